@@ -1,0 +1,88 @@
+# Every target sets up what it needs in .venv, once; a second run starts at once.
+# Overridable: PYTHON=… (the interpreter to build .venv with), ARGS=… (passed on to what runs).
+
+VENV := .venv
+PY := $(VENV)/bin/python
+CANDIDATES := python3.13 python3.12 python3.11 python3
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+ARGS ?=
+
+.NOTPARALLEL:
+.PHONY: help test lint types pytest format demo bench torture clean FORCE
+
+help:
+	@echo 'make test      check format, lint and types, then run the tests'
+	@echo 'make lint      ruff format --check and ruff check'
+	@echo 'make types     mypy --strict'
+	@echo 'make pytest    the tests alone; ARGS="-k fork" chooses'
+	@echo 'make format    let ruff rewrite the code'
+	@echo 'make demo      a job that is killed, resumed, rewound and forked'
+	@echo 'make bench     compare with LangGraph and its SQLite saver; prints a table, draws a plot'
+	@echo 'make torture   kill -9 a writer thousands of times and check what it left'
+	@echo 'make clean     remove .venv, caches and build results'
+
+test: lint types pytest
+
+lint: $(VENV)/ready-test
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+
+types: $(VENV)/ready-test
+	$(PY) -m mypy --strict
+
+# worksteal: a few tests (kill -9, state machines) take most of the time.
+pytest: $(VENV)/ready-test
+	$(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS)
+
+format: $(VENV)/ready-test
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+demo: $(VENV)/ready-demo
+	$(PY) docs/examples/demo.py $(ARGS)
+
+bench: $(VENV)/ready-bench
+	$(PY) -m benchmarks.compare $(ARGS)
+
+torture: $(VENV)/ready-test
+	$(PY) -m tests.eventstore.torture $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment is of no use when its Python was removed or upgraded, or when it was copied here
+# with the tree: its editable install would still run the code of the original.
+usable := $(shell [ "$$(cat $(VENV)/made-for 2>/dev/null)" = "$(CURDIR)" ] \
+	&& $(PY) -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo yes)
+
+# The name after "ready-" is the extra in pyproject.toml. The install is editable: a change in the
+# code needs no new one.
+$(VENV)/ready-%: pyproject.toml $(VENV)/made-for
+	@echo "Installing graph-eventstore[$*] into $(VENV) …"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+.PRECIOUS: $(VENV)/ready-%
+
+# A candidate is tried, not only looked up: a version manager's shim may exist and yet not run.
+$(VENV)/made-for: $(if $(usable),,FORCE)
+	@found=; no_venv=; \
+	for python in $(or $(PYTHON),$(CANDIDATES)); do \
+		"$$python" -c '$(IS_NEW_ENOUGH)' >/dev/null 2>&1 || continue; \
+		if "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then found=$$python; break; fi; \
+		no_venv=$${no_venv:-$$python}; \
+	done; \
+	if [ -z "$$found" ] && [ -n "$$no_venv" ]; then \
+		version=$$("$$no_venv" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		echo "$$no_venv cannot make virtual environments (its venv or ensurepip module is missing)."; \
+		echo "On Debian and Ubuntu: sudo apt-get install python$$version-venv"; \
+		echo "Elsewhere: install a complete Python, or name another one: make $(MAKECMDGOALS) PYTHON=…"; \
+		exit 1; \
+	elif [ -z "$$found" ]; then \
+		echo "No Python 3.11 or newer was found; tried: $(or $(PYTHON),$(CANDIDATES))."; \
+		echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; \
+		exit 1; \
+	fi; \
+	echo "Creating $(VENV) with $$("$$found" --version) …"; \
+	rm -rf $(VENV) && "$$found" -m venv $(VENV) && echo '$(CURDIR)' > $@

@@ -1,0 +1,1 @@
+"""Measurements of this library beside LangGraph and beside the limits that the machine sets."""

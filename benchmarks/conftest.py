@@ -1,0 +1,53 @@
+"""Fixtures of the pytest benchmarks: logs of 200 and 1,000 turns, made once per session.
+
+The files live in pytest's temporary folder. Everything is durable (``synchronous=FULL``), as
+in ``compare``; these benchmarks are small and quick, for watching one operation at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import peers, workloads
+from benchmarks.measure import THREAD, config_of
+from benchmarks.peers import OurSession, Peer
+
+LogOf = Callable[[int], tuple[OurSession, Any]]
+
+
+@pytest.fixture(scope="session")
+def us() -> Peer:
+    """This library."""
+    return peers.ours()
+
+
+@pytest.fixture(scope="session")
+def them() -> Peer:
+    """LangGraph, where it is installed."""
+    pytest.importorskip("langgraph.checkpoint.sqlite")
+    return peers.langgraph()
+
+
+@pytest.fixture(scope="session")
+def log_of(us: Peer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LogOf]:
+    """Gives a session and an app over a conversation of so many turns."""
+    made: dict[int, tuple[OurSession, Any]] = {}
+
+    def give(count: int) -> tuple[OurSession, Any]:
+        if count not in made:
+            path: Path = tmp_path_factory.mktemp(f"chat{count}") / "state.db"
+            session = OurSession(path)
+            turns = workloads.chat_turns(count)
+            app = workloads.chat_graph(us, turns).compile(checkpointer=session.saver)
+            for turn in turns:
+                app.invoke({"messages": [turn.question]}, config_of(THREAD))
+            made[count] = session, app
+        return made[count]
+
+    yield give
+    for session, _ in made.values():
+        session.close()

@@ -1,0 +1,53 @@
+"""Peak memory of reading one thread's whole history, in a process that does nothing else.
+
+    python -m benchmarks.memory PEER FOLDER THREAD
+
+Prints JSON in MiB: ``resident``, by how much the peak of the process grew, and ``traced``,
+the peak of what Python allocated. The second is taken on a second reading, because tracing
+every allocation itself takes memory.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import resource
+import sys
+import tracemalloc
+from pathlib import Path
+
+from benchmarks import workloads
+from benchmarks.measure import WARM_UP, config_of, touch_history
+from benchmarks.peers import PEERS
+
+
+def _peak_rss() -> float:
+    # Linux lets a child's ru_maxrss begin at what its parent held; VmHWM begins at exec.
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def main() -> None:
+    """Measure and print."""
+    key, folder, thread_id = sys.argv[1:]
+    peer = PEERS[key]()
+    with peer.session(Path(folder)) as session:
+        app = workloads.chat_graph(peer, []).compile(checkpointer=session.saver)
+        app.get_state(config_of(WARM_UP))
+        gc.collect()
+        before = _peak_rss()
+        touch_history(app, thread_id)
+        resident = _peak_rss() - before
+        gc.collect()
+        tracemalloc.start()
+        touch_history(app, thread_id)
+        traced = tracemalloc.get_traced_memory()[1] / 2**20
+    print(json.dumps({"resident": resident, "traced": traced}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""An append-only event log per thread, on SQLite or another SQL database.
+
+Knows threads, events and snapshots as bytes and numbers, and no graphs. Start at
+:class:`EventStore`.
+"""
+
+from eventstore.codec import Codec
+from eventstore.errors import (
+    ConcurrencyError,
+    ConfigurationError,
+    CorruptEventError,
+    DuplicateKeyError,
+    EventStoreError,
+    PositionNotFoundError,
+    SchemaVersionError,
+    SerializationError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreUnavailableError,
+    ThreadExistsError,
+    ThreadNotFoundError,
+    UnregisteredTypeError,
+)
+from eventstore.events import (
+    FORK,
+    Event,
+    Fork,
+    Head,
+    NewSnapshot,
+    Position,
+    RecordedEvent,
+    Replay,
+    Snapshot,
+    Stats,
+    ThreadInfo,
+    VerifyReport,
+)
+from eventstore.store import EventStore
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FORK",
+    "Codec",
+    "ConcurrencyError",
+    "ConfigurationError",
+    "CorruptEventError",
+    "DuplicateKeyError",
+    "Event",
+    "EventStore",
+    "EventStoreError",
+    "Fork",
+    "Head",
+    "NewSnapshot",
+    "Position",
+    "PositionNotFoundError",
+    "RecordedEvent",
+    "Replay",
+    "SchemaVersionError",
+    "SerializationError",
+    "Snapshot",
+    "Stats",
+    "StoreBusyError",
+    "StoreClosedError",
+    "StoreUnavailableError",
+    "ThreadExistsError",
+    "ThreadInfo",
+    "ThreadNotFoundError",
+    "UnregisteredTypeError",
+    "VerifyReport",
+]

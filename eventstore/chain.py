@@ -1,0 +1,55 @@
+"""The digest chain and the keys of threads: pure functions over bytes.
+
+Each event's digest covers the digest before it and everything in its own row, so that a
+changed, swapped or missing row shows at the next link. A log's first link is derived from
+the log's own identity, so that one log cannot pass for another; a prefix that a fork was
+given of a deleted thread (see ``prefix_ns``) keeps the identity of the log it came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+
+_ROW = struct.Struct(">qhqi")
+_PREFIX = re.compile(r"~([0-9a-f]{16})~(.*)", re.DOTALL)
+
+
+def thread_key(tenant: str, thread_id: str, salt: int) -> int:
+    """The 63-bit key under which a thread of this name is looked for at the nth probe."""
+    name = f"{len(tenant)}:{tenant}{thread_id}".encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(name, digest_size=8, salt=salt.to_bytes(2, "big")).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def prefix_ns(thread_key: int, ns: str) -> str:
+    """The namespace in which a fork keeps what it was given of the log (thread_key, ns)."""
+    return ns if _PREFIX.fullmatch(ns) else f"~{thread_key:016x}~{ns}"
+
+
+def origin(thread_key: int, ns: str) -> tuple[int, str]:
+    """The log that these events were first written to; the inverse of :func:`prefix_ns`."""
+    match = _PREFIX.fullmatch(ns)
+    return (int(match[1], 16), match[2]) if match else (thread_key, ns)
+
+
+def genesis(thread_key: int, ns: str) -> bytes:
+    """The link that stands before a log's first event."""
+    key, name = origin(thread_key, ns)
+    return hashlib.blake2b(f"{key:016x}/{name}".encode(), digest_size=16).digest()
+
+
+def link(
+    previous: bytes, seq: int, kind: int, key: str | None, recorded_us: int, payload: bytes
+) -> bytes:
+    """The digest of an event: BLAKE2b-128 over the one before it and its whole row."""
+    name = b"" if key is None else key.encode("utf-8", "surrogatepass")
+    row = _ROW.pack(seq, kind, recorded_us, -1 if key is None else len(name))
+    return hashlib.blake2b(previous + row + name + payload, digest_size=16).digest()
+
+
+def checksum(previous: bytes, fingerprint: str, items: bytes, state: bytes) -> bytes:
+    """What a snapshot row must verify against; ``previous`` is the event it was taken at."""
+    head = previous + struct.pack(">ii", len(fingerprint), len(items)) + fingerprint.encode()
+    return hashlib.blake2b(head + items + state, digest_size=16).digest()

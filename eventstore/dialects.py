@@ -1,0 +1,259 @@
+"""The few differences between databases, and the drivers' errors in our words.
+
+Owns how an engine is opened and set up, how a write transaction begins, and what a
+driver's exception means. Nothing else in the package names a backend.
+
+SQLite: 3.7.0 to 3.51.2 can lose committed data in WAL mode when another connection
+checkpoints at the wrong moment (https://www.sqlite.org/wal.html#walresetbug). We depend on
+a driver that carries a fixed SQLite; where there is only an affected one, files are kept
+in rollback-journal mode, and the log says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, Literal
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
+from sqlalchemy.pool import QueuePool
+
+from eventstore.errors import (
+    ConfigurationError,
+    EventStoreError,
+    StoreBusyError,
+    StoreUnavailableError,
+)
+
+try:
+    import pysqlite3
+except ImportError:  # no wheel for this platform
+    pysqlite3 = None
+
+log = logging.getLogger(__name__)
+
+Durability = Literal["full", "normal"]
+
+BUSY_TIMEOUT_S: Final = 30.0
+_WAL_ATTEMPTS: Final = 200
+_READY: Final = "eventstore_ready"
+
+
+def wal_is_safe(version: tuple[int, ...]) -> bool:
+    """Whether this SQLite is free of the WAL-reset bug (fixed in 3.51.3, 3.50.7 and 3.44.6)."""
+    return (
+        version >= (3, 51, 3)
+        or (3, 50, 7) <= version < (3, 51)
+        or (3, 44, 6) <= version < (3, 45)
+        or version < (3, 7)
+    )
+
+
+def sqlite_driver() -> ModuleType:
+    """The driver for files that we open ourselves: the one whose SQLite is sound."""
+    if pysqlite3 is not None and not wal_is_safe(sqlite3.sqlite_version_info):
+        module: ModuleType = pysqlite3.dbapi2
+        return module
+    return sqlite3
+
+
+def open_engine(
+    target: str | os.PathLike[str] | URL | Engine | sqlite3.Connection, durability: Durability
+) -> tuple[Engine, bool]:
+    """An engine for ``target``, and whether we made it (and so may dispose of it).
+
+    ``target`` is a path, a SQLAlchemy URL, an engine, or a ``sqlite3.Connection``. Of a
+    connection to a file only the file's name is used, so that its owner's transactions and
+    settings stay untouched; a connection to memory is used itself, and never closed.
+    """
+    if durability not in ("full", "normal"):
+        raise ConfigurationError(f"durability must be 'full' or 'normal', not {durability!r}")
+    if isinstance(target, Engine):
+        if target.dialect.name == "sqlite":
+            _tune_sqlite(target, "checkout", durability)  # it may have pooled connections before
+        return target, False
+    if isinstance(target, sqlite3.Connection):
+        return _from_connection(target, durability)
+    url = _url(target)
+    if url.get_backend_name() == "sqlite":
+        return _open_sqlite(url, sqlite_driver(), durability), True
+    try:
+        return create_engine(url), True
+    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError) as error:
+        raise ConfigurationError(f"cannot open {url!r}: {error}") from error
+
+
+def _url(target: str | os.PathLike[str] | URL) -> URL:
+    if isinstance(target, URL):
+        return target
+    text = os.fspath(target)
+    if text == ":memory:":
+        return URL.create("sqlite")
+    if "://" not in text:
+        return URL.create("sqlite", database=text)
+    try:
+        return make_url(text)
+    except exc.ArgumentError as error:
+        raise ConfigurationError(f"cannot read {text!r} as a database URL: {error}") from error
+
+
+def _open_sqlite(
+    url: URL,
+    module: ModuleType,
+    durability: Durability,
+    creator: Callable[[], Any] | None = None,
+) -> Engine:
+    memory = creator is not None or url.database in (None, "", ":memory:")
+    if not memory and url.database is not None and not url.database.startswith("file:"):
+        folder = Path(url.database).absolute().parent
+        if not folder.is_dir():
+            raise ConfigurationError(
+                f"cannot create {url.database!r}: the folder {str(folder)!r} does not exist"
+            )
+    # One connection is all that a memory database has, so its pool is also its lock.
+    sizes: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if memory else {"pool_size": 16}
+    if creator is not None:
+        sizes["creator"] = creator
+    engine = create_engine(
+        url,
+        module=module,
+        poolclass=QueuePool,
+        pool_timeout=BUSY_TIMEOUT_S,
+        connect_args={
+            "timeout": BUSY_TIMEOUT_S,
+            "isolation_level": None,
+            "check_same_thread": False,
+        },
+        **sizes,
+    )
+    _tune_sqlite(engine, "connect", durability)
+    return engine
+
+
+def _from_connection(connection: sqlite3.Connection, durability: Durability) -> tuple[Engine, bool]:
+    path = next(row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main")
+    if path:
+        # Two copies of the SQLite library on one file in one process drop each other's
+        # locks (https://www.sqlite.org/howtocorrupt.html, 2.2.1): stay with the caller's.
+        return _open_sqlite(URL.create("sqlite", database=path), sqlite3, durability), True
+    return _open_sqlite(URL.create("sqlite"), sqlite3, durability, lambda: connection), False
+
+
+def _tune_sqlite(engine: Engine, when: Literal["connect", "checkout"], dur: Durability) -> None:
+    def prepare(connection: Any, record: Any, _proxy: Any = None) -> None:
+        if not record.info.get(_READY):
+            _set_up_connection(connection, dur)
+            record.info[_READY] = True
+
+    event.listen(engine, when, prepare)
+
+
+def _set_up_connection(connection: Any, durability: Durability) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA synchronous = {durability.upper()}")
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded before the first table only
+
+
+def settle(engine: Engine) -> None:
+    """Bring the database into the mode we rely on; called once its version is known to be ours.
+
+    Raises:
+        StoreBusyError: others used the file all the time.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    module: Any = engine.dialect.dbapi or sqlite3
+    version = tuple(module.sqlite_version_info)
+    safe = wal_is_safe(version)
+    with engine.connect() as conn:
+        raw: Any = conn.connection.dbapi_connection
+        mode = _ask(raw, "PRAGMA journal_mode")
+        wanted = "wal" if safe else "truncate"
+        if mode in ("memory", wanted):
+            return
+        if not safe:
+            log.warning(
+                "SQLite %s has the WAL-reset bug; this file is kept in rollback-journal mode, "
+                "which is slower and lets readers and writers wait for each other. Install "
+                "pysqlite3, or a Python with SQLite 3.51.3 or newer.",
+                ".".join(map(str, version)),
+            )
+        _switch_journal(raw, wanted)
+
+
+def _switch_journal(connection: Any, wanted: str) -> None:
+    # Changing the mode needs the file for a moment alone, and SQLite answers "locked" at
+    # once, whatever busy_timeout says, when two processes open a new file together.
+    for attempt in range(_WAL_ATTEMPTS):
+        try:
+            if _ask(connection, f"PRAGMA journal_mode = {wanted}") == wanted:
+                return
+        except (sqlite3.OperationalError, _pysqlite_error("OperationalError")) as error:
+            if "locked" not in str(error):
+                raise
+        time.sleep(0.005 + 0.0005 * attempt)
+    raise StoreBusyError(
+        f"the database stayed in use by others while its journal mode was to become {wanted}; "
+        "try again when they are done"
+    )
+
+
+def _refuse_wal(connection: Any, version: str) -> None:
+    if _ask(connection, "PRAGMA journal_mode") == "wal":
+        connection.rollback()
+        raise ConfigurationError(
+            f"another process put this file into WAL mode, which SQLite {version} in this "
+            "process cannot use safely (the WAL-reset bug); install pysqlite3 here"
+        )
+
+
+def _ask(connection: Any, statement: str) -> str:
+    return str(connection.execute(statement).fetchone()[0]).lower()
+
+
+def _pysqlite_error(name: str) -> type[Exception]:
+    found: type[Exception] = getattr(pysqlite3 or sqlite3, name)
+    return found
+
+
+def begin(conn: Connection, *, write: bool) -> None:
+    """Begin the transaction where that has to be said: a read keeps one consistent view, a
+    write takes the lock at once (one that read first could be refused half-way).
+
+    Spoken to the driver directly: an event hook would make SQLAlchemy look for hooks at
+    every statement, a fifth of the cost of a small append.
+    """
+    if conn.dialect.name != "sqlite":
+        return
+    raw: Any = conn.connection.dbapi_connection
+    raw.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+    module: Any = conn.dialect.dbapi or sqlite3
+    if not wal_is_safe(module.sqlite_version_info):
+        _refuse_wal(raw, module.sqlite_version)
+
+
+def translate(error: Exception) -> EventStoreError | None:
+    """What a driver's exception means in our words; ``None`` when it is not for us to say."""
+    if isinstance(error, exc.TimeoutError):
+        return StoreBusyError(
+            f"every connection of the pool stayed in use: {error.args[0] if error.args else error}"
+        )
+    if not isinstance(error, exc.DBAPIError):
+        return None
+    said = str(error.orig)
+    if "database is locked" in said or "database table is locked" in said:
+        return StoreBusyError(f"the database stayed locked for {BUSY_TIMEOUT_S:.0f} s: {said}")
+    if isinstance(error, exc.OperationalError | exc.DatabaseError | exc.InterfaceError):
+        return StoreUnavailableError(f"the database refused to work: {said}")
+    return None
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Whether the connection went away, so that the outcome of a commit is unknown."""
+    return isinstance(error, exc.DBAPIError) and error.connection_invalidated

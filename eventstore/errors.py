@@ -1,0 +1,179 @@
+"""Every error that the log raises, as one tree.
+
+Each error carries its facts as attributes, so that callers decide by value and not
+by parsing text; the message says what was found, what was expected and what to do.
+
+    EventStoreError
+    ├── ConfigurationError
+    ├── SchemaVersionError
+    ├── SerializationError
+    ├── CorruptEventError
+    │   └── UnregisteredTypeError
+    ├── ThreadNotFoundError
+    ├── ThreadExistsError
+    ├── PositionNotFoundError
+    ├── ConcurrencyError
+    ├── DuplicateKeyError
+    ├── StoreBusyError
+    ├── StoreUnavailableError
+    └── StoreClosedError
+"""
+
+from __future__ import annotations
+
+
+class EventStoreError(Exception):
+    """Base of everything that this package raises on purpose."""
+
+
+class ConfigurationError(EventStoreError, ValueError):
+    """The store cannot be opened with what was given."""
+
+
+class SchemaVersionError(EventStoreError):
+    """The database was written by a newer version of this library. Nothing was changed."""
+
+    def __init__(self, found: str, newest_known: str) -> None:
+        self.found = found
+        self.newest_known = newest_known
+        super().__init__(
+            f"the database carries migration {found!r}, which is newer than this version of "
+            f"graph-eventstore knows (up to {newest_known!r}); nothing was changed. "
+            "Upgrade graph-eventstore to open it."
+        )
+
+
+class SerializationError(EventStoreError, TypeError):
+    """A value cannot be stored. Raised before anything is written.
+
+    Attributes:
+        path: where in the value, e.g. ``messages[3].attachment``; empty for the value itself.
+        type_name: the type that could not be encoded.
+    """
+
+    def __init__(self, path: str, type_name: str, reason: str) -> None:
+        self.path = path
+        self.type_name = type_name
+        self.reason = reason
+        super().__init__(f"cannot store {path or 'the value'} of type {type_name}: {reason}")
+
+
+class CorruptEventError(EventStoreError):
+    """Stored bytes do not verify or do not decode.
+
+    Attributes:
+        reason: what is wrong with the bytes.
+        thread_id, ns, seq: which event (or snapshot); ``None`` while only the bytes are known.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        thread_id: str | None = None,
+        ns: str | None = None,
+        seq: int | None = None,
+    ) -> None:
+        self.reason = reason
+        self.thread_id = thread_id
+        self.ns = ns
+        self.seq = seq
+        super().__init__(reason)
+
+    def at(self, thread_id: str | None, ns: str, seq: int) -> CorruptEventError:
+        """Fill in the place, once a layer that knows it sees the error; returns itself."""
+        self.thread_id, self.ns, self.seq = thread_id, ns, seq
+        return self
+
+    def __str__(self) -> str:
+        if self.seq is None:
+            return self.reason
+        where = f"thread {self.thread_id!r}, namespace {self.ns!r}, seq {self.seq}"
+        return f"{where}: {self.reason}. Other threads are not affected."
+
+
+class UnregisteredTypeError(CorruptEventError):
+    """A payload holds an application type that this codec was not told about."""
+
+    def __init__(self, name: str, version: int, reason: str | None = None) -> None:
+        self.type_name = name
+        self.version = version
+        super().__init__(
+            reason
+            or f"the payload holds a value of type '{name}/{version}', which is not registered; "
+            f"call codec.register(<class>, name={name!r}, version={version}) before reading"
+        )
+
+
+class ThreadNotFoundError(EventStoreError, LookupError):
+    """There is no such thread, or it has just been deleted."""
+
+    def __init__(self, thread_id: str, tenant: str) -> None:
+        self.thread_id = thread_id
+        self.tenant = tenant
+        super().__init__(f"no thread {thread_id!r} in tenant {tenant!r} (it may have been deleted)")
+
+
+class ThreadExistsError(EventStoreError):
+    """A thread of that name is there already, where a new one was to be made."""
+
+    def __init__(self, thread_id: str, tenant: str) -> None:
+        self.thread_id = thread_id
+        self.tenant = tenant
+        super().__init__(
+            f"thread {thread_id!r} already exists in tenant {tenant!r}; choose another thread_id"
+        )
+
+
+class PositionNotFoundError(EventStoreError, LookupError):
+    """A position names an event that the store does not hold."""
+
+    def __init__(self, thread_id: str, ns: str, seq: int, reason: str) -> None:
+        self.thread_id = thread_id
+        self.ns = ns
+        self.seq = seq
+        super().__init__(f"thread {thread_id!r}, namespace {ns!r}, seq {seq}: {reason}")
+
+
+class ConcurrencyError(EventStoreError):
+    """Another writer appended first. Nothing of this append was stored."""
+
+    def __init__(self, thread_id: str, ns: str, expected: int, actual: int) -> None:
+        self.thread_id = thread_id
+        self.ns = ns
+        self.expected = expected
+        self.actual = actual
+        super().__init__(
+            f"thread {thread_id!r}, namespace {ns!r}: expected the log to end at seq {expected}, "
+            f"but it ends at {actual}; another writer was first and nothing was stored. "
+            "Read the new events and decide again."
+        )
+
+
+class DuplicateKeyError(EventStoreError):
+    """The log already holds another event under this key. Nothing was stored."""
+
+    def __init__(self, thread_id: str, ns: str, key: str, seq: int) -> None:
+        self.thread_id = thread_id
+        self.ns = ns
+        self.key = key
+        self.seq = seq
+        super().__init__(
+            f"thread {thread_id!r}, namespace {ns!r}: key {key!r} is taken by the event at "
+            f"seq {seq}, whose content differs; nothing was stored"
+        )
+
+
+class StoreBusyError(EventStoreError):
+    """The database stayed locked, or every pooled connection in use, for the whole wait."""
+
+
+class StoreUnavailableError(EventStoreError):
+    """The database cannot be reached or refuses to work (disk full, read-only, gone)."""
+
+
+class StoreClosedError(EventStoreError):
+    """The store was used after ``close()``."""
+
+    def __init__(self) -> None:
+        super().__init__("this EventStore is closed; open a new one")

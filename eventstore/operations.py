@@ -1,0 +1,702 @@
+"""Every database operation, written once, as a function that takes a connection first.
+
+Callers open and end the transaction; nothing here commits, retries, encodes or decodes, so
+the same functions serve the synchronous and the asynchronous store. Statements are built
+once, when the module is loaded: SQLAlchemy then finds them compiled, which halves the cost
+of a small append. Every write names one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+
+from eventstore import chain
+from eventstore.events import CONDEMNED, Position
+from eventstore.schema import SqlRow, events, forks, snapshots, threads, tombstones
+
+PROBES: Final = 8
+"""How many keys a thread's name may have: one, and one more for each namesake that is still
+being removed or whose hash happens to be the same."""
+
+LINEAGE_MAX: Final = 100_000
+"""Forks of forks of forks … followed before a log counts as damaged."""
+
+# --- finding a thread and the ends of its logs ------------------------------------------
+
+_key: Any = bindparam("key")
+_ns: Any = bindparam("ns")
+_seq: Any = bindparam("seq")
+_upto: Any = bindparam("upto")
+_fingerprint: Any = bindparam("fingerprint")
+
+
+def _usable(fingerprint: Any) -> Any:
+    return or_(snapshots.c.fingerprint == fingerprint, snapshots.c.is_base)
+
+
+_last_event = (
+    select(events.c.digest)
+    .where(events.c.thread_key == threads.c.thread_key, events.c.ns == _ns)
+    .order_by(events.c.seq.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+_last_seq = (
+    select(func.max(events.c.seq))
+    .where(events.c.thread_key == threads.c.thread_key, events.c.ns == _ns)
+    .scalar_subquery()
+)
+_last_fork = (
+    select(func.max(forks.c.seq))
+    .where(forks.c.thread_key == threads.c.thread_key, forks.c.ns == _ns)
+    .scalar_subquery()
+)
+_last_snapshot = (
+    select(func.max(snapshots.c.seq))
+    .where(
+        snapshots.c.thread_key == threads.c.thread_key,
+        snapshots.c.ns == _ns,
+        _usable(_fingerprint),
+    )
+    .scalar_subquery()
+)
+_LOOK_UP = select(
+    threads,
+    _last_seq.label("last_seq"),
+    _last_event.label("last_digest"),
+    _last_fork.label("last_fork"),
+    _last_snapshot.label("last_snapshot"),
+).where(threads.c.thread_key.in_([bindparam(f"k{salt}") for salt in range(PROBES)]))
+_PROBE = (
+    select(threads.c.thread_key, threads.c.tenant, threads.c.thread_id, threads.c.condemned_at)
+    .where(threads.c.thread_key.in_([bindparam(f"k{salt}") for salt in range(PROBES)]))
+    .with_for_update(read=True)
+)
+_THREAD = select(threads).where(threads.c.thread_key == _key)
+
+
+def _probes(tenant: str, thread_id: str) -> dict[str, int]:
+    return {f"k{salt}": chain.thread_key(tenant, thread_id, salt) for salt in range(PROBES)}
+
+
+def look_up(
+    conn: Connection, tenant: str, thread_id: str, ns: str, fingerprint: str = ""
+) -> SqlRow | None:
+    """The thread of that name that is not being deleted, with where its log ``ns`` ends."""
+    found = conn.execute(
+        _LOOK_UP, {**_probes(tenant, thread_id), "ns": ns, "fingerprint": fingerprint}
+    )
+    for row in found:
+        if row.condemned_at is None and row.thread_id == thread_id and row.tenant == tenant:
+            return row
+    return None
+
+
+def thread_by_key(conn: Connection, thread_key: int) -> SqlRow | None:
+    """The thread stored under a key, condemned or not."""
+    return conn.execute(_THREAD, {"key": thread_key}).first()
+
+
+_INSERT_THREAD = insert(threads)
+
+
+class NameTaken(Exception):
+    """A thread of that name is there already."""
+
+
+class NoKeyFree(Exception):
+    """Every key that the name could have is in use."""
+
+
+def create_thread(conn: Connection, row: Mapping[str, Any]) -> int:
+    """Insert a thread under the first key that is free, and return the key.
+
+    The rows in the way are locked, so that none of them can go away before we are done and
+    leave a second creator to find its key free.
+    """
+    name = (row["tenant"], row["thread_id"])
+    probes = _probes(*name)
+    taken = conn.execute(_PROBE, probes).fetchall()
+    if any(r.condemned_at is None and (r.tenant, r.thread_id) == name for r in taken):
+        raise NameTaken
+    keys = {r.thread_key for r in taken}
+    free = next((key for key in probes.values() if key not in keys), None)
+    if free is None:
+        raise NoKeyFree
+    conn.execute(_INSERT_THREAD, {**row, "thread_key": free})
+    return free
+
+
+# --- appending --------------------------------------------------------------------------
+
+_INSERT_EVENTS = insert(events)
+_INSERT_FORKS = insert(forks)
+_INSERT_SNAPSHOT = insert(snapshots)
+_TOUCH = (
+    update(threads)
+    .where(threads.c.thread_key == _key)
+    .values(status=bindparam("new_status"), active_at=bindparam("now"))
+)
+_DROP_SNAPSHOT = delete(snapshots).where(
+    snapshots.c.thread_key == _key,
+    snapshots.c.ns == _ns,
+    snapshots.c.seq == _seq,
+    snapshots.c.is_base.is_(False),
+)
+_EVENTS_BETWEEN = (
+    select(
+        events.c.seq,
+        events.c.kind,
+        events.c.key,
+        events.c.recorded_at,
+        events.c.digest,
+        events.c.payload,
+    )
+    .where(
+        events.c.thread_key == _key,
+        events.c.ns == _ns,
+        events.c.seq > bindparam("after"),
+        events.c.seq <= _upto,
+    )
+    .order_by(events.c.seq)
+    .limit(bindparam("page"))
+)
+_EVENTS_BY_KEY = (
+    select(events.c.seq, events.c.kind, events.c.key, events.c.payload)
+    .where(
+        events.c.thread_key == _key,
+        events.c.ns == _ns,
+        events.c.key.in_(bindparam("names", expanding=True)),
+    )
+    .order_by(events.c.seq)
+)
+_HEAD = select(func.max(events.c.seq)).where(events.c.thread_key == _key, events.c.ns == _ns)
+_LIVE = (
+    select(threads.c.thread_key)
+    .where(threads.c.thread_key == _key, threads.c.condemned_at.is_(None))
+    .with_for_update(read=True, key_share=True)
+)
+
+
+def insert_events(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Append; the primary key refuses a second writer, the foreign key a thread that is gone."""
+    conn.execute(_INSERT_EVENTS, rows[0] if len(rows) == 1 else list(rows))
+
+
+def insert_fork(conn: Connection, row: Mapping[str, Any]) -> bool:
+    """Record a fork; false when the source thread is gone or going, so that none is missed."""
+    if conn.execute(_LIVE, {"key": row["source_thread_key"]}).first() is None:
+        return False
+    conn.execute(_INSERT_FORKS, row)
+    return True
+
+
+def is_live(conn: Connection, thread_key: int) -> bool:
+    """Whether the thread is there and not being deleted, holding it so until the commit."""
+    return conn.execute(_LIVE, {"key": thread_key}).first() is not None
+
+
+def put_snapshot(conn: Connection, row: Mapping[str, Any]) -> None:
+    """Store a snapshot in place of a disposable one at the same position."""
+    place = {"key": row["thread_key"], "ns": row["ns"], "seq": row["seq"]}
+    conn.execute(_DROP_SNAPSHOT, place)
+    conn.execute(_INSERT_SNAPSHOT, row)
+
+
+def touch_thread(conn: Connection, thread_key: int, status: str, now_us: int) -> None:
+    """Write the status and the time of last activity."""
+    conn.execute(_TOUCH, {"key": thread_key, "new_status": status, "now": now_us})
+
+
+def head_seq(conn: Connection, thread_key: int, ns: str) -> int:
+    """The last seq of a log, 0 when it is empty."""
+    return conn.execute(_HEAD, {"key": thread_key, "ns": ns}).scalar() or 0
+
+
+def read_events(
+    conn: Connection, thread_key: int, ns: str, after: int, upto: int, page: int
+) -> Sequence[SqlRow]:
+    """One page of a log, oldest first."""
+    return conn.execute(
+        _EVENTS_BETWEEN,
+        {"key": thread_key, "ns": ns, "after": after, "upto": upto, "page": page},
+    ).fetchall()
+
+
+def events_by_key(
+    conn: Connection, thread_key: int, ns: str, keys: Iterable[str]
+) -> Sequence[SqlRow]:
+    """The events that bear one of these keys."""
+    return conn.execute(
+        _EVENTS_BY_KEY, {"key": thread_key, "ns": ns, "names": list(keys)}
+    ).fetchall()
+
+
+# --- replaying --------------------------------------------------------------------------
+
+
+class Span(NamedTuple):
+    """A run of events, ``first`` to ``last``, of one log."""
+
+    thread_key: int
+    ns: str
+    first: int
+    last: int
+
+
+class Route(NamedTuple):
+    """How to reach a position: from this snapshot (or nothing) through these spans."""
+
+    snapshot: Position | None
+    spans: list[Span]
+
+
+_MARKS = select(
+    select(func.max(forks.c.seq))
+    .where(forks.c.thread_key == _key, forks.c.ns == _ns, forks.c.seq <= _upto)
+    .scalar_subquery(),
+    select(func.max(snapshots.c.seq))
+    .where(
+        snapshots.c.thread_key == _key,
+        snapshots.c.ns == _ns,
+        snapshots.c.seq <= _upto,
+        _usable(_fingerprint),
+    )
+    .scalar_subquery(),
+)
+_ANY_SNAPSHOT = select(func.max(snapshots.c.seq)).where(
+    snapshots.c.thread_key == _key, snapshots.c.ns == _ns, snapshots.c.seq <= _upto
+)
+_FORK_AT = select(forks).where(forks.c.thread_key == _key, forks.c.ns == _ns, forks.c.seq == _seq)
+
+
+def marks(conn: Connection, at: Position, fingerprint: str | None) -> tuple[int | None, int | None]:
+    """The last fork and the last usable snapshot of a log, up to a position.
+
+    ``fingerprint=None`` takes a snapshot of any fingerprint.
+    """
+    place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq}
+    fork, snapshot = conn.execute(_MARKS, {**place, "fingerprint": fingerprint or ""}).one()
+    if fingerprint is None:
+        snapshot = conn.execute(_ANY_SNAPSHOT, place).scalar()
+    return fork, snapshot
+
+
+def fork_source(conn: Connection, thread_key: int, ns: str, seq: int) -> Position | None:
+    """Where the fork recorded at this place goes on from."""
+    row: SqlRow = conn.execute(_FORK_AT, {"key": thread_key, "ns": ns, "seq": seq}).first()
+    if row is None:
+        return None
+    return Position(row.source_thread_key, row.source_ns, row.source_seq)
+
+
+def trace(
+    conn: Connection,
+    at: Position,
+    fingerprint: str | None,
+    known: tuple[int | None, int | None] | None = None,
+) -> Route:
+    """Walk back along the lineage to the nearest usable snapshot, or to the beginning.
+
+    ``known`` spares the first look at a log whose marks the caller has just read.
+    """
+    spans: list[Span] = []
+    for _ in range(LINEAGE_MAX):
+        fork, snapshot = known or marks(conn, at, fingerprint)
+        known = None
+        if snapshot is not None and (fork is None or snapshot >= fork):
+            spans.append(Span(at.thread_key, at.ns, snapshot + 1, at.seq))
+            start: Position | None = Position(at.thread_key, at.ns, snapshot)
+            break
+        spans.append(Span(at.thread_key, at.ns, fork or 1, at.seq))
+        source = fork and fork_source(conn, at.thread_key, at.ns, fork)
+        if not source:
+            start = None
+            break
+        at = source
+    else:
+        raise RecursionError(f"more than {LINEAGE_MAX} forks of forks")
+    spans.reverse()
+    return Route(start, [span for span in spans if span.first <= span.last])
+
+
+def _snapshot_chain() -> Any:
+    columns = (
+        snapshots.c.thread_key,
+        snapshots.c.ns,
+        snapshots.c.seq,
+        snapshots.c.fingerprint,
+        snapshots.c.is_base,
+        snapshots.c.rests_on,
+        snapshots.c.digest,
+        snapshots.c.checksum,
+        snapshots.c.additions,
+        snapshots.c.payload,
+    )
+    links = (
+        select(*columns)
+        .where(snapshots.c.thread_key == _key, snapshots.c.ns == _ns, snapshots.c.seq == _seq)
+        .cte("links", recursive=True)
+    )
+    links = links.union_all(
+        select(*columns).where(
+            snapshots.c.thread_key == links.c.thread_key,
+            snapshots.c.ns == links.c.ns,
+            snapshots.c.seq == links.c.rests_on,
+        )
+    )
+    return select(links).order_by(links.c.seq.desc())
+
+
+_SNAPSHOT_CHAIN = _snapshot_chain()
+
+
+def snapshot_chain(conn: Connection, at: Position) -> Sequence[SqlRow]:
+    """A snapshot and all that it rests on, newest first."""
+    return conn.execute(
+        _SNAPSHOT_CHAIN, {"key": at.thread_key, "ns": at.ns, "seq": at.seq}
+    ).fetchall()
+
+
+_DROP_SNAPSHOTS = delete(snapshots).where(
+    snapshots.c.thread_key == _key, snapshots.c.is_base.is_(False)
+)
+
+
+def drop_snapshots(conn: Connection, thread_key: int) -> int:
+    """Delete every disposable snapshot of a thread; returns how many there were."""
+    return conn.execute(_DROP_SNAPSHOTS, {"key": thread_key}).rowcount
+
+
+_NAMESPACES = (
+    select(events.c.ns, func.min(events.c.seq), func.max(events.c.seq))
+    .where(events.c.thread_key == _key)
+    .group_by(events.c.ns)
+    .order_by(events.c.ns)
+)
+_SNAPSHOTS_OF = (
+    select(snapshots)
+    .where(snapshots.c.thread_key == _key, snapshots.c.ns == _ns)
+    .order_by(snapshots.c.seq)
+)
+_FORKS_OF = select(forks).where(forks.c.thread_key == _key, forks.c.ns == _ns).order_by(forks.c.seq)
+
+
+def namespaces(conn: Connection, thread_key: int) -> Sequence[SqlRow]:
+    """The logs of a thread, each with its first and last seq."""
+    return conn.execute(_NAMESPACES, {"key": thread_key}).fetchall()
+
+
+def snapshots_of(conn: Connection, thread_key: int, ns: str) -> Sequence[SqlRow]:
+    """Every snapshot of a log, oldest first."""
+    return conn.execute(_SNAPSHOTS_OF, {"key": thread_key, "ns": ns}).fetchall()
+
+
+def forks_of(conn: Connection, thread_key: int, ns: str) -> Sequence[SqlRow]:
+    """Every fork of a log, oldest first."""
+    return conn.execute(_FORKS_OF, {"key": thread_key, "ns": ns}).fetchall()
+
+
+# --- listing and counting ---------------------------------------------------------------
+
+
+def list_threads(
+    conn: Connection,
+    tenant: str,
+    *,
+    status: str | None,
+    prefix: str | None,
+    metadata: Mapping[str, Any],
+    after: tuple[int, int] | None,
+    limit: int,
+) -> Sequence[SqlRow]:
+    """One page of threads, the most recently active first."""
+    query = select(threads).where(threads.c.tenant == tenant, threads.c.condemned_at.is_(None))
+    if status is not None:
+        query = query.where(threads.c.status == status)
+    if prefix is not None:
+        query = query.where(threads.c.thread_id.startswith(prefix, autoescape=True))
+    for name, value in metadata.items():
+        query = query.where(_metadata_is(name, value))
+    if after is not None:
+        place = tuple_(threads.c.active_at, threads.c.thread_key)
+        query = query.where(place < tuple_(literal(after[0]), literal(after[1])))
+    order = (threads.c.active_at.desc(), threads.c.thread_key.desc())
+    return conn.execute(query.order_by(*order).limit(limit)).fetchall()
+
+
+def _metadata_is(name: str, value: Any) -> Any:
+    item = threads.c.metadata[name]
+    if isinstance(value, bool):
+        return item.as_boolean() == value
+    if isinstance(value, int):
+        return item.as_integer() == value
+    if isinstance(value, float):
+        return item.as_float() == value
+    return item.as_string() == str(value)
+
+
+def update_thread(conn: Connection, thread_key: int, values: Mapping[str, Any]) -> None:
+    """Change what is said about a thread."""
+    conn.execute(update(threads).where(threads.c.thread_key == thread_key).values(dict(values)))
+
+
+def count_threads(conn: Connection, tenant: str) -> int:
+    """How many threads a tenant has."""
+    query = select(func.count()).where(threads.c.tenant == tenant, threads.c.condemned_at.is_(None))
+    return conn.execute(query).scalar_one()
+
+
+_SIZES = (
+    select(
+        events.c.ns,
+        events.c.seq,
+        func.length(events.c.payload).label("stored"),
+        func.substr(events.c.payload, 1, bindparam("prefix")).label("start"),
+    )
+    .where(
+        events.c.thread_key == _key,
+        or_(events.c.ns > _ns, and_(events.c.ns == _ns, events.c.seq > _seq)),
+        events.c.kind != CONDEMNED,
+    )
+    .order_by(events.c.ns, events.c.seq)
+    .limit(bindparam("page"))
+)
+_SNAPSHOT_SIZES = select(
+    func.count(),
+    func.coalesce(
+        func.sum(func.length(snapshots.c.payload) + func.length(snapshots.c.additions)), 0
+    ),
+).where(snapshots.c.thread_key == _key)
+_THREAD_KEYS = (
+    select(threads.c.thread_key)
+    .where(
+        threads.c.tenant == bindparam("tenant"),
+        threads.c.condemned_at.is_(None),
+        threads.c.thread_key > _key,
+    )
+    .order_by(threads.c.thread_key)
+    .limit(bindparam("page"))
+)
+
+
+def payload_sizes(
+    conn: Connection, thread_key: int, after: tuple[str, int], page: int, prefix: int
+) -> Sequence[SqlRow]:
+    """Length and first bytes of payloads: enough to know what they unpack to."""
+    return conn.execute(
+        _SIZES,
+        {"key": thread_key, "ns": after[0], "seq": after[1], "page": page, "prefix": prefix},
+    ).fetchall()
+
+
+def snapshot_sizes(conn: Connection, thread_key: int) -> tuple[int, int]:
+    """How many snapshots a thread has, and their bytes."""
+    count, size = conn.execute(_SNAPSHOT_SIZES, {"key": thread_key}).one()
+    return count, int(size or 0)
+
+
+def thread_keys(conn: Connection, tenant: str, after: int, page: int) -> Sequence[int]:
+    """Keys of a tenant's threads, in order."""
+    return (
+        conn.execute(_THREAD_KEYS, {"tenant": tenant, "key": after, "page": page}).scalars().all()
+    )
+
+
+# --- deleting ---------------------------------------------------------------------------
+
+_HOLD = (
+    select(threads.c.thread_key)
+    .where(threads.c.thread_key == _key, threads.c.condemned_at.is_(None))
+    .with_for_update()
+)
+_CONDEMN = update(threads).where(threads.c.thread_key == _key).values(condemned_at=bindparam("now"))
+_ends = (
+    select(events.c.ns.label("ns"), func.max(events.c.seq).label("seq"))
+    .where(events.c.thread_key == _key)
+    .group_by(events.c.ns)
+    .subquery()
+)
+_NEWEST = select(events.c.recorded_at).where(
+    events.c.thread_key == _key, events.c.ns == _ends.c.ns, events.c.seq == _ends.c.seq
+)
+_CONDEMNED = select(threads.c.thread_key).where(threads.c.condemned_at.is_not(None))
+_DEPENDANTS = (
+    select(forks)
+    .where(forks.c.source_thread_key == _key, forks.c.thread_key != _key)
+    .limit(bindparam("page"))
+)
+_RELINK = (
+    update(forks)
+    .where(
+        forks.c.thread_key == bindparam("at_key"),
+        forks.c.ns == bindparam("at_ns"),
+        forks.c.seq == bindparam("at_seq"),
+    )
+    .values(
+        source_thread_key=bindparam("new_key"),
+        source_ns=bindparam("new_ns"),
+        source_seq=bindparam("new_seq"),
+    )
+)
+
+
+def last_recorded(conn: Connection, thread_key: int) -> int:
+    """When the newest event of a thread was recorded; 0 when it has none."""
+    return max((row.recorded_at for row in conn.execute(_NEWEST, {"key": thread_key})), default=0)
+
+
+def hold(conn: Connection, thread_key: int) -> bool:
+    """Lock a thread's row for a change of its fate; false when that is already sealed."""
+    return conn.execute(_HOLD, {"key": thread_key}).first() is not None
+
+
+def condemn(conn: Connection, thread_key: int, now_us: int, digest: bytes) -> None:
+    """Take a held thread out of everybody's sight and end each of its logs with a mark.
+
+    A writer that has not noticed will name the seq that the mark now has, and be refused by
+    the primary key: so the append of a single event needs no look at ``threads``.
+    """
+    conn.execute(_CONDEMN, {"key": thread_key, "now": now_us})
+    for ns, _, last in namespaces(conn, thread_key):
+        mark = {
+            "thread_key": thread_key,
+            "ns": ns,
+            "seq": last + 1,
+            "kind": CONDEMNED,
+            "key": None,
+            "recorded_at": now_us,
+            "digest": digest,
+            "payload": b"",
+        }
+        conn.execute(_INSERT_EVENTS, mark)
+
+
+def condemned(conn: Connection, tenant: str | None = None) -> Sequence[int]:
+    """Threads whose deletion has begun and not ended."""
+    query = _CONDEMNED if tenant is None else _CONDEMNED.where(threads.c.tenant == tenant)
+    return conn.execute(query).scalars().all()
+
+
+def dependants(conn: Connection, thread_key: int, page: int) -> Sequence[SqlRow]:
+    """Forks in other threads that refer to this one."""
+    return conn.execute(_DEPENDANTS, {"key": thread_key, "page": page}).fetchall()
+
+
+def rehome(conn: Connection, fork: SqlRow) -> None:
+    """Give a fork the stored bytes that it still needs of its source, as a prefix of its own.
+
+    That is the nearest snapshot and the run of events from there to the fork point, copied
+    undecoded. A branch abandoned between the two comes along: a run without gaps keeps the
+    digest chain whole.
+    """
+    source = Position(fork.source_thread_key, fork.source_ns, fork.source_seq)
+    ns = chain.prefix_ns(source.thread_key, source.ns)
+    route = trace(conn, source, None)
+    own = [s for s in route.spans if (s.thread_key, s.ns) == (source.thread_key, source.ns)]
+    start = route.snapshot
+    if start is not None and (start.thread_key, start.ns) != (source.thread_key, source.ns):
+        start = None
+    first = min([span.first for span in own], default=source.seq + 1)
+    if start is not None:
+        first = min(first, start.seq + 1)
+    present = set(
+        conn.execute(
+            select(events.c.seq).where(events.c.thread_key == fork.thread_key, events.c.ns == ns)
+        ).scalars()
+    )
+    _copy_events(conn, fork.thread_key, ns, source, first, present)
+    _copy_forks(conn, fork.thread_key, ns, source, first, present)
+    if start is not None:
+        _copy_base(conn, fork.thread_key, ns, start)
+    conn.execute(
+        _RELINK,
+        {
+            "at_key": fork.thread_key,
+            "at_ns": fork.ns,
+            "at_seq": fork.seq,
+            "new_key": fork.thread_key,
+            "new_ns": ns,
+            "new_seq": source.seq,
+        },
+    )
+
+
+def _copy_events(
+    conn: Connection, thread_key: int, ns: str, source: Position, first: int, present: set[int]
+) -> None:
+    rows = conn.execute(
+        select(events).where(
+            events.c.thread_key == source.thread_key,
+            events.c.ns == source.ns,
+            events.c.seq.between(first, source.seq),
+        )
+    )
+    for row in rows.mappings():
+        if row["seq"] not in present:
+            conn.execute(_INSERT_EVENTS, {**row, "thread_key": thread_key, "ns": ns})
+
+
+def _copy_forks(
+    conn: Connection, thread_key: int, ns: str, source: Position, first: int, present: set[int]
+) -> None:
+    rows = conn.execute(
+        select(forks).where(
+            forks.c.thread_key == source.thread_key,
+            forks.c.ns == source.ns,
+            forks.c.seq.between(first, source.seq),
+        )
+    ).mappings()
+    for row in rows.fetchall():
+        if row["seq"] in present:
+            continue
+        copy = {**row, "thread_key": thread_key, "ns": ns}
+        inside = (row["source_thread_key"], row["source_ns"]) == (source.thread_key, source.ns)
+        # A branch abandoned before `first` keeps pointing at the thread that goes: whoever
+        # asks for it is told that it is gone, instead of being given another state.
+        if inside and row["source_seq"] >= first - 1:
+            copy |= {"source_thread_key": thread_key, "source_ns": ns}
+        conn.execute(_INSERT_FORKS, copy)
+
+
+def _copy_base(conn: Connection, thread_key: int, ns: str, at: Position) -> None:
+    for row in snapshot_chain(conn, at):
+        copy = {**row._mapping, "thread_key": thread_key, "ns": ns, "is_base": True}
+        place = {"key": thread_key, "ns": ns, "upto": row.seq}
+        if conn.execute(_ANY_SNAPSHOT, place).scalar() != row.seq:
+            conn.execute(_INSERT_SNAPSHOT, copy)
+
+
+_REMOVE = delete(events).where(
+    events.c.thread_key == _key, events.c.ns == _ns, events.c.seq <= _upto
+)
+
+
+def remove_events(conn: Connection, thread_key: int, ns: str, upto: int) -> int:
+    """Delete the beginning of a condemned thread's log; returns how many events that were."""
+    return conn.execute(_REMOVE, {"key": thread_key, "ns": ns, "upto": upto}).rowcount
+
+
+def bury(conn: Connection, thread_key: int, tombstone: Mapping[str, Any]) -> bool:
+    """Delete what is left of a condemned thread, the row last; false when a fork came between."""
+    if conn.execute(_DEPENDANTS, {"key": thread_key, "page": 1}).first() is not None:
+        return False
+    for table in (snapshots, forks, events, threads):
+        conn.execute(delete(table).where(table.c.thread_key == thread_key))
+    conn.execute(insert(tombstones), tombstone)
+    return True

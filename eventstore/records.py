@@ -1,0 +1,206 @@
+"""Between rows and records: encoding before a transaction opens, verifying after it ends.
+
+Pure functions over rows, bytes and the codec. What is read is checked here: every event
+against the digest chain, every snapshot against its checksum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from eventstore import chain
+from eventstore.codec import Codec
+from eventstore.errors import CorruptEventError
+from eventstore.events import (
+    FORK,
+    Event,
+    Fork,
+    Head,
+    NewSnapshot,
+    Position,
+    RecordedEvent,
+    Snapshot,
+    ThreadInfo,
+    from_micros,
+)
+from eventstore.schema import SqlRow
+
+
+class Batch(NamedTuple):
+    """The rows of one append."""
+
+    events: list[dict[str, Any]]
+    forks: list[dict[str, Any]]
+
+    @property
+    def size(self) -> int:
+        """Stored bytes of the payloads."""
+        return sum(len(row["payload"]) for row in self.events)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys that its events bear."""
+        return [row["key"] for row in self.events if row["key"] is not None]
+
+    @property
+    def digests(self) -> list[bytes]:
+        """What tells these very rows from any others."""
+        return [row["digest"] for row in self.events]
+
+
+def encode(codec: Codec, head: Head, events: Sequence[Event | Fork], now_us: int) -> Batch:
+    """The rows that append ``events`` behind ``head``.
+
+    Raises:
+        SerializationError: a value cannot be stored.
+    """
+    batch = Batch([], [])
+    digest = head.digest
+    for seq, event in enumerate(events, head.seq + 1):
+        if isinstance(event, Fork):
+            kind, key = FORK, None
+            data = {"source": list(event.source), "data": event.data}
+            batch.forks.append(_fork_row(head, seq, event.source))
+        else:
+            kind, key, data = event.kind, event.key, event.data
+        payload = codec.encode(data)
+        digest = chain.link(digest, seq, kind, key, now_us, payload)
+        batch.events.append(
+            {
+                "thread_key": head.thread_key,
+                "ns": head.ns,
+                "seq": seq,
+                "kind": kind,
+                "key": key,
+                "recorded_at": now_us,
+                "digest": digest,
+                "payload": payload,
+            }
+        )
+    return batch
+
+
+def _fork_row(head: Head, seq: int, source: Position) -> dict[str, Any]:
+    return {
+        "thread_key": head.thread_key,
+        "ns": head.ns,
+        "seq": seq,
+        "source_thread_key": source.thread_key,
+        "source_ns": source.ns,
+        "source_seq": source.seq,
+    }
+
+
+def snapshot_row(head: Head, snapshot: NewSnapshot) -> dict[str, Any]:
+    """The row of a snapshot of the state at ``head``."""
+    checksum = chain.checksum(head.digest, snapshot.fingerprint, snapshot.items, snapshot.state)
+    return {
+        "thread_key": head.thread_key,
+        "ns": head.ns,
+        "seq": head.seq,
+        "fingerprint": snapshot.fingerprint,
+        "is_base": False,
+        "rests_on": snapshot.rests_on,
+        "digest": head.digest,
+        "checksum": checksum,
+        "additions": snapshot.items,
+        "payload": snapshot.state,
+    }
+
+
+def verifies(row: SqlRow) -> bool:
+    """Whether a snapshot's row is what was stored."""
+    found = chain.checksum(row.digest, row.fingerprint, row.additions, row.payload)
+    return bool(found == row.checksum)
+
+
+def snapshot(at: Position, rows: Sequence[SqlRow]) -> Snapshot:
+    """A snapshot from its row and those that it rests on, newest first.
+
+    Raises:
+        CorruptEventError: one is missing, or not what was stored.
+    """
+    if not rows or rows[-1].rests_on is not None:
+        raise CorruptEventError("a snapshot that this one rests on is missing")
+    if not all(map(verifies, rows)):
+        raise CorruptEventError("the snapshot does not match its checksum")
+    top = rows[0]
+    items = tuple(row.additions for row in reversed(rows))
+    return Snapshot(at, top.fingerprint, top.is_base, top.payload, items)
+
+
+def head(tenant: str, thread_id: str, ns: str, row: SqlRow | None) -> Head:
+    """The end of a log, from what looking its thread up gave."""
+    if row is None:
+        key = chain.thread_key(tenant, thread_id, 0)
+        return Head(thread_id, key, ns, 0, chain.genesis(key, ns), exists=False)
+    return Head(
+        thread_id,
+        row.thread_key,
+        ns,
+        row.last_seq or 0,
+        row.last_digest or chain.genesis(row.thread_key, ns),
+        exists=True,
+        status=row.status,
+        active_us=row.active_at,
+    )
+
+
+def thread_info(row: SqlRow) -> ThreadInfo:
+    """What is known of a thread, from its row."""
+    return ThreadInfo(
+        thread_id=row.thread_id,
+        tenant=row.tenant,
+        created_at=from_micros(row.created_at),
+        active_at=from_micros(row.active_at),
+        status=row.status,
+        ttl=row.ttl,
+        pinned=row.pinned,
+        metadata=row.metadata,
+        thread_key=row.thread_key,
+    )
+
+
+class EventReader:
+    """Verifies and decodes the rows of a run of events, page by page.
+
+    Args:
+        after: the run begins behind this seq.
+        digest: of the event at ``after``; ``None`` when it is not known, and then the row
+            of that event must come first.
+    """
+
+    def __init__(
+        self, codec: Codec, thread_id: str, key: int, ns: str, after: int, digest: bytes | None
+    ) -> None:
+        self._decode = codec.decode
+        self._place = (thread_id, ns)
+        self._log = (key, ns)
+        self._digest = chain.genesis(key, ns) if after == 0 else digest
+        self.after = after if self._digest is not None else after - 1
+        """Rows behind this seq are wanted next."""
+
+    def feed(self, rows: Sequence[SqlRow]) -> Iterator[RecordedEvent]:
+        """The events of a page; stops in front of a gap.
+
+        Raises:
+            CorruptEventError: naming the first event that does not verify or decode.
+        """
+        key, ns = self._log
+        for seq, kind, name, recorded_us, digest, payload in rows:
+            if seq != self.after + 1:
+                return
+            if self._digest is None:
+                self._digest, self.after = digest, seq
+                continue
+            if chain.link(self._digest, seq, kind, name, recorded_us, payload) != digest:
+                raise CorruptEventError("the stored bytes do not match the digest chain").at(
+                    *self._place, seq
+                )
+            try:
+                data = self._decode(payload)
+            except CorruptEventError as error:
+                raise error.at(*self._place, seq) from error
+            self._digest, self.after = digest, seq
+            yield RecordedEvent(seq, kind, data, name, recorded_us, digest, len(payload), key, ns)

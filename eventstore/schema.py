@@ -1,0 +1,118 @@
+"""The tables, once for every backend.
+
+Written so that a database can be sharded by thread without change: every primary key,
+unique index and foreign key begins with ``thread_key``, nothing is numbered by the
+database, and no foreign key crosses threads. Times are microseconds since 1970 UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+)
+
+SqlRow = Any
+"""A row as SQLAlchemy gives it: its type takes other parameters in 2.0 than in 2.1."""
+
+metadata = MetaData()
+
+# On SQLite an INTEGER PRIMARY KEY is the row's own address: no second tree to keep.
+_Key = BigInteger().with_variant(Integer, "sqlite")
+
+migrations = Table(
+    "eventstore_migrations",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("applied_at", BigInteger, nullable=False),
+)
+
+threads = Table(
+    "threads",
+    metadata,
+    Column("thread_key", _Key, primary_key=True, autoincrement=False),
+    Column("tenant", Text, nullable=False),
+    Column("thread_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("active_at", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("ttl", BigInteger),
+    Column("pinned", Boolean, nullable=False),
+    Column("condemned_at", BigInteger),
+    Column("metadata", JSON, nullable=False),
+    Index("threads_by_activity", "tenant", "active_at", "thread_key"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("thread_key", BigInteger, ForeignKey("threads.thread_key"), primary_key=True),
+    Column("ns", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("key", Text),
+    Column("recorded_at", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+)
+
+# Partial, so that events without a key (nearly all of them) cost nothing here.
+Index(
+    "events_by_key",
+    events.c.thread_key,
+    events.c.ns,
+    events.c.key,
+    unique=True,
+    sqlite_where=events.c.key.is_not(None),
+    postgresql_where=events.c.key.is_not(None),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("thread_key", BigInteger, ForeignKey("threads.thread_key"), primary_key=True),
+    Column("ns", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("is_base", Boolean, nullable=False),
+    Column("rests_on", BigInteger),
+    Column("digest", LargeBinary, nullable=False),  # of the event at seq: the chain goes on here
+    Column("checksum", LargeBinary, nullable=False),
+    Column("additions", LargeBinary, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+)
+
+forks = Table(
+    "forks",
+    metadata,
+    Column("thread_key", BigInteger, ForeignKey("threads.thread_key"), primary_key=True),
+    Column("ns", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("source_thread_key", BigInteger, nullable=False),
+    Column("source_ns", Text, nullable=False),
+    Column("source_seq", BigInteger, nullable=False),
+    Index("forks_by_source", "source_thread_key", "source_ns", "source_seq"),
+)
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("thread_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("deleted_at", BigInteger, primary_key=True, autoincrement=False),
+    Column("tenant", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+)

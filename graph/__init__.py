@@ -1,0 +1,58 @@
+"""A state-graph runtime whose node outputs are events in an append-only log.
+
+The API is the one that LangGraph's users know; change the imports and keep the code.
+"""
+
+from graph.app import CompiledGraph
+from graph.builder import StateGraph
+from graph.driver import get_stream_writer
+from graph.errors import (
+    EmptyInputError,
+    GraphError,
+    GraphRecursionError,
+    InvalidConfigError,
+    InvalidGraphError,
+    InvalidUpdateError,
+)
+from graph.messages import REMOVE_ALL_MESSAGES, MessagesState, RemoveMessage, add_messages
+from graph.savers import MemorySaver, SqliteSaver
+from graph.types import (
+    END,
+    START,
+    AuditEntry,
+    Command,
+    Interrupt,
+    RetryPolicy,
+    RunnableConfig,
+    Send,
+    StateSnapshot,
+    StateTask,
+)
+
+__all__ = [
+    "END",
+    "REMOVE_ALL_MESSAGES",
+    "START",
+    "AuditEntry",
+    "Command",
+    "CompiledGraph",
+    "EmptyInputError",
+    "GraphError",
+    "GraphRecursionError",
+    "Interrupt",
+    "InvalidConfigError",
+    "InvalidGraphError",
+    "InvalidUpdateError",
+    "MemorySaver",
+    "MessagesState",
+    "RemoveMessage",
+    "RetryPolicy",
+    "RunnableConfig",
+    "Send",
+    "SqliteSaver",
+    "StateGraph",
+    "StateSnapshot",
+    "StateTask",
+    "add_messages",
+    "get_stream_writer",
+]

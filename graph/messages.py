@@ -1,0 +1,196 @@
+"""Lists of messages as state: append, replace by id, remove.
+
+Owns the reducer :data:`add_messages` and the :class:`MessagesState` that uses it. A
+message is a dict or any object with an ``id`` attribute. Promises that a caller's
+messages are never changed (one without an id is copied), that ids are drawn before an
+update is recorded, so that replay sees the same ones, and that many updates cost one
+pass over the list.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Annotated, Any, Final, TypedDict
+from uuid import uuid4
+
+from graph.errors import InvalidUpdateError
+
+REMOVE_ALL_MESSAGES: Final = "__remove_all__"
+
+# Removals are recorded as plain messages of this role, which any reader of the log can read.
+_REMOVE: Final = "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveMessage:
+    """In an update: take the message with this id out of the list.
+
+    With ``id=REMOVE_ALL_MESSAGES`` the list starts again with what follows in the update.
+    """
+
+    id: str
+
+
+class AddMessages:
+    """The type of :data:`add_messages`."""
+
+    __name__ = "add_messages"
+    fingerprint: Final = "add_messages/1"
+
+    def __repr__(self) -> str:
+        return "add_messages"
+
+    def __call__(self, left: Any, right: Any) -> list[Any]:
+        """The messages of ``left`` after the update ``right``; neither is changed.
+
+        Args:
+            left: a message or a list of them.
+            right: the same, and removals. A message whose id is in ``left`` replaces it.
+                A text is a message of the user; a pair is (role, content).
+        """
+        return self.fold(left, (right,))
+
+    def prepare(self, update: Any) -> list[Any]:
+        """The update as a list of messages that all have ids."""
+        if update is None:
+            raise InvalidUpdateError(
+                "An update of messages is a message or a list of them, not None; "
+                "leave the key out to write nothing."
+            )
+        return [_message(item) for item in (update if isinstance(update, list) else [update])]
+
+    def fold(self, left: Any, updates: Iterable[Any]) -> list[Any]:
+        """The same as applying the updates one by one, in one pass over ``left``."""
+        prepared = [self.prepare(update) for update in updates]
+        known = _ids(left) if isinstance(left, list) else None
+        if known is None:
+            left = self.prepare(left)
+            known = [_id(message) for message in left]
+        if _are_new(prepared, known):
+            return [*left, *chain.from_iterable(prepared)]
+        return _Merge(left, known).apply(prepared)
+
+
+add_messages: Final = AddMessages()
+"""The reducer of a list of messages, for ``Annotated[list, add_messages]``."""
+
+
+class MessagesState(TypedDict):
+    """A state that is a list of messages; derive from it to add keys."""
+
+    messages: Annotated[list[Any], add_messages]
+
+
+class _Merge:
+    """A list of messages while updates are merged into it.
+
+    Removed messages leave a hole until the end, so that no position in ``places`` moves.
+    """
+
+    def __init__(self, messages: list[Any], ids: list[Any]) -> None:
+        self.slots: list[Any] = messages.copy()
+        self.places: dict[Any, int] = dict(zip(ids, range(len(ids)), strict=True))
+        self.doubles: dict[Any, list[int]] = {}
+        if len(self.places) < len(ids):  # a list that was not made here may hold an id twice
+            for place, key in enumerate(ids):
+                if place != self.places[key]:
+                    self.doubles.setdefault(key, []).append(place)
+
+    def apply(self, updates: Iterable[Sequence[Any]]) -> list[Any]:
+        for update in updates:
+            self._apply(update)
+        return [message for message in self.slots if message is not None]
+
+    def _apply(self, update: Sequence[Any]) -> None:
+        for index in range(len(update) - 1, -1, -1):
+            if _is_removal(update[index]) and _id(update[index]) == REMOVE_ALL_MESSAGES:
+                self.slots, self.places, self.doubles = [], {}, {}
+                update = update[index + 1 :]
+                break
+        # Removed only at the end: a message that comes back in the same update keeps its place.
+        removed: dict[Any, None] = {}
+        for message in update:
+            key = _id(message)
+            if _is_removal(message):
+                if key not in self.places:
+                    raise InvalidUpdateError(
+                        f"There is no message with the id '{key}' to remove. Remove messages "
+                        "by the id that they have in the state."
+                    )
+                removed[key] = None
+            elif key in self.places:
+                removed.pop(key, None)
+                self.slots[self.places[key]] = message
+            else:
+                self.places[key] = len(self.slots)
+                self.slots.append(message)
+        for key in removed:
+            for place in [self.places.pop(key), *self.doubles.pop(key, ())]:
+                self.slots[place] = None
+
+
+def _are_new(updates: list[list[Any]], known: list[Any]) -> bool:
+    """Whether the updates only append: the usual case, and a fraction of the cost."""
+    fresh = [_id(message) for update in updates for message in update]
+    keys = set(fresh)
+    removes = any(_is_removal(message) for update in updates for message in update)
+    return len(keys) == len(fresh) and not removes and keys.isdisjoint(known)
+
+
+def _ids(messages: list[Any]) -> list[Any] | None:
+    """The ids of messages that all have one; ``None`` if some have not."""
+    kinds = set(map(type, messages))
+    try:
+        if kinds == {dict}:
+            ids = [message["id"] for message in messages]
+        elif any(issubclass(kind, Mapping) for kind in kinds):
+            ids = [_id(message) for message in messages]
+        else:
+            ids = [message.id for message in messages]
+    except (KeyError, AttributeError):
+        return None
+    return None if None in ids else ids
+
+
+def _id(message: Any) -> Any:
+    return message["id"] if isinstance(message, Mapping) else message.id
+
+
+def _is_removal(message: Any) -> bool:
+    return isinstance(message, Mapping) and message.get("role") == _REMOVE
+
+
+def _message(item: Any) -> Any:
+    """A message with an id, out of whatever stands for one; ``item`` itself if it is that."""
+    if isinstance(item, str):
+        return {"role": "user", "content": item, "id": uuid4().hex}
+    if isinstance(item, RemoveMessage) or getattr(item, "type", None) == _REMOVE:
+        return {"role": _REMOVE, "id": item.id}
+    if isinstance(item, Mapping):
+        if item.get("id") is not None:
+            return item
+        return {**item, "id": uuid4().hex}
+    if hasattr(item, "id"):
+        return item if item.id is not None else _with_id(item)
+    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
+        return {"role": item[0], "content": item[1], "id": uuid4().hex}
+    raise InvalidUpdateError(
+        f"A message is a dict, an object with an id, a text or (role, content), not {item!r:.200}"
+    )
+
+
+def _with_id(message: Any) -> Any:
+    key = uuid4().hex
+    if hasattr(message, "model_copy"):
+        return message.model_copy(update={"id": key})
+    if dataclasses.is_dataclass(message) and not isinstance(message, type):
+        return dataclasses.replace(message, id=key)
+    if hasattr(message, "_replace"):
+        return message._replace(id=key)
+    copied = copy.copy(message)
+    copied.id = key
+    return copied

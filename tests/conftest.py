@@ -1,0 +1,72 @@
+"""What every test shares: a store on each backend, and the proof that nothing is left behind.
+
+A test that takes `store` (or `store_url`) runs once on each backend. After every test no
+thread that it started may live on, and a `store` must have all its connections back.
+HYPOTHESIS_PROFILE=thorough looks for counterexamples much longer than the default.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from eventstore import EventStore
+
+# No deadline and no check for slowness: on a busy machine both would fail for a reason that is
+# not the code's. print_blob, so that a failure found elsewhere can be repeated here.
+settings.register_profile(
+    "ci",
+    deadline=None,
+    max_examples=50,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("thorough", settings.get_profile("ci"), max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+THREAD_END_SECONDS_MAX: Final = 5.0
+
+BACKENDS: Final[dict[str, Callable[[Path], str]]] = {
+    "sqlite-file": lambda directory: f"sqlite:///{directory / 'store.db'}",
+    "sqlite-memory": lambda directory: "sqlite://",
+}
+"""Name of a backend → the URL of an empty database of its own for one test. An entry may call
+`pytest.skip` when its server cannot be reached."""
+
+
+@pytest.fixture(autouse=True)
+def no_thread_leaks() -> Iterator[None]:
+    """Every thread that a test starts has ended soon after it."""
+    before = set(threading.enumerate())
+    yield
+    give_up_at = time.monotonic() + THREAD_END_SECONDS_MAX
+    while leaked := [t for t in threading.enumerate() if t not in before]:
+        if time.monotonic() > give_up_at:
+            pytest.fail(f"threads still alive after the test: {', '.join(map(repr, leaked))}")
+        time.sleep(0.005)
+
+
+@pytest.fixture(params=list(BACKENDS))
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, once for each backend."""
+    backend: str = request.param
+    return BACKENDS[backend](tmp_path)
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[EventStore]:
+    """An open store of tenant ``test``; closed afterwards, with every connection given back."""
+    with EventStore(store_url, tenant="test") as opened:
+        yield opened
+        # Asked before closing: a closed engine starts afresh with an empty pool. Not every pool
+        # counts what it lends; the one for a database in memory has a single connection.
+        checked_out: Callable[[], int] | None = getattr(opened.engine.pool, "checkedout", None)
+        if checked_out is not None:
+            assert checked_out() == 0, "connections were not given back to the pool"

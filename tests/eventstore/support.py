@@ -1,0 +1,166 @@
+"""What the tests of the log share: looking at the tables, and acting between two statements.
+
+`sql` works through the store's own engine, never through a second copy of the SQLite library
+in this process, which would drop the first one's locks. `Watch` sees every statement at the
+moment it begins, whatever way the store sends it to the driver.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import event
+
+from eventstore import Event, EventStore, RecordedEvent, Replay
+
+FINGERPRINT: Final = "test/1"
+
+
+def data_of(store: EventStore, thread_id: str, ns: str = "", **bounds: Any) -> list[Any]:
+    """The values of a log, oldest first."""
+    return [event.data for event in store.read(thread_id, ns, **bounds)]
+
+
+def values_of(replay: Replay) -> list[Any]:
+    """The values along a replay, fork events left out."""
+    return [event.data for event in replay.events if event.kind]
+
+
+def fill(store: EventStore, thread_id: str, count: int, ns: str = "", start: int = 1) -> int:
+    """Append ``count`` events whose data are the numbers from ``start`` on."""
+    head = store.head(thread_id, ns)
+    batch = [Event(1, {"n": number}) for number in range(start, start + count)]
+    return store.append(thread_id, batch, head.seq, ns)
+
+
+def numbers(events: Iterator[RecordedEvent] | Sequence[RecordedEvent]) -> list[int]:
+    """The numbers that `fill` wrote."""
+    return [event.data["n"] for event in events if event.kind]
+
+
+def sql(store: EventStore, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+    """Run one statement behind the library's back."""
+    with store.engine.connect() as conn:
+        found = conn.exec_driver_sql(statement, parameters)
+        rows = [tuple(row) for row in found] if found.returns_rows else []
+        conn.commit()
+    return rows
+
+
+def sql_without_keys(store: EventStore, *statements: str) -> None:
+    """Run statements that foreign keys would forbid."""
+    with store.engine.connect() as conn:
+        conn.exec_driver_sql("PRAGMA foreign_keys = OFF")
+        for statement in statements:
+            conn.exec_driver_sql(statement)
+        conn.commit()
+        conn.exec_driver_sql("PRAGMA foreign_keys = ON")
+
+
+def tables_by_thread(store: EventStore) -> list[str]:
+    """Every table of the database, today's and tomorrow's, whose rows belong to a thread."""
+    tables = [row[0] for row in sql(store, "SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return [
+        table
+        for table in tables
+        if any(row[1] == "thread_key" for row in sql(store, f"PRAGMA table_info({table})"))
+    ]
+
+
+def rows_of(store: EventStore, thread_key: int) -> dict[str, int]:
+    """How many rows each table holds of a thread; tables without any, and tombstones, left out."""
+    counts = {
+        table: sql(store, f"SELECT count(*) FROM {table} WHERE thread_key = ?", (thread_key,))
+        for table in tables_by_thread(store)
+        if table != "tombstones"
+    }
+    return {table: rows[0][0] for table, rows in counts.items() if rows[0][0]}
+
+
+def orphans(store: EventStore) -> dict[str, int]:
+    """Rows that belong to no thread, or to one that is half removed, by table."""
+    live = "(SELECT thread_key FROM threads WHERE condemned_at IS NULL)"
+    counts = {
+        table: sql(store, f"SELECT count(*) FROM {table} WHERE thread_key NOT IN {live}")
+        for table in tables_by_thread(store)
+        if table != "tombstones"
+    }
+    dangling = f"SELECT count(*) FROM forks WHERE source_thread_key NOT IN {live}"
+    counts["forks into nothing"] = sql(store, dangling)
+    return {table: rows[0][0] for table, rows in counts.items() if rows[0][0]}
+
+
+def check_whole(store: EventStore) -> int:
+    """Every thread verifies, has no gap, and can be replayed; returns how many there are."""
+    infos = store.threads(limit=10_000)
+    for info in infos:
+        report = store.verify(info.thread_id)
+        assert report.ok, report.problems
+        for ns in report.namespaces:
+            if not ns.startswith("~"):
+                seqs = [event.seq for event in store.read(info.thread_id, ns)]
+                assert seqs == list(range(1, len(seqs) + 1))
+                assert store.head(info.thread_id, ns).seq == len(seqs)
+                list(store.replay(info.thread_id, ns, fingerprint=FINGERPRINT).events)
+    return len(infos)
+
+
+class Watch:
+    """Calls ``on_statement`` with the text of each statement just before it runs.
+
+    Must be made before the store's first use. What the function raises is kept, because the
+    driver would swallow it; `check` raises it.
+    """
+
+    def __init__(self, store: EventStore, on_statement: Callable[[str], None]) -> None:
+        self.enabled = False
+        self.errors: list[BaseException] = []
+        self._on_statement = on_statement
+        event.listen(store.engine, "connect", self._connected)
+
+    def _connected(self, connection: Any, _record: Any) -> None:
+        connection.set_trace_callback(self._trace)
+
+    def _trace(self, statement: str) -> None:
+        if not self.enabled:
+            return
+        self.enabled = False  # what the function itself does is not of interest
+        try:
+            self._on_statement(statement)
+        except BaseException as error:
+            self.errors.append(error)
+        finally:
+            self.enabled = True
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """While this lasts, statements are seen; then errors of the function come out."""
+        self.enabled = True
+        try:
+            yield
+        finally:
+            self.enabled = False
+        self.check()
+
+    def check(self) -> None:
+        """Raise what the function raised."""
+        if self.errors:
+            raise self.errors[0]
+
+
+def begins_transaction(statement: str) -> bool:
+    """Whether no lock is held yet when this statement starts."""
+    return statement.upper().startswith("BEGIN")
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """The file as a process killed at this very moment would leave it."""
+    target.mkdir()
+    for suffix in ("", "-wal", "-journal"):
+        path = source.with_name(source.name + suffix)
+        if path.exists():
+            shutil.copyfile(path, target / path.name)

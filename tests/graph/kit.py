@@ -1,0 +1,85 @@
+"""What the graph's tests share: configs, a state with every kind of key, and call counting."""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, TypedDict
+
+from graph import END, START, CompiledGraph, RunnableConfig, StateGraph, StateSnapshot
+
+
+def on(thread_id: str, checkpoint_id: str | None = None, **more: Any) -> RunnableConfig:
+    """A config for a thread; ``more`` goes beside ``configurable``."""
+    place: dict[str, Any] = {"thread_id": thread_id}
+    if checkpoint_id is not None:
+        place["checkpoint_id"] = checkpoint_id
+    config: RunnableConfig = {"configurable": place}
+    config.update(more)  # type: ignore[typeddict-item]
+    return config
+
+
+def id_of(snapshot: StateSnapshot | RunnableConfig) -> str:
+    """The checkpoint id of a snapshot or of a config."""
+    config = snapshot.config if isinstance(snapshot, StateSnapshot) else snapshot
+    found: str = config["configurable"]["checkpoint_id"]
+    return found
+
+
+class Trail(TypedDict, total=False):
+    """A list that grows, a sum, and two keys that hold one value."""
+
+    log: Annotated[list[Any], operator.add]
+    total: Annotated[int, operator.add]
+    note: str
+    data: dict[str, Any]
+
+
+class Calls:
+    """Counts how often each node was called; thread-safe, as nodes run side by side."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, name: str) -> int:
+        """Count a call and return how many there were."""
+        with self._lock:
+            self.counts[name] += 1
+            return self.counts[name]
+
+
+class Boom(Exception):
+    """What a test's node raises on purpose."""
+
+
+def steps(
+    names: Iterable[str], checkpointer: Any = None, calls: Calls | None = None, **options: Any
+) -> CompiledGraph:
+    """Nodes one after another, each logging its name."""
+    graph = StateGraph(Trail)
+    before = START
+    for name in names:
+        graph.add_node(name, logs(name, calls))
+        graph.add_edge(before, name)
+        before = name
+    graph.add_edge(before, END)
+    return graph.compile(checkpointer=checkpointer, **options)
+
+
+def logs(name: str, calls: Calls | None = None) -> Callable[[Trail], dict[str, Any]]:
+    """A node that logs its name and adds 1 to the total."""
+
+    def node(state: Trail) -> dict[str, Any]:
+        if calls is not None:
+            calls.add(name)
+        return {"log": [name], "total": 1}
+
+    return node
+
+
+def shape(snapshots: Iterable[StateSnapshot]) -> list[tuple[Any, tuple[str, ...]]]:
+    """What of snapshots is compared: values and what was next."""
+    return [(snapshot.values, snapshot.next) for snapshot in snapshots]
