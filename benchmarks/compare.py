@@ -9,6 +9,7 @@ printed or written names a path of the machine.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -27,7 +28,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks import measure, peers
-from benchmarks.measure import Aim, Bench, Figure, Figures
+from benchmarks.measure import Bench, Figure, Figures
 
 TURNS: Final = (50, 200, 1_000)
 ROUNDS: Final = 3
@@ -85,6 +86,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _measure(options: argparse.Namespace, figures: Figures, folder: Path) -> None:
     us, them = peers.ours(), peers.langgraph()
+    # One peer's collections must not walk through the other's modules.
+    gc.collect()
+    gc.freeze()
     columns = (
         BarColumn(bar_width=24),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -175,7 +179,7 @@ def table(figures: Sequence[Figure]) -> Table:
             _amount(figure.other, figure.unit) if figure.other else "–",
             _ratio(figure),
             _spread(figure),
-            _aim(figure.aim, figure.unit),
+            _aim(figure),
             {True: "[green]yes[/green]", False: "[red]no[/red]", None: ""}[figure.met()],
         )
     return result
@@ -197,31 +201,36 @@ def _digits(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
-def _ratio(figure: Figure) -> str:
-    ratio = figure.ratio()
+def _shown(figure: Figure) -> tuple[list[float], str]:
+    """The ratios as people say them, and what to say after the number."""
+    ratios, ratio = figure.ratios(), figure.ratio()
     if ratio is None:
-        return ""
-    less = figure.aim is None or figure.aim.less
+        return [], ""
     if figure.unit == "us/event":
-        return f"{_digits(ratio if less else 1 / ratio)}× the speed"
-    return f"{_digits(ratio)}× {'less' if less else 'as much'}"
+        return [1 / each for each in ratios], "× the speed"
+    if not figure.less:
+        return ratios, "× as much"
+    if ratio < 1:
+        return [1 / each for each in ratios], "× more"
+    return ratios, "× less"
+
+
+def _ratio(figure: Figure) -> str:
+    ratios, unit = _shown(figure)
+    return f"{_digits(median(ratios))}{unit}" if ratios else ""
 
 
 def _spread(figure: Figure) -> str:
-    ratios = figure.ratios()
-    if len(ratios) < 2:
-        return ""
-    if figure.unit == "us/event" and figure.aim is not None and not figure.aim.less:
-        ratios = [1 / ratio for ratio in ratios]
-    return f"{_digits(min(ratios))}–{_digits(max(ratios))}"
+    ratios, _ = _shown(figure)
+    return f"{_digits(min(ratios))}–{_digits(max(ratios))}" if len(ratios) > 1 else ""
 
 
-def _aim(aim: Aim | None, unit: str) -> str:
-    if aim is None:
+def _aim(figure: Figure) -> str:
+    if figure.aim is None:
         return ""
-    if unit == "us/event" and not aim.less:  # shown as a speed: as slow at most is as fast at least
-        return f"≥ {1 / aim.bound:,g}×"
-    return f"{'≥' if aim.less else '≤'} {aim.bound:,g}×"
+    if figure.unit == "us/event":  # shown as a speed: as slow at most is as fast at least
+        return f"≥ {1 / figure.aim:,g}×"
+    return f"{'≥' if figure.less else '≤'} {figure.aim:,g}×"
 
 
 def as_data(figures: Sequence[Figure], facts: dict[str, Any]) -> dict[str, Any]:
@@ -237,8 +246,8 @@ def as_data(figures: Sequence[Figure], facts: dict[str, Any]) -> dict[str, Any]:
                 "ours": figure.ours,
                 "other": figure.other,
                 "ratios": figure.ratios(),
-                "ratio_is": "other / ours" if not figure.aim or figure.aim.less else "ours / other",
-                "aim": figure.aim and figure.aim.bound,
+                "ratio_is": "other / ours" if figure.less else "ours / other",
+                "aim": figure.aim,
                 "met": figure.met(),
                 "note": figure.note,
             }

@@ -8,15 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import peers, workloads
 from benchmarks.measure import THREAD, config_of
 from benchmarks.peers import OurSession, Peer
 
 LogOf = Callable[[int], tuple[OurSession, Any]]
+T = TypeVar("T")
+
+
+def in_rounds(
+    benchmark: BenchmarkFixture, run: Callable[[], T], rounds: int, warmup_rounds: int = 1
+) -> T:
+    """Time ``run`` so many times, each alone, and return its last result."""
+    pedantic: Callable[..., T] = benchmark.pedantic
+    return pedantic(run, rounds=rounds, warmup_rounds=warmup_rounds)
 
 
 @pytest.fixture(scope="session")

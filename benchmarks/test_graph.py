@@ -9,7 +9,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import workloads
-from benchmarks.conftest import LogOf
+from benchmarks.conftest import LogOf, in_rounds
 from benchmarks.measure import THREAD, config_of, touch_history
 from benchmarks.peers import BareSqlite, Peer, by_superstep
 from graph.fold import fold
@@ -28,7 +28,7 @@ def _pipeline(benchmark: BenchmarkFixture, peer: Peer, folder: Path) -> Any:
             number = next(numbers)
             return app.invoke(inputs[number], config_of(f"run-{number}"))
 
-        return benchmark.pedantic(run, rounds=RUNS, warmup_rounds=5)
+        return in_rounds(benchmark, run, rounds=RUNS, warmup_rounds=5)
 
 
 @pytest.mark.benchmark(group="a pipeline of three nodes, durably")
@@ -54,7 +54,7 @@ def test_pipeline_bare_sqlite3(benchmark: BenchmarkFixture, us: Peer, tmp_path: 
             runs.append(by_superstep(rows, supersteps))
     limit = BareSqlite(tmp_path / "bare.db")
     groups = iter(runs)
-    benchmark.pedantic(lambda: limit.write(next(groups)), rounds=RUNS, warmup_rounds=5)
+    in_rounds(benchmark, lambda: limit.write(next(groups)), rounds=RUNS, warmup_rounds=5)
     limit.close()
 
 
@@ -64,9 +64,7 @@ def test_replay_to_state(benchmark: BenchmarkFixture, log_of: LogOf, count: int)
     session, app = log_of(count)
     store, channels = session.saver.store, app.topology.channels
     benchmark.group = f"the state after {count:,} turns"
-    state = benchmark.pedantic(
-        lambda: fold(channels, None, store.read(THREAD)), rounds=10, warmup_rounds=1
-    )
+    state = in_rounds(benchmark, lambda: fold(channels, None, store.read(THREAD)), rounds=10)
     assert len(state.values["messages"]) == 2 * count
 
 
@@ -75,25 +73,23 @@ def test_load_latest(benchmark: BenchmarkFixture, log_of: LogOf, count: int) -> 
     """From the nearest snapshot on."""
     _, app = log_of(count)
     benchmark.group = f"the state after {count:,} turns"
-    state = benchmark.pedantic(lambda: app.get_state(config_of(THREAD)), rounds=10, warmup_rounds=1)
+    state = in_rounds(benchmark, lambda: app.get_state(config_of(THREAD)), rounds=10)
     assert len(state.values["messages"]) == 2 * count
 
 
 @pytest.mark.benchmark(group="full history of 200 turns")
 def test_history(benchmark: BenchmarkFixture, log_of: LogOf) -> None:
     _, app = log_of(200)
-    checkpoints, _ = benchmark.pedantic(
-        lambda: touch_history(app, THREAD), rounds=5, warmup_rounds=1
-    )
+    checkpoints, _ = in_rounds(benchmark, lambda: touch_history(app, THREAD), rounds=5)
     assert checkpoints >= 2 * 200
 
 
 @pytest.mark.benchmark(group="full history of 200 turns")
 def test_history_first_page(benchmark: BenchmarkFixture, log_of: LogOf) -> None:
     _, app = log_of(200)
-    page = benchmark.pedantic(
+    page = in_rounds(
+        benchmark,
         lambda: list(app.get_state_history(config_of(THREAD), limit=10)),
         rounds=10,
-        warmup_rounds=1,
     )
     assert len(page) == 10

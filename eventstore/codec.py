@@ -291,11 +291,15 @@ class Codec:
                 f"max_decoded_bytes={self.max_decoded_bytes}"
             )
 
-    def raw_size(self, payload: bytes) -> int:
-        """Size of the msgpack body before compression; reads the header only."""
+    def raw_size(self, payload: bytes, stored: int | None = None) -> int:
+        """Size of the msgpack body before compression; reads the header only.
+
+        Args:
+            stored: length of the whole payload, where ``payload`` is just its first 32 bytes.
+        """
         header = payload[:2]
         if header == _HEADERS[MSGPACK]:
-            return len(payload) - 2
+            return (len(payload) if stored is None else stored) - 2
         if header not in _HEADERS:
             raise CorruptEventError(_wrong_header(header))
         try:

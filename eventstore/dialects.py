@@ -42,6 +42,7 @@ Durability = Literal["full", "normal"]
 BUSY_TIMEOUT_S: Final = 30.0
 _WAL_ATTEMPTS: Final = 200
 _READY: Final = "eventstore_ready"
+_DRIVER_ERRORS: Final = tuple({sqlite3.Error, (pysqlite3 or sqlite3).Error})
 
 
 def wal_is_safe(version: tuple[int, ...]) -> bool:
@@ -157,7 +158,6 @@ def _set_up_connection(connection: Any, durability: Durability) -> None:
     connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute(f"PRAGMA synchronous = {durability.upper()}")
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded before the first table only
 
 
 def settle(engine: Engine) -> None:
@@ -173,6 +173,8 @@ def settle(engine: Engine) -> None:
     safe = wal_is_safe(version)
     with engine.connect() as conn:
         raw: Any = conn.connection.dbapi_connection
+        if raw.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None:
+            raw.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded before the first table only
         mode = _ask(raw, "PRAGMA journal_mode")
         wanted = "wal" if safe else "truncate"
         if mode in ("memory", wanted):
@@ -192,12 +194,15 @@ def _switch_journal(connection: Any, wanted: str) -> None:
     # once, whatever busy_timeout says, when two processes open a new file together.
     for attempt in range(_WAL_ATTEMPTS):
         try:
-            if _ask(connection, f"PRAGMA journal_mode = {wanted}") == wanted:
-                return
-        except (sqlite3.OperationalError, _pysqlite_error("OperationalError")) as error:
+            mode = _ask(connection, f"PRAGMA journal_mode = {wanted}")
+        except _DRIVER_ERRORS as error:
             if "locked" not in str(error):
-                raise
-        time.sleep(0.005 + 0.0005 * attempt)
+                raise _in_our_words(str(error)) from error
+            time.sleep(0.005 + 0.0005 * attempt)
+        else:
+            if mode != wanted:  # read-only, or a file system without shared memory
+                log.warning("this database stays in journal mode %s", mode)
+            return
     raise StoreBusyError(
         f"the database stayed in use by others while its journal mode was to become {wanted}; "
         "try again when they are done"
@@ -217,11 +222,6 @@ def _ask(connection: Any, statement: str) -> str:
     return str(connection.execute(statement).fetchone()[0]).lower()
 
 
-def _pysqlite_error(name: str) -> type[Exception]:
-    found: type[Exception] = getattr(pysqlite3 or sqlite3, name)
-    return found
-
-
 def begin(conn: Connection, *, write: bool) -> None:
     """Begin the transaction where that has to be said: a read keeps one consistent view, a
     write takes the lock at once (one that read first could be refused half-way).
@@ -232,7 +232,10 @@ def begin(conn: Connection, *, write: bool) -> None:
     if conn.dialect.name != "sqlite":
         return
     raw: Any = conn.connection.dbapi_connection
-    raw.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+    try:
+        raw.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+    except _DRIVER_ERRORS as error:
+        raise _in_our_words(str(error)) from error
     module: Any = conn.dialect.dbapi or sqlite3
     if not wal_is_safe(module.sqlite_version_info):
         _refuse_wal(raw, module.sqlite_version)
@@ -246,12 +249,15 @@ def translate(error: Exception) -> EventStoreError | None:
         )
     if not isinstance(error, exc.DBAPIError):
         return None
-    said = str(error.orig)
-    if "database is locked" in said or "database table is locked" in said:
-        return StoreBusyError(f"the database stayed locked for {BUSY_TIMEOUT_S:.0f} s: {said}")
     if isinstance(error, exc.OperationalError | exc.DatabaseError | exc.InterfaceError):
-        return StoreUnavailableError(f"the database refused to work: {said}")
+        return _in_our_words(str(error.orig))
     return None
+
+
+def _in_our_words(said: str) -> EventStoreError:
+    if "locked" in said or "busy" in said:
+        return StoreBusyError(f"the database stayed locked for {BUSY_TIMEOUT_S:.0f} s: {said}")
+    return StoreUnavailableError(f"the database refused to work: {said}")
 
 
 def is_lost_connection(error: Exception) -> bool:

@@ -194,6 +194,21 @@ class Replay:
 
 
 @dataclass(frozen=True, slots=True)
+class Lineage:
+    """What a run of events in a log goes back to.
+
+    Attributes:
+        first: seq of its first event.
+        source: where the fork that it begins with goes on from; ``None``: it is no fork.
+        base: the checkpoint behind which it begins, when what was before is gone.
+    """
+
+    first: int
+    source: Position | None
+    base: Position | None
+
+
+@dataclass(frozen=True, slots=True)
 class ThreadInfo:
     """What ``threads()`` lists.
 

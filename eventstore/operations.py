@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
+    BigInteger,
     Connection,
     and_,
     bindparam,
@@ -144,7 +145,22 @@ def create_thread(conn: Connection, row: Mapping[str, Any]) -> int:
 
 # --- appending --------------------------------------------------------------------------
 
-_INSERT_EVENTS = insert(events)
+_COPY_EVENT = insert(events)
+_BEHIND = or_(
+    bindparam("new_seq", type_=BigInteger) == 1,
+    select(events.c.digest)
+    .where(
+        events.c.thread_key == bindparam("new_thread_key"),
+        events.c.ns == bindparam("new_ns"),
+        events.c.seq == bindparam("new_seq", type_=BigInteger) - 1,
+        events.c.digest == bindparam("previous"),
+    )
+    .exists(),
+)
+_APPEND = insert(events).from_select(
+    list(events.c),
+    select(*(bindparam(f"new_{c.name}", type_=c.type) for c in events.c)).where(_BEHIND),
+)
 _INSERT_FORKS = insert(forks)
 _INSERT_SNAPSHOT = insert(snapshots)
 _TOUCH = (
@@ -186,6 +202,7 @@ _EVENTS_BY_KEY = (
     .order_by(events.c.seq)
 )
 _HEAD = select(func.max(events.c.seq)).where(events.c.thread_key == _key, events.c.ns == _ns)
+_THERE = select(threads.c.thread_key).where(threads.c.thread_key == _key).with_for_update()
 _LIVE = (
     select(threads.c.thread_key)
     .where(threads.c.thread_key == _key, threads.c.condemned_at.is_(None))
@@ -193,9 +210,13 @@ _LIVE = (
 )
 
 
-def insert_events(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Append; the primary key refuses a second writer, the foreign key a thread that is gone."""
-    conn.execute(_INSERT_EVENTS, rows[0] if len(rows) == 1 else list(rows))
+def append_events(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Insert rows, each behind the event whose digest it continues; false when one was not there.
+
+    The primary key refuses a second writer, the foreign key a thread that is gone, and the
+    digest a log that has been deleted and begun anew since the writer looked.
+    """
+    return conn.execute(_APPEND, rows if len(rows) > 1 else rows[0]).rowcount == len(rows)
 
 
 def insert_fork(conn: Connection, row: Mapping[str, Any]) -> bool:
@@ -209,6 +230,11 @@ def insert_fork(conn: Connection, row: Mapping[str, Any]) -> bool:
 def is_live(conn: Connection, thread_key: int) -> bool:
     """Whether the thread is there and not being deleted, holding it so until the commit."""
     return conn.execute(_LIVE, {"key": thread_key}).first() is not None
+
+
+def is_there(conn: Connection, thread_key: int) -> bool:
+    """Whether a thread has a row, held until the commit where it has."""
+    return conn.execute(_THERE, {"key": thread_key}).first() is not None
 
 
 def put_snapshot(conn: Connection, row: Mapping[str, Any]) -> None:
@@ -257,6 +283,11 @@ class Span(NamedTuple):
     ns: str
     first: int
     last: int
+
+    @property
+    def before(self) -> Position:
+        """The position that it goes on from within its log."""
+        return Position(self.thread_key, self.ns, self.first - 1)
 
 
 class Route(NamedTuple):
@@ -381,6 +412,50 @@ _DROP_SNAPSHOTS = delete(snapshots).where(
 def drop_snapshots(conn: Connection, thread_key: int) -> int:
     """Delete every disposable snapshot of a thread; returns how many there were."""
     return conn.execute(_DROP_SNAPSHOTS, {"key": thread_key}).rowcount
+
+
+_FLOOR = select(func.max(snapshots.c.seq)).where(
+    snapshots.c.thread_key == _key,
+    snapshots.c.ns == _ns,
+    snapshots.c.seq <= _upto,
+    snapshots.c.is_base,
+    ~select(events.c.seq)
+    .where(
+        events.c.thread_key == snapshots.c.thread_key,
+        events.c.ns == snapshots.c.ns,
+        events.c.seq == snapshots.c.seq,
+    )
+    .exists(),
+)
+
+
+def floor(conn: Connection, at: Position) -> int | None:
+    """The base below which a log has no events any more, as seen from a position."""
+    place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq}
+    return conn.execute(_FLOOR, place).scalar()
+
+
+_before = events.alias()
+_RUN_STARTS = (
+    select(events.c.seq)
+    .where(
+        events.c.thread_key == _key,
+        events.c.ns == _ns,
+        ~select(_before.c.seq)
+        .where(
+            _before.c.thread_key == events.c.thread_key,
+            _before.c.ns == events.c.ns,
+            _before.c.seq == events.c.seq - 1,
+        )
+        .exists(),
+    )
+    .order_by(events.c.seq)
+)
+
+
+def run_starts(conn: Connection, thread_key: int, ns: str) -> Sequence[int]:
+    """Where events stand without one before them: once, at 1, in a log that is whole."""
+    return conn.execute(_RUN_STARTS, {"key": thread_key, "ns": ns}).scalars().all()
 
 
 _NAMESPACES = (
@@ -584,7 +659,7 @@ def condemn(conn: Connection, thread_key: int, now_us: int, digest: bytes) -> No
             "digest": digest,
             "payload": b"",
         }
-        conn.execute(_INSERT_EVENTS, mark)
+        conn.execute(_COPY_EVENT, mark)
 
 
 def condemned(conn: Connection, tenant: str | None = None) -> Sequence[int]:
@@ -615,6 +690,8 @@ def rehome(conn: Connection, fork: SqlRow) -> None:
     first = min([span.first for span in own], default=source.seq + 1)
     if start is not None:
         first = min(first, start.seq + 1)
+    elif first > 1:
+        first -= 1  # its digest is the link to the fork event that the needed run begins with
     present = set(
         conn.execute(
             select(events.c.seq).where(events.c.thread_key == fork.thread_key, events.c.ns == ns)
@@ -649,7 +726,7 @@ def _copy_events(
     )
     for row in rows.mappings():
         if row["seq"] not in present:
-            conn.execute(_INSERT_EVENTS, {**row, "thread_key": thread_key, "ns": ns})
+            conn.execute(_COPY_EVENT, {**row, "thread_key": thread_key, "ns": ns})
 
 
 def _copy_forks(
@@ -692,11 +769,27 @@ def remove_events(conn: Connection, thread_key: int, ns: str, upto: int) -> int:
     return conn.execute(_REMOVE, {"key": thread_key, "ns": ns, "upto": upto}).rowcount
 
 
+_TOTALS = select(func.count(), func.sum(func.length(events.c.payload))).where(
+    events.c.thread_key == _key, events.c.kind != CONDEMNED
+)
+
+
+def totals(conn: Connection, thread_key: int) -> tuple[int, int]:
+    """How many events a thread has, and the stored bytes of their payloads."""
+    count, size = conn.execute(_TOTALS, {"key": thread_key}).one()
+    return count, int(size or 0)
+
+
 def bury(conn: Connection, thread_key: int, tombstone: Mapping[str, Any]) -> bool:
-    """Delete what is left of a condemned thread, the row last; false when a fork came between."""
+    """Delete what is left of a thread, the row last; false while a fork still needs it."""
     if conn.execute(_DEPENDANTS, {"key": thread_key, "page": 1}).first() is not None:
         return False
-    for table in (snapshots, forks, events, threads):
-        conn.execute(delete(table).where(table.c.thread_key == thread_key))
-    conn.execute(insert(tombstones), tombstone)
+    for remove in _BURY:
+        conn.execute(remove, {"key": thread_key})
+    conn.execute(_INSERT_TOMBSTONE, tombstone)
     return True
+
+
+_BURY = [delete(table).where(table.c.thread_key == _key) for table in (snapshots, forks, events)]
+_BURY.append(delete(threads).where(threads.c.thread_key == _key))
+_INSERT_TOMBSTONE = insert(tombstones)

@@ -28,7 +28,7 @@ from eventstore.schema import SqlRow
 
 
 class Batch(NamedTuple):
-    """The rows of one append."""
+    """The rows of one append, as :func:`~eventstore.operations.append_events` takes them."""
 
     events: list[dict[str, Any]]
     forks: list[dict[str, Any]]
@@ -36,17 +36,17 @@ class Batch(NamedTuple):
     @property
     def size(self) -> int:
         """Stored bytes of the payloads."""
-        return sum(len(row["payload"]) for row in self.events)
+        return sum(len(row["new_payload"]) for row in self.events)
 
     @property
     def keys(self) -> list[str]:
         """The keys that its events bear."""
-        return [row["key"] for row in self.events if row["key"] is not None]
+        return [row["new_key"] for row in self.events if row["new_key"] is not None]
 
     @property
     def digests(self) -> list[bytes]:
         """What tells these very rows from any others."""
-        return [row["digest"] for row in self.events]
+        return [row["new_digest"] for row in self.events]
 
 
 def encode(codec: Codec, head: Head, events: Sequence[Event | Fork], now_us: int) -> Batch:
@@ -56,7 +56,7 @@ def encode(codec: Codec, head: Head, events: Sequence[Event | Fork], now_us: int
         SerializationError: a value cannot be stored.
     """
     batch = Batch([], [])
-    digest = head.digest
+    previous = head.digest
     for seq, event in enumerate(events, head.seq + 1):
         if isinstance(event, Fork):
             kind, key = FORK, None
@@ -65,19 +65,21 @@ def encode(codec: Codec, head: Head, events: Sequence[Event | Fork], now_us: int
         else:
             kind, key, data = event.kind, event.key, event.data
         payload = codec.encode(data)
-        digest = chain.link(digest, seq, kind, key, now_us, payload)
+        digest = chain.link(previous, seq, kind, key, now_us, payload)
         batch.events.append(
             {
-                "thread_key": head.thread_key,
-                "ns": head.ns,
-                "seq": seq,
-                "kind": kind,
-                "key": key,
-                "recorded_at": now_us,
-                "digest": digest,
-                "payload": payload,
+                "new_thread_key": head.thread_key,
+                "new_ns": head.ns,
+                "new_seq": seq,
+                "new_kind": kind,
+                "new_key": key,
+                "new_recorded_at": now_us,
+                "new_digest": digest,
+                "new_payload": payload,
+                "previous": previous,
             }
         )
+        previous = digest
     return batch
 
 

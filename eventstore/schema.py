@@ -3,6 +3,10 @@
 Written so that a database can be sharded by thread without change: every primary key,
 unique index and foreign key begins with ``thread_key``, nothing is numbered by the
 database, and no foreign key crosses threads. Times are microseconds since 1970 UTC.
+
+On SQLite, ``events`` is a rowid table: rows of a few hundred bytes that arrive for many
+threads in turn would leave a clustered tree half empty, and large ones (``snapshots``)
+spill out of it. The small tables are clustered.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ migrations = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("applied_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 threads = Table(
@@ -104,6 +109,7 @@ forks = Table(
     Column("source_ns", Text, nullable=False),
     Column("source_seq", BigInteger, nullable=False),
     Index("forks_by_source", "source_thread_key", "source_ns", "source_seq"),
+    sqlite_with_rowid=False,
 )
 
 tombstones = Table(
@@ -115,4 +121,5 @@ tombstones = Table(
     Column("reason", Text, nullable=False),
     Column("events", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )

@@ -7,16 +7,18 @@ commit was lost with its connection is looked up before it is tried again (rule 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self
 
 from sqlalchemy import URL, Connection, Engine, exc
 
@@ -29,6 +31,7 @@ from eventstore.errors import (
     DuplicateKeyError,
     EventStoreError,
     PositionNotFoundError,
+    SerializationError,
     StoreBusyError,
     StoreClosedError,
     StoreUnavailableError,
@@ -40,6 +43,7 @@ from eventstore.events import (
     Event,
     Fork,
     Head,
+    Lineage,
     NewSnapshot,
     Position,
     RecordedEvent,
@@ -54,8 +58,6 @@ from eventstore.events import (
 from eventstore.schema import SqlRow
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 PAGE: Final = 256
 """Events read at a time."""
@@ -118,9 +120,9 @@ class EventStore:
             raise StoreClosedError
         with self._transaction(write=False) as conn:
             missing = migrations.pending(conn)
+        with _translated():
+            dialects.settle(self.engine)
         if missing:
-            with _translated():
-                dialects.settle(self.engine)
             with self._transaction(write=True) as conn:
                 migrations.migrate(conn, self.now_us())
         self._is_set_up = True
@@ -198,10 +200,10 @@ class EventStore:
             ThreadNotFoundError: ``expected_seq`` is above 0 and there is no such thread.
         """
         head = self.head(thread_id, ns)
+        found = self._by_key(head, events)
+        if found is not None:
+            return found
         if head.seq != expected_seq:
-            found = self._by_key(head, events)
-            if found is not None:
-                return found
             if not head.exists:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             raise ConcurrencyError(thread_id, ns, expected_seq, head.seq)
@@ -232,6 +234,40 @@ class EventStore:
         if not events:
             raise ValueError("an append needs at least one event")
         now = self.now_us() if now_us is None else now_us
+        known = _json_like(metadata or {})
+        attempt = self._attempt(head, events, status, now)
+
+        def run(conn: Connection) -> Head:
+            nonlocal attempt
+            if not head.exists:
+                place = self._place_for(conn, attempt.new, known)
+                if place != head:  # our first key is another's, or the thread was made meanwhile
+                    attempt = self._attempt(place, events, status, now)
+            elif head.seq == 0 and not operations.is_live(conn, head.thread_key):
+                raise ThreadNotFoundError(head.thread_id, self.tenant)
+            self._insert(conn, attempt, snapshot)
+            return attempt.new
+
+        for count in range(1, ATTEMPTS + 1):
+            try:
+                with self._write() as conn:
+                    return run(conn)
+            except (exc.IntegrityError, _Refused) as error:
+                raise self._why_refused(attempt.head, attempt.batch) from error
+            except _LostConnection as error:
+                log.warning("connection lost while appending (attempt %d): %s", count, error)
+                if self._holds(attempt):
+                    return attempt.new
+                if count == ATTEMPTS:
+                    raise StoreUnavailableError(
+                        f"connection lost {ATTEMPTS} times: {error}"
+                    ) from error
+                time.sleep(0.05 * 2**count)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _attempt(
+        self, head: Head, events: Sequence[Event | Fork], status: str | None, now: int
+    ) -> _Attempt:
         batch = records.encode(self.codec, head, events, now)
         touches = head.exists and (
             (status or head.status) != head.status or now - head.active_us >= ACTIVE_EVERY_US
@@ -245,70 +281,47 @@ class EventStore:
             active_us=now if touches or not head.exists else head.active_us,
             written=batch.size,
         )
+        return _Attempt(head, batch, new, touches)
 
-        def run(conn: Connection) -> Head:
-            written, after = batch, new
-            if not head.exists:
-                key = self._create(conn, new, metadata or {})
-                if key != head.thread_key:  # another name has our first key, or had it
-                    moved = replace(head, thread_key=key, digest=chain.genesis(key, head.ns))
-                    written = records.encode(self.codec, moved, events, now)
-                    after = replace(new, thread_key=key, digest=written.digests[-1])
-            elif head.seq == 0 and not operations.is_live(conn, head.thread_key):
-                raise ThreadNotFoundError(head.thread_id, self.tenant)
-            operations.insert_events(conn, written.events)
-            for fork in written.forks:
-                if not operations.insert_fork(conn, fork):
-                    raise self._source_gone(head, fork)
-            if snapshot is not None:
-                operations.put_snapshot(conn, records.snapshot_row(after, snapshot))
-            if touches:
-                operations.touch_thread(conn, after.thread_key, after.status, now)
-            return after
+    def _insert(self, conn: Connection, attempt: _Attempt, snapshot: NewSnapshot | None) -> None:
+        new = attempt.new
+        if not operations.append_events(conn, attempt.batch.events):
+            raise _Refused
+        for fork in attempt.batch.forks:
+            if not operations.insert_fork(conn, fork):
+                raise self._source_gone(new, fork)
+        if snapshot is not None:
+            operations.put_snapshot(conn, records.snapshot_row(new, snapshot))
+        if attempt.touches:
+            operations.touch_thread(conn, new.thread_key, new.status, new.active_us)
 
-        return self._append(run, head, batch, new)
-
-    def _append(
-        self, run: Callable[[Connection], Head], head: Head, batch: records.Batch, new: Head
-    ) -> Head:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                with self._write() as conn:
-                    return run(conn)
-            except exc.IntegrityError as error:
-                raise self._why_refused(head, batch) from error
-            except _LostConnection as error:
-                log.warning("connection lost while appending (attempt %d): %s", attempt, error)
-                if self._holds(head, batch):
-                    return new
-                if attempt == ATTEMPTS:
-                    raise StoreUnavailableError(
-                        f"connection lost {ATTEMPTS} times: {error}"
-                    ) from error
-                time.sleep(0.05 * 2**attempt)
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def _create(self, conn: Connection, head: Head, metadata: Mapping[str, Any]) -> int:
+    def _place_for(self, conn: Connection, new: Head, metadata: Mapping[str, Any]) -> Head:
+        """Make the thread of ``new``; the end of its log, empty, under the key that it got."""
         row = {
             "tenant": self.tenant,
-            "thread_id": head.thread_id,
-            "created_at": head.active_us,
-            "active_at": head.active_us,
-            "status": head.status,
+            "thread_id": new.thread_id,
+            "created_at": new.active_us,
+            "active_at": new.active_us,
+            "status": new.status,
             "ttl": None,
             "pinned": False,
             "condemned_at": None,
             "metadata": dict(metadata),
         }
         try:
-            return operations.create_thread(conn, row)
+            key = operations.create_thread(conn, row)
         except operations.NameTaken as error:
-            raise ConcurrencyError(head.thread_id, head.ns, 0, 1) from error
+            found = operations.look_up(conn, self.tenant, new.thread_id, new.ns)
+            made = records.head(self.tenant, new.thread_id, new.ns, found)
+            if made.seq > 0:
+                raise ConcurrencyError(new.thread_id, new.ns, 0, made.seq) from error
+            return made
         except operations.NoKeyFree as error:
             raise StoreBusyError(
-                f"{operations.PROBES} former threads named {head.thread_id!r} are still being "
+                f"{operations.PROBES} former threads named {new.thread_id!r} are still being "
                 "deleted; call finish_deletions() or try again later"
             ) from error
+        return Head(new.thread_id, key, new.ns, 0, chain.genesis(key, new.ns), exists=False)
 
     def _why_refused(self, head: Head, batch: records.Batch) -> EventStoreError:
         now = self.head(head.thread_id, head.ns)
@@ -320,34 +333,31 @@ class EventStore:
             taken = operations.events_by_key(conn, now.thread_key, head.ns, batch.keys)
         if taken:
             return DuplicateKeyError(head.thread_id, head.ns, taken[0].key, taken[0].seq)
-        twice = [key for key in batch.keys if batch.keys.count(key) > 1]
-        if twice:
-            return DuplicateKeyError(head.thread_id, head.ns, twice[0], head.seq)
+        if len(set(batch.keys)) < len(batch.keys):
+            twice = max(batch.keys, key=Counter(batch.keys).__getitem__)
+            return DuplicateKeyError(head.thread_id, head.ns, twice, head.seq)
         return ConcurrencyError(head.thread_id, head.ns, head.seq, now.seq)
 
-    def _holds(self, head: Head, batch: records.Batch) -> bool:
+    def _holds(self, attempt: _Attempt) -> bool:
         """Whether the log holds exactly these rows: the unknown commit went through."""
-        current = self.head(head.thread_id, head.ns)
-        if not current.exists:
-            return False
-        count = len(batch.events)
+        head, count = attempt.head, len(attempt.batch.events)
         with self._read() as conn:
             rows = operations.read_events(
-                conn, current.thread_key, head.ns, head.seq, head.seq + count, count
+                conn, head.thread_key, head.ns, head.seq, head.seq + count, count
             )
-        return [row.digest for row in rows] == batch.digests
+        return [row.digest for row in rows] == attempt.batch.digests
 
     def _by_key(self, head: Head, events: Sequence[Event | Fork]) -> int | None:
         """The seq of the batch's last event, if the log holds the whole batch under its keys."""
-        keys = [event.key for event in events if isinstance(event, Event) and event.key]
-        if not head.exists or not events or len(keys) != len(events):
+        named = [e for e in events if isinstance(e, Event) and e.key is not None]
+        keys = [event.key for event in named if event.key is not None]
+        if not head.exists or not events or len(named) != len(events):
             return None
         with self._read() as conn:
             rows = operations.events_by_key(conn, head.thread_key, head.ns, keys)
         found = {row.key: row for row in rows}
-        for event in events:
-            assert isinstance(event, Event) and event.key
-            row = found.get(event.key)
+        for event, key in zip(named, keys, strict=True):
+            row = found.get(key)
             if row is None:
                 return None
             same = row.kind == event.kind and (
@@ -355,7 +365,7 @@ class EventStore:
                 or self.codec.decode(row.payload) == event.data
             )
             if not same:
-                raise DuplicateKeyError(head.thread_id, head.ns, event.key, row.seq)
+                raise DuplicateKeyError(head.thread_id, head.ns, key, row.seq)
         return int(max(row.seq for row in rows))
 
     def _source_gone(self, head: Head, fork: Mapping[str, Any]) -> EventStoreError:
@@ -434,6 +444,8 @@ class EventStore:
         snapshot, digest = self._snapshot(thread_id, route.snapshot, rows)
         if route.snapshot is not None and snapshot is None:
             return self.replay(thread_id, ns, upto=upto, snapshots=False)
+        if route.spans and route.snapshot != route.spans[0].before:
+            digest = None  # the snapshot stands right at a fork's source, in front of its log
         events = self._stream(thread_id, route.spans, digest)
         return Replay(head, at, snapshot, events)
 
@@ -442,7 +454,7 @@ class EventStore:
         if row is None or row.tenant != self.tenant or row.condemned_at is not None:
             raise PositionNotFoundError(thread_id, at.ns, at.seq, "its thread is not there")
         last = operations.head_seq(conn, at.thread_key, at.ns)
-        if not 1 <= at.seq <= last:
+        if not 1 <= at.seq <= last and operations.floor(conn, at) != at.seq:
             raise PositionNotFoundError(row.thread_id, at.ns, at.seq, f"the log ends at seq {last}")
 
     def _snapshot(
@@ -483,18 +495,15 @@ class EventStore:
             thread_id=thread_id, ns=ns, seq=seq,
         )  # fmt: skip
 
-    def marks(
-        self, at: Position, fingerprint: str = ""
-    ) -> tuple[Position | None, Position | None, Position | None]:
-        """What stands before a position in its log: last fork, its source, last usable snapshot."""
+    def lineage(self, at: Position) -> Lineage:
+        """What stands before a position in its log: its beginning, a fork, or a base."""
         with self._read() as conn:
-            fork, snapshot = operations.marks(conn, at, fingerprint)
-            source = fork and operations.fork_source(conn, at.thread_key, at.ns, fork)
-        return (
-            at._replace(seq=fork) if fork else None,
-            source or None,
-            at._replace(seq=snapshot) if snapshot else None,
-        )
+            fork, _ = operations.marks(conn, at, None)
+            source = operations.fork_source(conn, at.thread_key, at.ns, fork) if fork else None
+            floor = operations.floor(conn, at)
+        if floor is not None and floor >= (fork or 0):
+            return Lineage(floor + 1, None, at._replace(seq=floor))
+        return Lineage(fork or 1, source, None)
 
     def read_span(
         self, thread_id: str, after: Position, upto: int | None
@@ -643,6 +652,8 @@ class EventStore:
                 f"a thread has no {', '.join(sorted(unknown))}; it has metadata, status, ttl, "
                 "pinned"
             )
+        if "metadata" in values:
+            values["metadata"] = _json_like(values["metadata"])
         with self._write() as conn:
             row = operations.look_up(conn, self.tenant, thread_id, "")
             if row is None:
@@ -673,15 +684,16 @@ class EventStore:
         """
         with self._write() as conn:
             row = operations.look_up(conn, self.tenant, thread_id, "")
-            if row is None:
+            if row is None or not operations.hold(conn, row.thread_key):
                 raise ThreadNotFoundError(thread_id, self.tenant)
             key = row.thread_key
-            if not operations.hold(conn, key):
-                raise ThreadNotFoundError(thread_id, self.tenant)
             if idle_since and operations.last_recorded(conn, key) > to_micros(idle_since):
                 return False
+            tombstone = self._tombstone(conn, key, reason)
+            if tombstone["events"] <= DELETE_BATCH and operations.bury(conn, key, tombstone):
+                return True
             operations.condemn(conn, key, self.now_us(), _NO_DIGEST)
-        self._remove(key, reason)
+        self._remove(key, tombstone)
         return True
 
     def finish_deletions(self, reason: str = "deleted") -> int:
@@ -689,21 +701,14 @@ class EventStore:
         with self._read() as conn:
             keys = operations.condemned(conn, self.tenant)
         for key in keys:
-            self._remove(key, reason)
+            with self._read() as conn:
+                tombstone = self._tombstone(conn, key, reason)
+            self._remove(key, tombstone)
         return len(keys)
 
-    def _remove(self, key: int, reason: str) -> None:
-        self._rehome_all(key)
-        count, size = 0, 0
-        with self._read() as conn:
-            logs = operations.namespaces(conn, key)
-        for row in self._sizes(key):
-            count, size = count + 1, size + row.stored
-        for ns, first, last in logs:
-            for upto in range(first + DELETE_BATCH, last, DELETE_BATCH):
-                with self._write() as conn:
-                    operations.remove_events(conn, key, ns, upto - 1)
-        tombstone = {
+    def _tombstone(self, conn: Connection, key: int, reason: str) -> dict[str, Any]:
+        count, size = operations.totals(conn, key)
+        return {
             "thread_key": key,
             "deleted_at": self.now_us(),
             "tenant": self.tenant,
@@ -711,12 +716,21 @@ class EventStore:
             "events": count,
             "bytes": size,
         }
-        buried = False
-        while not buried:
-            with self._write() as conn:
-                buried = operations.bury(conn, key, tombstone)
-            if not buried:
-                self._rehome_all(key)
+
+    def _remove(self, key: int, tombstone: Mapping[str, Any]) -> None:
+        """Remove a condemned thread. Forks first: what they still need is still there."""
+        self._rehome_all(key)
+        with self._read() as conn:
+            logs = operations.namespaces(conn, key)
+        for ns, first, last in logs:
+            for upto in range(first + DELETE_BATCH, last, DELETE_BATCH):
+                with self._write() as conn:
+                    operations.remove_events(conn, key, ns, upto - 1)
+        with self._write() as conn:
+            if not operations.is_there(conn, key):
+                return  # somebody else ended it
+            if not operations.bury(conn, key, tombstone):
+                raise AssertionError("a fork was made of a condemned thread")
 
     def _rehome_all(self, key: int) -> None:
         while True:
@@ -748,7 +762,7 @@ class EventStore:
             snapshots += len(rows)
             problems += self._verify_snapshots(thread_id, ns, rows)
             linked = {fork.seq for fork in forks}
-            for span, digest in _runs(row.thread_key, ns, last, rows):
+            for span, digest in self._runs(row.thread_key, ns, last, rows, problems):
                 try:
                     for event in self._stream(thread_id, [span], digest):
                         events += 1
@@ -759,6 +773,31 @@ class EventStore:
         return VerifyReport(
             thread_id, tuple(ns for ns, _, _ in logs), events, snapshots, tuple(problems)
         )
+
+    def _runs(
+        self,
+        key: int,
+        ns: str,
+        last: int,
+        snapshots: Sequence[SqlRow],
+        problems: list[str],
+    ) -> Iterator[tuple[operations.Span, bytes | None]]:
+        """The runs of events that a log consists of, each with the link before it.
+
+        A log begins at 1 or behind a base; what a fork was given of a deleted thread
+        (a prefix) may also begin with an event that is there for its digest alone.
+        """
+        with self._read() as conn:
+            starts = operations.run_starts(conn, key, ns)
+        bases = {row.seq: row.digest for row in snapshots if row.is_base}
+        ends = [start - 1 for start in starts[1:]] + [last]
+        for start, end in zip(starts, ends, strict=True):
+            digest = bases.get(start - 1)
+            if digest is None and start > 1:
+                if chain.origin(key, ns) == (key, ns):
+                    problems.append(f"{ns!r}: the events before seq {start} are missing")
+                start += 1
+            yield operations.Span(key, ns, start, end), digest
 
     def _verify_snapshots(self, thread_id: str, ns: str, rows: Sequence[SqlRow]) -> Iterator[str]:
         present = {row.seq for row in rows}
@@ -785,7 +824,7 @@ class EventStore:
             total[0] += 1
             for row in self._sizes(key):
                 total[1] += 1
-                total[2] += self.codec.raw_size(row.start) if row.stored else 0
+                total[2] += self.codec.raw_size(row.start, row.stored)
                 total[3] += row.stored
             with self._read() as conn:
                 count, size = operations.snapshot_sizes(conn, key)
@@ -817,6 +856,19 @@ class EventStore:
             after = (rows[-1].ns, rows[-1].seq)
 
 
+class _Attempt(NamedTuple):
+    """One try of an append: where, what, and the end of the log after it."""
+
+    head: Head
+    batch: records.Batch
+    new: Head
+    touches: bool
+
+
+class _Refused(Exception):
+    """The event to append behind was not there."""
+
+
 class _LostConnection(StoreUnavailableError):
     """The connection went away inside a transaction: whether it was committed is unknown."""
 
@@ -843,14 +895,13 @@ def _translated() -> Iterator[None]:
         raise ours from error
 
 
-def _runs(
-    key: int, ns: str, last: int, snapshots: Sequence[SqlRow]
-) -> Iterator[tuple[operations.Span, bytes | None]]:
-    """The parts of a log that must be whole: from its beginning, or from each base on."""
-    bases = [row for row in snapshots if row.is_base and row.rests_on is None]
-    if not bases:
-        yield operations.Span(key, ns, 1, last), None
-        return
-    ends = [*(row.seq for row in bases[1:]), last]
-    for base, end in zip(bases, ends, strict=True):
-        yield operations.Span(key, ns, base.seq + 1, end), base.digest
+def _json_like(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of a thread, if it can be stored and searched as JSON."""
+    for name, value in metadata.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise SerializationError(
+                f"metadata[{name!r}]", type(value).__name__, f"it has to be JSON: {error}"
+            ) from error
+    return dict(metadata)

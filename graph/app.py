@@ -109,7 +109,7 @@ class CompiledGraph:
         input: Any,
         config: RunnableConfig | None = None,
         *,
-        stream_mode: str | Sequence[str] = "values",
+        stream_mode: str | Sequence[str] = "updates",
         interrupt_before: Sequence[str] | str | None = None,
         interrupt_after: Sequence[str] | str | None = None,
         **_options: Any,
@@ -117,10 +117,10 @@ class CompiledGraph:
         """Run like :meth:`invoke`, yielding what happens as it happens.
 
         Args:
-            stream_mode: ``values`` (the state after each superstep), ``updates`` (what each
-                node wrote), ``checkpoints``, ``debug`` (checkpoints and tasks), ``custom``
-                (what nodes pass to their ``writer``); or a list of them, for ``(mode,
-                chunk)`` pairs.
+            stream_mode: ``updates`` (what each node wrote; the default), ``values`` (the
+                state after each superstep), ``checkpoints``, ``debug`` (checkpoints and
+                tasks), ``custom`` (what nodes pass to their ``writer``); or a list of them,
+                for ``(mode, chunk)`` pairs.
         """
         several = not isinstance(stream_mode, str)
         modes = frozenset([stream_mode] if isinstance(stream_mode, str) else stream_mode)
@@ -306,9 +306,14 @@ class CompiledGraph:
         self._need_log()
         return self._reader.verify(thread_id_of(config))
 
-    def get_graph(self, *_config: Any, xray: bool = False) -> DrawableGraph:
+    def get_graph(self, *_config: Any, xray: int | bool = False) -> DrawableGraph:
         """The graph as declared, to be drawn: ``get_graph().draw_mermaid()``."""
-        return DrawableGraph.of(self.topology, xray=xray)
+        return DrawableGraph.of(
+            self.topology,
+            xray=xray,
+            interrupt_before=tuple(self._interrupt_before),
+            interrupt_after=tuple(self._interrupt_after),
+        )
 
     # --- editing ------------------------------------------------------------------------
 

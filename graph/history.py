@@ -107,18 +107,18 @@ class Reader:
         own = at
         found = before is None
         while at is not None and at.seq > 0:
-            fork, source, _ = store.marks(at)
-            span = _Span(fork or at._replace(seq=1), at.seq, source)
+            lineage = store.lineage(at)
+            span = _Span(at._replace(seq=lineage.first), at.seq, lineage.source, lineage.base)
             if not found and before is not None and span.holds(before):
                 found = True
                 span = replace(span, last=before.seq - 1)
             if found:
                 yield span
             inside = own is not None and at[:2] == own[:2]
-            if inside and span.first.seq > 1:
-                at = at._replace(seq=span.first.seq - 1)
+            if inside and lineage.base is None and lineage.first > 1:
+                at = at._replace(seq=lineage.first - 1)
             else:
-                at = source
+                at = lineage.source
 
     def _entries(self, thread_id: str, span: _Span) -> Iterator[_Entry]:
         log, last = self._log, span.last
@@ -136,12 +136,16 @@ class Reader:
                 entries[-1].add(self._following(thread_id, folding.state()))
             yield from reversed(entries[1:])
             last = first - 1
+        if span.base is not None and span.base.seq <= last:
+            entry = _Entry(self._state_before(thread_id, span, span.first.seq))
+            entry.add(self._following(thread_id, entry.state))
+            yield entry
 
     def _state_before(self, thread_id: str, span: _Span, first: int) -> State:
         if first > span.first.seq:
             upto: Position | None = span.first._replace(seq=first - 1)
         else:
-            upto = span.source
+            upto = span.source or span.base
         if upto is None:
             return initial(self._log.channels)
         replay = self._log.store.replay(thread_id, upto=upto, fingerprint=self._log.fingerprint)
@@ -186,14 +190,16 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """Events ``first`` to ``last`` of one log; ``first`` is where it forked from ``source``."""
+    """Events ``first`` to ``last`` of one log, which began as its ``Lineage`` says."""
 
     first: Position
     last: int
     source: Position | None
+    base: Position | None
 
     def holds(self, at: Position) -> bool:
-        return at[:2] == self.first[:2] and self.first.seq <= at.seq <= self.last
+        beginning = self.base or self.first
+        return at[:2] == self.first[:2] and beginning.seq <= at.seq <= self.last
 
 
 @dataclass(slots=True)

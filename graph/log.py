@@ -271,12 +271,10 @@ class ThreadLog:
 
     def lineage(self, at: Position) -> Iterator[Position]:
         """The ends of the runs of events that lead to a position, newest first."""
-        while True:
-            yield at
-            _, source, _ = self.store.marks(at)
-            if source is None:
-                return
-            at = source
+        here: Position | None = at
+        while here is not None:
+            yield here
+            here = self.store.lineage(here).source
 
 
 def _json_only(metadata: Mapping[str, Any]) -> dict[str, Any]:

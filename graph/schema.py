@@ -110,14 +110,16 @@ def _reduce(reducer: Reducer, value: Any, updates: Sequence[Any]) -> Any:
     fold = getattr(reducer, "fold", None)
     if fold is not None:
         return fold(value, updates)
-    if type(value) is list and reducer in _CONCATENATIONS:
-        if all(type(update) is list for update in updates):
-            merged = value.copy()
-            for update in updates:
-                merged.extend(update)
-            return merged
-        if reducer in _IN_PLACE:
-            value = value.copy()
+    if type(value) in (list, dict, set):
+        value = value.copy()  # a reducer may well change its left argument in place
+    if (
+        type(value) is list
+        and reducer in _CONCATENATIONS
+        and all(type(update) is list for update in updates)
+    ):
+        for update in updates:
+            value.extend(update)
+        return value
     for update in updates:
         value = reducer(value, update)
     return value

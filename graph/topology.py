@@ -155,7 +155,7 @@ def _check_reachable(topology: Topology) -> None:
             ways.setdefault(source, set()).add(join.target)
     for source, branches in topology.branches.items():
         for branch in branches:
-            if branch.ends is None or callables.may_route(branch.path):
+            if branch.ends is None:
                 return
             ways.setdefault(source, set()).update(branch.ends.values())
     reached: set[str] = set()
@@ -168,6 +168,8 @@ def _check_reachable(topology: Topology) -> None:
             to_visit.extend([*ways.get(name, ()), *(node.ends if node else ())])
     lost = [name for name in topology.nodes if name not in reached]
     if not lost or any(_may_go_anywhere(node) for node in topology.nodes.values()):
+        return
+    if any(callables.may_route(b.path) for each in topology.branches.values() for b in each):
         return
     raise InvalidGraphError(
         f"Nothing leads to {', '.join(map(repr, lost))}. Add an edge to it, remove it, or, if a "

@@ -26,8 +26,8 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     ),
     "graph": (
         frozenset({"errors", "types"}),
-        frozenset({"callables", "messages", "schema"}),
-        frozenset({"topology", "builder", "drawing", "registration"}),
+        frozenset({"callables", "messages", "schema", "topology"}),
+        frozenset({"builder", "drawing", "registration"}),
         frozenset({"events"}),
         frozenset({"fold"}),
         frozenset({"planner"}),
@@ -36,7 +36,12 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
         frozenset({"savers"}),
         frozenset({""}),
     ),
-    "retention": (frozenset({""}),),
+    "retention": (
+        frozenset({"policy"}),
+        frozenset({"plan"}),
+        frozenset({"sweep"}),
+        frozenset({""}),
+    ),
 }
 
 FRIENDS: Final[dict[str, frozenset[str]]] = {

@@ -50,7 +50,7 @@ def build(path: Path) -> CompiledGraph:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "orders.db"
-        print("The first process")
+        print("The first process", flush=True)
         crashed = subprocess.run([sys.executable, __file__, "--crash", str(path)], check=False)
         print(f"  ended with exit code {crashed.returncode}")
 

@@ -170,14 +170,14 @@ def test_a_payload_of_a_megabyte(store: EventStore) -> None:
     store.append("t", [Event(1, noise), Event(1, "x" * 2**20)], 0)
     assert data_of(store, "t") == [noise, "x" * 2**20]
     stats = store.stats("t")
-    assert stats.stored_bytes < 2**20 + 4096 < stats.raw_bytes
+    assert stats.stored_bytes < 2**20 + 40_000 < stats.raw_bytes
 
 
 def test_a_batch_of_five_thousand_is_one_transaction(store: EventStore) -> None:
     assert fill(store, "t", 5_000) == 5_000
     assert numbers(store.read("t")) == list(range(1, 5_001))
+    batch = [Event(1, n, key=f"k{n}") for n in range(4_999)]
     with pytest.raises(DuplicateKeyError):
-        batch = [Event(1, n, key=f"k{n}") for n in range(4_999)]
         store.append("t", [*batch, Event(1, -1, key="k0")], 5_000)
     assert store.head("t").seq == 5_000
 
@@ -226,7 +226,7 @@ def test_appending_again_under_the_same_keys_is_harmless(store: EventStore) -> N
 
 
 def test_a_caller_that_read_the_head_again_may_repeat_its_keys(store: EventStore) -> None:
-    """After a crash the caller knows the key of what it wanted to say, and the head it reads now."""
+    """After a crash a caller knows the key of what it wanted to say, and reads the head anew."""
     batch = [Event(1, n, key=f"k{n}") for n in range(3)]
     store.append("t", batch, 0)
     assert store.append("t", batch, 3) == 3
@@ -279,24 +279,30 @@ def test_keys_of_any_text(store: EventStore, key: str) -> None:
 
 
 class Lossy:
-    """A real engine on a file whose commits fail on demand, before or after they happen."""
+    """A real engine on a file; commits of writes fail on demand, before or after they happen."""
 
     def __init__(self, path: Path) -> None:
         self.before = 0
         self.after = 0
-        self.on_loss: Callable[[], None] = lambda: None
         driver = sqlite_driver()
         lossy = self
 
         class Connection(driver.Connection):  # type: ignore[misc, name-defined]
+            written = 0
+
             def commit(self) -> None:
-                lossy._lose(super().commit)
+                self._lose(super().commit)
 
             def execute(self, statement: str, *parameters: Any) -> Any:
                 run = super().execute
                 if statement.strip().upper() in ("COMMIT", "END"):
-                    return lossy._lose(lambda: run(statement, *parameters))
+                    return self._lose(lambda: run(statement, *parameters))
                 return run(statement, *parameters)
+
+            def _lose(self, commit: Callable[[], Any]) -> Any:
+                wrote = self.total_changes > self.written
+                self.written = self.total_changes
+                return lossy.lose(commit) if wrote else commit()
 
         def connect() -> Any:
             return driver.connect(
@@ -309,15 +315,13 @@ class Lossy:
         self._error = driver.OperationalError
         event.listen(self.engine, "handle_error", self._handle)
 
-    def _lose(self, commit: Callable[[], Any]) -> Any:
+    def lose(self, commit: Callable[[], Any]) -> Any:
         if self.before:
             self.before -= 1
-            self.on_loss()
             raise self._error("server closed the connection unexpectedly")
         done = commit()
         if self.after:
             self.after -= 1
-            self.on_loss()
             raise self._error("server closed the connection unexpectedly")
         return done
 
@@ -350,10 +354,6 @@ def test_a_lost_commit_is_appended_exactly_once(
         expected = 0 if new else fill(store, "t", 2)
         batch = [Event(1, {"n": n}, key=f"k{n}" if keyed else None) for n in (7, 8, 9)]
         setattr(lossy, moment, 1)
-        head = store.append_after(
-            store.head("t"), batch, snapshot=NewSnapshot(FINGERPRINT, b"state", b"")
-        ) if False else None  # fmt: skip
-        assert head is None
         assert store.append("t", batch, expected) == expected + 3
         assert numbers(store.read("t", after=expected)) == [7, 8, 9]
         assert store.head("t").seq == expected + 3
@@ -418,17 +418,10 @@ def test_another_writer_takes_the_place_of_a_commit_that_failed(
         fill(store, "t", 1)
         head = store.head("t")
         lossy.before = 1
-        raised: list[BaseException] = []
-
-        def rival() -> None:
-            # Its own connection still holds the write lock: it is rolled back right after.
-            lossy.on_loss = lambda: None
-
-        lossy.on_loss = rival
-        done = iter([0])
+        once = iter([True])
 
         def handle(context: ExceptionContext) -> None:
-            if next(done, None) is not None:
+            if next(once, False):
                 raw: Any = context.connection and context.connection.connection.dbapi_connection
                 raw.rollback()
                 other.append("t", [Event(1, {"n": 99})], 1)
@@ -439,7 +432,6 @@ def test_another_writer_takes_the_place_of_a_commit_that_failed(
                 store.append_after(head, [Event(1, {"n": 2})])
         finally:
             event.remove(lossy.engine, "handle_error", handle)
-        assert not raised
         assert (caught.value.expected, caught.value.actual) == (1, 2)
         assert numbers(store.read("t")) == [1, 99]
 
@@ -482,8 +474,9 @@ def test_read_bounds(store: EventStore) -> None:
     fill(store, "t", 600)
     everything = list(range(1, 601))
     for after, upto in [
-        (0, None), (0, 600), (0, 10_000), (1, None), (255, 257), (256, 512), (599, None), (600, None),
-        (10_000, None), (5, 5), (9, 3), (-7, 2), (0, 0), (0, -1), (2**70, None), (0, 2**70),
+        (0, None), (0, 600), (0, 10_000), (1, None), (255, 257), (256, 512), (599, None),
+        (600, None), (10_000, None), (5, 5), (9, 3), (-7, 2), (0, 0), (0, -1), (2**70, None),
+        (0, 2**70),
     ]:  # fmt: skip
         stop = 600 if upto is None else max(upto, 0)
         wanted = everything[max(after, 0) : stop]
@@ -581,7 +574,8 @@ def test_reading_changes_no_byte_of_the_file(tmp_path: Path) -> None:
     with EventStore(path) as store:
         read_everything(store)
     after = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    assert after == before
+    changed = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+    assert not changed
 
 
 def test_reading_works_where_writing_is_forbidden(store: EventStore) -> None:

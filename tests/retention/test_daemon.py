@@ -1,0 +1,304 @@
+"""The daemon and the command: start, stop, signals, exit codes, and what they print."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from eventstore import EventStore
+from retention import RetentionPolicy, SweepReport
+from retention.__main__ import main
+from retention.daemon import BackgroundRetention
+from tests.eventstore.support import fill
+from tests.retention.support import DAY, Clock, assert_whole, names, opened
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+MONTH: Final = RetentionPolicy(30 * DAY)
+SOON: Final = timedelta(milliseconds=20)
+SECONDS_MAX: Final = 60.0
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[EventStore]:
+    """A store on a file; its clock stands still in January, long before the command's."""
+    with opened(tmp_path, Clock()) as store:
+        yield store
+
+
+def ago(store: EventStore, days: int) -> None:
+    """Set the store's clock to so many days before now."""
+    clock: Any = store._clock
+    clock.now = datetime.now(UTC) - days * DAY
+
+
+def test_it_sweeps_at_once_and_again_until_it_is_stopped(disk: EventStore) -> None:
+    before = threading.active_count()
+    reports: queue.Queue[SweepReport] = queue.Queue()
+    ago(disk, 100)
+    fill(disk, "a", 1)
+    ago(disk, 0)
+    daemon = BackgroundRetention(disk, MONTH, SOON, reports.put)
+    with daemon:
+        assert reports.get(timeout=SECONDS_MAX).pruned == 1
+        with pytest.raises(RuntimeError, match="running already"):
+            daemon.start()
+        assert reports.get(timeout=SECONDS_MAX).pruned == 0
+    assert threading.active_count() == before
+    reports.queue.clear()
+    time.sleep(3 * SOON.total_seconds())
+    assert reports.empty(), "swept after it was stopped"
+    daemon.stop()  # harmless
+    with daemon:
+        reports.get(timeout=SECONDS_MAX)
+    assert threading.active_count() == before
+
+
+def test_one_sweep_at_a_time_and_a_failure_does_not_end_it(
+    disk: EventStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    running, most, calls = 0, 0, 0
+    done = threading.Event()
+
+    def slow(*args: Any, **kwargs: Any) -> SweepReport:
+        nonlocal running, most, calls
+        running, calls = running + 1, calls + 1
+        most = max(most, running)
+        time.sleep(4 * SOON.total_seconds())
+        running -= 1
+        if calls == 3:
+            done.set()
+        raise OSError("no such luck")
+
+    monkeypatch.setattr("retention.daemon.sweep", slow)
+    with BackgroundRetention(disk, MONTH, SOON):
+        assert done.wait(SECONDS_MAX)
+    assert most == 1 and running == 0
+    assert "this sweep failed" in caplog.text
+
+
+def test_stopping_finishes_the_thread_under_way_and_no_more(
+    disk: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ago(disk, 100)
+    for number in range(5):
+        fill(disk, f"t{number}", 3)
+    keys = {thread.thread_id: thread.thread_key for thread in disk.threads()}
+    ago(disk, 0)
+    under_way, go_on = threading.Event(), threading.Event()
+    real = disk.delete_thread
+
+    def delete(*args: Any, **kwargs: Any) -> bool:
+        under_way.set()
+        go_on.wait(SECONDS_MAX)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(disk, "delete_thread", delete)
+    daemon = BackgroundRetention(disk, MONTH, DAY).start()
+    assert under_way.wait(SECONDS_MAX)
+    stopping = threading.Thread(target=daemon.stop)
+    stopping.start()
+    assert daemon._stopping.wait(SECONDS_MAX)
+    go_on.set()
+    stopping.join(SECONDS_MAX)
+    assert not stopping.is_alive()
+    assert len(names(disk)) == 4
+    assert_whole(disk, keys)
+
+
+def test_never_is_not_every(disk: EventStore) -> None:
+    with pytest.raises(ValueError, match="longer than nothing"):
+        BackgroundRetention(disk, MONTH, timedelta(0))
+
+
+# --- the command ------------------------------------------------------------------------
+
+
+def command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "retention", *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture
+def database(disk: EventStore, tmp_path: Path) -> str:
+    """A database with two threads that are old, one pinned, and one that is new."""
+    ago(disk, 100)
+    for thread_id in ("a", "a longer name \x1b[2J", "pinned"):
+        fill(disk, thread_id, 2)
+    disk.set_thread("pinned", pinned=True)
+    ago(disk, 0)
+    fill(disk, "new", 1)
+    return str(tmp_path / "store.db")
+
+
+def test_a_dry_run_prints_a_table_and_touches_nothing(
+    disk: EventStore, database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--db", database, "--ttl", "30d", "--dry-run"]) == 0
+    header, *rows, counts = capsys.readouterr().out.splitlines()
+    assert sorted(row.split("  ")[0] for row in rows) == ["a", r"a longer name \x1b[2J"]
+    at = header.index("STATUS"), header.index("REASON")
+    assert all(row[at[0] :].startswith("idle ") for row in rows)
+    assert all(row[at[1] :].startswith("idle for the ttl of 30 days") for row in rows)
+    assert counts == "2 prune, 1 active, 1 pinned"
+    assert main(["--db", database, "--ttl", "30d", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"] == {"prune": 2, "active": 1, "pinned": 1}
+    assert len(names(disk)) == 4
+
+
+def test_pruning_once(disk: EventStore, database: str) -> None:
+    run = command("--db", f"sqlite:///{database}", "--ttl", "30d", "--once", "--json", "--yes")
+    out, err = run.communicate(timeout=SECONDS_MAX)
+    assert (run.returncode, err) == (0, "")
+    assert json.loads(out)["pruned"] == 2
+    assert names(disk) == {"pinned", "new"}
+
+
+def test_without_a_yes_nothing_is_pruned(disk: EventStore, database: str) -> None:
+    run = command("--db", database, "--ttl", "30d")
+    out, err = run.communicate(timeout=SECONDS_MAX)
+    assert run.returncode == 2
+    assert "2 prune" in out and "--yes" in err
+    assert len(names(disk)) == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals and signals of Unix")
+@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 2), ("n\n", 2, 4), ("\x04", 2, 4)])
+def test_someone_at_a_terminal_is_asked(
+    disk: EventStore, database: str, answer: str, code: int, left: int
+) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, answer.encode())
+        arguments = ["-m", "retention", "--db", database, "--ttl", "30d"]
+        run = subprocess.run(
+            [sys.executable, *arguments], cwd=ROOT, stdin=theirs, timeout=SECONDS_MAX
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert run.returncode == code
+    assert len(names(disk)) == left
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals and signals of Unix")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_daemon_sweeps_until_a_signal_and_exits_0(
+    disk: EventStore, database: str, number: signal.Signals
+) -> None:
+    run = command("--db", database, "--ttl", "30d", "--every", "1s", "--json", "--yes")
+    try:
+        assert run.stdout is not None
+        assert [json.loads(run.stdout.readline())["pruned"] for _ in range(2)] == [2, 0]
+        run.send_signal(number)
+        _, err = run.communicate(timeout=SECONDS_MAX)
+    finally:
+        run.kill()
+        run.communicate()
+    assert (run.returncode, err) == (0, "")
+    assert names(disk) == {"pinned", "new"}
+
+
+SIGNALLED: Final = """
+import os, signal, sys
+from eventstore import operations
+from retention.__main__ import main
+
+real = operations.bury
+
+def bury(*args):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return real(*args)
+
+operations.bury = bury
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals and signals of Unix")
+@pytest.mark.parametrize("mode", [["--once"], ["--every", "1h"]])
+def test_a_signal_amid_a_thread_lets_it_end(
+    disk: EventStore, database: str, mode: list[str]
+) -> None:
+    keys = {thread.thread_id: thread.thread_key for thread in disk.threads()}
+    arguments = ["--db", database, "--ttl", "30d", "--json", "--yes", *mode]
+    run = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    report = json.loads(run.stdout)
+    # The daemon's signal reaches its main thread, which may be a thread behind.
+    assert 1 <= report["pruned"] <= (1 if mode == ["--once"] else 2)
+    assert report["stopped"] or report["pruned"] == 2
+    assert_whole(disk, keys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--ttl", "30d"], "--db"),
+        (["--db", "x", "--ttl", "30"], "'30' is no duration such as 30d"),
+        (["--db", "x", "--ttl", "0d"], "'0d' is no duration"),
+        (["--db", "x", "--every", "-1h"], "--every"),
+        (["--db", "x", "--every", "1h", "--once"], "not allowed with"),
+    ],
+)
+def test_wrong_arguments_exit_with_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(arguments)
+    assert exited.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_database_that_is_not_there_is_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing, garbage = tmp_path / "missing.db", tmp_path / "garbage.db"
+    garbage.write_bytes(b"no database at all" * 1_000)
+    for target in (str(missing), f"sqlite:///{missing}", "sqlite://", str(garbage), "x://y"):
+        assert main(["--db", target, "--ttl", "30d", "--yes"]) == 3, target
+        assert capsys.readouterr().err.startswith("retention: ")
+    assert not missing.exists()
+
+
+def test_threads_that_cannot_be_pruned_exit_with_1(
+    database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    def fails(*args: Any, **kwargs: Any) -> bool:
+        raise OSError("a scratch")
+
+    monkeypatch.setattr(EventStore, "delete_thread", fails)
+    try:
+        assert main(["--db", database, "--ttl", "30d", "--yes", "--json"]) == 1
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    assert json.loads(capsys.readouterr().out)["failed"] == 2
