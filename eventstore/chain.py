@@ -16,10 +16,10 @@ _ROW = struct.Struct(">qhqi")
 _PREFIX = re.compile(r"~([0-9a-f]{16})~(.*)", re.DOTALL)
 
 
-def thread_key(tenant: str, thread_id: str, salt: int) -> int:
-    """The 63-bit key under which a thread of this name is looked for at the nth probe."""
+def thread_key(tenant: str, thread_id: str, life: int) -> int:
+    """The 63-bit key of the nth thread of this name; no key is ever used twice."""
     name = f"{len(tenant)}:{tenant}{thread_id}".encode("utf-8", "surrogatepass")
-    digest = hashlib.blake2b(name, digest_size=8, salt=salt.to_bytes(2, "big")).digest()
+    digest = hashlib.blake2b(name, digest_size=8, salt=life.to_bytes(8, "big")).digest()
     return int.from_bytes(digest, "big") >> 1
 
 

@@ -14,8 +14,11 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal
@@ -160,6 +163,33 @@ def _set_up_connection(connection: Any, durability: Durability) -> None:
     connection.execute(f"PRAGMA synchronous = {durability.upper()}")
 
 
+class Turns:
+    """Lets one thread in at a time, in the order in which they came.
+
+    For a database in memory, which has one connection: its pool would let a busy thread
+    take that again and again, and others wait until they give up.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._line: deque[threading.Lock] = deque()
+
+    def __enter__(self) -> None:
+        turn = threading.Lock()
+        turn.acquire()
+        with self._lock:
+            self._line.append(turn)
+            if len(self._line) == 1:
+                return
+        turn.acquire()
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._line.popleft()
+            if self._line:
+                self._line[0].release()
+
+
 def settle(engine: Engine) -> None:
     """Bring the database into the mode we rely on; called once its version is known to be ours.
 
@@ -239,6 +269,13 @@ def begin(conn: Connection, *, write: bool) -> None:
     module: Any = conn.dialect.dbapi or sqlite3
     if not wal_is_safe(module.sqlite_version_info):
         _refuse_wal(raw, module.sqlite_version)
+
+
+def turns(engine: Engine) -> AbstractContextManager[None]:
+    """What each transaction has to wait for beyond the database's own locks."""
+    pool = engine.pool
+    alone = isinstance(pool, QueuePool) and pool.size() == 1 and pool._max_overflow == 0
+    return Turns() if alone else nullcontext()
 
 
 def translate(error: Exception) -> EventStoreError | None:

@@ -12,6 +12,7 @@ by parsing text; the message says what was found, what was expected and what to 
     ├── ThreadNotFoundError
     ├── ThreadExistsError
     ├── PositionNotFoundError
+    ├── LineageMovedError
     ├── ConcurrencyError
     ├── DuplicateKeyError
     ├── StoreBusyError
@@ -133,6 +134,20 @@ class PositionNotFoundError(EventStoreError, LookupError):
         self.ns = ns
         self.seq = seq
         super().__init__(f"thread {thread_id!r}, namespace {ns!r}, seq {seq}: {reason}")
+
+
+class LineageMovedError(EventStoreError):
+    """A thread that a fork goes on from was deleted while the fork was being read.
+
+    The fork has been given what it needs of it: read again.
+    """
+
+    def __init__(self, thread_id: str) -> None:
+        self.thread_id = thread_id
+        super().__init__(
+            f"while thread {thread_id!r} was being read, the thread that it was forked from was "
+            "deleted; it keeps a copy of what it needs, so read it again"
+        )
 
 
 class ConcurrencyError(EventStoreError):

@@ -31,8 +31,11 @@ from eventstore.events import CONDEMNED, Position
 from eventstore.schema import SqlRow, events, forks, snapshots, threads, tombstones
 
 PROBES: Final = 8
-"""How many keys a thread's name may have: one, and one more for each namesake that is still
-being removed or whose hash happens to be the same."""
+"""Keys looked at for a name: that of its latest life, and of others still being removed."""
+
+WHOLE_MAX: Final = 1_000
+"""Events that a fork is given of a deleted thread without a thought: nothing of its history
+is lost then, and no snapshot has to be believed."""
 
 LINEAGE_MAX: Final = 100_000
 """Forks of forks of forks … followed before a log counts as damaged."""
@@ -76,36 +79,64 @@ _last_snapshot = (
     )
     .scalar_subquery()
 )
+_dead = select(func.max(tombstones.c.life)).where(tombstones.c.name_key == bindparam("name_key"))
+_KEYS = [bindparam(f"k{n}", type_=BigInteger) for n in range(PROBES)]
+_one = select(_dead.scalar_subquery().label("last_dead")).subquery()
 _LOOK_UP = select(
+    _one.c.last_dead,
     threads,
     _last_seq.label("last_seq"),
     _last_event.label("last_digest"),
     _last_fork.label("last_fork"),
     _last_snapshot.label("last_snapshot"),
-).where(threads.c.thread_key.in_([bindparam(f"k{salt}") for salt in range(PROBES)]))
+).select_from(_one.outerjoin(threads, threads.c.thread_key.in_(_KEYS)))
 _PROBE = (
-    select(threads.c.thread_key, threads.c.tenant, threads.c.thread_id, threads.c.condemned_at)
-    .where(threads.c.thread_key.in_([bindparam(f"k{salt}") for salt in range(PROBES)]))
+    select(
+        threads.c.thread_key,
+        threads.c.tenant,
+        threads.c.thread_id,
+        threads.c.condemned_at,
+        threads.c.life,
+    )
+    .where(threads.c.thread_key.in_(_KEYS))
     .with_for_update(read=True)
+)
+_GRAVES = select(tombstones.c.thread_key, tombstones.c.name_key, tombstones.c.life).where(
+    or_(
+        tombstones.c.thread_key.in_(_KEYS),
+        and_(
+            tombstones.c.name_key == bindparam("name_key"),
+            tombstones.c.life == _dead.scalar_subquery(),
+        ),
+    )
 )
 _THREAD = select(threads).where(threads.c.thread_key == _key)
 
 
-def _probes(tenant: str, thread_id: str) -> dict[str, int]:
-    return {f"k{salt}": chain.thread_key(tenant, thread_id, salt) for salt in range(PROBES)}
+def _probes(tenant: str, thread_id: str, first: int) -> dict[str, int]:
+    return {f"k{n}": chain.thread_key(tenant, thread_id, first + n) for n in range(PROBES)}
 
 
 def look_up(
     conn: Connection, tenant: str, thread_id: str, ns: str, fingerprint: str = ""
 ) -> SqlRow | None:
-    """The thread of that name that is not being deleted, with where its log ``ns`` ends."""
-    found = conn.execute(
-        _LOOK_UP, {**_probes(tenant, thread_id), "ns": ns, "fingerprint": fingerprint}
-    )
-    for row in found:
-        if row.condemned_at is None and row.thread_id == thread_id and row.tenant == tenant:
-            return row
-    return None
+    """The thread of that name that is not being deleted, with where its log ``ns`` ends.
+
+    Names used again are rare: only for them is there a second look, at their later lives.
+    """
+    first, name_key = 0, chain.thread_key(tenant, thread_id, 0)
+    while True:
+        probes = _probes(tenant, thread_id, first)
+        found = conn.execute(
+            _LOOK_UP, {**probes, "name_key": name_key, "ns": ns, "fingerprint": fingerprint}
+        ).fetchall()
+        for row in found:
+            if row.condemned_at is None and (row.tenant, row.thread_id) == (tenant, thread_id):
+                return row
+        begins = 0 if found[0].last_dead is None else found[0].last_dead + 1
+        if begins <= first:
+            return None
+        first = begins
 
 
 def thread_by_key(conn: Connection, thread_key: int) -> SqlRow | None:
@@ -121,26 +152,36 @@ class NameTaken(Exception):
 
 
 class NoKeyFree(Exception):
-    """Every key that the name could have is in use."""
+    """Too many threads of that name are still being removed."""
 
 
 def create_thread(conn: Connection, row: Mapping[str, Any]) -> int:
-    """Insert a thread under the first key that is free, and return the key.
+    """Insert a thread under a key that no thread ever had, and return the key.
 
     The rows in the way are locked, so that none of them can go away before we are done and
-    leave a second creator to find its key free.
+    leave a second creator to choose otherwise.
     """
     name = (row["tenant"], row["thread_id"])
-    probes = _probes(*name)
+    first, name_key = 0, chain.thread_key(*name, 0)
+    while True:
+        probes = _probes(*name, first)
+        graves = conn.execute(_GRAVES, {**probes, "name_key": name_key}).fetchall()
+        begins = max((grave.life + 1 for grave in graves if grave.name_key == name_key), default=0)
+        if begins <= first:
+            break
+        first = begins
     taken = conn.execute(_PROBE, probes).fetchall()
-    if any(r.condemned_at is None and (r.tenant, r.thread_id) == name for r in taken):
+    own = [each for each in taken if (each.tenant, each.thread_id) == name]
+    if any(each.condemned_at is None for each in own):
         raise NameTaken
-    keys = {r.thread_key for r in taken}
-    free = next((key for key in probes.values() if key not in keys), None)
-    if free is None:
-        raise NoKeyFree
-    conn.execute(_INSERT_THREAD, {**row, "thread_key": free})
-    return free
+    keys = {each.thread_key for each in (*taken, *graves)}
+    begins = max([first, *(each.life + 1 for each in own)])
+    for life in range(begins, first + PROBES):
+        key = probes[f"k{life - first}"]
+        if key not in keys:
+            conn.execute(_INSERT_THREAD, {**row, "thread_key": key, "life": life})
+            return key
+    raise NoKeyFree
 
 
 # --- appending --------------------------------------------------------------------------
@@ -219,12 +260,27 @@ def append_events(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> bool:
     return conn.execute(_APPEND, rows if len(rows) > 1 else rows[0]).rowcount == len(rows)
 
 
-def insert_fork(conn: Connection, row: Mapping[str, Any]) -> bool:
-    """Record a fork; false when the source thread is gone or going, so that none is missed."""
-    if conn.execute(_LIVE, {"key": row["source_thread_key"]}).first() is None:
-        return False
+def insert_fork(conn: Connection, row: Mapping[str, Any], tenant: str) -> str | None:
+    """Record a fork whose event was just appended.
+
+    Returns:
+        Why not, or ``None``. The source's row is held, so that a deletion cannot miss us.
+    """
+    source = Position(row["source_thread_key"], row["source_ns"], row["source_seq"])
+    own = (row["thread_key"], row["ns"]) == source[:2]
+    if own:
+        last = row["seq"] - 1
+    else:
+        if not is_live(conn, source.thread_key):
+            return "the thread that holds it is not there"
+        found = thread_by_key(conn, source.thread_key)
+        if found is None or found.tenant != tenant:
+            return "the thread that holds it is not there"
+        last = head_seq(conn, source.thread_key, source.ns)
+    if not 1 <= source.seq <= last and floor(conn, source) != source.seq:
+        return f"its log ends at seq {last}"
     conn.execute(_INSERT_FORKS, row)
-    return True
+    return None
 
 
 def is_live(conn: Connection, thread_key: int) -> bool:
@@ -310,21 +366,13 @@ _MARKS = select(
     )
     .scalar_subquery(),
 )
-_ANY_SNAPSHOT = select(func.max(snapshots.c.seq)).where(
-    snapshots.c.thread_key == _key, snapshots.c.ns == _ns, snapshots.c.seq <= _upto
-)
 _FORK_AT = select(forks).where(forks.c.thread_key == _key, forks.c.ns == _ns, forks.c.seq == _seq)
 
 
-def marks(conn: Connection, at: Position, fingerprint: str | None) -> tuple[int | None, int | None]:
-    """The last fork and the last usable snapshot of a log, up to a position.
-
-    ``fingerprint=None`` takes a snapshot of any fingerprint.
-    """
-    place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq}
-    fork, snapshot = conn.execute(_MARKS, {**place, "fingerprint": fingerprint or ""}).one()
-    if fingerprint is None:
-        snapshot = conn.execute(_ANY_SNAPSHOT, place).scalar()
+def marks(conn: Connection, at: Position, fingerprint: str) -> tuple[int | None, int | None]:
+    """The last fork and the last usable snapshot of a log, up to a position."""
+    place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq, "fingerprint": fingerprint}
+    fork, snapshot = conn.execute(_MARKS, place).one()
     return fork, snapshot
 
 
@@ -339,7 +387,7 @@ def fork_source(conn: Connection, thread_key: int, ns: str, seq: int) -> Positio
 def trace(
     conn: Connection,
     at: Position,
-    fingerprint: str | None,
+    fingerprint: str,
     known: tuple[int | None, int | None] | None = None,
 ) -> Route:
     """Walk back along the lineage to the nearest usable snapshot, or to the beginning.
@@ -435,27 +483,32 @@ def floor(conn: Connection, at: Position) -> int | None:
     return conn.execute(_FLOOR, place).scalar()
 
 
-_before = events.alias()
-_RUN_STARTS = (
-    select(events.c.seq)
-    .where(
-        events.c.thread_key == _key,
-        events.c.ns == _ns,
-        ~select(_before.c.seq)
+def _edges(step: int) -> Any:
+    beside = events.alias()
+    neighbour = (
+        select(beside.c.seq)
         .where(
-            _before.c.thread_key == events.c.thread_key,
-            _before.c.ns == events.c.ns,
-            _before.c.seq == events.c.seq - 1,
+            beside.c.thread_key == events.c.thread_key,
+            beside.c.ns == events.c.ns,
+            beside.c.seq == events.c.seq + step,
         )
-        .exists(),
+        .exists()
     )
-    .order_by(events.c.seq)
-)
+    return (
+        select(events.c.seq)
+        .where(events.c.thread_key == _key, events.c.ns == _ns, ~neighbour)
+        .order_by(events.c.seq)
+    )
 
 
-def run_starts(conn: Connection, thread_key: int, ns: str) -> Sequence[int]:
-    """Where events stand without one before them: once, at 1, in a log that is whole."""
-    return conn.execute(_RUN_STARTS, {"key": thread_key, "ns": ns}).scalars().all()
+_RUN_STARTS, _RUN_ENDS = _edges(-1), _edges(+1)
+
+
+def runs(conn: Connection, thread_key: int, ns: str) -> list[tuple[int, int]]:
+    """First and last seq of each run of events without a gap: of one, in a log that is whole."""
+    place = {"key": thread_key, "ns": ns}
+    starts = conn.execute(_RUN_STARTS, place).scalars().all()
+    return list(zip(starts, conn.execute(_RUN_ENDS, place).scalars().all(), strict=True))
 
 
 _NAMESPACES = (
@@ -678,14 +731,16 @@ def rehome(conn: Connection, fork: SqlRow) -> None:
 
     That is the nearest snapshot and the run of events from there to the fork point, copied
     undecoded. A branch abandoned between the two comes along: a run without gaps keeps the
-    digest chain whole.
+    digest chain whole. A short history is given whole. Nobody here knows which code reads
+    the fork: a snapshot is taken only if the code that made the source's newest made it too,
+    and if it is sound.
     """
     source = Position(fork.source_thread_key, fork.source_ns, fork.source_seq)
     ns = chain.prefix_ns(source.thread_key, source.ns)
-    route = trace(conn, source, None)
-    own = [s for s in route.spans if (s.thread_key, s.ns) == (source.thread_key, source.ns)]
+    route = _trusted_route(conn, source)
+    own = [s for s in route.spans if (s.thread_key, s.ns) == source[:2]]
     start = route.snapshot
-    if start is not None and (start.thread_key, start.ns) != (source.thread_key, source.ns):
+    if start is not None and start[:2] != source[:2]:
         start = None
     first = min([span.first for span in own], default=source.seq + 1)
     if start is not None:
@@ -712,6 +767,27 @@ def rehome(conn: Connection, fork: SqlRow) -> None:
             "new_seq": source.seq,
         },
     )
+
+
+def _trusted_route(conn: Connection, source: Position) -> Route:
+    whole = trace(conn, source, _NO_FINGERPRINT)
+    newest = snapshots_of(conn, source.thread_key, source.ns)[-1:]
+    if not newest or sum(span.last - span.first for span in whole.spans) < WHOLE_MAX:
+        return whole
+    route = trace(conn, source, newest[0].fingerprint)
+    if route.snapshot is not None and route.snapshot[:2] == source[:2]:
+        links = snapshot_chain(conn, route.snapshot)
+        if links[-1].rests_on is not None or not all(map(_is_sound, links)):
+            return whole
+    return route
+
+
+def _is_sound(row: SqlRow) -> bool:
+    found = chain.checksum(row.digest, row.fingerprint, row.additions, row.payload)
+    return bool(found == row.checksum)
+
+
+_NO_FINGERPRINT: Final = "\0"
 
 
 def _copy_events(
@@ -752,10 +828,10 @@ def _copy_forks(
 
 
 def _copy_base(conn: Connection, thread_key: int, ns: str, at: Position) -> None:
+    present = {row.seq for row in snapshots_of(conn, thread_key, ns)}
     for row in snapshot_chain(conn, at):
-        copy = {**row._mapping, "thread_key": thread_key, "ns": ns, "is_base": True}
-        place = {"key": thread_key, "ns": ns, "upto": row.seq}
-        if conn.execute(_ANY_SNAPSHOT, place).scalar() != row.seq:
+        if row.seq not in present:
+            copy = {**row._mapping, "thread_key": thread_key, "ns": ns, "is_base": True}
             conn.execute(_INSERT_SNAPSHOT, copy)
 
 

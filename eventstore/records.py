@@ -135,7 +135,7 @@ def snapshot(at: Position, rows: Sequence[SqlRow]) -> Snapshot:
 def head(tenant: str, thread_id: str, ns: str, row: SqlRow | None) -> Head:
     """The end of a log, from what looking its thread up gave."""
     if row is None:
-        key = chain.thread_key(tenant, thread_id, 0)
+        key = chain.thread_key(tenant, thread_id, 0)  # the next life's may be another
         return Head(thread_id, key, ns, 0, chain.genesis(key, ns), exists=False)
     return Head(
         thread_id,

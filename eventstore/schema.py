@@ -57,6 +57,7 @@ threads = Table(
     Column("pinned", Boolean, nullable=False),
     Column("condemned_at", BigInteger),
     Column("metadata", JSON, nullable=False),
+    Column("life", Integer, nullable=False),  # how many threads of this name were before
     Index("threads_by_activity", "tenant", "active_at", "thread_key"),
 )
 
@@ -116,10 +117,13 @@ tombstones = Table(
     "tombstones",
     metadata,
     Column("thread_key", BigInteger, primary_key=True, autoincrement=False),
-    Column("deleted_at", BigInteger, primary_key=True, autoincrement=False),
+    Column("name_key", BigInteger, nullable=False),  # the key of the name's first life
+    Column("life", Integer, nullable=False),
     Column("tenant", Text, nullable=False),
+    Column("deleted_at", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
     Column("events", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
+    Index("tombstones_by_name", "name_key", "life"),
     sqlite_with_rowid=False,
 )

@@ -30,6 +30,7 @@ from eventstore.errors import (
     CorruptEventError,
     DuplicateKeyError,
     EventStoreError,
+    LineageMovedError,
     PositionNotFoundError,
     SerializationError,
     StoreBusyError,
@@ -109,6 +110,7 @@ class EventStore:
         self.codec = codec or Codec()
         self._clock = clock
         self.engine, self._owned = dialects.open_engine(target, durability)
+        self._turns = dialects.turns(self.engine)
         self._is_set_up = False
         self._closed = False
 
@@ -120,7 +122,7 @@ class EventStore:
             raise StoreClosedError
         with self._transaction(write=False) as conn:
             missing = migrations.pending(conn)
-        with _translated():
+        with self._turns, _translated():
             dialects.settle(self.engine)
         if missing:
             with self._transaction(write=True) as conn:
@@ -163,7 +165,7 @@ class EventStore:
 
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
-        with _translated(), self.engine.begin() as conn:
+        with self._turns, _translated(), self.engine.begin() as conn:
             dialects.begin(conn, write=write)
             yield conn
 
@@ -288,8 +290,10 @@ class EventStore:
         if not operations.append_events(conn, attempt.batch.events):
             raise _Refused
         for fork in attempt.batch.forks:
-            if not operations.insert_fork(conn, fork):
-                raise self._source_gone(new, fork)
+            fault = operations.insert_fork(conn, fork, self.tenant)
+            if fault is not None:
+                place = (fork["source_ns"], fork["source_seq"])
+                raise PositionNotFoundError(new.thread_id, *place, f"cannot fork there: {fault}")
         if snapshot is not None:
             operations.put_snapshot(conn, records.snapshot_row(new, snapshot))
         if attempt.touches:
@@ -368,14 +372,6 @@ class EventStore:
                 raise DuplicateKeyError(head.thread_id, head.ns, key, row.seq)
         return int(max(row.seq for row in rows))
 
-    def _source_gone(self, head: Head, fork: Mapping[str, Any]) -> EventStoreError:
-        return PositionNotFoundError(
-            head.thread_id,
-            fork["source_ns"],
-            fork["source_seq"],
-            "the thread that this fork goes on from has been deleted",
-        )
-
     # --- reading ------------------------------------------------------------------------
 
     def head(self, thread_id: str, ns: str = "") -> Head:
@@ -404,7 +400,7 @@ class EventStore:
             first = max(after + 1, 1)
         last = row.last_seq or 0
         span = operations.Span(row.thread_key, ns, first, last if upto is None else min(upto, last))
-        return self._stream(thread_id, [span])
+        return self._stream(thread_id, [span], own=row.thread_key)
 
     def replay(
         self,
@@ -446,7 +442,7 @@ class EventStore:
             return self.replay(thread_id, ns, upto=upto, snapshots=False)
         if route.spans and route.snapshot != route.spans[0].before:
             digest = None  # the snapshot stands right at a fork's source, in front of its log
-        events = self._stream(thread_id, route.spans, digest)
+        events = self._stream(thread_id, route.spans, digest, head.thread_key)
         return Replay(head, at, snapshot, events)
 
     def _check_position(self, conn: Connection, thread_id: str, at: Position) -> None:
@@ -472,9 +468,18 @@ class EventStore:
             return None, None
 
     def _stream(
-        self, thread_id: str, spans: Sequence[operations.Span], digest: bytes | None = None
+        self,
+        thread_id: str,
+        spans: Sequence[operations.Span],
+        digest: bytes | None = None,
+        own: int | None = None,
     ) -> Iterator[RecordedEvent]:
-        """The events of these spans; ``digest`` is the link before the first, if it is known."""
+        """The events of these spans.
+
+        Args:
+            digest: the link before the first event, if it is known.
+            own: the key of the thread that is being read; the spans may be its ancestors'.
+        """
         for key, ns, first, last in spans:
             reader = records.EventReader(self.codec, thread_id, key, ns, first - 1, digest)
             digest = None
@@ -483,22 +488,28 @@ class EventStore:
                     rows = operations.read_events(conn, key, ns, reader.after, last, PAGE)
                 yield from reader.feed(rows)
                 if not rows or reader.after != rows[-1].seq:
-                    raise self._gap(thread_id, key, ns, reader.after + 1)
+                    raise self._gap(thread_id, own, key, ns, reader.after + 1)
 
-    def _gap(self, thread_id: str, key: int, ns: str, seq: int) -> EventStoreError:
+    def _gap(self, thread_id: str, own: int | None, key: int, ns: str, seq: int) -> EventStoreError:
+        """Why an event that should follow does not: damage, or a thread deleted meanwhile."""
         with self._read() as conn:
             row = operations.thread_by_key(conn, key)
-        if row is None or row.condemned_at is not None:
-            return ThreadNotFoundError(thread_id, self.tenant)
-        return CorruptEventError(
-            "the event is missing, or history no longer reaches back this far",
-            thread_id=thread_id, ns=ns, seq=seq,
-        )  # fmt: skip
+        if row is not None and row.condemned_at is None:
+            return CorruptEventError(
+                "the event is missing, or history no longer reaches back this far"
+            ).at(thread_id, ns, seq)
+        if own is None:
+            own = self.head(thread_id).thread_key
+        return (
+            ThreadNotFoundError(thread_id, self.tenant)
+            if own == key
+            else LineageMovedError(thread_id)
+        )
 
     def lineage(self, at: Position) -> Lineage:
         """What stands before a position in its log: its beginning, a fork, or a base."""
         with self._read() as conn:
-            fork, _ = operations.marks(conn, at, None)
+            fork, _ = operations.marks(conn, at, "")
             source = operations.fork_source(conn, at.thread_key, at.ns, fork) if fork else None
             floor = operations.floor(conn, at)
         if floor is not None and floor >= (fork or 0):
@@ -512,8 +523,11 @@ class EventStore:
 
         The log may be another thread's of this tenant, as a fork's lineage is.
         """
-        if upto is None:
-            with self._read() as conn:
+        with self._read() as conn:
+            row = operations.thread_by_key(conn, after.thread_key)
+            if row is None or row.tenant != self.tenant:
+                raise PositionNotFoundError(thread_id, *after[1:], "its thread is not there")
+            if upto is None:
                 upto = operations.head_seq(conn, after.thread_key, after.ns)
         span = operations.Span(after.thread_key, after.ns, after.seq + 1, upto)
         return self._stream(thread_id, [span])
@@ -663,21 +677,28 @@ class EventStore:
         return self.thread(thread_id)
 
     def delete_thread(
-        self, thread_id: str, reason: str = "deleted", *, idle_since: datetime | None = None
+        self,
+        thread_id: str,
+        reason: str = "deleted",
+        *,
+        idle_since: datetime | None = None,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
     ) -> bool:
         """Remove a thread whole: its logs, snapshots and links. Forks of it stay whole.
 
-        First it is condemned, from when on no reader sees it and no append succeeds; then
-        forks get what they need of it; then it is removed in batches. If the process dies
-        meanwhile, :meth:`finish_deletions` ends the work.
+        A small thread that no fork needs goes in one transaction. Another is condemned
+        first, from when on no reader sees it and no append succeeds; then forks get what
+        they need of it; then it is removed in batches. If the process dies meanwhile,
+        :meth:`finish_deletions` ends the work.
 
         Args:
             reason: kept in the tombstone.
-            idle_since: leave the thread alone if it has an event after this moment; looked
-                at under the same lock that condemns it.
+            idle_since: leave the thread alone if it has an event after this moment.
+            keep_if: leave it alone if this says so. Both are asked under the lock that
+                seals its fate.
 
         Returns:
-            Whether it was removed; ``False`` only because of ``idle_since``.
+            Whether it was removed.
 
         Raises:
             ThreadNotFoundError: no such thread.
@@ -689,11 +710,13 @@ class EventStore:
             key = row.thread_key
             if idle_since and operations.last_recorded(conn, key) > to_micros(idle_since):
                 return False
-            tombstone = self._tombstone(conn, key, reason)
+            if keep_if is not None and keep_if(records.thread_info(row)):
+                return False
+            tombstone = self._tombstone(conn, row, reason)
             if tombstone["events"] <= DELETE_BATCH and operations.bury(conn, key, tombstone):
                 return True
             operations.condemn(conn, key, self.now_us(), _NO_DIGEST)
-        self._remove(key, tombstone)
+        self._remove(tombstone)
         return True
 
     def finish_deletions(self, reason: str = "deleted") -> int:
@@ -702,23 +725,31 @@ class EventStore:
             keys = operations.condemned(conn, self.tenant)
         for key in keys:
             with self._read() as conn:
-                tombstone = self._tombstone(conn, key, reason)
-            self._remove(key, tombstone)
+                row = operations.thread_by_key(conn, key)
+                tombstone = row and self._tombstone(conn, row, reason)
+            if tombstone:
+                self._remove(tombstone)
         return len(keys)
 
-    def _tombstone(self, conn: Connection, key: int, reason: str) -> dict[str, Any]:
-        count, size = operations.totals(conn, key)
+    def _tombstone(self, conn: Connection, row: SqlRow, reason: str) -> dict[str, Any]:
+        count, size = operations.totals(conn, row.thread_key)
         return {
-            "thread_key": key,
+            "thread_key": row.thread_key,
+            "name_key": chain.thread_key(row.tenant, row.thread_id, 0),
+            "life": row.life,
+            "tenant": row.tenant,
             "deleted_at": self.now_us(),
-            "tenant": self.tenant,
             "reason": reason,
             "events": count,
             "bytes": size,
         }
 
-    def _remove(self, key: int, tombstone: Mapping[str, Any]) -> None:
-        """Remove a condemned thread. Forks first: what they still need is still there."""
+    def _remove(self, tombstone: Mapping[str, Any]) -> None:
+        """Remove a condemned thread. Forks first: what they still need is still there.
+
+        Its key is never used again, so that others may do the same at the same time.
+        """
+        key = tombstone["thread_key"]
         self._rehome_all(key)
         with self._read() as conn:
             logs = operations.namespaces(conn, key)
@@ -727,9 +758,7 @@ class EventStore:
                 with self._write() as conn:
                     operations.remove_events(conn, key, ns, upto - 1)
         with self._write() as conn:
-            if not operations.is_there(conn, key):
-                return  # somebody else ended it
-            if not operations.bury(conn, key, tombstone):
+            if operations.is_there(conn, key) and not operations.bury(conn, key, tombstone):
                 raise AssertionError("a fork was made of a condemned thread")
 
     def _rehome_all(self, key: int) -> None:
@@ -748,37 +777,43 @@ class EventStore:
         Raises:
             ThreadNotFoundError: no such thread.
         """
+        logs = []
         with self._read() as conn:
             row = operations.look_up(conn, self.tenant, thread_id, "")
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
-            logs = operations.namespaces(conn, row.thread_key)
+            key = row.thread_key
+            for ns, _, _ in operations.namespaces(conn, key):
+                snapshots = operations.snapshots_of(conn, key, ns)
+                linked = {fork.seq for fork in operations.forks_of(conn, key, ns)}
+                logs.append((ns, operations.runs(conn, key, ns), snapshots, linked))
         problems: list[str] = []
-        events = snapshots = 0
-        for ns, _, last in logs:
-            with self._read() as conn:
-                rows = operations.snapshots_of(conn, row.thread_key, ns)
-                forks = operations.forks_of(conn, row.thread_key, ns)
-            snapshots += len(rows)
-            problems += self._verify_snapshots(thread_id, ns, rows)
-            linked = {fork.seq for fork in forks}
-            for span, digest in self._runs(row.thread_key, ns, last, rows, problems):
+        events = 0
+        for ns, runs, snapshots, linked in logs:
+            digests: dict[int, bytes] = {}
+            for span, digest in self._verifiable(key, ns, runs, snapshots, problems):
                 try:
-                    for event in self._stream(thread_id, [span], digest):
+                    for event in self._stream(thread_id, [span], digest, key):
                         events += 1
+                        digests[event.seq] = event.digest
                         if event.kind == FORK and event.seq not in linked:
                             problems.append(f"{ns!r} seq {event.seq}: the fork has no link")
                 except CorruptEventError as error:
                     problems.append(str(error))
+            problems += _snapshot_problems(thread_id, ns, snapshots, digests)
         return VerifyReport(
-            thread_id, tuple(ns for ns, _, _ in logs), events, snapshots, tuple(problems)
+            thread_id,
+            tuple(ns for ns, _, _, _ in logs),
+            events,
+            sum(len(snapshots) for _, _, snapshots, _ in logs),
+            tuple(problems),
         )
 
-    def _runs(
+    def _verifiable(
         self,
         key: int,
         ns: str,
-        last: int,
+        runs: Sequence[tuple[int, int]],
         snapshots: Sequence[SqlRow],
         problems: list[str],
     ) -> Iterator[tuple[operations.Span, bytes | None]]:
@@ -787,31 +822,14 @@ class EventStore:
         A log begins at 1 or behind a base; what a fork was given of a deleted thread
         (a prefix) may also begin with an event that is there for its digest alone.
         """
-        with self._read() as conn:
-            starts = operations.run_starts(conn, key, ns)
         bases = {row.seq: row.digest for row in snapshots if row.is_base}
-        ends = [start - 1 for start in starts[1:]] + [last]
-        for start, end in zip(starts, ends, strict=True):
+        for start, end in runs:
             digest = bases.get(start - 1)
             if digest is None and start > 1:
                 if chain.origin(key, ns) == (key, ns):
                     problems.append(f"{ns!r}: the events before seq {start} are missing")
                 start += 1
             yield operations.Span(key, ns, start, end), digest
-
-    def _verify_snapshots(self, thread_id: str, ns: str, rows: Sequence[SqlRow]) -> Iterator[str]:
-        present = {row.seq for row in rows}
-        for row in rows:
-            where = f"thread {thread_id!r}, namespace {ns!r}, snapshot at seq {row.seq}"
-            if not records.verifies(row):
-                yield f"{where}: does not match its checksum"
-                continue
-            if row.rests_on is not None and row.rests_on not in present:
-                yield f"{where}: rests on one at seq {row.rests_on}, which is missing"
-            with self._read() as conn:
-                event = operations.read_events(conn, row.thread_key, ns, row.seq - 1, row.seq, 1)
-            if event and event[0].digest != row.digest:
-                yield f"{where}: was taken of another history"
 
     def stats(self, thread_id: str | None = None) -> Stats:
         """How much is stored, for one thread or for all of this tenant's.
@@ -893,6 +911,21 @@ def _translated() -> Iterator[None]:
         if ours is None:
             raise
         raise ours from error
+
+
+def _snapshot_problems(
+    thread_id: str, ns: str, rows: Sequence[SqlRow], digests: Mapping[int, bytes]
+) -> Iterator[str]:
+    """What is wrong with a log's snapshots, given the digests of its events."""
+    present = {row.seq for row in rows}
+    for row in rows:
+        where = f"thread {thread_id!r}, namespace {ns!r}, snapshot at seq {row.seq}"
+        if not records.verifies(row):
+            yield f"{where}: does not match its checksum"
+        elif row.rests_on is not None and row.rests_on not in present:
+            yield f"{where}: rests on one at seq {row.rests_on}, which is missing"
+        elif digests.get(row.seq, row.digest) != row.digest:
+            yield f"{where}: was taken of another history"
 
 
 def _json_like(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from eventstore import Event, EventStore, Fork, Head, Position, Replay
+from eventstore import Event, EventStore, Fork, Head, LineageMovedError, Position, Replay
 from eventstore.chain import prefix_ns
 from eventstore.events import Status
 from graph.errors import InvalidConfigError
@@ -24,6 +24,9 @@ from graph.schema import Channel
 from graph.snapshots import SnapshotTaker, load
 
 _CHECKPOINT_ID: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{10})")
+
+MOVES_MAX: Final = 5
+"""Ancestors that may be deleted, one after the other, while a fork is loaded once."""
 
 Draft = tuple[Kind, Data]
 
@@ -188,15 +191,12 @@ class ThreadLog:
         thread_id = thread_id_of(config)
         metadata = _json_only(config.get("metadata") or {})
         at = self._resolve(thread_id, position_of(config))
-        replay = self.store.replay(thread_id, fingerprint=self.fingerprint)
-        if at is None:
-            return self._journal(replay, metadata=metadata)
-        if at[:2] == replay.position[:2]:
-            journal = self._journal(replay, metadata=metadata)
-            if journal.state.checkpoint == at:
-                return journal
-        replay = self.store.replay(thread_id, upto=at, fingerprint=self.fingerprint)
-        return self._journal(replay, fork_from=at, metadata=metadata)
+        if at is None or self.store.head(thread_id).position[:2] == at[:2]:
+            replay, state, taker = self.load(thread_id, None)
+            if at is None or state.checkpoint == at:
+                return LogJournal(self, replay.head, state, taker, metadata=metadata)
+        replay, state, taker = self.load(thread_id, at)
+        return LogJournal(self, replay.head, state, taker, fork_from=at, metadata=metadata)
 
     def read(self, config: Mapping[str, Any]) -> tuple[str, State, bool]:
         """The state where ``config`` points, without writing.
@@ -206,8 +206,7 @@ class ThreadLog:
         """
         thread_id = thread_id_of(config)
         at = self._resolve(thread_id, position_of(config))
-        replay = self.store.replay(thread_id, upto=at, fingerprint=self.fingerprint)
-        state, _ = self.fold(replay)
+        replay, state, _ = self.load(thread_id, at)
         if at is not None and state.checkpoint != at:
             raise InvalidConfigError(
                 f"{checkpoint_id(at)} is no checkpoint of thread {thread_id!r}: there a "
@@ -240,6 +239,16 @@ class ThreadLog:
             "thread_id that is new."
         )
 
+    def load(self, thread_id: str, at: Position | None) -> tuple[Replay, State, SnapshotTaker]:
+        """The state at a position of a thread's lineage, or (``None``) as the thread stands."""
+        for _ in range(MOVES_MAX):
+            replay = self.store.replay(thread_id, upto=at, fingerprint=self.fingerprint)
+            try:
+                return replay, *self.fold(replay)
+            except LineageMovedError:
+                continue  # an ancestor was deleted while we read; its part is ours now
+        raise LineageMovedError(thread_id)
+
     def fold(self, replay: Replay) -> tuple[State, SnapshotTaker]:
         """The state that a replay leads to, and a taker that goes on from there."""
         taker = SnapshotTaker(self.store.codec, self.fingerprint)
@@ -254,10 +263,6 @@ class ThreadLog:
             folding.feed(event.kind, event.data, event.position, event.recorded_us)
             taker.saw(event.size)
         return folding.state(), taker
-
-    def _journal(self, replay: Replay, **options: Any) -> LogJournal:
-        state, taker = self.fold(replay)
-        return LogJournal(self, replay.head, state, taker, **options)
 
     def origin(self, head: Head) -> Position | None:
         """The foreign position that a thread was forked from when it was made."""

@@ -26,6 +26,8 @@ What is different on purpose, and so is not compared, or is undone before compar
   writer's output is kept and the second task is the failed one, LangGraph fails them all.
 - Deferred nodes wait for Sends too; LangGraph runs them beside the Sends that are due. Graphs with
   both are not generated.
+- In LangGraph's history a node whose join is half full is among ``next`` while a deferred node is
+  due, though it is not run then. Of graphs with both only values are compared.
 - A run that ends with its last allowed superstep has ended, and going on with it counts anew;
   LangGraph raises GraphRecursionError for the first, and allows two more in the second case.
 - An edit of the head applies what unfinished supersteps had written (both do), but here it
@@ -301,7 +303,8 @@ class Life:
         return [s for s in self.app.get_state_history(place) if s.metadata["source"] not in extra]
 
     def told(self) -> list[Any]:
-        return [(s.values, sorted(s.next)) for s in self.checkpoints()]
+        hides_next = self.plan.joins and self.plan.deferred  # see above
+        return [(s.values, hides_next or sorted(s.next)) for s in self.checkpoints()]
 
     def stands(self) -> Any:
         state = self.app.get_state(self.config)
@@ -343,7 +346,7 @@ def test_one_run_gives_the_same(plan: Plan) -> None:
     with both(plan) as (mine, theirs):
         outcomes = mine.act(Input("x")), theirs.act(Input("x"))
         told = mine.told()
-        if outcomes[1] == "recursion" and len(told) == RECURSION_LIMIT + 1 and not told[0][1]:
+        if outcomes[1] == "recursion" and len(told) == RECURSION_LIMIT + 1 and mine.stands()[1] == []:
             outcomes = ("recursion", "recursion")  # it ended with the last superstep: see above
         assert outcomes[0] == outcomes[1]
         assert told == theirs.told()
