@@ -30,7 +30,7 @@ from eventstore import chain
 from eventstore.events import CONDEMNED, Position
 from eventstore.schema import SqlRow, events, forks, snapshots, threads, tombstones
 
-PROBES: Final = 8
+PROBES: Final = 4
 """Keys looked at for a name: that of its latest life, and of others still being removed."""
 
 WHOLE_MAX: Final = 1_000
@@ -84,7 +84,12 @@ _KEYS = [bindparam(f"k{n}", type_=BigInteger) for n in range(PROBES)]
 _one = select(_dead.scalar_subquery().label("last_dead")).subquery()
 _LOOK_UP = select(
     _one.c.last_dead,
-    threads,
+    threads.c.thread_key,
+    threads.c.tenant,
+    threads.c.thread_id,
+    threads.c.status,
+    threads.c.active_at,
+    threads.c.condemned_at,
     _last_seq.label("last_seq"),
     _last_event.label("last_digest"),
     _last_fork.label("last_fork"),
@@ -649,7 +654,7 @@ def thread_keys(conn: Connection, tenant: str, after: int, page: int) -> Sequenc
 # --- deleting ---------------------------------------------------------------------------
 
 _HOLD = (
-    select(threads.c.thread_key)
+    select(threads)
     .where(threads.c.thread_key == _key, threads.c.condemned_at.is_(None))
     .with_for_update()
 )
@@ -689,9 +694,9 @@ def last_recorded(conn: Connection, thread_key: int) -> int:
     return max((row.recorded_at for row in conn.execute(_NEWEST, {"key": thread_key})), default=0)
 
 
-def hold(conn: Connection, thread_key: int) -> bool:
-    """Lock a thread's row for a change of its fate; false when that is already sealed."""
-    return conn.execute(_HOLD, {"key": thread_key}).first() is not None
+def hold(conn: Connection, thread_key: int) -> SqlRow | None:
+    """A thread's row, locked for a change of its fate; ``None`` when that is already sealed."""
+    return conn.execute(_HOLD, {"key": thread_key}).first()
 
 
 def condemn(conn: Connection, thread_key: int, now_us: int, digest: bytes) -> None:

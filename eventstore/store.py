@@ -618,7 +618,8 @@ class EventStore:
             ThreadNotFoundError: no such thread.
         """
         with self._read() as conn:
-            row = operations.look_up(conn, self.tenant, thread_id, "")
+            found = operations.look_up(conn, self.tenant, thread_id, "")
+            row = found and operations.thread_by_key(conn, found.thread_key)
         if row is None:
             raise ThreadNotFoundError(thread_id, self.tenant)
         return records.thread_info(row)
@@ -704,8 +705,9 @@ class EventStore:
             ThreadNotFoundError: no such thread.
         """
         with self._write() as conn:
-            row = operations.look_up(conn, self.tenant, thread_id, "")
-            if row is None or not operations.hold(conn, row.thread_key):
+            found = operations.look_up(conn, self.tenant, thread_id, "")
+            row = found and operations.hold(conn, found.thread_key)
+            if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             key = row.thread_key
             if idle_since and operations.last_recorded(conn, key) > to_micros(idle_since):

@@ -9,7 +9,6 @@ other, and of two on the same thread one wins each superstep.
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -174,7 +173,7 @@ class CompiledGraph:
         journal = NoJournal(self.topology.channels, _now_us)
         run = Run(self.topology, journal, self._options(config, frozenset(), None, None))
         known = {key: input[key] for key in self.topology.input.keys if key in input}
-        run.begin(known if isinstance(input, dict) else input, _run_id({}), {})
+        run.begin(known if isinstance(input, dict) else input, None, {})
         for _ in run.steps(False):
             pass
         return {key: value for key, value in self._output(run.state).items() if key in keys}
@@ -363,8 +362,9 @@ def _names(nodes: Sequence[str] | str) -> frozenset[str]:
     return frozenset([nodes] if isinstance(nodes, str) else nodes)
 
 
-def _run_id(config: Mapping[str, Any]) -> str:
-    return str(config.get("run_id") or uuid.uuid4())
+def _run_id(config: Mapping[str, Any]) -> str | None:
+    given = config.get("run_id")
+    return None if given is None else str(given)
 
 
 def _now_us() -> int:

@@ -90,7 +90,7 @@ class Run:
 
     # --- the loop -----------------------------------------------------------------------
 
-    def begin(self, given: Any, run_id: str, metadata: Mapping[str, Any]) -> None:
+    def begin(self, given: Any, run_id: str | None, metadata: Mapping[str, Any]) -> None:
         """Record the input, before any node runs."""
         data = planner.begin(self._topology, self.state, given, run_id, metadata, self._decide)
         self._journal.record([(Kind.INPUT, data)], self._stops)
@@ -201,7 +201,7 @@ class Run:
             assert error is not None
             error.add_note(
                 f"in node {frontier[index].node!r}, superstep {step}, attempt "
-                f" {failures[0].attempts}"
+                f"{failures[0].attempts}"
             )
             raise error
 

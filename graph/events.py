@@ -66,9 +66,11 @@ def unpack(writes: Data | list[list[Any]]) -> Iterable[tuple[str, Any]]:
     return writes.items() if isinstance(writes, dict) else ((key, value) for key, value in writes)
 
 
-def input_data(run: str, writes: Writes, goto: Goto, metadata: Mapping[str, Any]) -> Data:
-    """A run began."""
-    data = {"run": run, "writes": _pack(writes), **goto.data()}
+def input_data(run: str | None, writes: Writes, goto: Goto, metadata: Mapping[str, Any]) -> Data:
+    """A run began; it is named by its checkpoint unless the caller named it."""
+    data = {"writes": _pack(writes), **goto.data()}
+    if run is not None:
+        data["run"] = run
     return {**data, "metadata": dict(metadata)} if metadata else data
 
 

@@ -17,6 +17,12 @@ from graph.events import Data, Kind, unpack
 from graph.schema import MISSING, Channel
 from graph.types import START
 
+
+def checkpoint_id(at: Position) -> str:
+    """Opaque text that locates a checkpoint by itself and sorts by age within its thread."""
+    return f"{at.thread_key:016x}-{at.seq:010x}"
+
+
 NOWHERE: Final = Position(0, "", 0)
 """Where a log stands before its first event."""
 
@@ -52,6 +58,7 @@ class State:
         later: deferred nodes that wait until nothing else is to be run.
         last: the nodes whose writes made this checkpoint.
         source: ``input``, ``loop``, ``update`` or ``fork``: what made this checkpoint.
+        run_id: the caller's name for the run, or else the checkpoint that its input made.
     """
 
     at: Position = NOWHERE
@@ -138,7 +145,8 @@ class Fold:
         elif kind == Kind.INPUT:
             self._write(data)
             self.joins, self.later = {}, frozenset()
-            self.run_id, self.metadata = data["run"], data.get("metadata", {})
+            self.run_id = data.get("run") or checkpoint_id(at)
+            self.metadata = data.get("metadata", {})
             self.last = (START,)
             self._advance([{**data, "node": START}])
             self._complete(recorded_us, "input", self.step + 1)

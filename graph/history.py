@@ -14,8 +14,8 @@ from typing import Any, Final
 from eventstore import Position, RecordedEvent, VerifyReport
 from eventstore.events import from_micros
 from graph.events import Data, Kind, unpack
-from graph.fold import Fold, State, initial
-from graph.log import ThreadLog, checkpoint_id
+from graph.fold import Fold, State, checkpoint_id, initial
+from graph.log import ThreadLog
 from graph.schema import MISSING
 from graph.types import AuditEntry, RunnableConfig, StateSnapshot, StateTask
 

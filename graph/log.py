@@ -19,7 +19,7 @@ from eventstore.chain import prefix_ns
 from eventstore.events import Status
 from graph.errors import InvalidConfigError
 from graph.events import Data, Kind
-from graph.fold import NOWHERE, Fold, State, initial
+from graph.fold import NOWHERE, Fold, State, checkpoint_id, initial
 from graph.schema import Channel
 from graph.snapshots import SnapshotTaker, load
 
@@ -29,11 +29,6 @@ MOVES_MAX: Final = 5
 """Ancestors that may be deleted, one after the other, while a fork is loaded once."""
 
 Draft = tuple[Kind, Data]
-
-
-def checkpoint_id(at: Position) -> str:
-    """Opaque text that locates a checkpoint by itself and sorts by age within its thread."""
-    return f"{at.thread_key:016x}-{at.seq:010x}"
 
 
 def thread_id_of(config: Mapping[str, Any]) -> str:

@@ -61,7 +61,12 @@ def outcome(topology: Topology, state: State, index: int, result: Any, call: Cal
 
 
 def begin(
-    topology: Topology, state: State, given: Any, run: str, metadata: Mapping[str, Any], call: Call
+    topology: Topology,
+    state: State,
+    given: Any,
+    run: str | None,
+    metadata: Mapping[str, Any],
+    call: Call,
 ) -> Data:
     """The input event that begins a run."""
     if isinstance(given, Command):

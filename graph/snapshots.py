@@ -19,11 +19,11 @@ from graph.schema import MISSING
 EVENT_WEIGHT: Final = 256
 """Bytes that an event counts for beyond its own: decoding many small ones costs too."""
 
-FLOOR: Final = 32 * 1024
+FLOOR: Final = 48 * 1024
 """Weight of events below which replaying them is too cheap to store anything."""
 
-LEVEL: Final = 1
-"""Of compression: the size of higher ones within a tenth, and quicker to read."""
+LEVEL: Final = 9
+"""Of compression: a tenth smaller than the quickest, written seldom, read as fast."""
 
 
 class SnapshotTaker:

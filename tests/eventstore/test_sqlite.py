@@ -1,0 +1,278 @@
+"""What is special about SQLite: journal modes, durability, locks, one connection in memory."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventstore import (
+    ConcurrencyError,
+    ConfigurationError,
+    Event,
+    EventStore,
+    StoreBusyError,
+    StoreUnavailableError,
+    dialects,
+)
+from tests.eventstore.support import check_whole, data_of, fill, numbers, sql
+
+
+@pytest.mark.parametrize(
+    ("version", "safe"),
+    [
+        ((3, 6, 23), True),  # before WAL
+        ((3, 7, 0), False),
+        ((3, 34, 1), False),
+        ((3, 40, 1), False),
+        ((3, 44, 5), False),
+        ((3, 44, 6), True),
+        ((3, 44, 9), True),
+        ((3, 45, 0), False),
+        ((3, 50, 6), False),
+        ((3, 50, 7), True),
+        ((3, 51, 0), False),
+        ((3, 51, 2), False),
+        ((3, 51, 3), True),
+        ((3, 52, 0), True),
+        ((3, 53, 4), True),
+        ((4, 0, 0), True),
+    ],
+)
+def test_which_versions_have_the_wal_reset_bug(version: tuple[int, ...], safe: bool) -> None:
+    assert dialects.wal_is_safe(version) is safe
+
+
+def pragma(store: EventStore, name: str) -> Any:
+    return sql(store, f"PRAGMA {name}")[0][0]
+
+
+@pytest.mark.parametrize(("durability", "level"), [("full", 2), ("normal", 1)])
+def test_pragmas_of_every_connection(tmp_path: Path, durability: Any, level: int) -> None:
+    with EventStore(tmp_path / "a.db", durability=durability) as store:
+        store.setup()
+        connections = [store.engine.connect() for _ in range(3)]
+        for conn in connections:
+            for name, wanted in (
+                ("journal_mode", "wal"),
+                ("synchronous", level),
+                ("foreign_keys", 1),
+                ("busy_timeout", 30_000),
+                ("auto_vacuum", 2),
+            ):
+                assert conn.exec_driver_sql(f"PRAGMA {name}").scalar_one() == wanted
+        for conn in connections:
+            conn.close()
+
+
+def test_a_safe_driver_is_chosen() -> None:
+    assert dialects.wal_is_safe(dialects.sqlite_driver().sqlite_version_info) or (
+        dialects.pysqlite3 is None
+    )
+
+
+def test_an_affected_sqlite_keeps_a_rollback_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dialects, "wal_is_safe", lambda version: False)
+    with caplog.at_level(logging.WARNING), EventStore(tmp_path / "a.db") as store:
+        fill(store, "t", 3)
+        assert pragma(store, "journal_mode") != "wal"
+        assert pragma(store, "synchronous") == 2
+        assert numbers(store.read("t")) == [1, 2, 3]
+    assert "WAL-reset" in caplog.text
+    with EventStore(tmp_path / "a.db") as one, EventStore(tmp_path / "a.db") as two:
+        for number in range(4, 10, 2):
+            fill(one, "t", 1, start=number)
+            fill(two, "t", 1, start=number + 1)
+        assert numbers(one.read("t")) == list(range(1, 10))
+        assert pragma(two, "journal_mode") != "wal"
+    assert {file.suffix for file in tmp_path.iterdir()} <= {".db", ".db-journal"}
+
+
+def test_an_affected_sqlite_does_not_enter_wal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process, with a sound SQLite, put the file into WAL mode."""
+    with EventStore(tmp_path / "a.db") as store:
+        fill(store, "t", 1)
+        assert pragma(store, "journal_mode") == "wal"
+    monkeypatch.setattr(dialects, "wal_is_safe", lambda version: False)
+    with EventStore(tmp_path / "a.db") as store:
+        try:
+            fill(store, "t", 1, start=2)
+        except ConfigurationError as error:
+            assert "pysqlite3" in str(error)  # noqa: PT017
+        else:
+            assert pragma(store, "journal_mode") != "wal"
+
+
+def test_memory_needs_no_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dialects, "wal_is_safe", lambda version: False)
+    with caplog.at_level(logging.WARNING), EventStore() as store:
+        fill(store, "t", 1)
+    assert "WAL" not in caplog.text
+
+
+# --- locks ------------------------------------------------------------------------------
+
+
+def test_a_locked_file_is_busy_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialects, "BUSY_TIMEOUT_S", 0.2)
+    path = tmp_path / "a.db"
+    with EventStore(path) as store, EventStore(path) as other:
+        fill(store, "t", 3)
+        head = other.head("t")
+        with store.engine.connect() as conn:
+            conn.exec_driver_sql("BEGIN IMMEDIATE")
+            for call in (
+                lambda: fill(other, "t", 1),
+                lambda: other.append_after(head, [Event(1)]),
+                lambda: other.delete_thread("t"),
+                lambda: other.set_thread("t", pinned=True),
+                lambda: other.delete_snapshots("t"),
+            ):
+                began = time.monotonic()
+                with pytest.raises(StoreBusyError):
+                    call()
+                assert 0.1 < time.monotonic() - began < 5
+            assert numbers(other.read("t")) == [1, 2, 3]
+            conn.exec_driver_sql("ROLLBACK")
+        assert fill(other, "t", 1, start=4) == 4
+        assert check_whole(other) == 1
+
+
+def test_readers_do_not_wait_for_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even those that open the file, in another store, while the lock is held."""
+    monkeypatch.setattr(dialects, "BUSY_TIMEOUT_S", 0.2)
+    path = tmp_path / "a.db"
+    with EventStore(path) as store:
+        fill(store, "t", 3)
+        with store.engine.connect() as conn:
+            conn.exec_driver_sql("BEGIN IMMEDIATE")
+            with EventStore(path) as reader:
+                assert numbers(reader.read("t")) == [1, 2, 3]
+                assert len(reader.threads()) == 1
+                assert reader.verify("t").ok
+            conn.exec_driver_sql("ROLLBACK")
+
+
+def test_a_writer_waits_for_its_turn(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with EventStore(path) as store, EventStore(path) as other:
+        fill(store, "t", 1)
+        conn = store.engine.connect()
+        conn.exec_driver_sql("BEGIN IMMEDIATE")
+        writer = threading.Thread(target=lambda: fill(other, "t", 1, start=2))
+        writer.start()
+        time.sleep(0.3)
+        assert writer.is_alive()
+        conn.exec_driver_sql("ROLLBACK")
+        conn.close()
+        writer.join(10)
+        assert numbers(store.read("t")) == [1, 2]
+
+
+def test_an_exhausted_pool_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialects, "BUSY_TIMEOUT_S", 0.2)
+    with EventStore() as store:
+        fill(store, "t", 1)
+        with store.engine.connect(), pytest.raises(StoreBusyError):
+            store.head("t")
+        assert store.head("t").seq == 1
+
+
+def test_a_full_disk_loses_nothing() -> None:
+    """SQLite's own limit on pages, which is a connection's, stands for the disk's."""
+    noise = random.Random(1)
+    with EventStore() as store:
+        fill(store, "t", 3)
+        pages = pragma(store, "page_count")
+        sql(store, f"PRAGMA max_page_count = {pages + 2}")
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError):
+                store.append("t", [Event(1, noise.randbytes(1_000)) for _ in range(50)], 3)
+            assert numbers(store.read("t")) == [1, 2, 3]
+        sql(store, "PRAGMA max_page_count = 1000000")
+        assert fill(store, "t", 1, start=4) == 4
+        assert store.verify("t").ok
+
+
+def test_an_error_in_the_middle_gives_the_connection_back(store: EventStore) -> None:
+    fill(store, "t", 3)
+    stale = store.head("t")
+    fill(store, "t", 1)
+    for _ in range(40):  # more often than the pool has connections
+        with pytest.raises(ConcurrencyError):
+            store.append_after(stale, [Event(1)])
+    assert fill(store, "t", 1) == 5
+
+
+# --- memory -----------------------------------------------------------------------------
+
+
+def test_memory_from_many_threads() -> None:
+    """One connection, many threads: everybody gets a turn, nothing is lost."""
+    errors: list[BaseException] = []
+    with EventStore() as store:
+        fill(store, "shared", 1)
+
+        def work(number: int) -> None:
+            try:
+                for seq in range(15):
+                    store.append(f"t{number}", [Event(1, [number, seq])], seq)
+                    data_of(store, f"t{number}")
+                    while True:
+                        try:
+                            store.append("shared", [Event(1)], store.head("shared").seq)
+                            break
+                        except ConcurrencyError:
+                            continue
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors, errors[0]
+        for number in range(8):
+            assert data_of(store, f"t{number}") == [[number, seq] for seq in range(15)]
+        assert store.head("shared").seq == 1 + 8 * 15
+        assert check_whole(store) == 9
+
+
+def test_a_half_read_log_does_not_hold_the_only_connection() -> None:
+    with EventStore() as store:
+        fill(store, "t", 600)
+        seen = []
+        for event in store.read("t"):
+            seen.append(event.seq)
+            if event.seq % 100 == 0:
+                fill(store, "other", 1)
+        assert seen == list(range(1, 601))
+
+
+def test_deleting_gives_pages_back(tmp_path: Path) -> None:
+    """Freed pages are there for new events, and incremental vacuum can return them."""
+    with EventStore(tmp_path / "a.db") as store:
+        noise = [Event(1, bytes(range(256)) * 16) for _ in range(200)]
+        store.append("t", noise, 0)
+        pages = pragma(store, "page_count")
+        store.delete_thread("t")
+        store.append("u", noise, 0)
+        assert pragma(store, "page_count") < pages * 1.2
+        store.delete_thread("u")
+        with store.engine.connect() as conn:
+            conn.exec_driver_sql("PRAGMA incremental_vacuum")
+        assert pragma(store, "page_count") <= pages
