@@ -49,7 +49,21 @@ def link(
     return hashlib.blake2b(previous + row + name + payload, digest_size=16).digest()
 
 
-def checksum(previous: bytes, fingerprint: str, items: bytes, state: bytes) -> bytes:
-    """What a snapshot row must verify against; ``previous`` is the event it was taken at."""
-    head = previous + struct.pack(">ii", len(fingerprint), len(items)) + fingerprint.encode()
+def checksum(
+    previous: bytes, place: tuple[int, int | None], fingerprint: str, items: bytes, state: bytes
+) -> bytes:
+    """What a snapshot row must verify against.
+
+    Args:
+        previous: digest of the event that it was taken at, which ties it to its log.
+        place: its seq, and that of the snapshot it rests on.
+    """
+    seq, rests_on = place
+    sizes = struct.pack(">qqii", seq, rests_on or 0, len(fingerprint), len(items))
+    head = previous + sizes + fingerprint.encode()
     return hashlib.blake2b(head + items + state, digest_size=16).digest()
+
+
+def is_prefix(ns: str) -> bool:
+    """Whether a namespace is one that :func:`prefix_ns` gives."""
+    return _PREFIX.fullmatch(ns) is not None

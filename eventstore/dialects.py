@@ -23,11 +23,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    cast,
+    create_engine,
+    event,
+    exc,
+    func,
+    make_url,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.pool import QueuePool
 
 from eventstore.errors import (
     ConfigurationError,
+    CorruptEventError,
     EventStoreError,
     StoreBusyError,
     StoreUnavailableError,
@@ -102,8 +115,11 @@ def _url(target: str | os.PathLike[str] | URL) -> URL:
         return URL.create("sqlite", database=text)
     try:
         return make_url(text)
-    except exc.ArgumentError as error:
-        raise ConfigurationError(f"cannot read {text!r} as a database URL: {error}") from error
+    except (exc.ArgumentError, ValueError) as error:  # the text may hold a password: not shown
+        raise ConfigurationError(
+            "cannot read the database URL; expected sqlite:///path or "
+            "dialect+driver://user:password@host:port/database"
+        ) from error
 
 
 def _open_sqlite(
@@ -128,6 +144,7 @@ def _open_sqlite(
         module=module,
         poolclass=QueuePool,
         pool_timeout=BUSY_TIMEOUT_S,
+        pool_reset_on_return=None,  # we end what we begin, and a caller's own stays its own
         connect_args={
             "timeout": BUSY_TIMEOUT_S,
             "isolation_level": None,
@@ -140,7 +157,11 @@ def _open_sqlite(
 
 
 def _from_connection(connection: sqlite3.Connection, durability: Durability) -> tuple[Engine, bool]:
-    path = next(row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main")
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    path = next(row[2] for row in cursor.execute("PRAGMA database_list") if row[1] == "main")
+    if not path and connection.row_factory is not None:
+        raise ConfigurationError("a connection to memory must not have a row_factory of its own")
     if path:
         # Two copies of the SQLite library on one file in one process drop each other's
         # locks (https://www.sqlite.org/howtocorrupt.html, 2.2.1): stay with the caller's.
@@ -262,6 +283,8 @@ def begin(conn: Connection, *, write: bool) -> None:
     if conn.dialect.name != "sqlite":
         return
     raw: Any = conn.connection.dbapi_connection
+    if raw.in_transaction:
+        raise StoreBusyError("the owner of this connection has a transaction open: end it first")
     try:
         raw.execute("BEGIN IMMEDIATE" if write else "BEGIN")
     except _DRIVER_ERRORS as error:
@@ -278,6 +301,29 @@ def turns(engine: Engine) -> AbstractContextManager[None]:
     return Turns() if alone else nullcontext()
 
 
+_JSON_TYPES: Final = {str: "text", int: "integer", float: "real", type(None): "null"}
+
+
+def holds(conn: Connection, column: Any, name: str, value: Any) -> Any:
+    """The condition that a column of JSON text holds exactly this value under a name.
+
+    Raises:
+        ConfigurationError: the value is not text, a number, a truth value or ``None``.
+    """
+    if type(value) not in (*_JSON_TYPES, bool):
+        raise ConfigurationError(
+            f"metadata can be searched for text, numbers, True, False and None, not {value!r}"
+        )
+    if conn.dialect.name != "sqlite":
+        return cast(column, JSONB).contains({name: value})
+    each = func.json_each(column).table_valued("key", "value", "type")
+    found = select(each.c.key).where(each.c.key == name)
+    if isinstance(value, bool):
+        return found.where(each.c.type == ("true" if value else "false")).exists()
+    found = found.where(each.c.type == _JSON_TYPES[type(value)])
+    return (found if value is None else found.where(each.c.value == value)).exists()
+
+
 def translate(error: Exception) -> EventStoreError | None:
     """What a driver's exception means in our words; ``None`` when it is not for us to say."""
     if isinstance(error, exc.TimeoutError):
@@ -292,6 +338,8 @@ def translate(error: Exception) -> EventStoreError | None:
 
 
 def _in_our_words(said: str) -> EventStoreError:
+    if "decode to UTF-8" in said:
+        return CorruptEventError(f"a text in the database was damaged: {said[:200]}")
     if "locked" in said or "busy" in said:
         return StoreBusyError(f"the database stayed locked for {BUSY_TIMEOUT_S:.0f} s: {said}")
     return StoreUnavailableError(f"the database refused to work: {said}")

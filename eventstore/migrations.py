@@ -25,12 +25,6 @@ _FIRST_TABLES = (
 
 
 def _create_tables(conn: Connection) -> None:
-    taken = set(inspect(conn).get_table_names()) & {table.name for table in _FIRST_TABLES}
-    if taken:
-        raise ConfigurationError(
-            f"the database already has tables named {', '.join(sorted(taken))}, which are not "
-            "ours; give the event store a database of its own"
-        )
     schema.metadata.create_all(conn, tables=_FIRST_TABLES, checkfirst=False)
 
 
@@ -44,9 +38,16 @@ def pending(conn: Connection) -> list[str]:
 
     Raises:
         SchemaVersionError: it has one that this version does not know.
+        ConfigurationError: it has tables by our names that are not ours.
     """
     known = [name for name, _ in MIGRATIONS]
     if not inspect(conn).has_table(schema.migrations.name):
+        taken = set(inspect(conn).get_table_names()) & {table.name for table in _FIRST_TABLES}
+        if taken:
+            raise ConfigurationError(
+                f"the database already has tables named {', '.join(sorted(taken))}, which are "
+                "not ours; give the event store a database of its own"
+            )
         return known
     applied = set(conn.execute(select(schema.migrations.c.name)).scalars())
     unknown = sorted(applied - set(known))

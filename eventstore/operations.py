@@ -26,7 +26,7 @@ from sqlalchemy import (
     update,
 )
 
-from eventstore import chain
+from eventstore import chain, dialects
 from eventstore.events import CONDEMNED, Position
 from eventstore.schema import SqlRow, events, forks, snapshots, threads, tombstones
 
@@ -442,16 +442,28 @@ def _snapshot_chain() -> Any:
             snapshots.c.thread_key == links.c.thread_key,
             snapshots.c.ns == links.c.ns,
             snapshots.c.seq == links.c.rests_on,
+            snapshots.c.seq < links.c.seq,  # so that damage cannot send us in a circle
         )
     )
-    return select(links).order_by(links.c.seq.desc())
+    event = (
+        select(events.c.digest)
+        .where(events.c.thread_key == _key, events.c.ns == _ns, events.c.seq == _seq)
+        .scalar_subquery()
+    )
+    return select(links, event.label("event_digest")).order_by(links.c.seq.desc())
 
 
 _SNAPSHOT_CHAIN = _snapshot_chain()
 
 
+def snapshot_checksum(row: SqlRow) -> bytes:
+    """What a snapshot's checksum must be, going by the rest of its row."""
+    place = (row.seq, row.rests_on)
+    return chain.checksum(row.digest, place, row.fingerprint, row.additions, row.payload)
+
+
 def snapshot_chain(conn: Connection, at: Position) -> Sequence[SqlRow]:
-    """A snapshot and all that it rests on, newest first."""
+    """A snapshot and all that it rests on, newest first, with its event's digest beside."""
     return conn.execute(
         _SNAPSHOT_CHAIN, {"key": at.thread_key, "ns": at.ns, "seq": at.seq}
     ).fetchall()
@@ -563,25 +575,15 @@ def list_threads(
     if status is not None:
         query = query.where(threads.c.status == status)
     if prefix is not None:
-        query = query.where(threads.c.thread_id.startswith(prefix, autoescape=True))
+        begins = func.substr(threads.c.thread_id, 1, len(prefix))
+        query = query.where(threads.c.thread_id >= prefix, begins == prefix)
     for name, value in metadata.items():
-        query = query.where(_metadata_is(name, value))
+        query = query.where(dialects.holds(conn, threads.c.metadata, name, value))
     if after is not None:
         place = tuple_(threads.c.active_at, threads.c.thread_key)
         query = query.where(place < tuple_(literal(after[0]), literal(after[1])))
     order = (threads.c.active_at.desc(), threads.c.thread_key.desc())
     return conn.execute(query.order_by(*order).limit(limit)).fetchall()
-
-
-def _metadata_is(name: str, value: Any) -> Any:
-    item = threads.c.metadata[name]
-    if isinstance(value, bool):
-        return item.as_boolean() == value
-    if isinstance(value, int):
-        return item.as_integer() == value
-    if isinstance(value, float):
-        return item.as_float() == value
-    return item.as_string() == str(value)
 
 
 def update_thread(conn: Connection, thread_key: int, values: Mapping[str, Any]) -> None:
@@ -788,8 +790,7 @@ def _trusted_route(conn: Connection, source: Position) -> Route:
 
 
 def _is_sound(row: SqlRow) -> bool:
-    found = chain.checksum(row.digest, row.fingerprint, row.additions, row.payload)
-    return bool(found == row.checksum)
+    return bool(snapshot_checksum(row) == row.checksum)
 
 
 _NO_FINGERPRINT: Final = "\0"
@@ -837,6 +838,7 @@ def _copy_base(conn: Connection, thread_key: int, ns: str, at: Position) -> None
     for row in snapshot_chain(conn, at):
         if row.seq not in present:
             copy = {**row._mapping, "thread_key": thread_key, "ns": ns, "is_base": True}
+            del copy["event_digest"]
             conn.execute(_INSERT_SNAPSHOT, copy)
 
 

@@ -6,12 +6,14 @@ against the digest chain, every snapshot against its checksum.
 
 from __future__ import annotations
 
+import json
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from eventstore import chain
 from eventstore.codec import Codec
-from eventstore.errors import CorruptEventError
+from eventstore.errors import ConfigurationError, CorruptEventError
 from eventstore.events import (
     FORK,
     Event,
@@ -24,7 +26,11 @@ from eventstore.events import (
     ThreadInfo,
     from_micros,
 )
+from eventstore.operations import snapshot_checksum
 from eventstore.schema import SqlRow
+
+_WRONG_TYPE = (struct.error, TypeError, AttributeError, ValueError, OverflowError)
+"""What a damaged column raises where it is used."""
 
 
 class Batch(NamedTuple):
@@ -64,6 +70,8 @@ def encode(codec: Codec, head: Head, events: Sequence[Event | Fork], now_us: int
             batch.forks.append(_fork_row(head, seq, event.source))
         else:
             kind, key, data = event.kind, event.key, event.data
+            if key is not None:
+                name("a key", key)
         payload = codec.encode(data)
         digest = chain.link(previous, seq, kind, key, now_us, payload)
         batch.events.append(
@@ -96,7 +104,10 @@ def _fork_row(head: Head, seq: int, source: Position) -> dict[str, Any]:
 
 def snapshot_row(head: Head, snapshot: NewSnapshot) -> dict[str, Any]:
     """The row of a snapshot of the state at ``head``."""
-    checksum = chain.checksum(head.digest, snapshot.fingerprint, snapshot.items, snapshot.state)
+    place = (head.seq, snapshot.rests_on)
+    checksum = chain.checksum(
+        head.digest, place, snapshot.fingerprint, snapshot.items, snapshot.state
+    )
     return {
         "thread_key": head.thread_key,
         "ns": head.ns,
@@ -113,8 +124,10 @@ def snapshot_row(head: Head, snapshot: NewSnapshot) -> dict[str, Any]:
 
 def verifies(row: SqlRow) -> bool:
     """Whether a snapshot's row is what was stored."""
-    found = chain.checksum(row.digest, row.fingerprint, row.additions, row.payload)
-    return bool(found == row.checksum)
+    try:
+        return bool(snapshot_checksum(row) == row.checksum)
+    except _WRONG_TYPE:
+        return False
 
 
 def snapshot(at: Position, rows: Sequence[SqlRow]) -> Snapshot:
@@ -128,6 +141,8 @@ def snapshot(at: Position, rows: Sequence[SqlRow]) -> Snapshot:
     if not all(map(verifies, rows)):
         raise CorruptEventError("the snapshot does not match its checksum")
     top = rows[0]
+    if top.event_digest not in (None, top.digest):
+        raise CorruptEventError("the snapshot was taken of another history")
     items = tuple(row.additions for row in reversed(rows))
     return Snapshot(at, top.fingerprint, top.is_base, top.payload, items)
 
@@ -149,8 +164,36 @@ def head(tenant: str, thread_id: str, ns: str, row: SqlRow | None) -> Head:
     )
 
 
+def name(what: str, text: object) -> str:
+    """A name that can be stored as text.
+
+    Raises:
+        ConfigurationError: it is not text, or not valid Unicode.
+    """
+    if not isinstance(text, str):
+        raise ConfigurationError(f"{what} must be text, not {type(text).__name__}: {text!r:.80}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"{what} {text!r:.80} is not valid Unicode: {error}") from error
+    return text
+
+
 def thread_info(row: SqlRow) -> ThreadInfo:
-    """What is known of a thread, from its row."""
+    """What is known of a thread, from its row.
+
+    Raises:
+        CorruptEventError: the row was damaged.
+    """
+    try:
+        return _thread_info(row)
+    except _WRONG_TYPE as error:
+        raise CorruptEventError(
+            f"the row of thread {row.thread_id!r} was damaged: {error}"
+        ) from error
+
+
+def _thread_info(row: SqlRow) -> ThreadInfo:
     return ThreadInfo(
         thread_id=row.thread_id,
         tenant=row.tenant,
@@ -159,7 +202,7 @@ def thread_info(row: SqlRow) -> ThreadInfo:
         status=row.status,
         ttl=row.ttl,
         pinned=row.pinned,
-        metadata=row.metadata,
+        metadata=dict(json.loads(row.metadata)),
         thread_key=row.thread_key,
     )
 
@@ -196,13 +239,14 @@ class EventReader:
             if self._digest is None:
                 self._digest, self.after = digest, seq
                 continue
-            if chain.link(self._digest, seq, kind, name, recorded_us, payload) != digest:
-                raise CorruptEventError("the stored bytes do not match the digest chain").at(
-                    *self._place, seq
-                )
             try:
+                if chain.link(self._digest, seq, kind, name, recorded_us, payload) != digest:
+                    raise CorruptEventError("the stored bytes do not match the digest chain")
                 data = self._decode(payload)
             except CorruptEventError as error:
                 raise error.at(*self._place, seq) from error
+            except _WRONG_TYPE as error:
+                damage = CorruptEventError(f"a column holds something else than it should: {error}")
+                raise damage.at(*self._place, seq) from error
             self._digest, self.after = digest, seq
             yield RecordedEvent(seq, kind, data, name, recorded_us, digest, len(payload), key, ns)

@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -72,7 +71,7 @@ threads = Table(
     Column("ttl", BigInteger),
     Column("pinned", Boolean, nullable=False),
     Column("condemned_at", BigInteger),
-    Column("metadata", JSON, nullable=False),
+    Column("metadata", Text, nullable=False),  # JSON
     Column("life", Integer, nullable=False),  # how many threads of this name were before
     Index("threads_by_activity", "tenant", "active_at", "thread_key"),
 )

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, get_args
 
 from sqlalchemy import URL, Connection, Engine, exc
 
@@ -165,9 +165,10 @@ class EventStore:
 
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
-        with self._turns, _translated(), self.engine.begin() as conn:
+        with self._turns, _translated(), self.engine.connect() as conn:
             dialects.begin(conn, write=write)
-            yield conn
+            with conn.begin():
+                yield conn
 
     # --- appending ----------------------------------------------------------------------
 
@@ -235,8 +236,10 @@ class EventStore:
         """
         if not events:
             raise ValueError("an append needs at least one event")
+        if chain.is_prefix(records.name("a namespace", head.ns)):
+            raise ConfigurationError(f"the namespace {head.ns!r} is kept for what forks are given")
         now = self.now_us() if now_us is None else now_us
-        known = _json_like(metadata or {})
+        known = _json(metadata or {})
         attempt = self._attempt(head, events, status, now)
 
         def run(conn: Connection) -> Head:
@@ -299,7 +302,7 @@ class EventStore:
         if attempt.touches:
             operations.touch_thread(conn, new.thread_key, new.status, new.active_us)
 
-    def _place_for(self, conn: Connection, new: Head, metadata: Mapping[str, Any]) -> Head:
+    def _place_for(self, conn: Connection, new: Head, metadata: str) -> Head:
         """Make the thread of ``new``; the end of its log, empty, under the key that it got."""
         row = {
             "tenant": self.tenant,
@@ -310,7 +313,7 @@ class EventStore:
             "ttl": None,
             "pinned": False,
             "condemned_at": None,
-            "metadata": dict(metadata),
+            "metadata": metadata,
         }
         try:
             key = operations.create_thread(conn, row)
@@ -340,7 +343,9 @@ class EventStore:
         if len(set(batch.keys)) < len(batch.keys):
             twice = max(batch.keys, key=Counter(batch.keys).__getitem__)
             return DuplicateKeyError(head.thread_id, head.ns, twice, head.seq)
-        return ConcurrencyError(head.thread_id, head.ns, head.seq, now.seq)
+        return CorruptEventError("the event to append behind is not the one that was read").at(
+            head.thread_id, head.ns, head.seq
+        )
 
     def _holds(self, attempt: _Attempt) -> bool:
         """Whether the log holds exactly these rows: the unknown commit went through."""
@@ -376,6 +381,8 @@ class EventStore:
 
     def head(self, thread_id: str, ns: str = "") -> Head:
         """The end of a log; of a thread that is not there, an end at 0."""
+        records.name("a thread_id", thread_id)
+        records.name("a namespace", ns)
         with self._read() as conn:
             row = operations.look_up(conn, self.tenant, thread_id, ns)
         return records.head(self.tenant, thread_id, ns, row)
@@ -440,10 +447,30 @@ class EventStore:
         snapshot, digest = self._snapshot(thread_id, route.snapshot, rows)
         if route.snapshot is not None and snapshot is None:
             return self.replay(thread_id, ns, upto=upto, snapshots=False)
-        if route.spans and route.snapshot != route.spans[0].before:
-            digest = None  # the snapshot stands right at a fork's source, in front of its log
-        events = self._stream(thread_id, route.spans, digest, head.thread_key)
+        events = self._lineage(thread_id, head.thread_key, route, digest)
         return Replay(head, at, snapshot, events)
+
+    def _lineage(
+        self, thread_id: str, own: int, route: operations.Route, digest: bytes | None
+    ) -> Iterator[RecordedEvent]:
+        """The events of a route; each fork among them must lead from one span to the next."""
+        come_from = route.snapshot
+        for span in route.spans:
+            link = digest if span.before == route.snapshot else None
+            for event in self._stream(thread_id, [span], link, own):
+                if event.kind == FORK:
+                    source = event.data["source"]
+                    expected = (*chain.origin(*source[:2]), source[2])
+                    if (
+                        event.seq != span.first
+                        or come_from is None
+                        or (*chain.origin(*come_from[:2]), come_from.seq) != expected
+                    ):
+                        raise CorruptEventError(
+                            "the fork's link is missing, or leads elsewhere than the event says"
+                        ).at(thread_id, event.ns, event.seq)
+                yield event
+            come_from = Position(span.thread_key, span.ns, span.last)
 
     def _check_position(self, conn: Connection, thread_id: str, at: Position) -> None:
         row = operations.thread_by_key(conn, at.thread_key)
@@ -641,6 +668,8 @@ class EventStore:
             after: the last thread of the page before.
             limit: threads in a page.
         """
+        if limit < 1:
+            raise ConfigurationError(f"limit must be at least 1, not {limit}")
         place = None if after is None else (to_micros(after.active_at), after.thread_key)
         with self._read() as conn:
             rows = operations.list_threads(
@@ -652,7 +681,13 @@ class EventStore:
                 after=place,
                 limit=limit,
             )
-        return [records.thread_info(row) for row in rows]
+        found = []
+        for row in rows:
+            try:
+                found.append(records.thread_info(row))
+            except CorruptEventError as error:  # the others are to be seen all the same
+                log.error("left out of the list: %s", error)
+        return found
 
     def set_thread(self, thread_id: str, **values: Any) -> ThreadInfo:
         """Change ``metadata``, ``status``, ``ttl`` (seconds or ``None``) or ``pinned``.
@@ -661,20 +696,13 @@ class EventStore:
             ThreadNotFoundError: no such thread.
             ConfigurationError: something else was given.
         """
-        unknown = set(values) - {"metadata", "status", "ttl", "pinned"}
-        if unknown:
-            raise ConfigurationError(
-                f"a thread has no {', '.join(sorted(unknown))}; it has metadata, status, ttl, "
-                "pinned"
-            )
-        if "metadata" in values:
-            values["metadata"] = _json_like(values["metadata"])
+        stored = _thread_values(values)
         with self._write() as conn:
             row = operations.look_up(conn, self.tenant, thread_id, "")
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
-            if values:
-                operations.update_thread(conn, row.thread_key, values)
+            if stored:
+                operations.update_thread(conn, row.thread_key, stored)
         return self.thread(thread_id)
 
     def delete_thread(
@@ -930,8 +958,10 @@ def _snapshot_problems(
             yield f"{where}: was taken of another history"
 
 
-def _json_like(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata of a thread, if it can be stored and searched as JSON."""
+def _json(metadata: Mapping[str, Any]) -> str:
+    """The metadata of a thread as JSON text."""
+    if not isinstance(metadata, Mapping):
+        raise ConfigurationError(f"metadata must be a mapping, not {metadata!r:.80}")
     for name, value in metadata.items():
         try:
             json.dumps(value, allow_nan=False)
@@ -939,4 +969,27 @@ def _json_like(metadata: Mapping[str, Any]) -> dict[str, Any]:
             raise SerializationError(
                 f"metadata[{name!r}]", type(value).__name__, f"it has to be JSON: {error}"
             ) from error
-    return dict(metadata)
+    return json.dumps(dict(metadata), ensure_ascii=True)
+
+
+def _thread_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``set_thread`` was given, if it makes sense."""
+    checks: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "metadata": (lambda value: isinstance(value, Mapping), "a mapping"),
+        "status": (lambda value: value in get_args(Status), f"one of {get_args(Status)}"),
+        "ttl": (
+            lambda value: value is None or (type(value) is int and 0 <= value < 2**53),
+            "seconds as a whole number, or None",
+        ),
+        "pinned": (lambda value: type(value) is bool, "True or False"),
+    }
+    for name, value in values.items():
+        if name not in checks:
+            raise ConfigurationError(f"a thread has no {name!r}; it has {', '.join(checks)}")
+        fits, expected = checks[name]
+        if not fits(value):
+            raise ConfigurationError(f"{name} must be {expected}, not {value!r:.80}")
+    stored = dict(values)
+    if "metadata" in values:
+        stored["metadata"] = _json(values["metadata"])
+    return stored

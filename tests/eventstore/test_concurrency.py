@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from eventstore import ConcurrencyError, DuplicateKeyError, Event, EventStore, Head
 from tests.eventstore.support import check_whole, data_of, fill, numbers
@@ -53,7 +54,7 @@ def test_one_winner_for_every_seq(store: EventStore) -> None:
             except ConcurrencyError as error:
                 losers.append(error)
 
-        run_together(*(lambda name=name: race(name) for name in "abcd"[:racers]))  # type: ignore[misc]
+        run_together(*(lambda name=name: race(name) for name in "abcd"[:racers]))
         assert len(won) == 1
         expected = [[won[0], part] for part in range(3)]
         assert data_of(store, "t", after=number * 3) == expected
@@ -74,7 +75,7 @@ def test_writers_that_try_again_lose_nothing(store: EventStore) -> None:
                 except ConcurrencyError:
                     continue
 
-    run_together(*(lambda name=name: write(name) for name in "abc"))  # type: ignore[misc]
+    run_together(*(lambda name=name: write(name) for name in "abc"))
     found = data_of(store, "t")
     assert Counter(name for name, _, _ in found) == dict.fromkeys("abc", 49)
     for name in "abc":
@@ -117,7 +118,7 @@ def test_threads_of_one_process_on_many_logs(store: EventStore) -> None:
             fill(store, name, 1, "sub", start=number + 1)
             assert numbers(store.read(name)) == list(range(1, number * 2 + 3))
 
-    run_together(*(lambda name=f"t{n}": write(name) for n in range(4)))  # type: ignore[misc]
+    run_together(*(lambda name=f"t{n}": write(name) for n in range(4)))
     assert check_whole(store) == 4
     assert store.stats().events == 4 * 60
 
@@ -184,7 +185,7 @@ def test_processes_racing_on_one_log(tmp_path: Path) -> None:
         assert racer.stdout.readline() == "ready\n"
     results = [racer.communicate("go\n", timeout=120)[0] for racer in racers]
     assert [racer.returncode for racer in racers] == [0, 0, 0]
-    won = {}
+    won: dict[int, list[Any]] = {}
     for name, result in zip("abc", results, strict=True):
         seqs, lost = json.loads(result)
         for number, seq in enumerate(seqs):

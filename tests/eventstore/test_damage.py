@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -84,8 +84,12 @@ def others_are_fine(store: EventStore) -> None:
 
 def is_found(store: EventStore, seq: int, *, also: int | None = None) -> None:
     """Reading names the place, gives what stands before it, and verify reports it."""
-    for call in (lambda: store.read("t", NS), lambda: store.replay("t", NS).events):
-        seen = []
+    calls: list[Callable[[], Iterator[RecordedEvent]]] = [
+        lambda: store.read("t", NS),
+        lambda: store.replay("t", NS).events,
+    ]
+    for call in calls:
+        seen: list[RecordedEvent] = []
         with pytest.raises(CorruptEventError) as caught:
             seen.extend(call())
         assert (caught.value.thread_id, caught.value.ns) == ("t", NS)

@@ -193,152 +193,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), new=names)
-    def go_to(self, state: list[int]) -> None:
-        self.values.append(None)
-        self.states.append(state)
-        self.keys.append(None)
-        self.snapshot = None
-
-
-class StoreMachine(RuleBasedStateMachine):
-    """Random calls on a store in a file."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="machine-"))
-        self.model: dict[str, dict[str, Log]] = {}
-        self.ever: set[int] = set()
-        self.opened()
-
-    def opened(self) -> None:
-        self.store = EventStore(self.folder / "store.db")
-        self.store.setup()
-        self.cut_after = 0
-
-        def connected(connection: Any, _record: Any) -> None:
-            connection.set_progress_handler(self._cut, 50)
-
-        event.listen(self.store.engine, "connect", connected)
-        self.store.engine.dispose()
-
-    def _cut(self) -> int:
-        """Ends a statement somewhere in its middle, once, when that was asked for."""
-        if self.cut_after:
-            self.cut_after -= 1
-            if not self.cut_after:
-                return 1
-        return 0
-
-    def log(self, name: str, ns: str) -> Log:
-        return self.model.get(name, {}).get(ns, Log())
-
-    def written(self, name: str, ns: str) -> Log:
-        return self.model.setdefault(name, {}).setdefault(ns, Log())
-
-    # --- appending ---
-
-    @rule(name=names, ns=spaces, batch=batches)
-    def append(self, name: str, ns: str, batch: list[int]) -> None:
-        expected = len(self.log(name, ns).values)
-        seq = self.store.append(name, [Event(1, value) for value in batch], expected, ns)
-        log = self.written(name, ns)
-        for value in batch:
-            log.add(value)
-        assert seq == len(log.values)
-
-    @rule(name=names, ns=spaces, batch=batches, off=st.sampled_from([-2, -1, 1, 2]))
-    def append_with_a_wrong_end(self, name: str, ns: str, batch: list[int], off: int) -> None:
-        wrong = max(0, len(self.log(name, ns).values) + off)
-        if wrong == len(self.log(name, ns).values):
-            return
-        with pytest.raises((ConcurrencyError, ThreadNotFoundError)):
-            self.store.append(name, [Event(1, value) for value in batch], wrong, ns)
-
-    @rule(name=names, ns=spaces, batch=batches, again=st.booleans())
-    def append_under_keys(self, name: str, ns: str, batch: list[int], again: bool) -> None:
-        expected = len(self.log(name, ns).values)
-        events = [Event(2, value, key=f"{expected + offset}") for offset, value in enumerate(batch)]
-        taken = set(self.log(name, ns).keys)
-        if taken & {item.key for item in events}:
-            return
-        seq = self.store.append(name, events, expected, ns)
-        log = self.written(name, ns)
-        for item in events:
-            log.add(item.data, item.key)
-        if again:
-            assert self.store.append(name, events, expected, ns) == seq
-
-    @rule(name=names, ns=spaces, batch=batches, cut=st.integers(1, 60))
-    def append_cut_off(self, name: str, ns: str, batch: list[int], cut: int) -> None:
-        """The call fails somewhere; what is there afterwards is all or nothing."""
-        log = self.log(name, ns)
-        events = [Event(1, value) for value in batch]
-        head = self.store.head(name, ns)
-        self.cut_after = cut
-        try:
-            self.store.append_after(head, events)
-        except EventStoreError:
-            pass
-        finally:
-            self.cut_after = 0
-        there = self.store.head(name, ns).seq
-        assert there in (len(log.values), len(log.values) + len(batch))
-        if there > len(log.values):
-            log = self.written(name, ns)
-            for value in batch:
-                log.add(value)
-
-    # --- snapshots ---
-
-    @rule(name=names, ns=spaces, value=st.integers(0, 99), rest=st.booleans())
-    def append_with_a_snapshot(self, name: str, ns: str, value: int, rest: bool) -> None:
-        before = self.log(name, ns)
-        rests_on = before.snapshot if rest else None
-        state = [*before.state, value]
-        since = len(before.states[rests_on - 1]) if rests_on else 0
-        items = self.store.codec.encode(state[since:])
-        snapshot = NewSnapshot(FINGERPRINT, b"", items, rests_on)
-        head = self.store.head(name, ns)
-        self.store.append_after(head, [Event(1, value)], snapshot=snapshot)
-        log = self.written(name, ns)
-        log.add(value)
-        log.snapshot = len(log.values)
-
-    @precondition(lambda self: self.model)
-    @rule(data=st.data())
-    def put_a_snapshot(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.model)))
-        ns = data.draw(st.sampled_from(sorted(self.model[name])))
-        log = self.log(name, ns)
-        items = self.store.codec.encode(log.state)
-        self.store.put_snapshot(self.store.head(name, ns), NewSnapshot(FINGERPRINT, b"", items))
-        log.snapshot = len(log.values)
-
-    @rule(name=names)
-    def delete_snapshots(self, name: str) -> None:
-        if name not in self.model:
-            with pytest.raises(ThreadNotFoundError):
-                self.store.delete_snapshots(name)
-            return
-        self.store.delete_snapshots(name)
-        for log in self.model[name].values():
-            log.snapshot = None
-
-    # --- forks ---
-
-    @precondition(lambda self: self.model)
-    @rule(data=st.data(), new=names)
     def fork(self, data: st.DataObject, new: str) -> None:
         name = data.draw(st.sampled_from(sorted(self.model)))
         ns = data.draw(st.sampled_from(sorted(self.model[name])))
         source = self.log(name, ns)
         seq = data.draw(st.integers(1, len(source.values)))
-        if target in self.model:
+        if new in self.model:
             with pytest.raises(ThreadExistsError):
-                self.store.fork(name, seq, target, ns=ns)
+                self.store.fork(name, seq, new, ns=ns)
             return
-        self.store.fork(name, seq, target, ns=ns)
-        self.written(target, ns).go_to(source.states[seq - 1])
+        self.store.fork(name, seq, new, ns=ns)
+        self.written(new, ns).go_to(source.states[seq - 1])
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())

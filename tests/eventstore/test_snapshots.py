@@ -52,7 +52,7 @@ def test_replay_begins_at_the_nearest_snapshot(store: EventStore) -> None:
             assert replay.snapshot.position == Position(key, "", upto // 10 * 10)
             assert (replay.snapshot.fingerprint, replay.snapshot.is_base) == (FINGERPRINT, False)
         for options in ({"fingerprint": "other"}, {"fingerprint": FINGERPRINT, "snapshots": False}):
-            plain = store.replay("t", upto=at, **options)  # type: ignore[arg-type]
+            plain = store.replay("t", upto=at, **options)
             assert plain.snapshot is None
             assert numbers(plain.events) == list(range(1, upto + 1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import random
 import threading
@@ -71,9 +72,8 @@ def test_pragmas_of_every_connection(tmp_path: Path, durability: Any, level: int
 
 
 def test_a_safe_driver_is_chosen() -> None:
-    assert dialects.wal_is_safe(dialects.sqlite_driver().sqlite_version_info) or (
-        dialects.pysqlite3 is None
-    )
+    found = importlib.util.find_spec("pysqlite3")
+    assert found is None or dialects.wal_is_safe(dialects.sqlite_driver().sqlite_version_info)
 
 
 def test_an_affected_sqlite_keeps_a_rollback_journal(

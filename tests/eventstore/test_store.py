@@ -670,7 +670,7 @@ def test_unknown_positions_are_refused(store: EventStore) -> None:
 def test_the_driver_that_is_used_is_the_one_we_think(tmp_path: Path) -> None:
     with EventStore(tmp_path / "a.db") as store:
         store.setup()
-        module: Any = store.engine.dialect.dbapi  # type: ignore[attr-defined]
+        module: Any = store.engine.dialect.dbapi
         assert module.sqlite_version == sqlite_driver().sqlite_version
         assert issubclass(sqlite3.OperationalError, Exception)
         assert rows_of(store, 1) == {}

@@ -12,7 +12,7 @@ import pytest
 import graph.history
 import graph.snapshots
 from eventstore import EventStore, PositionNotFoundError, ThreadNotFoundError
-from graph import CompiledGraph, EmptyInputError, InvalidConfigError, StateSnapshot
+from graph import CompiledGraph, InvalidConfigError, StateSnapshot
 from tests.graph.kit import Calls, id_of, on, shape, steps
 
 
@@ -86,6 +86,15 @@ def test_going_back_again_and_again(app: CompiledGraph) -> None:
     assert app.verify(on("main")).ok
 
 
+def test_going_back_to_a_finished_checkpoint(app: CompiledGraph) -> None:
+    """There is nothing to run, and still the thread goes on from there."""
+    finished = app.get_state(on("main"))
+    app.invoke({"log": ["wrong turn"]}, on("main"))
+    assert app.invoke(None, finished.config) == finished.values
+    assert app.get_state(on("main")).values == finished.values
+    assert app.invoke({"log": ["y"]}, on("main"))["log"] == ["x", *"abc", "y", *"abc"]
+
+
 def test_an_id_that_is_no_checkpoint(app: CompiledGraph) -> None:
     with pytest.raises(InvalidConfigError, match="not a checkpoint_id"):
         app.get_state(on("main", "1f0e5d9c-4f1a-6b8e-8000-5d1c6b6e4f1a"))
@@ -142,16 +151,12 @@ def test_reading_a_foreign_checkpoint_makes_no_thread(
     assert [thread.thread_id for thread in store.threads()] == ["main"]
 
 
-def test_forking_a_finished_run_makes_a_thread_only_by_writing(
-    app: CompiledGraph, store: EventStore
-) -> None:
+def test_forking_a_finished_run(app: CompiledGraph) -> None:
+    """There is nothing to run, and still the thread is a fork from then on."""
     branch = on("branch", id_of(app.get_state(on("main")).config))
     assert app.invoke(None, branch)["log"] == ["x", "a", "b", "c"]
-    assert [thread.thread_id for thread in store.threads()] == ["main"]
-    with pytest.raises(EmptyInputError):
-        app.invoke(None, on("branch"))
-    app.update_state(branch, {"note": "n"}, as_node="a")
-    assert app.invoke(None, on("branch"))["log"] == ["x", "a", "b", "c", "b", "c"]
+    assert app.get_state(on("branch")).values["log"] == ["x", "a", "b", "c"]
+    assert app.invoke({"log": ["y"]}, on("branch"))["log"] == ["x", *"abc", "y", *"abc"]
 
 
 def test_a_foreign_checkpoint_on_a_thread_of_another_origin(app: CompiledGraph) -> None:

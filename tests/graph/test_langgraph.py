@@ -374,6 +374,8 @@ def test_lives_are_the_same(plan: Plan, life: list[Action]) -> None:
             if isinstance(action, Input | Update | Travel):
                 # See above: a run that is cut short by something else than being resumed.
                 assume(not unfinished and not state.joins)
+            if isinstance(action, Travel):
+                assume(mine.app.get_state(mine.past(action.back)).next)
             if isinstance(action, Input):
                 assume(not state.frontier)
             note(f"{action}")

@@ -152,7 +152,7 @@ class Led:
             case "plan":
                 self.nodes |= {"left", "right"}
             case "left" | "right":
-                self.arrive(node)
+                self.arrived |= {node}
             case "gather":
                 self.sends += [("work", i) for i in range(after.get("fan", 0))]
                 if after.get("loops", 0) > 0:
@@ -160,13 +160,15 @@ class Led:
             case "work":
                 self.later = True
 
-    def arrive(self, node: str) -> None:
-        self.arrived |= {node}
-        if self.arrived == JOINED:
-            self.arrived = frozenset()
-            self.nodes.add("gather")
+    def join(self) -> bool:
+        """Whether all have arrived; then the next round begins with none."""
+        complete = self.arrived == JOINED
+        self.arrived = frozenset() if complete else self.arrived
+        return complete
 
     def frontier(self) -> list[Key]:
+        if self.join():
+            self.nodes.add("gather")
         if not self.nodes and not self.sends and self.later:
             self.nodes, self.later = {"finish"}, False
         return [*((name, None) for name in sorted(self.nodes)), *self.sends]
@@ -176,9 +178,10 @@ NOTHING: Final = Moment({"log": [], "names": {}, "total": 0}, [], frozenset(), F
 
 
 def moment_after(before: Moment, values: Values, led: Led, source: str, last: list[str]) -> Moment:
+    frontier = led.frontier()
     return Moment(
         values,
-        led.frontier(),
+        frontier,
         led.arrived,
         led.later,
         tuple(dict.fromkeys(last)),
@@ -208,9 +211,8 @@ def with_update(before: Moment, node: str, writes: Values) -> Moment:
     values = before.values
     for index in sorted(before.done):
         values = merged(values, before.done[index])
-        if before.frontier[index][0] in JOINED:
-            led.arrive(before.frontier[index][0])
-    led.nodes.clear()  # what they led to is replaced by where the update leads
+        led.arrived |= {before.frontier[index][0]} & JOINED
+    led.join()  # what they led to is replaced by where the update leads
     led.follow(node, merged(before.values, writes))
     return moment_after(before, merged(values, writes), led, "update", [node])
 
@@ -351,6 +353,8 @@ class Machine(RuleBasedStateMachine):
             return
         name, moment = found
         thread = self.threads[name]
+        if not moment.frontier:
+            return  # see test_branching
         with self.going_on(thread, self.left(thread, moment), failing):
             self.app.invoke(None, on(name, moment.id, recursion_limit=100))
         self.check(name)

@@ -525,6 +525,21 @@ def test_a_join_waits_for_all(checkpointer: Any) -> None:
         assert log == ["long1", "short", "long2", "joined"]
 
 
+def test_a_join_takes_all_arrivals_of_a_superstep_together(checkpointer: Any) -> None:
+    """Three Sends of a source are one arrival; none of them is left over for the next round."""
+    graph = StateGraph(Trail)
+    for name in ("a", "x", "joined", "again"):
+        graph.add_node(name, logs(name))
+    graph.add_node("work", lambda arg: {"log": [arg]})
+    graph.add_edge(START, "a")
+    graph.add_conditional_edges("a", lambda state: ["x", *(Send("work", i) for i in range(3))])
+    graph.add_edge(["x", "work"], "joined")
+    graph.add_conditional_edges("joined", lambda state: "again" if len(state["log"]) < 7 else END)
+    graph.add_edge("again", "x")
+    log = graph.compile(checkpointer).invoke({}, on("t"))["log"]
+    assert log == ["a", "x", 0, 1, 2, "joined", "again", "x"]
+
+
 def test_two_plain_edges_do_not_wait(checkpointer: Any) -> None:
     graph = StateGraph(Trail)
     for name in ("short", "long1", "long2", "end"):
