@@ -37,7 +37,8 @@ def origin(thread_key: int, ns: str) -> tuple[int, str]:
 def genesis(thread_key: int, ns: str) -> bytes:
     """The link that stands before a log's first event."""
     key, name = origin(thread_key, ns)
-    return hashlib.blake2b(f"{key:016x}/{name}".encode(), digest_size=16).digest()
+    text = f"{key:016x}/{name}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=16).digest()
 
 
 def link(

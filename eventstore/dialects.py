@@ -153,6 +153,8 @@ def _open_sqlite(
         **sizes,
     )
     _tune_sqlite(engine, "connect", durability)
+    if creator is None:
+        event.listen(engine, "connect", _tolerate_damaged_text)
     return engine
 
 
@@ -176,6 +178,16 @@ def _tune_sqlite(engine: Engine, when: Literal["connect", "checkout"], dur: Dura
             record.info[_READY] = True
 
     event.listen(engine, when, prepare)
+
+
+def _tolerate_damaged_text(connection: Any, _record: Any) -> None:
+    # One undecodable name would else fail every query that meets it, and so hide the threads
+    # beside it. Decoded like this it equals nothing, and the digest chain tells the rest.
+    connection.text_factory = _decode
+
+
+def _decode(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
 
 
 def _set_up_connection(connection: Any, durability: Durability) -> None:

@@ -29,7 +29,7 @@ from eventstore.events import (
 from eventstore.operations import snapshot_checksum
 from eventstore.schema import SqlRow
 
-_WRONG_TYPE = (struct.error, TypeError, AttributeError, ValueError, OverflowError)
+WRONG_TYPE = (struct.error, TypeError, AttributeError, ValueError, OverflowError)
 """What a damaged column raises where it is used."""
 
 
@@ -126,7 +126,7 @@ def verifies(row: SqlRow) -> bool:
     """Whether a snapshot's row is what was stored."""
     try:
         return bool(snapshot_checksum(row) == row.checksum)
-    except _WRONG_TYPE:
+    except WRONG_TYPE:
         return False
 
 
@@ -148,10 +148,20 @@ def snapshot(at: Position, rows: Sequence[SqlRow]) -> Snapshot:
 
 
 def head(tenant: str, thread_id: str, ns: str, row: SqlRow | None) -> Head:
-    """The end of a log, from what looking its thread up gave."""
+    """The end of a log, from what looking its thread up gave.
+
+    Raises:
+        CorruptEventError: the last event's row was damaged.
+    """
     if row is None:
         key = chain.thread_key(tenant, thread_id, 0)  # the next life's may be another
         return Head(thread_id, key, ns, 0, chain.genesis(key, ns), exists=False)
+    if row.last_seq is not None and not (
+        type(row.last_seq) is int and type(row.last_digest) is bytes
+    ):
+        raise CorruptEventError(
+            "the row of the log's last event holds something else than it should"
+        ).at(thread_id, ns, row.last_seq if type(row.last_seq) is int else 0)
     return Head(
         thread_id,
         row.thread_key,
@@ -187,7 +197,7 @@ def thread_info(row: SqlRow) -> ThreadInfo:
     """
     try:
         return _thread_info(row)
-    except _WRONG_TYPE as error:
+    except WRONG_TYPE as error:
         raise CorruptEventError(
             f"the row of thread {row.thread_id!r} was damaged: {error}"
         ) from error
@@ -245,7 +255,7 @@ class EventReader:
                 data = self._decode(payload)
             except CorruptEventError as error:
                 raise error.at(*self._place, seq) from error
-            except _WRONG_TYPE as error:
+            except WRONG_TYPE as error:
                 damage = CorruptEventError(f"a column holds something else than it should: {error}")
                 raise damage.at(*self._place, seq) from error
             self._digest, self.after = digest, seq

@@ -404,8 +404,8 @@ class EventStore:
             row = operations.look_up(conn, self.tenant, thread_id, ns)
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
-            first = max(after + 1, 1)
-        last = row.last_seq or 0
+        last = records.head(self.tenant, thread_id, ns, row).seq
+        first = max(after + 1, 1)
         span = operations.Span(row.thread_key, ns, first, last if upto is None else min(upto, last))
         return self._stream(thread_id, [span], own=row.thread_key)
 
@@ -459,13 +459,9 @@ class EventStore:
             link = digest if span.before == route.snapshot else None
             for event in self._stream(thread_id, [span], link, own):
                 if event.kind == FORK:
-                    source = event.data["source"]
-                    expected = (*chain.origin(*source[:2]), source[2])
-                    if (
-                        event.seq != span.first
-                        or come_from is None
-                        or (*chain.origin(*come_from[:2]), come_from.seq) != expected
-                    ):
+                    claimed = _claim(*event.data["source"])
+                    led = come_from is not None and _claim(*come_from) == claimed
+                    if event.seq != span.first or not led:
                         raise CorruptEventError(
                             "the fork's link is missing, or leads elsewhere than the event says"
                         ).at(thread_id, event.ns, event.seq)
@@ -808,36 +804,54 @@ class EventStore:
             ThreadNotFoundError: no such thread.
         """
         logs = []
+        problems: list[str] = []
         with self._read() as conn:
             row = operations.look_up(conn, self.tenant, thread_id, "")
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             key = row.thread_key
             for ns, _, _ in operations.namespaces(conn, key):
-                snapshots = operations.snapshots_of(conn, key, ns)
-                linked = {fork.seq for fork in operations.forks_of(conn, key, ns)}
-                logs.append((ns, operations.runs(conn, key, ns), snapshots, linked))
-        problems: list[str] = []
-        events = 0
-        for ns, runs, snapshots, linked in logs:
-            digests: dict[int, bytes] = {}
-            for span, digest in self._verifiable(key, ns, runs, snapshots, problems):
                 try:
-                    for event in self._stream(thread_id, [span], digest, key):
-                        events += 1
-                        digests[event.seq] = event.digest
-                        if event.kind == FORK and event.seq not in linked:
-                            problems.append(f"{ns!r} seq {event.seq}: the fork has no link")
-                except CorruptEventError as error:
-                    problems.append(str(error))
-            problems += _snapshot_problems(thread_id, ns, snapshots, digests)
+                    records.name("a namespace", ns)
+                except ConfigurationError as error:
+                    problems.append(f"events stand under a name that was damaged: {error}")
+                    continue
+                snapshots = operations.snapshots_of(conn, key, ns)
+                forks = operations.forks_of(conn, key, ns)
+                logs.append(_Log(ns, operations.runs(conn, key, ns), snapshots, forks))
+        events = 0
+        for each in logs:
+            try:
+                events += self._verify_log(thread_id, key, each, problems)
+            except records.WRONG_TYPE as error:
+                problems.append(f"namespace {each.ns!r}: a column was damaged: {error}")
         return VerifyReport(
             thread_id,
-            tuple(ns for ns, _, _, _ in logs),
+            tuple(each.ns for each in logs),
             events,
-            sum(len(snapshots) for _, _, snapshots, _ in logs),
+            sum(len(each.snapshots) for each in logs),
             tuple(problems),
         )
+
+    def _verify_log(self, thread_id: str, key: int, each: _Log, problems: list[str]) -> int:
+        """Look through one log, note what is wrong, and return how many events are right."""
+        linked = {
+            fork.seq: _claim(fork.source_thread_key, fork.source_ns, fork.source_seq)
+            for fork in each.forks
+        }
+        digests: dict[int, bytes] = {}
+        for span, digest in self._verifiable(key, each.ns, each.runs, each.snapshots, problems):
+            try:
+                for event in self._stream(thread_id, [span], digest, key):
+                    digests[event.seq] = event.digest
+                    if event.kind == FORK and linked.get(event.seq) != _claim(
+                        *event.data["source"]
+                    ):
+                        problems.append(f"{each.ns!r} seq {event.seq}: the fork's link is wrong")
+            except CorruptEventError as error:
+                problems.append(str(error))
+        problems += _snapshot_problems(thread_id, each.ns, each.snapshots, digests)
+        return len(digests)
 
     def _verifiable(
         self,
@@ -904,6 +918,15 @@ class EventStore:
             after = (rows[-1].ns, rows[-1].seq)
 
 
+class _Log(NamedTuple):
+    """What ``verify`` looks at together: a log as it was at one moment, events excepted."""
+
+    ns: str
+    runs: list[tuple[int, int]]
+    snapshots: Sequence[SqlRow]
+    forks: Sequence[SqlRow]
+
+
 class _Attempt(NamedTuple):
     """One try of an append: where, what, and the end of the log after it."""
 
@@ -941,6 +964,11 @@ def _translated() -> Iterator[None]:
         if ours is None:
             raise
         raise ours from error
+
+
+def _claim(thread_key: int, ns: str, seq: int) -> tuple[int, str, int]:
+    """A position by the log that it was first written to, wherever a copy of that stands now."""
+    return (*chain.origin(thread_key, ns), seq)
 
 
 def _snapshot_problems(

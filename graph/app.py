@@ -192,6 +192,7 @@ class CompiledGraph:
                 raise EmptyInputError(
                     "there is nothing to go on with: this thread has not run yet; pass an input"
                 )
+            run.branch()
             return run, True
         run.begin(input, _run_id(config), config.get("metadata") or {})
         return run, False
@@ -219,7 +220,7 @@ class CompiledGraph:
 
     def _output(self, state: State) -> dict[str, Any]:
         keys = self.topology.output.keys
-        return {key: state.values[key] for key in keys if key in state.values}
+        return {key: planner.own(state.values[key]) for key in keys if key in state.values}
 
     def _chunks(
         self, kind: str, content: Any, config: Mapping[str, Any], modes: frozenset[str]

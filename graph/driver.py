@@ -100,6 +100,11 @@ class Run:
         data = planner.edit(self._topology, self.state, values, as_node, metadata, self._decide)
         self._journal.record([(Kind.UPDATE, data)], self._stops)
 
+    def branch(self) -> None:
+        """Record that the run leaves a checkpoint of the past where no node will."""
+        if not self.state.frontier:
+            self._journal.branch(self._stops)
+
     def steps(self, resumed: bool) -> Iterator[Chunk]:
         """Run supersteps to the end, or to where it has to stop; yields what is streamed.
 

@@ -8,11 +8,12 @@ a long log linear (see ``Channel.reduce``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eventstore import Position, RecordedEvent
+from eventstore.chain import origin
 from graph.events import Data, Kind, unpack
 from graph.schema import MISSING, Channel
 from graph.types import START
@@ -21,6 +22,11 @@ from graph.types import START
 def checkpoint_id(at: Position) -> str:
     """Opaque text that locates a checkpoint by itself and sorts by age within its thread."""
     return f"{at.thread_key:016x}-{at.seq:010x}"
+
+
+def _original(at: Position) -> Position:
+    """Where an event was first written, which a copy of it in a fork's prefix still tells."""
+    return Position(*origin(at.thread_key, at.ns), at.seq)
 
 
 NOWHERE: Final = Position(0, "", 0)
@@ -145,7 +151,7 @@ class Fold:
         elif kind == Kind.INPUT:
             self._write(data)
             self.joins, self.later = {}, frozenset()
-            self.run_id = data.get("run") or checkpoint_id(at)
+            self.run_id = data.get("run") or checkpoint_id(_original(at))
             self.metadata = data.get("metadata", {})
             self.last = (START,)
             self._advance([{**data, "node": START}])
@@ -155,8 +161,7 @@ class Fold:
             return False
         elif kind == Kind.UPDATE:
             # What tasks had finished is kept; what they led to is replaced.
-            for output in self._write_pending():
-                self._arrive(output)
+            self._arrive(self._write_pending())
             self._write(data)
             self.metadata = data.get("metadata", self.metadata)
             self.last = (data["node"],)
@@ -185,20 +190,21 @@ class Fold:
             self._write(output)
         return outputs
 
-    def _arrive(self, output: Data) -> list[JoinKey]:
-        """Note a node's arrival at its joins; returns those that are complete with it."""
-        complete = []
-        for target, names, late in output.get("joins", ()):
-            key = (target, tuple(names), late)
-            arrived = self.joins.get(key, frozenset()) | {output["node"]}
-            if arrived.issuperset(names):
-                self.joins.pop(key, None)
-                complete.append(key)
-            else:
-                self.joins[key] = arrived
+    def _arrive(self, outputs: Iterable[Data]) -> list[JoinKey]:
+        """Note who arrived at which joins in one superstep; returns the joins now complete."""
+        arrived: dict[JoinKey, set[str]] = {}
+        for output in outputs:
+            for target, names, late in output.get("joins", ()):
+                key = (target, tuple(names), late)
+                arrived.setdefault(key, set(self.joins.get(key, ()))).add(output["node"])
+        complete = [key for key, nodes in arrived.items() if nodes.issuperset(key[1])]
+        for key, nodes in arrived.items():
+            self.joins[key] = frozenset(nodes)
+        for key in complete:
+            del self.joins[key]
         return complete
 
-    def _advance(self, outputs: Iterable[Data]) -> None:
+    def _advance(self, outputs: Sequence[Data]) -> None:
         """Make the frontier that these outputs lead to."""
         nodes: set[str] = set()
         later = set(self.later)
@@ -209,9 +215,8 @@ class Fold:
                 later.update(output["later"])
             if "sends" in output:
                 sends += [Task(node, arg) for node, arg in output["sends"]]
-            if "joins" in output:
-                for target, _, late in self._arrive(output):
-                    (later if late else nodes).add(target)
+        for target, _, late in self._arrive(outputs):
+            (later if late else nodes).add(target)
         if not nodes and not sends:
             nodes, later = later, set()
         self.frontier = (*map(Task, sorted(nodes)), *sends)

@@ -16,6 +16,7 @@ from eventstore.events import from_micros
 from graph.events import Data, Kind, unpack
 from graph.fold import Fold, State, checkpoint_id, initial
 from graph.log import ThreadLog
+from graph.planner import own
 from graph.schema import MISSING
 from graph.types import AuditEntry, RunnableConfig, StateSnapshot, StateTask
 
@@ -65,7 +66,7 @@ class Reader:
         )
         source = {"source": state.source, "step": state.step, "run_id": state.run_id}
         return StateSnapshot(
-            values={key: state.values[key] for key in self._keys if key in state.values},
+            values={key: own(state.values[key]) for key in self._keys if key in state.values},
             next=tuple(task.name for task in tasks if task.result is None),
             config=self._config(thread_id, state.checkpoint),
             metadata={**state.metadata, **source},
@@ -183,7 +184,7 @@ class Reader:
                 )[0]
                 for snapshots in (True, False)
             )
-            if quick != whole:
+            if replace(quick, parent=None) != replace(whole, parent=None):
                 problems.append(f"the snapshot at seq {at.seq} differs from the fold of its events")
         return replace(report, problems=tuple(problems))
 

@@ -73,6 +73,9 @@ class Journal(Protocol):
     def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
         """Record events, all or nothing, and return the state after them."""
 
+    def branch(self, stops: Callable[[State], bool]) -> None:
+        """Record by itself that the run goes on from the past, if that is so."""
+
 
 class NoJournal:
     """The journal of a graph without a checkpointer: the fold alone, nothing stored."""
@@ -90,6 +93,9 @@ class NoJournal:
             folding.feed(kind, data, NOWHERE._replace(seq=seq), now)
         self.state = folding.state()
         return self.state
+
+    def branch(self, stops: Callable[[State], bool]) -> None:
+        """There is no past to go on from."""
 
 
 class LogJournal:
@@ -140,13 +146,18 @@ class LogJournal:
         self._head, self._fork_from, self.state = head, None, state
         return state
 
+    def branch(self, stops: Callable[[State], bool]) -> None:
+        """Append the fork alone, so that the thread stands where the caller went back to."""
+        if self._fork_from is not None:
+            self.record([], stops)
+
     def _fold(self, drafts: Sequence[Draft], head: Head, now: int) -> tuple[State, bool]:
         folding = Fold(self._log.channels, self.state)
         at = head.position
         if self._fork_from is not None:
             at = at._replace(seq=at.seq + 1)
             folding.feed(Kind.FORK, {}, at, now)
-        complete = False
+        complete = not drafts
         for kind, data in drafts:
             at = at._replace(seq=at.seq + 1)
             complete = folding.feed(kind, data, at, now) or complete

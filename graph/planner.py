@@ -40,10 +40,11 @@ def argument(topology: Topology, state: State, task: Task) -> Any:
 
 def view(schema: StateSchema, values: Mapping[str, Any]) -> Any:
     """The state as a node sees it, in the form that the schema asks for."""
-    return schema.coerce({key: _own(values[key]) for key in schema.keys if key in values})
+    return schema.coerce({key: own(values[key]) for key in schema.keys if key in values})
 
 
-def _own(value: Any) -> Any:
+def own(value: Any) -> Any:
+    """A list, dict or set of its own for whoever gets it; what is in it is shared."""
     return value.copy() if type(value) in (list, dict, set) else value
 
 
@@ -118,9 +119,11 @@ def infer_as_node(topology: Topology, state: State) -> str:
 
 
 def prepared(topology: Topology, writes: Writes) -> list[tuple[str, Any]]:
-    """Writes as they are recorded: with whatever their reducers would else choose at random."""
+    """Writes as they are recorded: with whatever their reducers would else choose at random,
+    and apart from what the node may go on changing.
+    """
     return [
-        (key, topology.channels[key].prepare(value) if key in topology.channels else value)
+        (key, own(topology.channels[key].prepare(value) if key in topology.channels else value))
         for key, value in writes
     ]
 

@@ -7,12 +7,13 @@ moment it begins, whatever way the store sends it to the driver.
 
 from __future__ import annotations
 
-import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from sqlalchemy import event
 
 from eventstore import Event, EventStore, RecordedEvent, Replay
@@ -157,10 +158,36 @@ def begins_transaction(statement: str) -> bool:
     return statement.upper().startswith("BEGIN")
 
 
-def copy_database(source: Path, target: Path) -> None:
-    """The file as a process killed at this very moment would leave it."""
-    target.mkdir()
-    for suffix in ("", "-wal", "-journal"):
-        path = source.with_name(source.name + suffix)
-        if path.exists():
-            shutil.copyfile(path, target / path.name)
+def set_everywhere(monkeypatch: pytest.MonkeyPatch, name: str, value: Any) -> None:
+    """Set a constant of the library in every module that has it."""
+    modules = [module for key, module in sys.modules.items() if key.startswith("eventstore")]
+    having = [module for module in modules if hasattr(module, name)]
+    assert having, f"nothing in eventstore is called {name}"
+    for module in having:
+        monkeypatch.setattr(module, name, value)
+
+
+class Copies:
+    """The file as a process killed before any statement would leave it, each state once."""
+
+    def __init__(self, source: Path, folder: Path) -> None:
+        self._source = source
+        self._folder = folder
+        self._last: dict[str, bytes] = {}
+        self.paths: list[Path] = []
+
+    def take(self, _statement: str = "") -> None:
+        """Copy the file and its journal, unless nothing was written since the last copy."""
+        found = {}
+        for suffix in ("", "-wal", "-journal"):
+            path = self._source.with_name(self._source.name + suffix)
+            if path.exists():
+                found[path.name] = path.read_bytes()
+        if found in ({}, self._last):
+            return
+        self._last = found
+        target = self._folder / f"copy {len(self.paths)}"
+        target.mkdir()
+        for name, content in found.items():
+            (target / name).write_bytes(content)
+        self.paths.append(target / self._source.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -26,14 +25,15 @@ from eventstore import (
 from eventstore import chain as chain_module
 from tests.eventstore.support import (
     FINGERPRINT,
+    Copies,
     Watch,
     begins_transaction,
     check_whole,
-    copy_database,
     fill,
     numbers,
     orphans,
     rows_of,
+    set_everywhere,
     sql,
     tables_by_thread,
 )
@@ -55,11 +55,7 @@ def fill_every_table(store: EventStore, thread_id: str = "t", count: int = 40) -
 
 def delete_in_small_batches(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Let a deletion take many transactions although the thread is small."""
-    modules = [module for name, module in sys.modules.items() if name.startswith("eventstore")]
-    having = [module for module in modules if hasattr(module, "DELETE_BATCH")]
-    assert having
-    for module in having:
-        monkeypatch.setattr(module, "DELETE_BATCH", size)
+    set_everywhere(monkeypatch, "DELETE_BATCH", size)
 
 
 # --- nothing is left --------------------------------------------------------------------
@@ -133,12 +129,12 @@ def test_a_new_thread_of_the_old_name_begins_at_one(store: EventStore) -> None:
 
 
 def test_a_new_thread_while_the_old_ones_are_being_removed(store: EventStore) -> None:
-    for life in range(4):
+    for life in range(3):
         assert fill(store, "t", 5, start=life * 10) == 5
         sql(store, "UPDATE threads SET condemned_at = 1 WHERE condemned_at IS NULL")
     assert fill(store, "t", 3, start=100) == 3
     assert [info.thread_id for info in store.threads()] == ["t"]
-    assert store.finish_deletions() == 4
+    assert store.finish_deletions() == 3
     assert numbers(store.read("t")) == [100, 101, 102]
     assert fill(store, "t", 1, start=103) == 4
     assert check_whole(store) == 1
@@ -305,7 +301,7 @@ def test_another_call_at_any_moment_of_a_deletion(
 
 def test_two_finish_the_same_deletion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before each transaction of one, the other does it all; and a namesake is made, too."""
-    delete_in_small_batches(monkeypatch, 10)
+    delete_in_small_batches(monkeypatch, 30)
     clock = lambda: datetime(2030, 1, 1, tzinfo=UTC)  # noqa: E731
     for renamed in (False, True):
         for moment in itertools.count(1):
@@ -403,37 +399,32 @@ def test_a_deletion_cut_short_at_any_statement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files are copied before every statement: each copy is what a kill -9 leaves."""
-    delete_in_small_batches(monkeypatch, 10)
+    delete_in_small_batches(monkeypatch, 9)
     path = tmp_path / "store.db"
     with EventStore(path) as store:
-        fill_every_table(store, count=25)
+        fill_every_table(store, count=12)
         key = store.thread("t").thread_key
-        store.fork("t", 20, "child")
-        store.fork("t", 25, "grown")
+        store.fork("t", 9, "child")
+        store.fork("t", 12, "grown")
         fill(store, "grown", 3, start=900)
-        copies: list[Path] = []
-
-        def copy(_statement: str) -> None:
-            copies.append(tmp_path / f"copy {len(copies)}")
-            copy_database(path, copies[-1])
-
+        copies = Copies(path, tmp_path)
         with EventStore(path) as deleter:
-            watch = Watch(deleter, copy)
+            watch = Watch(deleter, copies.take)
             deleter.setup()
             with watch.on():
                 deleter.delete_thread("t")
-    assert len(copies) > 20
+    assert len(copies.paths) >= 4
     whole = 0
-    for copied in copies:
-        with EventStore(copied / "store.db") as store:
+    for copied in copies.paths:
+        with EventStore(copied) as store:
             if store.head("t").exists:
                 whole += 1
-                assert store.head("t").seq == 28
+                assert store.head("t").seq == 15
                 assert check_whole(store) == 3
                 store.delete_thread("t")
             else:
                 assert [info.thread_id for info in store.threads(prefix="t")] == []
-                assert numbers(store.replay("child").events) == list(range(1, 21))
+                assert numbers(store.replay("child").events) == list(range(1, 10))
                 fill(store, "t", 2, start=70)  # a namesake meanwhile
                 assert check_whole(store) == 3
                 store.finish_deletions()
@@ -442,10 +433,10 @@ def test_a_deletion_cut_short_at_any_statement(
             assert store.finish_deletions() == 0
             assert rows_of(store, key) == {}
             assert not orphans(store)
-            assert numbers(store.replay("child").events) == list(range(1, 21))
-            assert numbers(store.replay("grown").events) == [*range(1, 26), 900, 901, 902]
+            assert numbers(store.replay("child").events) == list(range(1, 10))
+            assert numbers(store.replay("grown").events) == [*range(1, 13), 900, 901, 902]
             assert check_whole(store) == 2
-    assert 0 < whole < len(copies)
+    assert 0 < whole < len(copies.paths)
 
 
 def test_finish_deletions_is_of_one_tenant(store: EventStore) -> None:
@@ -462,19 +453,17 @@ def test_finish_deletions_is_of_one_tenant(store: EventStore) -> None:
 # --- names whose hashes are the same ----------------------------------------------------
 
 
-def collide(monkeypatch: pytest.MonkeyPatch, keys: int) -> None:
-    """Only a few keys: most names have their first key in common with others."""
-    original = chain_module.thread_key
+def collide(monkeypatch: pytest.MonkeyPatch, spaces: int) -> None:
+    """Names t0, t1, … share their keys, for every life, with each spaces-th other."""
 
-    def few(tenant: str, thread_id: str, salt: int) -> int:
-        first: int = original(tenant, thread_id, 0)
-        return 1_000 + (first + salt) % keys
+    def few(tenant: str, thread_id: str, life: int) -> int:
+        return 1_000 * (int(thread_id[1:]) % spaces + 1) + life
 
     monkeypatch.setattr(chain_module, "thread_key", few)
 
 
 def test_hash_collisions(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    collide(monkeypatch, 8)
+    collide(monkeypatch, 3)
     names = [f"t{number}" for number in range(6)]
     for life in range(3):
         for number, name in enumerate(names):

@@ -31,6 +31,7 @@ from tests.eventstore.support import (
     numbers,
     orphans,
     rows_of,
+    set_everywhere,
     sql,
 )
 
@@ -64,6 +65,12 @@ def folded_numbers(
     replay = store.replay(thread_id, fingerprint=fingerprint, **options)
     start = store.codec.decode(replay.snapshot.state) if replay.snapshot else []
     return [*start, *numbers(replay.events)]
+
+
+@pytest.fixture(params=[0, 1_000], ids=["prefixes from snapshots", "whole prefixes"])
+def prefixes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much of a short history a fork is given: what it needs, or everything."""
+    set_everywhere(monkeypatch, "WHOLE_MAX", request.param)
 
 
 # --- by reference -----------------------------------------------------------------------
@@ -179,6 +186,7 @@ def test_a_fork_of_one_namespace(store: EventStore) -> None:
 # --- the source goes --------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("prefixes")
 @pytest.mark.parametrize("with_snapshot", [None, 1, 40, 60, 90], ids=lambda at: f"snapshot={at}")
 def test_deleting_the_parent_changes_no_fork(store: EventStore, with_snapshot: int | None) -> None:
     for start in (1, 41, 61, 91):
@@ -249,6 +257,7 @@ def test_two_forks_of_one_parent_and_one_fork_of_it_twice(store: EventStore) -> 
     assert not orphans(store)
 
 
+@pytest.mark.usefixtures("prefixes")
 @pytest.mark.parametrize("reverse", [False, True])
 def test_two_forks_of_one_log_with_snapshots_between(store: EventStore, reverse: bool) -> None:
     """Two runs of the parent, each behind a snapshot of its own, with a hole between them."""
@@ -269,6 +278,7 @@ def test_two_forks_of_one_log_with_snapshots_between(store: EventStore, reverse:
     assert not orphans(store)
 
 
+@pytest.mark.usefixtures("prefixes")
 def test_the_parent_went_back_before_the_fork_point(store: EventStore) -> None:
     fill(store, "parent", 6)
     go_back(store, "parent", 2)
@@ -285,6 +295,7 @@ def test_the_parent_went_back_before_the_fork_point(store: EventStore) -> None:
     assert check_whole(store) == last
 
 
+@pytest.mark.usefixtures("prefixes")
 @pytest.mark.parametrize("snapshot_at", range(1, 12))
 def test_the_parent_went_back_and_has_a_snapshot(store: EventStore, snapshot_at: int) -> None:
     steps = [*[0] * 6, 2, *[0] * 3, 8, 0]  # 0: append a number; otherwise go back there
@@ -305,6 +316,7 @@ def test_the_parent_went_back_and_has_a_snapshot(store: EventStore, snapshot_at:
     assert not orphans(store)
 
 
+@pytest.mark.usefixtures("prefixes")
 def test_a_log_that_goes_over_to_another_thread_half_way(store: EventStore) -> None:
     """The middle thread's own part begins in the middle of its log."""
     fill(store, "first", 5)
@@ -322,6 +334,7 @@ def test_a_log_that_goes_over_to_another_thread_half_way(store: EventStore) -> N
     assert not orphans(store)
 
 
+@pytest.mark.usefixtures("prefixes")
 def test_two_threads_that_go_over_to_each_other(store: EventStore) -> None:
     fill(store, "a", 3)
     fill(store, "b", 3, start=100)
@@ -337,6 +350,7 @@ def test_two_threads_that_go_over_to_each_other(store: EventStore) -> None:
     assert not orphans(store)
 
 
+@pytest.mark.usefixtures("prefixes")
 def test_a_damaged_snapshot_of_the_parent_is_not_made_a_base(store: EventStore) -> None:
     fill(store, "parent", 10)
     snapshot(store, "parent")
@@ -349,6 +363,7 @@ def test_a_damaged_snapshot_of_the_parent_is_not_made_a_base(store: EventStore) 
     assert folded_numbers(store, "child") == wanted
 
 
+@pytest.mark.usefixtures("prefixes")
 def test_a_snapshot_of_other_code_beside_one_of_ours(store: EventStore) -> None:
     """What a fork reads before its parent goes, it reads afterwards."""
     fill(store, "parent", 10)
@@ -358,6 +373,7 @@ def test_a_snapshot_of_other_code_beside_one_of_ours(store: EventStore) -> None:
         store.head("parent"), NewSnapshot("other code", store.codec.encode(["nonsense"]), b"")
     )
     fill(store, "parent", 2, start=16)
+    snapshot(store, "parent")
     store.fork("parent", 17, "child")
     wanted = list(range(1, 18))
     assert folded_numbers(store, "child") == wanted

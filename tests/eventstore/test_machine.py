@@ -16,7 +16,13 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 from sqlalchemy import event
 
 from eventstore import (
@@ -30,7 +36,7 @@ from eventstore import (
     ThreadExistsError,
     ThreadNotFoundError,
 )
-from tests.eventstore.support import FINGERPRINT, orphans, rows_of
+from tests.eventstore.support import FINGERPRINT, orphans, rows_of, set_everywhere
 
 NAMES = ("a", "b", "c", "d")
 SPACES = ("", "sub")
@@ -72,8 +78,13 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="machine-"))
         self.model: dict[str, dict[str, Log]] = {}
-        self.ever: set[int] = set()
+        self.patch = pytest.MonkeyPatch()
         self.opened()
+
+    @initialize(whole=st.booleans())
+    def choose(self, whole: bool) -> None:
+        """Whether forks are given whole histories, or what they need from a snapshot on."""
+        set_everywhere(self.patch, "WHOLE_MAX", 1_000 if whole else 0)
 
     def opened(self) -> None:
         self.store = EventStore(self.folder / "store.db")
@@ -295,6 +306,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.store.delete_thread(name)
             assert not orphans(self.store)
         finally:
+            self.patch.undo()
             self.store.close()
             shutil.rmtree(self.folder)
 

@@ -25,7 +25,7 @@ from eventstore import (
     StoreUnavailableError,
 )
 from eventstore.dialects import sqlite_driver
-from tests.eventstore.support import Watch, check_whole, copy_database, data_of, fill, numbers, sql
+from tests.eventstore.support import Copies, Watch, check_whole, data_of, fill, numbers, sql
 
 ROOT = Path(__file__).parents[2]
 
@@ -309,20 +309,14 @@ def test_setup_may_be_repeated(store: EventStore) -> None:
 def test_a_setup_cut_short_leaves_nothing_half_done(tmp_path: Path) -> None:
     """Killed before any statement of the first opening, the next opening ends it."""
     path = tmp_path / "store.db"
-    copies: list[Path] = []
-
-    def copy(_statement: str) -> None:
-        if path.exists():
-            copies.append(tmp_path / f"copy {len(copies)}")
-            copy_database(path, copies[-1])
-
+    copies = Copies(path, tmp_path)
     with EventStore(path) as store:
-        watch = Watch(store, copy)
+        watch = Watch(store, copies.take)
         with watch.on():
             store.setup()
-    assert len(copies) > 5
-    for copied in copies:
-        with EventStore(copied / "store.db") as store:
+    assert len(copies.paths) >= 2
+    for copied in copies.paths:
+        with EventStore(copied) as store:
             fill(store, "t", 2)
             assert check_whole(store) == 1
 

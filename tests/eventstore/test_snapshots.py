@@ -17,7 +17,7 @@ from eventstore import (
     Replay,
     ThreadNotFoundError,
 )
-from tests.eventstore.support import FINGERPRINT, fill, numbers
+from tests.eventstore.support import FINGERPRINT, fill, numbers, set_everywhere
 
 
 def snapshot_of(store: EventStore, numbers_: list[int], rests_on: int | None = None) -> NewSnapshot:
@@ -130,7 +130,10 @@ def test_a_fork_begins_at_its_parents_snapshot(store: EventStore) -> None:
     assert store.replay("early", fingerprint=FINGERPRINT).snapshot is None
 
 
-def test_a_base_is_believed_and_not_disposable(store: EventStore) -> None:
+def test_a_base_is_believed_and_not_disposable(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_everywhere(monkeypatch, "WHOLE_MAX", 0)
     fill(store, "parent", 10)
     store.put_snapshot(store.head("parent"), snapshot_of(store, list(range(1, 11))))
     fill(store, "parent", 5, start=11)
@@ -145,7 +148,11 @@ def test_a_base_is_believed_and_not_disposable(store: EventStore) -> None:
     assert store.verify("child").ok
 
 
-def test_a_chain_of_snapshots_becomes_a_base_whole(store: EventStore) -> None:
+@pytest.mark.parametrize("whole_max", [0, 5, 1_000])
+def test_a_chain_of_snapshots_becomes_a_base_whole(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch, whole_max: int
+) -> None:
+    set_everywhere(monkeypatch, "WHOLE_MAX", whole_max)
     head, rests_on = store.head("parent"), None
     for seq in range(1, 13):
         snapshot = None

@@ -178,7 +178,7 @@ class Template:
         delete_in_small_batches(50)
         sink = os.open(os.devnull, os.O_WRONLY)
         writer = Writer(self.store, sink, seed=0)
-        for _ in range(300):
+        for _ in range(120):
             writer.act()
         os.close(sink)
         self.store.engine.dispose()

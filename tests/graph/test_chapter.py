@@ -55,9 +55,7 @@ def add_steps(graph: StateGraph) -> None:
 
 
 @pytest.fixture(params=["memory", "sqlite connection", "sqlite path"])
-def app(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Any:
+def app(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The chapter's graph, on each checkpointer as the chapter makes it."""
     monkeypatch.chdir(tmp_path)
     graph = StateGraph(Workflow)
@@ -159,7 +157,7 @@ def test_sqlite_persists_across_restarts(tmp_path: Path, monkeypatch: pytest.Mon
     graph = StateGraph(Workflow)
     add_steps(graph)
     config: Any = {"configurable": {"thread_id": "kept"}}
-    results = []
+    results: list[dict[str, Any]] = []
     for _ in range(2):
         conn = sqlite3.connect("checkpoints.db", check_same_thread=False)
         checkpointer = SqliteSaver(conn)

@@ -26,10 +26,12 @@ What is different on purpose, and so is not compared, or is undone before compar
   writer's output is kept and the second task is the failed one, LangGraph fails them all.
 - Deferred nodes wait for Sends too; LangGraph runs them beside the Sends that are due. Graphs with
   both are not generated.
-- In LangGraph's history a node whose join is half full is among ``next`` while a deferred node is
-  due, though it is not run then. Of graphs with both only values are compared.
+- In LangGraph's history a node whose join is half full may be among ``next``, though it is not run
+  then. Of graphs with joins only values are compared.
 - A run that ends with its last allowed superstep has ended, and going on with it counts anew;
   LangGraph raises GraphRecursionError for the first, and allows two more in the second case.
+- An edit in the name of a deferred node that is due takes its place; LangGraph still runs it. Edits
+  of graphs with deferred nodes are not generated.
 - An edit of the head applies what unfinished supersteps had written (both do), but here it
   decides alone what is next; LangGraph also runs what the finished tasks led to.
 """
@@ -303,7 +305,7 @@ class Life:
         return [s for s in self.app.get_state_history(place) if s.metadata["source"] not in extra]
 
     def told(self) -> list[Any]:
-        hides_next = self.plan.joins and self.plan.deferred  # see above
+        hides_next = bool(self.plan.joins)  # see above
         return [(s.values, hides_next or sorted(s.next)) for s in self.checkpoints()]
 
     def stands(self) -> Any:
@@ -346,7 +348,11 @@ def test_one_run_gives_the_same(plan: Plan) -> None:
     with both(plan) as (mine, theirs):
         outcomes = mine.act(Input("x")), theirs.act(Input("x"))
         told = mine.told()
-        if outcomes[1] == "recursion" and len(told) == RECURSION_LIMIT + 1 and mine.stands()[1] == []:
+        if (
+            outcomes[1] == "recursion"
+            and len(told) == RECURSION_LIMIT + 1
+            and mine.stands()[1] == []
+        ):
             outcomes = ("recursion", "recursion")  # it ended with the last superstep: see above
         assert outcomes[0] == outcomes[1]
         assert told == theirs.told()
@@ -374,6 +380,8 @@ def test_lives_are_the_same(plan: Plan, life: list[Action]) -> None:
             if isinstance(action, Input | Update | Travel):
                 # See above: a run that is cut short by something else than being resumed.
                 assume(not unfinished and not state.joins)
+            if isinstance(action, Update):
+                assume(not plan.deferred)
             if isinstance(action, Travel):
                 assume(mine.app.get_state(mine.past(action.back)).next)
             if isinstance(action, Input):
@@ -446,9 +454,7 @@ def test_deferred_nodes_wait_for_all_else() -> None:
 
 
 def test_two_writers_of_one_key_are_refused_by_both() -> None:
-    plan = Plan(
-        ("a", "b"), (("START", "a"), ("START", "b")), writes_shared=frozenset({"a", "b"})
-    )
+    plan = Plan(("a", "b"), (("START", "a"), ("START", "b")), writes_shared=frozenset({"a", "b"}))
     with both(plan) as (mine, theirs):
         assert mine.act(Input("x")) == theirs.act(Input("x")) == "invalid update"
 
@@ -459,6 +465,3 @@ def test_a_key_that_is_not_there_is_refused_here_and_dropped_there() -> None:
         theirs.app.invoke({"log": ["x"], "typo": 1}, config)
         with pytest.raises(InvalidUpdateError, match="typo"):
             mine.app.invoke({"log": ["x"], "typo": 1}, config)
-
-
-

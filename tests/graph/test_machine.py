@@ -174,7 +174,9 @@ class Led:
         return [*((name, None) for name in sorted(self.nodes)), *self.sends]
 
 
-NOTHING: Final = Moment({"log": [], "names": {}, "total": 0}, [], frozenset(), False, (), "", -1, None)
+NOTHING: Final = Moment(
+    {"log": [], "names": {}, "total": 0}, [], frozenset(), False, (), "", -1, None
+)
 
 
 def moment_after(before: Moment, values: Values, led: Led, source: str, last: list[str]) -> Moment:
@@ -230,7 +232,9 @@ writes = st.fixed_dictionaries(
         "names": st.dictionaries(st.sampled_from("abc"), st.integers(0, 3), max_size=2),
     },
 )
-failures = st.sets(st.sampled_from(["plan", "left", "right", "gather", "work 1", "finish"]), max_size=2)
+failures = st.sets(
+    st.sampled_from(["plan", "left", "right", "gather", "work 1", "finish"]), max_size=2
+)
 pick = st.integers(0, 10_000)
 
 
@@ -577,9 +581,7 @@ class Machine(RuleBasedStateMachine):
         log = self.app._log
         assert log is not None
         with_snapshot = log.fold(self.store.replay(name, fingerprint=log.fingerprint))[0]
-        without = log.fold(
-            self.store.replay(name, fingerprint=log.fingerprint, snapshots=False)
-        )[0]
+        without = log.fold(self.store.replay(name, fingerprint=log.fingerprint, snapshots=False))[0]
         assert with_snapshot == without
 
 
@@ -591,7 +593,9 @@ class FileMachine(Machine):
     backend = "file"
 
 
-_SETTINGS: Final = settings(max_examples=max(15, settings().max_examples // 3), stateful_step_count=25)
+_SETTINGS: Final = settings(
+    max_examples=max(15, settings().max_examples // 3), stateful_step_count=25
+)
 
 TestMemoryMachine = MemoryMachine.TestCase
 TestMemoryMachine.settings = _SETTINGS

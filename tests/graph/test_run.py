@@ -642,6 +642,46 @@ def test_a_subgraph_as_a_node(checkpointer: Any) -> None:
     assert result == {"log": ["x", "before", "x", "before", "inner 2"], "seen": 5}
 
 
+class OuterData(BaseModel):
+    log: Annotated[list[str], operator.add] = Field(default_factory=list)
+    other: int = 1
+
+
+@pytest.mark.parametrize("outer", [DataState, OuterData])
+def test_a_subgraph_of_a_graph_whose_state_is_an_object(checkpointer: Any, outer: type) -> None:
+    child = StateGraph(Child)
+    child.add_node("inner", lambda state: {"log": [f"inner {state['log']}"]})
+    child.add_edge(START, "inner")
+    graph = StateGraph(outer)
+    graph.add_node("child", child.compile())
+    graph.add_edge(START, "child")
+    given = {"log": ["x"], **({"name": "n"} if outer is DataState else {})}
+    result = graph.compile(checkpointer).invoke(given, on("t"))
+    assert result["log"] == ["x", "x", "inner ['x']"]
+
+
+def test_an_error_inside_a_subgraph(store: EventStore) -> None:
+    broken = {True}
+    child = StateGraph(Child)
+
+    def inner(state: Child) -> dict[str, Any]:
+        if broken:
+            raise Boom("inside")
+        return {"log": ["inner"]}
+
+    child.add_node("inner", inner)
+    child.add_edge(START, "inner")
+    graph = StateGraph(Outer)
+    graph.add_node("child", child.compile())
+    graph.add_edge(START, "child")
+    app = graph.compile(store)
+    with pytest.raises(Boom):
+        app.invoke({"log": ["x"]}, on("t"))
+    assert app.get_state(on("t")).tasks[0].error == "tests.graph.kit.Boom: inside"
+    broken.clear()
+    assert app.invoke(None, on("t"))["log"] == ["x", "x", "inner"]
+
+
 def test_a_subgraph_called_by_a_node(checkpointer: Any) -> None:
     child = steps("ab")
     graph = StateGraph(Trail)
