@@ -18,9 +18,18 @@ _PREFIX = re.compile(r"~([0-9a-f]{16})~(.*)", re.DOTALL)
 
 def thread_key(tenant: str, thread_id: str, life: int) -> int:
     """The 63-bit key of the nth thread of this name; no key is ever used twice."""
-    name = f"{len(tenant)}:{tenant}{thread_id}".encode("utf-8", "surrogatepass")
-    digest = hashlib.blake2b(name, digest_size=8, salt=life.to_bytes(8, "big")).digest()
+    salt = life.to_bytes(8, "big")
+    digest = hashlib.blake2b(_name(tenant, thread_id), digest_size=8, salt=salt).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def name_digest(tenant: str, thread_id: str) -> bytes:
+    """What a tombstone keeps of a name: enough to know it again, and not the name."""
+    return hashlib.blake2b(_name(tenant, thread_id), digest_size=16).digest()
+
+
+def _name(tenant: str, thread_id: str) -> bytes:
+    return f"{len(tenant)}:{tenant}{thread_id}".encode("utf-8", "surrogatepass")
 
 
 def prefix_ns(thread_key: int, ns: str) -> str:

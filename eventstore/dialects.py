@@ -36,7 +36,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
 
 from eventstore.errors import (
     ConfigurationError,
@@ -92,6 +92,11 @@ def open_engine(
         raise ConfigurationError(f"durability must be 'full' or 'normal', not {durability!r}")
     if isinstance(target, Engine):
         if target.dialect.name == "sqlite":
+            if isinstance(target.pool, SingletonThreadPool):
+                raise ConfigurationError(
+                    "with this engine every thread would see a database of its own; give it "
+                    "poolclass=StaticPool, or pass ':memory:' instead of an engine"
+                )
             _tune_sqlite(target, "checkout", durability)  # it may have pooled connections before
         return target, False
     if isinstance(target, sqlite3.Connection):
@@ -310,7 +315,7 @@ def turns(engine: Engine) -> AbstractContextManager[None]:
     """What each transaction has to wait for beyond the database's own locks."""
     pool = engine.pool
     alone = isinstance(pool, QueuePool) and pool.size() == 1 and pool._max_overflow == 0
-    return Turns() if alone else nullcontext()
+    return Turns() if alone or isinstance(pool, StaticPool) else nullcontext()
 
 
 _JSON_TYPES: Final = {str: "text", int: "integer", float: "real", type(None): "null"}

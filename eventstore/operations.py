@@ -79,7 +79,9 @@ _last_snapshot = (
     )
     .scalar_subquery()
 )
-_dead = select(func.max(tombstones.c.life)).where(tombstones.c.name_key == bindparam("name_key"))
+_dead = select(func.max(tombstones.c.life)).where(
+    tombstones.c.name_digest == bindparam("name_digest")
+)
 _KEYS = [bindparam(f"k{n}", type_=BigInteger) for n in range(PROBES)]
 _one = select(_dead.scalar_subquery().label("last_dead")).subquery()
 _LOOK_UP = select(
@@ -106,11 +108,11 @@ _PROBE = (
     .where(threads.c.thread_key.in_(_KEYS))
     .with_for_update(read=True)
 )
-_GRAVES = select(tombstones.c.thread_key, tombstones.c.name_key, tombstones.c.life).where(
+_GRAVES = select(tombstones.c.thread_key, tombstones.c.name_digest, tombstones.c.life).where(
     or_(
         tombstones.c.thread_key.in_(_KEYS),
         and_(
-            tombstones.c.name_key == bindparam("name_key"),
+            tombstones.c.name_digest == bindparam("name_digest"),
             tombstones.c.life == _dead.scalar_subquery(),
         ),
     )
@@ -129,11 +131,11 @@ def look_up(
 
     Names used again are rare: only for them is there a second look, at their later lives.
     """
-    first, name_key = 0, chain.thread_key(tenant, thread_id, 0)
+    first, name_digest = 0, chain.name_digest(tenant, thread_id)
     while True:
         probes = _probes(tenant, thread_id, first)
         found = conn.execute(
-            _LOOK_UP, {**probes, "name_key": name_key, "ns": ns, "fingerprint": fingerprint}
+            _LOOK_UP, {**probes, "name_digest": name_digest, "ns": ns, "fingerprint": fingerprint}
         ).fetchall()
         for row in found:
             if row.condemned_at is None and (row.tenant, row.thread_id) == (tenant, thread_id):
@@ -167,11 +169,13 @@ def create_thread(conn: Connection, row: Mapping[str, Any]) -> int:
     leave a second creator to choose otherwise.
     """
     name = (row["tenant"], row["thread_id"])
-    first, name_key = 0, chain.thread_key(*name, 0)
+    first, name_digest = 0, chain.name_digest(*name)
     while True:
         probes = _probes(*name, first)
-        graves = conn.execute(_GRAVES, {**probes, "name_key": name_key}).fetchall()
-        begins = max((grave.life + 1 for grave in graves if grave.name_key == name_key), default=0)
+        graves = conn.execute(_GRAVES, {**probes, "name_digest": name_digest}).fetchall()
+        begins = max(
+            (grave.life + 1 for grave in graves if grave.name_digest == name_digest), default=0
+        )
         if begins <= first:
             break
         first = begins

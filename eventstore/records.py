@@ -186,6 +186,8 @@ def name(what: str, text: object) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise ConfigurationError(f"{what} {text!r:.80} is not valid Unicode: {error}") from error
+    if "\0" in text:
+        raise ConfigurationError(f"{what} must not hold a NUL character: {text!r:.80}")
     return text
 
 

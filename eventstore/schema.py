@@ -132,13 +132,13 @@ tombstones = Table(
     "tombstones",
     metadata,
     Column("thread_key", BigInteger, primary_key=True, autoincrement=False),
-    Column("name_key", BigInteger, nullable=False),  # the key of the name's first life
+    Column("name_digest", Bytes, nullable=False),
     Column("life", Integer, nullable=False),
     Column("tenant", Text, nullable=False),
     Column("deleted_at", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
     Column("events", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
-    Index("tombstones_by_name", "name_key", "life"),
+    Index("tombstones_by_name", "name_digest", "life"),
     sqlite_with_rowid=False,
 )

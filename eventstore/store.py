@@ -666,6 +666,8 @@ class EventStore:
         """
         if limit < 1:
             raise ConfigurationError(f"limit must be at least 1, not {limit}")
+        if prefix is not None:
+            records.name("a prefix", prefix)
         place = None if after is None else (to_micros(after.active_at), after.thread_key)
         with self._read() as conn:
             rows = operations.list_threads(
@@ -761,7 +763,7 @@ class EventStore:
         count, size = operations.totals(conn, row.thread_key)
         return {
             "thread_key": row.thread_key,
-            "name_key": chain.thread_key(row.tenant, row.thread_id, 0),
+            "name_digest": chain.name_digest(row.tenant, row.thread_id),
             "life": row.life,
             "tenant": row.tenant,
             "deleted_at": self.now_us(),
@@ -813,12 +815,12 @@ class EventStore:
             for ns, _, _ in operations.namespaces(conn, key):
                 try:
                     records.name("a namespace", ns)
-                except ConfigurationError as error:
-                    problems.append(f"events stand under a name that was damaged: {error}")
+                    runs = operations.runs(conn, key, ns)
+                except ValueError as error:
+                    problems.append(f"namespace {ns!r}: a name or a seq was damaged: {error}")
                     continue
                 snapshots = operations.snapshots_of(conn, key, ns)
-                forks = operations.forks_of(conn, key, ns)
-                logs.append(_Log(ns, operations.runs(conn, key, ns), snapshots, forks))
+                logs.append(_Log(ns, runs, snapshots, operations.forks_of(conn, key, ns)))
         events = 0
         for each in logs:
             try:

@@ -172,8 +172,7 @@ class CompiledGraph:
         """Run as a node of another graph: its log is the parent's, which records the result."""
         journal = NoJournal(self.topology.channels, _now_us)
         run = Run(self.topology, journal, self._options(config, frozenset(), None, None))
-        known = {key: input[key] for key in self.topology.input.keys if key in input}
-        run.begin(known if isinstance(input, dict) else input, None, {})
+        run.begin(_shared(input, self.topology.input.keys), None, {})
         for _ in run.steps(False):
             pass
         return {key: value for key, value in self._output(run.state).items() if key in keys}
@@ -357,6 +356,13 @@ class CompiledGraph:
 
 
 _MODES: Final = frozenset({"values", "updates", "checkpoints", "debug", "custom"})
+
+
+def _shared(state: Any, keys: Sequence[str]) -> dict[str, Any]:
+    """What of a parent's state, whatever its form, a graph has keys for."""
+    if isinstance(state, Mapping):
+        return {key: state[key] for key in keys if key in state}
+    return {key: getattr(state, key) for key in keys if hasattr(state, key)}
 
 
 def _names(nodes: Sequence[str] | str) -> frozenset[str]:

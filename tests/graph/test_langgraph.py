@@ -382,8 +382,6 @@ def test_lives_are_the_same(plan: Plan, life: list[Action]) -> None:
                 assume(not unfinished and not state.joins)
             if isinstance(action, Update):
                 assume(not plan.deferred)
-            if isinstance(action, Travel):
-                assume(mine.app.get_state(mine.past(action.back)).next)
             if isinstance(action, Input):
                 assume(not state.frontier)
             note(f"{action}")

@@ -357,8 +357,6 @@ class Machine(RuleBasedStateMachine):
             return
         name, moment = found
         thread = self.threads[name]
-        if not moment.frontier:
-            return  # see test_branching
         with self.going_on(thread, self.left(thread, moment), failing):
             self.app.invoke(None, on(name, moment.id, recursion_limit=100))
         self.check(name)
@@ -367,7 +365,7 @@ class Machine(RuleBasedStateMachine):
     @rule(choice=pick, failing=failures)
     def fork_into_a_new_thread(self, choice: int, failing: set[str]) -> None:
         found = self.a_moment(choice)
-        if found is None or not found[1].frontier:
+        if found is None:
             return
         name, moment = self.new_name(), found[1]
         thread = Thread(origin=moment, orphaned=self.threads[found[0]].orphaned)
@@ -481,7 +479,7 @@ class Machine(RuleBasedStateMachine):
         except Boom:
             failed = True
         seen = list(self.ran)
-        if moment.source == "fork" and not moment.id and moment.frontier:
+        if moment.source == "fork" and not moment.id:
             thread.moments.append(moment)
         if any(moment is known for known in thread.moments):
             thread.head = moment
