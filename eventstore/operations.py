@@ -19,23 +19,17 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    literal,
     or_,
     select,
-    tuple_,
     update,
 )
 
-from eventstore import chain, dialects
+from eventstore import chain
 from eventstore.events import CONDEMNED, Position
 from eventstore.schema import SqlRow, events, forks, snapshots, threads, tombstones
 
 PROBES: Final = 4
 """Keys looked at for a name: that of its latest life, and of others still being removed."""
-
-WHOLE_MAX: Final = 1_000
-"""Events that a fork is given of a deleted thread without a thought: nothing of its history
-is lost then, and no snapshot has to be believed."""
 
 LINEAGE_MAX: Final = 100_000
 """Forks of forks of forks … followed before a log counts as damaged."""
@@ -195,7 +189,7 @@ def create_thread(conn: Connection, row: Mapping[str, Any]) -> int:
 
 # --- appending --------------------------------------------------------------------------
 
-_COPY_EVENT = insert(events)
+_INSERT_EVENT = insert(events)
 _BEHIND = or_(
     bindparam("new_seq", type_=BigInteger) == 1,
     select(events.c.digest)
@@ -561,102 +555,6 @@ def forks_of(conn: Connection, thread_key: int, ns: str) -> Sequence[SqlRow]:
     return conn.execute(_FORKS_OF, {"key": thread_key, "ns": ns}).fetchall()
 
 
-# --- listing and counting ---------------------------------------------------------------
-
-
-def list_threads(
-    conn: Connection,
-    tenant: str,
-    *,
-    status: str | None,
-    prefix: str | None,
-    metadata: Mapping[str, Any],
-    after: tuple[int, int] | None,
-    limit: int,
-) -> Sequence[SqlRow]:
-    """One page of threads, the most recently active first."""
-    query = select(threads).where(threads.c.tenant == tenant, threads.c.condemned_at.is_(None))
-    if status is not None:
-        query = query.where(threads.c.status == status)
-    if prefix is not None:
-        begins = func.substr(threads.c.thread_id, 1, len(prefix))
-        query = query.where(threads.c.thread_id >= prefix, begins == prefix)
-    for name, value in metadata.items():
-        query = query.where(dialects.holds(conn, threads.c.metadata, name, value))
-    if after is not None:
-        place = tuple_(threads.c.active_at, threads.c.thread_key)
-        query = query.where(place < tuple_(literal(after[0]), literal(after[1])))
-    order = (threads.c.active_at.desc(), threads.c.thread_key.desc())
-    return conn.execute(query.order_by(*order).limit(limit)).fetchall()
-
-
-def update_thread(conn: Connection, thread_key: int, values: Mapping[str, Any]) -> None:
-    """Change what is said about a thread."""
-    conn.execute(update(threads).where(threads.c.thread_key == thread_key).values(dict(values)))
-
-
-def count_threads(conn: Connection, tenant: str) -> int:
-    """How many threads a tenant has."""
-    query = select(func.count()).where(threads.c.tenant == tenant, threads.c.condemned_at.is_(None))
-    return conn.execute(query).scalar_one()
-
-
-_SIZES = (
-    select(
-        events.c.ns,
-        events.c.seq,
-        func.length(events.c.payload).label("stored"),
-        func.substr(events.c.payload, 1, bindparam("prefix")).label("start"),
-    )
-    .where(
-        events.c.thread_key == _key,
-        or_(events.c.ns > _ns, and_(events.c.ns == _ns, events.c.seq > _seq)),
-        events.c.kind != CONDEMNED,
-    )
-    .order_by(events.c.ns, events.c.seq)
-    .limit(bindparam("page"))
-)
-_SNAPSHOT_SIZES = select(
-    func.count(),
-    func.coalesce(
-        func.sum(func.length(snapshots.c.payload) + func.length(snapshots.c.additions)), 0
-    ),
-).where(snapshots.c.thread_key == _key)
-_THREAD_KEYS = (
-    select(threads.c.thread_key)
-    .where(
-        threads.c.tenant == bindparam("tenant"),
-        threads.c.condemned_at.is_(None),
-        threads.c.thread_key > _key,
-    )
-    .order_by(threads.c.thread_key)
-    .limit(bindparam("page"))
-)
-
-
-def payload_sizes(
-    conn: Connection, thread_key: int, after: tuple[str, int], page: int, prefix: int
-) -> Sequence[SqlRow]:
-    """Length and first bytes of payloads: enough to know what they unpack to."""
-    return conn.execute(
-        _SIZES,
-        {"key": thread_key, "ns": after[0], "seq": after[1], "page": page, "prefix": prefix},
-    ).fetchall()
-
-
-def snapshot_sizes(conn: Connection, thread_key: int) -> tuple[int, int]:
-    """How many snapshots a thread has, and their bytes."""
-    count, size = conn.execute(_SNAPSHOT_SIZES, {"key": thread_key}).one()
-    return count, int(size or 0)
-
-
-def thread_keys(conn: Connection, tenant: str, after: int, page: int) -> Sequence[int]:
-    """Keys of a tenant's threads, in order."""
-    return (
-        conn.execute(_THREAD_KEYS, {"tenant": tenant, "key": after, "page": page}).scalars().all()
-    )
-
-
 # --- deleting ---------------------------------------------------------------------------
 
 _HOLD = (
@@ -679,19 +577,6 @@ _DEPENDANTS = (
     select(forks)
     .where(forks.c.source_thread_key == _key, forks.c.thread_key != _key)
     .limit(bindparam("page"))
-)
-_RELINK = (
-    update(forks)
-    .where(
-        forks.c.thread_key == bindparam("at_key"),
-        forks.c.ns == bindparam("at_ns"),
-        forks.c.seq == bindparam("at_seq"),
-    )
-    .values(
-        source_thread_key=bindparam("new_key"),
-        source_ns=bindparam("new_ns"),
-        source_seq=bindparam("new_seq"),
-    )
 )
 
 
@@ -723,7 +608,7 @@ def condemn(conn: Connection, thread_key: int, now_us: int, digest: bytes) -> No
             "digest": digest,
             "payload": b"",
         }
-        conn.execute(_COPY_EVENT, mark)
+        conn.execute(_INSERT_EVENT, mark)
 
 
 def condemned(conn: Connection, tenant: str | None = None) -> Sequence[int]:
@@ -735,115 +620,6 @@ def condemned(conn: Connection, tenant: str | None = None) -> Sequence[int]:
 def dependants(conn: Connection, thread_key: int, page: int) -> Sequence[SqlRow]:
     """Forks in other threads that refer to this one."""
     return conn.execute(_DEPENDANTS, {"key": thread_key, "page": page}).fetchall()
-
-
-def rehome(conn: Connection, fork: SqlRow) -> None:
-    """Give a fork the stored bytes that it still needs of its source, as a prefix of its own.
-
-    That is the nearest snapshot and the run of events from there to the fork point, copied
-    undecoded. A branch abandoned between the two comes along: a run without gaps keeps the
-    digest chain whole. A short history is given whole. Nobody here knows which code reads
-    the fork: a snapshot is taken only if the code that made the source's newest made it too,
-    and if it is sound.
-    """
-    source = Position(fork.source_thread_key, fork.source_ns, fork.source_seq)
-    ns = chain.prefix_ns(source.thread_key, source.ns)
-    route = _trusted_route(conn, source)
-    own = [s for s in route.spans if (s.thread_key, s.ns) == source[:2]]
-    start = route.snapshot
-    if start is not None and start[:2] != source[:2]:
-        start = None
-    first = min([span.first for span in own], default=source.seq + 1)
-    if start is not None:
-        first = min(first, start.seq + 1)
-    elif first > 1:
-        first -= 1  # its digest is the link to the fork event that the needed run begins with
-    present = set(
-        conn.execute(
-            select(events.c.seq).where(events.c.thread_key == fork.thread_key, events.c.ns == ns)
-        ).scalars()
-    )
-    _copy_events(conn, fork.thread_key, ns, source, first, present)
-    _copy_forks(conn, fork.thread_key, ns, source, first, present)
-    if start is not None:
-        _copy_base(conn, fork.thread_key, ns, start)
-    conn.execute(
-        _RELINK,
-        {
-            "at_key": fork.thread_key,
-            "at_ns": fork.ns,
-            "at_seq": fork.seq,
-            "new_key": fork.thread_key,
-            "new_ns": ns,
-            "new_seq": source.seq,
-        },
-    )
-
-
-def _trusted_route(conn: Connection, source: Position) -> Route:
-    whole = trace(conn, source, _NO_FINGERPRINT)
-    newest = snapshots_of(conn, source.thread_key, source.ns)[-1:]
-    if not newest or sum(span.last - span.first for span in whole.spans) < WHOLE_MAX:
-        return whole
-    route = trace(conn, source, newest[0].fingerprint)
-    if route.snapshot is not None and route.snapshot[:2] == source[:2]:
-        links = snapshot_chain(conn, route.snapshot)
-        if links[-1].rests_on is not None or not all(map(_is_sound, links)):
-            return whole
-    return route
-
-
-def _is_sound(row: SqlRow) -> bool:
-    return bool(snapshot_checksum(row) == row.checksum)
-
-
-_NO_FINGERPRINT: Final = "\0"
-
-
-def _copy_events(
-    conn: Connection, thread_key: int, ns: str, source: Position, first: int, present: set[int]
-) -> None:
-    rows = conn.execute(
-        select(events).where(
-            events.c.thread_key == source.thread_key,
-            events.c.ns == source.ns,
-            events.c.seq.between(first, source.seq),
-        )
-    )
-    for row in rows.mappings():
-        if row["seq"] not in present:
-            conn.execute(_COPY_EVENT, {**row, "thread_key": thread_key, "ns": ns})
-
-
-def _copy_forks(
-    conn: Connection, thread_key: int, ns: str, source: Position, first: int, present: set[int]
-) -> None:
-    rows = conn.execute(
-        select(forks).where(
-            forks.c.thread_key == source.thread_key,
-            forks.c.ns == source.ns,
-            forks.c.seq.between(first, source.seq),
-        )
-    ).mappings()
-    for row in rows.fetchall():
-        if row["seq"] in present:
-            continue
-        copy = {**row, "thread_key": thread_key, "ns": ns}
-        inside = (row["source_thread_key"], row["source_ns"]) == (source.thread_key, source.ns)
-        # A branch abandoned before `first` keeps pointing at the thread that goes: whoever
-        # asks for it is told that it is gone, instead of being given another state.
-        if inside and row["source_seq"] >= first - 1:
-            copy |= {"source_thread_key": thread_key, "source_ns": ns}
-        conn.execute(_INSERT_FORKS, copy)
-
-
-def _copy_base(conn: Connection, thread_key: int, ns: str, at: Position) -> None:
-    present = {row.seq for row in snapshots_of(conn, thread_key, ns)}
-    for row in snapshot_chain(conn, at):
-        if row.seq not in present:
-            copy = {**row._mapping, "thread_key": thread_key, "ns": ns, "is_base": True}
-            del copy["event_digest"]
-            conn.execute(_INSERT_SNAPSHOT, copy)
 
 
 _REMOVE = delete(events).where(

@@ -130,7 +130,10 @@ class LogJournal:
             events.insert(0, Fork(self._fork_from))
         now = self._log.store.now_us()
         state, complete = self._fold(drafts, self._head, now)
-        snapshot = self._taker.take(state) if complete and not state.pending else None
+        # A parent in another log may move with it; one of ours stays where it is.
+        local = state.parent is None or state.parent[:2] == state.at[:2]
+        settled = complete and not state.pending and local
+        snapshot = self._taker.take(state) if settled else None
         head = self._log.store.append_after(
             self._head,
             events,

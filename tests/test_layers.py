@@ -20,7 +20,11 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     "eventstore": (
         frozenset({"errors", "events"}),
         frozenset({"chain", "codec", "dictionaries", "packing", "registry", "schema", "types"}),
-        frozenset({"dialects", "migrations", "operations", "records"}),
+        frozenset({"dialects", "migrations"}),
+        frozenset({"operations", "listing", "rehoming", "records"}),
+        frozenset({"database"}),
+        frozenset({"reading"}),
+        frozenset({"appending", "removal", "inspection"}),
         frozenset({"store"}),
         frozenset({""}),  # the package itself: what it exports
     ),
@@ -56,7 +60,8 @@ EDGES: Final = frozenset({"cli", "daemon", "__main__", "viewer", "saver"})
 import an edge."""
 
 SPEAK_SQL: Final = frozenset(
-    f"eventstore.{name}" for name in ("schema", "dialects", "migrations", "operations", "store")
+    f"eventstore.{name}"
+    for name in "schema dialects migrations operations listing rehoming database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""
 

@@ -346,6 +346,20 @@ def test_a_snapshot_exactly_at_the_fork_point(
         assert app.verify(on(thread_id)).ok
 
 
+def test_a_snapshot_of_a_bare_fork(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parent is in another thread; a snapshot of it must not go on saying so."""
+    app = steps("abc", store)
+    app.invoke({"log": ["x"]}, on("main"))
+    monkeypatch.setattr(graph.snapshots, "FLOOR", 1)
+    monkeypatch.setattr(graph.snapshots, "EVENT_WEIGHT", 100_000)
+    app.invoke(None, on("branch", id_of(app.get_state(on("main")))))
+    store.delete_thread("main")
+    assert app.verify(on("branch")).problems == ()
+    fork, origin = history(app, "branch")[:2]
+    assert fork.parent_config == origin.config
+    assert app.get_state(origin.config).values == fork.values
+
+
 def test_going_back_and_failing_at_once_with_a_snapshot_due(
     store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

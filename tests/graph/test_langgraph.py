@@ -49,7 +49,7 @@ import langgraph.errors
 import langgraph.graph
 import langgraph.types
 import pytest
-from hypothesis import assume, given, note
+from hypothesis import assume, given, note, settings
 from hypothesis import strategies as st
 from langgraph.checkpoint.memory import InMemorySaver
 
@@ -358,6 +358,7 @@ def test_one_run_gives_the_same(plan: Plan) -> None:
         assert told == theirs.told()
 
 
+@settings(max_examples=max(20, settings().max_examples // 3))
 @given(plans(), st.lists(st.builds(Input, st.sampled_from(["x", "y"])), min_size=2, max_size=3))
 def test_runs_after_runs_give_the_same(plan: Plan, inputs: list[Input]) -> None:
     with both(plan) as (mine, theirs):
@@ -371,6 +372,7 @@ def test_runs_after_runs_give_the_same(plan: Plan, inputs: list[Input]) -> None:
         assert mine.told() == theirs.told()
 
 
+@settings(max_examples=max(20, settings().max_examples // 3))
 @given(plans(), actions)
 def test_lives_are_the_same(plan: Plan, life: list[Action]) -> None:
     with both(plan) as (mine, theirs):

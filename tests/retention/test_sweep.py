@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from eventstore import ConcurrencyError, Event, EventStore, StoreClosedError, ThreadNotFoundError
-from eventstore.store import DELETE_BATCH
+from eventstore.removal import DELETE_BATCH
 from retention import Decision, RetentionPolicy, SweepReport, plan, sweep
 from retention.sweep import Outcome
 from tests.eventstore.support import data_of, fill, sql

@@ -1,0 +1,325 @@
+"""Appending to an event store: batches, forks and snapshots, each in one transaction.
+
+Everything is encoded before the transaction opens. The caller names the end of the log that
+it knows; of two writers one wins. An append whose commit was lost with its connection is
+looked up before it is tried again, so that it happens once (rule 3).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from eventstore import chain, operations, records
+from eventstore.database import Conflict, LostConnection
+from eventstore.errors import (
+    ConcurrencyError,
+    ConfigurationError,
+    CorruptEventError,
+    DuplicateKeyError,
+    EventStoreError,
+    PositionNotFoundError,
+    SerializationError,
+    StoreBusyError,
+    StoreUnavailableError,
+    ThreadExistsError,
+    ThreadNotFoundError,
+)
+from eventstore.events import Event, Fork, Head, NewSnapshot, Position, Status
+from eventstore.reading import Reading
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 5
+"""Tries of one append, while connections keep getting lost."""
+
+ACTIVE_EVERY_US: Final = 60_000_000
+"""``active_at`` is rewritten once a minute at most."""
+
+
+class Appending(Reading):
+    """What can be added to a store."""
+
+    def append(
+        self,
+        thread_id: str,
+        events: Sequence[Event | Fork],
+        expected_seq: int,
+        ns: str = "",
+        *,
+        status: Status | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Append a batch, all or nothing, to a log that must end at ``expected_seq``.
+
+        Args:
+            thread_id: made with its first event (``expected_seq=0``).
+            events: at least one.
+            expected_seq: the seq of the last event that the caller knows of; 0: none.
+            ns: which log of the thread; ``""`` is the root graph's.
+            status: of the thread from now on; ``None`` leaves it.
+            metadata: of the thread, JSON-like; heeded when it is made.
+
+        Returns:
+            The seq of the last event of the batch. Events that were appended before under
+            the same keys are found, not appended again.
+
+        Raises:
+            ConcurrencyError: the log ends elsewhere. Nothing was stored.
+            DuplicateKeyError: another event has the key. Nothing was stored.
+            SerializationError: a value cannot be stored. Nothing was.
+            ThreadNotFoundError: ``expected_seq`` is above 0 and there is no such thread.
+        """
+        head = self.head(thread_id, ns)
+        found = self._by_key(head, events)
+        if found is not None:
+            return found
+        if head.seq != expected_seq:
+            if not head.exists:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            raise ConcurrencyError(thread_id, ns, expected_seq, head.seq)
+        return self.append_after(head, events, status=status, metadata=metadata).seq
+
+    def append_after(
+        self,
+        head: Head,
+        events: Sequence[Event | Fork],
+        *,
+        status: Status | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        snapshot: NewSnapshot | None = None,
+        now_us: int | None = None,
+    ) -> Head:
+        """Append to the log whose end the caller has read, without reading it again.
+
+        Args:
+            snapshot: of the state after these events; stored in the same transaction.
+            now_us: when; ``None`` asks the clock.
+
+        Returns:
+            The new end of the log.
+
+        Raises:
+            As :meth:`append`.
+        """
+        if not events:
+            raise ValueError("an append needs at least one event")
+        if chain.is_prefix(records.name("a namespace", head.ns)):
+            raise ConfigurationError(f"the namespace {head.ns!r} is kept for what forks are given")
+        now = self.now_us() if now_us is None else now_us
+        known = json_text(metadata or {})
+        attempt = self._attempt(head, events, status, now)
+
+        def run(conn: Connection) -> Head:
+            nonlocal attempt
+            if not head.exists:
+                place = self._place_for(conn, attempt.new, known)
+                if place != head:  # our first key is another's, or the thread was made meanwhile
+                    attempt = self._attempt(place, events, status, now)
+            elif head.seq == 0 and not operations.is_live(conn, head.thread_key):
+                raise ThreadNotFoundError(head.thread_id, self.tenant)
+            self._insert(conn, attempt, snapshot)
+            return attempt.new
+
+        for count in range(1, ATTEMPTS + 1):
+            try:
+                with self._write() as conn:
+                    return run(conn)
+            except (Conflict, _Refused) as error:
+                raise self._why_refused(attempt.head, attempt.batch) from error
+            except LostConnection as error:
+                log.warning("connection lost while appending (attempt %d): %s", count, error)
+                if self._holds(attempt):
+                    return attempt.new
+                if count == ATTEMPTS:
+                    raise StoreUnavailableError(
+                        f"connection lost {ATTEMPTS} times: {error}"
+                    ) from error
+                time.sleep(0.05 * 2**count)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _attempt(
+        self, head: Head, events: Sequence[Event | Fork], status: str | None, now: int
+    ) -> _Attempt:
+        batch = records.encode(self.codec, head, events, now)
+        touches = head.exists and (
+            (status or head.status) != head.status or now - head.active_us >= ACTIVE_EVERY_US
+        )
+        new = replace(
+            head,
+            seq=head.seq + len(events),
+            digest=batch.digests[-1],
+            exists=True,
+            status=status or head.status,
+            active_us=now if touches or not head.exists else head.active_us,
+            written=batch.size,
+        )
+        return _Attempt(head, batch, new, touches)
+
+    def _insert(self, conn: Connection, attempt: _Attempt, snapshot: NewSnapshot | None) -> None:
+        new = attempt.new
+        if not operations.append_events(conn, attempt.batch.events):
+            raise _Refused
+        for fork in attempt.batch.forks:
+            fault = operations.insert_fork(conn, fork, self.tenant)
+            if fault is not None:
+                place = (fork["source_ns"], fork["source_seq"])
+                raise PositionNotFoundError(new.thread_id, *place, f"cannot fork there: {fault}")
+        if snapshot is not None:
+            operations.put_snapshot(conn, records.snapshot_row(new, snapshot))
+        if attempt.touches:
+            operations.touch_thread(conn, new.thread_key, new.status, new.active_us)
+
+    def _place_for(self, conn: Connection, new: Head, metadata: str) -> Head:
+        """Make the thread of ``new``; the end of its log, empty, under the key that it got."""
+        row = {
+            "tenant": self.tenant,
+            "thread_id": new.thread_id,
+            "created_at": new.active_us,
+            "active_at": new.active_us,
+            "status": new.status,
+            "ttl": None,
+            "pinned": False,
+            "condemned_at": None,
+            "metadata": metadata,
+        }
+        try:
+            key = operations.create_thread(conn, row)
+        except operations.NameTaken as error:
+            found = operations.look_up(conn, self.tenant, new.thread_id, new.ns)
+            made = records.head(self.tenant, new.thread_id, new.ns, found)
+            if made.seq > 0:
+                raise ConcurrencyError(new.thread_id, new.ns, 0, made.seq) from error
+            return made
+        except operations.NoKeyFree as error:
+            raise StoreBusyError(
+                f"{operations.PROBES} former threads named {new.thread_id!r} are still being "
+                "deleted; call finish_deletions() or try again later"
+            ) from error
+        return Head(new.thread_id, key, new.ns, 0, chain.genesis(key, new.ns), exists=False)
+
+    def _why_refused(self, head: Head, batch: records.Batch) -> EventStoreError:
+        now = self.head(head.thread_id, head.ns)
+        if head.exists and (not now.exists or now.thread_key != head.thread_key):
+            return ThreadNotFoundError(head.thread_id, self.tenant)
+        if now.seq != head.seq:
+            return ConcurrencyError(head.thread_id, head.ns, head.seq, now.seq)
+        with self._read() as conn:
+            taken = operations.events_by_key(conn, now.thread_key, head.ns, batch.keys)
+        if taken:
+            return DuplicateKeyError(head.thread_id, head.ns, taken[0].key, taken[0].seq)
+        if len(set(batch.keys)) < len(batch.keys):
+            twice = max(batch.keys, key=Counter(batch.keys).__getitem__)
+            return DuplicateKeyError(head.thread_id, head.ns, twice, head.seq)
+        return CorruptEventError("the event to append behind is not the one that was read").at(
+            head.thread_id, head.ns, head.seq
+        )
+
+    def _holds(self, attempt: _Attempt) -> bool:
+        """Whether the log holds exactly these rows: the unknown commit went through."""
+        head, count = attempt.head, len(attempt.batch.events)
+        with self._read() as conn:
+            rows = operations.read_events(
+                conn, head.thread_key, head.ns, head.seq, head.seq + count, count
+            )
+        return [row.digest for row in rows] == attempt.batch.digests
+
+    def _by_key(self, head: Head, events: Sequence[Event | Fork]) -> int | None:
+        """The seq of the batch's last event, if the log holds the whole batch under its keys."""
+        named = [e for e in events if isinstance(e, Event) and e.key is not None]
+        keys = [event.key for event in named if event.key is not None]
+        if not head.exists or not events or len(named) != len(events):
+            return None
+        with self._read() as conn:
+            rows = operations.events_by_key(conn, head.thread_key, head.ns, keys)
+        found = {row.key: row for row in rows}
+        for event, key in zip(named, keys, strict=True):
+            row = found.get(key)
+            if row is None:
+                return None
+            same = row.kind == event.kind and (
+                row.payload == self.codec.encode(event.data)
+                or self.codec.decode(row.payload) == event.data
+            )
+            if not same:
+                raise DuplicateKeyError(head.thread_id, head.ns, key, row.seq)
+        return int(max(row.seq for row in rows))
+
+    def fork(
+        self,
+        source_thread_id: str,
+        source_seq: int,
+        thread_id: str,
+        *,
+        ns: str = "",
+        data: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Start a new thread that goes on from a position of another, without copying anything.
+
+        Returns:
+            The new thread's seq (1: the fork event).
+
+        Raises:
+            ThreadNotFoundError: no such source thread.
+            PositionNotFoundError: the source's log does not reach that far.
+            ThreadExistsError: the new thread is there already.
+        """
+        source = self.head(source_thread_id, ns)
+        if not source.exists:
+            raise ThreadNotFoundError(source_thread_id, self.tenant)
+        if not 1 <= source_seq <= source.seq:
+            raise PositionNotFoundError(
+                source_thread_id, ns, source_seq, f"the log ends at seq {source.seq}"
+            )
+        head = self.head(thread_id, ns)
+        if head.exists:
+            raise ThreadExistsError(thread_id, self.tenant)
+        event = Fork(Position(source.thread_key, ns, source_seq), data)
+        return self.append_after(head, [event], metadata=metadata).seq
+
+    def put_snapshot(self, head: Head, snapshot: NewSnapshot) -> None:
+        """Store a snapshot of the state at ``head`` (outside an append, as a rebuild does)."""
+        row = records.snapshot_row(head, snapshot)
+        try:
+            with self._write() as conn:
+                if not operations.is_live(conn, head.thread_key):
+                    raise ThreadNotFoundError(head.thread_id, self.tenant)
+                operations.put_snapshot(conn, row)
+        except Conflict:
+            log.debug("another writer stored a snapshot at %s first", head.position)
+
+
+class _Attempt(NamedTuple):
+    """One try of an append: where, what, and the end of the log after it."""
+
+    head: Head
+    batch: records.Batch
+    new: Head
+    touches: bool
+
+
+class _Refused(Exception):
+    """The event to append behind was not there."""
+
+
+def json_text(metadata: Mapping[str, Any]) -> str:
+    """The metadata of a thread as JSON text."""
+    if not isinstance(metadata, Mapping):
+        raise ConfigurationError(f"metadata must be a mapping, not {metadata!r:.80}")
+    for name, value in metadata.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise SerializationError(
+                f"metadata[{name!r}]", type(value).__name__, f"it has to be JSON: {error}"
+            ) from error
+    return json.dumps(dict(metadata), ensure_ascii=True)

@@ -1,0 +1,163 @@
+"""Looking after an event store: is everything as it was written, and how much is it?
+
+Both read only, page by page, and say what is wrong instead of stopping at the first fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from eventstore import chain, listing, operations, records
+from eventstore.errors import CorruptEventError, ThreadNotFoundError
+from eventstore.events import FORK, Stats, VerifyReport
+from eventstore.reading import PAGE, Reading, claim
+from eventstore.schema import SqlRow
+
+_HEADER_BYTES: Final = 32
+
+
+class Inspection(Reading):
+    """What can be checked and counted in a store."""
+
+    def verify(self, thread_id: str) -> VerifyReport:
+        """Walk the digest chain of every log of a thread, decode everything, check every link.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        logs = []
+        problems: list[str] = []
+        with self._read() as conn:
+            row = operations.look_up(conn, self.tenant, thread_id, "")
+            if row is None:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            key = row.thread_key
+            for ns, _, _ in operations.namespaces(conn, key):
+                try:
+                    records.name("a namespace", ns)
+                    runs = operations.runs(conn, key, ns)
+                except ValueError as error:
+                    problems.append(f"namespace {ns!r}: a name or a seq was damaged: {error}")
+                    continue
+                snapshots = operations.snapshots_of(conn, key, ns)
+                logs.append(_Log(ns, runs, snapshots, operations.forks_of(conn, key, ns)))
+        events = 0
+        for each in logs:
+            try:
+                events += self._verify_log(thread_id, key, each, problems)
+            except records.WRONG_TYPE as error:
+                problems.append(f"namespace {each.ns!r}: a column was damaged: {error}")
+        return VerifyReport(
+            thread_id,
+            tuple(each.ns for each in logs),
+            events,
+            sum(len(each.snapshots) for each in logs),
+            tuple(problems),
+        )
+
+    def _verify_log(self, thread_id: str, key: int, each: _Log, problems: list[str]) -> int:
+        """Look through one log, note what is wrong, and return how many events are right."""
+        linked = {
+            fork.seq: claim(fork.source_thread_key, fork.source_ns, fork.source_seq)
+            for fork in each.forks
+        }
+        digests: dict[int, bytes] = {}
+        for span, digest in self._verifiable(key, each.ns, each.runs, each.snapshots, problems):
+            try:
+                for event in self._stream(thread_id, [span], digest, key):
+                    digests[event.seq] = event.digest
+                    if event.kind == FORK and linked.get(event.seq) != claim(*event.data["source"]):
+                        problems.append(f"{each.ns!r} seq {event.seq}: the fork's link is wrong")
+            except CorruptEventError as error:
+                problems.append(str(error))
+        problems += _snapshot_problems(thread_id, each.ns, each.snapshots, digests)
+        return len(digests)
+
+    def _verifiable(
+        self,
+        key: int,
+        ns: str,
+        runs: Sequence[tuple[int, int]],
+        snapshots: Sequence[SqlRow],
+        problems: list[str],
+    ) -> Iterator[tuple[operations.Span, bytes | None]]:
+        """The runs of events that a log consists of, each with the link before it.
+
+        A log begins at 1 or behind a base; what a fork was given of a deleted thread
+        (a prefix) may also begin with an event that is there for its digest alone.
+        """
+        bases = {row.seq: row.digest for row in snapshots if row.is_base}
+        for start, end in runs:
+            digest = bases.get(start - 1)
+            if digest is None and start > 1:
+                if chain.origin(key, ns) == (key, ns):
+                    problems.append(f"{ns!r}: the events before seq {start} are missing")
+                start += 1
+            yield operations.Span(key, ns, start, end), digest
+
+    def stats(self, thread_id: str | None = None) -> Stats:
+        """How much is stored, for one thread or for all of this tenant's.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        total = [0] * 6
+        for key in self._keys(thread_id):
+            total[0] += 1
+            for row in self._sizes(key):
+                total[1] += 1
+                total[2] += self.codec.raw_size(row.start, row.stored)
+                total[3] += row.stored
+            with self._read() as conn:
+                count, size = listing.snapshot_sizes(conn, key)
+            total[4] += count
+            total[5] += size
+        return Stats(*total)
+
+    def _keys(self, thread_id: str | None) -> Iterator[int]:
+        if thread_id is not None:
+            yield self.thread(thread_id).thread_key
+            return
+        after = -1
+        while True:
+            with self._read() as conn:
+                page = listing.thread_keys(conn, self.tenant, after, PAGE)
+            if not page:
+                return
+            yield from page
+            after = page[-1]
+
+    def _sizes(self, key: int) -> Iterator[SqlRow]:
+        after = ("", 0)
+        while True:
+            with self._read() as conn:
+                rows = listing.payload_sizes(conn, key, after, PAGE, _HEADER_BYTES)
+            if not rows:
+                return
+            yield from rows
+            after = (rows[-1].ns, rows[-1].seq)
+
+
+class _Log(NamedTuple):
+    """What ``verify`` looks at together: a log as it was at one moment, events excepted."""
+
+    ns: str
+    runs: list[tuple[int, int]]
+    snapshots: Sequence[SqlRow]
+    forks: Sequence[SqlRow]
+
+
+def _snapshot_problems(
+    thread_id: str, ns: str, rows: Sequence[SqlRow], digests: Mapping[int, bytes]
+) -> Iterator[str]:
+    """What is wrong with a log's snapshots, given the digests of its events."""
+    present = {row.seq for row in rows}
+    for row in rows:
+        where = f"thread {thread_id!r}, namespace {ns!r}, snapshot at seq {row.seq}"
+        if not records.verifies(row):
+            yield f"{where}: does not match its checksum"
+        elif row.rests_on is not None and row.rests_on not in present:
+            yield f"{where}: rests on one at seq {row.rests_on}, which is missing"
+        elif digests.get(row.seq, row.digest) != row.digest:
+            yield f"{where}: was taken of another history"
