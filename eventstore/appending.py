@@ -115,7 +115,7 @@ class Appending(Reading):
         if chain.is_prefix(records.name("a namespace", head.ns)):
             raise ConfigurationError(f"the namespace {head.ns!r} is kept for what forks are given")
         now = self.now_us() if now_us is None else now_us
-        known = json_text(metadata or {})
+        known = "" if head.exists else json_text(metadata or {})
         attempt = self._attempt(head, events, status, now)
 
         def run(conn: Connection) -> Head:

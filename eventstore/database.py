@@ -47,6 +47,7 @@ class Database:
         self._clock = clock
         self.engine, self._owned = dialects.open_engine(target, durability)
         self._turns = dialects.turns(self.engine)
+        self._begin = dialects.beginner(self.engine)
         self._is_set_up = False
         self._closed = False
 
@@ -100,7 +101,7 @@ class Database:
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
         with self._turns, _translated(), self.engine.connect() as conn:
-            dialects.begin(conn, write=write)
+            self._begin(conn, write)
             with conn.begin():
                 yield conn
 

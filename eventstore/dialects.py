@@ -290,25 +290,32 @@ def _ask(connection: Any, statement: str) -> str:
     return str(connection.execute(statement).fetchone()[0]).lower()
 
 
-def begin(conn: Connection, *, write: bool) -> None:
-    """Begin the transaction where that has to be said: a read keeps one consistent view, a
-    write takes the lock at once (one that read first could be refused half-way).
+def beginner(engine: Engine) -> Callable[[Connection, bool], None]:
+    """How a transaction begins where that has to be said, as a function of (conn, write).
 
-    Spoken to the driver directly: an event hook would make SQLAlchemy look for hooks at
-    every statement, a fifth of the cost of a small append.
+    A read keeps one consistent view, a write takes the lock at once (one that read first
+    could be refused half-way). Spoken to the driver directly: an event hook would make
+    SQLAlchemy look for hooks at every statement, a fifth of the cost of a small append.
     """
-    if conn.dialect.name != "sqlite":
-        return
-    raw: Any = conn.connection.dbapi_connection
-    if raw.in_transaction:
-        raise StoreBusyError("the owner of this connection has a transaction open: end it first")
-    try:
-        raw.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-    except _DRIVER_ERRORS as error:
-        raise _in_our_words(str(error)) from error
-    module: Any = conn.dialect.dbapi or sqlite3
-    if not wal_is_safe(module.sqlite_version_info):
-        _refuse_wal(raw, module.sqlite_version)
+    if engine.dialect.name != "sqlite":
+        return lambda _conn, _write: None
+    module: Any = engine.dialect.dbapi or sqlite3
+    safe = wal_is_safe(module.sqlite_version_info)
+
+    def begin(conn: Connection, write: bool) -> None:
+        raw: Any = conn.connection.dbapi_connection
+        if raw.in_transaction:
+            raise StoreBusyError(
+                "the owner of this connection has a transaction open: end it first"
+            )
+        try:
+            raw.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+        except _DRIVER_ERRORS as error:
+            raise _in_our_words(str(error)) from error
+        if not safe:
+            _refuse_wal(raw, module.sqlite_version)
+
+    return begin
 
 
 def turns(engine: Engine) -> AbstractContextManager[None]:

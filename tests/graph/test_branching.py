@@ -356,7 +356,7 @@ def test_a_snapshot_of_a_bare_fork(store: EventStore, monkeypatch: pytest.Monkey
     store.delete_thread("main")
     assert app.verify(on("branch")).problems == ()
     fork, origin = history(app, "branch")[:2]
-    assert fork.parent_config == origin.config
+    assert fork.parent_config == app.get_state(on("branch")).parent_config == origin.config
     assert app.get_state(origin.config).values == fork.values
 
 

@@ -343,6 +343,7 @@ def both(plan: Plan) -> Iterator[tuple[Life, Life]]:
         lives[0].saver.close()
 
 
+@settings(max_examples=settings().max_examples // 2)
 @given(plans())
 def test_one_run_gives_the_same(plan: Plan) -> None:
     with both(plan) as (mine, theirs):
@@ -358,7 +359,7 @@ def test_one_run_gives_the_same(plan: Plan) -> None:
         assert told == theirs.told()
 
 
-@settings(max_examples=max(20, settings().max_examples // 3))
+@settings(max_examples=settings().max_examples // 3)
 @given(plans(), st.lists(st.builds(Input, st.sampled_from(["x", "y"])), min_size=2, max_size=3))
 def test_runs_after_runs_give_the_same(plan: Plan, inputs: list[Input]) -> None:
     with both(plan) as (mine, theirs):
@@ -372,7 +373,7 @@ def test_runs_after_runs_give_the_same(plan: Plan, inputs: list[Input]) -> None:
         assert mine.told() == theirs.told()
 
 
-@settings(max_examples=max(20, settings().max_examples // 3))
+@settings(max_examples=settings().max_examples // 3)
 @given(plans(), actions)
 def test_lives_are_the_same(plan: Plan, life: list[Action]) -> None:
     with both(plan) as (mine, theirs):

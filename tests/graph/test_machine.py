@@ -591,9 +591,7 @@ class FileMachine(Machine):
     backend = "file"
 
 
-_SETTINGS: Final = settings(
-    max_examples=max(15, settings().max_examples // 3), stateful_step_count=25
-)
+_SETTINGS: Final = settings(max_examples=settings().max_examples // 4, stateful_step_count=25)
 
 TestMemoryMachine = MemoryMachine.TestCase
 TestMemoryMachine.settings = _SETTINGS
