@@ -20,7 +20,6 @@ def test_two_hundred_kills(tmp_path: Path) -> None:
     summary = torture.torture(tmp_path, kills, seed=int(os.environ.get("TORTURE_SEED", "1")))
     assert summary.kills == summary.checked == kills
     assert summary.acknowledged > kills
-    assert summary.deleted > 0
 
 
 def test_two_processes_write_and_checkpoint_one_file(tmp_path: Path) -> None:
