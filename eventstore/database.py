@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from sqlalchemy import URL, Connection, Engine, exc
 
@@ -108,12 +108,6 @@ class Database:
 
 class LostConnection(StoreUnavailableError):
     """The connection went away inside a transaction: whether it was committed is unknown."""
-
-
-_NO_DIGEST: Final = bytes(16)
-
-_NO_SNAPSHOT: Final = "\0"
-"""A fingerprint that no snapshot has."""
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The few differences between databases, and the drivers' errors in our words.
 
 Owns how an engine is opened and set up, how a write transaction begins, and what a
-driver's exception means. Nothing else in the package names a backend.
+driver's exception means. Elsewhere only the tables' layout (``schema``) names a backend.
 
 SQLite: 3.7.0 to 3.51.2 can lose committed data in WAL mode when another connection
 checkpoints at the wrong moment (https://www.sqlite.org/wal.html#walresetbug). We depend on

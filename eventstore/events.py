@@ -215,7 +215,8 @@ class ThreadInfo:
     Attributes:
         status: ``running``, ``waiting``, ``failed`` or ``idle``, as the layer above set it.
         active_at: of the last append, to the minute.
-        ttl: seconds since the last activity after which retention may prune; ``None``: never.
+        ttl: seconds since the last activity after which retention may prune; ``None``: as
+            the policy says.
         pinned: kept whatever the policy says.
         metadata: what the thread was created with.
         thread_key: the number under which everything of this thread is stored.
