@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from eventstore import Position, RecordedEvent
@@ -32,6 +33,9 @@ def _original(at: Position) -> Position:
 NOWHERE: Final = Position(0, "", 0)
 """Where a log stands before its first event."""
 
+_SPECIAL: Final = frozenset({"later", "sends", "joins"})
+"""What an event holds only when its node's edges did more than name nodes."""
+
 JoinKey = tuple[str, tuple[str, ...], bool]
 
 
@@ -45,6 +49,12 @@ class Task:
 
     node: str
     arg: Any = MISSING
+
+
+@lru_cache(maxsize=1_000)
+def _task(node: str) -> Task:
+    """The task of a node that reads the state; there is one for each checkpoint and replay."""
+    return Task(node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +115,7 @@ class Fold:
 
     __slots__ = (
         "_channels",
+        "_run_began",
         "_updates",
         "at",
         "checkpoint",
@@ -135,6 +146,7 @@ class Fold:
         self.last, self.source = state.last, state.source
         self.run_id, self.metadata = state.run_id, state.metadata
         self.created_us = state.created_us
+        self._run_began = NOWHERE
 
     def feed(self, kind: int, data: Data, at: Position, recorded_us: int) -> bool:
         """Fold one event in; whether its position is a checkpoint."""
@@ -145,16 +157,19 @@ class Fold:
             if len(self.pending) < len(self.frontier):
                 return False
             outputs = self._write_pending()
-            self.last = tuple(dict.fromkeys(output["node"] for output in outputs))
+            if len(outputs) == 1:
+                self.last = (data["node"],)
+            else:
+                self.last = tuple(dict.fromkeys(output["node"] for output in outputs))
             self._advance(outputs)
             self._complete(recorded_us, "loop", self.step + 1)
         elif kind == Kind.INPUT:
             self._write(data)
             self.joins, self.later = {}, frozenset()
-            self.run_id = data.get("run") or checkpoint_id(_original(at))
+            self.run_id, self._run_began = data.get("run", ""), at
             self.metadata = data.get("metadata", {})
             self.last = (START,)
-            self._advance([{**data, "node": START}])
+            self._advance([{**data, "node": START}] if "joins" in data else [data])
             self._complete(recorded_us, "input", self.step + 1)
         elif kind == Kind.ERROR:
             self.errors[data["task"]] = data
@@ -185,7 +200,8 @@ class Fold:
 
     def _write_pending(self) -> list[Data]:
         """Apply finished outputs in the frontier's order, whatever order they finished in."""
-        outputs = [self.pending[index] for index in sorted(self.pending)]
+        pending = self.pending
+        outputs = [pending[index] for index in sorted(pending)]
         for output in outputs:
             self._write(output)
         return outputs
@@ -208,6 +224,9 @@ class Fold:
 
     def _advance(self, outputs: Sequence[Data]) -> None:
         """Make the frontier that these outputs lead to."""
+        if len(outputs) == 1 and not self.later and outputs[0].keys().isdisjoint(_SPECIAL):
+            self.frontier = tuple(map(_task, sorted(outputs[0]["to"])))
+            return
         nodes: set[str] = set()
         later = set(self.later)
         sends: list[Task] = []
@@ -221,7 +240,7 @@ class Fold:
             (later if late else nodes).add(target)
         if not nodes and not sends:
             nodes, later = later, set()
-        self.frontier = (*map(Task, sorted(nodes)), *sends)
+        self.frontier = (*map(_task, sorted(nodes)), *sends)
         self.later = frozenset(later)
 
     def _complete(self, recorded_us: int, source: str, step: int) -> None:
@@ -235,6 +254,8 @@ class Fold:
         for key, updates in self._updates.items():
             self.values[key] = self._channels[key].reduce(self.values.get(key, MISSING), updates)
         self._updates = {}
+        if not self.run_id and self._run_began.seq:
+            self.run_id = checkpoint_id(_original(self._run_began))
         return State(
             self.at,
             self.checkpoint,
