@@ -106,7 +106,13 @@ def _prune(
         # The earlier one: a ttl that was shortened since must not reach what came since.
         cut_off = min(idle_since, today.idle_since)
         reason = f"retention: {today.reason}"
-        removed = store.delete_thread(each.thread_id, reason, idle_since=cut_off)
+        removed = store.delete_thread(
+            each.thread_id,
+            reason,
+            idle_since=cut_off,
+            # Asked once more under the lock: a pin set a moment ago is heeded.
+            keep_if=lambda thread: policy.judge(thread, at).idle_since is None,
+        )
     except StoreClosedError:
         raise
     except ThreadNotFoundError:

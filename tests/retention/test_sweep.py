@@ -118,6 +118,22 @@ def test_a_thread_that_became_active_during_the_sweep_is_left_alone(
     assert report == SweepReport(START + 40 * DAY, pruned=1, spared=1)
 
 
+def test_a_pin_set_at_the_last_moment_is_heeded(
+    disk: EventStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the sweep's last look and the lock that seals the thread's fate."""
+    old(disk, clock, "a")
+    remove = disk.delete_thread
+
+    def pin_first(thread_id: str, *args: Any, **options: Any) -> bool:
+        disk.set_thread(thread_id, pinned=True)
+        return remove(thread_id, *args, **options)
+
+    monkeypatch.setattr(disk, "delete_thread", pin_first)
+    assert sweep(disk, MONTH) == SweepReport(START + 40 * DAY, spared=1)
+    assert names(disk) == {"a"}
+
+
 def test_a_thread_that_someone_else_removed_is_gone(disk: EventStore, clock: Clock) -> None:
     old(disk, clock, "a", "b")
     planned = plan(disk, MONTH)
