@@ -10,9 +10,9 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from eventstore import chain
+from eventstore import chain, records
 from eventstore.events import Position
-from eventstore.operations import Route, snapshot_chain, snapshot_checksum, snapshots_of, trace
+from eventstore.operations import Route, snapshot_chain, snapshots_of, trace
 from eventstore.schema import SqlRow, events, forks, snapshots
 
 WHOLE_MAX: Final = 1_000
@@ -88,13 +88,9 @@ def _trusted_route(conn: Connection, source: Position) -> Route:
     route = trace(conn, source, newest[0].fingerprint)
     if route.snapshot is not None and route.snapshot[:2] == source[:2]:
         links = snapshot_chain(conn, route.snapshot)
-        if links[-1].rests_on is not None or not all(map(_is_sound, links)):
+        if links[-1].rests_on is not None or not all(map(records.verifies, links)):
             return whole
     return route
-
-
-def _is_sound(row: SqlRow) -> bool:
-    return bool(snapshot_checksum(row) == row.checksum)
 
 
 _NO_FINGERPRINT: Final = "\0"

@@ -32,8 +32,6 @@ from graph.types import AuditEntry, RunnableConfig, StateSnapshot
 RECURSION_LIMIT: Final = 25
 """Supersteps of one call, unless the config says otherwise."""
 
-_NO_PAUSE: Final[frozenset[str]] = frozenset()
-
 
 class Saver(Protocol):
     """What ``compile(checkpointer=…)`` takes besides an ``EventStore``: something that has one."""

@@ -102,14 +102,6 @@ class Interrupt:
     id: str = ""
 
 
-class Configurable(TypedDict, total=False):
-    """The part of a config that locates state."""
-
-    thread_id: str
-    checkpoint_ns: str
-    checkpoint_id: str
-
-
 class RunnableConfig(TypedDict, total=False):
     """What every call takes: where the state lives, and how to run."""
 
