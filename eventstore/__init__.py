@@ -4,6 +4,7 @@ Knows threads, events and snapshots as bytes and numbers, and no graphs. Start a
 :class:`EventStore`.
 """
 
+from eventstore.async_store import AsyncEventStore
 from eventstore.codec import Codec
 from eventstore.errors import (
     ConcurrencyError,
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "FORK",
+    "AsyncEventStore",
     "Codec",
     "ConcurrencyError",
     "ConfigurationError",

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from eventstore import chain, operations, records
-from eventstore.database import Conflict, LostConnection
 from eventstore.errors import (
     ConcurrencyError,
     ConfigurationError,
@@ -26,20 +24,18 @@ from eventstore.errors import (
     PositionNotFoundError,
     SerializationError,
     StoreBusyError,
-    StoreUnavailableError,
     ThreadExistsError,
     ThreadNotFoundError,
 )
 from eventstore.events import Event, Fork, Head, NewSnapshot, Position, Status
+from eventstore.operations import Conflict
 from eventstore.reading import Reading
+from eventstore.transactor import LostConnection
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 log = logging.getLogger(__name__)
-
-ATTEMPTS: Final = 5
-"""Tries of one append, while connections keep getting lost."""
 
 ACTIVE_EVERY_US: Final = 60_000_000
 """``active_at`` is rewritten once a minute at most."""
@@ -48,7 +44,7 @@ ACTIVE_EVERY_US: Final = 60_000_000
 class Appending(Reading):
     """What can be added to a store."""
 
-    def append(
+    async def append(
         self,
         thread_id: str,
         events: Sequence[Event | Fork],
@@ -58,37 +54,18 @@ class Appending(Reading):
         status: Status | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> int:
-        """Append a batch, all or nothing, to a log that must end at ``expected_seq``.
-
-        Args:
-            thread_id: made with its first event (``expected_seq=0``).
-            events: at least one.
-            expected_seq: the seq of the last event that the caller knows of; 0: none.
-            ns: which log of the thread; ``""`` is the root graph's.
-            status: of the thread from now on; ``None`` leaves it.
-            metadata: of the thread, JSON-like; heeded when it is made.
-
-        Returns:
-            The seq of the last event of the batch. Events that were appended before under
-            the same keys are found, not appended again.
-
-        Raises:
-            ConcurrencyError: the log ends elsewhere. Nothing was stored.
-            DuplicateKeyError: another event has the key. Nothing was stored.
-            SerializationError: a value cannot be stored. Nothing was.
-            ThreadNotFoundError: ``expected_seq`` is above 0 and there is no such thread.
-        """
-        head = self.head(thread_id, ns)
-        found = self._by_key(head, events)
+        """Append a batch, all or nothing, to a log that must end at ``expected_seq``."""
+        head = await self.head(thread_id, ns)
+        found = await self._by_key(head, events)
         if found is not None:
             return found
         if head.seq != expected_seq:
             if not head.exists:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             raise ConcurrencyError(thread_id, ns, expected_seq, head.seq)
-        return self.append_after(head, events, status=status, metadata=metadata).seq
+        return (await self.append_after(head, events, status=status, metadata=metadata)).seq
 
-    def append_after(
+    async def append_after(
         self,
         head: Head,
         events: Sequence[Event | Fork],
@@ -98,18 +75,7 @@ class Appending(Reading):
         snapshot: NewSnapshot | None = None,
         now_us: int | None = None,
     ) -> Head:
-        """Append to the log whose end the caller has read, without reading it again.
-
-        Args:
-            snapshot: of the state after these events; stored in the same transaction.
-            now_us: when; ``None`` asks the clock.
-
-        Returns:
-            The new end of the log.
-
-        Raises:
-            As :meth:`append`.
-        """
+        """Append to the log whose end the caller has read, without reading it again."""
         if not events:
             raise ValueError("an append needs at least one event")
         if chain.is_prefix(records.name("a namespace", head.ns)):
@@ -129,37 +95,36 @@ class Appending(Reading):
             self._insert(conn, attempt, snapshot)
             return attempt.new
 
-        for count in range(1, ATTEMPTS + 1):
+        doubts = 0
+        while True:
             try:
-                with self._write() as conn:
-                    return run(conn)
-            except (Conflict, _Refused) as error:
-                raise self._why_refused(attempt.head, attempt.batch) from error
-            except LostConnection as error:
-                log.warning("connection lost while appending (attempt %d): %s", count, error)
-                if self._holds(attempt):
+                return await self.transactor.write(run)
+            except (Conflict, _Refused, ConcurrencyError) as error:
+                # What was in our way may be our own commit, if one is in doubt.
+                if doubts and await self._holds(attempt):
                     return attempt.new
-                if count == ATTEMPTS:
-                    raise StoreUnavailableError(
-                        f"connection lost {ATTEMPTS} times: {error}"
-                    ) from error
-                time.sleep(0.05 * 2**count)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+                if isinstance(error, ConcurrencyError):
+                    raise
+                raise await self._why_refused(attempt.head, attempt.batch) from error
+            except LostConnection as error:
+                if await self._holds(attempt):
+                    return attempt.new
+                doubts += 1
+                await self.transactor.pause(doubts, error)
 
     def _attempt(
         self, head: Head, events: Sequence[Event | Fork], status: str | None, now: int
     ) -> _Attempt:
         batch = records.encode(self.codec, head, events, now)
-        touches = head.exists and (
-            (status or head.status) != head.status or now - head.active_us >= ACTIVE_EVERY_US
-        )
+        late = now - head.active_us >= ACTIVE_EVERY_US
+        touches = head.exists and (late or (status or head.status) != head.status)
         new = replace(
             head,
             seq=head.seq + len(events),
             digest=batch.digests[-1],
             exists=True,
             status=status or head.status,
-            active_us=now if touches or not head.exists else head.active_us,
+            active_us=now if late or not head.exists else head.active_us,
             written=batch.size,
         )
         return _Attempt(head, batch, new, touches)
@@ -206,14 +171,15 @@ class Appending(Reading):
             ) from error
         return Head(new.thread_id, key, new.ns, 0, chain.genesis(key, new.ns), exists=False)
 
-    def _why_refused(self, head: Head, batch: records.Batch) -> EventStoreError:
-        now = self.head(head.thread_id, head.ns)
+    async def _why_refused(self, head: Head, batch: records.Batch) -> EventStoreError:
+        now = await self.head(head.thread_id, head.ns)
         if head.exists and (not now.exists or now.thread_key != head.thread_key):
             return ThreadNotFoundError(head.thread_id, self.tenant)
         if now.seq != head.seq:
             return ConcurrencyError(head.thread_id, head.ns, head.seq, now.seq)
-        with self._read() as conn:
-            taken = operations.events_by_key(conn, now.thread_key, head.ns, batch.keys)
+        taken = await self.transactor.read(
+            operations.events_by_key, now.thread_key, head.ns, batch.keys
+        )
         if taken:
             return DuplicateKeyError(head.thread_id, head.ns, taken[0].key, taken[0].seq)
         if len(set(batch.keys)) < len(batch.keys):
@@ -223,23 +189,21 @@ class Appending(Reading):
             head.thread_id, head.ns, head.seq
         )
 
-    def _holds(self, attempt: _Attempt) -> bool:
+    async def _holds(self, attempt: _Attempt) -> bool:
         """Whether the log holds exactly these rows: the unknown commit went through."""
         head, count = attempt.head, len(attempt.batch.events)
-        with self._read() as conn:
-            rows = operations.read_events(
-                conn, head.thread_key, head.ns, head.seq, head.seq + count, count
-            )
+        rows = await self.transactor.read(
+            operations.read_events, head.thread_key, head.ns, head.seq, head.seq + count, count
+        )
         return [row.digest for row in rows] == attempt.batch.digests
 
-    def _by_key(self, head: Head, events: Sequence[Event | Fork]) -> int | None:
+    async def _by_key(self, head: Head, events: Sequence[Event | Fork]) -> int | None:
         """The seq of the batch's last event, if the log holds the whole batch under its keys."""
         named = [e for e in events if isinstance(e, Event) and e.key is not None]
         keys = [event.key for event in named if event.key is not None]
         if not head.exists or not events or len(named) != len(events):
             return None
-        with self._read() as conn:
-            rows = operations.events_by_key(conn, head.thread_key, head.ns, keys)
+        rows = await self.transactor.read(operations.events_by_key, head.thread_key, head.ns, keys)
         found = {row.key: row for row in rows}
         for event, key in zip(named, keys, strict=True):
             row = found.get(key)
@@ -253,7 +217,7 @@ class Appending(Reading):
                 raise DuplicateKeyError(head.thread_id, head.ns, key, row.seq)
         return int(max(row.seq for row in rows))
 
-    def fork(
+    async def fork(
         self,
         source_thread_id: str,
         source_seq: int,
@@ -263,37 +227,31 @@ class Appending(Reading):
         data: Any = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> int:
-        """Start a new thread that goes on from a position of another, without copying anything.
-
-        Returns:
-            The new thread's seq (1: the fork event).
-
-        Raises:
-            ThreadNotFoundError: no such source thread.
-            PositionNotFoundError: the source's log does not reach that far.
-            ThreadExistsError: the new thread is there already.
-        """
-        source = self.head(source_thread_id, ns)
+        """Start a new thread that goes on from a position of another, without copying anything."""
+        source = await self.head(source_thread_id, ns)
         if not source.exists:
             raise ThreadNotFoundError(source_thread_id, self.tenant)
         if not 1 <= source_seq <= source.seq:
             raise PositionNotFoundError(
                 source_thread_id, ns, source_seq, f"the log ends at seq {source.seq}"
             )
-        head = self.head(thread_id, ns)
+        head = await self.head(thread_id, ns)
         if head.exists:
             raise ThreadExistsError(thread_id, self.tenant)
         event = Fork(Position(source.thread_key, ns, source_seq), data)
-        return self.append_after(head, [event], metadata=metadata).seq
+        return (await self.append_after(head, [event], metadata=metadata)).seq
 
-    def put_snapshot(self, head: Head, snapshot: NewSnapshot) -> None:
+    async def put_snapshot(self, head: Head, snapshot: NewSnapshot) -> None:
         """Store a snapshot of the state at ``head`` (outside an append, as a rebuild does)."""
         row = records.snapshot_row(head, snapshot)
+
+        def put(conn: Connection) -> None:
+            if not operations.is_live(conn, head.thread_key):
+                raise ThreadNotFoundError(head.thread_id, self.tenant)
+            operations.put_snapshot(conn, row)
+
         try:
-            with self._write() as conn:
-                if not operations.is_live(conn, head.thread_key):
-                    raise ThreadNotFoundError(head.thread_id, self.tenant)
-                operations.put_snapshot(conn, row)
+            await self.transactor.write_again(put)
         except Conflict:
             log.debug("another writer stored a snapshot at %s first", head.position)
 

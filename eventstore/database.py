@@ -1,117 +1,141 @@
-"""A database opened as an event store: connections, set-up, transactions, errors.
+"""A database opened as an event store, by blocking: connections, set-up, transactions, errors.
 
-Owns everything that ends a transaction. The parts of the store built on it (reading,
-appending, removal, inspection) run operations inside ``_read()`` and ``_write()``, and keep
-encoding, decoding and waiting outside. Drivers' errors leave here in our own words.
+Owns everything that ends a transaction; its twin for event loops is
+:mod:`eventstore.async_database`, and what both do inside one is :func:`within`. Encoding,
+decoding and waiting happen outside. Drivers' errors leave here in our own words.
 """
 
 from __future__ import annotations
 
-import os
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, datetime
-from types import TracebackType
-from typing import Self
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, exc
+from sqlalchemy import Connection, Engine, exc
 
 from eventstore import dialects, migrations
-from eventstore.codec import Codec
-from eventstore.errors import StoreClosedError, StoreUnavailableError
-from eventstore.events import to_micros
+from eventstore.driving import abandon, drive
+from eventstore.transactor import Interrupted, LostConnection, Transactor
 
-Conflict = exc.IntegrityError
-"""What the database says when a key is taken or a row referred to is gone."""
+T = TypeVar("T")
 
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+THREADS: Final = 8
+"""Threads on which one store runs operations for event loops. The database lets one writer in
+at a time (SQLite), or is better asked through an asynchronous engine (PostgreSQL)."""
 
 
-class Database:
-    """An open database: what every part of an event store works with."""
+class Database(Transactor):
+    """An open database; waiting for it blocks the thread."""
 
-    def __init__(
-        self,
-        target: str | os.PathLike[str] | URL | Engine | sqlite3.Connection = ":memory:",
-        *,
-        tenant: str = "default",
-        durability: dialects.Durability = "full",
-        codec: Codec | None = None,
-        clock: Callable[[], datetime] = _utc_now,
-    ) -> None:
-        self.tenant = tenant
-        self.codec = codec or Codec()
-        self._clock = clock
-        self.engine, self._owned = dialects.open_engine(target, durability)
-        self._turns = dialects.turns(self.engine)
-        self._begin = dialects.beginner(self.engine)
-        self._is_set_up = False
-        self._closed = False
+    blocks = True
 
-    def setup(self) -> None:
-        """Create or migrate the tables. Done at first use; safe from many processes at once."""
-        if self._closed:
-            raise StoreClosedError
-        with self._transaction(write=False) as conn:
-            missing = migrations.pending(conn)
-        with self._turns, _translated():
+    def __init__(self, engine: Engine, *, owned: bool, now_us: Callable[[], int]) -> None:
+        super().__init__()
+        self.engine = engine
+        self._owned = owned
+        self._now_us = now_us
+        self._turns = dialects.turns(engine)
+        self._begin = dialects.beginner(engine)
+        self._threads: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    async def transact(
+        self, write: bool, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
+    ) -> T:
+        """One try of one transaction."""
+        return self._transact(write, operation, args, kwargs)
+
+    def _transact(
+        self, write: bool, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
+    ) -> T:
+        with self._turns, translated(), self.engine.connect() as conn:
+            return within(conn, self._begin, write, operation, args, kwargs)
+
+    async def prepare(self) -> None:
+        """Create or migrate the tables."""
+        missing = self._transact(False, migrations.pending, (), {})
+        with self._turns, translated():
             dialects.settle(self.engine)
         if missing:
-            with self._transaction(write=True) as conn:
-                migrations.migrate(conn, self.now_us())
-        self._is_set_up = True
+            self._transact(True, migrations.migrate, (self._now_us(),), {})
+
+    async def sleep(self, seconds: float) -> None:
+        """Block the thread for a while."""
+        time.sleep(seconds)
+
+    async def perform(self, operation: Awaitable[T]) -> T:
+        """Run a whole operation for an event loop: on a thread, so as not to block that.
+
+        Once begun it comes to its end, even if the task that waits for it is cancelled:
+        what that leaves behind is the whole operation or nothing of it.
+        """
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="eventstore")
+        job = self._threads.submit(contextvars.copy_context().run, drive, operation)
+        running = asyncio.wrap_future(job)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            if job.cancel():
+                abandon(operation)
+            else:
+                await asyncio.wait([running])
+                running.cancelled() or running.exception()  # whoever waited for it is gone
+            raise
 
     def close(self) -> None:
-        """Close every connection that this store opened. A second call does nothing."""
-        if not self._closed and self._owned:
-            self.engine.dispose()
+        """Close what was opened here. A second call does nothing."""
+        if self._closed:
+            return
         self._closed = True
+        if self._threads is not None:
+            self._threads.shutdown()
+        if self._owned:
+            self.engine.dispose()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def aclose(self) -> None:
+        """Close, for an event loop."""
         self.close()
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.engine.url!r}, tenant={self.tenant!r})"
 
-    def now_us(self) -> int:
-        """What the store's clock says, in microseconds since 1970 UTC."""
-        return to_micros(self._clock())
+def within(
+    conn: Connection,
+    begin: Callable[[Connection, bool], None],
+    write: bool,
+    operation: Callable[..., T],
+    args: Any,
+    kwargs: Mapping[str, Any],
+) -> T:
+    """Run an operation in a transaction on this connection.
 
-    def _read(self) -> AbstractContextManager[Connection]:
-        if not self._is_set_up or self._closed:
-            self.setup()
-        return self._transaction(write=False)
-
-    def _write(self) -> AbstractContextManager[Connection]:
-        if not self._is_set_up or self._closed:
-            self.setup()
-        return self._transaction(write=True)
-
-    @contextmanager
-    def _transaction(self, *, write: bool) -> Iterator[Connection]:
-        with self._turns, _translated(), self.engine.connect() as conn:
-            self._begin(conn, write)
-            with conn.begin():
-                yield conn
-
-
-class LostConnection(StoreUnavailableError):
-    """The connection went away inside a transaction: whether it was committed is unknown."""
+    Raises:
+        Interrupted: it failed for a passing reason, and nothing of it happened.
+        LostConnection: its connection went away during the commit.
+    """
+    begin(conn, write)
+    transaction = conn.begin()
+    try:
+        result = operation(conn, *args, **kwargs)
+    except BaseException:
+        transaction.rollback()
+        raise
+    try:
+        transaction.commit()
+    except exc.SQLAlchemyError as error:
+        if dialects.is_lost_connection(error):
+            raise LostConnection(str(error)) from error
+        raise
+    return result
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Drivers' errors in our words; ``IntegrityError`` is for the operation to explain."""
     try:
         yield
@@ -119,7 +143,7 @@ def _translated() -> Iterator[None]:
         raise
     except exc.SQLAlchemyError as error:
         if dialects.is_lost_connection(error):
-            raise LostConnection(str(error)) from error
+            raise Interrupted(str(error)) from error
         ours = dialects.translate(error)
         if ours is None:
             raise

@@ -36,6 +36,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
 
 from eventstore.errors import (
@@ -108,6 +109,15 @@ def open_engine(
         return create_engine(url), True
     except (exc.ArgumentError, exc.NoSuchModuleError, ImportError) as error:
         raise ConfigurationError(f"cannot open {url!r}: {error}") from error
+
+
+def open_async_engine(target: Any, durability: Durability) -> tuple[Engine | AsyncEngine, bool]:
+    """An engine for an event loop: an asynchronous one where its driver does not hop threads."""
+    if isinstance(target, AsyncEngine):
+        return target, False
+    if isinstance(target, str | os.PathLike | URL) and _url(target).get_backend_name() != "sqlite":
+        return create_async_engine(_url(target)), True
+    return open_engine(target, durability)
 
 
 def _url(target: str | os.PathLike[str] | URL) -> URL:

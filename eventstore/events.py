@@ -6,16 +6,18 @@ dataclass costs more than decoding a small payload; the rest are frozen dataclas
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 FORK: Final = 0
 """Kind of the event that says: this log goes on from another position."""
 
 CONDEMNED: Final = -1
 """Kind of the mark that ends every log of a thread being deleted; no reader ever sees it."""
+
+E = TypeVar("E")
 
 Status = Literal["running", "waiting", "failed", "idle"]
 
@@ -177,20 +179,21 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
+class Replay(Generic[E]):
     """What to fold to know the state at a position: a snapshot, then the events after it.
 
     Attributes:
         head: the end of the log that was asked for (not of the position), for appending.
         position: the position that the events lead to.
         snapshot: start here; ``None``: start from nothing.
-        events: along the lineage, oldest first; streams, and can be read once.
+        events: along the lineage, oldest first; streams (an iterator, or an asynchronous
+            one), and can be read once.
     """
 
     head: Head
     position: Position
     snapshot: Snapshot | None
-    events: Iterator[RecordedEvent]
+    events: E
 
 
 @dataclass(frozen=True, slots=True)

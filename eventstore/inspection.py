@@ -5,8 +5,8 @@ Both read only, page by page, and say what is wrong instead of stopping at the f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventstore import chain, listing, operations, records
 from eventstore.errors import CorruptEventError, ThreadNotFoundError
@@ -14,25 +14,25 @@ from eventstore.events import FORK, Stats, VerifyReport
 from eventstore.reading import PAGE, Reading, claim
 from eventstore.schema import SqlRow
 
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
 _HEADER_BYTES: Final = 32
 
 
 class Inspection(Reading):
     """What can be checked and counted in a store."""
 
-    def verify(self, thread_id: str) -> VerifyReport:
-        """Walk the digest chain of every log of a thread, decode everything, check every link.
-
-        Raises:
-            ThreadNotFoundError: no such thread.
-        """
-        logs = []
+    async def verify(self, thread_id: str) -> VerifyReport:
+        """Walk the digest chain of every log of a thread, decode everything, check every link."""
         problems: list[str] = []
-        with self._read() as conn:
+
+        def look(conn: Connection) -> tuple[int, list[_Log]]:
+            problems.clear()  # a transaction may be tried again
             row = operations.look_up(conn, self.tenant, thread_id, "")
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
-            key = row.thread_key
+            key, logs = row.thread_key, []
             for ns, _, _ in operations.namespaces(conn, key):
                 try:
                     records.name("a namespace", ns)
@@ -42,10 +42,13 @@ class Inspection(Reading):
                     continue
                 snapshots = operations.snapshots_of(conn, key, ns)
                 logs.append(_Log(ns, runs, snapshots, operations.forks_of(conn, key, ns)))
+            return key, logs
+
+        key, logs = await self.transactor.read(look)
         events = 0
         for each in logs:
             try:
-                events += self._verify_log(thread_id, key, each, problems)
+                events += await self._verify_log(thread_id, key, each, problems)
             except records.WRONG_TYPE as error:
                 problems.append(f"namespace {each.ns!r}: a column was damaged: {error}")
         return VerifyReport(
@@ -56,7 +59,7 @@ class Inspection(Reading):
             tuple(problems),
         )
 
-    def _verify_log(self, thread_id: str, key: int, each: _Log, problems: list[str]) -> int:
+    async def _verify_log(self, thread_id: str, key: int, each: _Log, problems: list[str]) -> int:
         """Look through one log, note what is wrong, and return how many events are right."""
         linked = {
             fork.seq: claim(fork.source_thread_key, fork.source_ns, fork.source_seq)
@@ -65,10 +68,14 @@ class Inspection(Reading):
         digests: dict[int, bytes] = {}
         for span, digest in self._verifiable(key, each.ns, each.runs, each.snapshots, problems):
             try:
-                for event in self._stream(thread_id, [span], digest, key):
-                    digests[event.seq] = event.digest
-                    if event.kind == FORK and linked.get(event.seq) != claim(*event.data["source"]):
-                        problems.append(f"{each.ns!r} seq {event.seq}: the fork's link is wrong")
+                async for page in self._stream(thread_id, [span], digest, key):
+                    for event in page:
+                        digests[event.seq] = event.digest
+                        if event.kind == FORK:
+                            if linked.get(event.seq) != claim(*event.data["source"]):
+                                problems.append(
+                                    f"{each.ns!r} seq {event.seq}: the fork's link is wrong"
+                                )
             except CorruptEventError as error:
                 problems.append(str(error))
         problems += _snapshot_problems(thread_id, each.ns, each.snapshots, digests)
@@ -96,46 +103,37 @@ class Inspection(Reading):
                 start += 1
             yield operations.Span(key, ns, start, end), digest
 
-    def stats(self, thread_id: str | None = None) -> Stats:
-        """How much is stored, for one thread or for all of this tenant's.
-
-        Raises:
-            ThreadNotFoundError: no such thread.
-        """
+    async def stats(self, thread_id: str | None = None) -> Stats:
+        """How much is stored, for one thread or for all of this tenant's."""
         total = [0] * 6
-        for key in self._keys(thread_id):
+        async for key in self._keys(thread_id):
             total[0] += 1
-            for row in self._sizes(key):
-                total[1] += 1
-                total[2] += self.codec.raw_size(row.start, row.stored)
-                total[3] += row.stored
-            with self._read() as conn:
-                count, size = listing.snapshot_sizes(conn, key)
+            async for rows in self._sizes(key):
+                for row in rows:
+                    total[1] += 1
+                    total[2] += self.codec.raw_size(row.start, row.stored)
+                    total[3] += row.stored
+            count, size = await self.transactor.read(listing.snapshot_sizes, key)
             total[4] += count
             total[5] += size
         return Stats(*total)
 
-    def _keys(self, thread_id: str | None) -> Iterator[int]:
+    async def _keys(self, thread_id: str | None) -> AsyncIterator[int]:
         if thread_id is not None:
-            yield self.thread(thread_id).thread_key
+            yield (await self.thread(thread_id)).thread_key
             return
         after = -1
-        while True:
-            with self._read() as conn:
-                page = listing.thread_keys(conn, self.tenant, after, PAGE)
-            if not page:
-                return
-            yield from page
+        while page := await self.transactor.read(listing.thread_keys, self.tenant, after, PAGE):
+            for key in page:
+                yield key
             after = page[-1]
 
-    def _sizes(self, key: int) -> Iterator[SqlRow]:
+    async def _sizes(self, key: int) -> AsyncIterator[Sequence[SqlRow]]:
         after = ("", 0)
-        while True:
-            with self._read() as conn:
-                rows = listing.payload_sizes(conn, key, after, PAGE, _HEADER_BYTES)
-            if not rows:
-                return
-            yield from rows
+        while rows := await self.transactor.read(
+            listing.payload_sizes, key, after, PAGE, _HEADER_BYTES
+        ):
+            yield rows
             after = (rows[-1].ns, rows[-1].seq)
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    exc,
     func,
     insert,
     or_,
@@ -27,6 +28,9 @@ from sqlalchemy import (
 from eventstore import chain
 from eventstore.events import CONDEMNED, Position
 from eventstore.schema import SqlRow, events, forks, snapshots, threads, tombstones
+
+Conflict = exc.IntegrityError
+"""What the database says when a key is taken or a row referred to is gone."""
 
 PROBES: Final = 4
 """Keys looked at for a name: that of its latest life, and of others still being removed."""

@@ -2,16 +2,18 @@
 
 What is read is verified and decoded page by page, each page in a transaction of its own: the
 log only grows, so that a long read needs no long transaction. Reading never writes.
+
+Streams of events are asynchronous iterators of *pages*. A page decodes as it is iterated,
+and has to be used up before the next one is asked for.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from eventstore import chain, operations, records
-from eventstore.database import Database
 from eventstore.errors import (
     CorruptEventError,
     EventStoreError,
@@ -30,6 +32,7 @@ from eventstore.events import (
     ThreadInfo,
 )
 from eventstore.schema import SqlRow
+from eventstore.transactor import Part
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -42,62 +45,43 @@ PAGE: Final = 256
 _NO_SNAPSHOT: Final = "\0"
 """A fingerprint that no snapshot has."""
 
+Page = Iterator[RecordedEvent]
+Pages = AsyncIterator[Page]
 
-class Reading(Database):
+
+class Reading(Part):
     """What can be learned from a store."""
 
-    def head(self, thread_id: str, ns: str = "") -> Head:
+    async def head(self, thread_id: str, ns: str = "") -> Head:
         """The end of a log; of a thread that is not there, an end at 0."""
         records.name("a thread_id", thread_id)
         records.name("a namespace", ns)
-        with self._read() as conn:
-            row = operations.look_up(conn, self.tenant, thread_id, ns)
+        row = await self.transactor.read(operations.look_up, self.tenant, thread_id, ns)
         return records.head(self.tenant, thread_id, ns, row)
 
-    def read(
-        self, thread_id: str, ns: str = "", *, after: int = 0, upto: int | None = None
-    ) -> Iterator[RecordedEvent]:
-        """The events of a log, oldest first, verified and decoded, a page at a time.
-
-        Args:
-            after: begin behind this seq.
-            upto: end with this seq; ``None``: with the last one there is now.
-
-        Raises:
-            ThreadNotFoundError: no such thread, or deleted while being read.
-            CorruptEventError: an event does not verify or decode.
-        """
-        with self._read() as conn:
-            row = operations.look_up(conn, self.tenant, thread_id, ns)
-            if row is None:
-                raise ThreadNotFoundError(thread_id, self.tenant)
+    async def read(
+        self, thread_id: str, ns: str = "", after: int = 0, upto: int | None = None
+    ) -> Pages:
+        """The events of a log, oldest first, verified and decoded, a page at a time."""
+        row = await self.transactor.read(operations.look_up, self.tenant, thread_id, ns)
+        if row is None:
+            raise ThreadNotFoundError(thread_id, self.tenant)
         last = records.head(self.tenant, thread_id, ns, row).seq
         first = max(after + 1, 1)
         span = operations.Span(row.thread_key, ns, first, last if upto is None else min(upto, last))
         return self._stream(thread_id, [span], own=row.thread_key)
 
-    def replay(
+    async def replay(
         self,
         thread_id: str,
         ns: str = "",
-        *,
         upto: Position | None = None,
         fingerprint: str = "",
         snapshots: bool = True,
-    ) -> Replay:
-        """What to fold to know the state of a thread: the nearest snapshot, then the events.
+    ) -> Replay[Pages]:
+        """What to fold to know the state of a thread: the nearest snapshot, then the events."""
 
-        Args:
-            upto: the position to reach, in any log of this tenant; ``None``: the end of this
-                one. The lineage is followed through forks, into other threads too.
-            fingerprint: snapshots with another one are not used, bases excepted.
-            snapshots: ``False`` folds from as far back as the events go.
-
-        Raises:
-            PositionNotFoundError: ``upto`` names nothing that is there.
-            CorruptEventError: while the events are read.
-        """
-        with self._read() as conn:
+        def look(conn: Connection) -> tuple[Head, Position, operations.Route, Sequence[SqlRow]]:
             row = operations.look_up(conn, self.tenant, thread_id, ns, fingerprint)
             head = records.head(self.tenant, thread_id, ns, row)
             at = upto or head.position
@@ -106,33 +90,27 @@ class Reading(Database):
             else:
                 self._check_position(conn, thread_id, at)
                 marks = None
-            rows: Sequence[SqlRow] = ()
             chosen = fingerprint if snapshots else _NO_SNAPSHOT
             route = operations.trace(conn, at, chosen, marks if snapshots else None)
-            if route.snapshot is not None:
-                rows = operations.snapshot_chain(conn, route.snapshot)
+            if route.snapshot is None:
+                return head, at, route, ()
+            return head, at, route, operations.snapshot_chain(conn, route.snapshot)
+
+        head, at, route, rows = await self.transactor.read(look)
         snapshot, digest = self._snapshot(thread_id, route.snapshot, rows)
         if route.snapshot is not None and snapshot is None:
-            return self.replay(thread_id, ns, upto=upto, snapshots=False)
-        events = self._lineage(thread_id, head.thread_key, route, digest)
-        return Replay(head, at, snapshot, events)
+            return await self.replay(thread_id, ns, upto=upto, snapshots=False)
+        return Replay(head, at, snapshot, self._lineage(thread_id, head.thread_key, route, digest))
 
-    def _lineage(
+    async def _lineage(
         self, thread_id: str, own: int, route: operations.Route, digest: bytes | None
-    ) -> Iterator[RecordedEvent]:
+    ) -> Pages:
         """The events of a route; each fork among them must lead from one span to the next."""
         come_from = route.snapshot
         for span in route.spans:
             link = digest if span.before == route.snapshot else None
-            for event in self._stream(thread_id, [span], link, own):
-                if event.kind == FORK:
-                    claimed = claim(*event.data["source"])
-                    led = come_from is not None and claim(*come_from) == claimed
-                    if event.seq != span.first or not led:
-                        raise CorruptEventError(
-                            "the fork's link is missing, or leads elsewhere than the event says"
-                        ).at(thread_id, event.ns, event.seq)
-                yield event
+            async for page in self._stream(thread_id, [span], link, own):
+                yield _checked(thread_id, span.first, come_from, page)
             come_from = Position(span.thread_key, span.ns, span.last)
 
     def _check_position(self, conn: Connection, thread_id: str, at: Position) -> None:
@@ -157,13 +135,13 @@ class Reading(Database):
             log.warning("unusable snapshot of thread %r at %d: %s", thread_id, at.seq, error)
             return None, None
 
-    def _stream(
+    async def _stream(
         self,
         thread_id: str,
         spans: Sequence[operations.Span],
         digest: bytes | None = None,
         own: int | None = None,
-    ) -> Iterator[RecordedEvent]:
+    ) -> Pages:
         """The events of these spans.
 
         Args:
@@ -174,89 +152,106 @@ class Reading(Database):
             reader = records.EventReader(self.codec, thread_id, key, ns, first - 1, digest)
             digest = None
             while reader.after < last:
-                with self._read() as conn:
-                    rows = operations.read_events(conn, key, ns, reader.after, last, PAGE)
-                yield from reader.feed(rows)
+                rows = await self.transactor.read(
+                    operations.read_events, key, ns, reader.after, last, PAGE
+                )
+                yield reader.feed(rows)
                 if not rows or reader.after != rows[-1].seq:
-                    raise self._gap(thread_id, own, key, ns, reader.after + 1)
+                    raise await self._gap(thread_id, own, key, ns, reader.after + 1)
 
-    def _gap(self, thread_id: str, own: int | None, key: int, ns: str, seq: int) -> EventStoreError:
+    async def _gap(
+        self, thread_id: str, own: int | None, key: int, ns: str, seq: int
+    ) -> EventStoreError:
         """Why an event that should follow does not: damage, or a thread deleted meanwhile."""
-        with self._read() as conn:
-            row = operations.thread_by_key(conn, key)
+        row = await self.transactor.read(operations.thread_by_key, key)
         if row is not None and row.condemned_at is None:
             return CorruptEventError(
                 "the event is missing, or history no longer reaches back this far"
             ).at(thread_id, ns, seq)
         if own is None:
-            own = self.head(thread_id).thread_key
+            own = (await self.head(thread_id)).thread_key
         return (
             ThreadNotFoundError(thread_id, self.tenant)
             if own == key
             else LineageMovedError(thread_id)
         )
 
-    def lineage(self, at: Position) -> Lineage:
+    async def lineage(self, at: Position) -> Lineage:
         """What stands before a position in its log: its beginning, a fork, or a base."""
-        with self._read() as conn:
+
+        def look(conn: Connection) -> tuple[int | None, Position | None, int | None]:
             fork, _ = operations.marks(conn, at, "")
             source = operations.fork_source(conn, at.thread_key, at.ns, fork) if fork else None
-            floor = operations.floor(conn, at)
+            return fork, source, operations.floor(conn, at)
+
+        fork, source, floor = await self.transactor.read(look)
         if floor is not None and floor >= (fork or 0):
             return Lineage(floor + 1, None, at._replace(seq=floor))
         return Lineage(fork or 1, source, None)
 
-    def read_span(
-        self, thread_id: str, after: Position, upto: int | None
-    ) -> Iterator[RecordedEvent]:
+    async def read_span(self, thread_id: str, after: Position, upto: int | None) -> Pages:
         """Events behind a position of one log, up to seq ``upto`` or its end.
 
         The log may be another thread's of this tenant, as a fork's lineage is.
         """
-        with self._read() as conn:
+
+        def look(conn: Connection) -> int:
             row = operations.thread_by_key(conn, after.thread_key)
             if row is None or row.tenant != self.tenant:
                 raise PositionNotFoundError(thread_id, *after[1:], "its thread is not there")
-            if upto is None:
-                upto = operations.head_seq(conn, after.thread_key, after.ns)
-        span = operations.Span(after.thread_key, after.ns, after.seq + 1, upto)
+            if upto is not None:
+                return upto
+            return operations.head_seq(conn, after.thread_key, after.ns)
+
+        last = await self.transactor.read(look)
+        span = operations.Span(after.thread_key, after.ns, after.seq + 1, last)
         return self._stream(thread_id, [span])
 
-    def thread_at(self, thread_key: int) -> ThreadInfo | None:
+    async def thread_at(self, thread_key: int) -> ThreadInfo | None:
         """The thread of this tenant stored under a key, unless it is being deleted."""
-        with self._read() as conn:
-            row = operations.thread_by_key(conn, thread_key)
+        row = await self.transactor.read(operations.thread_by_key, thread_key)
         if row is None or row.tenant != self.tenant or row.condemned_at is not None:
             return None
         return records.thread_info(row)
 
-    def thread(self, thread_id: str) -> ThreadInfo:
-        """What is known of one thread.
+    async def thread(self, thread_id: str) -> ThreadInfo:
+        """What is known of one thread."""
 
-        Raises:
-            ThreadNotFoundError: no such thread.
-        """
-        with self._read() as conn:
+        def look(conn: Connection) -> SqlRow | None:
             found = operations.look_up(conn, self.tenant, thread_id, "")
-            row = found and operations.thread_by_key(conn, found.thread_key)
+            return found and operations.thread_by_key(conn, found.thread_key)
+
+        row = await self.transactor.read(look)
         if row is None:
             raise ThreadNotFoundError(thread_id, self.tenant)
         return records.thread_info(row)
 
-    def snapshot_positions(self, thread_id: str, fingerprint: str, ns: str = "") -> list[Position]:
-        """Where a log's usable snapshots are, oldest first; bases left out.
-
-        Raises:
-            ThreadNotFoundError: no such thread.
-        """
-        key = self.thread(thread_id).thread_key
-        with self._read() as conn:
-            rows = operations.snapshots_of(conn, key, ns)
+    async def snapshot_positions(
+        self, thread_id: str, fingerprint: str, ns: str = ""
+    ) -> list[Position]:
+        """Where a log's usable snapshots are, oldest first; bases left out."""
+        key = (await self.thread(thread_id)).thread_key
+        rows = await self.transactor.read(operations.snapshots_of, key, ns)
         return [
             Position(key, ns, row.seq)
             for row in rows
             if row.fingerprint == fingerprint and not row.is_base
         ]
+
+
+def _checked(thread_id: str, first: int, come_from: Position | None, page: Page) -> Page:
+    """A page of a lineage; a fork may only stand where a run of events begins, and must lead
+    from where the run before it ended.
+    """
+    for event in page:
+        if event.kind == FORK:
+            claimed = claim(*event.data["source"])
+            led = come_from is not None and claim(*come_from) == claimed
+            if event.seq != first or not led:
+                raise CorruptEventError(
+                    "the fork's link is missing, or leads elsewhere than the event says"
+                ).at(thread_id, event.ns, event.seq)
+        yield event
 
 
 def claim(thread_key: int, ns: str, seq: int) -> tuple[int, str, int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from eventstore import chain, operations, records, rehoming
 from eventstore.errors import ThreadNotFoundError
@@ -27,7 +27,7 @@ _NO_DIGEST: Final = bytes(16)
 class Removal(Reading):
     """What can be taken out of a store."""
 
-    def delete_thread(
+    async def delete_thread(
         self,
         thread_id: str,
         reason: str = "deleted",
@@ -35,52 +35,50 @@ class Removal(Reading):
         idle_since: datetime | None = None,
         keep_if: Callable[[ThreadInfo], bool] | None = None,
     ) -> bool:
-        """Remove a thread whole: its logs, snapshots and links. Forks of it stay whole.
+        """Remove a thread whole: its logs, snapshots and links. Forks of it stay whole."""
+        begun: list[dict[str, Any]] = []
 
-        A small thread that no fork needs goes in one transaction. Another is condemned
-        first, from when on no reader sees it and no append succeeds; then forks get what
-        they need of it; then it is removed in batches. If the process dies meanwhile,
-        :meth:`finish_deletions` ends the work.
-
-        Args:
-            reason: kept in the tombstone.
-            idle_since: leave the thread alone if it has an event after this moment.
-            keep_if: leave it alone if this says so. Both are asked under the lock that
-                seals its fate.
-
-        Returns:
-            Whether it was removed.
-
-        Raises:
-            ThreadNotFoundError: no such thread.
-        """
-        with self._write() as conn:
+        def seal(conn: Connection) -> Literal["kept", "gone", "condemned"]:
             found = operations.look_up(conn, self.tenant, thread_id, "")
             row = found and operations.hold(conn, found.thread_key)
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             key = row.thread_key
+            if begun and begun[-1]["thread_key"] != key:
+                return "condemned"  # a commit in doubt went through, and the name is in use again
             if idle_since and operations.last_recorded(conn, key) > to_micros(idle_since):
-                return False
+                return "kept"
             if keep_if is not None and keep_if(records.thread_info(row)):
-                return False
+                return "kept"
             tombstone = self._tombstone(conn, row, reason)
+            begun.append(tombstone)
             if tombstone["events"] <= DELETE_BATCH and operations.bury(conn, key, tombstone):
-                return True
+                return "gone"
             operations.condemn(conn, key, self.now_us(), _NO_DIGEST)
-        self._remove(tombstone)
-        return True
+            return "condemned"
 
-    def finish_deletions(self, reason: str = "deleted") -> int:
+        try:
+            fate = await self.transactor.write_again(seal)
+        except ThreadNotFoundError:
+            if not begun:
+                raise
+            fate = "condemned"  # a commit in doubt went through
+        if fate == "condemned":
+            await self._remove(begun[-1])
+        return fate != "kept"
+
+    async def finish_deletions(self, reason: str = "deleted") -> int:
         """End deletions that were cut short; returns how many threads were removed."""
-        with self._read() as conn:
-            keys = operations.condemned(conn, self.tenant)
+
+        def look(conn: Connection, key: int) -> dict[str, Any] | None:
+            row = operations.thread_by_key(conn, key)
+            return row and self._tombstone(conn, row, reason)
+
+        keys = await self.transactor.read(operations.condemned, self.tenant)
         for key in keys:
-            with self._read() as conn:
-                row = operations.thread_by_key(conn, key)
-                tombstone = row and self._tombstone(conn, row, reason)
+            tombstone = await self.transactor.read(look, key)
             if tombstone:
-                self._remove(tombstone)
+                await self._remove(tombstone)
         return len(keys)
 
     def _tombstone(self, conn: Connection, row: SqlRow, reason: str) -> dict[str, Any]:
@@ -96,35 +94,40 @@ class Removal(Reading):
             "bytes": size,
         }
 
-    def _remove(self, tombstone: Mapping[str, Any]) -> None:
+    async def _remove(self, tombstone: Mapping[str, Any]) -> None:
         """Remove a condemned thread. Forks first: what they still need is still there.
 
         Its key is never used again, so that others may do the same at the same time.
         """
         key = tombstone["thread_key"]
-        self._rehome_all(key)
-        with self._read() as conn:
-            logs = operations.namespaces(conn, key)
+        while await self.transactor.write_again(_rehome_one, key):
+            pass
+        logs = await self.transactor.read(operations.namespaces, key)
         for ns, first, last in logs:
             for upto in range(first + DELETE_BATCH, last, DELETE_BATCH):
-                with self._write() as conn:
-                    operations.remove_events(conn, key, ns, upto - 1)
-        with self._write() as conn:
+                await self.transactor.write_again(operations.remove_events, key, ns, upto - 1)
+
+        def bury(conn: Connection) -> None:
             if operations.is_there(conn, key) and not operations.bury(conn, key, tombstone):
                 raise AssertionError("a fork was made of a condemned thread")
 
-    def _rehome_all(self, key: int) -> None:
-        while True:
-            with self._write() as conn:
-                forks = operations.dependants(conn, key, 1)
-                if not forks:
-                    return
-                rehoming.rehome(conn, forks[0])
+        await self.transactor.write_again(bury)
 
-    def delete_snapshots(self, thread_id: str) -> int:
+    async def delete_snapshots(self, thread_id: str) -> int:
         """Delete every snapshot that can be folded again; returns how many."""
-        with self._write() as conn:
+
+        def drop(conn: Connection) -> int:
             row = operations.look_up(conn, self.tenant, thread_id, "")
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             return operations.drop_snapshots(conn, row.thread_key)
+
+        return await self.transactor.write_again(drop)
+
+
+def _rehome_one(conn: Connection, key: int) -> bool:
+    """Give one fork of a thread what it needs of it; false when there is none."""
+    forks = operations.dependants(conn, key, 1)
+    if forks:
+        rehoming.rehome(conn, forks[0])
+    return bool(forks)

@@ -1,31 +1,51 @@
-"""The event store as applications use it: reading, appending, removal, inspection in one.
+"""The event store as applications use it, by blocking. Its twin is ``AsyncEventStore``.
 
-Each of these is a part in a module of its own, over the same open database; here are only
-the list of threads and what is said about each.
+A thin shell: it opens and closes the database, and drives :class:`~eventstore.core.Core`.
+What an operation means is said here, for both.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
-from typing import Any, get_args
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
-from eventstore import listing, operations, records
-from eventstore.appending import Appending, json_text
-from eventstore.errors import ConfigurationError, CorruptEventError, ThreadNotFoundError
-from eventstore.events import Status, ThreadInfo, to_micros
-from eventstore.inspection import Inspection
-from eventstore.removal import Removal
+from eventstore import dialects
+from eventstore.codec import Codec
+from eventstore.core import Core
+from eventstore.database import Database
+from eventstore.driving import drive, drive_each
+from eventstore.events import (
+    Event,
+    Fork,
+    Head,
+    Lineage,
+    NewSnapshot,
+    Position,
+    RecordedEvent,
+    Replay,
+    Stats,
+    Status,
+    ThreadInfo,
+    VerifyReport,
+)
+from eventstore.reading import Pages
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Engine
 
 
-class EventStore(Appending, Removal, Inspection):
-    """An append-only log of events per thread, in SQLite or another SQL database.
+class EventStore:
+    """An append-only log of events per thread, in SQLite or PostgreSQL.
 
     Args:
-        target: a path (``"runs.db"``), ``":memory:"``, a SQLAlchemy URL, an ``Engine``, or a
-            ``sqlite3.Connection``. What the caller made is never closed.
+        target: a path (``"runs.db"``), ``":memory:"``, a SQLAlchemy URL, an ``Engine``, a
+            ``sqlite3.Connection`` or a ``psycopg_pool.ConnectionPool``. What the caller made
+            is never closed.
         tenant: threads of one tenant are not seen by another.
         durability: ``"full"`` survives power loss, ``"normal"`` any crash of the process.
         codec: turns values into bytes and back; register application types on it.
@@ -35,8 +55,131 @@ class EventStore(Appending, Removal, Inspection):
         ConfigurationError: the target cannot be opened.
         SchemaVersionError: the database was written by a newer version.
 
-    Safe to share between threads of a process; other processes open the same file.
+    Safe to share between threads of a process; other processes open the same database.
     """
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str] | URL | Engine | sqlite3.Connection = ":memory:",
+        *,
+        tenant: str = "default",
+        durability: dialects.Durability = "full",
+        codec: Codec | None = None,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        engine, owned = dialects.open_engine(target, durability)
+        self.database = Database(engine, owned=owned, now_us=self.now_us)
+        self.core = Core(self.database, tenant, codec, clock)
+        self.engine = engine
+
+    @property
+    def tenant(self) -> str:
+        """Whose threads these are."""
+        return self.core.tenant
+
+    @property
+    def codec(self) -> Codec:
+        """What turns values into bytes and back."""
+        return self.core.codec
+
+    def now_us(self) -> int:
+        """What the store's clock says, in microseconds since 1970 UTC."""
+        return self.core.now_us()
+
+    def setup(self) -> None:
+        """Create or migrate the tables. Done at first use; safe from many processes at once."""
+        drive(self.database.setup())
+
+    def close(self) -> None:
+        """Close every connection that this store opened. A second call does nothing."""
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.engine.url!r}, tenant={self.tenant!r})"
+
+    # --- reading ------------------------------------------------------------------------
+
+    def head(self, thread_id: str, ns: str = "") -> Head:
+        """The end of a log; of a thread that is not there, an end at 0."""
+        return drive(self.core.head(thread_id, ns))
+
+    def read(
+        self, thread_id: str, ns: str = "", *, after: int = 0, upto: int | None = None
+    ) -> Iterator[RecordedEvent]:
+        """The events of a log, oldest first, verified and decoded, a page at a time.
+
+        Args:
+            after: begin behind this seq.
+            upto: end with this seq; ``None``: with the last one there is now.
+
+        Raises:
+            ThreadNotFoundError: no such thread, or deleted while being read.
+            CorruptEventError: an event does not verify or decode.
+        """
+        return _flat(drive(self.core.read(thread_id, ns, after, upto)))
+
+    def replay(
+        self,
+        thread_id: str,
+        ns: str = "",
+        *,
+        upto: Position | None = None,
+        fingerprint: str = "",
+        snapshots: bool = True,
+    ) -> Replay[Iterator[RecordedEvent]]:
+        """What to fold to know the state of a thread: the nearest snapshot, then the events.
+
+        Args:
+            upto: the position to reach, in any log of this tenant; ``None``: the end of this
+                one. The lineage is followed through forks, into other threads too.
+            fingerprint: snapshots with another one are not used, bases excepted.
+            snapshots: ``False`` folds from as far back as the events go.
+
+        Raises:
+            PositionNotFoundError: ``upto`` names nothing that is there.
+            CorruptEventError: while the events are read.
+        """
+        found = drive(self.core.replay(thread_id, ns, upto, fingerprint, snapshots))
+        return replace(found, events=_flat(found.events))  # type: ignore[arg-type, return-value]
+
+    def lineage(self, at: Position) -> Lineage:
+        """What stands before a position in its log: its beginning, a fork, or a base."""
+        return drive(self.core.lineage(at))
+
+    def read_span(
+        self, thread_id: str, after: Position, upto: int | None
+    ) -> Iterator[RecordedEvent]:
+        """Events behind a position of one log, up to seq ``upto`` or its end.
+
+        The log may be another thread's of this tenant, as a fork's lineage is.
+
+        Raises:
+            PositionNotFoundError: the thread of that log is not there.
+        """
+        return _flat(drive(self.core.read_span(thread_id, after, upto)))
+
+    def thread_at(self, thread_key: int) -> ThreadInfo | None:
+        """The thread of this tenant stored under a key, unless it is being deleted."""
+        return drive(self.core.thread_at(thread_key))
+
+    def thread(self, thread_id: str) -> ThreadInfo:
+        """What is known of one thread.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        return drive(self.core.thread(thread_id))
 
     def threads(
         self,
@@ -55,28 +198,117 @@ class EventStore(Appending, Removal, Inspection):
             after: the last thread of the page before.
             limit: threads in a page.
         """
-        if limit < 1:
-            raise ConfigurationError(f"limit must be at least 1, not {limit}")
-        if prefix is not None:
-            records.name("a prefix", prefix)
-        place = None if after is None else (to_micros(after.active_at), after.thread_key)
-        with self._read() as conn:
-            rows = listing.list_threads(
-                conn,
-                self.tenant,
-                status=status,
-                prefix=prefix,
-                metadata=metadata or {},
-                after=place,
-                limit=limit,
+        return drive(
+            self.core.threads(
+                status=status, prefix=prefix, metadata=metadata, after=after, limit=limit
             )
-        found = []
-        for row in rows:
-            try:
-                found.append(records.thread_info(row))
-            except CorruptEventError as error:  # the others are to be seen all the same
-                log.error("left out of the list: %s", error)
-        return found
+        )
+
+    def snapshot_positions(self, thread_id: str, fingerprint: str, ns: str = "") -> list[Position]:
+        """Where a log's usable snapshots are, oldest first; bases left out.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        return drive(self.core.snapshot_positions(thread_id, fingerprint, ns))
+
+    # --- appending ----------------------------------------------------------------------
+
+    def append(
+        self,
+        thread_id: str,
+        events: Sequence[Event | Fork],
+        expected_seq: int,
+        ns: str = "",
+        *,
+        status: Status | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Append a batch, all or nothing, to a log that must end at ``expected_seq``.
+
+        Args:
+            thread_id: made with its first event (``expected_seq=0``).
+            events: at least one.
+            expected_seq: the seq of the last event that the caller knows of; 0: none.
+            ns: which log of the thread; ``""`` is the root graph's.
+            status: of the thread from now on; ``None`` leaves it.
+            metadata: of the thread, JSON-like; heeded when it is made.
+
+        Returns:
+            The seq of the last event of the batch. Events that were appended before under
+            the same keys are found, not appended again.
+
+        Raises:
+            ConcurrencyError: the log ends elsewhere. Nothing was stored.
+            DuplicateKeyError: another event has the key. Nothing was stored.
+            SerializationError: a value cannot be stored. Nothing was.
+            ThreadNotFoundError: ``expected_seq`` is above 0 and there is no such thread.
+        """
+        return drive(
+            self.core.append(thread_id, events, expected_seq, ns, status=status, metadata=metadata)
+        )
+
+    def append_after(
+        self,
+        head: Head,
+        events: Sequence[Event | Fork],
+        *,
+        status: Status | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        snapshot: NewSnapshot | None = None,
+        now_us: int | None = None,
+    ) -> Head:
+        """Append to the log whose end the caller has read, without reading it again.
+
+        Args:
+            snapshot: of the state after these events; stored in the same transaction.
+            now_us: when; ``None`` asks the clock.
+
+        Returns:
+            The new end of the log.
+
+        Raises:
+            As :meth:`append`.
+        """
+        return drive(
+            self.core.append_after(
+                head, events, status=status, metadata=metadata, snapshot=snapshot, now_us=now_us
+            )
+        )
+
+    def fork(
+        self,
+        source_thread_id: str,
+        source_seq: int,
+        thread_id: str,
+        *,
+        ns: str = "",
+        data: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Start a new thread that goes on from a position of another, without copying anything.
+
+        Returns:
+            The new thread's seq (1: the fork event).
+
+        Raises:
+            ThreadNotFoundError: no such source thread.
+            PositionNotFoundError: the source's log does not reach that far.
+            ThreadExistsError: the new thread is there already.
+        """
+        return drive(
+            self.core.fork(
+                source_thread_id, source_seq, thread_id, ns=ns, data=data, metadata=metadata
+            )
+        )
+
+    def put_snapshot(self, head: Head, snapshot: NewSnapshot) -> None:
+        """Store a snapshot of the state at ``head`` (outside an append, as a rebuild does).
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        drive(self.core.put_snapshot(head, snapshot))
 
     def set_thread(self, thread_id: str, **values: Any) -> ThreadInfo:
         """Change ``metadata``, ``status``, ``ttl`` (seconds or ``None``) or ``pinned``.
@@ -85,34 +317,72 @@ class EventStore(Appending, Removal, Inspection):
             ThreadNotFoundError: no such thread.
             ConfigurationError: something else was given.
         """
-        stored = _thread_values(values)
-        with self._write() as conn:
-            row = operations.look_up(conn, self.tenant, thread_id, "")
-            if row is None:
-                raise ThreadNotFoundError(thread_id, self.tenant)
-            if stored:
-                listing.update_thread(conn, row.thread_key, stored)
-        return self.thread(thread_id)
+        return drive(self.core.set_thread(thread_id, **values))
+
+    # --- removing -----------------------------------------------------------------------
+
+    def delete_thread(
+        self,
+        thread_id: str,
+        reason: str = "deleted",
+        *,
+        idle_since: datetime | None = None,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+    ) -> bool:
+        """Remove a thread whole: its logs, snapshots and links. Forks of it stay whole.
+
+        A small thread that no fork needs goes in one transaction. Another is condemned
+        first, from when on no reader sees it and no append succeeds; then forks get what
+        they need of it; then it is removed in batches. If the process dies meanwhile,
+        :meth:`finish_deletions` ends the work.
+
+        Args:
+            reason: kept in the tombstone.
+            idle_since: leave the thread alone if it has an event after this moment.
+            keep_if: leave it alone if this says so. Both are asked under the lock that
+                seals its fate.
+
+        Returns:
+            Whether it was removed.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        return drive(
+            self.core.delete_thread(thread_id, reason, idle_since=idle_since, keep_if=keep_if)
+        )
+
+    def finish_deletions(self, reason: str = "deleted") -> int:
+        """End deletions that were cut short; returns how many threads were removed."""
+        return drive(self.core.finish_deletions(reason))
+
+    def delete_snapshots(self, thread_id: str) -> int:
+        """Delete every snapshot that can be folded again; returns how many.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        return drive(self.core.delete_snapshots(thread_id))
+
+    # --- inspecting ---------------------------------------------------------------------
+
+    def verify(self, thread_id: str) -> VerifyReport:
+        """Walk the digest chain of every log of a thread, decode everything, check every link.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        return drive(self.core.verify(thread_id))
+
+    def stats(self, thread_id: str | None = None) -> Stats:
+        """How much is stored, for one thread or for all of this tenant's.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        return drive(self.core.stats(thread_id))
 
 
-def _thread_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``set_thread`` was given, if it makes sense."""
-    checks: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "metadata": (lambda value: isinstance(value, Mapping), "a mapping"),
-        "status": (lambda value: value in get_args(Status), f"one of {get_args(Status)}"),
-        "ttl": (
-            lambda value: value is None or (type(value) is int and 0 <= value < 2**53),
-            "seconds as a whole number, or None",
-        ),
-        "pinned": (lambda value: type(value) is bool, "True or False"),
-    }
-    for name, value in values.items():
-        if name not in checks:
-            raise ConfigurationError(f"a thread has no {name!r}; it has {', '.join(checks)}")
-        fits, expected = checks[name]
-        if not fits(value):
-            raise ConfigurationError(f"{name} must be {expected}, not {value!r:.80}")
-    stored = dict(values)
-    if "metadata" in values:
-        stored["metadata"] = json_text(values["metadata"])
-    return stored
+def _flat(pages: Pages) -> Iterator[RecordedEvent]:
+    for page in drive_each(pages):
+        yield from page

@@ -248,7 +248,7 @@ class ThreadLog:
             "thread_id that is new."
         )
 
-    def load(self, thread_id: str, at: Position | None) -> tuple[Replay, State, SnapshotTaker]:
+    def load(self, thread_id: str, at: Position | None) -> tuple[Replay[Any], State, SnapshotTaker]:
         """The state at a position of a thread's lineage, or (``None``) as the thread stands."""
         for _ in range(MOVES_MAX):
             replay = self.store.replay(thread_id, upto=at, fingerprint=self.fingerprint)
@@ -258,7 +258,7 @@ class ThreadLog:
                 continue  # an ancestor was deleted while we read; its part is ours now
         raise LineageMovedError(thread_id)
 
-    def fold(self, replay: Replay) -> tuple[State, SnapshotTaker]:
+    def fold(self, replay: Replay[Any]) -> tuple[State, SnapshotTaker]:
         """The state that a replay leads to, and a taker that goes on from there."""
         taker = SnapshotTaker(self.store.codec, self.fingerprint)
         start = None

@@ -22,10 +22,12 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
         frozenset({"chain", "codec", "dictionaries", "packing", "registry", "schema", "types"}),
         frozenset({"dialects", "migrations"}),
         frozenset({"operations", "listing", "rehoming", "records"}),
-        frozenset({"database"}),
+        frozenset({"driving", "transactor"}),
         frozenset({"reading"}),
         frozenset({"appending", "removal", "inspection"}),
-        frozenset({"store"}),
+        frozenset({"core"}),
+        frozenset({"async_database", "database"}),
+        frozenset({"async_store", "store"}),
         frozenset({""}),  # the package itself: what it exports
     ),
     "graph": (
@@ -61,7 +63,8 @@ import an edge."""
 
 SPEAK_SQL: Final = frozenset(
     f"eventstore.{name}"
-    for name in "schema dialects migrations operations listing rehoming database".split()
+    for name in "schema dialects migrations operations listing rehoming database "
+    "async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""
 

@@ -26,7 +26,7 @@ def data_of(store: EventStore, thread_id: str, ns: str = "", **bounds: Any) -> l
     return [event.data for event in store.read(thread_id, ns, **bounds)]
 
 
-def values_of(replay: Replay) -> list[Any]:
+def values_of(replay: Replay[Any]) -> list[Any]:
     """The values along a replay, fork events left out."""
     return [event.data for event in replay.events if event.kind]
 

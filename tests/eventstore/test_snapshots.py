@@ -25,7 +25,7 @@ def snapshot_of(store: EventStore, numbers_: list[int], rests_on: int | None = N
     return NewSnapshot(FINGERPRINT, b"state", store.codec.encode(numbers_), rests_on)
 
 
-def folded(store: EventStore, replay: Replay) -> list[int]:
+def folded(store: EventStore, replay: Replay[Any]) -> list[int]:
     """The numbers a replay leads to."""
     parts = replay.snapshot.items if replay.snapshot else ()
     start = [number for part in parts for number in store.codec.decode(part)]

@@ -51,7 +51,7 @@ START_SECONDS_MAX: Final = 60.0
 # --- the child --------------------------------------------------------------------------
 
 
-def fold(store: EventStore, replay: Replay) -> list[int]:
+def fold(store: EventStore, replay: Replay[Any]) -> list[int]:
     """A state that depends on every event and their order: [count, rolling hash]."""
     state = store.codec.decode(replay.snapshot.state) if replay.snapshot else [0, 0]
     for found in replay.events:

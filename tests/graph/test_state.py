@@ -55,7 +55,7 @@ def test_a_state_says_all_it_should(store: EventStore) -> None:
         at += timedelta(seconds=1)
         return at
 
-    store._clock = clock
+    store.core._clock = clock
     app = steps("abc", store, interrupt_before=["c"])
     app.invoke({"log": ["x"]}, on("t", metadata={"user": "alice"}, run_id="r"))
     state = app.get_state(on("t"))

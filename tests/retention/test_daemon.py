@@ -39,7 +39,7 @@ def disk(tmp_path: Path) -> Iterator[EventStore]:
 
 def ago(store: EventStore, days: int) -> None:
     """Set the store's clock to so many days before now."""
-    clock: Any = store._clock
+    clock: Any = store.core._clock
     clock.now = datetime.now(UTC) - days * DAY
 
 

@@ -1,0 +1,73 @@
+"""Running a coroutine to its end at once, for those who wait by blocking.
+
+Everything above single operations is written once, as coroutines, which wait only for what
+they were given to wait for: a transaction, a pause, a task. Where that waits by blocking the
+thread, the coroutine never suspends, and one ``send`` is a plain call of it; where it waits
+by awaiting, an event loop runs the very same coroutine. (psycopg does the like with
+generators: https://www.psycopg.org/articles/2024/09/23/async-to-sync/.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+Perform = Callable[[Awaitable[Any]], Awaitable[Any]]
+"""How a whole operation is run from an event loop: awaited, or driven on another thread."""
+
+_END: Any = object()
+
+
+def drive(awaitable: Awaitable[T]) -> T:
+    """The result of a coroutine that never suspends.
+
+    Raises:
+        RuntimeError: it did suspend: it waits for something that needs an event loop.
+    """
+    running = awaitable.__await__()
+    try:
+        next(running)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    running.close()
+    raise RuntimeError("a blocking call came upon something that only an event loop can await")
+
+
+def drive_each(items: AsyncIterator[T]) -> Iterator[T]:
+    """The items of an asynchronous iterator that never suspends."""
+    try:
+        while True:
+            try:
+                yield drive(items.__anext__())
+            except StopAsyncIteration:
+                return
+    finally:
+        close = getattr(items, "aclose", None)
+        if close is not None:
+            drive(close())
+
+
+async def perform_each(perform: Perform, items: AsyncIterator[T]) -> AsyncIterator[T]:
+    """The items of an asynchronous iterator, each fetched the way that ``perform`` runs things."""
+    try:
+        while (item := await perform(anext(items, _END))) is not _END:
+            yield item
+    finally:
+        close = getattr(items, "aclose", None)
+        if close is not None:
+            await perform(close())
+
+
+async def awaited(awaitable: Awaitable[T]) -> T:
+    """Perform by awaiting, where that blocks nothing."""
+    return await awaitable
+
+
+def abandon(awaitable: Awaitable[Any]) -> None:
+    """Close a coroutine that will not be run after all."""
+    close = getattr(awaitable, "close", None)
+    if close is not None:
+        close()

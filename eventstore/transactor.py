@@ -1,0 +1,181 @@
+"""What the parts of a store stand on: transactions, repeated where that is safe.
+
+Owns the rule of what may be tried again. A transaction that was rolled back for certain
+(a serialization failure, a deadlock, a connection lost before its COMMIT was sent) is begun
+anew, with growing pauses and a bound. One whose connection went away *during* the commit may
+have happened: a read is repeated all the same, and whoever writes is told
+(:class:`LostConnection`) and finds out by reading.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+
+from eventstore.codec import Codec
+from eventstore.errors import StoreClosedError, StoreUnavailableError
+from eventstore.events import to_micros
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+ATTEMPTS: Final = 20
+"""Tries of one transaction: half a minute in all, in which a server may restart or fail over."""
+
+FIRST_ATTEMPTS: Final = 4
+"""Tries as long as the database has never answered: its address may simply be wrong."""
+
+PAUSE_S: Final = 0.05
+PAUSE_MAX_S: Final = 2.0
+
+
+class Interrupted(StoreUnavailableError):
+    """A transaction failed for a passing reason and was rolled back for certain."""
+
+
+class LostConnection(StoreUnavailableError):
+    """The connection went away during the commit: whether it went through is unknown."""
+
+
+class Transactor(ABC):
+    """Runs operations, each in a transaction of its own.
+
+    Attributes:
+        blocks: whether waiting blocks the thread, so that nothing here ever suspends.
+    """
+
+    blocks: bool
+
+    def __init__(self) -> None:
+        self._is_set_up = False
+        self._closed = False
+
+    async def read(
+        self,
+        operation: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """What ``operation(conn, …)`` returns; it must not write."""
+        return await self._repeat(False, operation, args, kwargs)
+
+    async def write(
+        self,
+        operation: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """What ``operation(conn, …)`` returns, once it is committed.
+
+        Raises:
+            LostConnection: it may or may not have happened.
+        """
+        return await self._repeat(True, operation, args, kwargs)
+
+    async def write_again(
+        self,
+        operation: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """As :meth:`write`, for an operation that does no harm when it happens twice."""
+        count = 1
+        while True:
+            try:
+                return await self.write(operation, *args, **kwargs)
+            except LostConnection as error:
+                await self.pause(count, error)
+            count += 1
+
+    async def _repeat(
+        self, write: bool, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
+    ) -> T:
+        if not self._is_set_up or self._closed:
+            await self.setup()
+        count = 1
+        while True:
+            try:
+                return await self.transact(write, operation, args, kwargs)
+            except (Interrupted, LostConnection) as error:
+                if write and isinstance(error, LostConnection):
+                    raise
+                await self.pause(count, error)
+            count += 1
+
+    async def pause(self, count: int, error: Exception) -> None:
+        """Wait before attempt ``count + 1``, longer each time and never in step with others.
+
+        Raises:
+            StoreUnavailableError: that was the last one.
+        """
+        if count >= (ATTEMPTS if self._is_set_up else FIRST_ATTEMPTS):
+            raise StoreUnavailableError(f"gave up after {count} attempts: {error}") from error
+        log.warning("attempt %d failed, trying again: %s", count, error)
+        pause = min(PAUSE_MAX_S, PAUSE_S * 2 ** (count - 1))
+        await self.sleep(pause * random.uniform(0.5, 1.5))
+
+    async def setup(self) -> None:
+        """Create or migrate the tables. Done at first use; safe from many processes at once."""
+        if self._closed:
+            raise StoreClosedError
+        count = 1
+        while True:
+            try:
+                await self.prepare()
+                break
+            except (Interrupted, LostConnection) as error:
+                await self.pause(count, error)
+            count += 1
+        self._is_set_up = True
+
+    @abstractmethod
+    async def transact(
+        self, write: bool, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
+    ) -> T:
+        """One try of one transaction.
+
+        Raises:
+            Interrupted: it failed for a passing reason, and nothing of it happened.
+            LostConnection: its connection went away during the commit.
+        """
+
+    @abstractmethod
+    async def prepare(self) -> None:
+        """One try of bringing the database into the form that is needed."""
+
+    @abstractmethod
+    async def sleep(self, seconds: float) -> None:
+        """Wait, without disturbing others."""
+
+
+class Part:
+    """What every part of a store has: transactions, a codec, a clock, and a tenant."""
+
+    def __init__(
+        self,
+        transactor: Transactor,
+        tenant: str,
+        codec: Codec | None = None,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        self.transactor = transactor
+        self.tenant = tenant
+        self.codec = codec or Codec()
+        self._clock = clock or _utc_now
+
+    def now_us(self) -> int:
+        """What the store's clock says, in microseconds since 1970 UTC."""
+        return to_micros(self._clock())
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
