@@ -9,15 +9,19 @@ generators: https://www.psycopg.org/articles/2024/09/23/async-to-sync/.)
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
-Perform = Callable[[Awaitable[Any]], Awaitable[Any]]
-"""How a whole operation is run from an event loop: awaited, or driven on another thread."""
-
 _END: Any = object()
+
+
+class Perform(Protocol):
+    """How a whole operation is run from an event loop: awaited, or driven on another thread."""
+
+    async def __call__(self, operation: Awaitable[T], /) -> T:
+        """Its result."""
 
 
 def drive(awaitable: Awaitable[T]) -> T:
@@ -66,7 +70,7 @@ async def awaited(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def abandon(awaitable: Awaitable[Any]) -> None:
+def abandon(awaitable: object) -> None:
     """Close a coroutine that will not be run after all."""
     close = getattr(awaitable, "close", None)
     if close is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -151,6 +151,10 @@ class Transactor(ABC):
     @abstractmethod
     async def prepare(self) -> None:
         """One try of bringing the database into the form that is needed."""
+
+    @abstractmethod
+    async def perform(self, operation: Awaitable[T]) -> T:
+        """Run a whole operation for an event loop, without blocking that."""
 
     @abstractmethod
     async def sleep(self, seconds: float) -> None:

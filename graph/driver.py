@@ -1,29 +1,30 @@
-"""The thread driver: runs tasks and records what comes of them, superstep by superstep.
+"""The driver: runs tasks and records what comes of them, superstep by superstep.
 
-Thin on purpose: what to run and what to record is decided by the planner and the fold. The
-caller's thread does all the recording. A superstep of one task runs in it too; parallel
-tasks run in a pool, and while one commit is under way the next outputs gather, so that
-twenty finished tasks cost a few commits. A superstep ends when all its outputs are durable.
+Thin on purpose: what to run and what to record is decided by the planner and the fold, how
+user code is called and waited for by a runner (threads, or an event loop). One place does
+all the recording. A superstep of one task runs right there; parallel tasks run beside it, and
+while one commit is under way the next outputs gather, so that twenty finished tasks cost a
+few commits. A superstep ends when all its outputs are durable.
 """
 
 from __future__ import annotations
 
 import contextvars
 import random
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from queue import SimpleQueue
 from typing import Any, Final
 
-from graph import planner, workers
+from eventstore.driving import Perform
+from graph import planner
 from graph.builder import Branch, NodeSpec, Topology
-from graph.errors import GraphRecursionError, InvalidGraphError, InvalidUpdateError
+from graph.errors import GraphRecursionError, InvalidUpdateError
 from graph.events import Data, Kind, error_data
 from graph.fold import State, Task
 from graph.log import Draft, Journal
+from graph.runners import Runner
 
 CONCURRENCY: Final = 32
 """Tasks of one superstep that run at the same moment, unless ``max_concurrency`` says else."""
@@ -76,11 +77,19 @@ class _Done:
 class Run:
     """One run of a graph, from where its journal stands to an end, a stop or an error."""
 
-    def __init__(self, topology: Topology, journal: Journal, options: Options) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        journal: Journal,
+        options: Options,
+        runner: Runner,
+        perform: Perform,
+    ) -> None:
         self._topology = topology
         self._journal = journal
         self._options = options
-        self._finished: SimpleQueue[_Done | Chunk] = SimpleQueue()
+        self._runner = runner
+        self._perform = perform
         self._writers: dict[str, str] = {}
 
     @property
@@ -90,22 +99,29 @@ class Run:
 
     # --- the loop -----------------------------------------------------------------------
 
-    def begin(self, given: Any, run_id: str | None, metadata: Mapping[str, Any]) -> None:
+    async def begin(self, given: Any, run_id: str | None, metadata: Mapping[str, Any]) -> None:
         """Record the input, before any node runs."""
-        data = planner.begin(self._topology, self.state, given, run_id, metadata, self._decide)
-        self._journal.record([(Kind.INPUT, data)], self._stops)
+        data = await planner.begin(
+            self._topology, self.state, given, run_id, metadata, self._decide
+        )
+        await self._append([(Kind.INPUT, data)])
 
-    def edit(self, values: Any, as_node: str, metadata: Mapping[str, Any]) -> None:
+    async def edit(self, values: Any, as_node: str, metadata: Mapping[str, Any]) -> None:
         """Record an edit of the state as if a node had made it."""
-        data = planner.edit(self._topology, self.state, values, as_node, metadata, self._decide)
-        self._journal.record([(Kind.UPDATE, data)], self._stops)
+        data = await planner.edit(
+            self._topology, self.state, values, as_node, metadata, self._decide
+        )
+        await self._append([(Kind.UPDATE, data)])
 
-    def branch(self) -> None:
+    async def branch(self) -> None:
         """Record that the run leaves a checkpoint of the past where no node will."""
         if not self.state.frontier:
-            self._journal.branch(self._stops)
+            await self._perform(self._journal.branch(self._stops))
 
-    def steps(self, resumed: bool) -> Iterator[Chunk]:
+    async def _append(self, drafts: list[Draft]) -> None:
+        await self._perform(self._journal.record(drafts, self._stops))
+
+    async def steps(self, resumed: bool) -> AsyncGenerator[Chunk, None]:
         """Run supersteps to the end, or to where it has to stop; yields what is streamed.
 
         Args:
@@ -124,7 +140,13 @@ class Run:
             if count >= limit:
                 raise GraphRecursionError(limit, tuple(task.node for task in self.state.frontier))
             count += 1
-            yield from self._superstep()
+            # Closed by hand: whoever stops listening must not leave tasks running.
+            superstep = self._superstep()
+            try:
+                async for chunk in superstep:
+                    yield chunk
+            finally:
+                await superstep.aclose()
             yield "checkpoint", self.state
 
     def _stops(self, state: State) -> bool:
@@ -135,7 +157,7 @@ class Run:
             _meets(before, coming) or (state.source == "loop" and _meets(after, state.last))
         )
 
-    def _superstep(self) -> Iterator[Chunk]:
+    async def _superstep(self) -> AsyncGenerator[Chunk, None]:
         due = planner.due(self.state)
         self._writers = {}
         for output in self.state.pending.values():
@@ -145,45 +167,61 @@ class Run:
                 yield "task", _task_start(self.state, index, task)
         if len(due) == 1 and "custom" not in self._options.modes:
             index, task = due[0]
-            yield from self._record([self._attempt(self.state, index, task)])
-        else:
-            yield from self._parallel(due)
+            chunks, error = await self._record([await self._attempt(self.state, index, task)])
+            for chunk in chunks:
+                yield chunk
+            if error is not None:
+                raise error
+            return
+        parallel = self._parallel(due)
+        try:
+            async for chunk in parallel:
+                yield chunk
+        finally:
+            await parallel.aclose()
 
-    def _parallel(self, due: list[tuple[int, Task]]) -> Iterator[Chunk]:
+    async def _parallel(self, due: list[tuple[int, Task]]) -> AsyncGenerator[Chunk, None]:
         """Run tasks side by side and record them as they finish.
 
         After a failure siblings that have begun come to their end, so that their work is
         kept; no further ones begin. The first error is raised when all have ended.
         """
-        state, pool = self.state, workers.pool()
+        state, runner = self.state, self._runner
         limit = self._options.max_concurrency or CONCURRENCY
         coming, running = iter(due), 0
-        failed: Exception | None = None
-        while True:
-            for index, task in islice(coming, 0 if failed else limit - running):
-                context = contextvars.copy_context()
-                pool.submit(context.run, self._work, state, index, task)
-                running += 1
-            if not running:
-                break
-            batch = [self._finished.get()]
-            while not self._finished.empty():
-                batch.append(self._finished.get())
-            done = [item for item in batch if isinstance(item, _Done)]
-            running -= len(done)
-            yield from (item for item in batch if not isinstance(item, _Done))
-            try:
-                yield from self._record(done)
-            except Exception as error:
+        failed: BaseException | None = None
+        try:
+            while True:
+                for index, task in islice(coming, 0 if failed else limit - running):
+                    runner.start(self._attempt(state, index, task))
+                    running += 1
+                if not running:
+                    break
+                batch = await runner.next()
+                done = [item for item in batch if isinstance(item, _Done)]
+                running -= len(done)
+                for item in batch:
+                    if not isinstance(item, _Done):
+                        yield item
+                try:
+                    chunks, error = await self._record(done)
+                except Exception as not_recorded:
+                    chunks, error = [], not_recorded
+                for chunk in chunks:
+                    yield chunk
                 failed = failed or error
+        finally:
+            if running:
+                await runner.stop()
         if failed is not None:
             raise failed
 
-    def _work(self, state: State, index: int, task: Task) -> None:
-        self._finished.put(self._attempt(state, index, task))
+    async def _record(self, done: list[_Done]) -> tuple[list[Chunk], BaseException | None]:
+        """Append what became of tasks, in one transaction.
 
-    def _record(self, done: list[_Done]) -> Iterator[Chunk]:
-        """Append what became of tasks, in one transaction; raise the first error among them."""
+        Returns:
+            What is streamed of it, and the first error among them.
+        """
         drafts: list[Draft] = []
         failures: list[_Done] = []
         frontier, step = self.state.frontier, self.state.step + 1
@@ -197,18 +235,12 @@ class Run:
                     data = error_data(step, item.index, node, item.error, item.attempts)
                     drafts.append((Kind.ERROR, data))
         if drafts:
-            self._journal.record(drafts, self._stops)
-        for kind, data in drafts:
-            if kind == Kind.OUTPUT:
-                yield "output", data
-        if failures:
-            error, index = failures[0].error, failures[0].index
-            assert error is not None
-            error.add_note(
-                f"in node {frontier[index].node!r}, superstep {step}, attempt "
-                f"{failures[0].attempts}"
-            )
-            raise error
+            await self._append(drafts)
+        error = failures[0].error if failures else None
+        if error is not None:
+            node = frontier[failures[0].index].node
+            error.add_note(f"in node {node!r}, superstep {step}, attempt {failures[0].attempts}")
+        return [("output", data) for kind, data in drafts if kind == Kind.OUTPUT], error
 
     def _checked(self, item: _Done) -> _Done:
         """Siblings may have written the same key meanwhile: the later one is at fault."""
@@ -222,8 +254,8 @@ class Run:
 
     # --- one task -----------------------------------------------------------------------
 
-    def _attempt(self, state: State, index: int, task: Task) -> _Done:
-        """Run a task, again as its retry policies say; never raises an ``Exception``."""
+    async def _attempt(self, state: State, index: int, task: Task) -> _Done:
+        """Run a task, again as its retry policies say; never raises anything."""
         spec = self._topology.nodes[task.node]
         attempt = 0
         if "custom" in self._options.modes:
@@ -231,8 +263,8 @@ class Run:
         while True:
             attempt += 1
             try:
-                result = self._call_node(spec, planner.argument(self._topology, state, task))
-                data = planner.outcome(self._topology, state, index, result, self._decide)
+                result = await self._call_node(spec, planner.argument(self._topology, state, task))
+                data = await planner.outcome(self._topology, state, index, result, self._decide)
                 return _Done(index, data, attempts=attempt)
             except Exception as error:
                 policy = next((p for p in spec.retry if p.retries(error)), None)
@@ -240,28 +272,22 @@ class Run:
                     return _Done(index, error=error, attempts=attempt)
                 wait = policy.initial_interval * policy.backoff_factor ** (attempt - 1)
                 wait = min(wait, policy.max_interval)
-                time.sleep(wait + random.random() if policy.jitter else wait)
-            except BaseException as error:  # the pool's thread must answer, whatever comes
+            except BaseException as error:  # whoever waits for this task must learn of it
                 return _Done(index, error=error, attempts=attempt)
+            await self._runner.sleep(wait + random.random() if policy.jitter else wait)
 
-    def _call_node(self, spec: NodeSpec, argument: Any) -> Any:
-        if spec.is_async:
-            raise InvalidGraphError(
-                f"node {spec.name!r} is an async function, which invoke() and stream() cannot "
-                "run; make it a plain function"
-            )
+    async def _call_node(self, spec: NodeSpec, argument: Any) -> Any:
         action: Any = spec.action
-        if hasattr(action, "run_nested"):
-            return action.run_nested(argument, self._options.config, self._topology.channels)
-        return partial(action, argument)(**self._extras(spec.accepts))
-
-    def _decide(self, branch: Branch, argument: Any) -> Any:
-        if branch.is_async:
-            raise InvalidGraphError(
-                f"conditional edge {branch.name!r} is an async function, which invoke() and "
-                "stream() cannot run; make it a plain function"
+        if hasattr(action, "nested"):
+            return await action.nested(
+                argument, self._options.config, self._topology.channels, self._runner.another()
             )
-        return branch.path(argument, **self._extras(branch.accepts))
+        call = partial(action, argument, **self._extras(spec.accepts))
+        return await self._runner.call(f"node {spec.name!r}", spec.is_async, call)
+
+    async def _decide(self, branch: Branch, argument: Any) -> Any:
+        call = partial(branch.path, argument, **self._extras(branch.accepts))
+        return await self._runner.call(f"conditional edge {branch.name!r}", branch.is_async, call)
 
     def _extras(self, accepts: frozenset[str]) -> dict[str, Any]:
         extras: dict[str, Any] = {}
@@ -272,7 +298,7 @@ class Run:
         return extras
 
     def _put_custom(self, chunk: Any) -> None:
-        self._finished.put(("custom", chunk))
+        self._runner.put(("custom", chunk))
 
 
 def _meets(wanted: frozenset[str], nodes: Any) -> bool:

@@ -7,7 +7,7 @@ handful of loads and one fold of the log, and the memory of one block.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -34,21 +34,21 @@ class Reader:
 
     # --- single states ------------------------------------------------------------------
 
-    def state(self, config: Mapping[str, Any]) -> StateSnapshot:
+    async def state(self, config: Mapping[str, Any]) -> StateSnapshot:
         """The state where ``config`` points; past checkpoints with what came of their tasks."""
-        thread_id, state, current = self._log.read(config)
+        thread_id, state, current = await self._log.read(config)
         if current:
-            return self.snapshot(thread_id, state)
+            return await self.snapshot(thread_id, state)
         entry = _Entry(state)
-        entry.add(self._following(thread_id, state))
-        return self._past(thread_id, entry)
+        await self._add_following(thread_id, entry)
+        return await self._past(thread_id, entry)
 
-    def _past(self, thread_id: str, entry: _Entry) -> StateSnapshot:
+    async def _past(self, thread_id: str, entry: _Entry) -> StateSnapshot:
         """A checkpoint of the past: what was next then, and what came of it."""
-        shown = self.snapshot(thread_id, entry.closed())
+        shown = await self.snapshot(thread_id, entry.closed())
         return shown._replace(next=tuple(task.node for task in entry.state.frontier))
 
-    def snapshot(self, thread_id: str, state: State) -> StateSnapshot:
+    async def snapshot(self, thread_id: str, state: State) -> StateSnapshot:
         """The public form of a state as it stands."""
         if not state.started:
             empty: RunnableConfig = {"configurable": {"thread_id": thread_id}}
@@ -68,18 +68,18 @@ class Reader:
         return StateSnapshot(
             values={key: own(state.values[key]) for key in self._keys if key in state.values},
             next=tuple(task.name for task in tasks if task.result is None),
-            config=self._config(thread_id, state.checkpoint),
+            config=await self._config(thread_id, state.checkpoint),
             metadata={**state.metadata, **source},
             created_at=from_micros(state.created_us).isoformat(),
-            parent_config=state.parent and self._config(thread_id, state.parent),
+            parent_config=state.parent and await self._config(thread_id, state.parent),
             tasks=tasks,
         )
 
-    def _config(self, thread_id: str, at: Position) -> RunnableConfig:
+    async def _config(self, thread_id: str, at: Position) -> RunnableConfig:
         """The config that reads a position: in its own thread's name, while that is there."""
         owner = self._names.get(at.thread_key)
         if owner is None:
-            found = self._log.store.thread_at(at.thread_key)
+            found = await self._log.core.thread_at(at.thread_key)
             owner = self._names[at.thread_key] = found.thread_id if found else thread_id
         return {
             "configurable": {
@@ -91,24 +91,26 @@ class Reader:
 
     # --- history ------------------------------------------------------------------------
 
-    def history(self, thread_id: str, before: Position | None) -> Iterator[StateSnapshot]:
+    async def history(
+        self, thread_id: str, before: Position | None
+    ) -> AsyncIterator[StateSnapshot]:
         """Every checkpoint, newest first.
 
         All of the thread's own log, branches left behind included; then, where the thread
         was forked from another, the lineage that led to the fork.
         """
-        for span in self._spans(thread_id, before):
-            for entry in self._entries(thread_id, span):
-                yield self._past(thread_id, entry)
+        async for span in self._spans(thread_id, before):
+            async for entry in self._entries(thread_id, span):
+                yield await self._past(thread_id, entry)
 
-    def _spans(self, thread_id: str, before: Position | None) -> Iterator[_Span]:
+    async def _spans(self, thread_id: str, before: Position | None) -> AsyncIterator[_Span]:
         """Runs of events without a fork inside, newest first, cut off at ``before``."""
-        store = self._log.store
-        at: Position | None = store.head(thread_id).position
+        core = self._log.core
+        at: Position | None = (await core.head(thread_id)).position
         own = at
         found = before is None
         while at is not None and at.seq > 0:
-            lineage = store.lineage(at)
+            lineage = await core.lineage(at)
             span = _Span(at._replace(seq=lineage.first), at.seq, lineage.source, lineage.base)
             if not found and before is not None and span.holds(before):
                 found = True
@@ -121,69 +123,79 @@ class Reader:
             else:
                 at = lineage.source
 
-    def _entries(self, thread_id: str, span: _Span) -> Iterator[_Entry]:
+    async def _entries(self, thread_id: str, span: _Span) -> AsyncIterator[_Entry]:
         log, last = self._log, span.last
         while last >= span.first.seq:
             first = max(span.first.seq, last - BLOCK + 1)
-            start = self._state_before(thread_id, span, first)
+            start = await self._state_before(thread_id, span, first)
             after = span.first._replace(seq=first - 1)
             entries = [_Entry(start)]
             folding = Fold(log.channels, start)
-            for event in log.store.read_span(thread_id, after, last):
-                entries[-1].add([event])
-                if folding.feed(event.kind, event.data, event.position, event.recorded_us):
-                    entries.append(_Entry(folding.state()))
+            async for page in await log.core.read_span(thread_id, after, last):
+                for event in page:
+                    entries[-1].add(event)
+                    if folding.feed(event.kind, event.data, event.position, event.recorded_us):
+                        entries.append(_Entry(folding.state()))
             if len(entries) > 1:
-                entries[-1].add(self._following(thread_id, folding.state()))
-            yield from reversed(entries[1:])
+                await self._add_following(thread_id, entries[-1], folding.state())
+            for entry in reversed(entries[1:]):
+                yield entry
             last = first - 1
         if span.base is not None and span.base.seq <= last:
-            entry = _Entry(self._state_before(thread_id, span, span.first.seq))
-            entry.add(self._following(thread_id, entry.state))
+            entry = _Entry(await self._state_before(thread_id, span, span.first.seq))
+            await self._add_following(thread_id, entry)
             yield entry
 
-    def _state_before(self, thread_id: str, span: _Span, first: int) -> State:
+    async def _state_before(self, thread_id: str, span: _Span, first: int) -> State:
         if first > span.first.seq:
             upto: Position | None = span.first._replace(seq=first - 1)
         else:
             upto = span.source or span.base
         if upto is None:
             return initial(self._log.channels)
-        replay = self._log.store.replay(thread_id, upto=upto, fingerprint=self._log.fingerprint)
-        return self._log.fold(replay)[0]
+        return (await self._log.load(thread_id, upto))[1]
 
-    def _following(self, thread_id: str, state: State) -> Iterator[RecordedEvent]:
-        """The events behind a state, as long as they belong to its superstep."""
-        if not state.frontier:
+    async def _add_following(
+        self, thread_id: str, entry: _Entry, state: State | None = None
+    ) -> None:
+        """Add the events behind a state (the entry's own, or where reading it has come to), as
+        long as they belong to its superstep.
+        """
+        state = state or entry.state
+        if not state.frontier or entry.full:
             return
-        for event in self._log.store.read_span(thread_id, state.at, None):
-            if event.kind not in (Kind.OUTPUT, Kind.ERROR) or event.data["step"] != state.step + 1:
-                return
-            yield event
+        async for page in await self._log.core.read_span(thread_id, state.at, None):
+            for event in page:
+                is_of_task = event.kind in (Kind.OUTPUT, Kind.ERROR)
+                if not is_of_task or event.data["step"] != state.step + 1:
+                    return
+                entry.add(event)
+                if entry.full:
+                    return
 
     # --- audit --------------------------------------------------------------------------
 
-    def audit(self, thread_id: str) -> Iterator[AuditEntry]:
+    async def audit(self, thread_id: str) -> AsyncIterator[AuditEntry]:
         """The thread's own log, oldest first, line by line."""
-        for event in self._log.store.read(thread_id):
-            yield _audit_entry(event)
+        async for page in await self._log.core.read(thread_id):
+            for event in page:
+                yield _audit_entry(event)
 
-    def verify(self, thread_id: str) -> VerifyReport:
+    async def verify(self, thread_id: str) -> VerifyReport:
         """The store's checks, and that every snapshot in use equals the fold of its events."""
         log = self._log
-        report = log.store.verify(thread_id)
+        report = await log.core.verify(thread_id)
         if not report.ok:
             return report
         problems = []
-        for at in log.store.snapshot_positions(thread_id, log.fingerprint):
-            quick, whole = (
-                log.fold(
-                    log.store.replay(
-                        thread_id, upto=at, fingerprint=log.fingerprint, snapshots=snapshots
-                    )
-                )[0]
+        for at in await log.core.snapshot_positions(thread_id, log.fingerprint):
+            replays = [
+                await log.core.replay(
+                    thread_id, upto=at, fingerprint=log.fingerprint, snapshots=snapshots
+                )
                 for snapshots in (True, False)
-            )
+            ]
+            quick, whole = [(await log.fold(replay))[0] for replay in replays]
             if replace(quick, parent=None) != replace(whole, parent=None):
                 problems.append(f"the snapshot at seq {at.seq} differs from the fold of its events")
         return replace(report, problems=tuple(problems))
@@ -211,14 +223,16 @@ class _Entry:
     pending: dict[int, Data] = field(default_factory=dict)
     errors: dict[int, Data] = field(default_factory=dict)
 
-    def add(self, events: Iterable[RecordedEvent]) -> None:
-        for event in events:
-            if event.kind == Kind.OUTPUT:
-                self.pending[event.data["task"]] = event.data
-            elif event.kind == Kind.ERROR:
-                self.errors[event.data["task"]] = event.data
-            if len(self.pending) == len(self.state.frontier):
-                return
+    @property
+    def full(self) -> bool:
+        """Whether every task has come to something."""
+        return len(self.pending) == len(self.state.frontier)
+
+    def add(self, event: RecordedEvent) -> None:
+        if event.kind == Kind.OUTPUT:
+            self.pending[event.data["task"]] = event.data
+        elif event.kind == Kind.ERROR:
+            self.errors[event.data["task"]] = event.data
 
     def closed(self) -> State:
         errors = {i: data for i, data in self.errors.items() if i not in self.pending}

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from eventstore import Event, EventStore, Fork, Head, LineageMovedError, Position, Replay
+from eventstore import Event, Fork, Head, LineageMovedError, Position, Replay
 from eventstore.chain import prefix_ns
+from eventstore.core import Core
 from eventstore.events import Status
+from eventstore.reading import Pages
 from graph.errors import InvalidConfigError
 from graph.events import Data, Kind
 from graph.fold import NOWHERE, Fold, State, checkpoint_id, initial
@@ -70,10 +72,10 @@ class Journal(Protocol):
 
     state: State
 
-    def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
+    async def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
         """Record events, all or nothing, and return the state after them."""
 
-    def branch(self, stops: Callable[[State], bool]) -> None:
+    async def branch(self, stops: Callable[[State], bool]) -> None:
         """Record by itself that the run goes on from the past, if that is so."""
 
 
@@ -85,7 +87,7 @@ class NoJournal:
         self._now_us = now_us
         self.state = initial(channels)
 
-    def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
+    async def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
         """Fold the events."""
         folding = Fold(self._channels, self.state)
         now = self._now_us()
@@ -94,7 +96,7 @@ class NoJournal:
         self.state = folding.state()
         return self.state
 
-    def branch(self, stops: Callable[[State], bool]) -> None:
+    async def branch(self, stops: Callable[[State], bool]) -> None:
         """There is no past to go on from."""
 
 
@@ -118,7 +120,7 @@ class LogJournal:
         self._metadata = metadata or {}
         self.state = state
 
-    def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
+    async def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
         """Append the events in one transaction, with a fork before them if we left the past.
 
         Raises:
@@ -128,13 +130,13 @@ class LogJournal:
         events: list[Event | Fork] = [Event(int(kind), data) for kind, data in drafts]
         if self._fork_from is not None:
             events.insert(0, Fork(self._fork_from))
-        now = self._log.store.now_us()
+        now = self._log.core.now_us()
         state, complete = self._fold(drafts, self._head, now)
         # A parent in another log may move with it; one of ours stays where it is.
         local = state.parent is None or state.parent[:2] == state.at[:2]
         settled = complete and not state.pending and local
         snapshot = self._taker.take(state) if settled else None
-        head = self._log.store.append_after(
+        head = await self._log.core.append_after(
             self._head,
             events,
             status=status_of(state, stops),
@@ -149,10 +151,10 @@ class LogJournal:
         self._head, self._fork_from, self.state = head, None, state
         return state
 
-    def branch(self, stops: Callable[[State], bool]) -> None:
+    async def branch(self, stops: Callable[[State], bool]) -> None:
         """Append the fork alone, so that the thread stands where the caller went back to."""
         if self._fork_from is not None:
-            self.record([], stops)
+            await self.record([], stops)
 
     def _fold(self, drafts: Sequence[Draft], head: Head, now: int) -> tuple[State, bool]:
         folding = Fold(self._log.channels, self.state)
@@ -179,16 +181,14 @@ def status_of(state: State, stops: Callable[[State], bool]) -> Status:
 class ThreadLog:
     """Threads of one graph in one event store."""
 
-    def __init__(
-        self, store: EventStore, channels: Mapping[str, Channel], version: str | None
-    ) -> None:
-        self.store = store
+    def __init__(self, core: Core, channels: Mapping[str, Channel], version: str | None) -> None:
+        self.core = core
         self.channels = channels
         parts = [f"{name}={channels[name].fingerprint}" for name in sorted(channels)]
         text = "\n".join([version or "", *parts])
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
 
-    def open(self, config: Mapping[str, Any]) -> LogJournal:
+    async def open(self, config: Mapping[str, Any]) -> LogJournal:
         """The journal of a run that goes on where ``config`` points.
 
         The head of a thread goes on as it stands, finished tasks included. An older
@@ -199,23 +199,23 @@ class ThreadLog:
         """
         thread_id = thread_id_of(config)
         metadata = _json_only(config.get("metadata") or {})
-        at = self._resolve(thread_id, position_of(config))
-        if at is None or self.store.head(thread_id).position[:2] == at[:2]:
-            replay, state, taker = self.load(thread_id, None)
+        at = await self._resolve(thread_id, position_of(config))
+        if at is None or (await self.core.head(thread_id)).position[:2] == at[:2]:
+            replay, state, taker = await self.load(thread_id, None)
             if at is None or state.checkpoint == at:
                 return LogJournal(self, replay.head, state, taker, metadata=metadata)
-        replay, state, taker = self.load(thread_id, at)
+        replay, state, taker = await self.load(thread_id, at)
         return LogJournal(self, replay.head, state, taker, fork_from=at, metadata=metadata)
 
-    def read(self, config: Mapping[str, Any]) -> tuple[str, State, bool]:
+    async def read(self, config: Mapping[str, Any]) -> tuple[str, State, bool]:
         """The state where ``config`` points, without writing.
 
         Returns:
             The thread, the state, and whether that is the state in which it now stands.
         """
         thread_id = thread_id_of(config)
-        at = self._resolve(thread_id, position_of(config))
-        replay, state, _ = self.load(thread_id, at)
+        at = await self._resolve(thread_id, position_of(config))
+        replay, state, _ = await self.load(thread_id, at)
         if at is not None and state.checkpoint != at:
             raise InvalidConfigError(
                 f"{checkpoint_id(at)} is no checkpoint of thread {thread_id!r}: there a "
@@ -223,7 +223,7 @@ class ThreadLog:
             )
         return thread_id, state, replay.position == replay.head.position
 
-    def _resolve(self, thread_id: str, at: Position | None) -> Position | None:
+    async def _resolve(self, thread_id: str, at: Position | None) -> Position | None:
         """The position meant by a checkpoint id; ``None``: the thread as it now stands.
 
         A foreign id on a thread that was forked from there names the origin, and so means
@@ -231,16 +231,16 @@ class ThreadLog:
         """
         if at is None:
             return None
-        head = self.store.head(thread_id)
+        head = await self.core.head(thread_id)
         if not head.exists or at.thread_key == head.thread_key:
             return at
-        if self.origin(head) == at:
+        if await self.origin(head) == at:
             return None
         kept = (head.thread_key, prefix_ns(at.thread_key, at.ns))
-        for step in self.lineage(head.position):
+        async for step in self.lineage(head.position):
             if step[:2] in (at[:2], kept) and at.seq <= step.seq:
                 return at._replace(thread_key=step.thread_key, ns=step.ns)
-        owner = self.store.thread_at(at.thread_key)
+        owner = await self.core.thread_at(at.thread_key)
         named = f"thread {owner.thread_id!r}" if owner else "a thread that is not there"
         raise InvalidConfigError(
             f"the checkpoint {checkpoint_id(at)} belongs to {named}, and thread {thread_id!r} "
@@ -248,47 +248,50 @@ class ThreadLog:
             "thread_id that is new."
         )
 
-    def load(self, thread_id: str, at: Position | None) -> tuple[Replay[Any], State, SnapshotTaker]:
+    async def load(
+        self, thread_id: str, at: Position | None
+    ) -> tuple[Replay[Pages], State, SnapshotTaker]:
         """The state at a position of a thread's lineage, or (``None``) as the thread stands."""
         for _ in range(MOVES_MAX):
-            replay = self.store.replay(thread_id, upto=at, fingerprint=self.fingerprint)
+            replay = await self.core.replay(thread_id, upto=at, fingerprint=self.fingerprint)
             try:
-                return replay, *self.fold(replay)
+                return replay, *await self.fold(replay)
             except LineageMovedError:
                 continue  # an ancestor was deleted while we read; its part is ours now
         raise LineageMovedError(thread_id)
 
-    def fold(self, replay: Replay[Any]) -> tuple[State, SnapshotTaker]:
+    async def fold(self, replay: Replay[Pages]) -> tuple[State, SnapshotTaker]:
         """The state that a replay leads to, and a taker that goes on from there."""
-        taker = SnapshotTaker(self.store.codec, self.fingerprint)
+        taker = SnapshotTaker(self.core.codec, self.fingerprint)
         start = None
         if replay.snapshot is not None:
-            start, chained = load(self.store.codec, replay.snapshot)
+            start, chained = load(self.core.codec, replay.snapshot)
             at = replay.snapshot.position
             if (at.thread_key, at.ns) == (replay.head.thread_key, replay.head.ns):
                 taker.resume(replay.snapshot, start, chained)
         folding = Fold(self.channels, start)
-        for event in replay.events:
-            folding.feed(event.kind, event.data, event.position, event.recorded_us)
-            taker.saw(event.size)
+        async for page in replay.events:
+            for event in page:
+                folding.feed(event.kind, event.data, event.position, event.recorded_us)
+                taker.saw(event.size)
         return folding.state(), taker
 
-    def origin(self, head: Head) -> Position | None:
+    async def origin(self, head: Head) -> Position | None:
         """The foreign position that a thread was forked from when it was made."""
         if not head.exists or head.seq == 0:
             return None
         start = Position(head.thread_key, head.ns, 0)
-        first = next(self.store.read_span(head.thread_id, start, 1), None)
-        if first is None or first.kind != Kind.FORK:
-            return None
-        return Position(*first.data["source"])
+        async for page in await self.core.read_span(head.thread_id, start, 1):
+            for first in page:
+                return Position(*first.data["source"]) if first.kind == Kind.FORK else None
+        return None
 
-    def lineage(self, at: Position) -> Iterator[Position]:
+    async def lineage(self, at: Position) -> AsyncIterator[Position]:
         """The ends of the runs of events that lead to a position, newest first."""
         here: Position | None = at
         while here is not None:
             yield here
-            here = self.store.lineage(here).source
+            here = (await self.core.lineage(here)).source
 
 
 def _json_only(metadata: Mapping[str, Any]) -> dict[str, Any]:

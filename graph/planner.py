@@ -7,7 +7,7 @@ node's edges, so that every routing decision is in the event that caused it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from graph import events
@@ -18,8 +18,9 @@ from graph.fold import State, Task
 from graph.schema import MISSING, StateSchema
 from graph.types import END, START, Command, Send
 
-Call = Callable[[Branch, Any], Any]
-"""Calls a conditional edge with a state, adding what else it accepts (config, writer)."""
+Call = Callable[[Branch, Any], Awaitable[Any]]
+"""Calls a conditional edge with a state, adding what else it accepts (config, writer). The
+coroutines here wait for that and nothing else."""
 
 
 def due(state: State) -> list[tuple[int, Task]]:
@@ -48,7 +49,7 @@ def own(value: Any) -> Any:
     return value.copy() if type(value) in (list, dict, set) else value
 
 
-def outcome(topology: Topology, state: State, index: int, result: Any, call: Call) -> Data:
+async def outcome(topology: Topology, state: State, index: int, result: Any, call: Call) -> Data:
     """The output event of a task from what its node returned.
 
     Raises:
@@ -57,11 +58,11 @@ def outcome(topology: Topology, state: State, index: int, result: Any, call: Cal
     task = state.frontier[index]
     node = task.node
     writes, gotos = _read_result(topology, node, result)
-    goto = _follow(topology, node, state, writes, gotos, call)
+    goto = await _follow(topology, node, state, writes, gotos, call)
     return events.output_data(state.step + 1, index, node, writes, goto)
 
 
-def begin(
+async def begin(
     topology: Topology,
     state: State,
     given: Any,
@@ -74,11 +75,11 @@ def begin(
         writes, gotos = _read_result(topology, START, given)
     else:
         writes, gotos = prepared(topology, topology.input.to_writes(given)), []
-    goto = _follow(topology, START, state, writes, gotos, call)
+    goto = await _follow(topology, START, state, writes, gotos, call)
     return events.input_data(run, writes, goto, metadata)
 
 
-def edit(
+async def edit(
     topology: Topology,
     state: State,
     values: Any,
@@ -96,7 +97,7 @@ def edit(
             f"as_node={as_node!r} is not a node (there are {', '.join(map(repr, topology.nodes))})"
         )
     writes, gotos = _read_result(topology, as_node, values)
-    goto = _follow(topology, as_node, state, writes, gotos, call)
+    goto = await _follow(topology, as_node, state, writes, gotos, call)
     return events.update_data(as_node, writes, goto, metadata)
 
 
@@ -193,7 +194,7 @@ def _after(topology: Topology, state: State, writes: Writes) -> dict[str, Any]:
     return values
 
 
-def _follow(
+async def _follow(
     topology: Topology,
     node: str,
     state: State,
@@ -209,7 +210,7 @@ def _follow(
         default = spec.schema if spec else topology.state
         values = _after(topology, state, writes)
         for branch in branches:
-            targets += _decide(branch, call(branch, view(branch.schema or default, values)))
+            targets += _decide(branch, await call(branch, view(branch.schema or default, values)))
     nodes: dict[str, None] = {}
     later: dict[str, None] = {}
     sends: list[tuple[str, Any]] = []

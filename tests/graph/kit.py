@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, TypedDict
 
+from eventstore.driving import drive
 from graph import END, START, CompiledGraph, RunnableConfig, StateGraph, StateSnapshot
+from graph.fold import State
 
 
 def on(thread_id: str, checkpoint_id: str | None = None, **more: Any) -> RunnableConfig:
@@ -35,6 +37,20 @@ class Trail(TypedDict, total=False):
     total: Annotated[int, operator.add]
     note: str
     data: dict[str, Any]
+
+
+def standing(app: CompiledGraph, config: RunnableConfig) -> State:
+    """The state in which a run at this config would find the thread."""
+    assert app._log is not None
+    return drive(app._log.open(config)).state
+
+
+def replayed(app: CompiledGraph, thread_id: str, snapshots: bool) -> State:
+    """The state of a thread, from the nearest snapshot or from its first event on."""
+    log = app._log
+    assert log is not None
+    replay = log.core.replay(thread_id, fingerprint=log.fingerprint, snapshots=snapshots)
+    return drive(log.fold(drive(replay)))[0]
 
 
 class Calls:

@@ -57,7 +57,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 import graph as ours
 from graph import EmptyInputError, GraphRecursionError, InvalidUpdateError
-from tests.graph.kit import Boom
+from tests.graph.kit import Boom, standing
 
 NAMES: Final = ("a", "b", "c", "d", "e")
 RECURSION_LIMIT: Final = 12
@@ -372,7 +372,7 @@ def test_runs_after_runs_give_the_same(plan: Plan, inputs: list[Input]) -> None:
             expected = theirs.act(each)
             assume(expected != "recursion")
             assert outcome == expected
-            assume(not mine.app._log.open(mine.config).state.joins)
+            assume(not standing(mine.app, mine.config).joins)
         assert mine.told() == theirs.told()
 
 
@@ -381,7 +381,7 @@ def test_runs_after_runs_give_the_same(plan: Plan, inputs: list[Input]) -> None:
 def test_lives_are_the_same(plan: Plan, life: list[Action]) -> None:
     with both(plan) as (mine, theirs):
         for action in [Input("x"), *life]:
-            state = mine.app._log.open(mine.config).state
+            state = standing(mine.app, mine.config)
             unfinished = bool(state.frontier and (state.pending or state.errors))
             if isinstance(action, Input | Update | Travel):
                 # See above: a run that is cut short by something else than being resumed.

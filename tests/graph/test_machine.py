@@ -38,7 +38,7 @@ from graph import (
     StateGraph,
     StateSnapshot,
 )
-from tests.graph.kit import Boom, id_of, on
+from tests.graph.kit import Boom, id_of, on, replayed
 
 
 class Life(TypedDict, total=False):
@@ -576,11 +576,7 @@ class Machine(RuleBasedStateMachine):
             assert id_of(entry.parent_config) == moment.parent.id
 
     def check_replays(self, name: str) -> None:
-        log = self.app._log
-        assert log is not None
-        with_snapshot = log.fold(self.store.replay(name, fingerprint=log.fingerprint))[0]
-        without = log.fold(self.store.replay(name, fingerprint=log.fingerprint, snapshots=False))[0]
-        assert with_snapshot == without
+        assert replayed(self.app, name, True) == replayed(self.app, name, False)
 
 
 class MemoryMachine(Machine):

@@ -15,7 +15,7 @@ import graph.snapshots
 from eventstore import EventStore, RecordedEvent
 from graph import START, CompiledGraph, StateGraph
 from graph.fold import Fold
-from tests.graph.kit import Trail, on
+from tests.graph.kit import Trail, on, replayed
 
 WORDS = "the log is the truth and everything else can be thrown away and built again from it "
 
@@ -299,13 +299,8 @@ def test_snapshots_hold_sends_joins_and_deferred_nodes(
     graph_.add_edge(["a", "c"], "joined")
     app = graph_.compile(store, interrupt_after="*")
     app.invoke({}, on("t"))
-    log = app._log
-    assert log is not None
     while app.get_state(on("t")).next:
-        states = [
-            log.fold(store.replay("t", fingerprint=log.fingerprint, snapshots=snapshots))[0]
-            for snapshots in (True, False)
-        ]
+        states = [replayed(app, "t", snapshots) for snapshots in (True, False)]
         assert states[0] == states[1]
         checked += bool(states[0].joins) + bool(states[0].later) + len(states[0].frontier)
         app.invoke(None, on("t"))
