@@ -15,7 +15,13 @@ from graph.errors import (
     InvalidUpdateError,
 )
 from graph.messages import REMOVE_ALL_MESSAGES, MessagesState, RemoveMessage, add_messages
-from graph.savers import MemorySaver, SqliteSaver
+from graph.savers import (
+    AsyncPostgresSaver,
+    AsyncSqliteSaver,
+    MemorySaver,
+    PostgresSaver,
+    SqliteSaver,
+)
 from graph.types import (
     END,
     START,
@@ -33,6 +39,8 @@ __all__ = [
     "END",
     "REMOVE_ALL_MESSAGES",
     "START",
+    "AsyncPostgresSaver",
+    "AsyncSqliteSaver",
     "AuditEntry",
     "Command",
     "CompiledGraph",
@@ -45,6 +53,7 @@ __all__ = [
     "InvalidUpdateError",
     "MemorySaver",
     "MessagesState",
+    "PostgresSaver",
     "RemoveMessage",
     "RetryPolicy",
     "RunnableConfig",

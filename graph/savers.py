@@ -1,22 +1,26 @@
 """Checkpointers by the names that LangGraph's users know: each is an event store to be used.
 
-A saver opens (or is given) an :class:`~eventstore.EventStore` and closes what it opened.
-Everything else a compiled graph asks of it, it asks of ``saver.store``.
+A saver opens (or is given) an event store and closes what it opened. Everything else a
+compiled graph asks of it, it asks of ``saver.store``. The asynchronous ones are for graphs
+that are run with ``ainvoke``; on SQLite and in memory either kind serves both.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from eventstore import EventStore
+from eventstore import AsyncEventStore, EventStore
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    Target = str | os.PathLike[str] | URL | Engine
 
 
 class _Saver:
@@ -38,7 +42,7 @@ class _Saver:
         self.store.delete_thread(thread_id)
 
     def close(self) -> None:
-        """Close what was opened here; a connection that the caller made stays open."""
+        """Close what was opened here; a connection or pool that the caller made stays open."""
         self.store.close()
 
     def __enter__(self) -> Self:
@@ -51,6 +55,40 @@ class _Saver:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class _AsyncSaver:
+    """An asynchronous event store under the name of a checkpointer."""
+
+    def __init__(self, store: AsyncEventStore) -> None:
+        self.store = store
+
+    async def setup(self) -> None:
+        """Create or migrate the tables; done by itself at first use."""
+        await self.store.setup()
+
+    async def delete_thread(self, thread_id: str) -> None:
+        """Remove a thread whole; threads forked from it stay whole.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        await self.store.delete_thread(thread_id)
+
+    async def close(self) -> None:
+        """Close what was opened here; a connection or pool that the caller made stays open."""
+        await self.store.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
 
 
 class MemorySaver(_Saver):
@@ -69,9 +107,7 @@ class SqliteSaver(_Saver):
         options: as for :class:`~eventstore.EventStore` (``tenant``, ``durability``, …).
     """
 
-    def __init__(
-        self, target: str | os.PathLike[str] | URL | Engine | sqlite3.Connection, **options: Any
-    ) -> None:
+    def __init__(self, target: Target | sqlite3.Connection, **options: Any) -> None:
         super().__init__(EventStore(target, **options))
 
     @classmethod
@@ -79,4 +115,64 @@ class SqliteSaver(_Saver):
     def from_conn_string(cls, conn_string: str, **options: Any) -> Iterator[Self]:
         """Open a path or URL for the length of a ``with`` block."""
         with cls(conn_string, **options) as saver:
+            yield saver
+
+
+class AsyncSqliteSaver(_AsyncSaver):
+    """Keeps threads in a SQLite file, for event loops.
+
+    Args:
+        target: as for :class:`SqliteSaver`, or an ``aiosqlite.Connection`` to a file, which
+            stays the caller's: only the name of its file is used.
+        options: as for :class:`~eventstore.AsyncEventStore`.
+    """
+
+    def __init__(self, target: Target | sqlite3.Connection | Any, **options: Any) -> None:
+        super().__init__(AsyncEventStore(target, **options))
+
+    @classmethod
+    @asynccontextmanager
+    async def from_conn_string(cls, conn_string: str, **options: Any) -> AsyncIterator[Self]:
+        """Open a path or URL for the length of an ``async with`` block."""
+        async with cls(conn_string, **options) as saver:
+            yield saver
+
+
+class PostgresSaver(_Saver):
+    """Keeps threads in PostgreSQL.
+
+    Args:
+        target: a URL (``postgresql://user:password@host/database``), a SQLAlchemy engine, or a
+            ``psycopg_pool.ConnectionPool``, which stays the caller's and open.
+        options: as for :class:`~eventstore.EventStore` (``tenant``, ``pool_max_size``, …).
+    """
+
+    def __init__(self, target: Target | Any, **options: Any) -> None:
+        super().__init__(EventStore(target, **options))
+
+    @classmethod
+    @contextmanager
+    def from_conn_string(cls, conn_string: str, **options: Any) -> Iterator[Self]:
+        """Open a URL for the length of a ``with`` block."""
+        with cls(conn_string, **options) as saver:
+            yield saver
+
+
+class AsyncPostgresSaver(_AsyncSaver):
+    """Keeps threads in PostgreSQL, for event loops.
+
+    Args:
+        target: a URL, an ``AsyncEngine``, or a ``psycopg_pool.AsyncConnectionPool``, which
+            stays the caller's and open.
+        options: as for :class:`~eventstore.AsyncEventStore`.
+    """
+
+    def __init__(self, target: Target | AsyncEngine | Any, **options: Any) -> None:
+        super().__init__(AsyncEventStore(target, **options))
+
+    @classmethod
+    @asynccontextmanager
+    async def from_conn_string(cls, conn_string: str, **options: Any) -> AsyncIterator[Self]:
+        """Open a URL for the length of an ``async with`` block."""
+        async with cls(conn_string, **options) as saver:
             yield saver
