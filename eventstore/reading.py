@@ -48,6 +48,8 @@ _NO_SNAPSHOT: Final = "\0"
 Page = Iterator[RecordedEvent]
 Pages = AsyncIterator[Page]
 
+_Rows = Sequence[SqlRow]
+
 
 class Reading(Part):
     """What can be learned from a store."""
@@ -81,7 +83,7 @@ class Reading(Part):
     ) -> Replay[Pages]:
         """What to fold to know the state of a thread: the nearest snapshot, then the events."""
 
-        def look(conn: Connection) -> tuple[Head, Position, operations.Route, Sequence[SqlRow]]:
+        def look(conn: Connection) -> tuple[Head, Position, operations.Route, _Rows, _Rows]:
             row = operations.look_up(conn, self.tenant, thread_id, ns, fingerprint)
             head = records.head(self.tenant, thread_id, ns, row)
             at = upto or head.position
@@ -92,25 +94,33 @@ class Reading(Part):
                 marks = None
             chosen = fingerprint if snapshots else _NO_SNAPSHOT
             route = operations.trace(conn, at, chosen, marks if snapshots else None)
-            if route.snapshot is None:
-                return head, at, route, ()
-            return head, at, route, operations.snapshot_chain(conn, route.snapshot)
+            rows = operations.snapshot_chain(conn, route.snapshot) if route.snapshot else ()
+            # The first page comes along: most replays have no second one.
+            page: _Rows = ()
+            if route.spans and (
+                route.spans[0].first == 1 or route.spans[0].before == route.snapshot
+            ):
+                key, log_ns, first, last = route.spans[0]
+                page = operations.read_events(conn, key, log_ns, first - 1, last, PAGE)
+            return head, at, route, rows, page
 
-        head, at, route, rows = await self.transactor.read(look)
+        head, at, route, rows, page = await self.transactor.read(look)
         snapshot, digest = self._snapshot(thread_id, route.snapshot, rows)
         if route.snapshot is not None and snapshot is None:
             return await self.replay(thread_id, ns, upto=upto, snapshots=False)
-        return Replay(head, at, snapshot, self._lineage(thread_id, head.thread_key, route, digest))
+        events = self._lineage(thread_id, head.thread_key, route, digest, page)
+        return Replay(head, at, snapshot, events)
 
     async def _lineage(
-        self, thread_id: str, own: int, route: operations.Route, digest: bytes | None
+        self, thread_id: str, own: int, route: operations.Route, digest: bytes | None, ready: _Rows
     ) -> Pages:
         """The events of a route; each fork among them must lead from one span to the next."""
         come_from = route.snapshot
         for span in route.spans:
             link = digest if span.before == route.snapshot else None
-            async for page in self._stream(thread_id, [span], link, own):
+            async for page in self._stream(thread_id, [span], link, own, ready):
                 yield _checked(thread_id, span.first, come_from, page)
+            ready = ()
             come_from = Position(span.thread_key, span.ns, span.last)
 
     def _check_position(self, conn: Connection, thread_id: str, at: Position) -> None:
@@ -141,20 +151,23 @@ class Reading(Part):
         spans: Sequence[operations.Span],
         digest: bytes | None = None,
         own: int | None = None,
+        ready: _Rows = (),
     ) -> Pages:
         """The events of these spans.
 
         Args:
             digest: the link before the first event, if it is known.
             own: the key of the thread that is being read; the spans may be its ancestors'.
+            ready: the first page, where it has been read already.
         """
         for key, ns, first, last in spans:
             reader = records.EventReader(self.codec, thread_id, key, ns, first - 1, digest)
             digest = None
             while reader.after < last:
-                rows = await self.transactor.read(
+                rows = ready or await self.transactor.read(
                     operations.read_events, key, ns, reader.after, last, PAGE
                 )
+                ready = ()
                 yield reader.feed(rows)
                 if not rows or reader.after != rows[-1].seq:
                     raise await self._gap(thread_id, own, key, ns, reader.after + 1)
