@@ -16,7 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import dialects, migrations
 from eventstore.database import Database, translated, within
-from eventstore.transactor import Transactor
+from eventstore.driving import abandon
+from eventstore.errors import ConfigurationError
+from eventstore.transactor import Interrupted, Transactor
 
 T = TypeVar("T")
 
@@ -44,7 +46,10 @@ class AsyncDatabase(Transactor):
     async def prepare(self) -> None:
         """Create or migrate the tables."""
         if await self.transact(False, migrations.pending, (), {}):
-            await self.transact(True, migrations.migrate, (self._now_us(),), {})
+            try:
+                await self.transact(True, migrations.migrate, (self._now_us(),), {})
+            except migrations.Overtaken as error:
+                raise Interrupted("another process is setting the database up") from error
 
     async def sleep(self, seconds: float) -> None:
         """Let others go on for a while."""
@@ -61,6 +66,62 @@ class AsyncDatabase(Transactor):
         self._closed = True
 
 
+class NamedLater(Database):
+    """The file of a caller's ``aiosqlite.Connection``: only an event loop can ask for its name.
+
+    The connection itself stays the caller's. Operations run on our own connections to the same
+    file, through the module that opened it: a second copy of the SQLite library in one process
+    would drop the locks of the first.
+    """
+
+    def __init__(
+        self, connection: Any, durability: dialects.Durability, now_us: Callable[[], int]
+    ) -> None:
+        Transactor.__init__(self)
+        self._connection = connection
+        self._durability = durability
+        self._now_us = now_us
+        self._is_open = False
+
+    async def perform(self, operation: Awaitable[T]) -> T:
+        """Run a whole operation on a thread, once the file is known."""
+        if not self._is_open:
+            try:
+                await self._open()
+            except BaseException:
+                abandon(operation)
+                raise
+        return await super().perform(operation)
+
+    async def _open(self) -> None:
+        async with self._connection.execute("PRAGMA database_list") as cursor:
+            path = next(row[2] for row in await cursor.fetchall() if row[1] == "main")
+        if not path:
+            raise ConfigurationError(
+                "an aiosqlite connection to memory cannot be shared with the event store; pass "
+                "':memory:' instead, or connect to a file"
+            )
+        if not self._is_open:
+            engine = dialects.open_file(path, self._durability)
+            super().__init__(engine, owned=True, now_us=self._now_us)
+            self._is_open = True
+
+    async def prepare(self) -> None:
+        """Create or migrate the tables."""
+        if not self._is_open:
+            raise ConfigurationError(
+                "an event store on an aiosqlite connection works in an event loop: call the "
+                "asynchronous methods, or pass the file's path"
+            )
+        await super().prepare()
+
+    def close(self) -> None:
+        """Close what was opened here: never the caller's connection."""
+        if self._is_open:
+            super().close()
+        self._closed = True
+
+
 def open_database(
     target: Any, durability: dialects.Durability, now_us: Callable[[], int]
 ) -> Database | AsyncDatabase:
@@ -69,6 +130,8 @@ def open_database(
     Raises:
         ConfigurationError: the target cannot be opened.
     """
+    if type(target).__module__.partition(".")[0] == "aiosqlite":
+        return NamedLater(target, durability, now_us)
     engine, owned = dialects.open_async_engine(target, durability)
     if isinstance(engine, Engine):
         return Database(engine, owned=owned, now_us=now_us)

@@ -62,7 +62,10 @@ class Database(Transactor):
         with self._turns, translated():
             dialects.settle(self.engine)
         if missing:
-            self._transact(True, migrations.migrate, (self._now_us(),), {})
+            try:
+                self._transact(True, migrations.migrate, (self._now_us(),), {})
+            except migrations.Overtaken as error:
+                raise Interrupted("another process is setting the database up") from error
 
     async def sleep(self, seconds: float) -> None:
         """Block the thread for a while."""

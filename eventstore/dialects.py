@@ -209,6 +209,15 @@ def _open_sqlite(
     return engine
 
 
+def open_file(path: str, durability: Durability) -> Engine:
+    """An engine for a file that a connection of the caller's has open.
+
+    Two copies of the SQLite library on one file in one process drop each other's locks
+    (https://www.sqlite.org/howtocorrupt.html, 2.2.1): stay with the caller's.
+    """
+    return _open_sqlite(URL.create("sqlite", database=path), sqlite3, durability)
+
+
 def _from_connection(connection: sqlite3.Connection, durability: Durability) -> tuple[Engine, bool]:
     cursor = connection.cursor()
     cursor.row_factory = None
@@ -216,9 +225,7 @@ def _from_connection(connection: sqlite3.Connection, durability: Durability) -> 
     if not path and connection.row_factory is not None:
         raise ConfigurationError("a connection to memory must not have a row_factory of its own")
     if path:
-        # Two copies of the SQLite library on one file in one process drop each other's
-        # locks (https://www.sqlite.org/howtocorrupt.html, 2.2.1): stay with the caller's.
-        return _open_sqlite(URL.create("sqlite", database=path), sqlite3, durability), True
+        return open_file(path, durability), True
     return _open_sqlite(URL.create("sqlite"), sqlite3, durability, lambda: connection), False
 
 
