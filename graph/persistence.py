@@ -159,13 +159,6 @@ class PersistenceConfig(BaseSettings):
         days = self.checkpoint_ttl_days
         return RetentionPolicy(ttl=None if days is None else timedelta(days=days))
 
-    @property
-    def target(self) -> URL | str:
-        """What the connection string names, in the form that savers take."""
-        if self.backend == "postgres":
-            return _postgres_url(_plain(self.connection_string))
-        return ":memory:" if self.backend == "memory" else _plain(self.connection_string)
-
     def __setattr__(self, name: str, value: Any) -> None:
         # pydantic refuses this too, and prints the value as it does.
         raise AttributeError(f"{name} cannot be changed: a {type(self).__name__} is frozen")
@@ -221,6 +214,13 @@ class PersistenceConfig(BaseSettings):
             )
 
 
+def target_of(config: PersistenceConfig) -> URL | str:
+    """What a connection string names, in the form that savers take. Not to be shown."""
+    if config.backend == "postgres":
+        return _postgres_url(_plain(config.connection_string))
+    return ":memory:" if config.backend == "memory" else _plain(config.connection_string)
+
+
 def _read_toml(path: Path) -> Mapping[str, Any]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -265,7 +265,11 @@ def _postgres_url(text: str) -> URL:
         with suppress(ArgumentError, ValueError):  # several hosts, say, which libpq reads
             url = make_url(text)
     url = url or _as_libpq_reads(text)
-    if url is None or "@" in f"{url.host or ''}{url.database or ''}":
+    password = url.query.get("password") if url else None
+    if url and isinstance(password, str):
+        # In its own place SQLAlchemy hides it wherever it shows the URL.
+        url = url.set(password=password).difference_update_query(["password"])
+    if url is None or "password" in url.query or "@" in f"{url.host or ''}{url.database or ''}":
         raise _refused(
             "cannot be read; in a URL every special character of user name and password is "
             "written as %XX, and a key=value pair quotes its value"

@@ -23,7 +23,7 @@ from graph.errors import (
     PersistenceConfigError,
     WorkflowError,
 )
-from graph.persistence import ConnectionString, PersistenceConfig
+from graph.persistence import ConnectionString, PersistenceConfig, target_of
 from graph.savers import (
     AsyncPostgresSaver,
     AsyncSqliteSaver,
@@ -63,9 +63,9 @@ def create_production_checkpointer(
     """
     saver: MemorySaver | SqliteSaver | PostgresSaver
     if config.backend == "postgres":
-        saver = PostgresSaver(config.target, **_options(config))
+        saver = PostgresSaver(target_of(config), **_options(config))
     elif config.backend == "sqlite":
-        saver = SqliteSaver(config.target, **_options(config))
+        saver = SqliteSaver(target_of(config), **_options(config))
     else:
         saver = MemorySaver(**_options(config))
     try:
@@ -88,9 +88,9 @@ async def create_async_production_checkpointer(
         return memory
     saver: AsyncSqliteSaver | AsyncPostgresSaver
     if config.backend == "postgres":
-        saver = AsyncPostgresSaver(config.target, **_options(config))
+        saver = AsyncPostgresSaver(target_of(config), **_options(config))
     else:
-        saver = AsyncSqliteSaver(config.target, **_options(config))
+        saver = AsyncSqliteSaver(target_of(config), **_options(config))
     try:
         await saver.setup()
     except BaseException:
