@@ -28,6 +28,7 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
+    Transaction,
     create_engine,
     event,
     exc,
@@ -53,6 +54,12 @@ except ImportError:  # no wheel for this platform
 log = logging.getLogger(__name__)
 
 Durability = Literal["full", "normal"]
+
+Mode = Literal["read", "write", "statement"]
+"""What a transaction is for; ``statement``: one that is a transaction by itself."""
+
+Begin = Callable[[Connection, Mode], Transaction]
+"""Begins a transaction on a connection."""
 
 BUSY_TIMEOUT_S: Final = 30.0
 _WAL_ATTEMPTS: Final = 200
@@ -343,8 +350,8 @@ def _ask(connection: Any, statement: str) -> str:
     return str(connection.execute(statement).fetchone()[0]).lower()
 
 
-def beginner(engine: Engine) -> Callable[[Connection, bool], None]:
-    """How a transaction begins where that has to be said, as a function of (conn, write).
+def beginner(engine: Engine) -> Begin:
+    """How a transaction begins where that has to be said, which says so.
 
     A read keeps one consistent view, a write takes the lock at once (one that read first
     could be refused half-way). Spoken to the driver directly: an event hook would make
@@ -355,18 +362,19 @@ def beginner(engine: Engine) -> Callable[[Connection, bool], None]:
     module: Any = engine.dialect.dbapi or sqlite3
     safe = wal_is_safe(module.sqlite_version_info)
 
-    def begin(conn: Connection, write: bool) -> None:
+    def begin(conn: Connection, mode: Mode) -> Transaction:
         raw: Any = conn.connection.dbapi_connection
         if raw.in_transaction:
             raise StoreBusyError(
                 "the owner of this connection has a transaction open: end it first"
             )
         try:
-            raw.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            raw.execute("BEGIN" if mode == "read" else "BEGIN IMMEDIATE")
         except _DRIVER_ERRORS as error:
             raise _in_our_words(str(error)) from error
         if not safe:
             _refuse_wal(raw, module.sqlite_version)
+        return conn.begin()
 
     return begin
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc
+from sqlalchemy import URL, Connection, Engine, Transaction, create_engine, event, exc
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
 from sqlalchemy.pool import NullPool
@@ -23,6 +22,8 @@ from eventstore.errors import ConfigurationError
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from eventstore.dialects import Begin, Mode
 
 CHECK_AFTER_S: Final = 30.0
 """A connection idle for longer is asked whether it still lives before it is used."""
@@ -186,8 +187,8 @@ def _give_up_pool(context: Any) -> None:
         context.is_disconnect = True
 
 
-def beginner(engine: Engine) -> Callable[[Connection, bool], None]:
-    """What begins a transaction, given (conn, write).
+def beginner(engine: Engine) -> Begin:
+    """What begins a transaction.
 
     A read is no transaction: each of its statements sees what was committed when it began.
     What it reads was appended and is never changed, and where it finds that something went
@@ -197,17 +198,20 @@ def beginner(engine: Engine) -> Callable[[Connection, bool], None]:
     """
     if not engine.get_execution_options().get(_OURS):
 
-        def begin_elsewhere(conn: Connection, write: bool) -> None:
+        def begin_elsewhere(conn: Connection, mode: Mode) -> Transaction:
             # Set back when the connection returns to the caller's pool.
-            conn.execution_options(isolation_level="READ COMMITTED" if write else "AUTOCOMMIT")
+            conn.execution_options(
+                isolation_level="READ COMMITTED" if mode == "write" else "AUTOCOMMIT"
+            )
+            return conn.begin()
 
         return begin_elsewhere
 
-    def begin(conn: Connection, write: bool) -> None:
-        if write:  # our connections commit by themselves what is not begun like this
-            cursor = conn.connection.cursor()
-            cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-            cursor.close()
+    def begin(conn: Connection, mode: Mode) -> Transaction:
+        transaction = conn.begin()
+        if mode == "write":  # our connections commit by themselves what is not begun like this
+            conn.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
+        return transaction
 
     return begin
 
