@@ -30,7 +30,7 @@ from eventstore.errors import (
 from eventstore.events import Event, Fork, Head, NewSnapshot, Position, Status
 from eventstore.operations import Conflict
 from eventstore.reading import Reading
-from eventstore.transactor import LostConnection
+from eventstore.transactor import Interrupted, LostConnection
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -136,6 +136,8 @@ class Appending(Reading):
     def _insert(self, conn: Connection, attempt: _Attempt, snapshot: NewSnapshot | None) -> None:
         new = attempt.new
         if not inserting.append(conn, attempt.batch.events, attempt.touch):
+            if not attempt.head.exists:
+                raise Interrupted("a thread of that name came and went in the meantime")
             raise _Refused
         for fork in attempt.batch.forks:
             fault = operations.insert_fork(conn, fork, self.tenant)

@@ -104,7 +104,7 @@ _PROBE = (
         threads.c.life,
     )
     .where(threads.c.thread_key.in_(_KEYS))
-    .with_for_update(read=True)
+    .with_for_update(read=True, key_share=True)
 )
 _GRAVES = select(tombstones.c.thread_key, tombstones.c.name_digest, tombstones.c.life).where(
     or_(
