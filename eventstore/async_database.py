@@ -18,7 +18,7 @@ from eventstore import dialects, migrations
 from eventstore.database import Database, translated, within
 from eventstore.driving import abandon
 from eventstore.errors import ConfigurationError
-from eventstore.transactor import Interrupted, Transactor
+from eventstore.transactor import Transactor
 
 T = TypeVar("T")
 
@@ -36,20 +36,17 @@ class AsyncDatabase(Transactor):
         self._begin = dialects.beginner(engine.sync_engine)
 
     async def transact(
-        self, write: bool, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
+        self, mode: dialects.Mode, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
     ) -> T:
         """One try of one transaction."""
         with translated():
             async with self.engine.connect() as conn:
-                return await conn.run_sync(within, self._begin, write, operation, args, kwargs)
+                return await conn.run_sync(within, self._begin, mode, operation, args, kwargs)
 
     async def prepare(self) -> None:
         """Create or migrate the tables."""
-        if await self.transact(False, migrations.pending, (), {}):
-            try:
-                await self.transact(True, migrations.migrate, (self._now_us(),), {})
-            except migrations.Overtaken as error:
-                raise Interrupted("another process is setting the database up") from error
+        if await self.transact("read", migrations.pending, (), {}):
+            await self.transact("write", migrations.migrate, (self._now_us(),), {})
 
     async def sleep(self, seconds: float) -> None:
         """Let others go on for a while."""
@@ -123,7 +120,7 @@ class NamedLater(Database):
 
 
 def open_database(
-    target: Any, durability: dialects.Durability, now_us: Callable[[], int]
+    target: Any, options: dialects.Options, now_us: Callable[[], int]
 ) -> Database | AsyncDatabase:
     """A database as an event loop should use it: see :mod:`eventstore.async_store`.
 
@@ -131,8 +128,8 @@ def open_database(
         ConfigurationError: the target cannot be opened.
     """
     if type(target).__module__.partition(".")[0] == "aiosqlite":
-        return NamedLater(target, durability, now_us)
-    engine, owned = dialects.open_async_engine(target, durability)
+        return NamedLater(target, options.durability, now_us)
+    engine, owned = dialects.open_async_engine(target, options)
     if isinstance(engine, Engine):
         return Database(engine, owned=owned, now_us=now_us)
     return AsyncDatabase(engine, owned=owned, now_us=now_us)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc
+from sqlalchemy import URL, Connection, Engine, Transaction, create_engine, event, exc
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
 from sqlalchemy.pool import NullPool
@@ -23,6 +22,8 @@ from eventstore.errors import ConfigurationError
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from eventstore.dialects import Begin, Durability, Mode
 
 CHECK_AFTER_S: Final = 30.0
 """A connection idle for longer is asked whether it still lives before it is used."""
@@ -77,21 +78,21 @@ def is_url_of_ours(url: URL) -> bool:
     return url.drivername.split("+")[0] in _NAMES
 
 
-def open_engine(url: URL, pool: PoolOptions) -> Engine:
+def open_engine(url: URL, pool: PoolOptions, durability: Durability = "full") -> Engine:
     """An engine with a pool of its own.
 
     A URL's query may hold any setting of libpq, which goes before our own, and
     ``prepare_threshold``: after how many uses a statement is prepared; by default never,
     because a proxy that pools transactions would lose what was prepared.
     """
-    return _set_up(create_engine(_url(url), **_options(url, pool)))
+    return _set_up(create_engine(_url(url), **_options(url, pool, durability)))
 
 
-def open_async_engine(url: URL, pool: PoolOptions) -> AsyncEngine:
+def open_async_engine(url: URL, pool: PoolOptions, durability: Durability = "full") -> AsyncEngine:
     """As :func:`open_engine`, for an event loop."""
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    engine = create_async_engine(_url(url), **_options(url, pool))
+    engine = create_async_engine(_url(url), **_options(url, pool, durability))
     _set_up(engine.sync_engine)
     return engine
 
@@ -110,11 +111,14 @@ def _url(url: URL) -> URL:
     return found.set(drivername=_DRIVER, password=password)
 
 
-def _options(url: URL, pool: PoolOptions) -> dict[str, Any]:
+def _options(url: URL, pool: PoolOptions, durability: Durability) -> dict[str, Any]:
     connect_args: dict[str, Any] = {
         "prepare_threshold": _prepare_threshold(url),
         **{name: value for name, value in _DEFAULTS.items() if name not in url.query},
     }
+    if durability == "normal":
+        given = url.query.get("options", "")
+        connect_args["options"] = f"{given} -c synchronous_commit=off".strip()
     if "sslpassword" in url.query:
         connect_args["sslpassword"] = url.query["sslpassword"]
     # QueuePool keeps its size and closes what is beyond; a size of 0 would mean no bound.
@@ -186,8 +190,8 @@ def _give_up_pool(context: Any) -> None:
         context.is_disconnect = True
 
 
-def beginner(engine: Engine) -> Callable[[Connection, bool], None]:
-    """What begins a transaction, given (conn, write).
+def beginner(engine: Engine) -> Begin:
+    """What begins a transaction.
 
     A read is no transaction: each of its statements sees what was committed when it began.
     What it reads was appended and is never changed, and where it finds that something went
@@ -197,17 +201,20 @@ def beginner(engine: Engine) -> Callable[[Connection, bool], None]:
     """
     if not engine.get_execution_options().get(_OURS):
 
-        def begin_elsewhere(conn: Connection, write: bool) -> None:
+        def begin_elsewhere(conn: Connection, mode: Mode) -> Transaction:
             # Set back when the connection returns to the caller's pool.
-            conn.execution_options(isolation_level="READ COMMITTED" if write else "AUTOCOMMIT")
+            conn.execution_options(
+                isolation_level="READ COMMITTED" if mode == "write" else "AUTOCOMMIT"
+            )
+            return conn.begin()
 
         return begin_elsewhere
 
-    def begin(conn: Connection, write: bool) -> None:
-        if write:  # our connections commit by themselves what is not begun like this
-            cursor = conn.connection.cursor()
-            cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-            cursor.close()
+    def begin(conn: Connection, mode: Mode) -> Transaction:
+        transaction = conn.begin()
+        if mode == "write":  # our connections commit by themselves what is not begun like this
+            conn.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
+        return transaction
 
     return begin
 
