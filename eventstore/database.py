@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, exc
 
 from eventstore import dialects, migrations
 from eventstore.driving import abandon, drive
+from eventstore.errors import StoreClosedError
 from eventstore.transactor import Interrupted, LostConnection, Transactor
 
 T = TypeVar("T")
@@ -75,9 +76,12 @@ class Database(Transactor):
         what that leaves behind is the whole operation or nothing of it.
         """
         with self._lock:
+            if self._closed:
+                abandon(operation)
+                raise StoreClosedError
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="eventstore")
-        job = self._threads.submit(contextvars.copy_context().run, drive, operation)
+            job = self._threads.submit(contextvars.copy_context().run, drive, operation)
         running = asyncio.wrap_future(job)
         try:
             return await asyncio.shield(running)
@@ -91,9 +95,10 @@ class Database(Transactor):
 
     def close(self) -> None:
         """Close what was opened here. A second call does nothing."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
         if self._threads is not None:
             self._threads.shutdown()
         if self._owned:
