@@ -392,27 +392,16 @@ def trace(
 
 
 def _snapshot_chain() -> Any:
-    columns = (
-        snapshots.c.thread_key,
-        snapshots.c.ns,
-        snapshots.c.seq,
-        snapshots.c.fingerprint,
-        snapshots.c.is_base,
-        snapshots.c.rests_on,
-        snapshots.c.digest,
-        snapshots.c.checksum,
-        snapshots.c.additions,
-        snapshots.c.payload,
-    )
+    """The links are found by number alone: payloads are not dragged through the recursion."""
+    own = (snapshots.c.thread_key == _key, snapshots.c.ns == _ns)
     links = (
-        select(*columns)
-        .where(snapshots.c.thread_key == _key, snapshots.c.ns == _ns, snapshots.c.seq == _seq)
+        select(snapshots.c.seq, snapshots.c.rests_on)
+        .where(*own, snapshots.c.seq == _seq)
         .cte("links", recursive=True)
     )
     links = links.union_all(
-        select(*columns).where(
-            snapshots.c.thread_key == links.c.thread_key,
-            snapshots.c.ns == links.c.ns,
+        select(snapshots.c.seq, snapshots.c.rests_on).where(
+            *own,
             snapshots.c.seq == links.c.rests_on,
             snapshots.c.seq < links.c.seq,  # so that damage cannot send us in a circle
         )
@@ -422,7 +411,12 @@ def _snapshot_chain() -> Any:
         .where(events.c.thread_key == _key, events.c.ns == _ns, events.c.seq == _seq)
         .scalar_subquery()
     )
-    return select(links, event.label("event_digest")).order_by(links.c.seq.desc())
+    return (
+        select(snapshots, event.label("event_digest"))
+        .join_from(links, snapshots, snapshots.c.seq == links.c.seq)
+        .where(*own)
+        .order_by(snapshots.c.seq.desc())
+    )
 
 
 _SNAPSHOT_CHAIN = _snapshot_chain()
