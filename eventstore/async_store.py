@@ -9,7 +9,8 @@ statement costs several times as much.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -118,10 +119,13 @@ class AsyncEventStore:
     async def _perform(self, operation: Awaitable[T]) -> T:
         return await self.database.perform(operation)
 
-    async def _flat(self, pages: Pages) -> AsyncIterator[RecordedEvent]:
-        async for page in perform_each(self.database.perform, pages):
-            for event in page:
-                yield event
+    async def _flat(self, pages: Pages) -> AsyncGenerator[RecordedEvent, None]:
+        # Closed by hand, here and below: what is dropped half-way the event loop closes later,
+        # and in a task of its own.
+        async with aclosing(perform_each(self.database.perform, pages)) as found:
+            async for page in found:
+                for event in page:
+                    yield event
 
     # --- reading ------------------------------------------------------------------------
 
@@ -134,8 +138,9 @@ class AsyncEventStore:
     ) -> AsyncIterator[RecordedEvent]:
         """The events of a log, oldest first, verified and decoded, a page at a time."""
         pages = await self._perform(self.core.read(thread_id, ns, after, upto))
-        async for event in self._flat(pages):
-            yield event
+        async with aclosing(self._flat(pages)) as events:
+            async for event in events:
+                yield event
 
     async def replay(
         self,
@@ -159,8 +164,9 @@ class AsyncEventStore:
     ) -> AsyncIterator[RecordedEvent]:
         """Events behind a position of one log, up to seq ``upto`` or its end."""
         pages = await self._perform(self.core.read_span(thread_id, after, upto))
-        async for event in self._flat(pages):
-            yield event
+        async with aclosing(self._flat(pages)) as events:
+            async for event in events:
+                yield event
 
     async def thread_at(self, thread_key: int) -> ThreadInfo | None:
         """The thread of this tenant stored under a key, unless it is being deleted."""

@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, exc
 
 from eventstore import dialects, migrations
 from eventstore.driving import abandon, drive
+from eventstore.errors import StoreClosedError
 from eventstore.transactor import Interrupted, LostConnection, Transactor
 
 T = TypeVar("T")
@@ -75,33 +76,42 @@ class Database(Transactor):
         what that leaves behind is the whole operation or nothing of it.
         """
         with self._lock:
+            if self._closed:
+                abandon(operation)
+                raise StoreClosedError
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="eventstore")
-        job = self._threads.submit(contextvars.copy_context().run, drive, operation)
+            job = self._threads.submit(contextvars.copy_context().run, drive, operation)
         running = asyncio.wrap_future(job)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
             if job.cancel():
                 abandon(operation)
-            else:
-                await asyncio.wait([running])
-                running.cancelled() or running.exception()  # whoever waited for it is gone
+                raise
+            while not running.done():
+                with suppress(asyncio.CancelledError):  # again: there is nothing else to stop
+                    await asyncio.wait([running])
+            running.exception()  # whoever waited for it is gone
             raise
 
     def close(self) -> None:
         """Close what was opened here. A second call does nothing."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
         if self._threads is not None:
             self._threads.shutdown()
         if self._owned:
             self.engine.dispose()
 
     async def aclose(self) -> None:
-        """Close, for an event loop."""
-        self.close()
+        """Close, for an event loop: what is under way may take a while to come to its end."""
+        if self._threads is None or self._closed:
+            self.close()
+        else:
+            await asyncio.to_thread(self.close)
 
 
 def within(
