@@ -55,10 +55,12 @@ def sql(store: EventStore, statement: str, parameters: tuple[Any, ...] = ()) -> 
 def sql_without_keys(store: EventStore, *statements: str) -> None:
     """Run statements that foreign keys would forbid."""
     if not is_sqlite(store):
-        with store.engine.begin() as conn:
+        with store.engine.connect() as conn:
+            conn = conn.execution_options(isolation_level="READ COMMITTED")
             conn.exec_driver_sql("SET LOCAL session_replication_role = replica")
             for statement in statements:
                 _run(conn, statement)
+            conn.commit()
         return
     with store.engine.connect() as conn:
         conn.exec_driver_sql("PRAGMA foreign_keys = OFF")
