@@ -128,8 +128,8 @@ def within(
     try:
         transaction.commit()
     except exc.SQLAlchemyError as error:
-        if dialects.is_lost_connection(error):
-            raise LostConnection(str(error)) from error
+        if dialects.classify(error) == "lost":
+            raise LostConnection(dialects.said(error)) from error
         raise
     return result
 
@@ -141,9 +141,11 @@ def translated() -> Iterator[None]:
         yield
     except exc.IntegrityError:
         raise
+    except migrations.Overtaken as error:
+        raise Interrupted("another process was setting the database up") from error
     except exc.SQLAlchemyError as error:
-        if dialects.is_lost_connection(error):
-            raise Interrupted(str(error)) from error
+        if dialects.classify(error):
+            raise Interrupted(dialects.said(error)) from error
         ours = dialects.translate(error)
         if ours is None:
             raise

@@ -1,7 +1,8 @@
 """The few differences between databases, and the drivers' errors in our words.
 
-Owns how an engine is opened and set up, how a write transaction begins, and what a
-driver's exception means. Elsewhere only the tables' layout (``schema``) names a backend.
+Owns how an engine is opened and set up, how a transaction begins, and what a driver's
+exception means. Elsewhere only the tables' layout (``schema``) names a backend; what only
+PostgreSQL needs is in ``postgresql``.
 
 SQLite: 3.7.0 to 3.51.2 can lose committed data in WAL mode when another connection
 checkpoints at the wrong moment (https://www.sqlite.org/wal.html#walresetbug). We depend on
@@ -17,8 +18,8 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal
@@ -27,18 +28,15 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
-    cast,
     create_engine,
     event,
     exc,
-    func,
     make_url,
-    select,
 )
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
 
+from eventstore import postgresql
 from eventstore.errors import (
     ConfigurationError,
     CorruptEventError,
@@ -81,7 +79,9 @@ def sqlite_driver() -> ModuleType:
 
 
 def open_engine(
-    target: str | os.PathLike[str] | URL | Engine | sqlite3.Connection, durability: Durability
+    target: str | os.PathLike[str] | URL | Engine | sqlite3.Connection,
+    durability: Durability,
+    pool: postgresql.PoolOptions = postgresql.PoolOptions(),  # noqa: B008 (it is frozen)
 ) -> tuple[Engine, bool]:
     """An engine for ``target``, and whether we made it (and so may dispose of it).
 
@@ -99,25 +99,61 @@ def open_engine(
                     "poolclass=StaticPool, or pass ':memory:' instead of an engine"
                 )
             _tune_sqlite(target, "checkout", durability)  # it may have pooled connections before
+        else:
+            _check_driver(target)
         return target, False
     if isinstance(target, sqlite3.Connection):
         return _from_connection(target, durability)
     url = _url(target)
     if url.get_backend_name() == "sqlite":
         return _open_sqlite(url, sqlite_driver(), durability), True
-    try:
-        return create_engine(url), True
-    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError) as error:
-        raise ConfigurationError(f"cannot open {url!r}: {error}") from error
+    with _opening(url):
+        return postgresql.open_engine(url, pool), True
 
 
-def open_async_engine(target: Any, durability: Durability) -> tuple[Engine | AsyncEngine, bool]:
+def open_async_engine(
+    target: Any,
+    durability: Durability,
+    pool: postgresql.PoolOptions = postgresql.PoolOptions(),  # noqa: B008 (it is frozen)
+) -> tuple[Engine | AsyncEngine, bool]:
     """An engine for an event loop: an asynchronous one where its driver does not hop threads."""
     if isinstance(target, AsyncEngine):
+        if target.dialect.name != "postgresql":
+            raise ConfigurationError(
+                "an asynchronous engine has to be one for PostgreSQL; for SQLite pass a path, a "
+                "URL or an ordinary engine, which is faster there"
+            )
+        _check_driver(target.sync_engine)
         return target, False
-    if isinstance(target, str | os.PathLike | URL) and _url(target).get_backend_name() != "sqlite":
-        return create_async_engine(_url(target)), True
-    return open_engine(target, durability)
+    if isinstance(target, str | os.PathLike | URL):
+        url = _url(target)
+        if url.get_backend_name() != "sqlite":
+            with _opening(url):
+                return postgresql.open_async_engine(url, pool), True
+    return open_engine(target, durability, pool)
+
+
+@contextmanager
+def _opening(url: URL) -> Iterator[None]:
+    if not postgresql.is_url_of_ours(url):
+        raise ConfigurationError(
+            f"there is no event store on {url.drivername!r}; expected a path, sqlite:///path or "
+            "postgresql://user:password@host:port/database"
+        )
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigurationError(
+            f"PostgreSQL needs psycopg 3; pip install 'graph-eventstore[postgres]' ({error})"
+        ) from error
+
+
+def _check_driver(engine: Engine) -> None:
+    if (engine.dialect.name, engine.dialect.driver) != ("postgresql", "psycopg"):
+        raise ConfigurationError(
+            "an engine has to be one for SQLite, or for PostgreSQL through psycopg 3, not "
+            f"for {engine.dialect.name}+{engine.dialect.driver}"
+        )
 
 
 def _url(target: str | os.PathLike[str] | URL) -> URL:
@@ -133,7 +169,7 @@ def _url(target: str | os.PathLike[str] | URL) -> URL:
     except (exc.ArgumentError, ValueError) as error:  # the text may hold a password: not shown
         raise ConfigurationError(
             "cannot read the database URL; expected sqlite:///path or "
-            "dialect+driver://user:password@host:port/database"
+            "postgresql://user:password@host:port/database"
         ) from error
 
 
@@ -308,7 +344,7 @@ def beginner(engine: Engine) -> Callable[[Connection, bool], None]:
     SQLAlchemy look for hooks at every statement, a fifth of the cost of a small append.
     """
     if engine.dialect.name != "sqlite":
-        return lambda _conn, _write: None
+        return postgresql.beginner(engine)
     module: Any = engine.dialect.dbapi or sqlite3
     safe = wal_is_safe(module.sqlite_version_info)
 
@@ -330,55 +366,67 @@ def beginner(engine: Engine) -> Callable[[Connection, bool], None]:
 
 def turns(engine: Engine) -> AbstractContextManager[None]:
     """What each transaction has to wait for beyond the database's own locks."""
+    if engine.dialect.name != "sqlite":
+        return nullcontext()
     pool = engine.pool
     alone = isinstance(pool, QueuePool) and pool.size() == 1 and pool._max_overflow == 0
     return Turns() if alone or isinstance(pool, StaticPool) else nullcontext()
 
 
-_JSON_TYPES: Final = {str: "text", int: "integer", float: "real", type(None): "null"}
+def classify(error: BaseException) -> Literal["again", "lost"] | None:
+    """Whether a whole transaction that failed like this is worth another try.
 
-
-def holds(conn: Connection, column: Any, name: str, value: Any) -> Any:
-    """The condition that a column of JSON text holds exactly this value under a name.
-
-    Raises:
-        ConfigurationError: the value is not text, a number, a truth value or ``None``.
+    Returns:
+        ``"again"``: it was rolled back for sure, and met others that have gone on since.
+        ``"lost"``: the connection went away (or leads to a server that only reads now); if
+        the transaction was being committed, nobody knows yet whether it was.
+        ``None``: trying again would not help.
     """
-    if type(value) not in (*_JSON_TYPES, bool):
-        raise ConfigurationError(
-            f"metadata can be searched for text, numbers, True, False and None, not {value!r}"
-        )
-    if conn.dialect.name != "sqlite":
-        return cast(column, JSONB).contains({name: value})
-    each = func.json_each(column).table_valued("key", "value", "type")
-    found = select(each.c.key).where(each.c.key == name)
-    if isinstance(value, bool):
-        return found.where(each.c.type == ("true" if value else "false")).exists()
-    found = found.where(each.c.type == _JSON_TYPES[type(value)])
-    return (found if value is None else found.where(each.c.value == value)).exists()
+    original = error.orig if isinstance(error, exc.DBAPIError) else error
+    if postgresql.again(original):
+        return "again"
+    if postgresql.lost(original):
+        return "lost"
+    return "lost" if isinstance(error, exc.DBAPIError) and error.connection_invalidated else None
 
 
 def translate(error: Exception) -> EventStoreError | None:
-    """What a driver's exception means in our words; ``None`` when it is not for us to say."""
+    """What a driver's exception means in our words; ``None`` when it is not for us to say.
+
+    Of the driver's own words only those are kept that it says about the database: not the
+    statement, nor its parameters, nor anything of the URL.
+    """
     if isinstance(error, exc.TimeoutError):
         return StoreBusyError(
-            f"every connection of the pool stayed in use: {error.args[0] if error.args else error}"
+            "every connection of the pool stayed in use for as long as was waited "
+            "(pool_timeout); let it have more (pool_max_size), or do less at the same time"
         )
     if not isinstance(error, exc.DBAPIError):
         return None
     if isinstance(error, exc.OperationalError | exc.DatabaseError | exc.InterfaceError):
-        return _in_our_words(str(error.orig))
+        return _in_our_words(said(error), postgresql.busy(error.orig))
     return None
 
 
-def _in_our_words(said: str) -> EventStoreError:
-    if "decode to UTF-8" in said:
-        return CorruptEventError(f"a text in the database was damaged: {said[:200]}")
-    if "locked" in said or "busy" in said:
-        return StoreBusyError(f"the database stayed locked for {BUSY_TIMEOUT_S:.0f} s: {said}")
-    return StoreUnavailableError(f"the database refused to work: {said}")
+def _in_our_words(words: str, busy: Literal["pool", "server"] | None = None) -> EventStoreError:
+    if "NUL (0x00)" in words:
+        return ConfigurationError(f"a name must not hold a NUL character: {words}")
+    if busy == "pool":
+        return StoreBusyError(f"the caller's pool had no connection to give: {words}")
+    if busy == "server":
+        return StoreBusyError(f"the database had too much to do: {words}")
+    if "decode to UTF-8" in words:
+        return CorruptEventError(f"a text in the database was damaged: {words[:200]}")
+    if "locked" in words or "busy" in words:
+        return StoreBusyError(f"the database stayed locked for {BUSY_TIMEOUT_S:.0f} s: {words}")
+    return StoreUnavailableError(f"the database refused to work: {words}")
 
 
-def is_lost_connection(error: Exception) -> bool:
-    """Whether the connection went away, so that the outcome of a commit is unknown."""
-    return isinstance(error, exc.DBAPIError) and error.connection_invalidated
+def is_duplicate(error: exc.DBAPIError) -> bool:
+    """Whether a table, or a row of that key, was made by somebody else in the meantime."""
+    return isinstance(error, exc.IntegrityError) or postgresql.is_duplicate(error.orig)
+
+
+def said(error: exc.SQLAlchemyError) -> str:
+    """What the driver itself said, without the statement and what was in it."""
+    return str(error.orig if isinstance(error, exc.DBAPIError) else error).strip()

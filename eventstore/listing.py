@@ -5,12 +5,13 @@ Like :mod:`eventstore.operations`, functions over a connection that the caller o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, and_, bindparam, func, literal, or_, select, tuple_, update
 
-from eventstore import dialects
+from eventstore.errors import ConfigurationError
 from eventstore.events import CONDEMNED
 from eventstore.schema import SqlRow, events, snapshots, threads
 
@@ -28,7 +29,7 @@ def list_threads(
     metadata: Mapping[str, Any],
     after: tuple[int, int] | None,
     limit: int,
-) -> Sequence[SqlRow]:
+) -> list[SqlRow]:
     """One page of threads, the most recently active first."""
     query = select(threads).where(threads.c.tenant == tenant, threads.c.condemned_at.is_(None))
     if status is not None:
@@ -37,12 +38,48 @@ def list_threads(
         begins = func.substr(threads.c.thread_id, 1, len(prefix))
         query = query.where(threads.c.thread_id >= prefix, begins == prefix)
     for name, value in metadata.items():
-        query = query.where(dialects.holds(conn, threads.c.metadata, name, value))
-    if after is not None:
-        place = tuple_(threads.c.active_at, threads.c.thread_key)
-        query = query.where(place < tuple_(literal(after[0]), literal(after[1])))
+        query = query.where(threads.c.metadata.contains(_as_stored(name, value), autoescape=True))
     order = (threads.c.active_at.desc(), threads.c.thread_key.desc())
-    return conn.execute(query.order_by(*order).limit(limit)).fetchall()
+    query = query.order_by(*order).limit(limit)
+    found: list[SqlRow] = []
+    while True:
+        page = query
+        if after is not None:
+            place = tuple_(threads.c.active_at, threads.c.thread_key)
+            page = query.where(place < tuple_(literal(after[0]), literal(after[1])))
+        rows = conn.execute(page).fetchall()
+        found += [row for row in rows if _has(row, metadata)] if metadata else rows
+        if len(rows) < limit or len(found) >= limit:
+            return found[:limit]
+        after = (rows[-1].active_at, rows[-1].thread_key)
+
+
+_SEARCHABLE: Final = (str, int, float, bool, type(None))
+
+
+def _as_stored(name: str, value: Any) -> str:
+    """What the text of metadata holds if it has this value, and seldom if it has not.
+
+    The database is asked for this much, and `_has` for the rest: of the JSON that databases
+    speak, each has its own idea of numbers, of truth, and of which text is JSON at all.
+    """
+    if type(value) not in _SEARCHABLE:
+        raise ConfigurationError(
+            f"metadata can be searched for text, numbers, True, False and None, not {value!r}"
+        )
+    return f"{json.dumps(name)}: {'' if type(value) is float else json.dumps(value)}"
+
+
+def _has(row: SqlRow, wanted: Mapping[str, Any]) -> bool:
+    """Whether metadata holds exactly these values: 1 is neither 1.0 nor true."""
+    try:
+        stored = json.loads(row.metadata)
+        return all(
+            name in stored and type(stored[name]) is type(value) and stored[name] == value
+            for name, value in wanted.items()
+        )
+    except (TypeError, ValueError):  # damaged: no reason not to find the others
+        return False
 
 
 def update_thread(conn: Connection, thread_key: int, values: Mapping[str, Any]) -> None:

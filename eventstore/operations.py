@@ -44,7 +44,7 @@ _key: Any = bindparam("key")
 _ns: Any = bindparam("ns")
 _seq: Any = bindparam("seq")
 _upto: Any = bindparam("upto")
-_fingerprint: Any = bindparam("fingerprint")
+_fingerprint: Any = bindparam("fingerprint", type_=snapshots.c.fingerprint.type)
 
 
 def _usable(fingerprint: Any) -> Any:
@@ -163,13 +163,15 @@ class NoKeyFree(Exception):
 def create_thread(conn: Connection, row: Mapping[str, Any]) -> int:
     """Insert a thread under a key that no thread ever had, and return the key.
 
-    The rows in the way are locked, so that none of them can go away before we are done and
-    leave a second creator to choose otherwise.
+    The rows in the way are locked first, and only then the tombstones are read: a thread in
+    the way that was just being removed is found in one or the other. (One that comes and
+    goes behind our back even so is met by the first event: see ``_behind``.)
     """
     name = (row["tenant"], row["thread_id"])
     first, name_digest = 0, chain.name_digest(*name)
     while True:
         probes = _probes(*name, first)
+        taken = conn.execute(_PROBE, probes).fetchall()
         graves = conn.execute(_GRAVES, {**probes, "name_digest": name_digest}).fetchall()
         begins = max(
             (grave.life + 1 for grave in graves if grave.name_digest == name_digest), default=0
@@ -177,7 +179,6 @@ def create_thread(conn: Connection, row: Mapping[str, Any]) -> int:
         if begins <= first:
             break
         first = begins
-    taken = conn.execute(_PROBE, probes).fetchall()
     own = [each for each in taken if (each.tenant, each.thread_id) == name]
     if any(each.condemned_at is None for each in own):
         raise NameTaken
@@ -194,21 +195,29 @@ def create_thread(conn: Connection, row: Mapping[str, Any]) -> int:
 # --- appending --------------------------------------------------------------------------
 
 _INSERT_EVENT = insert(events)
-_BEHIND = or_(
-    bindparam("new_seq", type_=BigInteger) == 1,
+_new = {c.name: bindparam(f"new_{c.name}", type_=c.type) for c in events.c}
+_behind = or_(
+    # A first event, unless of a thread that was made and deleted before anyone looked: keys
+    # are for one life only.
+    and_(
+        _new["seq"] == 1,
+        ~select(tombstones.c.life).where(tombstones.c.thread_key == _new["thread_key"]).exists(),
+    ),
     select(events.c.digest)
     .where(
-        events.c.thread_key == bindparam("new_thread_key"),
-        events.c.ns == bindparam("new_ns"),
-        events.c.seq == bindparam("new_seq", type_=BigInteger) - 1,
+        events.c.thread_key == _new["thread_key"],
+        events.c.ns == _new["ns"],
+        events.c.seq == _new["seq"] - 1,
         events.c.digest == bindparam("previous"),
     )
     .exists(),
 )
-_APPEND = insert(events).from_select(
-    list(events.c),
-    select(*(bindparam(f"new_{c.name}", type_=c.type) for c in events.c)).where(_BEHIND),
+_APPEND = (
+    insert(events)
+    .from_select(list(events.c), select(*_new.values()).where(_behind))
+    .returning(events.c.seq)
 )
+_APPEND_MORE = insert(events).values(_new)
 _INSERT_FORKS = insert(forks)
 _INSERT_SNAPSHOT = insert(snapshots)
 _TOUCH = (
@@ -259,12 +268,16 @@ _LIVE = (
 
 
 def append_events(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Insert rows, each behind the event whose digest it continues; false when one was not there.
+    """Insert rows behind the event whose digest the first continues; false if it is not there.
 
     The primary key refuses a second writer, the foreign key a thread that is gone, and the
     digest a log that has been deleted and begun anew since the writer looked.
     """
-    return conn.execute(_APPEND, rows if len(rows) > 1 else rows[0]).rowcount == len(rows)
+    if conn.execute(_APPEND, rows[0]).first() is None:
+        return False
+    if len(rows) > 1:
+        conn.execute(_APPEND_MORE, rows[1:])
+    return True
 
 
 def insert_fork(conn: Connection, row: Mapping[str, Any], tenant: str) -> str | None:
@@ -376,8 +389,11 @@ _MARKS = select(
 _FORK_AT = select(forks).where(forks.c.thread_key == _key, forks.c.ns == _ns, forks.c.seq == _seq)
 
 
-def marks(conn: Connection, at: Position, fingerprint: str) -> tuple[int | None, int | None]:
-    """The last fork and the last usable snapshot of a log, up to a position."""
+def marks(conn: Connection, at: Position, fingerprint: str | None) -> tuple[int | None, int | None]:
+    """The last fork and the last usable snapshot of a log, up to a position.
+
+    Without a ``fingerprint`` only bases are usable.
+    """
     place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq, "fingerprint": fingerprint}
     fork, snapshot = conn.execute(_MARKS, place).one()
     return fork, snapshot
@@ -394,7 +410,7 @@ def fork_source(conn: Connection, thread_key: int, ns: str, seq: int) -> Positio
 def trace(
     conn: Connection,
     at: Position,
-    fingerprint: str,
+    fingerprint: str | None,
     known: tuple[int | None, int | None] | None = None,
 ) -> Route:
     """Walk back along the lineage to the nearest usable snapshot, or to the beginning.

@@ -42,9 +42,6 @@ log = logging.getLogger(__name__)
 PAGE: Final = 256
 """Events read at a time."""
 
-_NO_SNAPSHOT: Final = "\0"
-"""A fingerprint that no snapshot has."""
-
 Page = Iterator[RecordedEvent]
 Pages = AsyncIterator[Page]
 
@@ -92,7 +89,7 @@ class Reading(Part):
             else:
                 self._check_position(conn, thread_id, at)
                 marks = None
-            chosen = fingerprint if snapshots else _NO_SNAPSHOT
+            chosen = fingerprint if snapshots else None
             route = operations.trace(conn, at, chosen, marks if snapshots else None)
             rows = operations.snapshot_chain(conn, route.snapshot) if route.snapshot else ()
             # The first page comes along: most replays have no second one.

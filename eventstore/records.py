@@ -103,7 +103,12 @@ def _fork_row(head: Head, seq: int, source: Position) -> dict[str, Any]:
 
 
 def snapshot_row(head: Head, snapshot: NewSnapshot) -> dict[str, Any]:
-    """The row of a snapshot of the state at ``head``."""
+    """The row of a snapshot of the state at ``head``.
+
+    Raises:
+        ConfigurationError: its fingerprint cannot be stored.
+    """
+    name("a fingerprint", snapshot.fingerprint)
     place = (head.seq, snapshot.rests_on)
     checksum = chain.checksum(
         head.digest, place, snapshot.fingerprint, snapshot.items, snapshot.state

@@ -81,7 +81,7 @@ def rehome(conn: Connection, fork: SqlRow) -> None:
 
 
 def _trusted_route(conn: Connection, source: Position) -> Route:
-    whole = trace(conn, source, _NO_FINGERPRINT)
+    whole = trace(conn, source, None)
     newest = snapshots_of(conn, source.thread_key, source.ns)[-1:]
     if not newest or sum(span.last - span.first for span in whole.spans) < WHOLE_MAX:
         return whole
@@ -91,9 +91,6 @@ def _trusted_route(conn: Connection, source: Position) -> Route:
         if links[-1].rests_on is not None or not all(map(records.verifies, links)):
             return whole
     return route
-
-
-_NO_FINGERPRINT: Final = "\0"
 
 
 def _copy_events(

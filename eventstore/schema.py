@@ -7,6 +7,9 @@ database, and no foreign key crosses threads. Times are microseconds since 1970 
 On SQLite, ``events`` is a rowid table: rows of a few hundred bytes that arrive for many
 threads in turn would leave a clustered tree half empty, and large ones (``snapshots``)
 spill out of it. The small tables are clustered.
+
+On PostgreSQL, text is compared byte by byte, as SQLite does, whatever the database's locale;
+and payloads, which are compressed already, are stored as they are.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -24,8 +28,9 @@ from sqlalchemy import (
     MetaData,
     SmallInteger,
     Table,
-    Text,
+    event,
 )
+from sqlalchemy import Text as AnyText
 
 SqlRow = Any
 """A row as SQLAlchemy gives it: its type takes other parameters in 2.0 than in 2.1."""
@@ -49,6 +54,7 @@ class Bytes(LargeBinary):
 metadata = MetaData()
 
 # On SQLite an INTEGER PRIMARY KEY is the row's own address: no second tree to keep.
+Text = AnyText().with_variant(AnyText(collation="C"), "postgresql")
 _Key = BigInteger().with_variant(Integer, "sqlite")
 
 migrations = Table(
@@ -142,3 +148,13 @@ tombstones = Table(
     Index("tombstones_by_name", "name_digest", "life"),
     sqlite_with_rowid=False,
 )
+
+
+def _store_as_is(table: Table, *columns: str) -> None:
+    for column in columns:
+        change = DDL(f"ALTER TABLE %(fullname)s ALTER COLUMN {column} SET STORAGE EXTERNAL")  # type: ignore[no-untyped-call]
+        event.listen(table, "after_create", change.execute_if(dialect="postgresql"))
+
+
+_store_as_is(events, "payload")
+_store_as_is(snapshots, "additions", "payload")

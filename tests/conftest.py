@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, settings
 
 from eventstore import EventStore
 from graph import workers
+from tests import postgres
 
 # No deadline and no check for slowness: on a busy machine both would fail for a reason that is
 # not the code's. print_blob, so that a failure found elsewhere can be repeated here.
@@ -34,12 +36,25 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 THREAD_END_SECONDS_MAX: Final = 5.0
 
-BACKENDS: Final[dict[str, Callable[[Path], str]]] = {
-    "sqlite-file": lambda directory: f"sqlite:///{directory / 'store.db'}",
-    "sqlite-memory": lambda directory: "sqlite://",
+
+@contextmanager
+def _postgresql(_directory: Path) -> Iterator[str]:
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(postgres.database())
+        except postgres.NoServer as error:
+            if os.environ.get("CI"):  # there, what is not tested must not look as if it were
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+        yield url
+
+
+BACKENDS: Final[dict[str, Callable[[Path], AbstractContextManager[str]]]] = {
+    "sqlite-file": lambda directory: nullcontext(f"sqlite:///{directory / 'store.db'}"),
+    "sqlite-memory": lambda directory: nullcontext("sqlite://"),
+    "postgresql": _postgresql,
 }
-"""Name of a backend → the URL of an empty database of its own for one test. An entry may call
-`pytest.skip` when its server cannot be reached."""
+"""Name of a backend → the URL of an empty database of its own for one test."""
 
 
 @pytest.fixture(autouse=True)
@@ -60,10 +75,11 @@ def _is_kept(thread: threading.Thread) -> bool:
 
 
 @pytest.fixture(params=list(BACKENDS))
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty database, once for each backend."""
     backend: str = request.param
-    return BACKENDS[backend](tmp_path)
+    with BACKENDS[backend](tmp_path) as url:
+        yield url
 
 
 @pytest.fixture

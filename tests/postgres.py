@@ -258,7 +258,7 @@ def _readable(folder: Path) -> Path:
     if os.geteuid() != 0:
         return folder
     account = _unprivileged()
-    command = [folder / "initdb", "--version"]
+    command = [str(folder / "initdb"), "--version"]
     try:
         subprocess.run(command, user=account.pw_uid, group=account.pw_gid, extra_groups=[],
                        cwd="/", capture_output=True, check=True)  # fmt: skip

@@ -19,7 +19,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     "eventstore": (
         frozenset({"errors", "events"}),
-        frozenset({"chain", "codec", "dictionaries", "packing", "registry", "schema", "types"}),
+        frozenset("chain codec dictionaries packing postgresql registry schema types".split()),
         frozenset({"dialects", "migrations"}),
         frozenset({"operations", "listing", "rehoming", "records"}),
         frozenset({"driving", "transactor"}),
@@ -65,7 +65,7 @@ import an edge."""
 
 SPEAK_SQL: Final = frozenset(
     f"eventstore.{name}"
-    for name in "schema dialects migrations operations listing rehoming database "
+    for name in "schema dialects postgresql migrations operations listing rehoming database "
     "async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""

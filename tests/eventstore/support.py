@@ -7,6 +7,7 @@ moment it begins, whatever way the store sends it to the driver.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event, inspect, text
 
 from eventstore import Event, EventStore, RecordedEvent, Replay
 
@@ -44,31 +45,49 @@ def numbers(events: Iterator[RecordedEvent] | Sequence[RecordedEvent]) -> list[i
 
 
 def sql(store: EventStore, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
-    """Run one statement behind the library's back."""
-    with store.engine.connect() as conn:
-        found = conn.exec_driver_sql(statement, parameters)
-        rows = [tuple(row) for row in found] if found.returns_rows else []
-        conn.commit()
-    return rows
+    """Run one statement behind the library's back; ``?`` stands for each parameter."""
+    with store.engine.begin() as conn:
+        found = _run(conn, statement, parameters)
+        return [tuple(row) for row in found] if found.returns_rows else []
 
 
 def sql_without_keys(store: EventStore, *statements: str) -> None:
     """Run statements that foreign keys would forbid."""
+    if not is_sqlite(store):
+        with store.engine.begin() as conn:
+            conn.exec_driver_sql("SET LOCAL session_replication_role = replica")
+            for statement in statements:
+                _run(conn, statement)
+        return
     with store.engine.connect() as conn:
         conn.exec_driver_sql("PRAGMA foreign_keys = OFF")
         for statement in statements:
-            conn.exec_driver_sql(statement)
+            _run(conn, statement)
         conn.commit()
         conn.exec_driver_sql("PRAGMA foreign_keys = ON")
 
 
+def is_sqlite(store: EventStore) -> bool:
+    """Whether the store is on SQLite, which takes any value in any column."""
+    return store.engine.dialect.name == "sqlite"
+
+
+def _run(conn: Connection, statement: str, parameters: tuple[Any, ...] = ()) -> Any:
+    if conn.dialect.name != "sqlite":
+        statement = re.sub(r"\bx'([0-9a-f]*)'", r"decode('\1', 'hex')", statement)
+        statement = re.sub(r"zeroblob\((\d+)\)", r"decode(repeat('00', \1), 'hex')", statement)
+    names = iter(range(len(parameters)))
+    named = re.sub(r"\?", lambda _: f":p{next(names)}", statement)
+    return conn.execute(text(named), {f"p{n}": value for n, value in enumerate(parameters)})
+
+
 def tables_by_thread(store: EventStore) -> list[str]:
     """Every table of the database, today's and tomorrow's, whose rows belong to a thread."""
-    tables = [row[0] for row in sql(store, "SELECT name FROM sqlite_master WHERE type = 'table'")]
+    look = inspect(store.engine)
     return [
         table
-        for table in tables
-        if any(row[1] == "thread_key" for row in sql(store, f"PRAGMA table_info({table})"))
+        for table in look.get_table_names()
+        if any(column["name"] == "thread_key" for column in look.get_columns(table))
     ]
 
 

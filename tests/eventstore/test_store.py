@@ -38,9 +38,11 @@ from tests.eventstore.support import (
     check_whole,
     data_of,
     fill,
+    is_sqlite,
     numbers,
     rows_of,
     sql,
+    tables_by_thread,
 )
 
 # --- appending --------------------------------------------------------------------------
@@ -581,7 +583,11 @@ def test_reading_works_where_writing_is_forbidden(store: EventStore) -> None:
     fill_for_reading(store)
 
     def forbid(connection: Any, _record: Any, _proxy: Any = None) -> None:
-        connection.execute("PRAGMA query_only = ON")
+        if is_sqlite(store):
+            connection.execute("PRAGMA query_only = ON")
+        else:
+            connection.execute("SET default_transaction_read_only = on")
+            connection.commit()
 
     event.listen(store.engine, "checkout", forbid)
     read_everything(store)
@@ -623,6 +629,15 @@ def test_stats_count_what_is_there(store: EventStore) -> None:
         store.stats("nobody")
 
 
+def file_size(store: EventStore) -> int:
+    if is_sqlite(store):
+        return int(sql(store, "PRAGMA page_count")[0][0] * sql(store, "PRAGMA page_size")[0][0])
+    return sum(
+        sql(store, f"SELECT pg_total_relation_size('{table}')")[0][0]
+        for table in tables_by_thread(store)
+    )
+
+
 def test_storage_is_linear_in_what_is_new(store: EventStore) -> None:
     """Ten times the events, ten times the bytes, in the log and in the file."""
     sizes = []
@@ -632,8 +647,7 @@ def test_storage_is_linear_in_what_is_new(store: EventStore) -> None:
                 Event(1, {"role": "user", "n": seq + n, "text": "hello " * 20}) for n in range(20)
             ]
             store.append(thread_id, batch, seq)
-        pages = sql(store, "PRAGMA page_count")[0][0] * sql(store, "PRAGMA page_size")[0][0]
-        sizes.append((store.stats(thread_id).stored_bytes, pages))
+        sizes.append((store.stats(thread_id).stored_bytes, file_size(store)))
     (small, file_small), (large, file_large) = sizes
     assert 9.5 * small < large < 10.5 * small
     assert file_large - file_small < 11 * file_small

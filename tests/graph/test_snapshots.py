@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from sqlalchemy import update
 
 import graph.snapshots
 from eventstore import EventStore, RecordedEvent
+from eventstore.schema import snapshots
 from graph import START, CompiledGraph, StateGraph
 from graph.fold import Fold
 from tests.graph.kit import Trail, on, replayed
@@ -254,7 +256,7 @@ def test_a_damaged_snapshot_is_passed_over(store: EventStore) -> None:
     talk(app, 20)
     expected = app.get_state(on("t")).values
     with store.engine.begin() as conn:
-        changed = conn.exec_driver_sql("UPDATE snapshots SET payload = X'0000'").rowcount
+        changed = conn.execute(update(snapshots).values(payload=b"\0\0")).rowcount
     assert changed > 0
     assert app.get_state(on("t")).values == expected
     assert not app.verify(on("t")).ok
