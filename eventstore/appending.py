@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from eventstore import chain, operations, records
+from eventstore import chain, inserting, operations, records
 from eventstore.errors import (
     ConcurrencyError,
     ConfigurationError,
@@ -30,7 +30,7 @@ from eventstore.errors import (
 from eventstore.events import Event, Fork, Head, NewSnapshot, Position, Status
 from eventstore.operations import Conflict
 from eventstore.reading import Reading
-from eventstore.transactor import LostConnection
+from eventstore.transactor import Interrupted, LostConnection
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -95,10 +95,13 @@ class Appending(Reading):
             self._insert(conn, attempt, snapshot)
             return attempt.new
 
+        # Where an append is one statement, it needs no transaction around it.
+        alone = head.seq > 0 and snapshot is None and not attempt.batch.forks
+        submit = self.transactor.write_alone if alone else self.transactor.write
         doubts = 0
         while True:
             try:
-                return await self.transactor.write(run)
+                return await submit(run)
             except (Conflict, _Refused, ConcurrencyError) as error:
                 # What was in our way may be our own commit, if one is in doubt.
                 if doubts and await self._holds(attempt):
@@ -127,11 +130,14 @@ class Appending(Reading):
             active_us=now if late or not head.exists else head.active_us,
             written=batch.size,
         )
-        return _Attempt(head, batch, new, touches)
+        touch = inserting.Touch(new.status, new.active_us) if touches else None
+        return _Attempt(head, batch, new, touch)
 
     def _insert(self, conn: Connection, attempt: _Attempt, snapshot: NewSnapshot | None) -> None:
         new = attempt.new
-        if not operations.append_events(conn, attempt.batch.events):
+        if not inserting.append(conn, attempt.batch.events, attempt.touch):
+            if not attempt.head.exists:
+                raise Interrupted("a thread of that name came and went in the meantime")
             raise _Refused
         for fork in attempt.batch.forks:
             fault = operations.insert_fork(conn, fork, self.tenant)
@@ -140,8 +146,6 @@ class Appending(Reading):
                 raise PositionNotFoundError(new.thread_id, *place, f"cannot fork there: {fault}")
         if snapshot is not None:
             operations.put_snapshot(conn, records.snapshot_row(new, snapshot))
-        if attempt.touches:
-            operations.touch_thread(conn, new.thread_key, new.status, new.active_us)
 
     def _place_for(self, conn: Connection, new: Head, metadata: str) -> Head:
         """Make the thread of ``new``; the end of its log, empty, under the key that it got."""
@@ -262,7 +266,7 @@ class _Attempt(NamedTuple):
     head: Head
     batch: records.Batch
     new: Head
-    touches: bool
+    touch: inserting.Touch | None
 
 
 class _Refused(Exception):

@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import dialects, migrations
 from eventstore.database import Database, translated, within
+from eventstore.driving import abandon
+from eventstore.errors import ConfigurationError
 from eventstore.transactor import Transactor
 
 T = TypeVar("T")
@@ -34,17 +36,17 @@ class AsyncDatabase(Transactor):
         self._begin = dialects.beginner(engine.sync_engine)
 
     async def transact(
-        self, write: bool, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
+        self, mode: dialects.Mode, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
     ) -> T:
         """One try of one transaction."""
         with translated():
             async with self.engine.connect() as conn:
-                return await conn.run_sync(within, self._begin, write, operation, args, kwargs)
+                return await conn.run_sync(within, self._begin, mode, operation, args, kwargs)
 
     async def prepare(self) -> None:
         """Create or migrate the tables."""
-        if await self.transact(False, migrations.pending, (), {}):
-            await self.transact(True, migrations.migrate, (self._now_us(),), {})
+        if await self.transact("read", migrations.pending, (), {}):
+            await self.transact("write", migrations.migrate, (self._now_us(),), {})
 
     async def sleep(self, seconds: float) -> None:
         """Let others go on for a while."""
@@ -61,6 +63,62 @@ class AsyncDatabase(Transactor):
         self._closed = True
 
 
+class NamedLater(Database):
+    """The file of a caller's ``aiosqlite.Connection``: only an event loop can ask for its name.
+
+    The connection itself stays the caller's. Operations run on our own connections to the same
+    file, through the module that opened it: a second copy of the SQLite library in one process
+    would drop the locks of the first.
+    """
+
+    def __init__(
+        self, connection: Any, durability: dialects.Durability, now_us: Callable[[], int]
+    ) -> None:
+        Transactor.__init__(self)
+        self._connection = connection
+        self._durability = durability
+        self._now_us = now_us
+        self._is_open = False
+
+    async def perform(self, operation: Awaitable[T]) -> T:
+        """Run a whole operation on a thread, once the file is known."""
+        if not self._is_open:
+            try:
+                await self._open()
+            except BaseException:
+                abandon(operation)
+                raise
+        return await super().perform(operation)
+
+    async def _open(self) -> None:
+        async with self._connection.execute("PRAGMA database_list") as cursor:
+            path = next(row[2] for row in await cursor.fetchall() if row[1] == "main")
+        if not path:
+            raise ConfigurationError(
+                "an aiosqlite connection to memory cannot be shared with the event store; pass "
+                "':memory:' instead, or connect to a file"
+            )
+        if not self._is_open:
+            engine = dialects.open_file(path, self._durability)
+            super().__init__(engine, owned=True, now_us=self._now_us)
+            self._is_open = True
+
+    async def prepare(self) -> None:
+        """Create or migrate the tables."""
+        if not self._is_open:
+            raise ConfigurationError(
+                "an event store on an aiosqlite connection works in an event loop: call the "
+                "asynchronous methods, or pass the file's path"
+            )
+        await super().prepare()
+
+    def close(self) -> None:
+        """Close what was opened here: never the caller's connection."""
+        if self._is_open:
+            super().close()
+        self._closed = True
+
+
 def open_database(
     target: Any, durability: dialects.Durability, now_us: Callable[[], int]
 ) -> Database | AsyncDatabase:
@@ -69,6 +127,8 @@ def open_database(
     Raises:
         ConfigurationError: the target cannot be opened.
     """
+    if type(target).__module__.partition(".")[0] == "aiosqlite":
+        return NamedLater(target, durability, now_us)
     engine, owned = dialects.open_async_engine(target, durability)
     if isinstance(engine, Engine):
         return Database(engine, owned=owned, now_us=now_us)

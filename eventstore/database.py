@@ -45,24 +45,24 @@ class Database(Transactor):
         self._lock = threading.Lock()
 
     async def transact(
-        self, write: bool, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
+        self, mode: dialects.Mode, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
     ) -> T:
         """One try of one transaction."""
-        return self._transact(write, operation, args, kwargs)
+        return self._transact(mode, operation, args, kwargs)
 
     def _transact(
-        self, write: bool, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
+        self, mode: dialects.Mode, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
     ) -> T:
         with self._turns, translated(), self.engine.connect() as conn:
-            return within(conn, self._begin, write, operation, args, kwargs)
+            return within(conn, self._begin, mode, operation, args, kwargs)
 
     async def prepare(self) -> None:
         """Create or migrate the tables."""
-        missing = self._transact(False, migrations.pending, (), {})
+        missing = self._transact("read", migrations.pending, (), {})
         with self._turns, translated():
             dialects.settle(self.engine)
         if missing:
-            self._transact(True, migrations.migrate, (self._now_us(),), {})
+            self._transact("write", migrations.migrate, (self._now_us(),), {})
 
     async def sleep(self, seconds: float) -> None:
         """Block the thread for a while."""
@@ -106,8 +106,8 @@ class Database(Transactor):
 
 def within(
     conn: Connection,
-    begin: Callable[[Connection, bool], None],
-    write: bool,
+    begin: dialects.Begin,
+    mode: dialects.Mode,
     operation: Callable[..., T],
     args: Any,
     kwargs: Mapping[str, Any],
@@ -118,20 +118,26 @@ def within(
         Interrupted: it failed for a passing reason, and nothing of it happened.
         LostConnection: its connection went away during the commit.
     """
-    begin(conn, write)
-    transaction = conn.begin()
+    transaction = begin(conn, mode)
     try:
         result = operation(conn, *args, **kwargs)
-    except BaseException:
+    except BaseException as error:
         transaction.rollback()
+        # A statement alone may have been committed before its answer was lost.
+        if mode == "statement" and isinstance(error, exc.SQLAlchemyError):
+            _raise_if_lost(error)
         raise
     try:
         transaction.commit()
     except exc.SQLAlchemyError as error:
-        if dialects.classify(error) == "lost":
-            raise LostConnection(dialects.said(error)) from error
+        _raise_if_lost(error)
         raise
     return result
+
+
+def _raise_if_lost(error: exc.SQLAlchemyError) -> None:
+    if dialects.classify(error) == "lost":
+        raise LostConnection(dialects.said(error)) from error
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
+    Transaction,
     create_engine,
     event,
     exc,
@@ -53,6 +54,12 @@ except ImportError:  # no wheel for this platform
 log = logging.getLogger(__name__)
 
 Durability = Literal["full", "normal"]
+
+Mode = Literal["read", "write", "statement"]
+"""What a transaction is for; ``statement``: one that is a transaction by itself."""
+
+Begin = Callable[[Connection, Mode], Transaction]
+"""Begins a transaction on a connection."""
 
 BUSY_TIMEOUT_S: Final = 30.0
 _WAL_ATTEMPTS: Final = 200
@@ -209,6 +216,15 @@ def _open_sqlite(
     return engine
 
 
+def open_file(path: str, durability: Durability) -> Engine:
+    """An engine for a file that a connection of the caller's has open.
+
+    Two copies of the SQLite library on one file in one process drop each other's locks
+    (https://www.sqlite.org/howtocorrupt.html, 2.2.1): stay with the caller's.
+    """
+    return _open_sqlite(URL.create("sqlite", database=path), sqlite3, durability)
+
+
 def _from_connection(connection: sqlite3.Connection, durability: Durability) -> tuple[Engine, bool]:
     cursor = connection.cursor()
     cursor.row_factory = None
@@ -216,9 +232,7 @@ def _from_connection(connection: sqlite3.Connection, durability: Durability) -> 
     if not path and connection.row_factory is not None:
         raise ConfigurationError("a connection to memory must not have a row_factory of its own")
     if path:
-        # Two copies of the SQLite library on one file in one process drop each other's
-        # locks (https://www.sqlite.org/howtocorrupt.html, 2.2.1): stay with the caller's.
-        return _open_sqlite(URL.create("sqlite", database=path), sqlite3, durability), True
+        return open_file(path, durability), True
     return _open_sqlite(URL.create("sqlite"), sqlite3, durability, lambda: connection), False
 
 
@@ -336,8 +350,8 @@ def _ask(connection: Any, statement: str) -> str:
     return str(connection.execute(statement).fetchone()[0]).lower()
 
 
-def beginner(engine: Engine) -> Callable[[Connection, bool], None]:
-    """How a transaction begins where that has to be said, as a function of (conn, write).
+def beginner(engine: Engine) -> Begin:
+    """How a transaction begins where that has to be said, which says so.
 
     A read keeps one consistent view, a write takes the lock at once (one that read first
     could be refused half-way). Spoken to the driver directly: an event hook would make
@@ -348,18 +362,19 @@ def beginner(engine: Engine) -> Callable[[Connection, bool], None]:
     module: Any = engine.dialect.dbapi or sqlite3
     safe = wal_is_safe(module.sqlite_version_info)
 
-    def begin(conn: Connection, write: bool) -> None:
+    def begin(conn: Connection, mode: Mode) -> Transaction:
         raw: Any = conn.connection.dbapi_connection
         if raw.in_transaction:
             raise StoreBusyError(
                 "the owner of this connection has a transaction open: end it first"
             )
         try:
-            raw.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            raw.execute("BEGIN" if mode == "read" else "BEGIN IMMEDIATE")
         except _DRIVER_ERRORS as error:
             raise _in_our_words(str(error)) from error
         if not safe:
             _refuse_wal(raw, module.sqlite_version)
+        return conn.begin()
 
     return begin
 

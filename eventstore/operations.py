@@ -104,7 +104,7 @@ _PROBE = (
         threads.c.life,
     )
     .where(threads.c.thread_key.in_(_KEYS))
-    .with_for_update(read=True)
+    .with_for_update(read=True, key_share=True)
 )
 _GRAVES = select(tombstones.c.thread_key, tombstones.c.name_digest, tombstones.c.life).where(
     or_(
@@ -195,36 +195,8 @@ def create_thread(conn: Connection, row: Mapping[str, Any]) -> int:
 # --- appending --------------------------------------------------------------------------
 
 _INSERT_EVENT = insert(events)
-_new = {c.name: bindparam(f"new_{c.name}", type_=c.type) for c in events.c}
-_behind = or_(
-    # A first event, unless of a thread that was made and deleted before anyone looked: keys
-    # are for one life only.
-    and_(
-        _new["seq"] == 1,
-        ~select(tombstones.c.life).where(tombstones.c.thread_key == _new["thread_key"]).exists(),
-    ),
-    select(events.c.digest)
-    .where(
-        events.c.thread_key == _new["thread_key"],
-        events.c.ns == _new["ns"],
-        events.c.seq == _new["seq"] - 1,
-        events.c.digest == bindparam("previous"),
-    )
-    .exists(),
-)
-_APPEND = (
-    insert(events)
-    .from_select(list(events.c), select(*_new.values()).where(_behind))
-    .returning(events.c.seq)
-)
-_APPEND_MORE = insert(events).values(_new)
 _INSERT_FORKS = insert(forks)
 _INSERT_SNAPSHOT = insert(snapshots)
-_TOUCH = (
-    update(threads)
-    .where(threads.c.thread_key == _key)
-    .values(status=bindparam("new_status"), active_at=bindparam("now"))
-)
 _DROP_SNAPSHOT = delete(snapshots).where(
     snapshots.c.thread_key == _key,
     snapshots.c.ns == _ns,
@@ -267,19 +239,6 @@ _LIVE = (
 )
 
 
-def append_events(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Insert rows behind the event whose digest the first continues; false if it is not there.
-
-    The primary key refuses a second writer, the foreign key a thread that is gone, and the
-    digest a log that has been deleted and begun anew since the writer looked.
-    """
-    if conn.execute(_APPEND, rows[0]).first() is None:
-        return False
-    if len(rows) > 1:
-        conn.execute(_APPEND_MORE, rows[1:])
-    return True
-
-
 def insert_fork(conn: Connection, row: Mapping[str, Any], tenant: str) -> str | None:
     """Record a fork whose event was just appended.
 
@@ -318,11 +277,6 @@ def put_snapshot(conn: Connection, row: Mapping[str, Any]) -> None:
     place = {"key": row["thread_key"], "ns": row["ns"], "seq": row["seq"]}
     conn.execute(_DROP_SNAPSHOT, place)
     conn.execute(_INSERT_SNAPSHOT, row)
-
-
-def touch_thread(conn: Connection, thread_key: int, status: str, now_us: int) -> None:
-    """Write the status and the time of last activity."""
-    conn.execute(_TOUCH, {"key": thread_key, "new_status": status, "now": now_us})
 
 
 def head_seq(conn: Connection, thread_key: int, ns: str) -> int:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc
+from sqlalchemy import URL, Connection, Engine, Transaction, create_engine, event, exc
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
 from sqlalchemy.pool import NullPool
@@ -23,6 +22,8 @@ from eventstore.errors import ConfigurationError
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from eventstore.dialects import Begin, Mode
 
 CHECK_AFTER_S: Final = 30.0
 """A connection idle for longer is asked whether it still lives before it is used."""
@@ -41,8 +42,6 @@ _DEFAULTS: Final = {
     "tcp_user_timeout": "30000",
 }
 _SECRETS: Final = ("password", "sslpassword")
-_READ_COMMITTED: Final = 2  # as psycopg's IsolationLevel, which is a number, has them
-_REPEATABLE_READ: Final = 3
 _OURS: Final = "eventstore_connections"
 _IDLE_SINCE: Final = "eventstore_idle_since"
 
@@ -128,6 +127,9 @@ def _options(url: URL, pool: PoolOptions) -> dict[str, Any]:
         "max_overflow": pool.max_size - kept,
         "pool_timeout": pool.timeout_s,
         "pool_use_lifo": True,  # so that those beyond what is needed fall idle
+        # We begin and end transactions ourselves; to switch modes at each use costs more.
+        "isolation_level": "AUTOCOMMIT",
+        "pool_reset_on_return": None,
         "hide_parameters": True,  # payloads and names have no place in messages or logs
         "execution_options": {_OURS: True},
     }
@@ -185,28 +187,31 @@ def _give_up_pool(context: Any) -> None:
         context.is_disconnect = True
 
 
-def beginner(engine: Engine) -> Callable[[Connection, bool], None]:
-    """What prepares a transaction, given (conn, write); the first statement begins it.
+def beginner(engine: Engine) -> Begin:
+    """What begins a transaction.
 
-    A read keeps one consistent view, as on SQLite, however many statements it is made of.
-    A write waits for the rows that others have locked and then sees them as they have become:
-    its operations look again behind each lock, and would have to be repeated if it saw an
-    older state.
+    A read is no transaction: each of its statements sees what was committed when it began.
+    What it reads was appended and is never changed, and where it finds that something went
+    meanwhile it looks again; so it need not pay for two round trips more. A write waits for
+    the rows that others have locked and then sees them as they have become: its operations
+    look again behind each lock, and would have to be repeated if it saw an older state.
     """
     if not engine.get_execution_options().get(_OURS):
 
-        def begin_elsewhere(conn: Connection, write: bool) -> None:
+        def begin_elsewhere(conn: Connection, mode: Mode) -> Transaction:
             # Set back when the connection returns to the caller's pool.
-            conn.execution_options(isolation_level="READ COMMITTED" if write else "REPEATABLE READ")
+            conn.execution_options(
+                isolation_level="READ COMMITTED" if mode == "write" else "AUTOCOMMIT"
+            )
+            return conn.begin()
 
         return begin_elsewhere
 
-    def begin(conn: Connection, write: bool) -> None:
-        # The same, told to the driver directly, and only when it changes.
-        level = _READ_COMMITTED if write else _REPEATABLE_READ
-        connection: Any = conn.connection
-        if connection.driver_connection.isolation_level != level:
-            connection.dbapi_connection.set_isolation_level(level)
+    def begin(conn: Connection, mode: Mode) -> Transaction:
+        transaction = conn.begin()
+        if mode == "write":  # our connections commit by themselves what is not begun like this
+            conn.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
+        return transaction
 
     return begin
 
@@ -247,6 +252,7 @@ _BORROWED_URL: Final = "postgresql+eventstore_borrowing://"
 _BORROWED_OPTIONS: Final = {
     "poolclass": NullPool,
     "use_native_hstore": False,
+    "pool_reset_on_return": None,
     "hide_parameters": True,
     "execution_options": {_OURS: True},
 }
@@ -270,7 +276,7 @@ def around_pool(pool: ConnectionPool[Any]) -> Engine:
     def borrow() -> Any:
         conn = pool.getconn()
         lent[id(conn)] = _Settings(conn.autocommit, conn.isolation_level, conn.row_factory)
-        conn.autocommit = False
+        conn.autocommit = True
         conn.isolation_level = None
         conn.row_factory = tuple_row
         return conn
@@ -302,7 +308,7 @@ def around_async_pool(pool: AsyncConnectionPool[Any]) -> AsyncEngine:
     async def borrow() -> Any:
         conn = await pool.getconn()
         lent[id(conn)] = _Settings(conn.autocommit, conn.isolation_level, conn.row_factory)
-        await conn.set_autocommit(False)
+        await conn.set_autocommit(True)
         await conn.set_isolation_level(None)
         conn.row_factory = tuple_row
         return conn

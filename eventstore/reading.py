@@ -79,6 +79,7 @@ class Reading(Part):
         snapshots: bool = True,
     ) -> Replay[Pages]:
         """What to fold to know the state of a thread: the nearest snapshot, then the events."""
+        records.name("a fingerprint", fingerprint)
 
         def look(conn: Connection) -> tuple[Head, Position, operations.Route, _Rows, _Rows]:
             row = operations.look_up(conn, self.tenant, thread_id, ns, fingerprint)

@@ -34,7 +34,7 @@ WRONG_TYPE = (struct.error, TypeError, AttributeError, ValueError, OverflowError
 
 
 class Batch(NamedTuple):
-    """The rows of one append, as :func:`~eventstore.operations.append_events` takes them."""
+    """The rows of one append, as :func:`eventstore.inserting.append` takes them."""
 
     events: list[dict[str, Any]]
     forks: list[dict[str, Any]]

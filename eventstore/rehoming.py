@@ -6,14 +6,14 @@ nothing, so that a process without the application's types and reducers can do i
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from eventstore import chain, records
 from eventstore.events import Position
 from eventstore.operations import Route, snapshot_chain, snapshots_of, trace
-from eventstore.schema import SqlRow, events, forks, snapshots
+from eventstore.schema import SqlRow, events, forks, snapshots, threads
 
 WHOLE_MAX: Final = 1_000
 """Events that a fork is given of a deleted thread without a thought: nothing of its history
@@ -22,13 +22,21 @@ is lost then, and no snapshot has to be believed."""
 _COPY_EVENT = insert(events)
 _COPY_FORK = insert(forks)
 _COPY_SNAPSHOT = insert(snapshots)
+_at_key: Any = bindparam("at_key")
+_HOLD_THREAD = (
+    select(threads.c.thread_key)
+    .where(threads.c.thread_key == _at_key)
+    .with_for_update(read=True, key_share=True)
+)
+_link = (
+    forks.c.thread_key == _at_key,
+    forks.c.ns == bindparam("at_ns"),
+    forks.c.seq == bindparam("at_seq"),
+)
+_HOLD_LINK = select(forks).where(*_link).with_for_update()
 _RELINK = (
     update(forks)
-    .where(
-        forks.c.thread_key == bindparam("at_key"),
-        forks.c.ns == bindparam("at_ns"),
-        forks.c.seq == bindparam("at_seq"),
-    )
+    .where(*_link)
     .values(
         source_thread_key=bindparam("new_key"),
         source_ns=bindparam("new_ns"),
@@ -45,8 +53,18 @@ def rehome(conn: Connection, fork: SqlRow) -> None:
     digest chain whole. A short history is given whole. Nobody here knows which code reads
     the fork: a snapshot is taken only if the code that made the source's newest made it too,
     and if it is sound.
+
+    Others may be doing the same, or be deleting the fork: whoever holds its link does it,
+    the others find nothing left to do. (Its thread's row first, then the link: the order in
+    which a deletion takes them.)
     """
-    source = Position(fork.source_thread_key, fork.source_ns, fork.source_seq)
+    if conn.execute(_HOLD_THREAD, {"at_key": fork.thread_key}).first() is None:
+        return
+    place = {"at_key": fork.thread_key, "at_ns": fork.ns, "at_seq": fork.seq}
+    held = conn.execute(_HOLD_LINK, place).first()
+    if held is None or held.source_thread_key != fork.source_thread_key:
+        return
+    source = Position(held.source_thread_key, held.source_ns, held.source_seq)
     ns = chain.prefix_ns(source.thread_key, source.ns)
     route = _trusted_route(conn, source)
     own = [s for s in route.spans if (s.thread_key, s.ns) == source[:2]]
@@ -70,9 +88,7 @@ def rehome(conn: Connection, fork: SqlRow) -> None:
     conn.execute(
         _RELINK,
         {
-            "at_key": fork.thread_key,
-            "at_ns": fork.ns,
-            "at_seq": fork.seq,
+            **place,
             "new_key": fork.thread_key,
             "new_ns": ns,
             "new_seq": source.seq,
@@ -117,6 +133,9 @@ def _copy_forks(
             forks.c.ns == source.ns,
             forks.c.seq.between(first, source.seq),
         )
+        # Held, so that a link cannot be changed, by the deletion of what it leads to, between
+        # our look at it and our copy of it.
+        .with_for_update(read=True)
     ).mappings()
     for row in rows.fetchall():
         if row["seq"] in present:

@@ -83,6 +83,13 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
+def postgresql_url(tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database on PostgreSQL, for what is only there."""
+    with BACKENDS["postgresql"](tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
 def store(store_url: str) -> Iterator[EventStore]:
     """An open store of tenant ``test``; closed afterwards, with every connection given back."""
     with EventStore(store_url, tenant="test") as opened:

@@ -21,7 +21,7 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
         frozenset({"errors", "events"}),
         frozenset("chain codec dictionaries packing postgresql registry schema types".split()),
         frozenset({"dialects", "migrations"}),
-        frozenset({"operations", "listing", "rehoming", "records"}),
+        frozenset({"inserting", "listing", "operations", "records", "rehoming"}),
         frozenset({"driving", "transactor"}),
         frozenset({"reading"}),
         frozenset({"appending", "removal", "inspection"}),
@@ -65,8 +65,8 @@ import an edge."""
 
 SPEAK_SQL: Final = frozenset(
     f"eventstore.{name}"
-    for name in "schema dialects postgresql migrations operations listing rehoming database "
-    "async_database".split()
+    for name in "schema dialects postgresql migrations inserting operations listing rehoming "
+    "database async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""
 

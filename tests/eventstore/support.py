@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import pytest
-from sqlalchemy import Connection, event, inspect, text
+from sqlalchemy import Connection, Engine, event, inspect, text
 
-from eventstore import Event, EventStore, RecordedEvent, Replay
+from eventstore import Event, EventStore, NewSnapshot, RecordedEvent, Replay
 
 FINGERPRINT: Final = "test/1"
 
@@ -83,12 +84,17 @@ def _run(conn: Connection, statement: str, parameters: tuple[Any, ...] = ()) -> 
 
 def tables_by_thread(store: EventStore) -> list[str]:
     """Every table of the database, today's and tomorrow's, whose rows belong to a thread."""
-    look = inspect(store.engine)
-    return [
-        table
-        for table in look.get_table_names()
-        if any(column["name"] == "thread_key" for column in look.get_columns(table))
-    ]
+    if store.engine not in _TABLES:
+        look = inspect(store.engine)
+        _TABLES[store.engine] = [
+            table
+            for table in look.get_table_names()
+            if any(column["name"] == "thread_key" for column in look.get_columns(table))
+        ]
+    return _TABLES[store.engine]
+
+
+_TABLES: WeakKeyDictionary[Engine, list[str]] = WeakKeyDictionary()
 
 
 def rows_of(store: EventStore, thread_key: int) -> dict[str, int]:
@@ -127,6 +133,28 @@ def check_whole(store: EventStore) -> int:
                 assert store.head(info.thread_id, ns).seq == len(seqs)
                 list(store.replay(info.thread_id, ns, fingerprint=FINGERPRINT).events)
     return len(infos)
+
+
+WRITES: dict[str, Callable[[EventStore, Any], Any]] = {
+    "append": lambda store, head: store.append("t", [Event(1, {"n": 9})], 5),
+    "append_after": lambda store, head: store.append_after(head, [Event(1, {"n": 9})]),
+    "append_after to a new log": lambda store, head: store.append_after(
+        store.head("t", "fresh"), [Event(1, {"n": 9})]
+    ),
+    "append_after with a snapshot": lambda store, head: store.append_after(
+        head, [Event(1, {"n": 9})], snapshot=NewSnapshot(FINGERPRINT, b"s", b""), status="failed"
+    ),
+    "put_snapshot": lambda store, head: store.put_snapshot(
+        head, NewSnapshot(FINGERPRINT, b"s", b"")
+    ),
+    "set_thread": lambda store, head: store.set_thread("t", pinned=True),
+    "delete_snapshots": lambda store, head: store.delete_snapshots("t"),
+    "delete_thread": lambda store, head: store.delete_thread("t"),
+    "read": lambda store, head: list(store.read("t")),
+    "verify": lambda store, head: store.verify("t"),
+    "stats": lambda store, head: store.stats("t"),
+}
+"""What may be done with thread ``t`` of five events, whose end the caller has read."""
 
 
 class Watch:

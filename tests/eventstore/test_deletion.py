@@ -25,6 +25,7 @@ from eventstore import (
 from eventstore import chain as chain_module
 from tests.eventstore.support import (
     FINGERPRINT,
+    WRITES,
     Copies,
     Watch,
     begins_transaction,
@@ -202,27 +203,6 @@ def test_a_reader_racing_a_deletion_is_told(store: EventStore) -> None:
     for events in (reader, replay):
         with pytest.raises(ThreadNotFoundError):
             list(events)
-
-
-WRITES: dict[str, Callable[[EventStore, Any], Any]] = {
-    "append": lambda store, head: store.append("t", [Event(1, {"n": 9})], 5),
-    "append_after": lambda store, head: store.append_after(head, [Event(1, {"n": 9})]),
-    "append_after to a new log": lambda store, head: store.append_after(
-        store.head("t", "fresh"), [Event(1, {"n": 9})]
-    ),
-    "append_after with a snapshot": lambda store, head: store.append_after(
-        head, [Event(1, {"n": 9})], snapshot=NewSnapshot(FINGERPRINT, b"s", b""), status="failed"
-    ),
-    "put_snapshot": lambda store, head: store.put_snapshot(
-        head, NewSnapshot(FINGERPRINT, b"s", b"")
-    ),
-    "set_thread": lambda store, head: store.set_thread("t", pinned=True),
-    "delete_snapshots": lambda store, head: store.delete_snapshots("t"),
-    "delete_thread": lambda store, head: store.delete_thread("t"),
-    "read": lambda store, head: list(store.read("t")),
-    "verify": lambda store, head: store.verify("t"),
-    "stats": lambda store, head: store.stats("t"),
-}
 
 
 @pytest.mark.parametrize("name", WRITES)

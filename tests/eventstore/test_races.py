@@ -1,0 +1,410 @@
+"""Two calls at the same time on PostgreSQL, where many write at once.
+
+Each pair of calls is run again and again: before the first statement of the one, before the
+second, and so on up to its commits, the other is started beside it, and either finishes there
+or waits for a lock that the first one holds. Whatever the moment, both end with an answer in
+our words, and what they leave is whole. SQLite lets one writer in at a time; there, moments
+between transactions are all there are (`test_deletion`, `test_forks`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import psycopg
+import pytest
+from sqlalchemy import event
+
+from eventstore import (
+    ConcurrencyError,
+    Event,
+    EventStore,
+    EventStoreError,
+    NewSnapshot,
+    PositionNotFoundError,
+    ThreadExistsError,
+    ThreadNotFoundError,
+)
+from eventstore.events import Status
+from tests.eventstore.support import (
+    FINGERPRINT,
+    WRITES,
+    check_whole,
+    fill,
+    numbers,
+    orphans,
+    rows_of,
+    set_everywhere,
+    sql,
+)
+
+END_S_MAX: Final = 30.0
+MOMENTS_MAX: Final = 200
+WAITS: Final = """
+    SELECT EXISTS (SELECT FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock')
+"""
+
+Call = Callable[[], Any]
+
+
+@pytest.fixture
+def store_url(postgresql_url: str) -> str:
+    return postgresql_url
+
+
+class Race:
+    """Runs a call, with another one beside it from a certain moment on."""
+
+    def __init__(self, store: EventStore, watcher: psycopg.Connection[Any]) -> None:
+        self._watcher = watcher
+        self._moment = 0
+        self._seen = 0
+        self._other: Call | None = None
+        self._thread: threading.Thread | None = None
+        self._mine: int | None = None
+        self.waited = 0
+        self.answers: list[Any] = []
+        event.listen(store.engine, "before_cursor_execute", self._at)
+        event.listen(store.engine, "commit", self._at)
+
+    def _at(self, *_: Any) -> None:
+        if threading.get_ident() != self._mine:
+            return
+        self._seen += 1
+        if self._seen == self._moment:
+            self._thread = threading.Thread(target=self._run)
+            self._thread.start()
+            give_up_at = time.monotonic() + END_S_MAX
+            while self._thread.is_alive() and time.monotonic() < give_up_at:
+                if self._watcher.execute(WAITS).fetchone() == (True,):
+                    self.waited += 1
+                    return
+                self._thread.join(0.002)
+
+    def _run(self) -> None:
+        assert self._other is not None
+        self.answers[1] = _answer(self._other)
+
+    def at(self, moment: int, one: Call, other: Call) -> bool:
+        """Run both; false when the one was over before the moment came."""
+        self._moment, self._seen, self._other, self._thread = moment, 0, other, None
+        self.answers = [None, None]
+        self._mine = threading.get_ident()
+        self.answers[0] = _answer(one)
+        self._mine = None
+        if self._thread is None:
+            return False
+        self._thread.join(END_S_MAX)
+        assert not self._thread.is_alive(), "the two wait for each other"
+        return True
+
+
+def _answer(call: Call) -> Any:
+    try:
+        return call()
+    except EventStoreError as error:
+        return error
+
+
+@pytest.fixture
+def race(store: EventStore, store_url: str) -> Iterator[Race]:
+    store.setup()
+    with psycopg.connect(store_url, autocommit=True) as watcher:
+        yield Race(store, watcher)
+
+
+GONE: Final = (ThreadNotFoundError, PositionNotFoundError)
+
+
+def beside(race: Race, prepare: Callable[[], tuple[Call, Call]], check: Call) -> int:
+    """Run the race at every moment, each time with new threads; returns how many there were."""
+    for moment in range(1, MOMENTS_MAX):
+        one, other = prepare()
+        if not race.at(moment, one, other):
+            return moment - 1
+        check()
+    raise AssertionError("the call never came to its end")
+
+
+def only(answer: Any, *errors: type[EventStoreError]) -> None:
+    """The answer is one of these errors, or none."""
+    assert not isinstance(answer, EventStoreError) or isinstance(answer, errors), repr(answer)
+
+
+def deleted_or_whole(store: EventStore, key: int) -> None:
+    """Nothing of the thread is left, or all of it is there; and the others are whole."""
+    if store.thread_at(key) is None:
+        assert rows_of(store, key) == {}
+    check_whole(store)
+    assert orphans(store) == {}
+
+
+# --- a deletion and another call --------------------------------------------------------
+
+
+@pytest.mark.parametrize("deletion_first", [True, False])
+@pytest.mark.parametrize("size", [1_000, 2])
+@pytest.mark.parametrize("name", WRITES)
+def test_a_deletion_and_another_call(
+    store: EventStore,
+    race: Race,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    size: int,
+    deletion_first: bool,
+) -> None:
+    set_everywhere(monkeypatch, "DELETE_BATCH", size)  # in one transaction, or condemned first
+    key = 0
+
+    def prepare() -> tuple[Call, Call]:
+        nonlocal key
+        if store.head("t").exists:
+            store.delete_thread("t")
+        fill(store, "t", 5)
+        head = store.head("t")
+        key = head.thread_key
+        calls = lambda: store.delete_thread("t"), lambda: WRITES[name](store, head)
+        return calls if deletion_first else (calls[1], calls[0])
+
+    def check() -> None:
+        deletion, call = race.answers if deletion_first else race.answers[::-1]
+        only(call, ThreadNotFoundError)
+        only(deletion, *([ThreadNotFoundError] if name == "delete_thread" else []))
+        assert store.thread_at(key) is None
+        deleted_or_whole(store, key)
+
+    assert beside(race, prepare, check) >= 2
+
+
+# --- a deletion and forks ---------------------------------------------------------------
+
+
+def parent(store: EventStore) -> int:
+    """A thread with a snapshot, that an old fork goes on from; returns its key."""
+    for name in ("parent", "old", "new", "newer"):
+        if store.head(name).exists:
+            store.delete_thread(name)
+    fill(store, "parent", 6)
+    store.put_snapshot(store.head("parent"), NewSnapshot(FINGERPRINT, b"s", b"i"))
+    fill(store, "parent", 2, start=7)
+    store.fork("parent", 4, "old")
+    return store.head("parent").thread_key
+
+
+def of(store: EventStore, thread_id: str) -> list[int]:
+    return numbers(store.replay(thread_id).events)
+
+
+@pytest.mark.parametrize("deletion_first", [True, False])
+@pytest.mark.parametrize("forked", [True, False])
+def test_a_deletion_and_a_new_fork(
+    store: EventStore, race: Race, deletion_first: bool, forked: bool
+) -> None:
+    key = 0
+    outcomes = set()
+
+    def prepare() -> tuple[Call, Call]:
+        nonlocal key
+        key = parent(store)
+        if not forked:
+            store.delete_thread("old")
+        calls = lambda: store.delete_thread("parent"), lambda: store.fork("parent", 7, "new")
+        return calls if deletion_first else (calls[1], calls[0])
+
+    def check() -> None:
+        deletion, fork = race.answers if deletion_first else race.answers[::-1]
+        assert deletion is True
+        only(fork, *GONE)
+        outcomes.add(type(fork))
+        if fork == 1:
+            assert of(store, "new") == [1, 2, 3, 4, 5, 6, 7]
+        else:
+            assert not store.head("new").exists
+        if forked:
+            assert of(store, "old") == [1, 2, 3, 4]
+        deleted_or_whole(store, key)
+
+    assert beside(race, prepare, check) >= 4
+    assert len(outcomes) > 1
+    assert race.waited > 0
+
+
+def test_two_end_the_same_deletion(
+    store: EventStore, race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_everywhere(monkeypatch, "DELETE_BATCH", 3)
+    key = 0
+
+    def prepare() -> tuple[Call, Call]:
+        nonlocal key
+        key = parent(store)
+        store.fork("parent", 7, "new")
+        sql(store, "UPDATE threads SET condemned_at = 1 WHERE thread_id = 'parent'")
+        return store.finish_deletions, store.finish_deletions
+
+    def check() -> None:
+        assert set(race.answers) <= {0, 1}
+        assert rows_of(store, key) == {}
+        assert of(store, "old") == [1, 2, 3, 4]
+        assert of(store, "new") == [1, 2, 3, 4, 5, 6, 7]
+        deleted_or_whole(store, key)
+
+    assert beside(race, prepare, check) >= 8
+    assert race.waited > 0
+
+
+@pytest.mark.parametrize("first", ["parent", "middle", "child"])
+@pytest.mark.parametrize("second", ["parent", "middle", "child"])
+def test_a_thread_and_its_fork_are_deleted_together(
+    store: EventStore, race: Race, first: str, second: str
+) -> None:
+    """Of three generations any two go at the same time; the third keeps what it needs."""
+    names = {"parent", "middle", "child"}
+
+    def prepare() -> tuple[Call, Call]:
+        for name in names:
+            if store.head(name).exists:
+                store.delete_thread(name)
+        fill(store, "parent", 3)
+        store.fork("parent", 2, "middle")
+        fill(store, "middle", 2, start=10)
+        store.fork("middle", 2, "child")
+        fill(store, "child", 1, start=20)
+        return lambda: store.delete_thread(first), lambda: store.delete_thread(second)
+
+    def check() -> None:
+        for answer in race.answers:
+            only(answer, *([ThreadNotFoundError] if first == second else []))
+        wanted = {"parent": [1, 2, 3], "middle": [1, 2, 10, 11], "child": [1, 2, 10, 20]}
+        for name in names - {first, second}:
+            assert of(store, name) == wanted[name]
+        check_whole(store)
+        assert orphans(store) == {}
+        assert len(store.threads()) == len(names - {first, second})
+
+    assert beside(race, prepare, check) >= 4
+
+
+# --- two that make the same thread ------------------------------------------------------
+
+
+def test_one_makes_a_thread_while_another_makes_it_too(store: EventStore, race: Race) -> None:
+    numbered = itertools.count()
+
+    def prepare() -> tuple[Call, Call]:
+        name = f"t{next(numbered)}"
+        head = store.head(name)
+        return (
+            lambda: store.append_after(head, [Event(1, {"n": 1})]).seq,
+            lambda: store.append_after(head, [Event(1, {"n": 2}), Event(1, {"n": 3})]).seq,
+        )
+
+    def check() -> None:
+        losers = [a for a in race.answers if isinstance(a, EventStoreError)]
+        (loser,) = losers
+        assert isinstance(loser, ConcurrencyError)
+        (winner,) = [a for a in race.answers if not isinstance(a, EventStoreError)]
+        assert (loser.expected, loser.actual) == (0, winner)
+        assert store.threads()[0].thread_id.startswith("t")
+        check_whole(store)
+
+    assert beside(race, prepare, check) >= 3
+
+
+def test_a_name_is_used_again_while_its_thread_goes(store: EventStore, race: Race) -> None:
+    """Whoever makes the next thread of a name gets a key that none had, whatever the moment."""
+    fill(store, "t", 1)
+
+    def again() -> int:
+        head = store.head("t")
+        if head.exists:
+            raise ThreadExistsError("t", store.tenant)
+        return store.append_after(head, [Event(1, {"n": 1})]).seq
+
+    def prepare() -> tuple[Call, Call]:
+        if not store.head("t").exists:
+            fill(store, "t", 1)
+        return lambda: store.delete_thread("t"), again
+
+    def check() -> None:
+        assert race.answers[0] is True
+        only(race.answers[1], ThreadExistsError)
+        check_keys(store)
+
+    assert beside(race, prepare, check) >= 4
+
+
+def test_a_thread_comes_and_goes_while_another_is_made(store: EventStore, race: Race) -> None:
+    numbered = itertools.count()
+
+    def prepare() -> tuple[Call, Call]:
+        name = f"t{next(numbered)}"
+        head = store.head(name)
+
+        def come_and_go() -> bool:
+            fill(store, name, 1)
+            return store.delete_thread(name)
+
+        return lambda: store.append_after(head, [Event(1, {"n": 9})]).seq, come_and_go
+
+    def check() -> None:
+        only(race.answers[0], ConcurrencyError)
+        only(race.answers[1], ConcurrencyError)
+        check_keys(store)
+
+    assert beside(race, prepare, check) >= 3
+
+
+def check_keys(store: EventStore) -> None:
+    """No key has two lives."""
+    query = "SELECT thread_key FROM threads NATURAL JOIN tombstones"
+    assert sql(store, query) == []
+    assert orphans(store) == {}
+    check_whole(store)
+
+
+# --- writers of one thread --------------------------------------------------------------
+
+
+def test_two_write_to_two_logs_of_a_thread_and_to_its_row(store: EventStore, race: Race) -> None:
+    def prepare() -> tuple[Call, Call]:
+        one, other = store.head("t"), store.head("t", "sub")
+        status: Status = "failed" if one.status == "idle" else "idle"
+        return (
+            lambda: store.append_after(one, [Event(1, {"n": one.seq})], status=status).seq,
+            lambda: store.append_after(other, [Event(1, {"n": 0})], status=status).seq,
+        )
+
+    fill(store, "t", 1)
+
+    def check() -> None:
+        for answer in race.answers:
+            only(answer)
+        check_whole(store)
+
+    assert beside(race, prepare, check) >= 3
+    assert race.waited > 0
+
+
+def test_two_store_a_snapshot_at_one_place(store: EventStore, race: Race) -> None:
+    fill(store, "t", 3)
+    head = store.head("t")
+
+    def prepare() -> tuple[Call, Call]:
+        store.delete_snapshots("t")
+        return (
+            lambda: store.put_snapshot(head, NewSnapshot(FINGERPRINT, b"one", b"")),
+            lambda: store.put_snapshot(head, NewSnapshot(FINGERPRINT, b"other", b"")),
+        )
+
+    def check() -> None:
+        assert race.answers == [None, None]
+        found = store.replay("t", fingerprint=FINGERPRINT).snapshot
+        assert found is not None and found.state in (b"one", b"other")
+
+    assert beside(race, prepare, check) >= 3
