@@ -120,7 +120,7 @@ class NamedLater(Database):
 
 
 def open_database(
-    target: Any, durability: dialects.Durability, now_us: Callable[[], int]
+    target: Any, options: dialects.Options, now_us: Callable[[], int]
 ) -> Database | AsyncDatabase:
     """A database as an event loop should use it: see :mod:`eventstore.async_store`.
 
@@ -128,8 +128,8 @@ def open_database(
         ConfigurationError: the target cannot be opened.
     """
     if type(target).__module__.partition(".")[0] == "aiosqlite":
-        return NamedLater(target, durability, now_us)
-    engine, owned = dialects.open_async_engine(target, durability)
+        return NamedLater(target, options.durability, now_us)
+    engine, owned = dialects.open_async_engine(target, options)
     if isinstance(engine, Engine):
         return Database(engine, owned=owned, now_us=now_us)
     return AsyncDatabase(engine, owned=owned, now_us=now_us)

@@ -9,8 +9,6 @@ statement costs several times as much.
 
 from __future__ import annotations
 
-import os
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -35,11 +33,17 @@ from eventstore.events import (
     ThreadInfo,
     VerifyReport,
 )
+from eventstore.postgresql import PoolOptions
 from eventstore.reading import Pages
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Engine
+    from aiosqlite import Connection as AiosqliteConnection
+    from psycopg_pool import AsyncConnectionPool
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from eventstore import store
+
+    Target = store.Target | AsyncEngine | AiosqliteConnection | AsyncConnectionPool[Any]
 
 T = TypeVar("T")
 
@@ -51,7 +55,7 @@ class AsyncEventStore:
         target: as for :class:`~eventstore.EventStore`; also an ``AsyncEngine``, an
             ``aiosqlite.Connection`` to a file (of which only the file's name is used), or a
             ``psycopg_pool.AsyncConnectionPool``. What the caller made is never closed.
-        tenant, durability, codec, clock: as for :class:`~eventstore.EventStore`.
+        tenant, durability, …: as for :class:`~eventstore.EventStore`.
 
     Belongs to the event loop that first uses it. An operation whose task is cancelled has
     happened whole, or not at all.
@@ -59,19 +63,20 @@ class AsyncEventStore:
 
     def __init__(
         self,
-        target: str
-        | os.PathLike[str]
-        | URL
-        | Engine
-        | AsyncEngine
-        | sqlite3.Connection = ":memory:",
+        target: Target = ":memory:",
         *,
         tenant: str = "default",
         durability: dialects.Durability = "full",
         codec: Codec | None = None,
         clock: Callable[[], datetime] | None = None,
+        schema: str | None = None,
+        pool_min_size: int = 5,
+        pool_max_size: int = 20,
+        pool_timeout: float = 30.0,
     ) -> None:
-        self.database = open_database(target, durability, self.now_us)
+        pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
+        options = dialects.Options(durability, schema, pool)
+        self.database = open_database(target, options, self.now_us)
         self.core = Core(self.database, tenant, codec, clock)
 
     @property

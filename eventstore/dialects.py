@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal
@@ -85,19 +86,52 @@ def sqlite_driver() -> ModuleType:
     return sqlite3
 
 
-def open_engine(
-    target: str | os.PathLike[str] | URL | Engine | sqlite3.Connection,
-    durability: Durability,
-    pool: postgresql.PoolOptions = postgresql.PoolOptions(),  # noqa: B008 (it is frozen)
-) -> tuple[Engine, bool]:
+@dataclass(frozen=True)
+class Options:
+    """How a database is opened, whatever it is.
+
+    Attributes:
+        durability: ``"full"`` survives power loss, ``"normal"`` any crash of the process (on
+            PostgreSQL: a crash of the server may lose the last moments).
+        schema: the PostgreSQL schema that the tables are in; ``None``: the first of the
+            connection's search path.
+        pool: of connections to PostgreSQL.
+    """
+
+    durability: Durability = "full"
+    schema: str | None = None
+    pool: postgresql.PoolOptions = postgresql.PoolOptions()  # noqa: RUF009 (it is frozen)
+
+    def __post_init__(self) -> None:
+        if self.durability not in ("full", "normal"):
+            raise ConfigurationError(
+                f"durability must be 'full' or 'normal', not {self.durability!r}"
+            )
+        if self.schema is not None and not (self.schema and self.schema.isprintable()):
+            raise ConfigurationError(f"schema must be the name of one, not {self.schema!r}")
+
+
+def open_engine(target: Any, options: Options) -> tuple[Engine, bool]:
     """An engine for ``target``, and whether we made it (and so may dispose of it).
 
-    ``target`` is a path, a SQLAlchemy URL, an engine, or a ``sqlite3.Connection``. Of a
-    connection to a file only the file's name is used, so that its owner's transactions and
-    settings stay untouched; a connection to memory is used itself, and never closed.
+    ``target`` is a path, a SQLAlchemy URL, an engine, a ``psycopg_pool.ConnectionPool`` or a
+    ``sqlite3.Connection``. Of a connection to a file only the file's name is used, so that its
+    owner's transactions and settings stay untouched; a connection to memory is used itself,
+    and never closed.
+
+    Raises:
+        ConfigurationError: it is none of these, or cannot be opened like this.
     """
-    if durability not in ("full", "normal"):
-        raise ConfigurationError(f"durability must be 'full' or 'normal', not {durability!r}")
+    engine, owned = _open(target, options)
+    if options.schema is None:
+        return engine, owned
+    if engine.dialect.name == "sqlite":
+        raise ConfigurationError("SQLite has no schemas: schema= is for PostgreSQL")
+    return engine.execution_options(schema_translate_map={None: options.schema}), owned
+
+
+def _open(target: Any, options: Options) -> tuple[Engine, bool]:
+    durability = options.durability
     if isinstance(target, Engine):
         if target.dialect.name == "sqlite":
             if isinstance(target.pool, SingletonThreadPool):
@@ -111,19 +145,30 @@ def open_engine(
         return target, False
     if isinstance(target, sqlite3.Connection):
         return _from_connection(target, durability)
+    if _is_of("psycopg_pool", target, "ConnectionPool"):
+        return postgresql.around_pool(target), False
     url = _url(target)
     if url.get_backend_name() == "sqlite":
         return _open_sqlite(url, sqlite_driver(), durability), True
     with _opening(url):
-        return postgresql.open_engine(url, pool), True
+        return postgresql.open_engine(url, options.pool, durability), True
 
 
-def open_async_engine(
-    target: Any,
-    durability: Durability,
-    pool: postgresql.PoolOptions = postgresql.PoolOptions(),  # noqa: B008 (it is frozen)
-) -> tuple[Engine | AsyncEngine, bool]:
-    """An engine for an event loop: an asynchronous one where its driver does not hop threads."""
+def open_async_engine(target: Any, options: Options) -> tuple[Engine | AsyncEngine, bool]:
+    """An engine for an event loop: an asynchronous one where its driver does not hop threads.
+
+    ``target`` may also be an ``AsyncEngine`` or a ``psycopg_pool.AsyncConnectionPool``.
+    """
+    found = _open_async(target, options)
+    if found is None:
+        return open_engine(target, options)
+    engine, owned = found
+    if options.schema is not None:
+        engine = engine.execution_options(schema_translate_map={None: options.schema})
+    return engine, owned
+
+
+def _open_async(target: Any, options: Options) -> tuple[AsyncEngine, bool] | None:
     if isinstance(target, AsyncEngine):
         if target.dialect.name != "postgresql":
             raise ConfigurationError(
@@ -136,8 +181,18 @@ def open_async_engine(
         url = _url(target)
         if url.get_backend_name() != "sqlite":
             with _opening(url):
-                return postgresql.open_async_engine(url, pool), True
-    return open_engine(target, durability, pool)
+                return postgresql.open_async_engine(url, options.pool, options.durability), True
+    if _is_of("psycopg_pool", target, "AsyncConnectionPool"):
+        return postgresql.around_async_pool(target), False
+    return None
+
+
+def _is_of(module: str, target: object, name: str) -> bool:
+    """Whether this is an object of a library that we do not import for the question's sake."""
+    return any(
+        each.__name__ == name and each.__module__.partition(".")[0] == module
+        for each in type(target).__mro__
+    )
 
 
 @contextmanager
@@ -166,6 +221,13 @@ def _check_driver(engine: Engine) -> None:
 def _url(target: str | os.PathLike[str] | URL) -> URL:
     if isinstance(target, URL):
         return target
+    if not isinstance(target, str | os.PathLike):
+        kind = f"{type(target).__module__}.{type(target).__qualname__}"
+        raise ConfigurationError(
+            f"an event store cannot be opened on a {kind}; expected a path, a URL, a SQLAlchemy "
+            "engine, a sqlite3.Connection or a psycopg_pool.ConnectionPool (for event loops: an "
+            "AsyncEngine, an aiosqlite.Connection or an AsyncConnectionPool)"
+        )
     text = os.fspath(target)
     if text == ":memory:":
         return URL.create("sqlite")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from eventstore.dialects import Begin, Mode
+    from eventstore.dialects import Begin, Durability, Mode
 
 CHECK_AFTER_S: Final = 30.0
 """A connection idle for longer is asked whether it still lives before it is used."""
@@ -78,21 +78,21 @@ def is_url_of_ours(url: URL) -> bool:
     return url.drivername.split("+")[0] in _NAMES
 
 
-def open_engine(url: URL, pool: PoolOptions) -> Engine:
+def open_engine(url: URL, pool: PoolOptions, durability: Durability = "full") -> Engine:
     """An engine with a pool of its own.
 
     A URL's query may hold any setting of libpq, which goes before our own, and
     ``prepare_threshold``: after how many uses a statement is prepared; by default never,
     because a proxy that pools transactions would lose what was prepared.
     """
-    return _set_up(create_engine(_url(url), **_options(url, pool)))
+    return _set_up(create_engine(_url(url), **_options(url, pool, durability)))
 
 
-def open_async_engine(url: URL, pool: PoolOptions) -> AsyncEngine:
+def open_async_engine(url: URL, pool: PoolOptions, durability: Durability = "full") -> AsyncEngine:
     """As :func:`open_engine`, for an event loop."""
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    engine = create_async_engine(_url(url), **_options(url, pool))
+    engine = create_async_engine(_url(url), **_options(url, pool, durability))
     _set_up(engine.sync_engine)
     return engine
 
@@ -111,11 +111,14 @@ def _url(url: URL) -> URL:
     return found.set(drivername=_DRIVER, password=password)
 
 
-def _options(url: URL, pool: PoolOptions) -> dict[str, Any]:
+def _options(url: URL, pool: PoolOptions, durability: Durability) -> dict[str, Any]:
     connect_args: dict[str, Any] = {
         "prepare_threshold": _prepare_threshold(url),
         **{name: value for name, value in _DEFAULTS.items() if name not in url.query},
     }
+    if durability == "normal":
+        given = url.query.get("options", "")
+        connect_args["options"] = f"{given} -c synchronous_commit=off".strip()
     if "sslpassword" in url.query:
         connect_args["sslpassword"] = url.query["sslpassword"]
     # QueuePool keeps its size and closes what is beyond; a size of 0 would mean no bound.

@@ -128,7 +128,8 @@ def _copy_forks(
     conn: Connection, thread_key: int, ns: str, source: Position, first: int, present: set[int]
 ) -> None:
     rows = conn.execute(
-        select(forks).where(
+        select(forks)
+        .where(
             forks.c.thread_key == source.thread_key,
             forks.c.ns == source.ns,
             forks.c.seq.between(first, source.seq),

@@ -33,10 +33,14 @@ from eventstore.events import (
     ThreadInfo,
     VerifyReport,
 )
+from eventstore.postgresql import PoolOptions
 from eventstore.reading import Pages
 
 if TYPE_CHECKING:
+    from psycopg_pool import ConnectionPool
     from sqlalchemy import URL, Engine
+
+    Target = str | os.PathLike[str] | URL | Engine | sqlite3.Connection | ConnectionPool[Any]
 
 
 class EventStore:
@@ -47,9 +51,15 @@ class EventStore:
             ``sqlite3.Connection`` or a ``psycopg_pool.ConnectionPool``. What the caller made
             is never closed.
         tenant: threads of one tenant are not seen by another.
-        durability: ``"full"`` survives power loss, ``"normal"`` any crash of the process.
+        durability: ``"full"`` survives power loss, ``"normal"`` any crash of the process (a
+            crash of a PostgreSQL server may then lose the last moments).
         codec: turns values into bytes and back; register application types on it.
         clock: tells the time, timezone-aware.
+        schema: the PostgreSQL schema that the tables are in, which has to be there;
+            ``None``: the first of the connection's search path.
+        pool_min_size, pool_max_size: connections to PostgreSQL that are kept open once they
+            were needed, and that may be open at most. A caller's engine or pool has its own.
+        pool_timeout: seconds to wait for one of them before ``StoreBusyError``.
 
     Raises:
         ConfigurationError: the target cannot be opened.
@@ -60,14 +70,20 @@ class EventStore:
 
     def __init__(
         self,
-        target: str | os.PathLike[str] | URL | Engine | sqlite3.Connection = ":memory:",
+        target: Target = ":memory:",
         *,
         tenant: str = "default",
         durability: dialects.Durability = "full",
         codec: Codec | None = None,
         clock: Callable[[], datetime] | None = None,
+        schema: str | None = None,
+        pool_min_size: int = 5,
+        pool_max_size: int = 20,
+        pool_timeout: float = 30.0,
     ) -> None:
-        engine, owned = dialects.open_engine(target, durability)
+        pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
+        options = dialects.Options(durability, schema, pool)
+        engine, owned = dialects.open_engine(target, options)
         self.database = Database(engine, owned=owned, now_us=self.now_us)
         self.core = Core(self.database, tenant, codec, clock)
         self.engine = engine

@@ -7,8 +7,6 @@ that are run with ``ainvoke``; on SQLite and in memory either kind serves both.
 
 from __future__ import annotations
 
-import os
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
@@ -17,17 +15,14 @@ from typing import TYPE_CHECKING, Any, Self
 from eventstore import AsyncEventStore, EventStore
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-    Target = str | os.PathLike[str] | URL | Engine
+    from eventstore import async_store, store
 
 
 class _Saver:
     """An event store under the name of a checkpointer."""
 
-    def __init__(self, store: EventStore) -> None:
-        self.store = store
+    def __init__(self, opened: EventStore) -> None:
+        self.store = opened
 
     def setup(self) -> None:
         """Create or migrate the tables; done by itself at first use."""
@@ -60,8 +55,8 @@ class _Saver:
 class _AsyncSaver:
     """An asynchronous event store under the name of a checkpointer."""
 
-    def __init__(self, store: AsyncEventStore) -> None:
-        self.store = store
+    def __init__(self, opened: AsyncEventStore) -> None:
+        self.store = opened
 
     async def setup(self) -> None:
         """Create or migrate the tables; done by itself at first use."""
@@ -107,7 +102,7 @@ class SqliteSaver(_Saver):
         options: as for :class:`~eventstore.EventStore` (``tenant``, ``durability``, …).
     """
 
-    def __init__(self, target: Target | sqlite3.Connection, **options: Any) -> None:
+    def __init__(self, target: store.Target, **options: Any) -> None:
         super().__init__(EventStore(target, **options))
 
     @classmethod
@@ -127,7 +122,7 @@ class AsyncSqliteSaver(_AsyncSaver):
         options: as for :class:`~eventstore.AsyncEventStore`.
     """
 
-    def __init__(self, target: Target | sqlite3.Connection | Any, **options: Any) -> None:
+    def __init__(self, target: async_store.Target, **options: Any) -> None:
         super().__init__(AsyncEventStore(target, **options))
 
     @classmethod
@@ -147,7 +142,7 @@ class PostgresSaver(_Saver):
         options: as for :class:`~eventstore.EventStore` (``tenant``, ``pool_max_size``, …).
     """
 
-    def __init__(self, target: Target | Any, **options: Any) -> None:
+    def __init__(self, target: store.Target, **options: Any) -> None:
         super().__init__(EventStore(target, **options))
 
     @classmethod
@@ -167,7 +162,7 @@ class AsyncPostgresSaver(_AsyncSaver):
         options: as for :class:`~eventstore.AsyncEventStore`.
     """
 
-    def __init__(self, target: Target | AsyncEngine | Any, **options: Any) -> None:
+    def __init__(self, target: async_store.Target, **options: Any) -> None:
         super().__init__(AsyncEventStore(target, **options))
 
     @classmethod

@@ -65,7 +65,7 @@ class Server:
         self._folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: a socket's path is limited
         self._as: dict[str, Any] = {"cwd": self._folder}
         if os.geteuid() == 0:
-            account = _unprivileged()
+            account = unprivileged()
             os.chown(self._folder, account.pw_uid, account.pw_gid)
             self._as |= {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
         self._guard = subprocess.Popen(
@@ -209,7 +209,7 @@ def _execute(url: URL, statement: str) -> None:
         conn.execute(statement.encode())
 
 
-def _unprivileged() -> pwd.struct_passwd:
+def unprivileged() -> pwd.struct_passwd:
     import pwd  # not there on Windows, where this is never called
 
     for name in _UNPRIVILEGED:
@@ -270,7 +270,7 @@ def _readable(folder: Path) -> Path:
     """The programs themselves, or a copy where the user that runs the server cannot reach them."""
     if os.geteuid() != 0:
         return folder
-    account = _unprivileged()
+    account = unprivileged()
     command = [str(folder / "initdb"), "--version"]
     try:
         subprocess.run(command, user=account.pw_uid, group=account.pw_gid, extra_groups=[],

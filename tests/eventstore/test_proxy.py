@@ -1,0 +1,145 @@
+"""Behind a transaction-pooling proxy: a real PgBouncer, with fewer connections than clients.
+
+Every transaction may run on another server connection than the one before it, so nothing may
+hang on a session: no prepared statements, settings, advisory locks or LISTEN.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import make_url
+
+from eventstore import AsyncEventStore, ConcurrencyError, Event, EventStore, NewSnapshot
+from graph import END, START, PostgresSaver, StateGraph
+from tests import postgres
+from tests.eventstore.support import check_whole, fill, numbers
+from tests.graph.kit import Trail, logs, on
+
+PROXY: Final = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+
+pytestmark = pytest.mark.skipif(PROXY is None, reason="pgbouncer is not installed")
+
+CONFIG: Final = """
+[databases]
+* = host={host} user=postgres
+[pgbouncer]
+listen_addr =
+listen_port = 6432
+unix_socket_dir = {folder}
+auth_type = any
+pool_mode = transaction
+default_pool_size = 3
+max_client_conn = 200
+logfile = {folder}/log
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres.Server]:
+    with postgres.server(fsync=False) as running:
+        yield running
+
+
+@pytest.fixture
+def proxied(server: postgres.Server) -> Iterator[str]:
+    """The URL of an empty database, through the proxy."""
+    folder = Path(tempfile.mkdtemp(prefix="bouncer-"))
+    (folder / "ini").write_text(CONFIG.format(host=server.folder, folder=folder))
+    whom: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        account = postgres.unprivileged()
+        for path in (folder, folder / "ini"):
+            os.chown(path, account.pw_uid, account.pw_gid)
+        whom = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    assert PROXY is not None
+    running = subprocess.Popen([PROXY, "-q", str(folder / "ini")], cwd=folder, **whom)
+    try:
+        _await_socket(folder / ".s.PGSQL.6432")
+        with server.database() as url:
+            through = make_url(url).update_query_dict({"host": str(folder), "port": "6432"})
+            yield through.render_as_string(hide_password=False)
+    finally:
+        running.kill()
+        running.wait()
+        shutil.rmtree(folder)
+
+
+def _await_socket(path: Path) -> None:
+    give_up_at = time.monotonic() + 10
+    while True:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+                return
+            except OSError:
+                if time.monotonic() > give_up_at:
+                    raise
+        time.sleep(0.01)
+
+
+def test_many_threads_share_three_connections(proxied: str) -> None:
+    with EventStore(proxied, tenant="test", pool_max_size=16) as store:
+        store.setup()
+
+        def write(writer: int) -> None:
+            for count in range(25):
+                fill(store, f"own {writer}", 1, start=count + 1)
+                while True:
+                    try:
+                        fill(store, "shared", 1)
+                        break
+                    except ConcurrencyError:
+                        continue
+
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(write, range(16)))
+        assert store.head("shared").seq == 16 * 25
+        for writer in range(16):
+            assert numbers(store.read(f"own {writer}")) == list(range(1, 26))
+        store.fork("shared", 200, "branch")
+        store.append_after(store.head("branch"), [Event(1, {"n": 1})],
+                           snapshot=NewSnapshot("test/1", b"state", b""))  # fmt: skip
+        store.delete_thread("shared")
+        assert len(list(store.replay("branch", fingerprint="none").events)) == 202
+        assert check_whole(store) == 17
+
+
+def test_many_tasks_share_three_connections(proxied: str) -> None:
+    async def main() -> None:
+        async with AsyncEventStore(proxied, tenant="test", pool_max_size=16) as store:
+
+            async def write(writer: int) -> None:
+                for count in range(20):
+                    await store.append(f"t{writer}", [Event(1, {"n": count})], count)
+
+            await asyncio.gather(*(write(writer) for writer in range(40)))
+            for writer in range(40):
+                assert [e.data["n"] async for e in store.read(f"t{writer}")] == list(range(20))
+
+    asyncio.run(main())
+
+
+def test_a_graph_runs_and_resumes(proxied: str) -> None:
+    graph = StateGraph(Trail)
+    for name in "abc":
+        graph.add_node(name, logs(name))
+    graph.add_edge(START, "a").add_edge("a", "b").add_edge("b", "c").add_edge("c", END)
+    with PostgresSaver(proxied) as saver:
+        app = graph.compile(checkpointer=saver, interrupt_before=["c"])
+        for turn in range(1, 21):
+            app.invoke({}, on("t"))
+            assert app.invoke(None, on("t"))["total"] == 3 * turn
+        assert len(list(app.get_state_history(on("t")))) == 4 * 20
+        assert app.verify(on("t")).ok
