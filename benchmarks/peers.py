@@ -161,12 +161,11 @@ def _our_pooled_postgres(target: str) -> Iterator[Session]:
     """On a pool such as LangGraph is given."""
     from psycopg_pool import ConnectionPool
 
-    from eventstore.postgresql import around_pool
     from graph import PostgresSaver
 
     with ConnectionPool(target, kwargs=_as_documented(), **POOL) as pool:
         pool.wait()
-        with PostgresSaver(around_pool(pool)) as saver:
+        with PostgresSaver(pool) as saver:
             yield _blocking(saver, saver.delete_thread)
 
 
