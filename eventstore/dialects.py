@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import (
     URL,
@@ -35,7 +35,6 @@ from sqlalchemy import (
     exc,
     make_url,
 )
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
 
 from eventstore import postgresql
@@ -46,6 +45,9 @@ from eventstore.errors import (
     StoreBusyError,
     StoreUnavailableError,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 try:
     import pysqlite3
@@ -169,7 +171,7 @@ def open_async_engine(target: Any, options: Options) -> tuple[Engine | AsyncEngi
 
 
 def _open_async(target: Any, options: Options) -> tuple[AsyncEngine, bool] | None:
-    if isinstance(target, AsyncEngine):
+    if _is_of("sqlalchemy", target, "AsyncEngine"):  # importing it would need greenlet
         if target.dialect.name != "postgresql":
             raise ConfigurationError(
                 "an asynchronous engine has to be one for PostgreSQL; for SQLite pass a path, a "
