@@ -38,9 +38,8 @@ SETTINGS: Final = {
     "max_wal_size": "8GB",
     "min_wal_size": "8GB",  # files of the log are used again, so that nobody pays for new ones
 }
-STATEMENTS: Final = {"shared_preload_libraries": "pg_stat_statements"}
-READY_WAL: Final = 64
-"""Files of the log, 16 MiB each, made before anything is measured."""
+LOG_FILES: Final = 64
+"""Files of the server's log, 16 MiB each, made before anything is measured."""
 
 
 @dataclass(frozen=True)
@@ -367,8 +366,13 @@ class Postgres:
 
 
 @contextmanager
-def postgres(toasts: Sequence[str] | None = None) -> Iterator[list[Postgres]]:
+def postgres(
+    toasts: Sequence[str] | None = None, *, durable: bool = True
+) -> Iterator[list[Postgres]]:
     """A server of our own, once for each way to compress; all that it can when none is named.
+
+    Args:
+        durable: without it, for tests, the server does not wait for the disk.
 
     Raises:
         NoServer: there is none, or none that can compress like that.
@@ -376,24 +380,34 @@ def postgres(toasts: Sequence[str] | None = None) -> Iterator[list[Postgres]]:
     from tests.postgres import NoServer, server
 
     with ExitStack() as stack:
+
+        def start(built_with: str = "") -> Server:
+            return stack.enter_context(
+                server(fsync=durable, settings=SETTINGS, built_with=built_with)
+            )
+
         try:
-            started = stack.enter_context(server(settings=SETTINGS, built_with="--with-lz4"))
+            started = start("--with-lz4")
         except NoServer:
             if toasts and "lz4" in toasts:
                 raise
             toasts = ("pglz",)
-            started = stack.enter_context(server(settings=SETTINGS))
-        watch = Watch(started.url)
-        if watch.value(
-            "SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_stat_statements'"
-        ):
-            watch.run("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")
-            watch.close()
-            started.restart()
-            watch = Watch(started.url)
+            started = start()
+        watch = _watch(started)
         stack.callback(watch.close)
-        for _ in range(READY_WAL):
-            watch.run("SELECT pg_switch_wal()")
-            watch.run("SELECT txid_current()")
+        for _ in range(LOG_FILES if durable else 0):
+            watch.run("SELECT txid_current(), pg_switch_wal()")
         watch.run("CHECKPOINT")
         yield [Postgres(started, watch, toast) for toast in toasts or TOASTS]
+
+
+def _watch(server: Server) -> Watch:
+    """A connection to a server that counts statements, where it can."""
+    watch = Watch(server.url)
+    if watch.counts:
+        # It counts only when it was loaded at the start.
+        watch.run("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")
+        watch.close()
+        server.restart()
+        watch = Watch(server.url)
+    return watch

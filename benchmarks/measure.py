@@ -283,7 +283,7 @@ def _runs(
         least = median(times) / per
         bench.figures.add(name, measure, "ms", wall[bench.us], least, limit_name, less=False)
     stored(bench, name, unit_name, len(inputs) * per)
-    more = [(f"tapped-{number}", values) for number, values in enumerate(inputs[: TAPPED + 1])]
+    more = [(f"tapped-{number}", inputs[number % len(inputs)]) for number in range(TAPPED + 1)]
     round_trips(bench, name, unit_name, graph, more, per)
 
 
