@@ -54,7 +54,8 @@ def chat(bench: Bench, count: int) -> None:
         _converse(bench, peer, WARM_UP, turns[: bench.scale.warm_up_turns])
     latest = dict.fromkeys(bench.peers, config_of(THREAD))
     _load(bench, name, "load of the latest state", turns, latest)
-    _load(bench, name, "load of a checkpoint half-way", turns, middles)
+    halfway = {peer: middles[peer] for peer in bench.both}
+    _load(bench, name, "load of a checkpoint half-way", turns, halfway)
     bench.tell(f"{name}: full history")
     _history(bench, name, turns)
     bench.tell(f"{name}: replay")
@@ -141,17 +142,17 @@ def _fresh(bench: Bench, stack: ExitStack, peer: Peer, turns: Turns) -> tuple[An
 def _load(
     bench: Bench, name: str, measure: str, turns: Turns, configs: Mapping[Peer, Config]
 ) -> None:
-    first: dict[Peer, list[float]] = {peer: [] for peer in bench.peers}
-    again: dict[Peer, list[float]] = {peer: [] for peer in bench.peers}
+    first: dict[Peer, list[float]] = {peer: [] for peer in configs}
+    again: dict[Peer, list[float]] = {peer: [] for peer in configs}
     for _ in range(bench.scale.loads):
         states = {}
-        for peer in bench.peers:
+        for peer, config in configs.items():
             with ExitStack() as stack:
                 app, _session = _fresh(bench, stack, peer, turns)
                 started = time.perf_counter()
-                states[peer] = app.get_state(configs[peer]).values
+                states[peer] = app.get_state(config).values
                 first[peer].append((time.perf_counter() - started) * 1e3)
-                again[peer].append(timed(lambda a=app, p=peer: a.get_state(configs[p])))  # type: ignore[misc]
+                again[peer].append(timed(lambda a=app, c=config: a.get_state(c)))  # type: ignore[misc]
         same(measure, states)
     for which, times, note in (
         ("", first, "store just opened, another thread read before"),
