@@ -330,9 +330,12 @@ class CompiledGraph:
     async def _start(self, call: _Call) -> tuple[Run, bool]:
         """A run that has begun: its input, if it has one, is recorded."""
         while True:
+            dead = None
             if call.on_conflict == "wait" and self._log is not None:
-                await self._wait(call, self._log)
+                dead = await self._wait(call, self._log)
             journal = await self._journal(call)
+            if call.on_conflict == "wait" and journal.busy_at not in (None, dead):
+                continue  # another run began since we looked
             run = Run(self.topology, journal, call.options, call.runner, call.perform)
             try:
                 if call.input is not None:
@@ -350,18 +353,21 @@ class CompiledGraph:
                 if call.on_conflict == "reject":
                     raise
 
-    async def _wait(self, call: _Call, log: ThreadLog) -> None:
+    async def _wait(self, call: _Call, log: ThreadLog) -> int | None:
         """Return when no other run is under way on the thread, or it shows no life any more.
 
         There is no line to stand in that would outlive a process: whoever waits looks again
         and again, and of several that find the thread free one begins.
+
+        Returns:
+            The seq at which a run that counts as dead has stopped, if there is one.
         """
         thread_id = thread_id_of(call.config)
         seq, since, pause = -1, time.monotonic(), _POLL_S
         while True:
             head = await call.perform(log.core.head(thread_id))
             if head.status != "running":
-                return
+                return None
             if head.seq != seq:
                 seq, since = head.seq, time.monotonic()
             elif time.monotonic() - since >= call.conflict_timeout_s:
@@ -371,7 +377,7 @@ class CompiledGraph:
                     thread_id,
                     call.conflict_timeout_s,
                 )
-                return
+                return seq
             await call.runner.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(_POLL_MAX_S, pause * 1.5)
 

@@ -72,6 +72,10 @@ class Journal(Protocol):
 
     state: State
 
+    @property
+    def busy_at(self) -> int | None:
+        """The seq at which another run was under way when this was opened; ``None``: none was."""
+
     async def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
         """Record events, all or nothing, and return the state after them."""
 
@@ -86,6 +90,7 @@ class NoJournal:
         self._channels = channels
         self._now_us = now_us
         self.state = initial(channels)
+        self.busy_at = None
 
     async def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
         """Fold the events."""
@@ -119,6 +124,7 @@ class LogJournal:
         self._fork_from = fork_from
         self._metadata = metadata or {}
         self.state = state
+        self.busy_at = head.seq if head.status == "running" else None
 
     async def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
         """Append the events in one transaction, with a fork before them if we left the past.
