@@ -9,7 +9,7 @@ statement costs several times as much.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
@@ -135,7 +135,7 @@ class AsyncEventStore:
 
     async def read(
         self, thread_id: str, ns: str = "", *, after: int = 0, upto: int | None = None
-    ) -> AsyncIterator[RecordedEvent]:
+    ) -> AsyncGenerator[RecordedEvent, None]:
         """The events of a log, oldest first, verified and decoded, a page at a time."""
         pages = await self._perform(self.core.read(thread_id, ns, after, upto))
         async with aclosing(self._flat(pages)) as events:
@@ -150,7 +150,7 @@ class AsyncEventStore:
         upto: Position | None = None,
         fingerprint: str = "",
         snapshots: bool = True,
-    ) -> Replay[AsyncIterator[RecordedEvent]]:
+    ) -> Replay[AsyncGenerator[RecordedEvent, None]]:
         """What to fold to know the state of a thread: the nearest snapshot, then the events."""
         found = await self._perform(self.core.replay(thread_id, ns, upto, fingerprint, snapshots))
         return Replay(found.head, found.position, found.snapshot, self._flat(found.events))
@@ -161,7 +161,7 @@ class AsyncEventStore:
 
     async def read_span(
         self, thread_id: str, after: Position, upto: int | None
-    ) -> AsyncIterator[RecordedEvent]:
+    ) -> AsyncGenerator[RecordedEvent, None]:
         """Events behind a position of one log, up to seq ``upto`` or its end."""
         pages = await self._perform(self.core.read_span(thread_id, after, upto))
         async with aclosing(self._flat(pages)) as events:

@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import inspect
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -83,12 +84,13 @@ def public(kind: type) -> dict[str, Any]:
 
 
 def described(function: Any) -> list[tuple[Any, ...]]:
-    """A signature to be compared: an asynchronous iterator counts as an iterator."""
+    """A signature to be compared: an asynchronous generator counts as an iterator."""
     signature = inspect.signature(function)
     parameters = [
         (p.name, p.kind, p.default, str(p.annotation)) for p in signature.parameters.values()
     ]
-    returned = str(signature.return_annotation).replace("AsyncIterator", "Iterator")
+    returned = str(signature.return_annotation)
+    returned = re.sub(r"AsyncGenerator\[(\w+), None\]", r"Iterator[\1]", returned)
     return [*parameters, ("return", returned)]
 
 
@@ -302,7 +304,7 @@ def test_reading_can_be_cancelled_twice(store_url: str) -> None:
             await store.append("t", batch(*range(600)), 0)
 
             async def read() -> None:
-                async with aclosing(store.read("t")) as events:  # type: ignore[type-var]
+                async with aclosing(store.read("t")) as events:
                     async for _ in events:
                         pass
 
@@ -434,7 +436,7 @@ def test_a_reader_that_stops_early_leaves_nothing(store_url: str, count: int) ->
                 (await store.replay("t")).events,
             ):
                 left = count
-                async with aclosing(events) as closing:  # type: ignore[type-var]
+                async with aclosing(events) as closing:
                     async for _ in closing:
                         left -= 1
                         if not left:
@@ -442,7 +444,7 @@ def test_a_reader_that_stops_early_leaves_nothing(store_url: str, count: int) ->
                 assert not others()
             dropped = store.read("t")
             await anext(dropped)
-        await dropped.aclose()  # type: ignore[attr-defined]
+        await dropped.aclose()
 
     run(main())
 
