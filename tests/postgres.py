@@ -23,8 +23,8 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -173,14 +173,34 @@ def server(
 
 
 @contextmanager
-def database() -> Iterator[str]:
-    """The URL of an empty database, dropped afterwards.
+def database(prepare: Callable[[str], None] | None = None) -> Iterator[str]:
+    """The URL of a database of one's own, dropped afterwards.
+
+    Args:
+        prepare: what makes an empty database what is wanted, given its URL. Called once in
+            this process: the databases are copies of what it made.
 
     Raises:
         NoServer: there is neither `TEST_PG_URL` nor any binaries.
     """
-    with _database_on(os.environ.get("TEST_PG_URL") or _shared().url) as url:
-        yield url
+    url = _server_url()
+    template = "template0" if prepare is None else _template(url, prepare)
+    with _database_on(url, template) as found:
+        yield found
+
+
+def _server_url() -> str:
+    return os.environ.get("TEST_PG_URL") or _shared().url
+
+
+@functools.cache
+def _template(url: str, prepare: Callable[[str], None]) -> str:
+    """The name of a database that was prepared; it goes when this process ends."""
+    stack = ExitStack()
+    made = stack.enter_context(_database_on(url, "template0"))
+    atexit.register(stack.close)  # before the server ends: that was registered earlier
+    prepare(made)
+    return str(make_url(made).database)
 
 
 @functools.cache
@@ -192,11 +212,11 @@ def _shared() -> Server:
 
 
 @contextmanager
-def _database_on(url: str) -> Iterator[str]:
+def _database_on(url: str, template: str = "template0") -> Iterator[str]:
     administer = make_url(url).set(drivername="postgresql")
     name = f"test_{uuid.uuid4().hex}"
-    # UTF8 whatever the server's default is; template0, to which nobody can be connected.
-    _execute(administer, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+    # Nobody can be connected to template0; and UTF8 whatever the server's default is.
+    _execute(administer, f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
     try:
         yield administer.set(database=name).render_as_string(hide_password=False)
     finally:

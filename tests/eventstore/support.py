@@ -153,6 +153,7 @@ WRITES: dict[str, Callable[[EventStore, Any], Any]] = {
     "delete_snapshots": lambda store, head: store.delete_snapshots("t"),
     "delete_thread": lambda store, head: store.delete_thread("t"),
     "read": lambda store, head: list(store.read("t")),
+    "replay": lambda store, head: list(store.replay("t", fingerprint=FINGERPRINT).events),
     "verify": lambda store, head: store.verify("t"),
     "stats": lambda store, head: store.stats("t"),
 }
