@@ -79,6 +79,9 @@ class Journal(Protocol):
     async def branch(self, stops: Callable[[State], bool]) -> None:
         """Record by itself that the run goes on from the past, if that is so."""
 
+    def continues(self, head: Head) -> bool:
+        """Whether what is recorded comes right behind this end of the log."""
+
 
 class NoJournal:
     """The journal of a graph without a checkpointer: the fold alone, nothing stored."""
@@ -99,6 +102,10 @@ class NoJournal:
 
     async def branch(self, stops: Callable[[State], bool]) -> None:
         """There is no past to go on from."""
+
+    def continues(self, head: Head) -> bool:
+        """Nobody else writes here."""
+        return True
 
 
 class LogJournal:
@@ -156,6 +163,10 @@ class LogJournal:
         """Append the fork alone, so that the thread stands where the caller went back to."""
         if self._fork_from is not None:
             await self.record([], stops)
+
+    def continues(self, head: Head) -> bool:
+        """Whether the log still ended there when this journal was opened."""
+        return (self._head.position, self._head.digest) == (head.position, head.digest)
 
     def _fold(self, drafts: Sequence[Draft], head: Head, now: int) -> tuple[State, bool]:
         folding = Fold(self._log.channels, self.state)
