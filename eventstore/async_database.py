@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import dialects, migrations
 from eventstore.database import Database, translated, within
 from eventstore.driving import abandon
-from eventstore.errors import ConfigurationError
+from eventstore.errors import ConfigurationError, StoreClosedError
 from eventstore.transactor import Transactor
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 T = TypeVar("T")
 
@@ -34,14 +36,22 @@ class AsyncDatabase(Transactor):
         self._owned = owned
         self._now_us = now_us
         self._begin = dialects.beginner(engine.sync_engine)
+        self._under_way = 0
+        self._at_rest = asyncio.Event()
 
     async def transact(
         self, mode: dialects.Mode, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
     ) -> T:
         """One try of one transaction."""
-        with translated():
-            async with self.engine.connect() as conn:
-                return await conn.run_sync(within, self._begin, mode, operation, args, kwargs)
+        self._under_way += 1
+        try:
+            with translated():
+                async with self.engine.connect() as conn:
+                    return await conn.run_sync(within, self._begin, mode, operation, args, kwargs)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._at_rest.set()
 
     async def prepare(self) -> None:
         """Create or migrate the tables."""
@@ -57,10 +67,19 @@ class AsyncDatabase(Transactor):
         return await operation
 
     async def aclose(self) -> None:
-        """Close what was opened here. A second call does nothing."""
-        if self._owned and not self._closed:
-            await self.engine.dispose()
+        """Close what was opened here. A second call does nothing.
+
+        Transactions that are under way come to their end: a connection that is given back to
+        a pool that is gone would never be closed.
+        """
+        if self._closed:
+            return
         self._closed = True
+        while self._under_way:
+            self._at_rest.clear()
+            await self._at_rest.wait()
+        if self._owned:
+            await self.engine.dispose()
 
 
 class NamedLater(Database):
@@ -78,12 +97,15 @@ class NamedLater(Database):
         self._connection = connection
         self._durability = durability
         self._now_us = now_us
+        self._threads = None
         self._is_open = False
 
     async def perform(self, operation: Awaitable[T]) -> T:
         """Run a whole operation on a thread, once the file is known."""
         if not self._is_open:
             try:
+                if self._closed:
+                    raise StoreClosedError
                 await self._open()
             except BaseException:
                 abandon(operation)
@@ -98,6 +120,8 @@ class NamedLater(Database):
                 "an aiosqlite connection to memory cannot be shared with the event store; pass "
                 "':memory:' instead, or connect to a file"
             )
+        if self._closed:  # meanwhile
+            raise StoreClosedError
         if not self._is_open:
             engine = dialects.open_file(path, self._durability)
             super().__init__(engine, owned=True, now_us=self._now_us)

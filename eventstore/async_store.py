@@ -9,7 +9,8 @@ statement costs several times as much.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -118,10 +119,13 @@ class AsyncEventStore:
     async def _perform(self, operation: Awaitable[T]) -> T:
         return await self.database.perform(operation)
 
-    async def _flat(self, pages: Pages) -> AsyncIterator[RecordedEvent]:
-        async for page in perform_each(self.database.perform, pages):
-            for event in page:
-                yield event
+    async def _flat(self, pages: Pages) -> AsyncGenerator[RecordedEvent, None]:
+        # Closed by hand, here and below: what is dropped half-way the event loop closes later,
+        # and in a task of its own.
+        async with aclosing(perform_each(self.database.perform, pages)) as found:
+            async for page in found:
+                for event in page:
+                    yield event
 
     # --- reading ------------------------------------------------------------------------
 
@@ -131,11 +135,12 @@ class AsyncEventStore:
 
     async def read(
         self, thread_id: str, ns: str = "", *, after: int = 0, upto: int | None = None
-    ) -> AsyncIterator[RecordedEvent]:
+    ) -> AsyncGenerator[RecordedEvent, None]:
         """The events of a log, oldest first, verified and decoded, a page at a time."""
         pages = await self._perform(self.core.read(thread_id, ns, after, upto))
-        async for event in self._flat(pages):
-            yield event
+        async with aclosing(self._flat(pages)) as events:
+            async for event in events:
+                yield event
 
     async def replay(
         self,
@@ -145,7 +150,7 @@ class AsyncEventStore:
         upto: Position | None = None,
         fingerprint: str = "",
         snapshots: bool = True,
-    ) -> Replay[AsyncIterator[RecordedEvent]]:
+    ) -> Replay[AsyncGenerator[RecordedEvent, None]]:
         """What to fold to know the state of a thread: the nearest snapshot, then the events."""
         found = await self._perform(self.core.replay(thread_id, ns, upto, fingerprint, snapshots))
         return Replay(found.head, found.position, found.snapshot, self._flat(found.events))
@@ -156,11 +161,12 @@ class AsyncEventStore:
 
     async def read_span(
         self, thread_id: str, after: Position, upto: int | None
-    ) -> AsyncIterator[RecordedEvent]:
+    ) -> AsyncGenerator[RecordedEvent, None]:
         """Events behind a position of one log, up to seq ``upto`` or its end."""
         pages = await self._perform(self.core.read_span(thread_id, after, upto))
-        async for event in self._flat(pages):
-            yield event
+        async with aclosing(self._flat(pages)) as events:
+            async for event in events:
+                yield event
 
     async def thread_at(self, thread_key: int) -> ThreadInfo | None:
         """The thread of this tenant stored under a key, unless it is being deleted."""

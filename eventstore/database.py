@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, exc
@@ -88,9 +88,11 @@ class Database(Transactor):
         except asyncio.CancelledError:
             if job.cancel():
                 abandon(operation)
-            else:
-                await asyncio.wait([running])
-                running.cancelled() or running.exception()  # whoever waited for it is gone
+                raise
+            while not running.done():
+                with suppress(asyncio.CancelledError):  # again: there is nothing else to stop
+                    await asyncio.wait([running])
+            running.exception()  # whoever waited for it is gone
             raise
 
     def close(self) -> None:
@@ -105,8 +107,11 @@ class Database(Transactor):
             self.engine.dispose()
 
     async def aclose(self) -> None:
-        """Close, for an event loop."""
-        self.close()
+        """Close, for an event loop: what is under way may take a while to come to its end."""
+        if self._threads is None or self._closed:
+            self.close()
+        else:
+            await asyncio.to_thread(self.close)
 
 
 def within(

@@ -9,7 +9,7 @@ generators: https://www.psycopg.org/articles/2024/09/23/async-to-sync/.)
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -54,15 +54,18 @@ def drive_each(items: AsyncIterator[T]) -> Iterator[T]:
             drive(close())
 
 
-async def perform_each(perform: Perform, items: AsyncIterator[T]) -> AsyncIterator[T]:
-    """The items of an asynchronous iterator, each fetched the way that ``perform`` runs things."""
+async def perform_each(perform: Perform, items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    """The items of an asynchronous iterator, each fetched the way that ``perform`` runs things.
+
+    Closing it is not: that waits for nothing, and is possible when the store is closed already.
+    """
     try:
         while (item := await perform(anext(items, _END))) is not _END:
             yield item
     finally:
         close = getattr(items, "aclose", None)
         if close is not None:
-            await perform(close())
+            await close()
 
 
 async def awaited(awaitable: Awaitable[T]) -> T:

@@ -10,7 +10,8 @@ and has to be used up before the next one is asked for.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from eventstore import chain, operations, records
@@ -43,7 +44,7 @@ PAGE: Final = 256
 """Events read at a time."""
 
 Page = Iterator[RecordedEvent]
-Pages = AsyncIterator[Page]
+Pages = AsyncGenerator[Page, None]
 
 _Rows = Sequence[SqlRow]
 
@@ -86,7 +87,7 @@ class Reading(Part):
             head = records.head(self.tenant, thread_id, ns, row)
             at = upto or head.position
             if upto is None or upto == head.position:
-                marks = None if row is None else (row.last_fork, row.last_snapshot)
+                marks = (None, None) if row is None else (row.last_fork, row.last_snapshot)
             else:
                 self._check_position(conn, thread_id, at)
                 marks = None
@@ -116,8 +117,9 @@ class Reading(Part):
         come_from = route.snapshot
         for span in route.spans:
             link = digest if span.before == route.snapshot else None
-            async for page in self._stream(thread_id, [span], link, own, ready):
-                yield _checked(thread_id, span.first, come_from, page)
+            async with aclosing(self._stream(thread_id, [span], link, own, ready)) as pages:
+                async for page in pages:
+                    yield _checked(thread_id, span.first, come_from, page)
             ready = ()
             come_from = Position(span.thread_key, span.ns, span.last)
 

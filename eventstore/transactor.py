@@ -113,10 +113,12 @@ class Transactor(ABC):
     async def _repeat(
         self, mode: Mode, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
     ) -> T:
-        if not self._is_set_up or self._closed:
+        if not self._is_set_up:
             await self.setup()
         count = 1
         while True:
+            if self._closed:  # perhaps while this waited
+                raise StoreClosedError
             try:
                 return await self.transact(mode, operation, args, kwargs)
             except (Interrupted, LostConnection) as error:

@@ -13,8 +13,9 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeVar
 
@@ -206,7 +207,7 @@ class CompiledGraph:
         on_conflict: OnConflict = "reject",
         conflict_timeout_s: float = CONFLICT_TIMEOUT_S,
         **_options: Any,
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """:meth:`stream` for event loops. Close it (``aclosing``) to stop before its end."""
         modes = _modes(stream_mode)
         options = self._options(config, modes, interrupt_before, interrupt_after)
@@ -322,7 +323,7 @@ class CompiledGraph:
         steps = run.steps(resumed)
         try:
             async for kind, content in steps:
-                async for mode, chunk in self._chunks(kind, content, call):
+                for mode, chunk in await self._chunks(kind, content, call):
                     yield chunk if single else (mode, chunk)
         finally:
             await steps.aclose()
@@ -330,9 +331,12 @@ class CompiledGraph:
     async def _start(self, call: _Call) -> tuple[Run, bool]:
         """A run that has begun: its input, if it has one, is recorded."""
         while True:
+            dead = None
             if call.on_conflict == "wait" and self._log is not None:
-                await self._wait(call, self._log)
+                dead = await self._wait(call, self._log)
             journal = await self._journal(call)
+            if call.on_conflict == "wait" and journal.busy_at not in (None, dead):
+                continue  # another run began since we looked
             run = Run(self.topology, journal, call.options, call.runner, call.perform)
             try:
                 if call.input is not None:
@@ -350,18 +354,21 @@ class CompiledGraph:
                 if call.on_conflict == "reject":
                     raise
 
-    async def _wait(self, call: _Call, log: ThreadLog) -> None:
+    async def _wait(self, call: _Call, log: ThreadLog) -> int | None:
         """Return when no other run is under way on the thread, or it shows no life any more.
 
         There is no line to stand in that would outlive a process: whoever waits looks again
         and again, and of several that find the thread free one begins.
+
+        Returns:
+            The seq at which a run that counts as dead has stopped, if there is one.
         """
         thread_id = thread_id_of(call.config)
         seq, since, pause = -1, time.monotonic(), _POLL_S
         while True:
             head = await call.perform(log.core.head(thread_id))
             if head.status != "running":
-                return
+                return None
             if head.seq != seq:
                 seq, since = head.seq, time.monotonic()
             elif time.monotonic() - since >= call.conflict_timeout_s:
@@ -371,7 +378,7 @@ class CompiledGraph:
                     thread_id,
                     call.conflict_timeout_s,
                 )
-                return
+                return seq
             await call.runner.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(_POLL_MAX_S, pause * 1.5)
 
@@ -401,32 +408,34 @@ class CompiledGraph:
         keys = self.topology.output.keys
         return {key: planner.own(state.values[key]) for key in keys if key in state.values}
 
-    async def _chunks(self, kind: str, content: Any, call: _Call) -> AsyncIterator[tuple[str, Any]]:
+    async def _chunks(self, kind: str, content: Any, call: _Call) -> list[tuple[str, Any]]:
         """What the listeners get to see of something that happened."""
         modes = call.options.modes
+        found: list[tuple[str, Any]] = []
         if kind == "custom":
-            yield "custom", content
+            found.append(("custom", content))
         elif kind == "checkpoint":
             if "values" in modes:
-                yield "values", self._output(content)
+                found.append(("values", self._output(content)))
             if modes & {"checkpoints", "debug"} and self._log is not None:
                 thread_id = thread_id_of(call.config)
                 snapshot = await call.perform(self._reader.snapshot(thread_id, content))
                 shown = snapshot._asdict()
                 if "checkpoints" in modes:
-                    yield "checkpoints", shown
+                    found.append(("checkpoints", shown))
                 if "debug" in modes:
-                    yield "debug", _debug("checkpoint", content.step, shown)
+                    found.append(("debug", _debug("checkpoint", content.step, shown)))
         elif kind == "output":
             data: Data = content
             writes = dict(unpack(data["writes"]))
             if "updates" in modes:
-                yield "updates", {data["node"]: writes or None}
+                found.append(("updates", {data["node"]: writes or None}))
             if "debug" in modes:
                 shown = {"name": data["node"], "task": data["task"], "result": writes}
-                yield "debug", _debug("task_result", data["step"], shown)
+                found.append(("debug", _debug("task_result", data["step"], shown)))
         elif kind == "task" and "debug" in modes:
-            yield "debug", _debug("task", content["step"], content)
+            found.append(("debug", _debug("task", content["step"], content)))
+        return found
 
     # --- looking ------------------------------------------------------------------------
 
@@ -470,11 +479,12 @@ class CompiledGraph:
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
-    ) -> AsyncIterator[StateSnapshot]:
+    ) -> AsyncGenerator[StateSnapshot, None]:
         """:meth:`get_state_history` for event loops."""
         found = self._history(config, filter, before, limit)
-        async for snapshot in perform_each(self._looping(), found):
-            yield snapshot
+        async with aclosing(perform_each(self._looping(), found)) as snapshots:
+            async for snapshot in snapshots:
+                yield snapshot
 
     def _history(
         self,
@@ -482,7 +492,7 @@ class CompiledGraph:
         filter: Mapping[str, Any] | None,
         before: RunnableConfig | None,
         limit: int | None,
-    ) -> AsyncIterator[StateSnapshot]:
+    ) -> AsyncGenerator[StateSnapshot, None]:
         reader, thread_id = self._need_reader(), thread_id_of(config)
         return _chosen(
             reader.history(thread_id, position_of(before) if before else None),
@@ -500,11 +510,12 @@ class CompiledGraph:
         self._blocking()
         return drive_each(self._need_reader().audit(thread_id_of(config)))
 
-    async def aevents(self, config: RunnableConfig) -> AsyncIterator[AuditEntry]:
+    async def aevents(self, config: RunnableConfig) -> AsyncGenerator[AuditEntry, None]:
         """:meth:`events` for event loops."""
         found = self._need_reader().audit(thread_id_of(config))
-        async for entry in perform_each(self._looping(), found):
-            yield entry
+        async with aclosing(perform_each(self._looping(), found)) as entries:
+            async for entry in entries:
+                yield entry
 
     def verify(self, config: RunnableConfig) -> VerifyReport:
         """Check a thread: digest chain, payloads, and that its snapshots equal their replay.
@@ -594,18 +605,19 @@ class CompiledGraph:
 
 
 async def _chosen(
-    found: AsyncIterator[StateSnapshot], wanted: Mapping[str, Any], limit: int | None
-) -> AsyncIterator[StateSnapshot]:
+    found: AsyncGenerator[StateSnapshot, None], wanted: Mapping[str, Any], limit: int | None
+) -> AsyncGenerator[StateSnapshot, None]:
     """Those snapshots whose metadata has what is wanted, so many at most."""
     count = 0
     if limit is not None and limit <= 0:
         return
-    async for snapshot in found:
-        if wanted.items() <= (snapshot.metadata or {}).items():
-            yield snapshot
-            count += 1
-            if count == limit:
-                return
+    async with aclosing(found):
+        async for snapshot in found:
+            if wanted.items() <= (snapshot.metadata or {}).items():
+                yield snapshot
+                count += 1
+                if count == limit:
+                    return
 
 
 def _modes(stream_mode: str | Sequence[str]) -> frozenset[str]:

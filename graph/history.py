@@ -7,7 +7,8 @@ handful of loads and one fold of the log, and the memory of one block.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -93,17 +94,19 @@ class Reader:
 
     async def history(
         self, thread_id: str, before: Position | None
-    ) -> AsyncIterator[StateSnapshot]:
+    ) -> AsyncGenerator[StateSnapshot, None]:
         """Every checkpoint, newest first.
 
         All of the thread's own log, branches left behind included; then, where the thread
         was forked from another, the lineage that led to the fork.
         """
-        async for span in self._spans(thread_id, before):
-            async for entry in self._entries(thread_id, span):
-                yield await self._past(thread_id, entry)
+        async with aclosing(self._spans(thread_id, before)) as spans:
+            async for span in spans:
+                async with aclosing(self._entries(thread_id, span)) as entries:
+                    async for entry in entries:
+                        yield await self._past(thread_id, entry)
 
-    async def _spans(self, thread_id: str, before: Position | None) -> AsyncIterator[_Span]:
+    async def _spans(self, thread_id: str, before: Position | None) -> AsyncGenerator[_Span, None]:
         """Runs of events without a fork inside, newest first, cut off at ``before``."""
         core = self._log.core
         at: Position | None = (await core.head(thread_id)).position
@@ -123,7 +126,7 @@ class Reader:
             else:
                 at = lineage.source
 
-    async def _entries(self, thread_id: str, span: _Span) -> AsyncIterator[_Entry]:
+    async def _entries(self, thread_id: str, span: _Span) -> AsyncGenerator[_Entry, None]:
         log, last = self._log, span.last
         while last >= span.first.seq:
             first = max(span.first.seq, last - BLOCK + 1)
@@ -131,11 +134,12 @@ class Reader:
             after = span.first._replace(seq=first - 1)
             entries = [_Entry(start)]
             folding = Fold(log.channels, start)
-            async for page in await log.core.read_span(thread_id, after, last):
-                for event in page:
-                    entries[-1].add(event)
-                    if folding.feed(event.kind, event.data, event.position, event.recorded_us):
-                        entries.append(_Entry(folding.state()))
+            async with aclosing(await log.core.read_span(thread_id, after, last)) as pages:
+                async for page in pages:
+                    for event in page:
+                        entries[-1].add(event)
+                        if folding.feed(event.kind, event.data, event.position, event.recorded_us):
+                            entries.append(_Entry(folding.state()))
             if len(entries) > 1:
                 await self._add_following(thread_id, entries[-1], folding.state())
             for entry in reversed(entries[1:]):
@@ -164,22 +168,24 @@ class Reader:
         state = state or entry.state
         if not state.frontier or entry.full:
             return
-        async for page in await self._log.core.read_span(thread_id, state.at, None):
-            for event in page:
-                is_of_task = event.kind in (Kind.OUTPUT, Kind.ERROR)
-                if not is_of_task or event.data["step"] != state.step + 1:
-                    return
-                entry.add(event)
-                if entry.full:
-                    return
+        async with aclosing(await self._log.core.read_span(thread_id, state.at, None)) as pages:
+            async for page in pages:
+                for event in page:
+                    is_of_task = event.kind in (Kind.OUTPUT, Kind.ERROR)
+                    if not is_of_task or event.data["step"] != state.step + 1:
+                        return
+                    entry.add(event)
+                    if entry.full:
+                        return
 
     # --- audit --------------------------------------------------------------------------
 
-    async def audit(self, thread_id: str) -> AsyncIterator[AuditEntry]:
+    async def audit(self, thread_id: str) -> AsyncGenerator[AuditEntry, None]:
         """The thread's own log, oldest first, line by line."""
-        async for page in await self._log.core.read(thread_id):
-            for event in page:
-                yield _audit_entry(event)
+        async with aclosing(await self._log.core.read(thread_id)) as pages:
+            async for page in pages:
+                for event in page:
+                    yield _audit_entry(event)
 
     async def verify(self, thread_id: str) -> VerifyReport:
         """The store's checks, and that every snapshot in use equals the fold of its events."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -72,6 +73,10 @@ class Journal(Protocol):
 
     state: State
 
+    @property
+    def busy_at(self) -> int | None:
+        """The seq at which another run was under way when this was opened; ``None``: none was."""
+
     async def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
         """Record events, all or nothing, and return the state after them."""
 
@@ -86,6 +91,7 @@ class NoJournal:
         self._channels = channels
         self._now_us = now_us
         self.state = initial(channels)
+        self.busy_at = None
 
     async def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
         """Fold the events."""
@@ -119,6 +125,7 @@ class LogJournal:
         self._fork_from = fork_from
         self._metadata = metadata or {}
         self.state = state
+        self.busy_at = head.seq if head.status == "running" else None
 
     async def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
         """Append the events in one transaction, with a fork before them if we left the past.
@@ -237,9 +244,10 @@ class ThreadLog:
         if await self.origin(head) == at:
             return None
         kept = (head.thread_key, prefix_ns(at.thread_key, at.ns))
-        async for step in self.lineage(head.position):
-            if step[:2] in (at[:2], kept) and at.seq <= step.seq:
-                return at._replace(thread_key=step.thread_key, ns=step.ns)
+        async with aclosing(self.lineage(head.position)) as steps:
+            async for step in steps:
+                if step[:2] in (at[:2], kept) and at.seq <= step.seq:
+                    return at._replace(thread_key=step.thread_key, ns=step.ns)
         owner = await self.core.thread_at(at.thread_key)
         named = f"thread {owner.thread_id!r}" if owner else "a thread that is not there"
         raise InvalidConfigError(
@@ -270,10 +278,11 @@ class ThreadLog:
             if (at.thread_key, at.ns) == (replay.head.thread_key, replay.head.ns):
                 taker.resume(replay.snapshot, start, chained)
         folding = Fold(self.channels, start)
-        async for page in replay.events:
-            for event in page:
-                folding.feed(event.kind, event.data, event.position, event.recorded_us)
-                taker.saw(event.size)
+        async with aclosing(replay.events) as pages:
+            async for page in pages:
+                for event in page:
+                    folding.feed(event.kind, event.data, event.position, event.recorded_us)
+                    taker.saw(event.size)
         return folding.state(), taker
 
     async def origin(self, head: Head) -> Position | None:
@@ -281,12 +290,13 @@ class ThreadLog:
         if not head.exists or head.seq == 0:
             return None
         start = Position(head.thread_key, head.ns, 0)
-        async for page in await self.core.read_span(head.thread_id, start, 1):
-            for first in page:
-                return Position(*first.data["source"]) if first.kind == Kind.FORK else None
+        async with aclosing(await self.core.read_span(head.thread_id, start, 1)) as pages:
+            async for page in pages:
+                for first in page:
+                    return Position(*first.data["source"]) if first.kind == Kind.FORK else None
         return None
 
-    async def lineage(self, at: Position) -> AsyncIterator[Position]:
+    async def lineage(self, at: Position) -> AsyncGenerator[Position, None]:
         """The ends of the runs of events that lead to a position, newest first."""
         here: Position | None = at
         while here is not None:

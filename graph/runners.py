@@ -14,6 +14,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Self
 
@@ -126,6 +127,7 @@ class Looping(Runner):
         running = self._loop.create_task(self._work(task))
         self._tasks.add(running)
         running.add_done_callback(self._tasks.discard)
+        running.add_done_callback(lambda _: abandon(task))  # if it was stopped before it began
 
     async def _work(self, task: Coroutine[Any, Any, Any]) -> None:
         self._items.put_nowait(await task)
@@ -133,8 +135,9 @@ class Looping(Runner):
     def put(self, item: Any) -> None:
         if threading.get_ident() == self._thread:
             self._items.put_nowait(item)
-        else:
-            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+        elif not self._loop.is_closed():
+            with suppress(RuntimeError):  # closed meanwhile: nobody listens any more
+                self._loop.call_soon_threadsafe(self._items.put_nowait, item)
 
     async def next(self) -> list[Any]:
         items = [await self._items.get()]
@@ -151,8 +154,8 @@ class Looping(Runner):
 
 
 def _contained(function: Callable[[], Any]) -> Any:
-    """A ``StopIteration`` of the user's would end, unseen, a coroutine of ours."""
+    """What would end, unseen, a coroutine of ours, if the user's function raised it, may not."""
     try:
         return function()
-    except StopIteration as error:
-        raise RuntimeError("the node raised StopIteration") from error
+    except (StopIteration, GeneratorExit) as error:
+        raise RuntimeError(f"the node raised {type(error).__name__}") from error

@@ -1,6 +1,7 @@
 """What every test shares: a store on each backend, and the proof that nothing is left behind.
 
-A test that takes `store` (or `store_url`) runs once on each backend. After every test no
+A test that takes `store` runs on each backend, over the blocking calls and over their
+asynchronous twins; one that takes `store_url` runs once on each backend. After every test no
 thread that it started may live on, and a `store` must have all its connections back.
 HYPOTHESIS_PROFILE=thorough looks for counterexamples much longer than the default.
 """
@@ -13,14 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from eventstore import EventStore
 from graph import workers
-from tests import postgres
+from tests import awaited, postgres
 
 # No deadline and no check for slowness: on a busy machine both would fail for a reason that is
 # not the code's. print_blob, so that a failure found elsewhere can be repeated here.
@@ -38,10 +39,10 @@ THREAD_END_SECONDS_MAX: Final = 5.0
 
 
 @contextmanager
-def _postgresql(_directory: Path) -> Iterator[str]:
+def _postgresql(prepare: Callable[[str], None] | None) -> Iterator[str]:
     with ExitStack() as stack:
         try:
-            url = stack.enter_context(postgres.database())
+            url = stack.enter_context(postgres.database(prepare))
         except postgres.NoServer as error:
             if os.environ.get("CI"):  # there, what is not tested must not look as if it were
                 pytest.fail(str(error))
@@ -49,12 +50,18 @@ def _postgresql(_directory: Path) -> Iterator[str]:
         yield url
 
 
+def _set_up(url: str) -> None:
+    with EventStore(url) as store:
+        store.setup()
+
+
 BACKENDS: Final[dict[str, Callable[[Path], AbstractContextManager[str]]]] = {
     "sqlite-file": lambda directory: nullcontext(f"sqlite:///{directory / 'store.db'}"),
     "sqlite-memory": lambda directory: nullcontext("sqlite://"),
-    "postgresql": _postgresql,
+    "postgresql": lambda directory: _postgresql(_set_up),
 }
-"""Name of a backend → the URL of an empty database of its own for one test."""
+"""Name of a backend → the URL of a database of its own for one test, with nothing in it. (On
+PostgreSQL its tables are there: a copy of a database that was set up once is made sooner.)"""
 
 
 @pytest.fixture(autouse=True)
@@ -76,26 +83,31 @@ def _is_kept(thread: threading.Thread) -> bool:
 
 @pytest.fixture(params=list(BACKENDS))
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty database, once for each backend."""
+    """The URL of a database with nothing in it, once for each backend."""
     backend: str = request.param
     with BACKENDS[backend](tmp_path) as url:
         yield url
 
 
 @pytest.fixture
-def postgresql_url(tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty database on PostgreSQL, for what is only there."""
-    with BACKENDS["postgresql"](tmp_path) as url:
+def postgresql_url() -> Iterator[str]:
+    """The URL of a database on PostgreSQL without any tables, for what is only there."""
+    with _postgresql(None) as url:
         yield url
 
 
-@pytest.fixture
-def store(store_url: str) -> Iterator[EventStore]:
-    """An open store of tenant ``test``; closed afterwards, with every connection given back."""
-    with EventStore(store_url, tenant="test") as opened:
-        yield opened
-        # Asked before closing: a closed engine starts afresh with an empty pool. Not every pool
-        # counts what it lends; the one for a database in memory has a single connection.
-        checked_out: Callable[[], int] | None = getattr(opened.engine.pool, "checkedout", None)
-        if checked_out is not None:
-            assert checked_out() == 0, "connections were not given back to the pool"
+@pytest.fixture(params=["sync", "async"])
+def store(request: pytest.FixtureRequest, store_url: str) -> Iterator[EventStore]:
+    """An open store of tenant ``test``; closed afterwards, with every connection given back.
+
+    With ``async`` it is an `AsyncEventStore`, and so are the calls of graphs: see `Awaited`.
+    """
+    if request.param == "sync":
+        with EventStore(store_url, tenant="test") as opened:
+            yield opened
+            # Asked before closing: a closed engine starts afresh with an empty pool.
+            assert awaited.lent(opened) == 0, "connections were not given back to the pool"
+        return
+    with awaited.Awaited(store_url, tenant="test") as twin, awaited.in_place_of_blocking(twin.loop):
+        yield cast("EventStore", twin)
+        assert awaited.lent(twin.store) == 0, "connections were not given back to the pool"

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypedDict
 from eventstore.driving import drive
 from graph import END, START, CompiledGraph, RunnableConfig, StateGraph, StateSnapshot
 from graph.fold import State
+from tests.awaited import finish
 
 
 def on(thread_id: str, checkpoint_id: str | None = None, **more: Any) -> RunnableConfig:
@@ -45,15 +46,19 @@ class Trail(TypedDict, total=False):
 def standing(app: CompiledGraph, config: RunnableConfig) -> State:
     """The state in which a run at this config would find the thread."""
     assert app._log is not None
-    return drive(app._log.open(config)).state
+    return finish(app.checkpointer, app._log.open(config), drive).state
 
 
 def replayed(app: CompiledGraph, thread_id: str, snapshots: bool) -> State:
     """The state of a thread, from the nearest snapshot or from its first event on."""
     log = app._log
     assert log is not None
-    replay = log.core.replay(thread_id, fingerprint=log.fingerprint, snapshots=snapshots)
-    return drive(log.fold(drive(replay)))[0]
+
+    async def load() -> State:
+        replay = await log.core.replay(thread_id, fingerprint=log.fingerprint, snapshots=snapshots)
+        return (await log.fold(replay))[0]
+
+    return finish(app.checkpointer, load(), drive)
 
 
 class Calls:
