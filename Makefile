@@ -17,7 +17,8 @@ help:
 	@echo 'make pytest    the tests alone; ARGS="-k fork" chooses'
 	@echo 'make format    let ruff rewrite the code'
 	@echo 'make demo      a job that is killed, resumed, rewound and forked'
-	@echo 'make bench     compare with LangGraph and its SQLite saver; prints a table, draws a plot'
+	@echo 'make bench     compare with LangGraph and its SQLite saver, as a table;'
+	@echo '               ARGS="--backend postgres" or "--quick", ARGS=--help tells more'
 	@echo 'make torture   kill -9 a writer thousands of times and check what it left'
 	@echo 'make clean     remove .venv, caches and build results'
 

@@ -7,17 +7,17 @@ in ``compare``; these benchmarks are small and quick, for watching one operation
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import peers, workloads
+from benchmarks import workloads
 from benchmarks.measure import THREAD, config_of
-from benchmarks.peers import OurSession, Peer
+from benchmarks.peers import PEERS, Peer, Session
 
-LogOf = Callable[[int], tuple[OurSession, Any]]
+LogOf = Callable[[int], tuple[Session, Any]]
 T = TypeVar("T")
 
 
@@ -32,32 +32,31 @@ def in_rounds(
 @pytest.fixture(scope="session")
 def us() -> Peer:
     """This library."""
-    return peers.ours()
+    return PEERS["ours"]()
 
 
 @pytest.fixture(scope="session")
 def them() -> Peer:
     """LangGraph, where it is installed."""
     pytest.importorskip("langgraph.checkpoint.sqlite")
-    return peers.langgraph()
+    return PEERS["langgraph"]()
 
 
 @pytest.fixture(scope="session")
 def log_of(us: Peer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LogOf]:
     """Gives a session and an app over a conversation of so many turns."""
-    made: dict[int, tuple[OurSession, Any]] = {}
+    made: dict[int, tuple[Session, Any]] = {}
+    with ExitStack() as stack:
 
-    def give(count: int) -> tuple[OurSession, Any]:
-        if count not in made:
-            path: Path = tmp_path_factory.mktemp(f"chat{count}") / "state.db"
-            session = OurSession(path)
-            turns = workloads.chat_turns(count)
-            app = workloads.chat_graph(us, turns).compile(checkpointer=session.saver)
-            for turn in turns:
-                app.invoke({"messages": [turn.question]}, config_of(THREAD))
-            made[count] = session, app
-        return made[count]
+        def give(count: int) -> tuple[Session, Any]:
+            if count not in made:
+                path = tmp_path_factory.mktemp(f"chat{count}") / "state.db"
+                session = stack.enter_context(us.session(str(path)))
+                turns = workloads.chat_turns(count)
+                app = session.compile(workloads.chat_graph(us, turns))
+                for turn in turns:
+                    app.invoke({"messages": [turn.question]}, config_of(THREAD))
+                made[count] = session, app
+            return made[count]
 
-    yield give
-    for session, _ in made.values():
-        session.close()
+        yield give

@@ -1,6 +1,6 @@
 """Peak memory of reading one thread's whole history, in a process that does nothing else.
 
-    python -m benchmarks.memory PEER FOLDER THREAD
+    python -m benchmarks.memory PEER TARGET THREAD
 
 Prints JSON in MiB: ``resident``, by how much the peak of the process grew, and ``traced``,
 the peak of what Python allocated. The second is taken on a second reading, because tracing
@@ -33,10 +33,10 @@ def _peak_rss() -> float:
 
 def main() -> None:
     """Measure and print."""
-    key, folder, thread_id = sys.argv[1:]
+    key, target, thread_id = sys.argv[1:]
     peer = PEERS[key]()
-    with peer.session(Path(folder)) as session:
-        app = workloads.chat_graph(peer, []).compile(checkpointer=session.saver)
+    with peer.session(target) as session:
+        app = session.compile(workloads.chat_graph(peer, []))
         app.get_state(config_of(WARM_UP))
         gc.collect()
         before = _peak_rss()

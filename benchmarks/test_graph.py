@@ -10,8 +10,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import workloads
 from benchmarks.conftest import LogOf, in_rounds
+from benchmarks.limits import BareSqlite, by_superstep
 from benchmarks.measure import THREAD, config_of, touch_history
-from benchmarks.peers import BareSqlite, Peer, by_superstep
+from benchmarks.peers import Peer, rows_of
 from graph.fold import fold
 
 RUNS = 60
@@ -20,8 +21,8 @@ RUNS = 60
 def _pipeline(benchmark: BenchmarkFixture, peer: Peer, folder: Path) -> Any:
     """Time pipeline runs, each on a thread of its own; returns the last state."""
     inputs = workloads.pipeline_inputs(RUNS + 5)
-    with peer.session(folder) as session:
-        app = workloads.pipeline_graph(peer).compile(checkpointer=session.saver)
+    with peer.session(str(folder / "state.db")) as session:
+        app = session.compile(workloads.pipeline_graph(peer))
         numbers = iter(range(len(inputs)))
 
         def run() -> Any:
@@ -45,14 +46,14 @@ def test_pipeline_langgraph(benchmark: BenchmarkFixture, them: Peer, tmp_path: P
 def test_pipeline_bare_sqlite3(benchmark: BenchmarkFixture, us: Peer, tmp_path: Path) -> None:
     inputs = workloads.pipeline_inputs(RUNS + 5)
     supersteps = (1,) * (1 + workloads.PIPELINE_SUPERSTEPS)
-    with us.session(tmp_path / "source") as session:
-        app = workloads.pipeline_graph(us).compile(checkpointer=session.saver)
+    with us.session(str(tmp_path / "source.db")) as session:
+        app = session.compile(workloads.pipeline_graph(us))
         runs = []
         for number, values in enumerate(inputs):
             app.invoke(values, config_of(f"run-{number}"))
-            rows = session.rows(f"run-{number}")  # type: ignore[attr-defined]
+            rows = rows_of(session, f"run-{number}")
             runs.append(by_superstep(rows, supersteps))
-    limit = BareSqlite(tmp_path / "bare.db")
+    limit = BareSqlite(str(tmp_path / "bare.db"))
     groups = iter(runs)
     in_rounds(benchmark, lambda: limit.write(next(groups)), rounds=RUNS, warmup_rounds=5)
     limit.close()

@@ -12,8 +12,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import workloads
 from benchmarks.conftest import LogOf, in_rounds
+from benchmarks.limits import BareSqlite, bare_decoder
 from benchmarks.measure import THREAD
-from benchmarks.peers import BareSqlite, bare_decoder
+from benchmarks.peers import rows_of
 from eventstore import Codec, Event, EventStore
 
 ROUNDS = 200
@@ -26,7 +27,7 @@ def _answer() -> dict[str, Any]:
 
 @pytest.mark.benchmark(group="append one event, durably")
 def test_append_bare_sqlite3(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    limit = BareSqlite(tmp_path / "bare.db")
+    limit = BareSqlite(str(tmp_path / "bare.db"))
     payload = Codec().encode(_answer())
     rows = iter(range(1, 10**9))
 
@@ -76,7 +77,7 @@ def test_read_log(benchmark: BenchmarkFixture, log_of: LogOf, count: int) -> Non
 def test_read_log_bare_decoding(benchmark: BenchmarkFixture, log_of: LogOf, count: int) -> None:
     session, _ = log_of(count)
     benchmark.group = f"read a log of {count:,} turns"
-    loop = bare_decoder([row[-1] for row in session.rows(THREAD)])
+    loop = bare_decoder([row[-1] for row in rows_of(session, THREAD)])
     values = in_rounds(benchmark, loop, rounds=10)
     assert len(values) == 2 * count
 

@@ -96,16 +96,30 @@ class Appending(Reading):
             return attempt.new
 
         # Where an append is one statement, it needs no transaction around it.
-        alone = head.seq > 0 and snapshot is None and not attempt.batch.forks
-        submit = self.transactor.write_alone if alone else self.transactor.write
+        plain = snapshot is None and not attempt.batch.forks
+        first = chain.thread_key(self.tenant, head.thread_id, 0)
+        hopeful = plain and not head.exists and head.thread_key == first
         doubts = 0
         while True:
             try:
-                return await submit(run)
+                if hopeful:
+                    row = {**self._thread_row(attempt.new, known), "thread_key": first, "life": 0}
+                    done = await self.transactor.write_alone(
+                        inserting.begin, row, attempt.batch.events
+                    )
+                    if done:
+                        return attempt.new
+                    hopeful = False
+                if plain and head.seq > 0:
+                    return await self.transactor.write_alone(run)
+                return await self.transactor.write(run)
             except (Conflict, _Refused, ConcurrencyError) as error:
                 # What was in our way may be our own commit, if one is in doubt.
                 if doubts and await self._holds(attempt):
                     return attempt.new
+                if hopeful:  # the name is in use, or was
+                    hopeful = False
+                    continue
                 if isinstance(error, ConcurrencyError):
                     raise
                 raise await self._why_refused(attempt.head, attempt.batch) from error
@@ -149,19 +163,8 @@ class Appending(Reading):
 
     def _place_for(self, conn: Connection, new: Head, metadata: str) -> Head:
         """Make the thread of ``new``; the end of its log, empty, under the key that it got."""
-        row = {
-            "tenant": self.tenant,
-            "thread_id": new.thread_id,
-            "created_at": new.active_us,
-            "active_at": new.active_us,
-            "status": new.status,
-            "ttl": None,
-            "pinned": False,
-            "condemned_at": None,
-            "metadata": metadata,
-        }
         try:
-            key = operations.create_thread(conn, row)
+            key = operations.create_thread(conn, self._thread_row(new, metadata))
         except operations.NameTaken as error:
             found = operations.look_up(conn, self.tenant, new.thread_id, new.ns)
             made = records.head(self.tenant, new.thread_id, new.ns, found)
@@ -174,6 +177,19 @@ class Appending(Reading):
                 "deleted; call finish_deletions() or try again later"
             ) from error
         return Head(new.thread_id, key, new.ns, 0, chain.genesis(key, new.ns), exists=False)
+
+    def _thread_row(self, new: Head, metadata: str) -> dict[str, Any]:
+        return {
+            "tenant": self.tenant,
+            "thread_id": new.thread_id,
+            "created_at": new.active_us,
+            "active_at": new.active_us,
+            "status": new.status,
+            "ttl": None,
+            "pinned": False,
+            "condemned_at": None,
+            "metadata": metadata,
+        }
 
     async def _why_refused(self, head: Head, batch: records.Batch) -> EventStoreError:
         now = await self.head(head.thread_id, head.ns)

@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import (
     URL,
@@ -35,7 +35,6 @@ from sqlalchemy import (
     exc,
     make_url,
 )
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
 
 from eventstore import postgresql
@@ -46,6 +45,9 @@ from eventstore.errors import (
     StoreBusyError,
     StoreUnavailableError,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 try:
     import pysqlite3
@@ -169,7 +171,7 @@ def open_async_engine(target: Any, options: Options) -> tuple[Engine | AsyncEngi
 
 
 def _open_async(target: Any, options: Options) -> tuple[AsyncEngine, bool] | None:
-    if isinstance(target, AsyncEngine):
+    if _is_of("sqlalchemy", target, "AsyncEngine"):  # importing it would need greenlet
         if target.dialect.name != "postgresql":
             raise ConfigurationError(
                 "an asynchronous engine has to be one for PostgreSQL; for SQLite pass a path, a "
@@ -481,21 +483,27 @@ def translate(error: Exception) -> EventStoreError | None:
     if not isinstance(error, exc.DBAPIError):
         return None
     if isinstance(error, exc.OperationalError | exc.DatabaseError | exc.InterfaceError):
-        return _in_our_words(said(error), postgresql.busy(error.orig))
+        if isinstance(error.orig, _DRIVER_ERRORS):
+            return _in_our_words(said(error))
+        return _of_a_server(said(error), postgresql.busy(error.orig))
     return None
 
 
-def _in_our_words(words: str, busy: Literal["pool", "server"] | None = None) -> EventStoreError:
+def _in_our_words(words: str) -> EventStoreError:
+    if "decode to UTF-8" in words:
+        return CorruptEventError(f"a text in the database was damaged: {words[:200]}")
+    if "locked" in words or "busy" in words:
+        return StoreBusyError(f"the database stayed locked for {BUSY_TIMEOUT_S:.0f} s: {words}")
+    return StoreUnavailableError(f"the database refused to work: {words}")
+
+
+def _of_a_server(words: str, busy: Literal["pool", "server"] | None) -> EventStoreError:
     if "NUL (0x00)" in words:
         return ConfigurationError(f"a name must not hold a NUL character: {words}")
     if busy == "pool":
         return StoreBusyError(f"the caller's pool had no connection to give: {words}")
     if busy == "server":
         return StoreBusyError(f"the database had too much to do: {words}")
-    if "decode to UTF-8" in words:
-        return CorruptEventError(f"a text in the database was damaged: {words[:200]}")
-    if "locked" in words or "busy" in words:
-        return StoreBusyError(f"the database stayed locked for {BUSY_TIMEOUT_S:.0f} s: {words}")
     return StoreUnavailableError(f"the database refused to work: {words}")
 
 

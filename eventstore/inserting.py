@@ -16,7 +16,6 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
-    or_,
     select,
     update,
 )
@@ -28,25 +27,26 @@ Row = Mapping[str, Any]
 
 _key: Any = bindparam("key")
 _new = {c.name: bindparam(f"new_{c.name}", type_=c.type) for c in events.c}
-_behind = or_(
-    # A first event, unless of a thread that was made and deleted before anyone looked: keys
-    # are for one life only.
-    and_(
-        _new["seq"] == 1,
-        ~select(tombstones.c.life).where(tombstones.c.thread_key == _new["thread_key"]).exists(),
-    ),
-    select(events.c.digest)
-    .where(
-        events.c.thread_key == _new["thread_key"],
-        events.c.ns == _new["ns"],
-        events.c.seq == _new["seq"] - 1,
-        events.c.digest == bindparam("previous"),
-    )
-    .exists(),
+_before = events.alias("before")
+_is_behind = and_(
+    _before.c.thread_key == _new["thread_key"],
+    _before.c.ns == _new["ns"],
+    _before.c.seq == _new["seq"] - 1,
+    _before.c.digest == bindparam("previous"),
 )
-_APPEND = (
+# Keys are for one life only: not for a thread that was made and deleted before anyone looked.
+_is_unused = (
+    ~select(tombstones.c.life).where(tombstones.c.thread_key == _new["thread_key"]).exists()
+)
+_columns = list(events.c)
+_BEGIN = (
     insert(events)
-    .from_select(list(events.c), select(*_new.values()).where(_behind))
+    .from_select(_columns, select(*_new.values()).where(_is_unused))
+    .returning(events.c.seq)
+)
+_CONTINUE = (
+    insert(events)
+    .from_select(_columns, select(*_new.values()).select_from(_before).where(_is_behind))
     .returning(events.c.seq)
 )
 _APPEND_MORE = insert(events).values(_new)
@@ -67,9 +67,10 @@ def append(conn: Connection, rows: Sequence[Row], touch: Touch | None) -> bool:
     The primary key refuses a second writer, the foreign key a thread that is gone, and the
     digest a log that has been deleted and begun anew since the writer looked.
     """
-    if conn.dialect.name == "postgresql":
+    if conn.dialect.name == "postgresql" and rows[0]["new_seq"] > 1:
         return _append_at_once(conn, rows, touch)
-    if conn.execute(_APPEND, rows[0]).first() is None:
+    statement = _CONTINUE if rows[0]["new_seq"] > 1 else _BEGIN
+    if conn.execute(statement, rows[0]).first() is None:
         return False
     if len(rows) > 1:
         conn.execute(_APPEND_MORE, rows[1:])
@@ -85,20 +86,40 @@ _VARYING = ("seq", "kind", "key", "digest", "payload")
 """Columns that differ between the rows of an append."""
 
 
-def _at_once(source: Any, *, touches: bool) -> Any:
-    values = [getattr(source.c, c.name) if c.name in _VARYING else _new[c.name] for c in events.c]
-    appended = (
+def _appended(source: Any, condition: Any) -> Any:
+    """Insert what ``source`` holds, if the condition holds."""
+    values = [getattr(source.c, c.name) if c.name in _VARYING else _new[c.name] for c in _columns]
+    return (
         insert(events)
-        .from_select(list(events.c), select(*values).where(_behind))
+        .from_select(_columns, select(*values).select_from(source).where(condition))
         .returning(events.c.seq)
         .cte("appended")
     )
+
+
+def _counted(appended: Any, *others: Any) -> Any:
     statement = select(func.count()).select_from(appended)
-    if touches:
-        is_new = select(appended.c.seq).exists()
-        touched = _touch.where(threads.c.thread_key == _new["thread_key"], is_new).cte("touched")
-        statement = statement.add_cte(touched)
-    return statement
+    return statement.add_cte(*others) if others else statement
+
+
+def _continue(source: Any, *, touches: bool) -> Any:
+    appended = _appended(source, select(_before.c.seq).where(_is_behind).exists())
+    if not touches:
+        return _counted(appended)
+    is_new = select(appended.c.seq).exists()
+    touched = _touch.where(threads.c.thread_key == _new["thread_key"], is_new).cte("touched")
+    return _counted(appended, touched)
+
+
+def _begin(source: Any) -> Any:
+    row = [bindparam(f"row_{c.name}", type_=c.type) for c in threads.c]
+    made = (
+        insert(threads)
+        .from_select(list(threads.c), select(*row).where(_is_unused))
+        .returning(threads.c.thread_key)
+        .cte("made")
+    )
+    return _counted(_appended(source, select(made.c.thread_key).exists()))
 
 
 def _one() -> Any:
@@ -111,16 +132,48 @@ def _several() -> Any:
     return func.unnest(*arrays).table_valued(*columns, name="several").render_derived()
 
 
-_ONE = {touches: _at_once(_one(), touches=touches) for touches in (False, True)}
-_SEVERAL = {touches: _at_once(_several(), touches=touches) for touches in (False, True)}
+_AT_ONCE = {
+    (several, touches): _continue(_several() if several else _one(), touches=touches)
+    for several in (False, True)
+    for touches in (False, True)
+}
+_BEGIN_AT_ONCE = {True: _begin(_several()), False: _begin(_one())}
+_MAKE = (
+    insert(threads)
+    .from_select(
+        list(threads.c),
+        select(*(bindparam(f"row_{c.name}", type_=c.type) for c in threads.c)).where(_is_unused),
+    )
+    .returning(threads.c.thread_key)
+)
+
+
+def begin(conn: Connection, thread: Row, rows: Sequence[Row]) -> bool:
+    """Make a thread under the first key of its name, with its first events.
+
+    Only where that key was never used: false if it is one of a thread that was deleted, and
+    the primary key refuses it if it is taken. Then the way over
+    :func:`eventstore.operations.create_thread` is the right one.
+    """
+    given = {**rows[0], **{f"row_{name}": value for name, value in thread.items()}}
+    if conn.dialect.name == "postgresql":
+        several = len(rows) > 1
+        if several:
+            given |= _arrays(rows)
+        return conn.execute(_BEGIN_AT_ONCE[several], given).scalar() == len(rows)
+    if conn.execute(_MAKE, given).first() is None:
+        return False
+    conn.execute(_APPEND_MORE, rows if len(rows) > 1 else rows[0])
+    return True
+
+
+def _arrays(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    return {f"all_{name}": [row[f"new_{name}"] for row in rows] for name in _VARYING}
 
 
 def _append_at_once(conn: Connection, rows: Sequence[Row], touch: Touch | None) -> bool:
-    given = dict(rows[0])
-    statements = _ONE
-    if len(rows) > 1:
-        statements = _SEVERAL
-        given |= {f"all_{name}": [row[f"new_{name}"] for row in rows] for name in _VARYING}
+    several, touches = len(rows) > 1, touch is not None
+    given = {**rows[0], **_arrays(rows)} if several else dict(rows[0])
     if touch is not None:
         given |= {"new_status": touch.status, "now": touch.active_us}
-    return conn.execute(statements[touch is not None], given).scalar() == len(rows)
+    return conn.execute(_AT_ONCE[several, touches], given).scalar() == len(rows)

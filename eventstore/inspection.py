@@ -51,6 +51,8 @@ class Inspection(Reading):
                 events += await self._verify_log(thread_id, key, each, problems)
             except records.WRONG_TYPE as error:
                 problems.append(f"namespace {each.ns!r}: a column was damaged: {error}")
+        if await self.thread_at(key) is None:  # what was missing was being deleted, not damaged
+            raise ThreadNotFoundError(thread_id, self.tenant)
         return VerifyReport(
             thread_id,
             tuple(each.ns for each in logs),

@@ -20,6 +20,7 @@ from sqlalchemy import (
     exc,
     func,
     insert,
+    literal_column,
     or_,
     select,
     update,
@@ -51,50 +52,36 @@ def _usable(fingerprint: Any) -> Any:
     return or_(snapshots.c.fingerprint == fingerprint, snapshots.c.is_base)
 
 
-_last_event = (
-    select(events.c.digest)
-    .where(events.c.thread_key == threads.c.thread_key, events.c.ns == _ns)
-    .order_by(events.c.seq.desc())
-    .limit(1)
-    .scalar_subquery()
-)
-_last_seq = (
-    select(func.max(events.c.seq))
-    .where(events.c.thread_key == threads.c.thread_key, events.c.ns == _ns)
-    .scalar_subquery()
-)
-_last_fork = (
-    select(func.max(forks.c.seq))
-    .where(forks.c.thread_key == threads.c.thread_key, forks.c.ns == _ns)
-    .scalar_subquery()
-)
-_last_snapshot = (
-    select(func.max(snapshots.c.seq))
-    .where(
-        snapshots.c.thread_key == threads.c.thread_key,
-        snapshots.c.ns == _ns,
-        _usable(_fingerprint),
+def _last(column: Any, *conditions: Any) -> Any:
+    """The value of a column in the last row of a log that fulfils these conditions."""
+    table = column.table
+    return (
+        select(column)
+        .where(table.c.thread_key == threads.c.thread_key, table.c.ns == _ns, *conditions)
+        .order_by(table.c.seq.desc())
+        .limit(literal_column("1"))
+        .scalar_subquery()
     )
-    .scalar_subquery()
-)
-_dead = select(func.max(tombstones.c.life)).where(
-    tombstones.c.name_digest == bindparam("name_digest")
-)
+
+
 _KEYS = [bindparam(f"k{n}", type_=BigInteger) for n in range(PROBES)]
-_one = select(_dead.scalar_subquery().label("last_dead")).subquery()
 _LOOK_UP = select(
-    _one.c.last_dead,
     threads.c.thread_key,
     threads.c.tenant,
     threads.c.thread_id,
     threads.c.status,
     threads.c.active_at,
     threads.c.condemned_at,
-    _last_seq.label("last_seq"),
-    _last_event.label("last_digest"),
-    _last_fork.label("last_fork"),
-    _last_snapshot.label("last_snapshot"),
-).select_from(_one.outerjoin(threads, threads.c.thread_key.in_(_KEYS)))
+    _last(events.c.seq).label("last_seq"),
+    _last(events.c.digest).label("last_digest"),
+).where(threads.c.thread_key.in_(_KEYS))
+_LOOK_UP_MARKS = _LOOK_UP.add_columns(
+    _last(forks.c.seq).label("last_fork"),
+    _last(snapshots.c.seq, _usable(_fingerprint)).label("last_snapshot"),
+)
+_DEAD = select(func.max(tombstones.c.life)).where(
+    tombstones.c.name_digest == bindparam("name_digest")
+)
 _PROBE = (
     select(
         threads.c.thread_key,
@@ -111,7 +98,7 @@ _GRAVES = select(tombstones.c.thread_key, tombstones.c.name_digest, tombstones.c
         tombstones.c.thread_key.in_(_KEYS),
         and_(
             tombstones.c.name_digest == bindparam("name_digest"),
-            tombstones.c.life == _dead.scalar_subquery(),
+            tombstones.c.life == _DEAD.scalar_subquery(),
         ),
     )
 )
@@ -123,25 +110,27 @@ def _probes(tenant: str, thread_id: str, first: int) -> dict[str, int]:
 
 
 def look_up(
-    conn: Connection, tenant: str, thread_id: str, ns: str, fingerprint: str = ""
+    conn: Connection, tenant: str, thread_id: str, ns: str, fingerprint: str | None = None
 ) -> SqlRow | None:
     """The thread of that name that is not being deleted, with where its log ``ns`` ends.
 
-    Names used again are rare: only for them is there a second look, at their later lives.
+    With a ``fingerprint`` comes where the log's last fork and last usable snapshot are, too.
+    Names used again are rare: only where nothing is found are there further looks, at what
+    became of former threads of that name, and at the lives after those.
     """
-    first, name_digest = 0, chain.name_digest(tenant, thread_id)
+    statement = _LOOK_UP if fingerprint is None else _LOOK_UP_MARKS
+    values = {"ns": ns} if fingerprint is None else {"ns": ns, "fingerprint": fingerprint}
+    first, name_digest = 0, None
     while True:
         probes = _probes(tenant, thread_id, first)
-        found = conn.execute(
-            _LOOK_UP, {**probes, "name_digest": name_digest, "ns": ns, "fingerprint": fingerprint}
-        ).fetchall()
-        for row in found:
+        for row in conn.execute(statement, {**probes, **values}).fetchall():
             if row.condemned_at is None and (row.tenant, row.thread_id) == (tenant, thread_id):
                 return row
-        begins = 0 if found[0].last_dead is None else found[0].last_dead + 1
-        if begins <= first:
+        name_digest = name_digest or chain.name_digest(tenant, thread_id)
+        last_dead = conn.execute(_DEAD, {"name_digest": name_digest}).scalar()
+        if last_dead is None or last_dead < first:
             return None
-        first = begins
+        first = last_dead + 1
 
 
 def thread_by_key(conn: Connection, thread_key: int) -> SqlRow | None:
@@ -392,27 +381,16 @@ def trace(
 
 
 def _snapshot_chain() -> Any:
-    columns = (
-        snapshots.c.thread_key,
-        snapshots.c.ns,
-        snapshots.c.seq,
-        snapshots.c.fingerprint,
-        snapshots.c.is_base,
-        snapshots.c.rests_on,
-        snapshots.c.digest,
-        snapshots.c.checksum,
-        snapshots.c.additions,
-        snapshots.c.payload,
-    )
+    """The links are found by number alone: payloads are not dragged through the recursion."""
+    own = (snapshots.c.thread_key == _key, snapshots.c.ns == _ns)
     links = (
-        select(*columns)
-        .where(snapshots.c.thread_key == _key, snapshots.c.ns == _ns, snapshots.c.seq == _seq)
+        select(snapshots.c.seq, snapshots.c.rests_on)
+        .where(*own, snapshots.c.seq == _seq)
         .cte("links", recursive=True)
     )
     links = links.union_all(
-        select(*columns).where(
-            snapshots.c.thread_key == links.c.thread_key,
-            snapshots.c.ns == links.c.ns,
+        select(snapshots.c.seq, snapshots.c.rests_on).where(
+            *own,
             snapshots.c.seq == links.c.rests_on,
             snapshots.c.seq < links.c.seq,  # so that damage cannot send us in a circle
         )
@@ -422,7 +400,12 @@ def _snapshot_chain() -> Any:
         .where(events.c.thread_key == _key, events.c.ns == _ns, events.c.seq == _seq)
         .scalar_subquery()
     )
-    return select(links, event.label("event_digest")).order_by(links.c.seq.desc())
+    return (
+        select(snapshots, event.label("event_digest"))
+        .join_from(links, snapshots, snapshots.c.seq == links.c.seq)
+        .where(*own)
+        .order_by(snapshots.c.seq.desc())
+    )
 
 
 _SNAPSHOT_CHAIN = _snapshot_chain()

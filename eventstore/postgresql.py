@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import URL, Connection, Engine, Transaction, create_engine, event, exc
@@ -85,14 +86,18 @@ def open_engine(url: URL, pool: PoolOptions, durability: Durability = "full") ->
     ``prepare_threshold``: after how many uses a statement is prepared; by default never,
     because a proxy that pools transactions would lose what was prepared.
     """
-    return _set_up(create_engine(_url(url), **_options(url, pool, durability)))
+    options = _options(url, pool, durability)
+    options["connect_args"]["cursor_factory"] = _binary(_psycopg().Cursor)
+    return _set_up(create_engine(_url(url), **options))
 
 
 def open_async_engine(url: URL, pool: PoolOptions, durability: Durability = "full") -> AsyncEngine:
     """As :func:`open_engine`, for an event loop."""
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    engine = create_async_engine(_url(url), **_options(url, pool, durability))
+    options = _options(url, pool, durability)
+    options["connect_args"]["cursor_factory"] = _binary(_psycopg().AsyncCursor)
+    engine = create_async_engine(_url(url), **options)
     _set_up(engine.sync_engine)
     return engine
 
@@ -136,6 +141,24 @@ def _options(url: URL, pool: PoolOptions, durability: Durability) -> dict[str, A
         "hide_parameters": True,  # payloads and names have no place in messages or logs
         "execution_options": {_OURS: True},
     }
+
+
+def _psycopg() -> Any:
+    import psycopg
+
+    return psycopg
+
+
+@cache
+def _binary(cursor: type[Any]) -> type[Any]:
+    """A kind of cursor whose results travel as they are: as text, bytes would be twice as long."""
+
+    class BinaryCursor(cursor):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.format = _psycopg().pq.Format.BINARY
+
+    return BinaryCursor
 
 
 def _prepare_threshold(url: URL) -> int | None:
@@ -268,6 +291,11 @@ class _Settings:
     autocommit: bool
     isolation_level: Any
     row_factory: Any
+    cursor_factory: Any
+
+
+def _settings(conn: Any) -> _Settings:
+    return _Settings(conn.autocommit, conn.isolation_level, conn.row_factory, conn.cursor_factory)
 
 
 def around_pool(pool: ConnectionPool[Any]) -> Engine:
@@ -278,10 +306,11 @@ def around_pool(pool: ConnectionPool[Any]) -> Engine:
 
     def borrow() -> Any:
         conn = pool.getconn()
-        lent[id(conn)] = _Settings(conn.autocommit, conn.isolation_level, conn.row_factory)
+        lent[id(conn)] = _settings(conn)
         conn.autocommit = True
         conn.isolation_level = None
         conn.row_factory = tuple_row
+        conn.cursor_factory = _binary(_psycopg().Cursor)
         return conn
 
     def give_back(conn: Any) -> None:
@@ -292,6 +321,7 @@ def around_pool(pool: ConnectionPool[Any]) -> Engine:
                 conn.autocommit = before.autocommit
                 conn.isolation_level = before.isolation_level
             conn.row_factory = before.row_factory
+            conn.cursor_factory = before.cursor_factory
         finally:
             pool.putconn(conn)
 
@@ -310,10 +340,11 @@ def around_async_pool(pool: AsyncConnectionPool[Any]) -> AsyncEngine:
 
     async def borrow() -> Any:
         conn = await pool.getconn()
-        lent[id(conn)] = _Settings(conn.autocommit, conn.isolation_level, conn.row_factory)
+        lent[id(conn)] = _settings(conn)
         await conn.set_autocommit(True)
         await conn.set_isolation_level(None)
         conn.row_factory = tuple_row
+        conn.cursor_factory = _binary(_psycopg().AsyncCursor)
         return conn
 
     async def take_back(conn: Any) -> None:
@@ -324,6 +355,7 @@ def around_async_pool(pool: AsyncConnectionPool[Any]) -> AsyncEngine:
                 await conn.set_autocommit(before.autocommit)
                 await conn.set_isolation_level(before.isolation_level)
             conn.row_factory = before.row_factory
+            conn.cursor_factory = before.cursor_factory
         finally:
             await pool.putconn(conn)
 

@@ -87,7 +87,7 @@ class Reading(Part):
             head = records.head(self.tenant, thread_id, ns, row)
             at = upto or head.position
             if upto is None or upto == head.position:
-                marks = None if row is None else (row.last_fork, row.last_snapshot)
+                marks = (None, None) if row is None else (row.last_fork, row.last_snapshot)
             else:
                 self._check_position(conn, thread_id, at)
                 marks = None

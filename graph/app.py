@@ -19,7 +19,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeVar
 
-from eventstore import AsyncEventStore, ConcurrencyError, EventStore, Head, VerifyReport
+from eventstore import AsyncEventStore, ConcurrencyError, EventStore, VerifyReport
 from eventstore.driving import Perform, abandon, awaited, drive, drive_each, perform_each
 from eventstore.events import from_micros
 from graph import planner
@@ -331,12 +331,12 @@ class CompiledGraph:
     async def _start(self, call: _Call) -> tuple[Run, bool]:
         """A run that has begun: its input, if it has one, is recorded."""
         while True:
-            free = None
+            dead = None
             if call.on_conflict == "wait" and self._log is not None:
-                free = await self._wait(call, self._log)
+                dead = await self._wait(call, self._log)
             journal = await self._journal(call)
-            if free is not None and not journal.continues(free):
-                continue  # another one began between the two looks
+            if call.on_conflict == "wait" and journal.busy_at not in (None, dead):
+                continue  # another run began since we looked
             run = Run(self.topology, journal, call.options, call.runner, call.perform)
             try:
                 if call.input is not None:
@@ -354,18 +354,21 @@ class CompiledGraph:
                 if call.on_conflict == "reject":
                     raise
 
-    async def _wait(self, call: _Call, log: ThreadLog) -> Head:
-        """The end of the log when no other run is under way, or it shows no life any more.
+    async def _wait(self, call: _Call, log: ThreadLog) -> int | None:
+        """Return when no other run is under way on the thread, or it shows no life any more.
 
         There is no line to stand in that would outlive a process: whoever waits looks again
         and again, and of several that find the thread free one begins.
+
+        Returns:
+            The seq at which a run that counts as dead has stopped, if there is one.
         """
         thread_id = thread_id_of(call.config)
         seq, since, pause = -1, time.monotonic(), _POLL_S
         while True:
             head = await call.perform(log.core.head(thread_id))
             if head.status != "running":
-                return head
+                return None
             if head.seq != seq:
                 seq, since = head.seq, time.monotonic()
             elif time.monotonic() - since >= call.conflict_timeout_s:
@@ -375,7 +378,7 @@ class CompiledGraph:
                     thread_id,
                     call.conflict_timeout_s,
                 )
-                return head
+                return seq
             await call.runner.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(_POLL_MAX_S, pause * 1.5)
 

@@ -5,12 +5,24 @@
     ├── InvalidUpdateError     an update does not fit the state
     ├── InvalidConfigError     the config names no thread, or a checkpoint that does not fit it
     ├── EmptyInputError        nothing to resume, and no input
-    └── GraphRecursionError    more supersteps than ``recursion_limit``
+    ├── GraphRecursionError    more supersteps than ``recursion_limit``
+    ├── PersistenceConfigError the configuration of a deployment makes no sense
+    └── WorkflowError          a run of a ``ProductionWorkflow`` failed
 
-What a node itself raises is passed on as it is, with a note that names node and thread.
+What a node itself raises is passed on as it is, with a note that names node and thread; only
+a ``ProductionWorkflow`` wraps it, in a ``WorkflowError``.
 """
 
 from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from graph.types import StateSnapshot
+
+_SHOWN_CHARS_MAX: Final = 500
 
 
 class GraphError(Exception):
@@ -44,3 +56,63 @@ class GraphRecursionError(GraphError, RecursionError):
             "If that is no endless loop, pass a higher limit: config={'recursion_limit': …}; "
             "what was done so far is kept, and invoke(None, config) goes on from there."
         )
+
+
+class PersistenceConfigError(GraphError):
+    """A configuration makes no sense. No value is quoted: one of them may be a password.
+
+    Deliberately no ``ValueError``: out of one of those pydantic makes an error of its own, which
+    carries the whole input along and prints it when the model is a field of another one.
+
+    Attributes:
+        problems: what is wrong, each beginning with the name of the setting, if it is about one.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(f"the persistence configuration is refused: {'; '.join(self.problems)}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.problems,)
+
+
+class WorkflowError(GraphError):
+    """A run of a workflow failed; what it had recorded until then is kept.
+
+    Attributes:
+        state: of the thread, right after the failure; ``None`` where it could not be read.
+        original_error: what was raised; the ``__cause__`` too.
+    """
+
+    def __init__(
+        self, thread_id: str, state: StateSnapshot | None, original_error: Exception
+    ) -> None:
+        self.thread_id = thread_id
+        self.state = state
+        self.original_error = original_error
+        # The state's values are in `state` and not in the text: texts of errors end up in logs
+        # and trackers, and what people told a workflow is nobody's business there.
+        next_nodes = state.next if state is not None else ()
+        where = f" before {', '.join(map(repr, next_nodes))}" if next_nodes else ""
+        cause = f"{type(original_error).__name__}: {original_error}"
+        unread = "" if state is not None else " (and the state could not be read)"
+        super().__init__(f"thread {thread_id!r} failed{where}: {cause:.{_SHOWN_CHARS_MAX}}{unread}")
+        self.__cause__ = original_error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.thread_id, self.state, _portable(self.original_error))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error if it survives pickling, else one that says the same.
+
+    Many do not: an exception whose ``__init__`` takes other arguments than it hands on cannot
+    be unpickled, and a pool of processes that is sent one breaks.
+    """
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception as reason:
+        stand_in = RuntimeError(f"{type(error).__qualname__}: {error}")
+        stand_in.add_note(f"(a stand-in: the original cannot be pickled, {type(reason).__name__})")
+        return stand_in
+    return error

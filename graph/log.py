@@ -73,14 +73,15 @@ class Journal(Protocol):
 
     state: State
 
+    @property
+    def busy_at(self) -> int | None:
+        """The seq at which another run was under way when this was opened; ``None``: none was."""
+
     async def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
         """Record events, all or nothing, and return the state after them."""
 
     async def branch(self, stops: Callable[[State], bool]) -> None:
         """Record by itself that the run goes on from the past, if that is so."""
-
-    def continues(self, head: Head) -> bool:
-        """Whether what is recorded comes right behind this end of the log."""
 
 
 class NoJournal:
@@ -90,6 +91,7 @@ class NoJournal:
         self._channels = channels
         self._now_us = now_us
         self.state = initial(channels)
+        self.busy_at = None
 
     async def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
         """Fold the events."""
@@ -102,10 +104,6 @@ class NoJournal:
 
     async def branch(self, stops: Callable[[State], bool]) -> None:
         """There is no past to go on from."""
-
-    def continues(self, head: Head) -> bool:
-        """Nobody else writes here."""
-        return True
 
 
 class LogJournal:
@@ -127,6 +125,7 @@ class LogJournal:
         self._fork_from = fork_from
         self._metadata = metadata or {}
         self.state = state
+        self.busy_at = head.seq if head.status == "running" else None
 
     async def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
         """Append the events in one transaction, with a fork before them if we left the past.
@@ -163,10 +162,6 @@ class LogJournal:
         """Append the fork alone, so that the thread stands where the caller went back to."""
         if self._fork_from is not None:
             await self.record([], stops)
-
-    def continues(self, head: Head) -> bool:
-        """Whether the log still ended there when this journal was opened."""
-        return (self._head.position, self._head.digest) == (head.position, head.digest)
 
     def _fold(self, drafts: Sequence[Draft], head: Head, now: int) -> tuple[State, bool]:
         folding = Fold(self._log.channels, self.state)

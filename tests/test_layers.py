@@ -59,7 +59,9 @@ FRIENDS: Final[dict[str, frozenset[str]]] = {
 }
 """Which other packages of ours each may import."""
 
-EDGES: Final = frozenset({"cli", "daemon", "__main__", "viewer", "saver"})
+EDGES: Final = frozenset(
+    {"cli", "daemon", "__main__", "persistence", "production", "saver", "viewer"}
+)
 """Ways into the library for people and other programs. They import anything; only an edge may
 import an edge."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import subprocess
+import sys
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -75,3 +77,30 @@ def test_every_version_is_that_of_the_project() -> None:
     versions = {p.__name__: p.__version__ for p in PACKAGES if hasattr(p, "__version__")}
     assert "eventstore" in versions
     assert set(versions.values()) == {project["version"]}
+
+
+WITHOUT_EXTRAS: Final = """
+import asyncio, sys
+for name in ("greenlet", "psycopg", "psycopg_pool", "aiosqlite", "pydantic", "opentelemetry"):
+    sys.modules[name] = None
+from eventstore import AsyncEventStore, ConfigurationError, Event, EventStore
+from graph import MemorySaver, StateGraph
+from retention import RetentionPolicy
+
+EventStore().append("t", [Event(1, 1)], 0)
+async def main():
+    async with AsyncEventStore() as store:
+        await store.append("t", [Event(1, 1)], 0)
+asyncio.run(main())
+for kind in (EventStore, AsyncEventStore):
+    try:
+        kind("postgresql://user:secret@host/database")
+    except ConfigurationError as error:
+        assert "graph-eventstore[postgres]" in str(error) and "secret" not in str(error), error
+    else:
+        raise AssertionError("opened without a driver")
+"""
+
+
+def test_sqlite_needs_none_of_the_extras() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], check=True, cwd=ROOT)

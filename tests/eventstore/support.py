@@ -55,10 +55,12 @@ def sql(store: EventStore, statement: str, parameters: tuple[Any, ...] = ()) -> 
 def sql_without_keys(store: EventStore, *statements: str) -> None:
     """Run statements that foreign keys would forbid."""
     if not is_sqlite(store):
-        with store.engine.begin() as conn:
+        with store.engine.connect() as conn:
+            conn = conn.execution_options(isolation_level="READ COMMITTED")
             conn.exec_driver_sql("SET LOCAL session_replication_role = replica")
             for statement in statements:
                 _run(conn, statement)
+            conn.commit()
         return
     with store.engine.connect() as conn:
         conn.exec_driver_sql("PRAGMA foreign_keys = OFF")
@@ -151,6 +153,7 @@ WRITES: dict[str, Callable[[EventStore, Any], Any]] = {
     "delete_snapshots": lambda store, head: store.delete_snapshots("t"),
     "delete_thread": lambda store, head: store.delete_thread("t"),
     "read": lambda store, head: list(store.read("t")),
+    "replay": lambda store, head: list(store.replay("t", fingerprint=FINGERPRINT).events),
     "verify": lambda store, head: store.verify("t"),
     "stats": lambda store, head: store.stats("t"),
 }

@@ -28,6 +28,7 @@ from eventstore import (
     PositionNotFoundError,
     ThreadExistsError,
     ThreadNotFoundError,
+    VerifyReport,
 )
 from eventstore.events import Status
 from tests.eventstore.support import (
@@ -165,7 +166,9 @@ def test_a_deletion_and_another_call(
         nonlocal key
         if store.head("t").exists:
             store.delete_thread("t")
-        fill(store, "t", 5)
+        fill(store, "t", 3)
+        store.put_snapshot(store.head("t"), NewSnapshot(FINGERPRINT, b"s", b"i"))
+        fill(store, "t", 2, start=4)
         head = store.head("t")
         key = head.thread_key
         calls = lambda: store.delete_thread("t"), lambda: WRITES[name](store, head)
@@ -174,6 +177,11 @@ def test_a_deletion_and_another_call(
     def check() -> None:
         deletion, call = race.answers if deletion_first else race.answers[::-1]
         only(call, ThreadNotFoundError)
+        if name == "verify" and isinstance(call, VerifyReport):
+            assert call.ok, call.problems
+        if name in ("read", "replay") and isinstance(call, list):
+            # Of a thread that is not there a replay is empty.
+            assert numbers(call) in ([[1, 2, 3, 4, 5]] if name == "read" else [[4, 5], []])
         only(deletion, *([ThreadNotFoundError] if name == "delete_thread" else []))
         assert store.thread_at(key) is None
         deleted_or_whole(store, key)
@@ -313,7 +321,7 @@ def test_one_makes_a_thread_while_another_makes_it_too(store: EventStore, race: 
         assert store.threads()[0].thread_id.startswith("t")
         check_whole(store)
 
-    assert beside(race, prepare, check) >= 3
+    assert beside(race, prepare, check) >= 2
 
 
 def test_a_name_is_used_again_while_its_thread_goes(store: EventStore, race: Race) -> None:
@@ -357,7 +365,7 @@ def test_a_thread_comes_and_goes_while_another_is_made(store: EventStore, race: 
         only(race.answers[1], ConcurrencyError)
         check_keys(store)
 
-    assert beside(race, prepare, check) >= 3
+    assert beside(race, prepare, check) >= 2
 
 
 def check_keys(store: EventStore) -> None:
@@ -375,8 +383,11 @@ def test_two_write_to_two_logs_of_a_thread_and_to_its_row(store: EventStore, rac
     def prepare() -> tuple[Call, Call]:
         one, other = store.head("t"), store.head("t", "sub")
         status: Status = "failed" if one.status == "idle" else "idle"
+        # With a snapshot an append is more than one statement, and holds the row for a while.
+        kept = NewSnapshot(FINGERPRINT, b"s", b"")
+        batch = [Event(1, {"n": one.seq})]
         return (
-            lambda: store.append_after(one, [Event(1, {"n": one.seq})], status=status).seq,
+            lambda: store.append_after(one, batch, status=status, snapshot=kept).seq,
             lambda: store.append_after(other, [Event(1, {"n": 0})], status=status).seq,
         )
 
@@ -387,7 +398,7 @@ def test_two_write_to_two_logs_of_a_thread_and_to_its_row(store: EventStore, rac
             only(answer)
         check_whole(store)
 
-    assert beside(race, prepare, check) >= 3
+    assert beside(race, prepare, check) >= 4
     assert race.waited > 0
 
 
@@ -407,4 +418,4 @@ def test_two_store_a_snapshot_at_one_place(store: EventStore, race: Race) -> Non
         found = store.replay("t", fingerprint=FINGERPRINT).snapshot
         assert found is not None and found.state in (b"one", b"other")
 
-    assert beside(race, prepare, check) >= 3
+    assert beside(race, prepare, check) >= 2

@@ -1,0 +1,103 @@
+"""The benchmarks measure what they say, on SQLite and on PostgreSQL, at a very small scale."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from benchmarks import backends, measure, report
+from benchmarks.backends import Backend
+from benchmarks.chat import chat
+from benchmarks.figures import Figure, Figures, aim
+from benchmarks.measure import Bench, Scale
+from tests.postgres import NoServer
+
+TURNS: Final = 4
+TINY: Final = Scale(
+    warm_up_turns=2, loads=1, forks=1, memory=False,
+    threads=2, documents=1, steps=2, fanouts=1, appends=2,
+)  # fmt: skip
+
+
+def measured(
+    backend: Backend, *jobs: Callable[[Bench], None]
+) -> dict[tuple[str, str, str], Figure]:
+    """The chat and these, once; peers whose final states differ would stop it."""
+    figures = Figures(backend.key)
+    for job in (lambda bench: chat(bench, TURNS), *jobs):
+        with backend.ground() as ground:
+            job(Bench(backend, ground, figures, lambda _: None, TINY))
+    for figure in figures:
+        assert figure.ours[0] > 0, figure
+        assert figure.other and figure.other[0] > 0, figure
+    return {(figure.workload, figure.measure, figure.against): figure for figure in figures}
+
+
+def reported(figures: list[Figure], key: str, page: Path) -> list[str]:
+    """The lines of a page that the figures were put into, after all other reports."""
+    facts: dict[str, Any] = {"rounds": "1"}
+    assert json.loads(json.dumps(report.as_data(figures, facts)))["environment"] == facts
+    assert report.table(figures, "LangGraph").row_count > len(figures)
+    page.write_text(f"# Page\n\n{report.BEGIN.format(key)}\nold\n{report.END}\n\nbehind\n")
+    report.put_into(page, key, figures, facts)
+    return page.read_text().splitlines()
+
+
+def test_on_sqlite(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    found = measured(
+        backends.Sqlite(tmp_path / "files"),
+        measure.pipeline,
+        measure.document,
+        measure.fanout,
+        measure.appends,
+    )
+    assert ("chat, 4 turns", "full history", "LangGraph") in found
+    assert found["pipeline, 2 threads", "wall time per superstep", "bare sqlite3"].aim == 2.5
+    assert found["chat, 4 turns", "wall time per turn, async", "this library"].aim == 2
+    lines = reported(list(found.values()), "sqlite", tmp_path / "page.md")
+    assert lines[:3] == ["# Page", "", "<!-- results: sqlite -->"]
+    assert "old" not in lines and lines[-1] == "behind"
+    assert sum(line.startswith("| chat, 4 turns |") for line in lines) == sum(
+        workload == "chat, 4 turns" for workload, _, _ in found
+    )
+
+
+@contextmanager
+def postgres() -> Iterator[list[backends.Postgres]]:
+    """A small server that compresses in PostgreSQL's own way."""
+    with ExitStack() as stack:
+        try:
+            chosen = stack.enter_context(backends.postgres(["pglz"], durable=False))
+        except NoServer as error:
+            if os.environ.get("CI"):  # there, what is not tested must not look as if it were
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+        yield chosen
+
+
+def test_on_postgresql(tmp_path: Path) -> None:
+    with postgres() as (backend,):
+        assert backend.facts()["synchronous_commit"] == "on"
+        found = measured(backend, measure.fanout)
+    chat_of = "chat, 4 turns, pglz"
+    assert ("fan-out of 20, pglz", "wall time per run", "bare psycopg") in found
+    assert (
+        aim("postgres", "pipeline, 200 threads, lz4", "wall time per superstep", "LangGraph") == 5
+    )
+    assert (chat_of, "wall time per turn, async", "LangGraph, async") in found
+    assert (chat_of, "wall time per turn, caller's pool", "LangGraph") in found
+    assert (chat_of, "wall time per turn", "bare SQLAlchemy Core") in found
+    # Every turn is durable: at least its events are in the log, and it was waited for.
+    assert found[chat_of, "bytes of WAL per turn", "LangGraph"].ours[0] > 0.5
+    assert found[chat_of, "round trips per turn", "LangGraph"].ours[0] >= 2
+    commits = found.get((chat_of, "commits per turn", "LangGraph"))  # not every server can tell
+    assert commits is None or commits.ours[0] >= 2
+    lines = reported(list(found.values()), "postgres", tmp_path / "page.md")
+    assert any(line.startswith(f"| {chat_of} | bytes of WAL per turn |") for line in lines)
