@@ -43,8 +43,8 @@ from graph import (
 from tests.awaited import Heartbeat, opened, others, run
 from tests.graph.kit import Boom, Calls, Trail, on, shape
 
-LAG_MAX_S: Final = 0.25
-SLEEP_S: Final = 0.4
+LAG_MAX_S: Final = 0.5
+SLEEP_S: Final = 0.8
 """What a blocking node sleeps: more than the event loop may stand still."""
 
 MOMENTS: Final = (0, 1, 2, 3, 4, 6, 10, 25)
