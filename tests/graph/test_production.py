@@ -187,6 +187,31 @@ def test_a_failure_then_a_resumption_with_updates(opened: Opener, shop: Shop) ->
     assert workflow.get_status("order-2")["error"] is None
 
 
+def test_updates_skip_no_node_that_has_yet_to_run(opened: Opener) -> None:
+    def charge(state: Order) -> Order:
+        if state["item"] == "a lamp":
+            raise ConnectionError("the bank does not answer")
+        return {"log": ["charged"]}
+
+    alone, first = StateGraph(Order), StateGraph(Order)
+    for graph in (alone, first):
+        graph.add_node("charge", charge)
+        graph.set_entry_point("charge")
+    first.add_node("ship", lambda state: {"log": ["shipped"]})
+    first.add_edge("charge", "ship")
+    for graph, expected in ((alone, ["charged"]), (first, ["charged", "shipped"])):
+        workflow = opened(graph)
+        thread_id = f"order of {len(expected)}"
+        with pytest.raises(WorkflowError, match="before 'charge'"):
+            workflow.execute(thread_id, {"item": "a lamp"})
+        with pytest.raises(WorkflowError, match="before 'charge'"):
+            workflow.resume(thread_id, {"price": 3})  # does not help
+        result = workflow.resume(thread_id, {"item": "a chair"})
+        assert result == {"item": "a chair", "price": 3, "log": expected}
+        # What is complete stays so.
+        assert workflow.resume(thread_id, {"price": 4})["log"] == expected
+
+
 def test_a_stop_for_a_person(opened: Opener, shop: Shop) -> None:
     class Careful(ProductionWorkflow):
         def _build_graph(self) -> CompiledGraph:
