@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
-from eventstore import chain, operations, records
+from eventstore import chain, operations, records, telemetry
 from eventstore.errors import (
     CorruptEventError,
     EventStoreError,
@@ -103,23 +103,35 @@ class Reading(Part):
                 page = operations.read_events(conn, key, log_ns, first - 1, last, PAGE)
             return head, at, route, rows, page
 
-        head, at, route, rows, page = await self.transactor.read(look)
-        snapshot, digest = self._snapshot(thread_id, route.snapshot, rows)
-        if route.snapshot is not None and snapshot is None:
-            return await self.replay(thread_id, ns, upto=upto, snapshots=False)
-        events = self._lineage(thread_id, head.thread_key, route, digest, page)
-        return Replay(head, at, snapshot, events)
+        span = telemetry.replay(self.tenant, thread_id, ns)
+        with span.current():
+            while True:
+                head, at, route, rows, page = await self.transactor.read(look)
+                snapshot, digest = self._snapshot(thread_id, route.snapshot, rows, snapshots)
+                if snapshot is not None or route.snapshot is None:
+                    break
+                snapshots = False  # once more, from as far back as the events go
+        if snapshot is not None:
+            telemetry.begins_with(span, snapshot)
+        events = self._lineage(thread_id, head.thread_key, route, digest, page, span)
+        return Replay(head, at, snapshot, span.over(events))
 
     async def _lineage(
-        self, thread_id: str, own: int, route: operations.Route, digest: bytes | None, ready: _Rows
+        self,
+        thread_id: str,
+        own: int,
+        route: operations.Route,
+        digest: bytes | None,
+        ready: _Rows,
+        told: telemetry.Span,
     ) -> Pages:
         """The events of a route; each fork among them must lead from one span to the next."""
         come_from = route.snapshot
         for span in route.spans:
             link = digest if span.before == route.snapshot else None
-            async with aclosing(self._stream(thread_id, [span], link, own, ready)) as pages:
+            async with aclosing(self._stream(thread_id, [span], link, own, ready, told)) as pages:
                 async for page in pages:
-                    yield _checked(thread_id, span.first, come_from, page)
+                    yield _checked(thread_id, span.first, come_from, page, told)
             ready = ()
             come_from = Position(span.thread_key, span.ns, span.last)
 
@@ -132,17 +144,25 @@ class Reading(Part):
             raise PositionNotFoundError(row.thread_id, at.ns, at.seq, f"the log ends at seq {last}")
 
     def _snapshot(
-        self, thread_id: str, at: Position | None, rows: Sequence[SqlRow]
+        self, thread_id: str, at: Position | None, rows: Sequence[SqlRow], snapshots: bool
     ) -> tuple[Snapshot | None, bytes | None]:
-        """A snapshot with its event's digest; a damaged one that is not a base is passed over."""
+        """A snapshot with its event's digest; a damaged one that is not a base is passed over
+        (where ``snapshots`` were wanted: else it can only be a base).
+        """
         if at is None:
             return None, None
         try:
             return records.snapshot(at, rows), rows[0].digest
         except CorruptEventError as error:
-            if rows and rows[0].is_base:
+            if not snapshots or (rows and rows[0].is_base):
                 raise error.at(thread_id, at.ns, at.seq) from error
-            log.warning("unusable snapshot of thread %r at %d: %s", thread_id, at.seq, error)
+            log.warning(
+                "unusable snapshot of thread %r at %d: %s",
+                thread_id,
+                at.seq,
+                error,
+                extra={"thread_id": thread_id, "ns": at.ns, "seq": at.seq},
+            )
             return None, None
 
     async def _stream(
@@ -152,6 +172,7 @@ class Reading(Part):
         digest: bytes | None = None,
         own: int | None = None,
         ready: _Rows = (),
+        told: telemetry.Span = telemetry.NOTHING,
     ) -> Pages:
         """The events of these spans.
 
@@ -159,6 +180,7 @@ class Reading(Part):
             digest: the link before the first event, if it is known.
             own: the key of the thread that is being read; the spans may be its ancestors'.
             ready: the first page, where it has been read already.
+            told: counts what is read.
         """
         for key, ns, first, last in spans:
             reader = records.EventReader(self.codec, thread_id, key, ns, first - 1, digest)
@@ -168,6 +190,7 @@ class Reading(Part):
                     operations.read_events, key, ns, reader.after, last, PAGE
                 )
                 ready = ()
+                telemetry.read(told, rows)
                 yield reader.feed(rows)
                 if not rows or reader.after != rows[-1].seq:
                     raise await self._gap(thread_id, own, key, ns, reader.after + 1)
@@ -252,19 +275,25 @@ class Reading(Part):
         ]
 
 
-def _checked(thread_id: str, first: int, come_from: Position | None, page: Page) -> Page:
+def _checked(
+    thread_id: str, first: int, come_from: Position | None, page: Page, told: telemetry.Span
+) -> Page:
     """A page of a lineage; a fork may only stand where a run of events begins, and must lead
     from where the run before it ended.
     """
-    for event in page:
-        if event.kind == FORK:
-            claimed = claim(*event.data["source"])
-            led = come_from is not None and claim(*come_from) == claimed
-            if event.seq != first or not led:
-                raise CorruptEventError(
-                    "the fork's link is missing, or leads elsewhere than the event says"
-                ).at(thread_id, event.ns, event.seq)
-        yield event
+    try:
+        for event in page:
+            if event.kind == FORK:
+                claimed = claim(*event.data["source"])
+                led = come_from is not None and claim(*come_from) == claimed
+                if event.seq != first or not led:
+                    raise CorruptEventError(
+                        "the fork's link is missing, or leads elsewhere than the event says"
+                    ).at(thread_id, event.ns, event.seq)
+            yield event
+    except CorruptEventError as error:  # raised where the page is used, outside the span
+        told.fail(error)
+        raise
 
 
 def claim(thread_key: int, ns: str, seq: int) -> tuple[int, str, int]:
