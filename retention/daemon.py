@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -76,7 +77,13 @@ class BackgroundRetention:
     def _sweep(self) -> None:
         try:
             report = sweep(self._store, self._policy, should_stop=self._stopping.is_set)
-            log.info("%s", report)
+            log.info(
+                "swept: %d pruned, %d failed", report.pruned, report.failed, extra=asdict(report)
+            )
             self._on_report(report)
         except Exception:
-            log.exception("this sweep failed; the next one comes in %s", self._every)
+            log.exception(
+                "this sweep failed; the next one comes in %s",
+                self._every,
+                extra={"tenant": self._store.tenant, "every_s": self._every.total_seconds()},
+            )
