@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 from eventstore.codec import Codec
 from eventstore.errors import StoreClosedError, StoreUnavailableError
 from eventstore.events import to_micros
+from eventstore.tails import BYTES, Tails
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -178,7 +179,7 @@ class Transactor(ABC):
 
 
 class Part:
-    """What every part of a store has: transactions, a codec, a clock, and a tenant."""
+    """What every part of a store has: transactions, a codec, a clock, a tenant, a cache."""
 
     def __init__(
         self,
@@ -186,7 +187,9 @@ class Part:
         tenant: str,
         codec: Codec | None = None,
         clock: Callable[[], datetime] | None = None,
+        cache_bytes: int = BYTES,
     ) -> None:
+        self.tails = Tails(cache_bytes)
         self.transactor = transactor
         self.tenant = tenant
         self.codec = codec or Codec()
