@@ -57,8 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _backends(options, Path(folder)) as chosen:
             title = chosen[0].title
             facts = environment(chosen[0])
-            _measure(options, chosen, figures)
-    facts |= {"one_fsync_ms": str(round(fsync_ms, 4)), "rounds": str(options.rounds)}
+            facts |= {"one_fsync_ms": str(round(fsync_ms, 4)), "rounds": str(options.rounds)}
+            for _ in _measure(options, chosen, figures):
+                if options.json:  # as it grows, because a long run may not come to its end
+                    text = json.dumps(report.as_data(list(figures), facts), indent=2)
+                    options.json.write_text(text + "\n")
     taken = list(figures)
     console = Console()
     if not console.is_terminal:
@@ -68,8 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missed = [figure for figure in taken if figure.met() is False]
     met = sum(figure.met() is True for figure in taken)
     console.print(f"{met} aims met, {len(missed)} missed")
-    if options.json:
-        options.json.write_text(json.dumps(report.as_data(taken, facts), indent=2) + "\n")
     if options.page:
         report.put_into(options.page, options.backend, taken, facts)
     if options.plot:
@@ -122,7 +123,10 @@ def _backends(options: argparse.Namespace, folder: Path) -> Iterator[Sequence[Ba
         yield chosen
 
 
-def _measure(options: argparse.Namespace, chosen: Sequence[Backend], figures: Figures) -> None:
+def _measure(
+    options: argparse.Namespace, chosen: Sequence[Backend], figures: Figures
+) -> Iterator[None]:
+    """Do all the work; yields whenever there are more figures."""
     # One peer's collections must not walk through the other's modules.
     gc.collect()
     gc.freeze()
@@ -152,6 +156,7 @@ def _measure(options: argparse.Namespace, chosen: Sequence[Backend], figures: Fi
                     with backend.ground() as ground:
                         job(Bench(backend, ground, figures, tell))
                     progress.advance(task)
+                    yield
 
 
 def environment(backend: Backend) -> dict[str, Any]:

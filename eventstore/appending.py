@@ -78,6 +78,22 @@ class Appending(Reading):
         now_us: int | None = None,
     ) -> Head:
         """Append to the log whose end the caller has read, without reading it again."""
+        attempt = await self._append(head, events, status, metadata, snapshot, now_us)
+        if attempt.batch.forks:
+            self.tails.forget(attempt.new.thread_key)
+        else:
+            self.tails.appended(attempt.head, attempt.new, attempt.batch.events, snapshot)
+        return attempt.new
+
+    async def _append(
+        self,
+        head: Head,
+        events: Sequence[Event | Fork],
+        status: Status | None,
+        metadata: Mapping[str, Any] | None,
+        snapshot: NewSnapshot | None,
+        now_us: int | None,
+    ) -> _Attempt:
         if not events:
             raise ValueError("an append needs at least one event")
         if chain.is_prefix(records.name("a namespace", head.ns)):
@@ -86,7 +102,7 @@ class Appending(Reading):
         known = "" if head.exists else json_text(metadata or {})
         attempt = self._attempt(head, events, status, now)
 
-        def run(conn: Connection) -> Head:
+        def run(conn: Connection) -> _Attempt:
             nonlocal attempt
             if not head.exists:
                 place = self._place_for(conn, attempt.new, known)
@@ -95,7 +111,7 @@ class Appending(Reading):
             elif head.seq == 0 and not operations.is_live(conn, head.thread_key):
                 raise ThreadNotFoundError(head.thread_id, self.tenant)
             self._insert(conn, attempt, snapshot)
-            return attempt.new
+            return attempt
 
         # Where an append is one statement, it needs no transaction around it.
         plain = snapshot is None and not attempt.batch.forks
@@ -110,7 +126,7 @@ class Appending(Reading):
                         inserting.begin, row, attempt.batch.events
                     )
                     if done:
-                        return attempt.new
+                        return attempt
                     hopeful = False
                 if plain and head.seq > 0:
                     return await self.transactor.write_alone(run)
@@ -118,7 +134,7 @@ class Appending(Reading):
             except (Conflict, _Refused, ConcurrencyError) as error:
                 # What was in our way may be our own commit, if one is in doubt.
                 if doubts and await self._holds(attempt):
-                    return attempt.new
+                    return attempt
                 if hopeful:  # the name is in use, or was
                     hopeful = False
                     continue
@@ -127,7 +143,7 @@ class Appending(Reading):
                 raise await self._why_refused(attempt.head, attempt.batch) from error
             except LostConnection as error:
                 if await self._holds(attempt):
-                    return attempt.new
+                    return attempt
                 doubts += 1
                 await self.transactor.pause(doubts, error)
 

@@ -36,6 +36,7 @@ from eventstore.events import (
 )
 from eventstore.postgresql import PoolOptions
 from eventstore.reading import Pages
+from eventstore.tails import BYTES
 
 if TYPE_CHECKING:
     from aiosqlite import Connection as AiosqliteConnection
@@ -74,11 +75,12 @@ class AsyncEventStore:
         pool_min_size: int = 5,
         pool_max_size: int = 20,
         pool_timeout: float = 30.0,
+        cache_bytes: int = BYTES,
     ) -> None:
         pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
         options = dialects.Options(durability, schema, pool)
         self.database = open_database(target, options, self.now_us)
-        self.core = Core(self.database, tenant, codec, clock)
+        self.core = Core(self.database, tenant, codec, clock, cache_bytes)
 
     @property
     def tenant(self) -> str:

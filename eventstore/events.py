@@ -188,12 +188,14 @@ class Replay(Generic[E]):
         snapshot: start here; ``None``: start from nothing.
         events: along the lineage, oldest first; streams (an iterator, or an asynchronous
             one), and can be read once.
+        tail: the same as stored, where it is worth keeping: see ``eventstore.tails``.
     """
 
     head: Head
     position: Position
     snapshot: Snapshot | None
     events: E
+    tail: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

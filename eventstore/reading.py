@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventstore import chain, operations, records, telemetry
 from eventstore.errors import (
@@ -33,6 +33,7 @@ from eventstore.events import (
     ThreadInfo,
 )
 from eventstore.schema import SqlRow
+from eventstore.tails import Tail
 from eventstore.transactor import Part
 
 if TYPE_CHECKING:
@@ -78,19 +79,27 @@ class Reading(Part):
         upto: Position | None = None,
         fingerprint: str = "",
         snapshots: bool = True,
+        cached: bool = False,
     ) -> Replay[Pages]:
-        """What to fold to know the state of a thread: the nearest snapshot, then the events."""
+        """What to fold to know the state of a thread: the nearest snapshot, then the events.
+
+        Args:
+            cached: what is in memory need not be read again; :meth:`remember` puts it there.
+        """
         records.name("a fingerprint", fingerprint)
 
-        def look(conn: Connection) -> tuple[Head, Position, operations.Route, _Rows, _Rows]:
+        def look(conn: Connection) -> _Found:
             row = operations.look_up(conn, self.tenant, thread_id, ns, fingerprint)
             head = records.head(self.tenant, thread_id, ns, row)
             at = upto or head.position
-            if upto is None or upto == head.position:
+            marks = None
+            if at == head.position:
                 marks = (None, None) if row is None else (row.last_fork, row.last_snapshot)
+                found = self._found_in_memory(conn, head, fingerprint, marks) if cached else None
+                if found is not None:
+                    return found
             else:
                 self._check_position(conn, thread_id, at)
-                marks = None
             chosen = fingerprint if snapshots else None
             route = operations.trace(conn, at, chosen, marks if snapshots else None)
             rows = operations.snapshot_chain(conn, route.snapshot) if route.snapshot else ()
@@ -101,20 +110,54 @@ class Reading(Part):
             ):
                 key, log_ns, first, last = route.spans[0]
                 page = operations.read_events(conn, key, log_ns, first - 1, last, PAGE)
-            return head, at, route, rows, page
+            return _Found(head, at, route, rows, page, marks)
 
-        span = telemetry.replay(self.tenant, thread_id, ns)
-        with span.current():
+        told = telemetry.replay(self.tenant, thread_id, ns)
+        with told.current():
             while True:
-                head, at, route, rows, page = await self.transactor.read(look)
-                snapshot, digest = self._snapshot(thread_id, route.snapshot, rows, snapshots)
-                if snapshot is not None or route.snapshot is None:
+                head, at, route, rows, page, marks, tail = await self.transactor.read(look)
+                if tail is not None:
+                    snapshot, digest = tail.snapshot, tail.link
                     break
-                snapshots = False  # once more, from as far back as the events go
+                snapshot, digest = self._snapshot(thread_id, route.snapshot, rows, snapshots)
+                if route.snapshot is None or snapshot is not None:
+                    if cached and marks is not None and _is_own_tail(head, route, page):
+                        tail = Tail.of(head, fingerprint, marks, snapshot, digest, list(page))
+                    break
+                snapshots = cached = False  # once more, from as far back as the events go
         if snapshot is not None:
-            telemetry.begins_with(span, snapshot)
-        events = self._lineage(thread_id, head.thread_key, route, digest, page, span)
-        return Replay(head, at, snapshot, span.over(events))
+            telemetry.begins_with(told, snapshot)
+        events = self._lineage(thread_id, head.thread_key, route, digest, page, told)
+        return Replay(head, at, snapshot, told.over(events), tail)
+
+    def _found_in_memory(
+        self,
+        conn: Connection,
+        head: Head,
+        fingerprint: str,
+        marks: tuple[int | None, int | None],
+    ) -> _Found | None:
+        """What leads to the end of a log, as far as possible from memory."""
+        tail = self.tails.get(head, fingerprint, marks)
+        if tail is None or head.seq - tail.end.seq > PAGE:
+            return None
+        if head.seq > tail.end.seq:
+            rows = operations.read_events(
+                conn, head.thread_key, head.ns, tail.end.seq, head.seq, PAGE
+            )
+            tail = tail.behind(head.position, rows[-1].digest if rows else b"", rows)
+        if tail.digest != head.digest:
+            return None
+        start = tail.snapshot.position if tail.snapshot else None
+        first = start.seq + 1 if start else 1
+        spans = [operations.Span(head.thread_key, head.ns, first, head.seq)] if tail.rows else []
+        route = operations.Route(start, spans)
+        return _Found(head, head.position, route, (), tail.rows, marks, tail)
+
+    def remember(self, replay: Replay[Pages]) -> None:
+        """Keep in memory what was replayed without a fault, for who comes back to its thread."""
+        if replay.tail is not None:
+            self.tails.keep(replay.tail)
 
     async def _lineage(
         self,
@@ -273,6 +316,30 @@ class Reading(Part):
             for row in rows
             if row.fingerprint == fingerprint and not row.is_base
         ]
+
+
+class _Found(NamedTuple):
+    """What a replay begins with, as it was at one moment."""
+
+    head: Head
+    at: Position
+    route: operations.Route
+    rows: _Rows
+    page: _Rows
+    marks: tuple[int | None, int | None] | None
+    tail: Tail | None = None
+
+
+def _is_own_tail(head: Head, route: operations.Route, page: _Rows) -> bool:
+    """Whether a page holds all that leads to the end of a log, within that log."""
+    own = (head.thread_key, head.ns)
+    if not head.seq or (route.snapshot is not None and route.snapshot[:2] != own):
+        return False
+    if len(route.spans) != 1:
+        return not route.spans
+    span = route.spans[0]
+    begins = span.first == 1 if route.snapshot is None else span.before == route.snapshot
+    return begins and span[:2] == own and len(page) == head.seq - span.first + 1
 
 
 def _checked(

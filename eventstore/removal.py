@@ -63,6 +63,8 @@ class Removal(Reading):
             if not begun:
                 raise
             fate = "condemned"  # a commit in doubt went through
+        if fate != "kept" and begun:
+            self.tails.forget(begun[-1]["thread_key"])
         if fate == "condemned":
             await self._remove(begun[-1])
         return fate != "kept"

@@ -35,6 +35,7 @@ from eventstore.events import (
 )
 from eventstore.postgresql import PoolOptions
 from eventstore.reading import Pages
+from eventstore.tails import BYTES
 
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
@@ -60,6 +61,8 @@ class EventStore:
         pool_min_size, pool_max_size: connections to PostgreSQL that are kept open once they
             were needed, and that may be open at most. A caller's engine or pool has its own.
         pool_timeout: seconds to wait for one of them before ``StoreBusyError``.
+        cache_bytes: stored bytes of the threads used last that graphs keep in memory, so as to
+            read only what is new the next time; 0: none.
 
     Raises:
         ConfigurationError: the target cannot be opened.
@@ -80,12 +83,13 @@ class EventStore:
         pool_min_size: int = 5,
         pool_max_size: int = 20,
         pool_timeout: float = 30.0,
+        cache_bytes: int = BYTES,
     ) -> None:
         pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
         options = dialects.Options(durability, schema, pool)
         engine, owned = dialects.open_engine(target, options)
         self.database = Database(engine, owned=owned, now_us=self.now_us)
-        self.core = Core(self.database, tenant, codec, clock)
+        self.core = Core(self.database, tenant, codec, clock, cache_bytes)
         self.engine = engine
 
     @property

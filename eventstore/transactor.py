@@ -20,6 +20,7 @@ from eventstore import telemetry
 from eventstore.codec import Codec
 from eventstore.errors import StoreClosedError, StoreUnavailableError
 from eventstore.events import to_micros
+from eventstore.tails import BYTES, Tails
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -187,7 +188,7 @@ class Transactor(ABC):
 
 
 class Part:
-    """What every part of a store has: transactions, a codec, a clock, and a tenant."""
+    """What every part of a store has: transactions, a codec, a clock, a tenant, a cache."""
 
     def __init__(
         self,
@@ -195,7 +196,9 @@ class Part:
         tenant: str,
         codec: Codec | None = None,
         clock: Callable[[], datetime] | None = None,
+        cache_bytes: int = BYTES,
     ) -> None:
+        self.tails = Tails(cache_bytes)
         self.transactor = transactor
         self.tenant = tenant
         self.codec = codec or Codec()

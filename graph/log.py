@@ -261,11 +261,15 @@ class ThreadLog:
     ) -> tuple[Replay[Pages], State, SnapshotTaker]:
         """The state at a position of a thread's lineage, or (``None``) as the thread stands."""
         for _ in range(MOVES_MAX):
-            replay = await self.core.replay(thread_id, upto=at, fingerprint=self.fingerprint)
+            replay = await self.core.replay(
+                thread_id, upto=at, fingerprint=self.fingerprint, cached=at is None
+            )
             try:
-                return replay, *await self.fold(replay)
+                state, taker = await self.fold(replay)
             except LineageMovedError:
                 continue  # an ancestor was deleted while we read; its part is ours now
+            self.core.remember(replay)
+            return replay, state, taker
         raise LineageMovedError(thread_id)
 
     async def fold(self, replay: Replay[Pages]) -> tuple[State, SnapshotTaker]:

@@ -19,13 +19,13 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    ModelWrapValidatorHandler,
     PlainSerializer,
     SecretStr,
     SerializationInfo,
     ValidationError,
     model_validator,
 )
+from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -269,12 +269,24 @@ def _postgres_url(text: str) -> URL:
     if url and isinstance(password, str):
         # In its own place SQLAlchemy hides it wherever it shows the URL.
         url = url.set(password=password).difference_update_query(["password"])
-    if url is None or "password" in url.query or "@" in f"{url.host or ''}{url.database or ''}":
+    if url is None or "password" in url.query or not _is_plausible(url):
         raise _refused(
             "cannot be read; in a URL every special character of user name and password is "
             "written as %XX, and a key=value pair quotes its value"
         )
     return url
+
+
+def _is_plausible(url: URL) -> bool:
+    """Whether no part of a password has been taken for a host, a database or a port."""
+    ports = url.query.get("port", "") if url.port is None else str(url.port)
+    return "@" not in f"{url.host or ''}{url.database or ''}" and (
+        isinstance(ports, str) and all(_is_port(port) for port in ports.split(",") if ports)
+    )
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 6 and 0 < int(text) < 2**16
 
 
 def _as_libpq_reads(text: str) -> URL | None:
@@ -288,8 +300,6 @@ def _as_libpq_reads(text: str) -> URL | None:
     try:
         found = {name: str(value) for name, value in conninfo_to_dict(text).items()}
     except ProgrammingError:  # quotes what it stumbled upon
-        return None
-    if not all(port.isdecimal() for port in found.get("port", "").split(",") if port):
         return None
     return URL.create(
         "postgresql+psycopg",

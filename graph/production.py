@@ -31,7 +31,7 @@ from graph.savers import (
     PostgresSaver,
     SqliteSaver,
 )
-from graph.types import RunnableConfig, StateSnapshot
+from graph.types import START, RunnableConfig, StateSnapshot
 
 __all__ = [
     "ConnectionString",
@@ -153,7 +153,7 @@ class _Calls:
     """How a workflow reaches its graph and its store: at once, or by awaiting them."""
 
     invoke: Callable[[Any, RunnableConfig], Awaitable[dict[str, Any]]]
-    update_state: Callable[[RunnableConfig, Any], Awaitable[RunnableConfig]]
+    update_state: Callable[[RunnableConfig, Any, str | None], Awaitable[RunnableConfig]]
     get_state: Callable[[RunnableConfig], Awaitable[StateSnapshot]]
     thread: Callable[[str], Awaitable[ThreadInfo]]
 
@@ -231,7 +231,8 @@ class ProductionWorkflow:
         """Go on from where the thread stands, after a failure, a stop or a crash.
 
         Args:
-            updates: written to the state first, as if the node that wrote last had written them.
+            updates: written to the state first, as if the node that wrote last had written them;
+                what is to run next stays so, if its edges still lead there.
 
         Raises:
             WorkflowError: whatever went wrong; the updates may have been recorded.
@@ -257,7 +258,7 @@ class ProductionWorkflow:
         said = {"thread_id": thread_id}
         try:
             if updates:
-                await calls.update_state(config, updates)
+                await self._update(calls, config, updates)
             result = await calls.invoke(initial_state, config)
         except Exception as error:
             said["error"] = type(error).__name__  # its message may quote the state
@@ -265,6 +266,14 @@ class ProductionWorkflow:
             raise WorkflowError(thread_id, await self._standing(calls, thread_id), error) from error
         self.logger.info("thread %r: run ended", thread_id, extra=said)
         return result
+
+    async def _update(self, calls: _Calls, config: RunnableConfig, updates: Any) -> None:
+        as_node = None
+        if len(self.app.topology.nodes) == 1 and (await calls.get_state(config)).next:
+            # Of a single node update_state takes every update to be its own, as LangGraph does,
+            # even while it has yet to run; resuming would then skip it without a word.
+            as_node = START
+        await calls.update_state(config, updates, as_node)
 
     async def _standing(self, calls: _Calls, thread_id: str) -> StateSnapshot | None:
         try:

@@ -204,7 +204,9 @@ class Awaited:
     def engine(self) -> Engine:
         """For tests that look at the tables: a second one, where the store's is asynchronous."""
         engine = self.store.database.engine
-        return engine if isinstance(engine, Engine) else create_engine(engine.url)
+        if isinstance(engine, Engine):
+            return engine
+        return create_engine(engine.url, isolation_level="AUTOCOMMIT", use_native_hstore=False)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.store, name)

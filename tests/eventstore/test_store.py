@@ -590,10 +590,11 @@ def test_reading_works_where_writing_is_forbidden(
         if is_sqlite(store):
             connection.execute("PRAGMA query_only = ON")
         else:
-            connection.execute("SET default_transaction_read_only = on")
+            connection.cursor().execute("SET default_transaction_read_only = on")
             connection.commit()
 
-    event.listen(store.engine, "checkout", forbid)
+    engine: Any = store.database.engine
+    event.listen(getattr(engine, "sync_engine", engine), "checkout", forbid)
     read_everything(store)
     with pytest.raises(StoreUnavailableError):
         fill(store, "t", 1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import operator
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, TypedDict
 
 from eventstore.driving import drive
@@ -104,3 +107,20 @@ def logs(name: str, calls: Calls | None = None) -> Callable[[Trail], dict[str, A
 def shape(snapshots: Iterable[StateSnapshot]) -> list[tuple[Any, tuple[str, ...]]]:
     """What of snapshots is compared: values and what was next."""
     return [(snapshot.values, snapshot.next) for snapshot in snapshots]
+
+
+@contextmanager
+def logged_at_debug() -> Iterator[io.StringIO]:
+    """Everything that anybody logs meanwhile. (`caplog` would keep that of earlier examples.)"""
+    lines = io.StringIO()
+    handler = logging.StreamHandler(lines)
+    handler.setFormatter(logging.Formatter("%(name)s %(message)s %(args)s"))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield lines
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)

@@ -43,8 +43,8 @@ from graph import (
 from tests.awaited import Heartbeat, opened, others, run
 from tests.graph.kit import Boom, Calls, Trail, on, shape
 
-LAG_MAX_S: Final = 0.25
-SLEEP_S: Final = 0.4
+LAG_MAX_S: Final = 0.5
+SLEEP_S: Final = 0.8
 """What a blocking node sleeps: more than the event loop may stand still."""
 
 MOMENTS: Final = (0, 1, 2, 3, 4, 6, 10, 25)
@@ -994,7 +994,7 @@ def plans(draw: st.DrawFn) -> Plan:
             {
                 "edges": sorted(draw(st.sets(later, max_size=2 * (not last)))),
                 "branch": None if last else draw(st.none() | st.lists(later, max_size=2)),
-                "sends": draw(st.lists(later, max_size=2 * (not last))),
+                "sends": sorted(draw(st.sets(later, max_size=2 * (not last)))),
                 "adds": draw(st.integers(-2, 2)),
                 "fails": draw(st.sampled_from([0, 0, 0, 0, 1, 2])),
                 "retried": draw(st.booleans()),
@@ -1022,14 +1022,14 @@ def built(plan: Plan, twins: bool, store: Any) -> CompiledGraph:
 
     def node_of(number: int, spec: dict[str, Any]) -> Any:
         def node(state: Any) -> Any:
-            attempts[f"n{number}"] += 1
-            if attempts[f"n{number}"] <= spec["fails"]:
-                raise Boom(f"n{number}, attempt {attempts[f'n{number}']}")
-            seen = state.get("total", "sent") if isinstance(state, dict) else "sent"
-            update = {"log": [f"n{number} saw {seen}"], "total": spec["adds"]}
+            seen = f"n{number} saw {state['total']} after {state['log']}"
+            attempts[seen] += 1
+            if attempts[seen] <= spec["fails"]:
+                raise Boom(seen)
+            update = {"log": [f"n{number}, {len(state['log'])}"], "total": spec["adds"]}
             if spec["inner"] or not spec["sends"]:
                 return update
-            goto = [Send(f"n{to}", {"total": to}) for to in spec["sends"]]
+            goto = [Send(f"n{to}", {"total": to, "log": [seen]}) for to in spec["sends"]]
             return Command(update=update, goto=goto)
 
         async def waiting(state: Any) -> Any:
@@ -1111,7 +1111,7 @@ def test_both_kinds_of_calls_come_to_the_same(plan: Plan) -> None:
             try:
                 told.append(app.invoke(given_, on("t")))
             except Boom as error:
-                told.append(str(error)[:2])
+                told.append(type(error))  # of several side by side any may be the first
         history = list(app.get_state_history(on("t")))
         expected = (told, history, trail(list(app.events(on("t")))))
         assert app.verify(on("t")).ok
@@ -1124,7 +1124,7 @@ def test_both_kinds_of_calls_come_to_the_same(plan: Plan) -> None:
                 try:
                     told.append(await app.ainvoke(given_, on("t")))
                 except Boom as error:
-                    told.append(str(error)[:2])
+                    told.append(type(error))  # of several side by side any may be the first
             history = [each async for each in app.aget_state_history(on("t"))]
             entries = [each async for each in app.aevents(on("t"))]
             assert (await app.averify(on("t"))).ok

@@ -1,24 +1,42 @@
 """The persistence chapter that LangGraph's users learn from runs with only its imports changed.
 
 The same calls are written here in functions of our own. Where the chapter's text lies beside
-the checkout, its very blocks are executed too.
+the checkout, its very blocks are executed too; of what they say only the address of the
+PostgreSQL server is changed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import operator
 import re
 import sqlite3
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Final, TypedDict
 
+import psycopg_pool
 import pytest
 
-from graph import END, START, CompiledGraph, InvalidGraphError, MemorySaver, SqliteSaver, StateGraph
+from graph import (
+    END,
+    START,
+    CompiledGraph,
+    InvalidGraphError,
+    InvalidUpdateError,
+    MemorySaver,
+    SqliteSaver,
+    StateGraph,
+    production,
+)
 
-Config = dict[str, dict[str, str]]
+# psycopg_pool would rather be told when to open a pool; the chapter makes them like this.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the default for the Pool 'open':DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:opening the async pool:RuntimeWarning"),
+]
 
 CHAPTER: Final = (
     Path(__file__).resolve().parents[3] / "shared/reference/langgraph-persistence-chapter.txt"
@@ -172,6 +190,24 @@ def test_sqlite_persists_across_restarts(tmp_path: Path, monkeypatch: pytest.Mon
 
 _IMPORT = re.compile(r"from langgraph\.[\w.]+ import")
 _FILL = "# ... add nodes and edges ..."
+_ADDRESS = "postgresql://user:pass@localhost:5432/langgraph"
+
+FIRST: Final = ("WorkflowState", "build_checkpointed_graph")
+PRODUCTION: Final = (
+    "PersistenceConfig",
+    "create_production_checkpointer",
+    "ProductionWorkflow",
+    "WorkflowError",
+)
+FILLED: Final = (
+    "memory_backend",
+    "sqlite_backend",
+    "async_sqlite_backend",
+    "postgres_backend",
+    "async_postgres_backend",
+)
+"""As printed these build a graph of no nodes, which no library compiles; what the comment stands
+for is put in its place."""
 
 
 def chapter_blocks() -> list[str]:
@@ -192,62 +228,199 @@ def chapter_blocks() -> list[str]:
     return [_IMPORT.sub("from graph import", "\n".join(block)) for block in blocks]
 
 
-def wanted_blocks() -> list[tuple[str, str]]:
-    """What of it can run here: (name of a function or class, source of its block)."""
-    return [
-        (name, block)
-        for block in chapter_blocks()
-        if "psycopg_pool" not in block or "class ProductionWorkflow" in block
-        for name in re.findall(r"^(?:def|class) (\w+)", block, re.MULTILINE)
-        if name not in ("WorkflowState", "build_checkpointed_graph", "WorkflowError")
-        and name not in ("PersistenceConfig", "create_production_checkpointer")
-    ]
+BLOCKS: Final = {
+    name: block
+    for block in chapter_blocks()
+    for name in re.findall(r"^(?:async def|def|class) (\w+)", block, re.MULTILINE)
+}
+"""The name of each function and class → the block that it is in."""
 
 
-@pytest.mark.parametrize(
-    ("name", "block"), [pytest.param(*case, id=case[0]) for case in wanted_blocks()]
-)
-def test_the_chapters_own_blocks(
-    name: str,
-    block: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_every_function_of_the_chapter_is_run_here() -> None:
+    if BLOCKS:
+        assert set(BLOCKS) == {*FIRST, *demonstrations(), *FILLED, *PRODUCTION}
+
+
+def demonstrations() -> list[str]:
+    return [name for name in BLOCKS if name not in (*FIRST, *FILLED, *PRODUCTION)]
+
+
+@pytest.fixture
+def scope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names of a module in which the chapter's first block has run, in an empty folder."""
+    if not BLOCKS:
+        pytest.skip("the chapter's text does not lie beside this checkout")
     monkeypatch.chdir(tmp_path)
-    first = chapter_blocks()[0]
     module = ModuleType("chapter")
     monkeypatch.setitem(sys.modules, "chapter", module)
     scope = vars(module)
-    run_in(scope, first)
-    run_in(scope, block)
-    if _FILL not in block:
-        scope[name]()
-        shown = capsys.readouterr().out
-        if name == "branch_from_checkpoint":
-            assert "Feature branch result:" in shown and "'branch': 'feature'" in shown
-        elif name not in ("manage_threads", "explore_state_history"):  # they print literals
-            assert "Step 3 complete" in shown
-        return
-    # As printed these build a graph of no nodes, which no library compiles; what the comment
-    # stands for is put in its place.
-    if name != "ProductionWorkflow":
-        with pytest.raises(InvalidGraphError, match="begin"):
-            scope[name]()
     scope["add_steps"] = add_steps
-    run_in(scope, block.replace(_FILL, "add_steps(graph)"))
-    config: Any = {"configurable": {"thread_id": "filled"}}
-    if name == "ProductionWorkflow":
-        settings = scope["PersistenceConfig"](backend="sqlite", connection_string="prod.db")
-        workflow = scope[name](settings)
-        assert workflow.execute("filled", dict(EMPTY))["messages"] == ALL
-        assert workflow.get_status("filled")["next_nodes"] == ()
-        assert workflow.resume("filled", {"data": {"seen": True}})["data"] == {"seen": True}
-        close(workflow.app)
-    else:
-        filled = scope[name]()
-        assert filled.invoke(EMPTY, config)["messages"] == ALL
-        close(filled)
+    run_in(scope, BLOCKS[FIRST[0]])
+    return scope
+
+
+@pytest.mark.parametrize("name", demonstrations())
+def test_the_chapters_demonstrations(
+    name: str, scope: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_in(scope, BLOCKS[name])
+    scope[name]()
+    shown = capsys.readouterr().out
+    if name == "branch_from_checkpoint":
+        assert "Feature branch result:" in shown and "'branch': 'feature'" in shown
+    elif name not in ("manage_threads", "explore_state_history"):  # they print literals
+        assert "Step 3 complete" in shown
+
+
+@pytest.mark.parametrize("name", ["memory_backend", "sqlite_backend"])
+def test_the_chapters_backends(name: str, scope: dict[str, Any]) -> None:
+    run_in(scope, BLOCKS[name])
+    with pytest.raises(InvalidGraphError, match="begin"):
+        scope[name]()
+    run_in(scope, filled(BLOCKS[name]))
+    app = scope[name]()
+    assert app.invoke(EMPTY, {"configurable": {"thread_id": "filled"}})["messages"] == ALL
+    close(app)
+
+
+def test_the_chapters_asynchronous_sqlite(scope: dict[str, Any]) -> None:
+    async def use(app: CompiledGraph) -> Any:
+        config: Any = {"configurable": {"thread_id": "filled"}}
+        result = await app.ainvoke(EMPTY, config)
+        assert (await app.aget_state(config)).values == result
+        await app.checkpointer.close()  # type: ignore[union-attr, misc]
+        return result
+
+    # As printed, the connection is closed before a caller has the graph: it is used in there.
+    block = BLOCKS["async_sqlite_backend"]
+    before, name, function = block.partition("async def async_sqlite_backend")
+    scope["use"] = use
+    run_in(scope, before + name + filled(function).replace("return app", "return await use(app)"))
+    for runs in (1, 2):
+        result = asyncio.run(scope["async_sqlite_backend"]())
+        assert result["messages"] == ALL * runs
+
+
+@pytest.fixture
+def pools(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """The pools that the chapter's functions open, and leave open; closed in the end."""
+    opened: list[Any] = []
+
+    class Pool(psycopg_pool.ConnectionPool[Any]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            opened.append(self)
+
+    class AsyncPool(psycopg_pool.AsyncConnectionPool[Any]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            opened.append(self)
+
+    monkeypatch.setattr(psycopg_pool, "ConnectionPool", Pool)
+    monkeypatch.setattr(psycopg_pool, "AsyncConnectionPool", AsyncPool)
+    yield opened
+    for pool in opened:
+        if isinstance(pool, Pool):
+            pool.close()
+
+
+def test_the_chapters_postgres(
+    scope: dict[str, Any], pools: list[Any], postgresql_url: str
+) -> None:
+    run_in(scope, filled(BLOCKS["postgres_backend"]).replace(_ADDRESS, postgresql_url))
+    app = scope["postgres_backend"]()
+    assert app.invoke(EMPTY, {"configurable": {"thread_id": "filled"}})["messages"] == ALL
+    close(app)
+    (pool,) = pools
+    with pool.connection() as conn:  # it stays the caller's, and open
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_the_chapters_asynchronous_postgres(
+    scope: dict[str, Any], pools: list[Any], postgresql_url: str
+) -> None:
+    run_in(scope, filled(BLOCKS["async_postgres_backend"]).replace(_ADDRESS, postgresql_url))
+
+    async def use() -> None:
+        app = await scope["async_postgres_backend"]()
+        config: Any = {"configurable": {"thread_id": "filled"}}
+        assert (await app.ainvoke(EMPTY, config))["messages"] == ALL
+        assert (await app.aget_state(config)).values["messages"] == ALL
+        await app.checkpointer.close()
+        (pool,) = pools
+        async with pool.connection() as conn:
+            assert await (await conn.execute("SELECT 1")).fetchone() == (1,)
+        await pool.close()
+
+    asyncio.run(use())
+
+
+# --- the chapter's last section ---------------------------------------------------------
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """What a configuration of each backend is made of."""
+    text = str(tmp_path / "prod.db")
+    if request.param == "postgres":
+        text = request.getfixturevalue("postgresql_url")
+    return {"backend": request.param, "connection_string": text}
+
+
+@pytest.mark.parametrize(
+    "ours",
+    [
+        (),
+        ("PersistenceConfig",),
+        ("PersistenceConfig", "create_production_checkpointer"),
+        ("PersistenceConfig", "create_production_checkpointer", "WorkflowError"),
+    ],
+    ids=lambda ours: " ".join(ours) or "as printed",
+)
+def test_the_chapters_workflow(
+    ours: tuple[str, ...], scope: dict[str, Any], pools: list[Any], deployment: dict[str, str]
+) -> None:
+    run_in(scope, filled(BLOCKS["ProductionWorkflow"]))
+    # Its functions look names up when they are called, so these take the place of its own.
+    scope |= {name: getattr(production, name) for name in ours}
+    workflow = scope["ProductionWorkflow"](scope["PersistenceConfig"](**deployment))
+    use_in_production(scope, workflow)
+    close(workflow.app)
+
+
+def test_the_chapters_graph_in_our_workflow(
+    scope: dict[str, Any], deployment: dict[str, str]
+) -> None:
+    """`_build_graph`, which is what a reader fills in, overrides ours as it stands there."""
+    run_in(scope, filled(BLOCKS["ProductionWorkflow"]))
+    build_graph = scope["ProductionWorkflow"]._build_graph
+
+    class Workflow(production.ProductionWorkflow):
+        _build_graph = build_graph
+
+    with Workflow(production.PersistenceConfig(**deployment)) as workflow:  # type: ignore[arg-type]
+        scope["WorkflowError"] = production.WorkflowError
+        use_in_production(scope, workflow)
+
+
+def use_in_production(scope: dict[str, Any], workflow: Any) -> None:
+    assert workflow.execute("filled", dict(EMPTY))["messages"] == ALL
+    status = workflow.get_status("filled")
+    assert status["thread_id"] == "filled"
+    assert status["values"]["messages"] == ALL
+    assert status["next_nodes"] == ()
+    assert status["created_at"]
+    assert workflow.resume("filled", {"data": {"seen": True}})["data"] == {"seen": True}
+    with pytest.raises(scope["WorkflowError"]) as caught:
+        workflow.execute("filled", {"no such key": 1})
+    assert caught.value.thread_id == "filled"
+    assert caught.value.state.values["data"] == {"seen": True}
+    assert isinstance(caught.value.original_error, InvalidUpdateError)
+
+
+def filled(block: str) -> str:
+    """What the comment stands for, in its place."""
+    return block.replace(_FILL, "add_steps(graph)")
 
 
 def run_in(scope: dict[str, Any], source: str) -> None:
