@@ -19,7 +19,9 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     "eventstore": (
         frozenset({"errors", "events"}),
-        frozenset("chain codec dictionaries packing postgresql registry schema types".split()),
+        frozenset(
+            "chain codec dictionaries packing postgresql registry schema telemetry types".split()
+        ),
         frozenset({"dialects", "migrations"}),
         frozenset({"inserting", "listing", "operations", "records", "rehoming"}),
         frozenset({"driving", "tails"}),
