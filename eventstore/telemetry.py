@@ -92,7 +92,9 @@ class Span:
     def over(self, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """The items, each made inside the span, which is left while the caller has them.
 
-        It ends with the last one, or when the caller stops asking.
+        It ends with the last one, or when the caller stops asking. Of a stream that is never
+        asked for anything, nothing is told. (Python may drop such a thing at any moment, even
+        while this thread holds a lock of the SDK's: no place to end a span.)
         """
         return items
 
@@ -125,7 +127,6 @@ class _Recorded(Span):
     )
 
     def __init__(self, name: str, facts: Facts, labels: Facts, seconds: Any) -> None:
-        self._ended = True  # until it has begun
         self._span = _tracer.start_span(name, attributes={**labels, **facts} if labels else facts)
         # Without an SDK, and outside any trace, there is nothing that others could belong to.
         self._is_known: bool = self._span.get_span_context().is_valid
@@ -149,10 +150,6 @@ class _Recorded(Span):
     ) -> None:
         self._end(error)  # while it is current, so that the histogram can point to it
         self._detach(self._token, error)
-
-    def __del__(self) -> None:
-        if not self._ended:
-            self._end(None)  # a stream that nobody read
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -357,8 +354,9 @@ def snapshot(tenant: str, head: Head, snapshot: NewSnapshot) -> Span:
     """The storing of a snapshot by itself."""
     if not on:
         return NOTHING
-    told = {"eventstore.seq": head.seq, "eventstore.snapshot.bytes": snapshot.size}
-    return _SNAPSHOT.begin({**place(tenant, head.thread_id, head.ns), **told})
+    facts = place(tenant, head.thread_id, head.ns)
+    facts |= {"eventstore.seq": head.seq, "eventstore.snapshot.bytes": snapshot.size}
+    return _SNAPSHOT.begin(facts)
 
 
 def replay(tenant: str, thread_id: str, ns: str) -> Span:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -78,7 +77,17 @@ class BackgroundRetention:
         try:
             report = sweep(self._store, self._policy, should_stop=self._stopping.is_set)
             log.info(
-                "swept: %d pruned, %d failed", report.pruned, report.failed, extra=asdict(report)
+                "swept: %d pruned, %d failed",
+                report.pruned,
+                report.failed,
+                extra={
+                    "tenant": self._store.tenant,
+                    "finished": report.finished,
+                    "pruned": report.pruned,
+                    "spared": report.spared,
+                    "gone": report.gone,
+                    "failed": report.failed,
+                },
             )
             self._on_report(report)
         except Exception:
