@@ -4,6 +4,8 @@ Knows threads, events and snapshots as bytes and numbers, and no graphs. Start a
 :class:`EventStore`.
 """
 
+import logging
+
 from eventstore.async_store import AsyncEventStore
 from eventstore.codec import Codec
 from eventstore.errors import (
@@ -75,3 +77,6 @@ __all__ = [
     "UnregisteredTypeError",
     "VerifyReport",
 ]
+
+# Whoever uses the library decides where its log goes; nothing is printed unasked.
+logging.getLogger(__name__).addHandler(logging.NullHandler())

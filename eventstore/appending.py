@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from eventstore import chain, inserting, operations, records
+from eventstore import chain, inserting, operations, records, telemetry
 from eventstore.errors import (
     ConcurrencyError,
     ConfigurationError,
@@ -62,9 +62,11 @@ class Appending(Reading):
         if head.seq != expected_seq:
             if not head.exists:
                 raise ThreadNotFoundError(thread_id, self.tenant)
+            telemetry.conflict()
             raise ConcurrencyError(thread_id, ns, expected_seq, head.seq)
         return (await self.append_after(head, events, status=status, metadata=metadata)).seq
 
+    @telemetry.told_append
     async def append_after(
         self,
         head: Head,
@@ -286,10 +288,18 @@ class Appending(Reading):
                 raise ThreadNotFoundError(head.thread_id, self.tenant)
             operations.put_snapshot(conn, row)
 
-        try:
-            await self.transactor.write_again(put)
-        except Conflict:
-            log.debug("another writer stored a snapshot at %s first", head.position)
+        with telemetry.snapshot(self.tenant, head, snapshot):
+            try:
+                await self.transactor.write_again(put)
+            except Conflict:
+                log.debug(
+                    "another writer stored the snapshot of thread %r at %d first",
+                    head.thread_id,
+                    head.seq,
+                    extra={"thread_id": head.thread_id, "ns": head.ns, "seq": head.seq},
+                )
+            else:
+                telemetry.stored(snapshot)
 
 
 class _Attempt(NamedTuple):

@@ -57,7 +57,11 @@ class Core(Appending, Removal, Inspection):
             try:
                 found.append(records.thread_info(row))
             except CorruptEventError as error:  # the others are to be seen all the same
-                log.error("left out of the list: %s", error)
+                log.error(
+                    "left out of the list: %s",
+                    error,
+                    extra={"tenant": self.tenant, "thread_id": row.thread_id},
+                )
         return found
 
     async def set_thread(self, thread_id: str, **values: Any) -> ThreadInfo:

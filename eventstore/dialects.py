@@ -267,6 +267,7 @@ def _open_sqlite(
         poolclass=QueuePool,
         pool_timeout=BUSY_TIMEOUT_S,
         pool_reset_on_return=None,  # we end what we begin, and a caller's own stays its own
+        hide_parameters=True,  # payloads and names have no place in messages or logs
         connect_args={
             "timeout": BUSY_TIMEOUT_S,
             "isolation_level": None,
@@ -372,11 +373,12 @@ def settle(engine: Engine) -> None:
         if mode in ("memory", wanted):
             return
         if not safe:
+            named = ".".join(map(str, version))
             log.warning(
-                "SQLite %s has the WAL-reset bug; this file is kept in rollback-journal mode, "
-                "which is slower and lets readers and writers wait for each other. Install "
-                "pysqlite3, or a Python with SQLite 3.51.3 or newer.",
-                ".".join(map(str, version)),
+                "SQLite %s has the WAL-reset bug: the file is kept in rollback-journal mode, which "
+                "is slower; install pysqlite3, or a Python with SQLite 3.51.3 or newer",
+                named,
+                extra={"sqlite_version": named, "journal_mode": wanted},
             )
         _switch_journal(raw, wanted)
 
@@ -393,7 +395,9 @@ def _switch_journal(connection: Any, wanted: str) -> None:
             time.sleep(0.005 + 0.0005 * attempt)
         else:
             if mode != wanted:  # read-only, or a file system without shared memory
-                log.warning("this database stays in journal mode %s", mode)
+                log.warning(
+                    "this database stays in journal mode %s", mode, extra={"journal_mode": mode}
+                )
             return
     raise StoreBusyError(
         f"the database stayed in use by others while its journal mode was to become {wanted}; "

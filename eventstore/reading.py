@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from eventstore import chain, operations, records
+from eventstore import chain, operations, records, telemetry
 from eventstore.errors import (
     CorruptEventError,
     EventStoreError,
@@ -112,18 +112,23 @@ class Reading(Part):
                 page = operations.read_events(conn, key, log_ns, first - 1, last, PAGE)
             return _Found(head, at, route, rows, page, marks)
 
-        found = await self.transactor.read(look)
-        head, at, route, rows, page, marks, tail = found
-        if tail is not None:
-            snapshot, digest = tail.snapshot, tail.link
-        else:
-            snapshot, digest = self._snapshot(thread_id, route.snapshot, rows)
-            if route.snapshot is not None and snapshot is None:
-                return await self.replay(thread_id, ns, upto=upto, snapshots=False)
-            if cached and marks is not None and _is_own_tail(head, route, page):
-                tail = Tail.of(head, fingerprint, marks, snapshot, digest, list(page))
-        events = self._lineage(thread_id, head.thread_key, route, digest, page)
-        return Replay(head, at, snapshot, events, tail)
+        span = telemetry.replay(self.tenant, thread_id, ns)
+        with span.current():
+            while True:
+                head, at, route, rows, page, marks, tail = await self.transactor.read(look)
+                if tail is not None:
+                    snapshot, digest = tail.snapshot, tail.link
+                    break
+                snapshot, digest = self._snapshot(thread_id, route.snapshot, rows, snapshots)
+                if snapshot is not None or route.snapshot is None:
+                    break
+                snapshots = cached = False  # once more, from as far back as the events go
+        if cached and tail is None and marks is not None and _is_own_tail(head, route, page):
+            tail = Tail.of(head, fingerprint, marks, snapshot, digest, list(page))
+        if snapshot is not None:
+            telemetry.begins_with(span, snapshot)
+        events = self._lineage(thread_id, head.thread_key, route, digest, page, span)
+        return Replay(head, at, snapshot, span.over(events), tail)
 
     def _found_in_memory(
         self,
@@ -155,15 +160,21 @@ class Reading(Part):
             self.tails.keep(replay.tail)
 
     async def _lineage(
-        self, thread_id: str, own: int, route: operations.Route, digest: bytes | None, ready: _Rows
+        self,
+        thread_id: str,
+        own: int,
+        route: operations.Route,
+        digest: bytes | None,
+        ready: _Rows,
+        told: telemetry.Span,
     ) -> Pages:
         """The events of a route; each fork among them must lead from one span to the next."""
         come_from = route.snapshot
         for span in route.spans:
             link = digest if span.before == route.snapshot else None
-            async with aclosing(self._stream(thread_id, [span], link, own, ready)) as pages:
+            async with aclosing(self._stream(thread_id, [span], link, own, ready, told)) as pages:
                 async for page in pages:
-                    yield _checked(thread_id, span.first, come_from, page)
+                    yield _checked(thread_id, span.first, come_from, page, told)
             ready = ()
             come_from = Position(span.thread_key, span.ns, span.last)
 
@@ -176,17 +187,25 @@ class Reading(Part):
             raise PositionNotFoundError(row.thread_id, at.ns, at.seq, f"the log ends at seq {last}")
 
     def _snapshot(
-        self, thread_id: str, at: Position | None, rows: Sequence[SqlRow]
+        self, thread_id: str, at: Position | None, rows: Sequence[SqlRow], snapshots: bool
     ) -> tuple[Snapshot | None, bytes | None]:
-        """A snapshot with its event's digest; a damaged one that is not a base is passed over."""
+        """A snapshot with its event's digest; a damaged one that is not a base is passed over
+        (where ``snapshots`` were wanted: else it can only be a base).
+        """
         if at is None:
             return None, None
         try:
             return records.snapshot(at, rows), rows[0].digest
         except CorruptEventError as error:
-            if rows and rows[0].is_base:
+            if not snapshots or (rows and rows[0].is_base):
                 raise error.at(thread_id, at.ns, at.seq) from error
-            log.warning("unusable snapshot of thread %r at %d: %s", thread_id, at.seq, error)
+            log.warning(
+                "unusable snapshot of thread %r at %d: %s",
+                thread_id,
+                at.seq,
+                error,
+                extra={"thread_id": thread_id, "ns": at.ns, "seq": at.seq},
+            )
             return None, None
 
     async def _stream(
@@ -196,6 +215,7 @@ class Reading(Part):
         digest: bytes | None = None,
         own: int | None = None,
         ready: _Rows = (),
+        told: telemetry.Span = telemetry.NOTHING,
     ) -> Pages:
         """The events of these spans.
 
@@ -203,6 +223,7 @@ class Reading(Part):
             digest: the link before the first event, if it is known.
             own: the key of the thread that is being read; the spans may be its ancestors'.
             ready: the first page, where it has been read already.
+            told: counts what is read.
         """
         for key, ns, first, last in spans:
             reader = records.EventReader(self.codec, thread_id, key, ns, first - 1, digest)
@@ -212,6 +233,7 @@ class Reading(Part):
                     operations.read_events, key, ns, reader.after, last, PAGE
                 )
                 ready = ()
+                telemetry.read(told, rows)
                 yield reader.feed(rows)
                 if not rows or reader.after != rows[-1].seq:
                     raise await self._gap(thread_id, own, key, ns, reader.after + 1)
@@ -320,19 +342,25 @@ def _is_own_tail(head: Head, route: operations.Route, page: _Rows) -> bool:
     return begins and span[:2] == own and len(page) == head.seq - span.first + 1
 
 
-def _checked(thread_id: str, first: int, come_from: Position | None, page: Page) -> Page:
+def _checked(
+    thread_id: str, first: int, come_from: Position | None, page: Page, told: telemetry.Span
+) -> Page:
     """A page of a lineage; a fork may only stand where a run of events begins, and must lead
     from where the run before it ended.
     """
-    for event in page:
-        if event.kind == FORK:
-            claimed = claim(*event.data["source"])
-            led = come_from is not None and claim(*come_from) == claimed
-            if event.seq != first or not led:
-                raise CorruptEventError(
-                    "the fork's link is missing, or leads elsewhere than the event says"
-                ).at(thread_id, event.ns, event.seq)
-        yield event
+    try:
+        for event in page:
+            if event.kind == FORK:
+                claimed = claim(*event.data["source"])
+                led = come_from is not None and claim(*come_from) == claimed
+                if event.seq != first or not led:
+                    raise CorruptEventError(
+                        "the fork's link is missing, or leads elsewhere than the event says"
+                    ).at(thread_id, event.ns, event.seq)
+            yield event
+    except CorruptEventError as error:  # raised where the page is used, outside the span
+        told.fail(error)
+        raise
 
 
 def claim(thread_key: int, ns: str, seq: int) -> tuple[int, str, int]:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
+from eventstore import telemetry
 from eventstore.codec import Codec
 from eventstore.errors import StoreClosedError, StoreUnavailableError
 from eventstore.events import to_micros
@@ -136,9 +137,17 @@ class Transactor(ABC):
         """
         if count >= (ATTEMPTS if self._is_set_up else FIRST_ATTEMPTS):
             raise StoreUnavailableError(f"gave up after {count} attempts: {error}") from error
-        log.warning("attempt %d failed, trying again: %s", count, error)
-        pause = min(PAUSE_MAX_S, PAUSE_S * 2 ** (count - 1))
-        await self.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(PAUSE_MAX_S, PAUSE_S * 2 ** (count - 1)) * random.uniform(0.5, 1.5)
+        reason = "commit_in_doubt" if isinstance(error, LostConnection) else "rolled_back"
+        sqlstate = getattr(getattr(error.__cause__, "orig", None), "sqlstate", None)
+        log.warning(
+            "attempt %d failed, trying again: %s",
+            count,
+            error,
+            extra={"attempt": count, "reason": reason, "sqlstate": sqlstate, "pause_s": pause},
+        )
+        telemetry.retry(reason, sqlstate, count)
+        await self.sleep(pause)
 
     async def setup(self) -> None:
         """Create or migrate the tables. Done at first use; safe from many processes at once."""

@@ -3,6 +3,8 @@
 The API is the one that LangGraph's users know; change the imports and keep the code.
 """
 
+import logging
+
 from graph.app import CompiledGraph
 from graph.builder import StateGraph
 from graph.driver import get_stream_writer
@@ -65,3 +67,6 @@ __all__ = [
     "add_messages",
     "get_stream_writer",
 ]
+
+# Whoever uses the library decides where its log goes; nothing is printed unasked.
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -10,6 +10,7 @@ disturb each other, and of two on the same thread one wins each superstep.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import random
 import time
@@ -19,7 +20,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeVar
 
-from eventstore import AsyncEventStore, ConcurrencyError, EventStore, VerifyReport
+from eventstore import AsyncEventStore, ConcurrencyError, EventStore, VerifyReport, telemetry
 from eventstore.driving import Perform, abandon, awaited, drive, drive_each, perform_each
 from eventstore.events import from_micros
 from graph import planner
@@ -39,6 +40,9 @@ from graph.types import AuditEntry, RunnableConfig, StateSnapshot
 T = TypeVar("T")
 
 log_ = logging.getLogger(__name__)
+
+RUN: Final = telemetry.Operation("graph.run", "Time from a call of a graph to its end or stop.")
+WAIT: Final = telemetry.Operation("graph.wait", "Time that a run waited for another one to end.")
 
 BATCH_CONCURRENCY: Final = 16
 
@@ -238,7 +242,7 @@ class CompiledGraph:
             return []
         with ThreadPoolExecutor(min(max_concurrency or BATCH_CONCURRENCY, len(inputs))) as pool:
             futures = [
-                pool.submit(self.invoke, given, each)
+                pool.submit(contextvars.copy_context().run, self.invoke, given, each)
                 for given, each in zip(inputs, configs, strict=True)
             ]
         if return_exceptions:
@@ -276,9 +280,11 @@ class CompiledGraph:
         journal = NoJournal(self.topology.channels, _now_us)
         options = self._options(config, frozenset(), None, None)
         run = Run(self.topology, journal, options, runner, awaited)
-        await run.begin(_shared(input, self.topology.input.keys), None, {})
-        async for _ in run.steps(False):
-            pass
+        with self._span(None) as span:
+            await run.begin(_shared(input, self.topology.input.keys), None, {})
+            async for _ in run.steps(False):
+                pass
+            _tell_end(span, run)
         return {key: value for key, value in self._output(run.state).items() if key in keys}
 
     def _call(
@@ -313,27 +319,47 @@ class CompiledGraph:
         return awaited if self._log is None else self._log.core.transactor.perform
 
     async def _run(self, call: _Call) -> dict[str, Any]:
-        run, resumed = await self._start(call)
-        async for _ in run.steps(resumed):
-            pass
+        with self._span(call) as span:
+            run, resumed = await self._start(call)
+            async for _ in run.steps(resumed):
+                pass
+            _tell_end(span, run)
         return self._output(run.state)
 
-    async def _stream(self, call: _Call, single: bool) -> AsyncGenerator[Any, None]:
+    def _stream(self, call: _Call, single: bool) -> AsyncGenerator[Any, None]:
+        span = self._span(call)
+        return span.over(self._streamed(call, single, span))
+
+    async def _streamed(
+        self, call: _Call, single: bool, span: telemetry.Span
+    ) -> AsyncGenerator[Any, None]:
         run, resumed = await self._start(call)
         steps = run.steps(resumed)
         try:
             async for kind, content in steps:
                 for mode, chunk in await self._chunks(kind, content, call):
                     yield chunk if single else (mode, chunk)
+            _tell_end(span, run)
         finally:
             await steps.aclose()
+
+    def _span(self, call: _Call | None) -> telemetry.Span:
+        """A run in a trace; without a call it is one inside another graph's."""
+        if not telemetry.on:
+            return telemetry.NOTHING
+        facts: dict[str, str] = {}
+        if call is not None and self._log is not None:
+            thread_id = (call.config.get("configurable") or {}).get("thread_id")
+            facts = {telemetry.THREAD: telemetry.named(thread_id)}
+        return RUN.begin(facts, {"graph.name": self.name})
 
     async def _start(self, call: _Call) -> tuple[Run, bool]:
         """A run that has begun: its input, if it has one, is recorded."""
         while True:
             dead = None
             if call.on_conflict == "wait" and self._log is not None:
-                dead = await self._wait(call, self._log)
+                with WAIT.begin(labels={"graph.name": self.name}):
+                    dead = await self._wait(call, self._log)
             journal = await self._journal(call)
             if call.on_conflict == "wait" and journal.busy_at not in (None, dead):
                 continue  # another run began since we looked
@@ -373,10 +399,14 @@ class CompiledGraph:
                 seq, since = head.seq, time.monotonic()
             elif time.monotonic() - since >= call.conflict_timeout_s:
                 log_.warning(
-                    "thread %r: the run that is under way has not recorded anything for %.0f s; "
-                    "going ahead",
+                    "thread %r: nothing recorded for %.0f s by the run under way; going ahead",
                     thread_id,
                     call.conflict_timeout_s,
+                    extra={
+                        "thread_id": thread_id,
+                        "seq": seq,
+                        "conflict_timeout_s": call.conflict_timeout_s,
+                    },
                 )
                 return seq
             await call.runner.sleep(pause * random.uniform(0.5, 1.5))
@@ -402,6 +432,7 @@ class CompiledGraph:
             max_concurrency=config.get("max_concurrency"),
             interrupt_before=self._interrupt_before if before is None else _names(before),
             interrupt_after=self._interrupt_after if after is None else _names(after),
+            graph=self.name,
         )
 
     def _output(self, state: State) -> dict[str, Any]:
@@ -602,6 +633,12 @@ class CompiledGraph:
                 "compile(checkpointer=SqliteSaver('runs.db'))"
             )
         return self._reader
+
+
+def _tell_end(span: telemetry.Span, run: Run) -> None:
+    if telemetry.on:
+        status = "waiting" if run.state.frontier else "idle"
+        span.tell({"graph.run.status": status, "graph.step": run.state.step})
 
 
 async def _chosen(

@@ -10,6 +10,7 @@ few commits. A superstep ends when all its outputs are durable.
 from __future__ import annotations
 
 import contextvars
+import logging
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
+from eventstore import telemetry
 from eventstore.driving import Perform
 from graph import planner
 from graph.builder import Branch, NodeSpec, Topology
@@ -25,6 +27,11 @@ from graph.events import Data, Kind, error_data
 from graph.fold import State, Task
 from graph.log import Draft, Journal
 from graph.runners import Runner
+
+log = logging.getLogger(__name__)
+
+TASK: Final = telemetry.Operation("graph.task", "Time that a task took, with all its attempts.")
+RETRIES: Final = telemetry.Counter("graph.retries", "{retry}", "Tasks that were tried again.")
 
 CONCURRENCY: Final = 32
 """Tasks of one superstep that run at the same moment, unless ``max_concurrency`` says else."""
@@ -54,6 +61,7 @@ class Options:
         config: what the caller passed, for nodes that take it.
         modes: stream modes somebody listens to; what nobody asked for is not made.
         interrupt_before, interrupt_after: nodes at which to stop; ``"*"`` is all.
+        graph: the graph's name, for traces.
     """
 
     config: Mapping[str, Any]
@@ -62,6 +70,7 @@ class Options:
     max_concurrency: int | None = None
     interrupt_before: frozenset[str] = frozenset()
     interrupt_after: frozenset[str] = frozenset()
+    graph: str = "graph"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +264,26 @@ class Run:
     # --- one task -----------------------------------------------------------------------
 
     async def _attempt(self, state: State, index: int, task: Task) -> _Done:
-        """Run a task, again as its retry policies say; never raises anything."""
+        """Run a task, as one span of the run's trace; never raises anything."""
+        with self._span(state, index, task) as span:
+            done = await self._tries(state, index, task)
+            if done.error is not None:
+                span.fail(done.error)
+            if telemetry.on:
+                span.tell({"graph.task.attempts": done.attempts})
+            return done
+
+    def _span(self, state: State, index: int, task: Task) -> telemetry.Span:
+        if not telemetry.on:
+            return telemetry.NOTHING
+        facts = {"graph.step": state.step + 1, "graph.task.index": index}
+        return TASK.begin(facts, self._labels(task.node), of=task.node)
+
+    def _labels(self, node: str) -> telemetry.Facts:
+        return {"graph.name": self._options.graph, "graph.node": node}
+
+    async def _tries(self, state: State, index: int, task: Task) -> _Done:
+        """Run a task, again as its retry policies say."""
         spec = self._topology.nodes[task.node]
         attempt = 0
         if "custom" in self._options.modes:
@@ -272,9 +300,32 @@ class Run:
                     return _Done(index, error=error, attempts=attempt)
                 wait = policy.initial_interval * policy.backoff_factor ** (attempt - 1)
                 wait = min(wait, policy.max_interval)
+                wait += random.random() if policy.jitter else 0
+                self._tell_retry(task.node, state.step + 1, attempt, error, wait)
             except BaseException as error:  # whoever waits for this task must learn of it
                 return _Done(index, error=error, attempts=attempt)
-            await self._runner.sleep(wait + random.random() if policy.jitter else wait)
+            await self._runner.sleep(wait)
+
+    def _tell_retry(
+        self, node: str, step: int, attempt: int, error: Exception, wait_s: float
+    ) -> None:
+        # Of the error only its kind: what it says may quote the state.
+        kind = telemetry.kind_of(error)
+        log.info(
+            "node %r failed with %s, trying again",
+            node,
+            kind,
+            extra={
+                "graph": self._options.graph,
+                "node": node,
+                "step": step,
+                "attempt": attempt,
+                "error_type": kind,
+                "wait_s": wait_s,
+            },
+        )
+        RETRIES.add(1, self._labels(node))
+        telemetry.note("graph.retry", {"graph.task.attempt": attempt, "error.type": kind})
 
     async def _call_node(self, spec: NodeSpec, argument: Any) -> Any:
         action: Any = spec.action

@@ -36,7 +36,7 @@ from retention import RetentionPolicy
 MASK: Final = "**********"
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
-_SCHEME: Final = re.compile(r"\s*([\w+.-]+)://")
+_SCHEME: Final = re.compile(r"([\w+.-]+)://")
 _PAIR: Final = re.compile(r"\b(host|hostaddr|port|dbname|user|password|service)\s*=")
 
 
@@ -207,7 +207,7 @@ class PersistenceConfig(BaseSettings):
                 _postgres_url(text)
             except PersistenceConfigError as error:
                 yield from error.problems
-        elif _scheme(text) not in (None, "sqlite") or _PAIR.search(text):
+        elif _scheme(text.strip()) not in (None, "sqlite") or _PAIR.search(text):
             yield (
                 "connection_string: backend 'sqlite' takes a path or a URL that begins with "
                 "sqlite:///, and this looks like another database's; set backend='postgres'?"
@@ -252,6 +252,7 @@ def _postgres_url(text: str) -> URL:
     Raises:
         PersistenceConfigError: it cannot be read; says why without quoting it.
     """
+    text = text.strip()  # such as the end of the line that it was read from
     scheme = _scheme(text)
     if scheme not in _SCHEMES and (scheme or not _PAIR.search(text)):
         raise _refused(

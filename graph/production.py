@@ -117,8 +117,12 @@ def _options(config: PersistenceConfig) -> dict[str, Any]:
 
 
 def _log_opened(config: PersistenceConfig) -> None:
-    said = {"backend": config.backend, "tenant": config.tenant}
-    log.info("checkpointer open on %s, tenant %r", config.backend, config.tenant, extra=said)
+    log.info(
+        "checkpointer open on %s, tenant %r",
+        config.backend,
+        config.tenant,
+        extra={"backend": config.backend, "tenant": config.tenant},
+    )
 
 
 # --- a workflow -------------------------------------------------------------------------

@@ -76,7 +76,23 @@ class BackgroundRetention:
     def _sweep(self) -> None:
         try:
             report = sweep(self._store, self._policy, should_stop=self._stopping.is_set)
-            log.info("%s", report)
+            log.info(
+                "swept: %d pruned, %d failed",
+                report.pruned,
+                report.failed,
+                extra={
+                    "tenant": self._store.tenant,
+                    "finished": report.finished,
+                    "pruned": report.pruned,
+                    "spared": report.spared,
+                    "gone": report.gone,
+                    "failed": report.failed,
+                },
+            )
             self._on_report(report)
         except Exception:
-            log.exception("this sweep failed; the next one comes in %s", self._every)
+            log.exception(
+                "this sweep failed; the next one comes in %s",
+                self._every,
+                extra={"tenant": self._store.tenant, "every_s": self._every.total_seconds()},
+            )

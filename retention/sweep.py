@@ -82,7 +82,9 @@ def sweep(
         except StoreClosedError:
             raise
         except Exception:
-            log.exception("cannot end the deletions that were cut short")
+            log.exception(
+                "cannot end the deletions that were cut short", extra={"tenant": store.tenant}
+            )
             counts["failed"] += 1
     for each in planned.decisions if planned else decide(store, policy, at):
         if should_stop():
@@ -118,6 +120,10 @@ def _prune(
     except ThreadNotFoundError:
         return "gone"
     except Exception:
-        log.exception("cannot prune thread %r", each.thread_id)
+        log.exception(
+            "cannot prune thread %r",
+            each.thread_id,
+            extra={"tenant": store.tenant, "thread_id": each.thread_id, "reason": each.reason},
+        )
         return "failed"
     return "pruned" if removed else "spared"

@@ -96,6 +96,15 @@ def postgresql_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def blocking_store(store_url: str) -> Iterator[EventStore]:
+    """As `store`, over the blocking calls alone: for tests of what both kinds have in common."""
+    with EventStore(store_url, tenant="test") as opened:
+        yield opened
+        # Asked before closing: a closed engine starts afresh with an empty pool.
+        assert awaited.lent(opened) == 0, "connections were not given back to the pool"
+
+
 @pytest.fixture(params=["sync", "async"])
 def store(request: pytest.FixtureRequest, store_url: str) -> Iterator[EventStore]:
     """An open store of tenant ``test``; closed afterwards, with every connection given back.
@@ -103,10 +112,7 @@ def store(request: pytest.FixtureRequest, store_url: str) -> Iterator[EventStore
     With ``async`` it is an `AsyncEventStore`, and so are the calls of graphs: see `Awaited`.
     """
     if request.param == "sync":
-        with EventStore(store_url, tenant="test") as opened:
-            yield opened
-            # Asked before closing: a closed engine starts afresh with an empty pool.
-            assert awaited.lent(opened) == 0, "connections were not given back to the pool"
+        yield request.getfixturevalue("blocking_store")
         return
     with awaited.Awaited(store_url, tenant="test") as twin, awaited.in_place_of_blocking(twin.loop):
         yield cast("EventStore", twin)

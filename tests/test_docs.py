@@ -4,6 +4,7 @@ The ```python blocks of one page run in order, in one namespace, in an empty dir
 they print is compared where a ```text block whose first line begins with ``# prints`` directly
 follows the code (or the code's own first or last line begins so); ``…`` there stands for
 anything. ``<!-- no-test -->`` before a block, or ``no-test`` behind its language, leaves it out.
+A page with ``<!-- own process -->`` sets something up for the whole process: it runs in its own.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ EXAMPLE_SECONDS_MAX: Final = 300
 EXAMPLE_LINES_MAX: Final = 75
 LONG_EXAMPLE: Final = re.compile(r"^# long example: \S", re.MULTILINE)
 PRINTS: Final = "# prints"
+OWN_PROCESS: Final = "<!-- own process -->"
 
 RUN: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINKED: Final = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -158,7 +160,33 @@ def test_the_code_of_a_page_runs(
     page = path.read_text(encoding="utf-8")
     if "DATABASE_URL" in page:
         monkeypatch.setenv("DATABASE_URL", request.getfixturevalue("postgresql_url"))
-    run_page(path, page)
+    if OWN_PROCESS not in page:
+        run_page(path, page)
+        return
+    code = "from tests import test_docs; test_docs.run_alone()"
+    done = run_python(tmp_path, "-c", code, str(path))
+    assert done.returncode == 0, f"{relative(path)}:1: failed\n{done.stdout}\n{done.stderr}"
+
+
+def run_alone() -> None:
+    """Run the page that this process was started for."""
+    path = Path(sys.argv[1])
+    run_page(path, path.read_text(encoding="utf-8"))
+
+
+def run_python(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run an interpreter of its own in a directory, with this project on its path."""
+    search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": search, "PYTHONIOENCODING": "utf-8"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=EXAMPLE_SECONDS_MAX,
+        check=False,
+    )
 
 
 def test_the_first_screen_of_the_readme_is_an_example_that_runs() -> None:
@@ -171,17 +199,7 @@ def test_the_first_screen_of_the_readme_is_an_example_that_runs() -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=relative)
 def test_an_example_runs(path: Path, tmp_path: Path) -> None:
     is_long = LONG_EXAMPLE.search(path.read_text(encoding="utf-8"))
-    search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, str(path), *(["--quick"] if is_long else [])],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": search, "PYTHONIOENCODING": "utf-8"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=EXAMPLE_SECONDS_MAX,
-        check=False,
-    )
+    done = run_python(tmp_path, str(path), *(["--quick"] if is_long else []))
     assert done.returncode == 0, f"{relative(path)}:1: failed\n{done.stdout}\n{done.stderr}"
 
 

@@ -19,6 +19,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     "eventstore": (
         frozenset({"errors", "events"}),
+        frozenset({"telemetry"}),
         frozenset("chain codec dictionaries packing postgresql registry schema types".split()),
         frozenset({"dialects", "migrations"}),
         frozenset({"inserting", "listing", "operations", "records", "rehoming"}),
@@ -72,6 +73,9 @@ SPEAK_SQL: Final = frozenset(
     "database async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""
+
+SPEAKS_TELEMETRY: Final = "eventstore.telemetry"
+"""The only module that may import OpenTelemetry, which need not be installed."""
 
 PURE: Final = frozenset({"graph.fold", "graph.planner"})
 
@@ -148,6 +152,8 @@ def forbidden(module: str, package: str, each: Import) -> str | None:
     speaks_sql = module_of_layer(module) in SPEAK_SQL or each.for_types
     if other == "sqlalchemy" and not speaks_sql:
         return "imports sqlalchemy, which only modules that take a connection know"
+    if other == "opentelemetry" and module != SPEAKS_TELEMETRY:
+        return f"imports opentelemetry, of which only {SPEAKS_TELEMETRY} knows"
     if module in PURE and other in IMPURE_IMPORTS:
         return f"is pure, and imports {each.target}"
     if other not in LAYERS:
@@ -235,6 +241,8 @@ SYNTHETIC: Final = frozenset(
         ("eventstore.store", "import retention", "another package"),
         ("eventstore.codec", "import sqlalchemy as sa", "imports sqlalchemy"),
         ("graph.app", "from sqlalchemy.engine import Engine", "imports sqlalchemy"),
+        ("graph.app", "from opentelemetry import trace", "imports opentelemetry"),
+        ("eventstore", "import opentelemetry.trace", "imports opentelemetry"),
         ("graph.app", "try:\n    import retention\nexcept ImportError: ...", "another package"),
         (
             "graph.app",
@@ -265,6 +273,7 @@ def test_the_check_finds_a_violation(module: str, source: str, reason: str) -> N
         ("eventstore.codec", "import zstandard\nfrom eventstore.errors import SerializationError"),
         ("eventstore.codec", "from . import errors, schema"),
         ("eventstore.operations", "import sqlalchemy as sa\nfrom .codec import Codec"),
+        ("eventstore.telemetry", "from opentelemetry import trace"),
         ("eventstore", "from .store import EventStore"),
         ("graph.app", "from eventstore import EventStore\nfrom graph import planner"),
         ("graph.builder", "def compile():\n    from graph.app import CompiledGraph"),

@@ -60,6 +60,7 @@ def no_endless_queries(store: EventStore) -> None:
             connection.set_progress_handler(lambda: int(time.monotonic() > give_up_at), 10_000)
         else:
             connection.execute(f"SET statement_timeout = '{QUERY_SECONDS_MAX}s'")
+            connection.commit()
 
     event.listen(store.engine, "connect", connected)
 

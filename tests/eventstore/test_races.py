@@ -58,6 +58,12 @@ def store_url(postgresql_url: str) -> str:
     return postgresql_url
 
 
+@pytest.fixture
+def store(blocking_store: EventStore) -> EventStore:
+    """What the asynchronous store sends is the same: both run the same operations."""
+    return blocking_store
+
+
 class Race:
     """Runs a call, with another one beside it from a certain moment on."""
 

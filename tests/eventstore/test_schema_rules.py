@@ -35,6 +35,12 @@ def store_url(postgresql_url: str) -> str:
     return postgresql_url
 
 
+@pytest.fixture
+def store(blocking_store: EventStore) -> EventStore:
+    """What the asynchronous store sends is the same: both run the same operations."""
+    return blocking_store
+
+
 # --- the tables -------------------------------------------------------------------------
 
 

@@ -228,6 +228,7 @@ def test_what_the_backend_does_not_need_is_ignored() -> None:
     [
         ("postgresql://u:p%40%2F@h:5/db", ("u", "p@/", "h", 5, "db", {})),
         ("postgres://u:p@h/db", ("u", "p", "h", None, "db", {})),
+        (" postgres://u:p@h/db\n", ("u", "p", "h", None, "db", {})),
         ("postgresql+psycopg://u:p/?#@h/db", ("u", "p/?#", "h", None, "db", {})),
         ("postgresql://h?password=p/w&user=u", (None, "p/w", "h", None, None, "user")),
         ("postgresql://[::1]/db?sslmode=require", (None, None, "::1", None, "db", "sslmode")),
