@@ -48,7 +48,7 @@ MOMENTS: Final = [*range(12), *(round(12 * 1.4**n) for n in range(1, 12))]
 """Iterations of the loop to let pass before something is cancelled: each of the first ones, and
 then ever fewer, up to the end of what takes long."""
 
-LAG_MAX_S: Final = 0.5
+LAG_MAX_S: Final = 0.75
 HELD_S: Final = 1.5
 """A lock is held for so long; a loop that waits for it would not beat meanwhile."""
 

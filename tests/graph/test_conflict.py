@@ -265,7 +265,7 @@ def test_whoever_is_rejected_has_changed_nothing(store: EventStore) -> None:
 # --- what is asked for ------------------------------------------------------------------
 
 
-def test_anything_else_is_refused(store_url: str) -> None:
+def test_anything_else_is_refused() -> None:
     with MemorySaver() as saver:
         app = steps("a", saver)
         wrong: Any = "queue"
