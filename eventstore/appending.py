@@ -189,6 +189,8 @@ class Appending(Reading):
             if made.seq > 0:
                 raise ConcurrencyError(new.thread_id, new.ns, 0, made.seq) from error
             return made
+        except Conflict as error:  # whose logs need not be in our way
+            raise Interrupted("another writer made the thread at the same moment") from error
         except operations.NoKeyFree as error:
             raise StoreBusyError(
                 f"{operations.PROBES} former threads named {new.thread_id!r} are still being "

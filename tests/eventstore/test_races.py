@@ -330,6 +330,28 @@ def test_one_makes_a_thread_while_another_makes_it_too(store: EventStore, race: 
     assert beside(race, prepare, check) >= 2
 
 
+def test_two_begin_two_logs_of_a_new_thread(store: EventStore, race: Race) -> None:
+    """With a snapshot each takes several statements, and they meet at the thread's row."""
+    numbered = itertools.count()
+    kept = NewSnapshot(FINGERPRINT, b"s", b"")
+
+    def prepare() -> tuple[Call, Call]:
+        name = f"t{next(numbered)}"
+        one, other = store.head(name), store.head(name, "sub")
+        batch = [Event(1, {"n": 1})]
+        return (
+            lambda: store.append_after(one, batch, snapshot=kept).seq,
+            lambda: store.append_after(other, batch, snapshot=kept).seq,
+        )
+
+    def check() -> None:
+        assert race.answers == [1, 1]
+        check_whole(store)
+
+    assert beside(race, prepare, check) >= 4
+    assert race.waited > 0
+
+
 def test_a_name_is_used_again_while_its_thread_goes(store: EventStore, race: Race) -> None:
     """Whoever makes the next thread of a name gets a key that none had, whatever the moment."""
     fill(store, "t", 1)
