@@ -27,6 +27,7 @@ from eventstore.errors import (
 )
 from eventstore.events import (
     FORK,
+    Addition,
     Event,
     Fork,
     Head,
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "FORK",
+    "Addition",
     "AsyncEventStore",
     "Codec",
     "ConcurrencyError",

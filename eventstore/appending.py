@@ -27,7 +27,7 @@ from eventstore.errors import (
     ThreadExistsError,
     ThreadNotFoundError,
 )
-from eventstore.events import Event, Fork, Head, NewSnapshot, Position, Status
+from eventstore.events import Addition, Event, Fork, Head, NewSnapshot, Position, Status
 from eventstore.operations import Conflict
 from eventstore.reading import Reading
 from eventstore.transactor import Interrupted, LostConnection
@@ -66,7 +66,6 @@ class Appending(Reading):
             raise ConcurrencyError(thread_id, ns, expected_seq, head.seq)
         return (await self.append_after(head, events, status=status, metadata=metadata)).seq
 
-    @telemetry.told_append
     async def append_after(
         self,
         head: Head,
@@ -78,78 +77,112 @@ class Appending(Reading):
         now_us: int | None = None,
     ) -> Head:
         """Append to the log whose end the caller has read, without reading it again."""
-        attempt = await self._append(head, events, status, metadata, snapshot, now_us)
-        if attempt.batch.forks:
-            self.tails.forget(attempt.new.thread_key)
+        (new,) = await self.append_together(
+            [Addition(head, events, snapshot)], status=status, metadata=metadata, now_us=now_us
+        )
+        return new
+
+    @telemetry.told_append
+    async def append_together(
+        self,
+        additions: Sequence[Addition],
+        *,
+        status: Status | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        now_us: int | None = None,
+    ) -> list[Head]:
+        """Append to several logs of one thread in one transaction, all or nothing."""
+        attempts = await self._append(additions, status, metadata, now_us)
+        if any(each.batch.forks for each in attempts):
+            self.tails.forget(attempts[0].new.thread_key)
         else:
-            self.tails.appended(attempt.head, attempt.new, attempt.batch.events, snapshot)
-        return attempt.new
+            for each in attempts:
+                self.tails.appended(each.head, each.new, each.batch.events, each.snapshot)
+        return [each.new for each in attempts]
 
     async def _append(
         self,
-        head: Head,
-        events: Sequence[Event | Fork],
+        additions: Sequence[Addition],
         status: Status | None,
         metadata: Mapping[str, Any] | None,
-        snapshot: NewSnapshot | None,
         now_us: int | None,
-    ) -> _Attempt:
-        if not events:
-            raise ValueError("an append needs at least one event")
-        if chain.is_prefix(records.name("a namespace", head.ns)):
-            raise ConfigurationError(f"the namespace {head.ns!r} is kept for what forks are given")
+    ) -> list[_Attempt]:
+        _check(additions)
         now = self.now_us() if now_us is None else now_us
+        # Of ends read at different moments, one that knows the thread tells where all logs are.
+        head = next((each.head for each in additions if each.head.exists), additions[0].head)
         known = "" if head.exists else json_text(metadata or {})
-        attempt = self._attempt(head, events, status, now)
+        attempts = self._attempts(head, additions, status, now)
 
-        def run(conn: Connection) -> _Attempt:
-            nonlocal attempt
+        def run(conn: Connection) -> list[_Attempt]:
+            nonlocal attempts
             if not head.exists:
-                place = self._place_for(conn, attempt.new, known)
+                place = self._place_for(conn, attempts[0].new, known)
                 if place != head:  # our first key is another's, or the thread was made meanwhile
-                    attempt = self._attempt(place, events, status, now)
-            elif head.seq == 0 and not operations.is_live(conn, head.thread_key):
-                raise ThreadNotFoundError(head.thread_id, self.tenant)
-            self._insert(conn, attempt, snapshot)
-            return attempt
+                    attempts = self._attempts(place, additions, status, now)
+            elif any(each.head.seq == 0 for each in attempts):
+                if not operations.is_live(conn, head.thread_key):
+                    raise ThreadNotFoundError(head.thread_id, self.tenant)
+            self._insert(conn, attempts)
+            return attempts
 
         # Where an append is one statement, it needs no transaction around it.
-        plain = snapshot is None and not attempt.batch.forks
+        alone = attempts[0]
+        plain = len(attempts) == 1 and alone.snapshot is None and not alone.batch.forks
         first = chain.thread_key(self.tenant, head.thread_id, 0)
         hopeful = plain and not head.exists and head.thread_key == first
         doubts = 0
         while True:
             try:
                 if hopeful:
-                    row = {**self._thread_row(attempt.new, known), "thread_key": first, "life": 0}
+                    row = {**self._thread_row(alone.new, known), "thread_key": first, "life": 0}
                     done = await self.transactor.write_alone(
-                        inserting.begin, row, attempt.batch.events
+                        inserting.begin, row, alone.batch.events
                     )
                     if done:
-                        return attempt
+                        return attempts
                     hopeful = False
                 if plain and head.seq > 0:
                     return await self.transactor.write_alone(run)
                 return await self.transactor.write(run)
             except (Conflict, _Refused, ConcurrencyError) as error:
                 # What was in our way may be our own commit, if one is in doubt.
-                if doubts and await self._holds(attempt):
-                    return attempt
+                if doubts and await self._holds(attempts[0]):
+                    return attempts
                 if hopeful:  # the name is in use, or was
                     hopeful = False
                     continue
                 if isinstance(error, ConcurrencyError):
                     raise
-                raise await self._why_refused(attempt.head, attempt.batch) from error
+                raise await self._why_refused(attempts) from error
             except LostConnection as error:
-                if await self._holds(attempt):
-                    return attempt
+                if await self._holds(attempts[0]):
+                    return attempts
                 doubts += 1
                 await self.transactor.pause(doubts, error)
 
-    def _attempt(
-        self, head: Head, events: Sequence[Event | Fork], status: str | None, now: int
-    ) -> _Attempt:
+    def _attempts(
+        self, place: Head, additions: Sequence[Addition], status: str | None, now: int
+    ) -> list[_Attempt]:
+        """All additions, to the thread that has a log ending at ``place``."""
+        return [
+            self._attempt(self._head_beside(place, each.head), each, status, now)
+            for each in additions
+        ]
+
+    def _head_beside(self, place: Head, head: Head) -> Head:
+        """The end of a log, in the thread that has another log ending at ``place``."""
+        if head.ns == place.ns:
+            return place
+        key = place.thread_key
+        if not head.exists:
+            head = Head(head.thread_id, key, head.ns, 0, chain.genesis(key, head.ns), exists=False)
+        elif head.thread_key != key:  # one of the two is of a former thread of that name
+            raise ThreadNotFoundError(head.thread_id, self.tenant)
+        return replace(head, exists=place.exists, status=place.status, active_us=place.active_us)
+
+    def _attempt(self, head: Head, addition: Addition, status: str | None, now: int) -> _Attempt:
+        events = addition.events
         batch = records.encode(self.codec, head, events, now)
         late = now - head.active_us >= ACTIVE_EVERY_US
         touches = head.exists and (late or (status or head.status) != head.status)
@@ -163,21 +196,30 @@ class Appending(Reading):
             written=batch.size,
         )
         touch = inserting.Touch(new.status, new.active_us) if touches else None
-        return _Attempt(head, batch, new, touch)
+        return _Attempt(head, batch, new, touch, addition.snapshot)
 
-    def _insert(self, conn: Connection, attempt: _Attempt, snapshot: NewSnapshot | None) -> None:
-        new = attempt.new
-        if not inserting.append(conn, attempt.batch.events, attempt.touch):
-            if not attempt.head.exists:
-                raise Interrupted("a thread of that name came and went in the meantime")
-            raise _Refused
-        for fork in attempt.batch.forks:
+    def _insert(self, conn: Connection, attempts: Sequence[_Attempt]) -> None:
+        """Insert everything: events first, since forks may go on from any of them.
+
+        All writers take the logs in one order and the thread's row last, so that no two of
+        them wait for each other.
+        """
+        ordered = sorted(attempts, key=lambda each: each.head.ns)
+        for each in ordered:
+            touch = each.touch if each is ordered[-1] else None
+            if not inserting.append(conn, each.batch.events, touch):
+                if not each.head.exists:
+                    raise Interrupted("a thread of that name came and went in the meantime")
+                raise _Refused
+        for fork in [fork for each in attempts for fork in each.batch.forks]:
             fault = operations.insert_fork(conn, fork, self.tenant)
             if fault is not None:
                 place = (fork["source_ns"], fork["source_seq"])
-                raise PositionNotFoundError(new.thread_id, *place, f"cannot fork there: {fault}")
-        if snapshot is not None:
-            operations.put_snapshot(conn, records.snapshot_row(new, snapshot))
+                thread_id = attempts[0].head.thread_id
+                raise PositionNotFoundError(thread_id, *place, f"cannot fork there: {fault}")
+        for each in attempts:
+            if each.snapshot is not None:
+                operations.put_snapshot(conn, records.snapshot_row(each.new, each.snapshot))
 
     def _place_for(self, conn: Connection, new: Head, metadata: str) -> Head:
         """Make the thread of ``new``; the end of its log, empty, under the key that it got."""
@@ -211,7 +253,15 @@ class Appending(Reading):
             "metadata": metadata,
         }
 
-    async def _why_refused(self, head: Head, batch: records.Batch) -> EventStoreError:
+    async def _why_refused(self, attempts: Sequence[_Attempt]) -> EventStoreError:
+        for each in attempts:
+            reason = await self._why_not(each.head, each.batch)
+            if reason is not None:
+                return reason
+        return _another_history(attempts[0].head)
+
+    async def _why_not(self, head: Head, batch: records.Batch) -> EventStoreError | None:
+        """What is in the way of an append to one log; ``None`` where nothing is."""
         now = await self.head(head.thread_id, head.ns)
         if head.exists and (not now.exists or now.thread_key != head.thread_key):
             return ThreadNotFoundError(head.thread_id, self.tenant)
@@ -225,12 +275,13 @@ class Appending(Reading):
         if len(set(batch.keys)) < len(batch.keys):
             twice = max(batch.keys, key=Counter(batch.keys).__getitem__)
             return DuplicateKeyError(head.thread_id, head.ns, twice, head.seq)
-        return CorruptEventError("the event to append behind is not the one that was read").at(
-            head.thread_id, head.ns, head.seq
-        )
+        return _another_history(head) if now.digest != head.digest else None
 
     async def _holds(self, attempt: _Attempt) -> bool:
-        """Whether the log holds exactly these rows: the unknown commit went through."""
+        """Whether the log holds exactly these rows: the unknown commit went through.
+
+        What was appended to others together with it went through, too.
+        """
         head, count = attempt.head, len(attempt.batch.events)
         rows = await self.transactor.read(
             operations.read_events, head.thread_key, head.ns, head.seq, head.seq + count, count
@@ -305,16 +356,44 @@ class Appending(Reading):
 
 
 class _Attempt(NamedTuple):
-    """One try of an append: where, what, and the end of the log after it."""
+    """One try of an append to one log: where, what, and the end of the log after it."""
 
     head: Head
     batch: records.Batch
     new: Head
     touch: inserting.Touch | None
+    snapshot: NewSnapshot | None
 
 
 class _Refused(Exception):
     """The event to append behind was not there."""
+
+
+def _check(additions: Sequence[Addition]) -> None:
+    """Whether these can be appended together, as far as that can be said without looking."""
+    if not additions or not all(each.events for each in additions):
+        raise ValueError("an append needs at least one event")
+    heads = [each.head for each in additions]
+    for head in heads:
+        if chain.is_prefix(records.name("a namespace", head.ns)):
+            raise ConfigurationError(f"the namespace {head.ns!r} is kept for what forks are given")
+        if head.thread_id != heads[0].thread_id:
+            raise ValueError(
+                "what is appended together must be of one thread, not of "
+                f"{heads[0].thread_id!r} and {head.thread_id!r}"
+            )
+    names = [head.ns for head in heads]
+    if len(set(names)) < len(names):
+        twice = max(names, key=names.count)
+        raise ValueError(
+            f"namespace {twice!r} is given twice; give each log all its events at once"
+        )
+
+
+def _another_history(head: Head) -> CorruptEventError:
+    return CorruptEventError("the event to append behind is not the one that was read").at(
+        head.thread_id, head.ns, head.seq
+    )
 
 
 def json_text(metadata: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from eventstore.codec import Codec
 from eventstore.core import Core
 from eventstore.driving import perform_each
 from eventstore.events import (
+    Addition,
     Event,
     Fork,
     Head,
@@ -232,6 +233,19 @@ class AsyncEventStore:
             self.core.append_after(
                 head, events, status=status, metadata=metadata, snapshot=snapshot, now_us=now_us
             )
+        )
+
+    async def append_together(
+        self,
+        additions: Sequence[Addition],
+        *,
+        status: Status | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        now_us: int | None = None,
+    ) -> list[Head]:
+        """Append to several logs of one thread in one transaction, all or nothing."""
+        return await self._perform(
+            self.core.append_together(additions, status=status, metadata=metadata, now_us=now_us)
         )
 
     async def fork(

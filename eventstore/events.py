@@ -6,7 +6,7 @@ dataclass costs more than decoding a small payload; the rest are frozen dataclas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
@@ -160,6 +160,21 @@ class NewSnapshot:
     def size(self) -> int:
         """Bytes that it takes."""
         return len(self.state) + len(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What is appended to one log, in one transaction with what others of the thread get.
+
+    Attributes:
+        head: the end of the log, as the caller read it.
+        events: at least one.
+        snapshot: of the state after these events.
+    """
+
+    head: Head
+    events: Sequence[Event | Fork]
+    snapshot: NewSnapshot | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from eventstore.core import Core
 from eventstore.database import Database
 from eventstore.driving import drive, drive_each
 from eventstore.events import (
+    Addition,
     Event,
     Fork,
     Head,
@@ -294,6 +295,32 @@ class EventStore:
             self.core.append_after(
                 head, events, status=status, metadata=metadata, snapshot=snapshot, now_us=now_us
             )
+        )
+
+    def append_together(
+        self,
+        additions: Sequence[Addition],
+        *,
+        status: Status | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        now_us: int | None = None,
+    ) -> list[Head]:
+        """Append to several logs of one thread in one transaction, all or nothing.
+
+        Args:
+            additions: each to another log. Their ends may have been read at different moments,
+                some of them before the thread was there.
+            now_us: when; ``None`` asks the clock.
+
+        Returns:
+            The new ends of the logs, in the same order.
+
+        Raises:
+            As :meth:`append`, naming the log that is in the way. Nothing was stored in any.
+            ValueError: the heads are of several threads, or two of one log.
+        """
+        return drive(
+            self.core.append_together(additions, status=status, metadata=metadata, now_us=now_us)
         )
 
     def fork(

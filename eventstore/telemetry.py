@@ -31,7 +31,7 @@ else:
     on = True
 
 if TYPE_CHECKING:
-    from eventstore.events import Event, Fork, Head, NewSnapshot, Snapshot
+    from eventstore.events import Addition, Head, NewSnapshot, Snapshot
     from eventstore.schema import SqlRow
 
 T = TypeVar("T")
@@ -297,32 +297,29 @@ _retries: Final = Counter("eventstore.retries", "{retry}", "Transactions that we
 
 
 def told_append(function: F) -> F:
-    """Tell of each call of ``append_after``."""
+    """Tell of each call of ``append_together``."""
     if not on:
         return function
 
     @functools.wraps(function)
-    async def told(
-        self: Any,
-        head: Head,
-        events: Sequence[Event | Fork],
-        *,
-        snapshot: NewSnapshot | None = None,
-        **options: Any,
-    ) -> Head:
+    async def told(self: Any, additions: Sequence[Addition], **options: Any) -> list[Head]:
+        if not additions:  # refused, and of no log that could be told
+            return cast("list[Head]", await function(self, additions, **options))
+        head = additions[0].head
         facts = place(self.tenant, head.thread_id, head.ns)
-        facts["eventstore.events"] = len(events)
+        count = facts["eventstore.events"] = sum(len(each.events) for each in additions)
         with _APPEND.begin(facts) as span:
             try:
-                new: Head = await function(self, head, events, snapshot=snapshot, **options)
+                new: list[Head] = await function(self, additions, **options)
             except ConcurrencyError:
                 conflict()
                 raise
-            span.tell({"eventstore.seq": new.seq, "eventstore.bytes": new.written})
-            _appended_events.add(len(events))
-            _appended_bytes.add(new.written)
-            if snapshot is not None:
-                span.tell({"eventstore.snapshot.bytes": snapshot.size})
+            written = sum(each.written for each in new)
+            span.tell({"eventstore.seq": new[0].seq, "eventstore.bytes": written})
+            _appended_events.add(count)
+            _appended_bytes.add(written)
+            for snapshot in [each.snapshot for each in additions if each.snapshot is not None]:
+                span.count("eventstore.snapshot.bytes", snapshot.size)
                 stored(snapshot)
             return new
 

@@ -31,6 +31,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from eventstore import (
+    Addition,
     AsyncEventStore,
     ConcurrencyError,
     CorruptEventError,
@@ -608,6 +609,30 @@ def test_a_conflict_is_counted_whoever_finds_it(told: Told, store_url: str) -> N
     assert told.metrics()["eventstore.conflicts"] == {(): 2}
 
 
+def test_an_append_to_several_logs_is_told_once(told: Told, store_url: str) -> None:
+    with EventStore(store_url, tenant="test") as store:
+        snapshot = NewSnapshot(FINGERPRINT, b"state", b"items")
+        ends = [store.head("t", ns) for ns in ("", "sub")]
+        store.append_together([Addition(end, [Event(1)] * 2, snapshot) for end in ends])
+        with pytest.raises(ConcurrencyError):
+            store.append_together([Addition(end, [Event(1)]) for end in ends])
+        with pytest.raises(ValueError):
+            store.append_together([])
+        stored = store.stats("t").stored_bytes
+    first, second = (span for span in told.spans if span.name == "eventstore.append")
+    assert facts(first) | {
+        "eventstore.namespace": "",
+        "eventstore.events": 4,
+        "eventstore.bytes": stored,
+        "eventstore.snapshot.bytes": 20,
+    } == facts(first)
+    assert facts(second)["error.type"] == "eventstore.errors.ConcurrencyError"
+    measured = told.metrics()
+    assert measured["eventstore.appended.events"] == {(): 4}
+    assert measured["eventstore.snapshots"] == {(): 2}
+    assert measured["eventstore.conflicts"] == {(): 1}
+
+
 def test_what_is_appended_and_read_is_counted(told: Told, store_url: str) -> None:
     with EventStore(store_url, tenant="test") as store:
         fill(store, "t", 600)
@@ -887,7 +912,7 @@ def test_without_it_an_append_is_not_even_wrapped() -> None:
             f"{BLOCK}\n"
             "from eventstore import telemetry\n"
             "from eventstore.appending import Appending\n"
-            "print(hasattr(Appending.append_after, '__wrapped__'),\n"
+            "print(hasattr(Appending.append_together, '__wrapped__'),\n"
             "      telemetry.Operation('a', '').begin() is telemetry.NOTHING)"
         )
         == "False True\n"

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import pytest
 from sqlalchemy import Connection, Engine, event, inspect, text
 
-from eventstore import Event, EventStore, NewSnapshot, RecordedEvent, Replay
+from eventstore import Addition, Event, EventStore, NewSnapshot, RecordedEvent, Replay
 
 FINGERPRINT: Final = "test/1"
 
@@ -145,6 +145,12 @@ WRITES: dict[str, Callable[[EventStore, Any], Any]] = {
     ),
     "append_after with a snapshot": lambda store, head: store.append_after(
         head, [Event(1, {"n": 9})], snapshot=NewSnapshot(FINGERPRINT, b"s", b""), status="failed"
+    ),
+    "append_together": lambda store, head: store.append_together(
+        [
+            Addition(head, [Event(1, {"n": 9})]),
+            Addition(store.head("t", "fresh"), [Event(1, {"n": 9})]),
+        ]
     ),
     "put_snapshot": lambda store, head: store.put_snapshot(
         head, NewSnapshot(FINGERPRINT, b"s", b"")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -20,10 +20,12 @@ import pytest
 from sqlalchemy import event
 
 from eventstore import (
+    Addition,
     ConcurrencyError,
     Event,
     EventStore,
     EventStoreError,
+    Head,
     NewSnapshot,
     PositionNotFoundError,
     ThreadExistsError,
@@ -352,6 +354,31 @@ def test_two_begin_two_logs_of_a_new_thread(store: EventStore, race: Race) -> No
     assert race.waited > 0
 
 
+def test_two_make_a_thread_with_several_logs_each(store: EventStore, race: Race) -> None:
+    """Only who wants the same log is in the way."""
+    numbered = itertools.count()
+    logs = [("", "a"), ("b", "c")]
+
+    def prepare() -> tuple[Call, Call]:
+        name = f"t{next(numbered)}"
+        one, other = ([store.head(name, ns) for ns in both] for both in logs)
+        return lambda: together(store, one), lambda: together(store, other)
+
+    def check() -> None:
+        assert race.answers == [[1, 1], [1, 1]]
+        check_whole(store)
+
+    assert beside(race, prepare, check) >= 4
+    assert race.waited > 0
+
+
+def together(store: EventStore, heads: Sequence[Head], status: Status | None = None) -> list[int]:
+    """Append an event to each of these logs."""
+    batch = [Event(1, {"n": 1})]
+    additions = [Addition(head, batch) for head in heads]
+    return [head.seq for head in store.append_together(additions, status=status)]
+
+
 def test_a_name_is_used_again_while_its_thread_goes(store: EventStore, race: Race) -> None:
     """Whoever makes the next thread of a name gets a key that none had, whatever the moment."""
     fill(store, "t", 1)
@@ -428,6 +455,34 @@ def test_two_write_to_two_logs_of_a_thread_and_to_its_row(store: EventStore, rac
 
     assert beside(race, prepare, check) >= 4
     assert race.waited > 0
+
+
+@pytest.mark.parametrize("second", ["a b", "b a", "a", "b"])
+def test_two_write_to_several_logs_in_any_order(
+    store: EventStore, race: Race, caplog: pytest.LogCaptureFixture, second: str
+) -> None:
+    """One of them is first in all logs that both want, and neither waits for the other in turn."""
+    fill(store, "t", 1)
+    statuses: Iterator[Status] = itertools.cycle(("failed", "idle"))
+    before: dict[str, int] = {}
+
+    def prepare() -> tuple[Call, Call]:
+        status = next(statuses)
+        one, other = ([store.head("t", ns) for ns in names.split()] for names in ("a b", second))
+        before.update({ns: store.head("t", ns).seq for ns in "ab"})
+        return lambda: together(store, one, status), lambda: together(store, other, status)
+
+    def check() -> None:
+        (loser,) = [a for a in race.answers if isinstance(a, EventStoreError)]
+        assert isinstance(loser, ConcurrencyError)
+        wrote = "a b" if race.answers[1] is loser else second
+        for ns in "ab":
+            assert store.head("t", ns).seq == before[ns] + (ns in wrote)
+        check_whole(store)
+
+    assert beside(race, prepare, check) >= 4
+    assert race.waited > 0
+    assert not caplog.records  # of a deadlock, after which one of them would try again
 
 
 def test_two_store_a_snapshot_at_one_place(store: EventStore, race: Race) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy.engine import ExceptionContext
 
 from eventstore import (
     FORK,
+    Addition,
     ConcurrencyError,
     DuplicateKeyError,
     Event,
@@ -380,6 +381,22 @@ def test_a_lost_commit_with_a_snapshot_and_status(lossy: Lossy, moment: str) -> 
         replay = store.replay("t", fingerprint=FINGERPRINT)
         assert replay.snapshot is not None and replay.snapshot.state == b"state"
         assert store.append_after(head, [Event(1, {"n": 3})]).seq == 3
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["new thread", "known thread"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_lost_commit_to_several_logs(lossy: Lossy, moment: str, new: bool) -> None:
+    with opened(lossy) as store:
+        expected = 0 if new else fill(store, "t", 2)
+        heads = [store.head("t"), store.head("t", "sub")]
+        setattr(lossy, moment, 1)
+        batch = [Event(1, {"n": 7}), Event(1, {"n": 8})]
+        heads = store.append_together([Addition(head, batch) for head in heads])
+        assert [head.seq for head in heads] == [expected + 2, 2]
+        assert numbers(store.read("t", after=expected)) == [7, 8]
+        assert numbers(store.read("t", "sub")) == [7, 8]
+        store.append_together([Addition(head, batch) for head in heads])
+        assert store.verify("t").ok
 
 
 def test_a_commit_lost_while_a_namesake_is_being_removed(lossy: Lossy) -> None:
