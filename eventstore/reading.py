@@ -305,6 +305,19 @@ class Reading(Part):
             raise ThreadNotFoundError(thread_id, self.tenant)
         return records.thread_info(row)
 
+    async def last_recorded_us(self, thread_id: str) -> int:
+        """When the newest event of any log of a thread was recorded; 0 when it has none.
+
+        A run that works in one log for long leaves the others as they were: this tells whether
+        anything of the thread is alive.
+        """
+
+        def look(conn: Connection) -> int:
+            found = operations.look_up(conn, self.tenant, thread_id, "")
+            return operations.last_recorded(conn, found.thread_key) if found else 0
+
+        return await self.transactor.read(look)
+
     async def snapshot_positions(
         self, thread_id: str, fingerprint: str, ns: str = ""
     ) -> list[Position]:

@@ -427,6 +427,26 @@ def test_every_log_is_replayed_as_it_is_right_after(store: EventStore) -> None:
     assert store.verify("t").ok
 
 
+# --- when a thread was last alive -------------------------------------------------------
+
+
+def test_when_a_thread_was_last_alive_in_any_log(store: EventStore) -> None:
+    def last(thread_id: str = "t") -> int:
+        found: int = finish(store, store.core.last_recorded_us(thread_id), drive)
+        return found
+
+    assert last() == 0
+    found = store.append_together(to(heads(store), 1), now_us=1_000)
+    assert last() == 1_000
+    store.append_after(found[2], [Event(1, {"n": 2})], now_us=2_000)
+    assert last() == 2_000
+    store.append_after(found[0], [Event(1, {"n": 2})], now_us=3_000)
+    assert last() == 3_000
+    assert last("nobody") == 0
+    store.delete_thread("t")
+    assert last() == 0
+
+
 # --- any order --------------------------------------------------------------------------
 
 WRITERS = 2
