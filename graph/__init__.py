@@ -7,14 +7,15 @@ import logging
 
 from graph.app import CompiledGraph
 from graph.builder import StateGraph
-from graph.driver import get_stream_writer
 from graph.errors import (
     EmptyInputError,
     GraphError,
+    GraphInterrupt,
     GraphRecursionError,
     InvalidConfigError,
     InvalidGraphError,
     InvalidUpdateError,
+    NodeTimeoutError,
 )
 from graph.messages import REMOVE_ALL_MESSAGES, MessagesState, RemoveMessage, add_messages
 from graph.savers import (
@@ -24,17 +25,21 @@ from graph.savers import (
     PostgresSaver,
     SqliteSaver,
 )
+from graph.scope import get_config, get_runtime, get_stream_writer, interrupt
 from graph.types import (
     END,
     START,
     AuditEntry,
     Command,
+    ExecutionInfo,
     Interrupt,
     RetryPolicy,
     RunnableConfig,
+    Runtime,
     Send,
     StateSnapshot,
     StateTask,
+    StateUpdate,
 )
 
 __all__ = [
@@ -47,7 +52,9 @@ __all__ = [
     "Command",
     "CompiledGraph",
     "EmptyInputError",
+    "ExecutionInfo",
     "GraphError",
+    "GraphInterrupt",
     "GraphRecursionError",
     "Interrupt",
     "InvalidConfigError",
@@ -55,17 +62,23 @@ __all__ = [
     "InvalidUpdateError",
     "MemorySaver",
     "MessagesState",
+    "NodeTimeoutError",
     "PostgresSaver",
     "RemoveMessage",
     "RetryPolicy",
     "RunnableConfig",
+    "Runtime",
     "Send",
     "SqliteSaver",
     "StateGraph",
     "StateSnapshot",
     "StateTask",
+    "StateUpdate",
     "add_messages",
+    "get_config",
+    "get_runtime",
     "get_stream_writer",
+    "interrupt",
 ]
 
 # Whoever uses the library decides where its log goes; nothing is printed unasked.

@@ -1,48 +1,53 @@
 """The compiled graph: what applications call, by blocking and from event loops.
 
 Owns the public calls (``invoke``, ``stream``, ``get_state``, … and their twins) and nothing
-of what they mean: a run is the driver's, threads and checkpoints are the log's, reading is the
-history's. Each is written once, as a coroutine; the blocking call drives it to its end, the
-asynchronous one awaits it. Safe to share between threads; runs on different threads do not
-disturb each other, and of two on the same thread one wins each superstep.
+of what they mean: how a run begins is a call's, the run is the driver's, threads and checkpoints
+are the log's, reading is the history's. Each is written once, as a coroutine; the blocking call
+drives it to its end, the asynchronous one awaits it. Safe to share between threads; runs on
+different threads do not disturb each other, and of two on the same thread one wins each superstep.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
-import random
-import time
+import copy
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, TypeVar
+from functools import partial
+from typing import Any, Final, Protocol, Self, TypeVar, cast, get_args
+from weakref import WeakKeyDictionary
 
-from eventstore import AsyncEventStore, ConcurrencyError, EventStore, VerifyReport, telemetry
+from eventstore import AsyncEventStore, EventStore, VerifyReport, telemetry
+from eventstore.core import Core
 from eventstore.driving import Perform, abandon, awaited, drive, drive_each, perform_each
-from eventstore.events import from_micros
-from graph import planner
+from graph import calls, planner, streaming, subgraphs, travel
 from graph.builder import Topology
+from graph.calls import CONFLICT_TIMEOUT_S, Call, OnConflict
 from graph.drawing import DrawableGraph
 from graph.driver import Options, Run
-from graph.errors import EmptyInputError, InvalidConfigError
-from graph.events import Data, unpack
+from graph.errors import InvalidConfigError
 from graph.fold import State
 from graph.history import Reader
-from graph.log import Journal, NoJournal, ThreadLog, position_of, thread_id_of
+from graph.journal import LogJournal, Means
+from graph.log import ThreadLog, ns_of, position_of, thread_id_of
 from graph.registration import register_types
 from graph.runners import Blocking, Looping, Runner
-from graph.schema import Channel
-from graph.types import AuditEntry, RunnableConfig, StateSnapshot
+from graph.schema import Channel, StateSchema, is_schema
+from graph.scope import Scope, current
+from graph.types import (
+    INTERRUPT,
+    AuditEntry,
+    Durability,
+    RunnableConfig,
+    StateSnapshot,
+    StateUpdate,
+)
 
 T = TypeVar("T")
 
-log_ = logging.getLogger(__name__)
-
 RUN: Final = telemetry.Operation("graph.run", "Time from a call of a graph to its end or stop.")
-WAIT: Final = telemetry.Operation("graph.wait", "Time that a run waited for another one to end.")
 
 BATCH_CONCURRENCY: Final = 16
 
@@ -51,13 +56,6 @@ RECURSION_LIMIT: Final = 25
 
 
 Nodes = Sequence[str] | str | None
-OnConflict = Literal["reject", "wait"]
-
-CONFLICT_TIMEOUT_S: Final = 60.0
-"""How long a run that waits for another one believes that it lives, without a sign of it."""
-
-_POLL_S: Final = 0.01
-_POLL_MAX_S: Final = 0.25
 
 
 class Saver(Protocol):
@@ -68,24 +66,6 @@ class Saver(Protocol):
         """Where events go."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One call of a graph: what was asked for, and how it is carried out.
-
-    Attributes:
-        runner: calls user code.
-        perform: runs operations of the store.
-    """
-
-    input: Any
-    config: Mapping[str, Any]
-    options: Options
-    runner: Runner
-    perform: Perform
-    on_conflict: OnConflict = "reject"
-    conflict_timeout_s: float = CONFLICT_TIMEOUT_S
-
-
 class CompiledGraph:
     """A graph that can run. Made by :meth:`StateGraph.compile`."""
 
@@ -93,7 +73,7 @@ class CompiledGraph:
         self,
         topology: Topology,
         *,
-        checkpointer: EventStore | AsyncEventStore | Saver | None = None,
+        checkpointer: EventStore | AsyncEventStore | Saver | bool | None = None,
         interrupt_before: Sequence[str] = (),
         interrupt_after: Sequence[str] = (),
         name: str | None = None,
@@ -102,17 +82,36 @@ class CompiledGraph:
         self.topology = topology
         self.name = name or "graph"
         self.checkpointer = checkpointer
+        self._version = version
+        self._config: RunnableConfig = {}
         self._interrupt_before = frozenset(interrupt_before)
         self._interrupt_after = frozenset(interrupt_after)
+        self.inner: dict[str, Mapping[str, CompiledGraph]] = {}
+        self._logs: WeakKeyDictionary[Core, ThreadLog] = WeakKeyDictionary()
         self._log: ThreadLog | None = None
-        if checkpointer is not None:
+        if checkpointer is not None and not isinstance(checkpointer, bool):
             store = checkpointer
             if not isinstance(store, EventStore | AsyncEventStore):
                 store = store.store
-            core = store.core
-            register_types(core.codec, topology)
-            self._log = ThreadLog(core, topology.channels, version)
-            self._reader = Reader(self._log, topology.state.keys)
+            self._log = self.log_on(store.core)
+
+    def log_on(self, core: Core) -> ThreadLog:
+        """This graph's threads, or its parts of them, in a store."""
+        found = self._logs.get(core)
+        if found is None:
+            register_types(core.codec, self.topology)
+            found = self._logs[core] = ThreadLog(core, self.topology.channels, self._version)
+        return found
+
+    def reader_on(self, core: Core) -> Reader:
+        """Reads them."""
+        return Reader(self.log_on(core), self)
+
+    def with_config(self, config: RunnableConfig | None = None, **more: Any) -> Self:
+        """The same graph with a config that goes below that of each call."""
+        bound = copy.copy(self)
+        bound._config = cast(RunnableConfig, _merged(self._config, {**(config or {}), **more}))
+        return bound
 
     # --- running ------------------------------------------------------------------------
 
@@ -121,6 +120,8 @@ class CompiledGraph:
         input: Any,
         config: RunnableConfig | None = None,
         *,
+        context: Any = None,
+        durability: Durability = "sync",
         interrupt_before: Nodes = None,
         interrupt_after: Nodes = None,
         on_conflict: OnConflict = "reject",
@@ -131,14 +132,25 @@ class CompiledGraph:
 
         Args:
             input: values for the state; ``None`` goes on from where the thread stands, or
-                from the checkpoint that the config names.
+                from the checkpoint that the config names; ``Command(resume=…)`` answers what was
+                asked there by ``interrupt()``, and goes on.
             config: ``{"configurable": {"thread_id": …}}`` for a graph with a checkpointer;
-                also ``recursion_limit``, ``max_concurrency``, ``metadata``.
+                also ``recursion_limit``, ``max_concurrency``, ``metadata``, ``tags``.
+            context: what nodes find as ``runtime.context``.
+            durability: when what nodes did is written: ``"sync"``: before the next superstep
+                begins; ``"async"``: while it runs, at most a few supersteps behind; ``"exit"``:
+                when the run ends, stops or fails, all at once.
+            interrupt_before, interrupt_after: nodes (or ``"*"``) at which to stop, instead of
+                those that ``compile`` was given.
             on_conflict: what to do while another run is under way on the thread: ``"reject"``
                 goes ahead, and whichever of the two appends second gets
                 ``ConcurrencyError``; ``"wait"`` queues behind it.
             conflict_timeout_s: when waiting, how long the other run may stay without a new
                 event before it counts as dead and this one goes ahead.
+
+        Returns:
+            The values of the output schema's keys; and, if the run waits for people, under
+            ``"__interrupt__"`` what it asks, as a list of :class:`Interrupt`.
 
         Raises:
             InvalidConfigError: no thread, or a checkpoint that does not fit it.
@@ -150,7 +162,9 @@ class CompiledGraph:
             Exception: what a node raised. Finished nodes are kept; ``invoke(None, config)``
                 goes on from there.
         """
-        options = self._options(config, frozenset(), interrupt_before, interrupt_after)
+        options = self._options(
+            config, context, durability, before=interrupt_before, after=interrupt_after
+        )
         call = self._call(Blocking(), input, options, on_conflict, conflict_timeout_s)
         return drive(self._run(call))
 
@@ -159,6 +173,8 @@ class CompiledGraph:
         input: Any,
         config: RunnableConfig | None = None,
         *,
+        context: Any = None,
+        durability: Durability = "sync",
         interrupt_before: Nodes = None,
         interrupt_after: Nodes = None,
         on_conflict: OnConflict = "reject",
@@ -171,7 +187,9 @@ class CompiledGraph:
         When the task is cancelled, so are the nodes that run; what was recorded stays, and
         ``invoke(None, config)`` runs the others again.
         """
-        options = self._options(config, frozenset(), interrupt_before, interrupt_after)
+        options = self._options(
+            config, context, durability, before=interrupt_before, after=interrupt_after
+        )
         call = self._call(Looping(), input, options, on_conflict, conflict_timeout_s)
         return await self._run(call)
 
@@ -181,6 +199,9 @@ class CompiledGraph:
         config: RunnableConfig | None = None,
         *,
         stream_mode: str | Sequence[str] = "updates",
+        subgraphs: bool = False,
+        context: Any = None,
+        durability: Durability = "sync",
         interrupt_before: Nodes = None,
         interrupt_after: Nodes = None,
         on_conflict: OnConflict = "reject",
@@ -191,12 +212,22 @@ class CompiledGraph:
 
         Args:
             stream_mode: ``updates`` (what each node wrote; the default), ``values`` (the
-                state after each superstep), ``checkpoints``, ``debug`` (checkpoints and
-                tasks), ``custom`` (what nodes pass to their ``writer``); or a list of them,
-                for ``(mode, chunk)`` pairs.
+                state after each superstep), ``tasks`` (each as it begins and ends),
+                ``checkpoints``, ``debug`` (checkpoints and tasks), ``custom`` (what nodes pass
+                to their ``writer``); or a list of them, for ``(mode, chunk)`` pairs. What waits
+                for people is a chunk ``{"__interrupt__": (Interrupt, …)}`` of ``updates``.
+            subgraphs: also what happens inside subgraphs; before each chunk then stands the way
+                to its graph, ``()`` for this one: ``(path, chunk)``, or ``(path, mode, chunk)``.
         """
-        modes = _modes(stream_mode)
-        options = self._options(config, modes, interrupt_before, interrupt_after)
+        options = self._options(
+            config,
+            context,
+            durability,
+            modes=streaming.modes_of(stream_mode),
+            subgraphs=subgraphs,
+            before=interrupt_before,
+            after=interrupt_after,
+        )
         call = self._call(Blocking(), input, options, on_conflict, conflict_timeout_s)
         yield from drive_each(self._stream(call, isinstance(stream_mode, str)))
 
@@ -206,6 +237,9 @@ class CompiledGraph:
         config: RunnableConfig | None = None,
         *,
         stream_mode: str | Sequence[str] = "updates",
+        subgraphs: bool = False,
+        context: Any = None,
+        durability: Durability = "sync",
         interrupt_before: Nodes = None,
         interrupt_after: Nodes = None,
         on_conflict: OnConflict = "reject",
@@ -213,8 +247,15 @@ class CompiledGraph:
         **_options: Any,
     ) -> AsyncGenerator[Any, None]:
         """:meth:`stream` for event loops. Close it (``aclosing``) to stop before its end."""
-        modes = _modes(stream_mode)
-        options = self._options(config, modes, interrupt_before, interrupt_after)
+        options = self._options(
+            config,
+            context,
+            durability,
+            modes=streaming.modes_of(stream_mode),
+            subgraphs=subgraphs,
+            before=interrupt_before,
+            after=interrupt_after,
+        )
         call = self._call(Looping(), input, options, on_conflict, conflict_timeout_s)
         chunks = self._stream(call, isinstance(stream_mode, str))
         try:
@@ -274,18 +315,15 @@ class CompiledGraph:
         return results
 
     async def nested(
-        self, input: Any, config: Mapping[str, Any], keys: Mapping[str, Channel], runner: Runner
+        self, input: Any, keys: Mapping[str, Channel], runner: Runner
     ) -> dict[str, Any]:
-        """Run as a node of another graph: its log is the parent's, which records the result."""
-        journal = NoJournal(self.topology.channels, _now_us)
-        options = self._options(config, frozenset(), None, None)
-        run = Run(self.topology, journal, options, runner, awaited)
-        with self._span(None) as span:
-            await run.begin(_shared(input, self.topology.input.keys), None, {})
-            async for _ in run.steps(False):
-                pass
-            _tell_end(span, run)
-        return {key: value for key, value in self._output(run.state).items() if key in keys}
+        """Run as the node of the task that is running; what it leaves in the parent's keys."""
+        given = _shared(input, self.topology.input.keys)
+        options = self._options({}, None, "sync")
+        result = await self._run(
+            self._call(runner, given, options, "reject", CONFLICT_TIMEOUT_S, is_node=True)
+        )
+        return {key: value for key, value in result.items() if key in keys}
 
     def _call(
         self,
@@ -294,196 +332,191 @@ class CompiledGraph:
         options: Options,
         on_conflict: OnConflict,
         conflict_timeout_s: float,
-    ) -> _Call:
-        if on_conflict not in ("reject", "wait"):
-            raise InvalidConfigError(f"on_conflict must be 'reject' or 'wait', not {on_conflict!r}")
-        perform = self._blocking() if isinstance(runner, Blocking) else self._looping()
-        return _Call(
-            input, options.config, options, runner, perform, on_conflict, conflict_timeout_s
+        is_node: bool = False,
+    ) -> Call:
+        calls.check_conflict(on_conflict)
+        scope, log = self._place(options, is_node)
+        perform = _blocking(log) if isinstance(runner, Blocking) else _looping(log)
+        inside = scope is None and log is not None and ns_of(options.config)
+        return Call(
+            self.topology,
+            self.name,
+            log,
+            input,
+            options.config,
+            options,
+            runner,
+            perform,
+            on_conflict,
+            conflict_timeout_s,
+            scope,
+            is_node,
+            self.checkpointer is True,
+            partial(travel.open_inside, self) if inside else None,
         )
 
-    def _blocking(self) -> Perform:
-        """How operations run inside a blocking call: by driving, which has to be possible.
+    def _place(self, options: Options, is_node: bool) -> tuple[Scope | None, ThreadLog | None]:
+        """The task that a run is for, if it is inside another graph, and where its log is.
 
-        Raises:
-            InvalidConfigError: the checkpointer works in an event loop only.
+        A graph with a checkpointer of its own that is called with a thread of its own is not
+        inside, wherever it is called.
         """
-        if self._log is not None and not self._log.core.transactor.blocks:
-            raise InvalidConfigError(
-                "this graph's checkpointer is asynchronous: call ainvoke(), astream(), "
-                "aget_state(), …, or compile the graph with a synchronous one (PostgresSaver)"
-            )
-        return awaited
+        scope = current()
+        if scope is not None and not is_node and self._log is not None:
+            own = options.config.get("configurable", {}).get("thread_id")
+            if own is not None and own != scope.config.get("configurable", {}).get("thread_id"):
+                scope = None
+        if scope is None:
+            if self.checkpointer is True:
+                raise InvalidConfigError(
+                    "checkpointer=True is for a graph inside another one, whose checkpointer it "
+                    "uses; compile this one with a checkpointer of its own"
+                )
+            return None, self._log
+        above = scope.host.journal
+        if self.checkpointer is False or not isinstance(above, LogJournal):
+            return scope, None
+        return scope, self.log_on(above.core)
 
-    def _looping(self) -> Perform:
-        return awaited if self._log is None else self._log.core.transactor.perform
-
-    async def _run(self, call: _Call) -> dict[str, Any]:
+    async def _run(self, call: Call) -> dict[str, Any]:
         with self._span(call) as span:
-            run, resumed = await self._start(call)
-            async for _ in run.steps(resumed):
-                pass
-            _tell_end(span, run)
-        return self._output(run.state)
+            started = await calls.start(call)
+            try:
+                async with aclosing(started.chunks()) as chunks:
+                    async for kind, content in chunks:
+                        if call.options.modes:
+                            await self._shown(call, started.run, kind, content)
+            finally:
+                _tell_logs(call, started.run)
+            if call.scope is not None:
+                await calls.finish_inside(started.run, call.scope)
+            _tell_end(span, started.run)
+        return self._result(started.run)
 
-    def _stream(self, call: _Call, single: bool) -> AsyncGenerator[Any, None]:
+    def _result(self, run: Run) -> dict[str, Any]:
+        output = self.output(run.state)
+        return {**output, INTERRUPT: list(run.interrupts)} if run.interrupts else output
+
+    def _stream(self, call: Call, single: bool) -> AsyncGenerator[Any, None]:
         span = self._span(call)
         return span.over(self._streamed(call, single, span))
 
     async def _streamed(
-        self, call: _Call, single: bool, span: telemetry.Span
+        self, call: Call, single: bool, span: telemetry.Span
     ) -> AsyncGenerator[Any, None]:
-        run, resumed = await self._start(call)
-        steps = run.steps(resumed)
+        started = await calls.start(call)
+        form = streaming.Form(single, call.options.subgraphs)
         try:
-            async for kind, content in steps:
-                for mode, chunk in await self._chunks(kind, content, call):
-                    yield chunk if single else (mode, chunk)
-            _tell_end(span, run)
+            async with aclosing(started.chunks()) as chunks:
+                async for kind, content in chunks:
+                    for ns, mode, chunk in await self._shown(call, started.run, kind, content):
+                        yield form.of(ns, mode, chunk)
         finally:
-            await steps.aclose()
+            _tell_logs(call, started.run)
+        if call.scope is not None:
+            await calls.finish_inside(started.run, call.scope)
+        _tell_end(span, started.run)
 
-    def _span(self, call: _Call | None) -> telemetry.Span:
-        """A run in a trace; without a call it is one inside another graph's."""
+    async def _shown(
+        self, call: Call, run: Run, kind: str, content: Any
+    ) -> list[tuple[str, str, Any]]:
+        """What the listeners of this call get to see; those of graphs around it are told."""
+        if kind == "inside":
+            return [content] if content[1] in call.options.own_modes else []
+        found = []
+        reader = None if call.log is None else self.reader_on(call.log.core)
+        for mode, chunk in await streaming.chunks(self, run, reader, call.perform, kind, content):
+            if mode in call.options.own_modes:
+                found.append((run.ns, mode, chunk))
+            if call.options.listener is not None:
+                call.options.listener(run.ns, mode, chunk)
+        return found
+
+    def _span(self, call: Call) -> telemetry.Span:
+        """A run in a trace."""
         if not telemetry.on:
             return telemetry.NOTHING
         facts: dict[str, str] = {}
-        if call is not None and self._log is not None:
+        if call.scope is None and call.log is not None:
             thread_id = (call.config.get("configurable") or {}).get("thread_id")
             facts = {telemetry.THREAD: telemetry.named(thread_id)}
         return RUN.begin(facts, {"graph.name": self.name})
 
-    async def _start(self, call: _Call) -> tuple[Run, bool]:
-        """A run that has begun: its input, if it has one, is recorded."""
-        while True:
-            dead = None
-            if call.on_conflict == "wait" and self._log is not None:
-                with WAIT.begin(labels={"graph.name": self.name}):
-                    dead = await self._wait(call, self._log)
-            journal = await self._journal(call)
-            if call.on_conflict == "wait" and journal.busy_at not in (None, dead):
-                continue  # another run began since we looked
-            run = Run(self.topology, journal, call.options, call.runner, call.perform)
-            try:
-                if call.input is not None:
-                    await run.begin(
-                        call.input, _run_id(call.config), call.config.get("metadata") or {}
-                    )
-                    return run, False
-                if not run.state.started:
-                    raise EmptyInputError(
-                        "there is nothing to go on with: this thread has not run yet; pass an input"
-                    )
-                await run.branch()
-                return run, True
-            except ConcurrencyError:
-                if call.on_conflict == "reject":
-                    raise
-
-    async def _wait(self, call: _Call, log: ThreadLog) -> int | None:
-        """Return when no other run is under way on the thread, or it shows no life any more.
-
-        There is no line to stand in that would outlive a process: whoever waits looks again
-        and again, and of several that find the thread free one begins.
-
-        Returns:
-            The seq at which a run that counts as dead has stopped, if there is one.
-        """
-        thread_id = thread_id_of(call.config)
-        seq, since, pause = -1, time.monotonic(), _POLL_S
-        while True:
-            head = await call.perform(log.core.head(thread_id))
-            if head.status != "running":
-                return None
-            if head.seq != seq:
-                seq, since = head.seq, time.monotonic()
-            elif time.monotonic() - since >= call.conflict_timeout_s:
-                log_.warning(
-                    "thread %r: nothing recorded for %.0f s by the run under way; going ahead",
-                    thread_id,
-                    call.conflict_timeout_s,
-                    extra={
-                        "thread_id": thread_id,
-                        "seq": seq,
-                        "conflict_timeout_s": call.conflict_timeout_s,
-                    },
-                )
-                return seq
-            await call.runner.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(_POLL_MAX_S, pause * 1.5)
-
-    async def _journal(self, call: _Call) -> Journal:
-        if self._log is None:
-            return NoJournal(self.topology.channels, _now_us)
-        return await call.perform(self._log.open(call.config))
-
     def _options(
         self,
         config: Mapping[str, Any] | None,
-        modes: frozenset[str],
-        before: Nodes,
-        after: Nodes,
+        context: Any,
+        durability: Durability,
+        *,
+        modes: frozenset[str] = frozenset(),
+        subgraphs: bool = False,
+        before: Nodes = None,
+        after: Nodes = None,
     ) -> Options:
-        config = config or {}
+        """How a call behaves: as it says, as the graph was compiled, as the graph around it."""
+        if durability not in get_args(Durability):
+            known = ", ".join(map(repr, get_args(Durability)))
+            raise InvalidConfigError(f"durability must be one of {known}, not {durability!r}")
+        scope = current()
+        around = None if scope is None else cast(Run, scope.host).options
+        merged = _merged(self._config if scope is None else scope.config, config or {})
+        listener = None
+        if around is not None:
+            durability = around.durability
+            listener = around.listener
+            if listener is None and around.subgraphs:
+                listener = cast(Run, cast(Scope, scope).host).hear
+        heard = around.modes if listener is not None and around is not None else frozenset()
         return Options(
-            config=config,
-            modes=modes,
-            recursion_limit=config.get("recursion_limit", RECURSION_LIMIT),
-            max_concurrency=config.get("max_concurrency"),
+            config=merged,
+            modes=modes | heard,
+            own_modes=modes,
+            recursion_limit=merged.get("recursion_limit", RECURSION_LIMIT),
+            max_concurrency=merged.get("max_concurrency"),
             interrupt_before=self._interrupt_before if before is None else _names(before),
             interrupt_after=self._interrupt_after if after is None else _names(after),
             graph=self.name,
+            context=self._context(context, around),
+            durability=durability,
+            subgraphs=subgraphs,
+            listener=listener,
         )
 
-    def _output(self, state: State) -> dict[str, Any]:
-        keys = self.topology.output.keys
-        return {key: planner.own(state.values[key]) for key in keys if key in state.values}
+    def _context(self, given: Any, around: Options | None) -> Any:
+        schema = self.topology.context
+        if given is None:
+            return None if around is None else around.context
+        if schema is None or not isinstance(given, Mapping) or not is_schema(schema):
+            return given
+        return given if issubclass(schema, dict) else StateSchema.of(schema).coerce(given)
 
-    async def _chunks(self, kind: str, content: Any, call: _Call) -> list[tuple[str, Any]]:
-        """What the listeners get to see of something that happened."""
-        modes = call.options.modes
-        found: list[tuple[str, Any]] = []
-        if kind == "custom":
-            found.append(("custom", content))
-        elif kind == "checkpoint":
-            if "values" in modes:
-                found.append(("values", self._output(content)))
-            if modes & {"checkpoints", "debug"} and self._log is not None:
-                thread_id = thread_id_of(call.config)
-                snapshot = await call.perform(self._reader.snapshot(thread_id, content))
-                shown = snapshot._asdict()
-                if "checkpoints" in modes:
-                    found.append(("checkpoints", shown))
-                if "debug" in modes:
-                    found.append(("debug", _debug("checkpoint", content.step, shown)))
-        elif kind == "output":
-            data: Data = content
-            writes = dict(unpack(data["writes"]))
-            if "updates" in modes:
-                found.append(("updates", {data["node"]: writes or None}))
-            if "debug" in modes:
-                shown = {"name": data["node"], "task": data["task"], "result": writes}
-                found.append(("debug", _debug("task_result", data["step"], shown)))
-        elif kind == "task" and "debug" in modes:
-            found.append(("debug", _debug("task", content["step"], content)))
-        return found
+    def output(self, state: State) -> dict[str, Any]:
+        """What callers get of a state."""
+        keys, values = self.topology.output.keys, planner.shown(self.topology, state)
+        return {key: planner.own(values[key]) for key in keys if key in values}
 
     # --- looking ------------------------------------------------------------------------
 
-    def get_state(self, config: RunnableConfig) -> StateSnapshot:
+    def get_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
         """The state of a thread, or at the checkpoint that the config names.
 
-        Of a thread that is not there the snapshot is empty.
+        Of a thread that is not there the snapshot is empty. What a run waits for is in its
+        ``interrupts``, and per task in ``tasks``.
+
+        Args:
+            config: with the ``checkpoint_ns`` of a subgraph (as in the config of a task's
+                ``state``) it is that one's state.
+            subgraphs: put the states of subgraphs that are under way into ``tasks[i].state``.
 
         Raises:
             InvalidConfigError: no thread, or a checkpoint that does not fit it.
             PositionNotFoundError: a checkpoint that is not there (any more).
         """
-        return self._drive(self._need_reader().state(config))
+        return self._drive(self._reader(config).state(config, subgraphs))
 
-    async def aget_state(self, config: RunnableConfig) -> StateSnapshot:
+    async def aget_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
         """:meth:`get_state` for event loops."""
-        return await self._looping()(self._need_reader().state(config))
+        return await _looping(self._log)(self._reader(config).state(config, subgraphs))
 
     def get_state_history(
         self,
@@ -500,7 +533,7 @@ class CompiledGraph:
             before: only those older than the checkpoint of this config.
             limit: so many at most.
         """
-        self._blocking()
+        _blocking(self._log)
         return drive_each(self._history(config, filter, before, limit))
 
     async def aget_state_history(
@@ -513,7 +546,7 @@ class CompiledGraph:
     ) -> AsyncGenerator[StateSnapshot, None]:
         """:meth:`get_state_history` for event loops."""
         found = self._history(config, filter, before, limit)
-        async with aclosing(perform_each(self._looping(), found)) as snapshots:
+        async with aclosing(perform_each(_looping(self._log), found)) as snapshots:
             async for snapshot in snapshots:
                 yield snapshot
 
@@ -524,9 +557,9 @@ class CompiledGraph:
         before: RunnableConfig | None,
         limit: int | None,
     ) -> AsyncGenerator[StateSnapshot, None]:
-        reader, thread_id = self._need_reader(), thread_id_of(config)
+        reader, thread_id = self._reader(config), thread_id_of(config)
         return _chosen(
-            reader.history(thread_id, position_of(before) if before else None),
+            reader.history(thread_id, position_of(before) if before else None, ns_of(config)),
             dict(filter or {}),
             limit,
         )
@@ -534,17 +567,19 @@ class CompiledGraph:
     def events(self, config: RunnableConfig) -> Iterator[AuditEntry]:
         """The audit trail of a thread, oldest first: who wrote what, when, and what it led to.
 
+        With the ``checkpoint_ns`` of a subgraph it is that one's.
+
         Raises:
             ThreadNotFoundError: no such thread.
             CorruptEventError: the log was damaged or tampered with.
         """
-        self._blocking()
-        return drive_each(self._need_reader().audit(thread_id_of(config)))
+        _blocking(self._log)
+        return drive_each(self._reader(config).audit(thread_id_of(config), ns_of(config)))
 
     async def aevents(self, config: RunnableConfig) -> AsyncGenerator[AuditEntry, None]:
         """:meth:`events` for event loops."""
-        found = self._need_reader().audit(thread_id_of(config))
-        async with aclosing(perform_each(self._looping(), found)) as entries:
+        found = self._reader(config).audit(thread_id_of(config), ns_of(config))
+        async with aclosing(perform_each(_looping(self._log), found)) as entries:
             async for entry in entries:
                 yield entry
 
@@ -554,16 +589,16 @@ class CompiledGraph:
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        return self._drive(self._need_reader().verify(thread_id_of(config)))
+        return self._drive(self._reader({}).verify(thread_id_of(config)))
 
     async def averify(self, config: RunnableConfig) -> VerifyReport:
         """:meth:`verify` for event loops."""
-        return await self._looping()(self._need_reader().verify(thread_id_of(config)))
+        return await _looping(self._log)(self._reader({}).verify(thread_id_of(config)))
 
     def _drive(self, operation: Awaitable[T]) -> T:
         """The result of an operation, by blocking."""
         try:
-            self._blocking()
+            _blocking(self._log)
         except InvalidConfigError:
             abandon(operation)
             raise
@@ -602,7 +637,8 @@ class CompiledGraph:
             InvalidUpdateError: the update does not fit, or it is unclear whose it is.
             ConcurrencyError: a run or another edit was first.
         """
-        return drive(self._edit(self._edit_call(Blocking(), config), values, as_node))
+        update = StateUpdate(values, as_node)
+        return drive(self._edit(Blocking(), config, [[update]]))
 
     async def aupdate_state(
         self,
@@ -611,28 +647,84 @@ class CompiledGraph:
         as_node: str | None = None,
     ) -> RunnableConfig:
         """:meth:`update_state` for event loops."""
-        return await self._edit(self._edit_call(Looping(), config), values, as_node)
+        update = StateUpdate(values, as_node)
+        return await self._edit(Looping(), config, [[update]])
 
-    def _edit_call(self, runner: Runner, config: RunnableConfig) -> _Call:
-        options = self._options(config, frozenset(), None, None)
-        return self._call(runner, None, options, "reject", CONFLICT_TIMEOUT_S)
+    def bulk_update_state(
+        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+    ) -> RunnableConfig:
+        """Edit a thread's state several times: each inner list is a superstep whose updates are
+        made side by side.
 
-    async def _edit(self, call: _Call, values: Any, as_node: str | None) -> RunnableConfig:
-        reader = self._need_reader()
-        journal = await self._journal(call)
-        run = Run(self.topology, journal, call.options, call.runner, call.perform)
-        node = as_node or planner.infer_as_node(self.topology, run.state)
-        await run.edit(values, node, call.config.get("metadata") or {})
-        snapshot = await call.perform(reader.snapshot(thread_id_of(call.config), run.state))
+        Returns:
+            The config of the checkpoint that the last edit made.
+
+        Raises:
+            InvalidUpdateError: an update does not fit; those of the supersteps before it are kept.
+            ConcurrencyError: a run or another edit was first.
+        """
+        return drive(self._edit(Blocking(), config, supersteps))
+
+    async def abulk_update_state(
+        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+    ) -> RunnableConfig:
+        """:meth:`bulk_update_state` for event loops."""
+        return await self._edit(Looping(), config, supersteps)
+
+    async def _edit(
+        self,
+        runner: Runner,
+        config: RunnableConfig,
+        supersteps: Sequence[Sequence[StateUpdate]],
+    ) -> RunnableConfig:
+        reader = self._reader(config)
+        if not supersteps or not all(supersteps):
+            raise InvalidConfigError("there is nothing to update: give at least one StateUpdate")
+        perform = _blocking(self._log) if isinstance(runner, Blocking) else _looping(self._log)
+        means = Means(perform, runner.spawn)
+        graph = subgraphs.graph_of(self, ns_of(config))
+        place: Mapping[str, Any] = config
+        if ns_of(config):
+            place = await perform(travel.to_edit(self, config, means))
+        options = graph._options(place, None, "sync")
+        journal = await perform(reader.log.open(place, means))
+        run = Run(graph.topology, journal, options, runner, ns=ns_of(place))
+        for updates in supersteps:
+            await run.edit(updates, calls.metadata_of(config))
+        snapshot = await perform(reader.snapshot(thread_id_of(config), run.state))
         return snapshot.config
 
-    def _need_reader(self) -> Reader:
+    def _reader(self, config: Mapping[str, Any]) -> Reader:
+        """Reads the log that a config names."""
         if self._log is None:
             raise InvalidConfigError(
                 "this graph keeps no state: compile it with a checkpointer, "
                 "compile(checkpointer=SqliteSaver('runs.db'))"
             )
-        return self._reader
+        return subgraphs.graph_of(self, ns_of(config)).reader_on(self._log.core)
+
+
+def _blocking(log: ThreadLog | None) -> Perform:
+    """How operations run inside a blocking call: by driving, which has to be possible.
+
+    Raises:
+        InvalidConfigError: the checkpointer works in an event loop only.
+    """
+    if log is not None and not log.core.transactor.blocks:
+        raise InvalidConfigError(
+            "this graph's checkpointer is asynchronous: call ainvoke(), astream(), "
+            "aget_state(), …, or compile the graph with a synchronous one (PostgresSaver)"
+        )
+    return awaited
+
+
+def _looping(log: ThreadLog | None) -> Perform:
+    return awaited if log is None else log.core.transactor.perform
+
+
+def _tell_logs(call: Call, run: Run) -> None:
+    if call.scope is not None:
+        call.scope.logs.update(run.logs())
 
 
 def _tell_end(span: telemetry.Span, run: Run) -> None:
@@ -657,17 +749,6 @@ async def _chosen(
                     return
 
 
-def _modes(stream_mode: str | Sequence[str]) -> frozenset[str]:
-    modes = frozenset([stream_mode] if isinstance(stream_mode, str) else stream_mode)
-    unknown = modes - _MODES
-    if unknown:
-        raise InvalidConfigError(
-            f"unknown stream mode {', '.join(sorted(unknown))}; known are "
-            f"{', '.join(sorted(_MODES))}"
-        )
-    return modes
-
-
 def _configs(
     inputs: Sequence[Any], config: RunnableConfig | Sequence[RunnableConfig] | None
 ) -> list[RunnableConfig | None]:
@@ -682,9 +763,6 @@ def _configs(
     return configs
 
 
-_MODES: Final = frozenset({"values", "updates", "checkpoints", "debug", "custom"})
-
-
 def _shared(state: Any, keys: Sequence[str]) -> dict[str, Any]:
     """What of a parent's state, whatever its form, a graph has keys for."""
     if isinstance(state, Mapping):
@@ -696,15 +774,12 @@ def _names(nodes: Sequence[str] | str) -> frozenset[str]:
     return frozenset([nodes] if isinstance(nodes, str) else nodes)
 
 
-def _run_id(config: Mapping[str, Any]) -> str | None:
-    given = config.get("run_id")
-    return None if given is None else str(given)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
-
-
-def _debug(kind: str, step: int, payload: Mapping[str, Any]) -> dict[str, Any]:
-    now = from_micros(_now_us()).isoformat()
-    return {"type": kind, "step": step, "timestamp": now, "payload": payload}
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """One config over another: what both have is merged where it can be."""
+    merged = {**below, **above}
+    for name in ("configurable", "metadata"):
+        if name in below and name in above:
+            merged[name] = {**(below[name] or {}), **(above[name] or {})}
+    if "tags" in below and "tags" in above:
+        merged["tags"] = [*dict.fromkeys([*(below["tags"] or []), *(above["tags"] or [])])]
+    return merged

@@ -9,6 +9,7 @@ and that later declarations do not change it. Faults are ``InvalidGraphError``.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from graph import callables
@@ -49,13 +50,19 @@ class StateGraph:
     def __init__(
         self,
         state_schema: Any,
+        context_schema: Any = None,
         *,
         input_schema: Any = None,
         output_schema: Any = None,
         input: Any = None,
         output: Any = None,
     ) -> None:
-        """Declare the state; ``input`` and ``output`` are older names of the ``…_schema``."""
+        """Declare the state; ``input`` and ``output`` are older names of the ``…_schema``.
+
+        Args:
+            context_schema: the class of what callers pass as ``context`` and nodes find as
+                ``runtime.context``: a ``TypedDict``, dataclass or pydantic model.
+        """
         self._schemas: dict[Any, StateSchema] = {}
         self._channels: dict[str, Channel] = {}
         self._nodes: dict[str, NodeSpec] = {}
@@ -65,6 +72,7 @@ class StateGraph:
         self._state = self._add_schema(state_schema)
         self._input = self._add_schema(input_schema or input or state_schema)
         self._output = self._add_schema(output_schema or output or state_schema)
+        self._context: type[Any] | None = context_schema
 
     def _add_schema(self, declared: Any) -> StateSchema:
         if is_schema(declared) and declared in self._schemas:
@@ -92,6 +100,7 @@ class StateGraph:
         metadata: dict[str, Any] | None = None,
         input_schema: Any = None,
         destinations: Sequence[str] | Mapping[str, str] | None = None,
+        timeout: float | timedelta | None = None,
         retry: RetryPolicy | Sequence[RetryPolicy] | None = None,
         input: Any = None,
     ) -> Self:
@@ -99,8 +108,8 @@ class StateGraph:
 
         Args:
             node: its name, or the function whose name it takes.
-            action: a callable that takes the state (and ``config`` and ``writer``, if it
-                has parameters of these names) and returns an update, or a compiled graph.
+            action: a callable that takes the state (and ``config``, ``runtime`` and ``writer``,
+                if it has parameters of these names) and returns an update, or a compiled graph.
             retry_policy: when to try again (older name: ``retry``).
             defer: run it only when nothing else is left to run.
             metadata: anything; shown in drawings.
@@ -108,6 +117,9 @@ class StateGraph:
                 state class that annotates its first parameter, else the graph's.
             destinations: where a ``Command`` that it returns may go, as names or as
                 name → label. By default what ``-> Command[Literal[…]]`` says.
+            timeout: seconds that each attempt may take; then it fails with
+                ``NodeTimeoutError``, which is worth a retry. A coroutine is cancelled; a plain
+                function goes on, and what it comes to is not looked at.
         """
         if not isinstance(node, str):
             if action is not None:
@@ -139,6 +151,7 @@ class StateGraph:
             accepts=frozenset() if is_graph else callables.accepted(function, what),
             is_async=not is_graph and callables.is_async(function),
             labels=labels,
+            timeout_s=_seconds(what, timeout),
         )
         return self
 
@@ -259,6 +272,7 @@ class StateGraph:
             state=self._state,
             input=self._input,
             output=self._output,
+            context=self._context,
         )
         check(topology)
         return topology
@@ -276,11 +290,15 @@ class StateGraph:
         """Check the graph and make it runnable.
 
         Args:
-            checkpointer: keeps the threads; without one a run leaves nothing behind.
+            checkpointer: keeps the threads; without one a run leaves nothing behind. Of a graph
+                inside another one: ``None`` begins afresh at each call and can stop and go on
+                within it, ``True`` remembers from call to call within the thread, ``False``
+                keeps no log of its own.
             interrupt_before: nodes (or ``"*"``) before which a run stops for a person.
             interrupt_after: nodes (or ``"*"``) after which it stops.
             name: names the graph in drawings and where it is a node of another.
-            version: part of what snapshots are checked against.
+            version: part of what snapshots are checked against: after a change they are folded
+                afresh.
             debug: accepted for compatibility; ``stream_mode="debug"`` shows the same.
         """
         from graph.app import CompiledGraph  # it runs topologies, so it imports this module
@@ -335,6 +353,15 @@ def _policies(what: str, retry: Any) -> tuple[RetryPolicy, ...]:
         if not isinstance(policy, RetryPolicy):
             raise InvalidGraphError(f"{what} has a retry policy that is none: {policy!r:.100}.")
     return policies
+
+
+def _seconds(what: str, timeout: float | timedelta | None) -> float | None:
+    if timeout is None:
+        return None
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
+    if not seconds > 0:
+        raise InvalidGraphError(f"{what} has a timeout of {seconds:g} s; it has to be more than 0.")
+    return seconds
 
 
 def _interrupts(topology: Topology, argument: str, names: Interrupts) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import inspect
 import sys
 import types
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from hashlib import blake2b
 from itertools import islice
@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 from graph.errors import InvalidGraphError
 from graph.types import Command, Send
 
-INJECTED: Final = frozenset({"config", "writer"})
+INJECTED: Final = frozenset({"config", "runtime", "writer"})
 
 # Enough for most nodes; a bound, so that one that leads into a huge library cannot stall
 # compile(). Past it the answer is the cautious one.
@@ -67,7 +67,7 @@ def first_hint(action: Any) -> Any:
 
 
 def accepted(action: Any, what: str) -> frozenset[str]:
-    """Which of ``config`` and ``writer`` a callable wants besides the state.
+    """Which of ``config``, ``runtime`` and ``writer`` a callable wants besides the state.
 
     ``what`` names it in the error for a callable that cannot be called as nodes are.
     """
@@ -92,7 +92,7 @@ def accepted(action: Any, what: str) -> frozenset[str]:
         elif parameter.default is parameter.empty:
             raise InvalidGraphError(
                 f"{what} has a parameter '{parameter.name}' that nothing fills. It is called with "
-                "the state, and with 'config' and 'writer' if it names them; give other "
+                "the state, and with 'config', 'runtime' and 'writer' if it names them; give other "
                 "parameters a default or bind them with functools.partial."
             )
     return frozenset(wanted)
@@ -124,6 +124,28 @@ def may_route(action: Any) -> bool:
     """
     if not _has_code(action):
         return True
+    return next(_reached(action, _is_word), None) is not None
+
+
+def leading_to(action: Any, kind: type[Any]) -> list[Any]:
+    """The objects of a class that the code of a callable leads to, each once."""
+    return [
+        item
+        for item in _reached(action, lambda item: isinstance(item, kind))
+        if item is not TOO_MUCH
+    ]
+
+
+TOO_MUCH: Final = object()
+"""Stands for what was not looked at any more."""
+
+
+def _is_word(item: Any) -> bool:
+    return item is Command or item is Send
+
+
+def _reached(action: Any, wanted: Callable[[Any], bool]) -> Iterator[Any]:
+    """What is wanted of all that a callable's code leads to; these are not looked into."""
     seen: dict[tuple[int, ...], Any] = {}  # the values keep temporary objects' ids unique
     queue = deque([action])
     while queue:
@@ -132,11 +154,14 @@ def may_route(action: Any) -> bool:
         key = (id(item.__func__), id(item.__self__)) if is_method else (id(item),)
         if key in seen:
             continue
-        if item is Command or item is Send or len(seen) >= _LOOKED_AT_MAX:
-            return True
+        if len(seen) >= _LOOKED_AT_MAX:
+            yield TOO_MUCH
+            return
         seen[key] = item
-        queue.extend(_mentioned(item))
-    return False
+        if wanted(item):
+            yield item
+        else:
+            queue.extend(_mentioned(item))
 
 
 def _has_code(action: Any) -> bool:

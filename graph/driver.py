@@ -9,24 +9,31 @@ few commits. A superstep ends when all its outputs are durable.
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any, Final
 
 from eventstore import telemetry
-from eventstore.driving import Perform
 from graph import planner
 from graph.builder import Branch, NodeSpec, Topology
-from graph.errors import GraphRecursionError, InvalidUpdateError
-from graph.events import Data, Kind, error_data
-from graph.fold import State, Task
-from graph.log import Draft, Journal
-from graph.runners import Runner
+from graph.errors import (
+    GraphInterrupt,
+    GraphRecursionError,
+    InvalidGraphError,
+    InvalidUpdateError,
+    NodeTimeoutError,
+)
+from graph.events import Data, Kind, error_data, interrupt_data, named, waiting_data
+from graph.fold import State, Task, checkpoint_id, task_id
+from graph.journal import Draft, Journal, LogJournal
+from graph.namespaces import lasting, token
+from graph.runners import Runner, TooLong
+from graph.scope import ParentCommand, Scope, current
+from graph.types import Command, Durability, ExecutionInfo, Interrupt, Runtime, StateUpdate
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +45,8 @@ CONCURRENCY: Final = 32
 
 Chunk = tuple[str, Any]
 
-_writer: contextvars.ContextVar[Callable[[Any], None]] = contextvars.ContextVar("stream_writer")
-
-
-def get_stream_writer() -> Callable[[Any], None]:
-    """What a node calls to stream something of its own (stream mode ``custom``).
-
-    Outside a run, or when nobody listens, what is written goes nowhere.
-    """
-    return _writer.get(_ignore)
-
-
-def _ignore(_chunk: Any) -> None:
-    """Nobody listens."""
+Listener = Callable[[str, str, Any], None]
+"""Is told what happens in subgraphs: namespace, stream mode, chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,31 +56,53 @@ class Options:
     Attributes:
         config: what the caller passed, for nodes that take it.
         modes: stream modes somebody listens to; what nobody asked for is not made.
+        own_modes: those of them that whoever called this graph listens to.
         interrupt_before, interrupt_after: nodes at which to stop; ``"*"`` is all.
         graph: the graph's name, for traces.
+        context: what nodes find as ``runtime.context``.
+        durability: when what happened is written.
+        subgraphs: somebody listens to what happens inside subgraphs, too.
+        listener: in a subgraph: who is told what happens.
     """
 
     config: Mapping[str, Any]
     modes: frozenset[str] = frozenset()
+    own_modes: frozenset[str] = frozenset()
     recursion_limit: int = 25
     max_concurrency: int | None = None
     interrupt_before: frozenset[str] = frozenset()
     interrupt_after: frozenset[str] = frozenset()
     graph: str = "graph"
+    context: Any = None
+    durability: Durability = "sync"
+    subgraphs: bool = False
+    listener: Listener | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """What became of a task: its output event's data, or the error after so many attempts."""
+    """What became of a task: its output event's data, the error after so many attempts, or what it
+    waits for.
+
+    Attributes:
+        logs: where the logs of the graphs that it called ended.
+    """
 
     index: int
     data: Data | None = None
     error: BaseException | None = None
+    waiting: Data | None = None
     attempts: int = 1
+    logs: Mapping[str, int] = field(default_factory=dict)
 
 
 class Run:
-    """One run of a graph, from where its journal stands to an end, a stop or an error."""
+    """One run of a graph, from where its journal stands to an end, a stop or an error.
+
+    Args:
+        ns: the namespace of its log, or the one that it would have.
+        above: the task that it runs for, in a graph that is called inside another.
+    """
 
     def __init__(
         self,
@@ -92,116 +110,179 @@ class Run:
         journal: Journal,
         options: Options,
         runner: Runner,
-        perform: Perform,
+        *,
+        ns: str = "",
+        above: Scope | None = None,
     ) -> None:
+        self.journal = journal
+        self.options = options
+        self.ns = ns
+        self.over = False
+        self.in_use: dict[str, str] = {}
         self._topology = topology
-        self._journal = journal
-        self._options = options
         self._runner = runner
-        self._perform = perform
+        self._above = above
+        self._given = _given(above) if not isinstance(journal, LogJournal) else {}
         self._writers: dict[str, str] = {}
+        self._waiting: list[Data] = []
+        self._failure: BaseException | None = None
 
     @property
     def state(self) -> State:
         """Where the run stands."""
-        return self._journal.state
+        return self.journal.state
+
+    @property
+    def interrupts(self) -> tuple[Interrupt, ...]:
+        """What waits for answers."""
+        asked = planner.questions(self.state)
+        return tuple(Interrupt(each["value"], name) for name, each in asked.items())
+
+    def logs(self) -> dict[str, int]:
+        """Where the log of this run and those of its subgraphs end, by name."""
+        if not isinstance(self.journal, LogJournal):
+            return {}
+        found = dict(self.state.kept)
+        for logs in self.state.logs.values():
+            found |= logs
+        return {**found, self.ns: self.journal.at.seq}
+
+    async def close(self) -> None:
+        """Return when everything recorded is durable; what still runs may record no more."""
+        self.over = True
+        await self.journal.flush()
 
     # --- the loop -----------------------------------------------------------------------
 
-    async def begin(self, given: Any, run_id: str | None, metadata: Mapping[str, Any]) -> None:
+    async def begin(
+        self, given: Any, run_id: str | None, metadata: Mapping[str, Any], call: str = ""
+    ) -> None:
         """Record the input, before any node runs."""
         data = await planner.begin(
-            self._topology, self.state, given, run_id, metadata, self._decide
+            self._topology, self.state, given, run_id, metadata, self._decide, call
         )
         await self._append([(Kind.INPUT, data)])
 
-    async def edit(self, values: Any, as_node: str, metadata: Mapping[str, Any]) -> None:
-        """Record an edit of the state as if a node had made it."""
-        data = await planner.edit(
-            self._topology, self.state, values, as_node, metadata, self._decide
-        )
+    async def resume(self, given: Command[Any]) -> frozenset[int]:
+        """Record answers, before any node runs.
+
+        Returns:
+            The tasks that wait on: nothing that they ask was answered.
+        """
+        return await self._resume(planner.resume(self._topology, self.state, given))
+
+    async def pass_on(self, answers: Mapping[int | str, Any]) -> frozenset[int]:
+        """Record what of the answers in the graph above is for this one; as :meth:`resume`."""
+        data = planner.pass_on(self.state, answers)
+        return frozenset() if data is None else await self._resume(data)
+
+    async def _resume(self, data: Data) -> frozenset[int]:
+        await self._append([(Kind.RESUME, data)])
+        answered = {answer["task"] for answer in data["answers"]}
+        return frozenset(self.state.interrupts) - answered if answered else frozenset()
+
+    async def edit(self, updates: Sequence[StateUpdate], metadata: Mapping[str, Any]) -> None:
+        """Record an edit of the state as if nodes had made it, side by side."""
+        data = await planner.edit(self._topology, self.state, updates, metadata, self._decide)
         await self._append([(Kind.UPDATE, data)])
 
     async def branch(self) -> None:
-        """Record that the run leaves a checkpoint of the past where no node will."""
-        if not self.state.frontier:
-            await self._perform(self._journal.branch(self._stops))
+        """Record that the run leaves a checkpoint of the past, if it does."""
+        await self.journal.branch(self._stops)
 
     async def _append(self, drafts: list[Draft]) -> None:
-        await self._perform(self._journal.record(drafts, self._stops))
+        await self.journal.record(drafts, self._stops)
 
-    async def steps(self, resumed: bool) -> AsyncGenerator[Chunk, None]:
+    async def steps(
+        self, resumed: bool, waiting: frozenset[int] = frozenset()
+    ) -> AsyncGenerator[Chunk, None]:
         """Run supersteps to the end, or to where it has to stop; yields what is streamed.
 
         Args:
             resumed: go over the interrupt at which the run stands.
+            waiting: tasks of the first superstep that are not run.
 
         Raises:
             GraphRecursionError: too many supersteps.
             Exception: what a node raised, after what its siblings did has been recorded.
         """
         count = 0
-        limit = self._options.recursion_limit
+        limit = self.options.recursion_limit
         yield "checkpoint", self.state
         while self.state.frontier:
             if not (resumed and count == 0) and self._stops(self.state):
+                yield "interrupt", ()
                 return
             if count >= limit:
                 raise GraphRecursionError(limit, tuple(task.node for task in self.state.frontier))
             count += 1
             # Closed by hand: whoever stops listening must not leave tasks running.
-            superstep = self._superstep()
+            superstep = self._superstep(waiting)
+            waiting = frozenset()
             try:
                 async for chunk in superstep:
                     yield chunk
             finally:
                 await superstep.aclose()
+            if self.state.interrupts:
+                return
             yield "checkpoint", self.state
 
     def _stops(self, state: State) -> bool:
         """Whether the run is to wait for a person before the frontier of ``state``."""
-        before, after = self._options.interrupt_before, self._options.interrupt_after
+        before, after = self.options.interrupt_before, self.options.interrupt_after
         coming = (task.node for task in state.frontier)
         return bool(state.frontier) and (
             _meets(before, coming) or (state.source == "loop" and _meets(after, state.last))
         )
 
-    async def _superstep(self) -> AsyncGenerator[Chunk, None]:
-        due = planner.due(self.state)
-        self._writers = {}
-        for output in self.state.pending.values():
-            planner.claim(self._topology, self.state.step + 1, self._writers, output)
-        if "debug" in self._options.modes:
+    async def _superstep(self, waiting: frozenset[int]) -> AsyncGenerator[Chunk, None]:
+        due = [(index, task) for index, task in planner.due(self.state) if index not in waiting]
+        began = self.state
+        self._writers, self._waiting, self._failure = {}, [], None
+        for output in began.pending.values():
+            planner.claim(self._topology, began.step + 1, self._writers, output)
+        if self.options.modes & {"debug", "tasks"}:
             for index, task in due:
-                yield "task", _task_start(self.state, index, task)
-        if len(due) == 1 and "custom" not in self._options.modes:
+                given = planner.argument(self._topology, began, task)
+                yield "task", (began, index, given)
+        if len(due) == 1 and not self._streams:
             index, task = due[0]
-            chunks, error = await self._record([await self._attempt(self.state, index, task)])
-            for chunk in chunks:
+            for chunk in await self._record([await self._attempt(began, index, task)]):
                 yield chunk
-            if error is not None:
-                raise error
-            return
-        parallel = self._parallel(due)
-        try:
-            async for chunk in parallel:
-                yield chunk
-        finally:
-            await parallel.aclose()
+        else:
+            parallel = self._parallel(due)
+            try:
+                async for chunk in parallel:
+                    yield chunk
+            finally:
+                await parallel.aclose()
+        if self._waiting:
+            if not all(_is_known(self.state, each) for each in self._waiting):
+                data = interrupt_data(began.step + 1, self._waiting)
+                await self._append([(Kind.INTERRUPT, data)])
+            for each in self._waiting:
+                yield "waiting", (began, each)
+        if self._failure is not None:
+            raise self._failure
+
+    @property
+    def _streams(self) -> bool:
+        """Whether somebody listens to what happens while a task runs."""
+        return self.options.subgraphs or "custom" in self.options.modes
 
     async def _parallel(self, due: list[tuple[int, Task]]) -> AsyncGenerator[Chunk, None]:
         """Run tasks side by side and record them as they finish.
 
         After a failure siblings that have begun come to their end, so that their work is
-        kept; no further ones begin. The first error is raised when all have ended.
+        kept; no further ones begin.
         """
         state, runner = self.state, self._runner
-        limit = self._options.max_concurrency or CONCURRENCY
+        limit = self.options.max_concurrency or CONCURRENCY
         coming, running = iter(due), 0
-        failed: BaseException | None = None
         try:
             while True:
-                for index, task in islice(coming, 0 if failed else limit - running):
+                for index, task in islice(coming, 0 if self._failure else limit - running):
                     runner.start(self._attempt(state, index, task))
                     running += 1
                 if not running:
@@ -213,43 +294,46 @@ class Run:
                     if not isinstance(item, _Done):
                         yield item
                 try:
-                    chunks, error = await self._record(done)
+                    chunks = await self._record(done)
                 except Exception as not_recorded:
-                    chunks, error = [], not_recorded
+                    chunks = []
+                    self._failure = self._failure or not_recorded
                 for chunk in chunks:
                     yield chunk
-                failed = failed or error
         finally:
             if running:
+                self.over = True
                 await runner.stop()
-        if failed is not None:
-            raise failed
 
-    async def _record(self, done: list[_Done]) -> tuple[list[Chunk], BaseException | None]:
-        """Append what became of tasks, in one transaction.
+    async def _record(self, done: list[_Done]) -> list[Chunk]:
+        """Append what became of tasks, in one transaction; what waits is recorded when all have
+        ended.
 
         Returns:
-            What is streamed of it, and the first error among them.
+            What is streamed of it.
         """
         drafts: list[Draft] = []
-        failures: list[_Done] = []
-        frontier, step = self.state.frontier, self.state.step + 1
+        chunks: list[Chunk] = []
+        began = self.state
         for item in map(self._checked, done):
             if item.data is not None:
                 drafts.append((Kind.OUTPUT, item.data))
+                chunks.append(("output", (began, item.data)))
+            elif item.waiting is not None:
+                self._waiting.append(_with_logs(item.waiting, item.logs))
             elif item.error is not None:
-                failures.append(item)
+                node = began.frontier[item.index].node
+                if self._failure is None:
+                    self._failure = item.error
+                    where = f"in node {node!r}, superstep {began.step + 1}, attempt {item.attempts}"
+                    item.error.add_note(where)
                 if isinstance(item.error, Exception):
-                    node = frontier[item.index].node
-                    data = error_data(step, item.index, node, item.error, item.attempts)
-                    drafts.append((Kind.ERROR, data))
+                    data = error_data(began.step + 1, item.index, node, item.error, item.attempts)
+                    drafts.append((Kind.ERROR, _with_logs(data, item.logs)))
+                    chunks.append(("error", (began, data)))
         if drafts:
             await self._append(drafts)
-        error = failures[0].error if failures else None
-        if error is not None:
-            node = frontier[failures[0].index].node
-            error.add_note(f"in node {node!r}, superstep {step}, attempt {failures[0].attempts}")
-        return [("output", data) for kind, data in drafts if kind == Kind.OUTPUT], error
+        return chunks
 
     def _checked(self, item: _Done) -> _Done:
         """Siblings may have written the same key meanwhile: the later one is at fault."""
@@ -280,31 +364,100 @@ class Run:
         return TASK.begin(facts, self._labels(task.node), of=task.node)
 
     def _labels(self, node: str) -> telemetry.Facts:
-        return {"graph.name": self._options.graph, "graph.node": node}
+        return {"graph.name": self.options.graph, "graph.node": node}
 
     async def _tries(self, state: State, index: int, task: Task) -> _Done:
         """Run a task, again as its retry policies say."""
         spec = self._topology.nodes[task.node]
-        attempt = 0
-        if "custom" in self._options.modes:
-            _writer.set(self._put_custom)
+        failed: list[list[str]] = []
         while True:
-            attempt += 1
+            attempt = len(failed) + 1
+            scope = self._scope(state, index, task, attempt)
             try:
-                result = await self._call_node(spec, planner.argument(self._topology, state, task))
-                data = await planner.outcome(self._topology, state, index, result, self._decide)
-                return _Done(index, data, attempts=attempt)
+                with scope.active():
+                    result = await self._result(spec, state, task, scope)
+                    data = await planner.outcome(self._topology, state, index, result, self._decide)
+                if data.get("above") and self._above is None:
+                    raise InvalidUpdateError(
+                        f"node {task.node!r} returned Command(graph=Command.PARENT), and there is "
+                        "no graph above this one"
+                    )
+                kept = lasting(scope.logs, self.ns) if scope.logs else {}
+                return _Done(
+                    index, _with(_with_logs(data, kept), "failed", failed), attempts=attempt
+                )
+            except GraphInterrupt as left:
+                waiting = waiting_data(index, task.node, left.interrupts)
+                return _Done(index, waiting=waiting, attempts=attempt, logs=scope.logs)
             except Exception as error:
                 policy = next((p for p in spec.retry if p.retries(error)), None)
                 if policy is None or attempt >= policy.max_attempts:
-                    return _Done(index, error=error, attempts=attempt)
+                    return _Done(index, error=error, attempts=attempt, logs=scope.logs)
+                failed.append(list(named(error)))
                 wait = policy.initial_interval * policy.backoff_factor ** (attempt - 1)
                 wait = min(wait, policy.max_interval)
                 wait += random.random() if policy.jitter else 0
                 self._tell_retry(task.node, state.step + 1, attempt, error, wait)
             except BaseException as error:  # whoever waits for this task must learn of it
-                return _Done(index, error=error, attempts=attempt)
+                left_by = _interrupts_in(error)
+                if left_by is None:
+                    return _Done(index, error=error, attempts=attempt, logs=scope.logs)
+                waiting = waiting_data(index, task.node, left_by)
+                return _Done(index, waiting=waiting, attempts=attempt, logs=scope.logs)
             await self._runner.sleep(wait)
+
+    async def _result(self, spec: NodeSpec, state: State, task: Task, scope: Scope) -> Any:
+        """What the node returns, in the time that it has."""
+        call = self._call_node(spec, planner.argument(self._topology, state, task))
+        try:
+            if spec.timeout_s is None:
+                result = await call
+            else:
+                result = await self._runner.limited(call, spec.timeout_s)
+        except ParentCommand as sent:
+            return sent.command
+        except TooLong:
+            scope.over = True
+            raise NodeTimeoutError(spec.name, spec.timeout_s or 0) from None
+        if scope.raised:
+            raise InvalidGraphError(
+                f"node {spec.name!r} caught the GraphInterrupt by which interrupt() leaves it; let "
+                "it pass: no `except BaseException` or bare `except` around interrupt()"
+            )
+        return result
+
+    def _scope(self, state: State, index: int, task: Task, attempt: int) -> Scope:
+        answers = state.answers.get(index, {})
+        mark = token(state.began, index)
+        return Scope(
+            task.node,
+            self.options.config,
+            self,
+            state.at.thread_key,
+            self.ns,
+            mark,
+            answers,
+            self._given,
+            bool(answers) or index in state.interrupts,
+            self._write,
+            partial(self._runtime, state, index, attempt),
+            self._above,
+        )
+
+    def _runtime(self, state: State, task: int, attempt: int) -> Runtime[Any]:
+        thread_id = self.journal.thread_id if isinstance(self.journal, LogJournal) else None
+        return Runtime(
+            context=self.options.context,
+            stream_writer=self._write,
+            execution_info=ExecutionInfo(
+                checkpoint_id=checkpoint_id(state.checkpoint),
+                checkpoint_ns=self.ns,
+                task_id=task_id(state, task),
+                thread_id=thread_id,
+                run_id=state.run_id or None,
+                node_attempt=attempt,
+            ),
+        )
 
     def _tell_retry(
         self, node: str, step: int, attempt: int, error: Exception, wait_s: float
@@ -316,7 +469,7 @@ class Run:
             node,
             kind,
             extra={
-                "graph": self._options.graph,
+                "graph": self.options.graph,
                 "node": node,
                 "step": step,
                 "attempt": attempt,
@@ -330,9 +483,7 @@ class Run:
     async def _call_node(self, spec: NodeSpec, argument: Any) -> Any:
         action: Any = spec.action
         if hasattr(action, "nested"):
-            return await action.nested(
-                argument, self._options.config, self._topology.channels, self._runner.another()
-            )
+            return await action.nested(argument, self._topology.channels, self._runner.another())
         call = partial(action, argument, **self._extras(spec.accepts))
         return await self._runner.call(f"node {spec.name!r}", spec.is_async, call)
 
@@ -342,19 +493,76 @@ class Run:
 
     def _extras(self, accepts: frozenset[str]) -> dict[str, Any]:
         extras: dict[str, Any] = {}
+        if not accepts:
+            return extras
         if "config" in accepts:
-            extras["config"] = self._options.config
+            extras["config"] = self.options.config
         if "writer" in accepts:
-            extras["writer"] = get_stream_writer()
+            extras["writer"] = self._write
+        if "runtime" in accepts:
+            scope = current()
+            extras["runtime"] = (
+                scope.runtime()
+                if scope is not None and scope.host is self
+                else self._runtime(self.state, 0, 1)
+            )
         return extras
 
-    def _put_custom(self, chunk: Any) -> None:
-        self._runner.put(("custom", chunk))
+    def _write(self, chunk: Any) -> None:
+        """Stream a chunk of a node's own."""
+        if self.options.listener is not None:
+            if "custom" in self.options.modes:
+                self.options.listener(self.ns, "custom", chunk)
+        elif self._above is not None:
+            self._above.write(chunk)
+        elif "custom" in self.options.modes:
+            self._runner.put(("custom", chunk))
+
+    def hear(self, ns: str, mode: str, chunk: Any) -> None:
+        """Pass on what happened in a subgraph."""
+        self._runner.put(("inside", (ns, mode, chunk)))
+
+
+def _is_known(state: State, waiting: Data) -> bool:
+    """Whether a task asks once more what the log says already that it asks."""
+    try:
+        return bool(state.interrupts.get(waiting["task"]) == waiting)
+    except ValueError:  # arrays do not say whether they are equal
+        return False
+
+
+def _given(above: Scope | None) -> dict[str, Any]:
+    """The answers by id that a run without a log goes by: it begins again each time."""
+    if above is None:
+        return {}
+    named = {key: value for key, value in above.answers.items() if isinstance(key, str)}
+    return {**above.given, **named}
+
+
+def _interrupts_in(error: BaseException) -> list[Mapping[str, Any]] | None:
+    """What is asked by a group of errors in which there is nothing but questions."""
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    asked, others = error.split(GraphInterrupt)
+    if asked is None or others is not None:
+        return None
+    return [each for left in _leaves(asked) for each in left.interrupts]
+
+
+def _leaves(group: BaseExceptionGroup[GraphInterrupt]) -> list[GraphInterrupt]:
+    found: list[GraphInterrupt] = []
+    for each in group.exceptions:
+        found += _leaves(each) if isinstance(each, BaseExceptionGroup) else [each]
+    return found
+
+
+def _with(data: Data, name: str, value: Any) -> Data:
+    return {**data, name: value} if value else data
+
+
+def _with_logs(data: Data, logs: Mapping[str, int]) -> Data:
+    return _with(data, "logs", dict(logs))
 
 
 def _meets(wanted: frozenset[str], nodes: Any) -> bool:
     return bool(wanted) and ("*" in wanted or not wanted.isdisjoint(nodes))
-
-
-def _task_start(state: State, index: int, task: Task) -> dict[str, Any]:
-    return {"step": state.step + 1, "task": index, "name": task.node}

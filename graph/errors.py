@@ -6,8 +6,13 @@
     ├── InvalidConfigError     the config names no thread, or a checkpoint that does not fit it
     ├── EmptyInputError        nothing to resume, and no input
     ├── GraphRecursionError    more supersteps than ``recursion_limit``
+    ├── NodeTimeoutError       a node took longer than its ``timeout``
+    ├── ReplayMismatchError    a recorded run and the code of today disagree
     ├── PersistenceConfigError the configuration of a deployment makes no sense
     └── WorkflowError          a run of a ``ProductionWorkflow`` failed
+
+:class:`GraphInterrupt` is no error but how a node is left while a person is asked. It is no
+``Exception`` either, so that a node's own ``except Exception`` does not swallow the question.
 
 What a node itself raises is passed on as it is, with a note that names node and thread; only
 a ``ProductionWorkflow`` wraps it, in a ``WorkflowError``.
@@ -16,7 +21,7 @@ a ``ProductionWorkflow`` wraps it, in a ``WorkflowError``.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -56,6 +61,35 @@ class GraphRecursionError(GraphError, RecursionError):
             "If that is no endless loop, pass a higher limit: config={'recursion_limit': …}; "
             "what was done so far is kept, and invoke(None, config) goes on from there."
         )
+
+
+class NodeTimeoutError(GraphError, TimeoutError):
+    """An attempt of a node took longer than its ``timeout``; retried like any fault from outside.
+
+    Attributes:
+        node: which.
+        timeout_s: the seconds that it had.
+    """
+
+    def __init__(self, node: str, timeout_s: float) -> None:
+        self.node = node
+        self.timeout_s = timeout_s
+        super().__init__(f"node {node!r} took longer than its timeout of {timeout_s:g} s")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.node, self.timeout_s)
+
+
+class GraphInterrupt(BaseException):
+    """Raised by ``interrupt()`` through the node that asks; catch it only to raise it again.
+
+    Attributes:
+        interrupts: what is asked: dictionaries with ``id`` and ``value``, as they are recorded.
+    """
+
+    def __init__(self, interrupts: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.interrupts = tuple(interrupts)
+        super().__init__(f"waiting for {len(self.interrupts)} answers")
 
 
 class PersistenceConfigError(GraphError):

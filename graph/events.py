@@ -25,6 +25,8 @@ class Kind(IntEnum):
     INPUT = 1
     OUTPUT = 2
     ERROR = 3
+    INTERRUPT = 4
+    RESUME = 5
     UPDATE = 6
 
 
@@ -66,39 +68,95 @@ def unpack(writes: Data | list[list[Any]]) -> Iterable[tuple[str, Any]]:
     return writes.items() if isinstance(writes, dict) else ((key, value) for key, value in writes)
 
 
-def input_data(run: str | None, writes: Writes, goto: Goto, metadata: Mapping[str, Any]) -> Data:
-    """A run began; it is named by its checkpoint unless the caller named it."""
+def input_data(
+    run: str | None, writes: Writes, goto: Goto, metadata: Mapping[str, Any], call: str = ""
+) -> Data:
+    """A run began; it is named by its checkpoint unless the caller named it.
+
+    Args:
+        call: in the log of a subgraph that remembers: which task above it runs for.
+    """
     data = {"writes": _pack(writes), **goto.data()}
     if run is not None:
         data["run"] = run
+    if call:
+        data["call"] = call
     return {**data, "metadata": dict(metadata)} if metadata else data
 
 
-def output_data(step: int, task: int, node: str, writes: Writes, goto: Goto) -> Data:
-    """A task finished."""
-    return {"step": step, "task": task, "node": node, "writes": _pack(writes), **goto.data()}
+def output_data(
+    step: int, task: int, node: str, writes: Writes, goto: Goto, above: Data | None = None
+) -> Data:
+    """A task finished.
+
+    Args:
+        above: what it commands in the graph in which this graph is a node; this one then ends.
+    """
+    data = {"step": step, "task": task, "node": node, "writes": _pack(writes), **goto.data()}
+    return data if above is None else {**data, "above": above}
 
 
 def error_data(step: int, task: int, node: str, error: BaseException, attempts: int) -> Data:
     """A task failed, after so many attempts."""
-    kind = type(error)
-    name = kind.__qualname__
-    if kind.__module__ not in ("builtins", "__main__"):
-        name = f"{kind.__module__}.{name}"
+    name, message = named(error)
     return {
         "step": step,
         "task": task,
         "node": node,
         "type": name,
-        "message": str(error)[:MESSAGE_MAX],
+        "message": message,
         "attempts": attempts,
     }
 
 
-def update_data(node: str, writes: Writes, goto: Goto, metadata: Mapping[str, Any]) -> Data:
-    """Someone edited the state as if ``node`` had written it."""
-    data = {"node": node, "writes": _pack(writes), **goto.data()}
+def named(error: BaseException) -> tuple[str, str]:
+    """The type and the text by which an error is recorded."""
+    kind = type(error)
+    name = kind.__qualname__
+    if kind.__module__ not in ("builtins", "__main__"):
+        name = f"{kind.__module__}.{name}"
+    return name, str(error)[:MESSAGE_MAX]
+
+
+def interrupt_data(step: int, tasks: Sequence[Data]) -> Data:
+    """The run stopped: these tasks wait for people (see :func:`waiting_data`)."""
+    return {"step": step, "tasks": list(tasks)}
+
+
+def waiting_data(task: int, node: str, interrupts: Sequence[Mapping[str, Any]]) -> Data:
+    """A task waits for answers.
+
+    Args:
+        interrupts: ``id`` and ``value`` of each question; those that the node itself asked
+            also have ``nth``, the others came out of a subgraph. None at all: a subgraph
+            stopped before or after a node.
+    """
+    return {"task": task, "node": node, "interrupts": [dict(each) for each in interrupts]}
+
+
+def resume_data(step: int, answers: Sequence[Data], writes: Writes, goto: Goto) -> Data:
+    """Answers to questions: each with its ``task``, ``id``, ``value`` and, if it has one, ``nth``;
+    and what else the one who answered wants written and run.
+    """
+    data: Data = {"step": step, "answers": list(answers)}
+    if writes:
+        data["writes"] = _pack(writes)
+    return data if goto == Goto() else {**data, **goto.data()}
+
+
+def update_data(updates: Sequence[tuple[str, Writes, Goto]], metadata: Mapping[str, Any]) -> Data:
+    """Someone edited the state as if these nodes had written it, side by side."""
+    parts = [
+        {"node": node, "writes": _pack(writes), **goto.data()} for node, writes, goto in updates
+    ]
+    data: Data = parts[0] if len(parts) == 1 else {"updates": parts}
     return {**data, "metadata": dict(metadata)} if metadata else data
+
+
+def updates_of(data: Data) -> list[Data]:
+    """The updates that an update event holds."""
+    found: list[Data] = data.get("updates", [data])
+    return found
 
 
 MESSAGE_MAX: Final = 10_000

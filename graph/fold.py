@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from eventstore import Position, RecordedEvent
 from eventstore.chain import origin
-from graph.events import Data, Kind, unpack
+from graph.events import Data, Kind, unpack, updates_of
+from graph.namespaces import lasting, moved
 from graph.schema import MISSING, Channel
 from graph.types import START
 
@@ -23,6 +24,11 @@ from graph.types import START
 def checkpoint_id(at: Position) -> str:
     """Opaque text that locates a checkpoint by itself and sorts by age within its thread."""
     return f"{at.thread_key:016x}-{at.seq:010x}"
+
+
+def task_id(state: State, task: int) -> str:
+    """Names a task for as long as its superstep lasts, through failures and interrupts."""
+    return f"{checkpoint_id(state.checkpoint._replace(seq=state.began))}/{task}"
 
 
 def _original(at: Position) -> Position:
@@ -63,18 +69,26 @@ class State:
 
     Attributes:
         at: position of the last event folded in.
-        checkpoint: the last position at which a superstep was complete.
+        checkpoint: the last position at which a superstep was complete, or stopped for people.
         parent: the checkpoint before that, in the lineage.
         step: of the last complete superstep; the first input makes 0.
         values: the channels.
         frontier: the tasks of the coming superstep, in the order in which they are merged.
         pending: outputs of those of them that have finished, by index in the frontier.
         errors: failures of those that have not.
+        interrupts: what those of them ask that wait for people.
+        answers: what they were answered: by ``nth`` question, or by id in a subgraph.
+        logs: where the logs of their subgraphs ended when they failed or stopped, by name.
+        kept: where the logs of subgraphs that remember ended, by name.
+        began: seq at which the coming superstep began.
+        branch: seq of this log's last fork, or 0.
         joins: who has arrived at each join that still waits for others.
         later: deferred nodes that wait until nothing else is to be run.
         last: the nodes whose writes made this checkpoint.
         source: ``input``, ``loop``, ``update`` or ``fork``: what made this checkpoint.
         run_id: the caller's name for the run, or else the checkpoint that its input made.
+        call: in a subgraph's log, the task above that the run was for.
+        above: what a node commands in the graph above, which ends this run.
     """
 
     at: Position = NOWHERE
@@ -92,6 +106,19 @@ class State:
     run_id: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     created_us: int = 0
+    interrupts: Mapping[int, Data] = field(default_factory=dict)
+    answers: Mapping[int, Mapping[int | str, Any]] = field(default_factory=dict)
+    logs: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    kept: Mapping[str, int] = field(default_factory=dict)
+    began: int = 0
+    branch: int = 0
+    call: str = ""
+    above: Data | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the position is one at which nothing of the coming superstep has happened."""
+        return self.at == self.checkpoint and not (self.pending or self.errors or self.interrupts)
 
     @property
     def started(self) -> bool:
@@ -117,14 +144,22 @@ class Fold:
         "_channels",
         "_run_began",
         "_updates",
+        "above",
+        "answers",
         "at",
+        "began",
+        "branch",
+        "call",
         "checkpoint",
         "created_us",
         "errors",
         "frontier",
+        "interrupts",
         "joins",
+        "kept",
         "last",
         "later",
+        "logs",
         "metadata",
         "parent",
         "pending",
@@ -146,14 +181,17 @@ class Fold:
         self.last, self.source = state.last, state.source
         self.run_id, self.metadata = state.run_id, state.metadata
         self.created_us = state.created_us
+        self.interrupts, self.answers = dict(state.interrupts), dict(state.answers)
+        self.logs, self.kept = dict(state.logs), dict(state.kept)
+        self.began, self.branch = state.began, state.branch
+        self.call, self.above = state.call, state.above
         self._run_began = NOWHERE
 
     def feed(self, kind: int, data: Data, at: Position, recorded_us: int) -> bool:
         """Fold one event in; whether its position is a checkpoint."""
         self.at = at
         if kind == Kind.OUTPUT:
-            self.pending[data["task"]] = data
-            self.errors.pop(data["task"], None)
+            self._finish(data)
             if len(self.pending) < len(self.frontier):
                 return False
             outputs = self._write_pending()
@@ -165,29 +203,86 @@ class Fold:
             self._complete(recorded_us, "loop", self.step + 1)
         elif kind == Kind.INPUT:
             self._write(data)
-            self.joins, self.later = {}, frozenset()
+            self.joins, self.later, self.above = {}, frozenset(), None
             self.run_id, self._run_began = data.get("run", ""), at
+            self.call = data.get("call", "")
             self.metadata = data.get("metadata", {})
             self.last = (START,)
             self._advance([{**data, "node": START}] if "joins" in data else [data])
             self._complete(recorded_us, "input", self.step + 1)
         elif kind == Kind.ERROR:
             self.errors[data["task"]] = data
+            self._note_logs(data)
+            return False
+        elif kind == Kind.INTERRUPT:
+            for waiting in data["tasks"]:
+                self.interrupts[waiting["task"]] = waiting
+                self.errors.pop(waiting["task"], None)
+                self._note_logs(waiting)
+            self._mark(recorded_us, "interrupt")
+        elif kind == Kind.RESUME:
+            self._resume(data)
             return False
         elif kind == Kind.UPDATE:
             # What tasks had finished is kept; what they led to is replaced.
             self._arrive(self._write_pending())
-            self._write(data)
+            updates = updates_of(data)
+            for update in updates:
+                self._write(update)
             self.metadata = data.get("metadata", self.metadata)
-            self.last = (data["node"],)
-            self.later = frozenset()
-            self._advance([data])
+            self.last = tuple(dict.fromkeys(update["node"] for update in updates))
+            self.later, self.above = frozenset(), None
+            self._advance(updates)
             self._complete(recorded_us, "update", self.step + 1)
         elif kind == Kind.FORK:
-            self._complete(recorded_us, "fork", self.step)
+            self._fork(data)
+            self._mark(recorded_us, "fork")
         else:
             raise ValueError(f"kind {kind} is not an event of a run")
         return True
+
+    def _finish(self, output: Data) -> None:
+        task = output["task"]
+        self.pending[task] = output
+        self.errors.pop(task, None)
+        self.interrupts.pop(task, None)
+        self.logs.pop(task, None)
+        if "logs" in output:
+            self.kept |= output["logs"]
+
+    def _note_logs(self, data: Data) -> None:
+        if "logs" in data:
+            self.logs[data["task"]] = data["logs"]
+
+    def _resume(self, data: Data) -> None:
+        """Answers, and perhaps writes and more tasks, for the superstep that is under way."""
+        for answer in data["answers"]:
+            task, key = answer["task"], answer.get("nth", answer["id"])
+            self.answers[task] = {**self.answers.get(task, {}), key: answer["value"]}
+            waiting = self.interrupts.pop(task)
+            left = [each for each in waiting["interrupts"] if each["id"] != answer["id"]]
+            if left:
+                self.interrupts[task] = {**waiting, "interrupts": left}
+        if "writes" in data:
+            self._write(data)
+        if "to" in data:
+            there = {task.node for task in self.frontier if task.arg is MISSING}
+            added = [_task(node) for node in sorted(data["to"]) if node not in there]
+            added += [Task(node, arg) for node, arg in data.get("sends", ())]
+            self.frontier = (*self.frontier, *added)
+            self.later = self.later.union(data.get("later", ()))
+
+    def _fork(self, data: Data) -> None:
+        """The logs of subgraphs were taken along under the names that they have on this branch."""
+        fork, (_, own) = self.at.seq, origin(self.at.thread_key, self.at.ns)
+        self.kept = {moved(ns, own, fork): 1 for ns in self.kept}
+        self.logs = {
+            task: {moved(ns, own, fork): 1 for ns in logs} for task, logs in self.logs.items()
+        }
+        self.began = self.branch = fork
+        told = data.get("data")
+        if self.call and told:  # the task above goes by where its superstep begins now
+            self.call = f"{told['began']:x}.{self.call.partition('.')[2]}"
 
     def _write(self, data: Data) -> None:
         channels, updates = self._channels, self._updates
@@ -202,6 +297,7 @@ class Fold:
         """Apply finished outputs in the frontier's order, whatever order they finished in."""
         pending = self.pending
         outputs = [pending[index] for index in sorted(pending)]
+        self.above = next((output["above"] for output in outputs if "above" in output), self.above)
         for output in outputs:
             self._write(output)
         return outputs
@@ -224,6 +320,9 @@ class Fold:
 
     def _advance(self, outputs: Sequence[Data]) -> None:
         """Make the frontier that these outputs lead to."""
+        if self.above is not None:
+            self.frontier, self.later = (), frozenset()
+            return
         if len(outputs) == 1 and not self.later and outputs[0].keys().isdisjoint(_SPECIAL):
             self.frontier = tuple(map(_task, sorted(outputs[0]["to"])))
             return
@@ -244,10 +343,18 @@ class Fold:
         self.later = frozenset(later)
 
     def _complete(self, recorded_us: int, source: str, step: int) -> None:
-        self.pending, self.errors = {}, {}
+        for logs in self.logs.values():  # of tasks that come to nothing any more
+            self.kept |= lasting(logs, origin(self.at.thread_key, self.at.ns)[1])
+        self.pending, self.errors, self.interrupts = {}, {}, {}
+        self.answers, self.logs = {}, {}
+        self.began, self.step = self.at.seq, step
+        self._mark(recorded_us, source)
+
+    def _mark(self, recorded_us: int, source: str) -> None:
+        """This position is a checkpoint."""
         self.parent = self.checkpoint if self.checkpoint.seq else None
         self.checkpoint = self.at
-        self.created_us, self.source, self.step = recorded_us, source, step
+        self.created_us, self.source = recorded_us, source
 
     def state(self) -> State:
         """The state so far."""
@@ -272,6 +379,14 @@ class Fold:
             self.run_id,
             self.metadata,
             self.created_us,
+            dict(self.interrupts),
+            dict(self.answers),
+            dict(self.logs),
+            dict(self.kept),
+            self.began,
+            self.branch,
+            self.call,
+            self.above,
         )
 
 

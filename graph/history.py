@@ -10,16 +10,21 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from eventstore import Position, RecordedEvent, VerifyReport
+from eventstore.chain import is_prefix, origin, prefix_ns
 from eventstore.events import from_micros
-from graph.events import Data, Kind, unpack
-from graph.fold import Fold, State, checkpoint_id, initial
-from graph.log import ThreadLog
-from graph.planner import own
+from graph import namespaces, planner, subgraphs
+from graph.errors import InvalidConfigError
+from graph.events import Data, Kind, unpack, updates_of
+from graph.fold import Fold, State, Task, checkpoint_id, initial, task_id
+from graph.log import ThreadLog, ns_of
 from graph.schema import MISSING
-from graph.types import AuditEntry, RunnableConfig, StateSnapshot, StateTask
+from graph.types import AuditEntry, Interrupt, RunnableConfig, StateSnapshot, StateTask
+
+if TYPE_CHECKING:
+    from graph.app import CompiledGraph
 
 BLOCK: Final = 128
 """Events folded at once while history is listed; their states are held together."""
@@ -28,59 +33,113 @@ BLOCK: Final = 128
 class Reader:
     """Reads one graph's threads in the form that its users see."""
 
-    def __init__(self, log: ThreadLog, keys: tuple[str, ...]) -> None:
-        self._log = log
-        self._keys = keys
+    def __init__(self, log: ThreadLog, graph: CompiledGraph) -> None:
+        self.log = log
+        self._graph = graph
+        self._keys = graph.topology.state.keys
         self._names: dict[int, str] = {}
 
     # --- single states ------------------------------------------------------------------
 
-    async def state(self, config: Mapping[str, Any]) -> StateSnapshot:
-        """The state where ``config`` points; past checkpoints with what came of their tasks."""
-        thread_id, state, current = await self._log.read(config)
+    async def state(self, config: Mapping[str, Any], inner: bool = False) -> StateSnapshot:
+        """The state where ``config`` points; past checkpoints with what came of their tasks.
+
+        Args:
+            inner: with the states of subgraphs that are under way.
+        """
+        thread_id, state, current = await self.log.read(config)
         if current:
-            return await self.snapshot(thread_id, state)
+            return await self.snapshot(thread_id, state, ns_of(config), inner, current=True)
         entry = _Entry(state)
         await self._add_following(thread_id, entry)
-        return await self._past(thread_id, entry)
+        return await self._past(thread_id, entry, inner)
 
-    async def _past(self, thread_id: str, entry: _Entry) -> StateSnapshot:
+    async def _past(self, thread_id: str, entry: _Entry, inner: bool = False) -> StateSnapshot:
         """A checkpoint of the past: what was next then, and what came of it."""
-        shown = await self.snapshot(thread_id, entry.closed())
-        return shown._replace(next=tuple(task.node for task in entry.state.frontier))
+        shown = await self.snapshot(thread_id, entry.closed(), inner=inner, then=entry.state)
+        return shown._replace(
+            values=self._values(entry.state.values),
+            next=tuple(task.node for task in entry.state.frontier),
+        )
 
-    async def snapshot(self, thread_id: str, state: State) -> StateSnapshot:
-        """The public form of a state as it stands."""
+    def _values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: planner.own(values[key]) for key in self._keys if key in values}
+
+    async def snapshot(
+        self,
+        thread_id: str,
+        state: State,
+        ns: str = "",
+        inner: bool = False,
+        current: bool = False,
+        then: State | None = None,
+    ) -> StateSnapshot:
+        """The public form of a state as it stands.
+
+        Args:
+            current: it is where its log ends.
+            then: it is of the past, and without what its tasks went on to do it was this.
+        """
         if not state.started:
-            empty: RunnableConfig = {"configurable": {"thread_id": thread_id}}
-            return StateSnapshot({}, (), empty, None, None, None)
-        name = checkpoint_id(state.checkpoint)
-        tasks = tuple(
+            place = {"thread_id": thread_id, **({"checkpoint_ns": ns} if ns else {})}
+            return StateSnapshot({}, (), {"configurable": place}, None, None, None)
+        tasks = [
             StateTask(
-                id=f"{name}/{index}",
+                id=task_id(state, index),
                 name=task.node,
                 path=("edge", task.node) if task.arg is MISSING else ("send", index),
                 error=_error(state.errors.get(index)),
+                interrupts=_interrupts(state.interrupts.get(index)),
+                state=await self._inside(thread_id, then or state, index, task, inner, current),
                 result=_result(state.pending.get(index)),
             )
             for index, task in enumerate(state.frontier)
-        )
+        ]
         source = {"source": state.source, "step": state.step, "run_id": state.run_id}
         return StateSnapshot(
-            values={key: own(state.values[key]) for key in self._keys if key in state.values},
+            values=self._values(planner.shown(self._graph.topology, state)),
             next=tuple(task.name for task in tasks if task.result is None),
             config=await self._config(thread_id, state.checkpoint),
             metadata={**state.metadata, **source},
             created_at=from_micros(state.created_us).isoformat(),
             parent_config=state.parent and await self._config(thread_id, state.parent),
-            tasks=tasks,
+            tasks=tuple(tasks),
+            interrupts=tuple(each for task in tasks for each in task.interrupts),
         )
+
+    async def _inside(
+        self, thread_id: str, state: State, index: int, task: Task, inner: bool, current: bool
+    ) -> RunnableConfig | StateSnapshot | None:
+        """How the subgraph of a task stood: its state, or the config that reads it."""
+        if index in state.pending:
+            return None
+        known = state.logs.get(index, {})
+        own = origin(state.at.thread_key, state.at.ns)[1]
+        for name, graph in subgraphs.inside(self._graph, task.node).items():
+            if graph.checkpointer is False:
+                continue
+            if graph.checkpointer is True:
+                mark = f"{state.branch:x}" if state.branch else ""
+            else:
+                mark = namespaces.token(state.began, index)
+            ns = namespaces.child(own, name, mark)
+            place: dict[str, Any] = {"thread_id": thread_id, "checkpoint_ns": ns}
+            if not current and ns not in known:
+                continue
+            if not inner:
+                return {"configurable": place}
+            reader = graph.reader_on(self.log.core)
+            at = None if current else _beside(state.at, ns, known[ns])
+            _, found, _ = await reader.log.load(thread_id, at, ns)
+            if found.started:
+                return await reader.snapshot(thread_id, found, ns, inner, current)
+        return None
 
     async def _config(self, thread_id: str, at: Position) -> RunnableConfig:
         """The config that reads a position: in its own thread's name, while that is there."""
         owner = self._names.get(at.thread_key)
         if owner is None:
-            found = await self._log.core.thread_at(at.thread_key)
+            found = await self.log.core.thread_at(at.thread_key)
             owner = self._names[at.thread_key] = found.thread_id if found else thread_id
         return {
             "configurable": {
@@ -93,23 +152,25 @@ class Reader:
     # --- history ------------------------------------------------------------------------
 
     async def history(
-        self, thread_id: str, before: Position | None
+        self, thread_id: str, before: Position | None, ns: str = ""
     ) -> AsyncGenerator[StateSnapshot, None]:
         """Every checkpoint, newest first.
 
         All of the thread's own log, branches left behind included; then, where the thread
         was forked from another, the lineage that led to the fork.
         """
-        async with aclosing(self._spans(thread_id, before)) as spans:
+        async with aclosing(self._spans(thread_id, before, ns)) as spans:
             async for span in spans:
                 async with aclosing(self._entries(thread_id, span)) as entries:
                     async for entry in entries:
                         yield await self._past(thread_id, entry)
 
-    async def _spans(self, thread_id: str, before: Position | None) -> AsyncGenerator[_Span, None]:
+    async def _spans(
+        self, thread_id: str, before: Position | None, ns: str
+    ) -> AsyncGenerator[_Span, None]:
         """Runs of events without a fork inside, newest first, cut off at ``before``."""
-        core = self._log.core
-        at: Position | None = (await core.head(thread_id)).position
+        core = self.log.core
+        at: Position | None = (await core.head(thread_id, ns)).position
         own = at
         found = before is None
         while at is not None and at.seq > 0:
@@ -127,7 +188,7 @@ class Reader:
                 at = lineage.source
 
     async def _entries(self, thread_id: str, span: _Span) -> AsyncGenerator[_Entry, None]:
-        log, last = self._log, span.last
+        log, last = self.log, span.last
         while last >= span.first.seq:
             first = max(span.first.seq, last - BLOCK + 1)
             start = await self._state_before(thread_id, span, first)
@@ -137,7 +198,10 @@ class Reader:
             async with aclosing(await log.core.read_span(thread_id, after, last)) as pages:
                 async for page in pages:
                     for event in page:
-                        entries[-1].add(event)
+                        for entry in reversed(entries):
+                            if entry.state.began != entries[-1].state.began:
+                                break
+                            entry.add(event)
                         if folding.feed(event.kind, event.data, event.position, event.recorded_us):
                             entries.append(_Entry(folding.state()))
             if len(entries) > 1:
@@ -156,8 +220,8 @@ class Reader:
         else:
             upto = span.source or span.base
         if upto is None:
-            return initial(self._log.channels)
-        return (await self._log.load(thread_id, upto))[1]
+            return initial(self.log.channels)
+        return (await self.log.load(thread_id, upto))[1]
 
     async def _add_following(
         self, thread_id: str, entry: _Entry, state: State | None = None
@@ -168,11 +232,10 @@ class Reader:
         state = state or entry.state
         if not state.frontier or entry.full:
             return
-        async with aclosing(await self._log.core.read_span(thread_id, state.at, None)) as pages:
+        async with aclosing(await self.log.core.read_span(thread_id, state.at, None)) as pages:
             async for page in pages:
                 for event in page:
-                    is_of_task = event.kind in (Kind.OUTPUT, Kind.ERROR)
-                    if not is_of_task or event.data["step"] != state.step + 1:
+                    if event.kind not in _OF_SUPERSTEP or event.data["step"] != state.step + 1:
                         return
                     entry.add(event)
                     if entry.full:
@@ -180,31 +243,51 @@ class Reader:
 
     # --- audit --------------------------------------------------------------------------
 
-    async def audit(self, thread_id: str) -> AsyncGenerator[AuditEntry, None]:
-        """The thread's own log, oldest first, line by line."""
-        async with aclosing(await self._log.core.read(thread_id)) as pages:
+    async def audit(self, thread_id: str, ns: str = "") -> AsyncGenerator[AuditEntry, None]:
+        """One of the thread's own logs, oldest first, line by line."""
+        async with aclosing(await self.log.core.read(thread_id, ns)) as pages:
             async for page in pages:
                 for event in page:
                     yield _audit_entry(event)
 
     async def verify(self, thread_id: str) -> VerifyReport:
         """The store's checks, and that every snapshot in use equals the fold of its events."""
-        log = self._log
-        report = await log.core.verify(thread_id)
+        report = await self.log.core.verify(thread_id)
         if not report.ok:
             return report
-        problems = []
-        for at in await log.core.snapshot_positions(thread_id, log.fingerprint):
-            replays = [
-                await log.core.replay(
-                    thread_id, upto=at, fingerprint=log.fingerprint, snapshots=snapshots
-                )
-                for snapshots in (True, False)
-            ]
-            quick, whole = [(await log.fold(replay))[0] for replay in replays]
-            if replace(quick, parent=None) != replace(whole, parent=None):
-                problems.append(f"the snapshot at seq {at.seq} differs from the fold of its events")
+        problems: list[str] = []
+        for ns in report.namespaces:
+            if is_prefix(ns):
+                continue
+            try:
+                graph = subgraphs.graph_of(self._graph, ns)
+            except InvalidConfigError:  # the code that folds it is not there any more
+                continue
+            problems += await graph.reader_on(self.log.core)._differing(thread_id, ns)
         return replace(report, problems=tuple(problems))
+
+    async def _differing(self, thread_id: str, ns: str) -> list[str]:
+        log, where = self.log, f" of {ns}" if ns else ""
+        problems = []
+        for at in await log.core.snapshot_positions(thread_id, log.fingerprint, ns):
+            quick, whole = [
+                (await log.load(thread_id, at, ns, snapshots))[1] for snapshots in (True, False)
+            ]
+            if replace(quick, parent=None) != replace(whole, parent=None):
+                problems.append(
+                    f"the snapshot at seq {at.seq}{where} differs from the fold of its events"
+                )
+        return problems
+
+
+_OF_SUPERSTEP: Final = frozenset({Kind.OUTPUT, Kind.ERROR, Kind.INTERRUPT, Kind.RESUME})
+"""What happens before a superstep is complete."""
+
+
+def _beside(at: Position, ns: str, seq: int) -> Position:
+    """A position in another log of the thread whose log holds ``at``."""
+    stored = prefix_ns(origin(at.thread_key, at.ns)[0], ns) if is_prefix(at.ns) else ns
+    return Position(at.thread_key, stored, seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +315,7 @@ class _Entry:
     @property
     def full(self) -> bool:
         """Whether every task has come to something."""
-        return len(self.pending) == len(self.state.frontier)
+        return len(self.pending) + len(self.state.pending) >= len(self.state.frontier)
 
     def add(self, event: RecordedEvent) -> None:
         if event.kind == Kind.OUTPUT:
@@ -241,24 +324,37 @@ class _Entry:
             self.errors[event.data["task"]] = event.data
 
     def closed(self) -> State:
-        errors = {i: data for i, data in self.errors.items() if i not in self.pending}
-        return replace(self.state, pending=self.pending, errors=errors)
+        pending = {**self.state.pending, **self.pending}
+        errors = {**self.state.errors, **self.errors}
+        errors = {i: data for i, data in errors.items() if i not in pending}
+        return replace(self.state, pending=pending, errors=errors)
 
 
 def _audit_entry(event: RecordedEvent) -> AuditEntry:
     data = event.data
-    sends = (node for node, _ in data.get("sends", ()))
-    joins = (target for target, _, _ in data.get("joins", ()))
+    parts = updates_of(data) if event.kind == Kind.UPDATE else [data]
+    writes: dict[str, Any] = {}
+    goto: list[str] = []
+    for part in parts:
+        writes |= dict(unpack(part.get("writes", {})))
+        sends = (node for node, _ in part.get("sends", ()))
+        joins = (target for target, _, _ in part.get("joins", ()))
+        goto += (*part.get("to", ()), *part.get("later", ()), *sends, *joins)
     return AuditEntry(
         seq=event.seq,
         kind=Kind(event.kind).name.lower(),
         recorded_at=event.recorded_at.isoformat(),
         step=data.get("step"),
-        node=data.get("node"),
-        writes=dict(unpack(data.get("writes", {}))),
-        goto=(*data.get("to", ()), *data.get("later", ()), *sends, *joins),
+        node=", ".join(part["node"] for part in parts) if "node" in parts[0] else None,
+        writes=writes,
+        goto=tuple(goto),
         data=data,
     )
+
+
+def _interrupts(data: Data | None) -> tuple[Interrupt, ...]:
+    asked = data["interrupts"] if data else ()
+    return tuple(Interrupt(each["value"], each["id"]) for each in asked)
 
 
 def _error(data: Data | None) -> str | None:

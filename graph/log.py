@@ -1,28 +1,27 @@
-"""A graph's threads on an event store: where a config points, and how a run is recorded.
+"""A graph's threads on an event store: where a config points.
 
-Owns the text of checkpoint ids, the meaning of ``thread_id`` and ``checkpoint_id``
-together (this thread's head, its past, or another thread's), and :class:`Journal`: the
-state of one run, kept equal to the log by folding exactly what is appended. Nothing else
-in this package calls the store to write.
+Owns the text of checkpoint ids, and the meaning of ``thread_id`` and ``checkpoint_id``
+together: this thread's head, its past, or another thread's. Reads states; what is written is
+written by the journal that it opens.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from eventstore import Event, Fork, Head, LineageMovedError, Position, Replay
-from eventstore.chain import prefix_ns
+from eventstore import Head, LineageMovedError, Position, Replay
+from eventstore.chain import origin, prefix_ns
 from eventstore.core import Core
-from eventstore.events import Status
 from eventstore.reading import Pages
 from graph.errors import InvalidConfigError
-from graph.events import Data, Kind
-from graph.fold import NOWHERE, Fold, State, checkpoint_id, initial
+from graph.events import Kind
+from graph.fold import Fold, State, checkpoint_id
+from graph.journal import LogJournal, Means
 from graph.schema import Channel
 from graph.snapshots import SnapshotTaker, load
 
@@ -30,8 +29,6 @@ _CHECKPOINT_ID: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{10})")
 
 MOVES_MAX: Final = 5
 """Ancestors that may be deleted, one after the other, while a fork is loaded once."""
-
-Draft = tuple[Kind, Data]
 
 
 def thread_id_of(config: Mapping[str, Any]) -> str:
@@ -65,124 +62,13 @@ def position_of(config: Mapping[str, Any]) -> Position | None:
             f"{given!r} is not a checkpoint_id of this library; take it from "
             "get_state(config).config or get_state_history(config)"
         )
-    return Position(int(match[1], 16), place.get("checkpoint_ns", ""), int(match[2], 16))
+    return Position(int(match[1], 16), place.get("checkpoint_ns") or "", int(match[2], 16))
 
 
-class Journal(Protocol):
-    """Where a run's events go; ``state`` is always the fold of what was recorded."""
-
-    state: State
-
-    @property
-    def busy_at(self) -> int | None:
-        """The seq at which another run was under way when this was opened; ``None``: none was."""
-
-    async def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
-        """Record events, all or nothing, and return the state after them."""
-
-    async def branch(self, stops: Callable[[State], bool]) -> None:
-        """Record by itself that the run goes on from the past, if that is so."""
-
-
-class NoJournal:
-    """The journal of a graph without a checkpointer: the fold alone, nothing stored."""
-
-    def __init__(self, channels: Mapping[str, Channel], now_us: Callable[[], int]) -> None:
-        self._channels = channels
-        self._now_us = now_us
-        self.state = initial(channels)
-        self.busy_at = None
-
-    async def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
-        """Fold the events."""
-        folding = Fold(self._channels, self.state)
-        now = self._now_us()
-        for seq, (kind, data) in enumerate(drafts, self.state.at.seq + 1):
-            folding.feed(kind, data, NOWHERE._replace(seq=seq), now)
-        self.state = folding.state()
-        return self.state
-
-    async def branch(self, stops: Callable[[State], bool]) -> None:
-        """There is no past to go on from."""
-
-
-class LogJournal:
-    """The journal of one run on one thread: appends, and folds what it appended."""
-
-    def __init__(
-        self,
-        log: ThreadLog,
-        head: Head,
-        state: State,
-        taker: SnapshotTaker,
-        *,
-        fork_from: Position | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._log = log
-        self._head = head
-        self._taker = taker
-        self._fork_from = fork_from
-        self._metadata = metadata or {}
-        self.state = state
-        self.busy_at = head.seq if head.status == "running" else None
-
-    async def record(self, drafts: Sequence[Draft], stops: Callable[[State], bool]) -> State:
-        """Append the events in one transaction, with a fork before them if we left the past.
-
-        Raises:
-            ConcurrencyError: another writer was first; nothing was stored.
-            SerializationError: a value cannot be stored; nothing was.
-        """
-        events: list[Event | Fork] = [Event(int(kind), data) for kind, data in drafts]
-        if self._fork_from is not None:
-            events.insert(0, Fork(self._fork_from))
-        now = self._log.core.now_us()
-        state, complete = self._fold(drafts, self._head, now)
-        # A parent in another log may move with it; one of ours stays where it is.
-        local = state.parent is None or state.parent[:2] == state.at[:2]
-        settled = complete and not state.pending and local
-        snapshot = self._taker.take(state) if settled else None
-        head = await self._log.core.append_after(
-            self._head,
-            events,
-            status=status_of(state, stops),
-            metadata=self._metadata,
-            snapshot=snapshot,
-            now_us=now,
-        )
-        if head.thread_key != self._head.thread_key:  # its first choice of key was taken
-            state, _ = self._fold(drafts, replace(head, seq=self._head.seq), now)
-        if snapshot is None:
-            self._taker.saw(head.written, len(events))
-        self._head, self._fork_from, self.state = head, None, state
-        return state
-
-    async def branch(self, stops: Callable[[State], bool]) -> None:
-        """Append the fork alone, so that the thread stands where the caller went back to."""
-        if self._fork_from is not None:
-            await self.record([], stops)
-
-    def _fold(self, drafts: Sequence[Draft], head: Head, now: int) -> tuple[State, bool]:
-        folding = Fold(self._log.channels, self.state)
-        at = head.position
-        if self._fork_from is not None:
-            at = at._replace(seq=at.seq + 1)
-            folding.feed(Kind.FORK, {}, at, now)
-        complete = not drafts
-        for kind, data in drafts:
-            at = at._replace(seq=at.seq + 1)
-            complete = folding.feed(kind, data, at, now) or complete
-        return folding.state(), complete
-
-
-def status_of(state: State, stops: Callable[[State], bool]) -> Status:
-    """What the thread's row says of a run that has come to ``state``."""
-    if state.errors:
-        return "failed"
-    if not state.frontier:
-        return "idle"
-    return "waiting" if not state.pending and stops(state) else "running"
+def ns_of(config: Mapping[str, Any]) -> str:
+    """The log that a config names: the root's, or that of a subgraph."""
+    given = config.get("configurable", {}).get("checkpoint_ns") or ""
+    return origin(0, str(given))[1]  # what a fork was given of another log counts as that log
 
 
 class ThreadLog:
@@ -195,7 +81,7 @@ class ThreadLog:
         text = "\n".join([version or "", *parts])
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
 
-    async def open(self, config: Mapping[str, Any]) -> LogJournal:
+    async def open(self, config: Mapping[str, Any], means: Means) -> LogJournal:
         """The journal of a run that goes on where ``config`` points.
 
         The head of a thread goes on as it stands, finished tasks included. An older
@@ -204,15 +90,51 @@ class ThreadLog:
         Raises:
             InvalidConfigError: no thread, or a checkpoint that does not belong to it.
         """
-        thread_id = thread_id_of(config)
+        thread_id, ns = thread_id_of(config), ns_of(config)
         metadata = _json_only(config.get("metadata") or {})
         at = await self._resolve(thread_id, position_of(config))
-        if at is None or (await self.core.head(thread_id)).position[:2] == at[:2]:
-            replay, state, taker = await self.load(thread_id, None)
-            if at is None or state.checkpoint == at:
-                return LogJournal(self, replay.head, state, taker, metadata=metadata)
-        replay, state, taker = await self.load(thread_id, at)
-        return LogJournal(self, replay.head, state, taker, fork_from=at, metadata=metadata)
+        if at is None or (await self.core.head(thread_id, ns)).position[:2] == at[:2]:
+            journal = await self.open_end(thread_id, ns, means, metadata)
+            if at is None or journal.state.checkpoint == at:
+                return journal
+        replay, state, taker = await self.load(thread_id, at, ns)
+        return self._journal(replay, state, taker, means, metadata, fork_from=at)
+
+    async def open_end(
+        self, thread_id: str, ns: str, means: Means, metadata: Mapping[str, Any] | None = None
+    ) -> LogJournal:
+        """The journal of a run that goes on where a log ends."""
+        replay, state, taker = await self.load(thread_id, None, ns)
+        return self._journal(replay, state, taker, means, metadata)
+
+    async def open_at(
+        self, thread_id: str, at: Position, logs: Mapping[int, Mapping[str, int]], means: Means
+    ) -> LogJournal:
+        """The journal of a run that goes back to a position, with the logs of its tasks' subgraphs
+        as they stood at these places.
+        """
+        replay, state, taker = await self.load(thread_id, at, at.ns)
+        return self._journal(replay, replace(state, logs=logs), taker, means, fork_from=at)
+
+    def _journal(
+        self,
+        replay: Replay[Pages],
+        state: State,
+        taker: SnapshotTaker,
+        means: Means,
+        metadata: Mapping[str, Any] | None = None,
+        fork_from: Position | None = None,
+    ) -> LogJournal:
+        return LogJournal(
+            self.core,
+            self.channels,
+            replay.head,
+            state,
+            taker,
+            means,
+            fork_from=fork_from,
+            metadata=metadata,
+        )
 
     async def read(self, config: Mapping[str, Any]) -> tuple[str, State, bool]:
         """The state where ``config`` points, without writing.
@@ -220,9 +142,9 @@ class ThreadLog:
         Returns:
             The thread, the state, and whether that is the state in which it now stands.
         """
-        thread_id = thread_id_of(config)
+        thread_id, ns = thread_id_of(config), ns_of(config)
         at = await self._resolve(thread_id, position_of(config))
-        replay, state, _ = await self.load(thread_id, at)
+        replay, state, _ = await self.load(thread_id, at, ns)
         if at is not None and state.checkpoint != at:
             raise InvalidConfigError(
                 f"{checkpoint_id(at)} is no checkpoint of thread {thread_id!r}: there a "
@@ -257,12 +179,12 @@ class ThreadLog:
         )
 
     async def load(
-        self, thread_id: str, at: Position | None
+        self, thread_id: str, at: Position | None, ns: str = "", snapshots: bool = True
     ) -> tuple[Replay[Pages], State, SnapshotTaker]:
         """The state at a position of a thread's lineage, or (``None``) as the thread stands."""
         for _ in range(MOVES_MAX):
             replay = await self.core.replay(
-                thread_id, upto=at, fingerprint=self.fingerprint, cached=at is None
+                thread_id, ns, at, self.fingerprint, snapshots, cached=at is None and snapshots
             )
             try:
                 state, taker = await self.fold(replay)

@@ -8,6 +8,7 @@ node's edges, so that every routing decision is in the event that caused it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from graph import events
@@ -16,7 +17,7 @@ from graph.errors import InvalidUpdateError
 from graph.events import Data, Goto, Writes, unpack
 from graph.fold import State, Task
 from graph.schema import MISSING, StateSchema
-from graph.types import END, START, Command, Send
+from graph.types import END, START, Command, Send, StateUpdate
 
 Call = Callable[[Branch, Any], Awaitable[Any]]
 """Calls a conditional edge with a state, adding what else it accepts (config, writer). The
@@ -57,9 +58,9 @@ async def outcome(topology: Topology, state: State, index: int, result: Any, cal
     """
     task = state.frontier[index]
     node = task.node
-    writes, gotos = _read_result(topology, node, result)
+    writes, gotos, above = _read_result(topology, node, result)
     goto = await _follow(topology, node, state, writes, gotos, call)
-    return events.output_data(state.step + 1, index, node, writes, goto)
+    return events.output_data(state.step + 1, index, node, writes, goto, above)
 
 
 async def begin(
@@ -69,54 +70,147 @@ async def begin(
     run: str | None,
     metadata: Mapping[str, Any],
     call: Call,
+    token: str = "",
 ) -> Data:
-    """The input event that begins a run."""
+    """The input event that begins a run.
+
+    A ``Command`` to a thread that has run before goes only where it says: START's edges are for
+    inputs.
+    """
     if isinstance(given, Command):
-        writes, gotos = _read_result(topology, START, given)
+        writes, gotos, _ = _read_result(topology, START, _plain(given))
     else:
         writes, gotos = prepared(topology, topology.input.to_writes(given)), []
-    goto = await _follow(topology, START, state, writes, gotos, call)
-    return events.input_data(run, writes, goto, metadata)
+    if isinstance(given, Command) and state.started:
+        goto = _towards(topology, START, gotos)
+    else:
+        goto = await _follow(topology, START, state, writes, gotos, call)
+    return events.input_data(run, writes, goto, metadata, token)
+
+
+def resume(topology: Topology, state: State, given: Command[Any]) -> Data:
+    """The resume event by which somebody answers a run that waits, or lets it go on otherwise.
+
+    Raises:
+        InvalidUpdateError: an answer to a question that nobody asked, one answer to several
+            questions, or an update that does not fit.
+    """
+    answers = [] if given.resume is None else _answers(state, given.resume)
+    writes, gotos, _ = _read_result(topology, START, _plain(given))
+    return events.resume_data(state.step + 1, answers, writes, _towards(topology, START, gotos))
+
+
+def questions(state: State) -> dict[str, Data]:
+    """What waits for an answer: by id, as recorded, with the task that asks."""
+    found: dict[str, Data] = {}
+    for task in sorted(state.interrupts):
+        for each in state.interrupts[task]["interrupts"]:
+            found[each["id"]] = {**each, "task": task}
+    return found
+
+
+def pass_on(state: State, given: Mapping[int | str, Any]) -> Data | None:
+    """The resume event of a subgraph: which of the answers in the graph above are for it."""
+    asked = questions(state)
+    answers = [_answer(asked[name], given[name]) for name in asked if name in given]
+    return events.resume_data(state.step + 1, answers, [], Goto()) if answers else None
+
+
+def _answers(state: State, given: Any) -> list[Data]:
+    asked = questions(state)
+    listed = ", ".join(f"{name} ({each['value']!r:.60})" for name, each in asked.items())
+    if isinstance(given, Mapping) and given and asked.keys() >= given.keys():
+        return [_answer(asked[name], value) for name, value in given.items()]
+    if not asked:
+        raise InvalidUpdateError(
+            "there is no question that waits for an answer on this thread; go on with "
+            "invoke(None, config), or see get_state(config).interrupts"
+        )
+    if isinstance(given, Mapping) and any(_is_id(name) for name in given):
+        unknown = ", ".join(str(name) for name in given if name not in asked)
+        raise InvalidUpdateError(f"no question {unknown} waits on this thread; there are: {listed}")
+    if len(asked) > 1:
+        raise InvalidUpdateError(
+            f"{len(asked)} questions wait, so say which of them is answered: "
+            f"Command(resume={{id: answer}}) with one or more of {listed}"
+        )
+    (question,) = asked.values()
+    return [_answer(question, given)]
+
+
+def _answer(question: Data, value: Any) -> Data:
+    told: Data = {name: question[name] for name in ("task", "id", "nth") if name in question}
+    return {**told, "value": value}
+
+
+def _is_id(name: Any) -> bool:
+    return isinstance(name, str) and len(name) == 32 and set(name) <= set("0123456789abcdef")
+
+
+def _plain(command: Command[Any]) -> Command[Any]:
+    if command.graph is not None:
+        raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for inputs")
+    return command
 
 
 async def edit(
     topology: Topology,
     state: State,
-    values: Any,
-    as_node: str,
+    updates: Sequence[StateUpdate],
     metadata: Mapping[str, Any],
     call: Call,
 ) -> Data:
-    """The update event that edits the state as if ``as_node`` had written it.
+    """The update event that edits the state as if nodes had written it, side by side.
 
     Raises:
-        InvalidUpdateError: there is no such node, or the values do not fit.
+        InvalidUpdateError: there is no such node, the values do not fit, or it is unclear whose
+            they are.
     """
-    if as_node not in topology.nodes and as_node not in (START, END):
-        raise InvalidUpdateError(
-            f"as_node={as_node!r} is not a node (there are {', '.join(map(repr, topology.nodes))})"
-        )
-    writes, gotos = _read_result(topology, as_node, values)
-    goto = await _follow(topology, as_node, state, writes, gotos, call)
-    return events.update_data(as_node, writes, goto, metadata)
+    parts: list[tuple[str, Writes, Goto]] = []
+    writers: dict[str, str] = {}
+    for values, as_node in updates:
+        node = as_node or infer_as_node(topology, state)
+        if node not in topology.nodes and node not in (START, END):
+            raise InvalidUpdateError(
+                f"as_node={node!r} is not a node (there are {', '.join(map(repr, topology.nodes))})"
+            )
+        writes, gotos, above = _read_result(topology, node, values)
+        if above is not None:
+            raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for edits")
+        parts.append((node, writes, await _follow(topology, node, state, writes, gotos, call)))
+        if len(updates) > 1:
+            claim(topology, state.step + 1, writers, {"node": node, "writes": dict(writes)})
+    return events.update_data(parts, metadata)
 
 
 def infer_as_node(topology: Topology, state: State) -> str:
-    """Whose update an edit is taken to be, when the caller does not say.
+    """Whose update an edit is taken to be, when the caller does not say: the node that wrote last.
 
     Raises:
         InvalidUpdateError: several nodes wrote last.
     """
     if len(topology.nodes) == 1:
         return next(iter(topology.nodes))
-    if not state.last:
+    finished = [state.pending[task]["node"] for task in sorted(state.pending)]
+    last = tuple(dict.fromkeys(finished)) or state.last
+    if not last:
         return START
-    if len(state.last) == 1:
-        return state.last[0]
+    if len(last) == 1:
+        return last[0]
     raise InvalidUpdateError(
-        f"nodes {', '.join(state.last)} wrote last, side by side; say which of them (or which "
+        f"nodes {', '.join(last)} wrote last, side by side; say which of them (or which "
         "other node) the update comes from: update_state(config, values, as_node=…)"
     )
+
+
+def shown(topology: Topology, state: State) -> Mapping[str, Any]:
+    """The values as a reader sees them: with what has finished of a superstep that waits."""
+    if not (state.interrupts and state.pending):
+        return state.values
+    values = state.values
+    for task in sorted(state.pending):
+        values = _after(topology, values, list(unpack(state.pending[task]["writes"])))
+    return values
 
 
 def prepared(topology: Topology, writes: Writes) -> list[tuple[str, Any]]:
@@ -156,19 +250,47 @@ def claim(topology: Topology, step: int, writers: dict[str, str], output: Data) 
 
 def _read_result(
     topology: Topology, node: str, result: Any
-) -> tuple[list[tuple[str, Any]], list[str | Send]]:
-    """Split what a node returned into writes and where it wants to go."""
+) -> tuple[list[tuple[str, Any]], list[str | Send], Data | None]:
+    """Split what a node returned into writes, where it wants to go, and what is for the graph
+    above.
+    """
     writes: list[tuple[str, Any]] = []
     gotos: list[str | Send] = []
+    above: Data | None = None
     parts = result if _is_parts(result) else [result]
     for part in parts:
         if isinstance(part, Command):
-            goto = part.goto
-            gotos += [goto] if isinstance(goto, str | Send) else list(goto)
+            if part.graph is not None:
+                above = _for_above(node, part, above)
+                continue
+            gotos += _gotos(part)
             part = part.update
         if part is not None:
             writes += _to_writes(topology, node, part)
-    return prepared(topology, writes), gotos
+    return prepared(topology, writes), gotos, above
+
+
+def _gotos(command: Command[Any]) -> list[str | Send]:
+    goto = command.goto
+    return [goto] if isinstance(goto, str | Send) else list(goto)
+
+
+def _for_above(node: str, command: Command[Any], other: Data | None) -> Data:
+    if command.graph != Command.PARENT:
+        raise InvalidUpdateError(
+            f"node {node!r} returned Command(graph={command.graph!r}); the only other graph that "
+            "can be meant is the one above: Command.PARENT"
+        )
+    if other is not None:
+        raise InvalidUpdateError(f"node {node!r} returned two Commands for the graph above")
+    gotos = [[t.node, t.arg] if isinstance(t, Send) else t for t in _gotos(command)]
+    return {"update": command.update, "goto": gotos}
+
+
+def command_above(data: Data) -> Command[Any]:
+    """The command for the graph above, from its recorded form."""
+    gotos = [Send(*target) if isinstance(target, list) else target for target in data["goto"]]
+    return Command(update=data["update"], goto=gotos)
 
 
 def _is_parts(result: Any) -> bool:
@@ -182,9 +304,9 @@ def _to_writes(topology: Topology, node: str, update: Any) -> list[tuple[str, An
         raise InvalidUpdateError(f"node {node!r}: {error}") from error
 
 
-def _after(topology: Topology, state: State, writes: Writes) -> dict[str, Any]:
+def _after(topology: Topology, before: Mapping[str, Any], writes: Writes) -> dict[str, Any]:
     """The values as this task alone leaves them: what its conditional edges decide on."""
-    values = dict(state.values)
+    values = dict(before)
     for key, value in writes:
         channel = topology.channels.get(key)
         if channel is None or channel.reducer is None:
@@ -208,9 +330,19 @@ async def _follow(
     if branches:
         spec = topology.nodes.get(node)
         default = spec.schema if spec else topology.state
-        values = _after(topology, state, writes)
+        values = _after(topology, state.values, writes)
         for branch in branches:
             targets += _decide(branch, await call(branch, view(branch.schema or default, values)))
+    joins = [
+        (join.target, join.sources, topology.nodes[join.target].defer)
+        for join in topology.joins
+        if node in join.sources and join.target != END
+    ]
+    return replace(_towards(topology, node, targets), joins=tuple(joins))
+
+
+def _towards(topology: Topology, node: str, targets: Iterable[str | Send]) -> Goto:
+    """These targets, checked and sorted out."""
     nodes: dict[str, None] = {}
     later: dict[str, None] = {}
     sends: list[tuple[str, Any]] = []
@@ -229,12 +361,7 @@ async def _follow(
             later[name] = None
         else:
             nodes[name] = None
-    joins = [
-        (join.target, join.sources, topology.nodes[join.target].defer)
-        for join in topology.joins
-        if node in join.sources and join.target != END
-    ]
-    return Goto(tuple(nodes), tuple(later), tuple(sends), tuple(joins))
+    return Goto(tuple(nodes), tuple(later), tuple(sends))
 
 
 def _decide(branch: Branch, decision: Any) -> list[str | Send]:

@@ -13,14 +13,22 @@ import inspect
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from concurrent import futures
+from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from eventstore.driving import abandon, drive
 from graph import workers
 from graph.errors import InvalidGraphError
+
+T = TypeVar("T")
+
+
+class TooLong(Exception):
+    """Work took longer than it may."""
 
 
 class Runner(ABC):
@@ -41,6 +49,18 @@ class Runner(ABC):
     @abstractmethod
     async def sleep(self, seconds: float) -> None:
         """Wait."""
+
+    @abstractmethod
+    def spawn(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """Begin work beside the run; awaiting gives its result, any number of times."""
+
+    @abstractmethod
+    async def limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+        """The result of work that may take so long.
+
+        Raises:
+            TooLong: it took longer. What cannot be cancelled, as a thread, goes on unheeded.
+        """
 
     @abstractmethod
     def start(self, task: Coroutine[Any, Any, Any]) -> None:
@@ -80,6 +100,20 @@ class Blocking(Runner):
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        context = contextvars.copy_context()
+        return _Blocked(workers.pool().submit(context.run, drive, work))
+
+    async def limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+        context = contextvars.copy_context()
+        future = workers.pool().submit(context.run, drive, work)
+        try:
+            return future.result(seconds)
+        except futures.TimeoutError:
+            if future.done():  # the work raised one itself
+                raise
+            raise TooLong from None
 
     def start(self, task: Coroutine[Any, Any, Any]) -> None:
         context = contextvars.copy_context()
@@ -123,6 +157,19 @@ class Looping(Runner):
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
+    def spawn(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        return _Shielded(self._loop.create_task(work))
+
+    async def limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+        task = self._loop.create_task(work)
+        try:
+            await asyncio.wait([task], timeout=seconds)
+            if task.done():
+                return task.result()
+            raise TooLong
+        finally:
+            task.cancel()
+
     def start(self, task: Coroutine[Any, Any, Any]) -> None:
         running = self._loop.create_task(self._work(task))
         self._tasks.add(running)
@@ -151,6 +198,27 @@ class Looping(Runner):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Blocked(Awaitable[T]):
+    """What a thread works on; awaiting it blocks until that is done."""
+
+    def __init__(self, future: Future[T]) -> None:
+        self._future = future
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._future.result()
+        yield  # pragma: no cover - makes this a generator, which never suspends
+
+
+class _Shielded(Awaitable[T]):
+    """A task that goes on when one who waits for it is cancelled."""
+
+    def __init__(self, task: asyncio.Task[T]) -> None:
+        self._task = task
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return asyncio.shield(self._task).__await__()
 
 
 def _contained(function: Callable[[], Any]) -> Any:

@@ -98,7 +98,14 @@ def _is(one: object, other: object) -> bool:
 
 
 def _state_data(state: State, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+    """A settled state; what most states do not have is left out."""
+    seldom = {
+        "kept": dict(state.kept),
+        "branch": state.branch,
+        "call": state.call,
+        "above": state.above,
+    }
+    return {name: value for name, value in seldom.items() if value} | {
         "values": dict(values),
         "order": list(state.values),
         "step": state.step,
@@ -145,5 +152,10 @@ def load(codec: Codec, snapshot: Snapshot) -> tuple[State, frozenset[str]]:
         run_id=data["run"],
         metadata=data["metadata"],
         created_us=data["created"],
+        kept=data.get("kept", {}),
+        began=snapshot.position.seq,
+        branch=data.get("branch", 0),
+        call=data.get("call", ""),
+        above=data.get("above"),
     )
     return state, frozenset(chained)

@@ -32,9 +32,10 @@ class NodeSpec:
         retry: policies in order; the first that wants an error retries it.
         defer: run only when nothing else is left to run.
         ends: where a ``Command`` that it returns may go, as far as declared.
-        accepts: which of ``config`` and ``writer`` the action takes besides the state.
+        accepts: which of ``config``, ``runtime`` and ``writer`` the action takes besides the state.
         is_async: calling it gives an awaitable.
         labels: texts for the drawn edges to ``ends``.
+        timeout_s: seconds that an attempt may take; ``None``: as long as it likes.
     """
 
     name: str
@@ -47,6 +48,7 @@ class NodeSpec:
     accepts: frozenset[str] = frozenset()
     is_async: bool = False
     labels: dict[str, str] = field(default_factory=dict)
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Topology:
     state: StateSchema
     input: StateSchema
     output: StateSchema
+    context: type[Any] | None = None
 
     def initial_values(self) -> dict[str, Any]:
         """The state before any write."""

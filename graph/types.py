@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Literal, NamedTuple, TypedDict, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, TypedDict, TypeVar
 
 START: Final = "__start__"
 END: Final = "__end__"
 INTERRUPT: Final = "__interrupt__"
 
 N = TypeVar("N")
+ContextT = TypeVar("ContextT")
 
-StreamMode = Literal["values", "updates", "debug", "checkpoints", "custom"]
+StreamMode = Literal["values", "updates", "tasks", "debug", "checkpoints", "custom"]
+
+Durability = Literal["sync", "async", "exit"]
+"""When what a run did becomes durable: before the next superstep begins, while it runs, or once
+the run ends or stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +34,25 @@ class Send:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command(Generic[N]):
-    """What a node may return to write to the state and choose where to go at once.
+    """What a node may return to write to the state and choose where to go at once; and, as an
+    input, what answers the questions of a run that waits.
 
     Attributes:
         update: writes, as a node would return them.
         goto: a node name, a :class:`Send`, or a sequence of them; they run beside the
             targets of the node's own edges.
+        resume: as an input: the answer to the one question that waits, or a mapping of the ids
+            of questions to their answers.
+        graph: ``Command.PARENT``: the graph in which this graph is a node is meant. This graph
+            ends with it.
     """
+
+    PARENT: ClassVar[Literal["__parent__"]] = "__parent__"
 
     update: Any = None
     goto: str | Send | Sequence[str | Send] = ()
+    resume: Any = None
+    graph: str | None = None
 
 
 def _transient(error: Exception) -> bool:
@@ -100,6 +114,51 @@ class Interrupt:
 
     value: Any
     id: str = ""
+
+
+class StateUpdate(NamedTuple):
+    """One of the updates that ``bulk_update_state`` makes.
+
+    Attributes:
+        values: an update, as a node would return it.
+        as_node: whose update it is taken to be.
+    """
+
+    values: Any
+    as_node: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionInfo:
+    """Where a node runs: what it can name its own outside effects by.
+
+    Attributes:
+        task_id: the same for every attempt of a task, also after a crash or an interrupt.
+        thread_id: ``None`` in a graph that keeps no state.
+        node_attempt: 1 for the first.
+    """
+
+    checkpoint_id: str
+    checkpoint_ns: str
+    task_id: str
+    thread_id: str | None = None
+    run_id: str | None = None
+    node_attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime(Generic[ContextT]):
+    """What a node that has a parameter ``runtime`` is given.
+
+    Attributes:
+        context: what the caller passed as ``context``, in the form of ``context_schema``.
+        stream_writer: streams something of the node's own (stream mode ``custom``).
+        execution_info: where it runs.
+    """
+
+    context: ContextT
+    stream_writer: Callable[[Any], None]
+    execution_info: ExecutionInfo
 
 
 class RunnableConfig(TypedDict, total=False):
@@ -168,7 +227,7 @@ class AuditEntry:
 
     Attributes:
         seq: position in the log.
-        kind: ``input``, ``output``, ``error``, ``update``, ``fork``, …
+        kind: ``input``, ``output``, ``error``, ``interrupt``, ``resume``, ``update``, ``fork``
         recorded_at: ISO 8601, UTC.
         step: the superstep it belongs to, where it belongs to one.
         node: the node that wrote, or the ``as_node`` of an update.

@@ -36,13 +36,16 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
         frozenset({"errors", "types"}),
         frozenset({"callables", "messages", "schema", "topology"}),
         frozenset({"builder", "drawing", "registration"}),
-        frozenset({"events"}),
+        frozenset({"events", "namespaces"}),
         frozenset({"fold"}),
         frozenset({"planner"}),
         frozenset({"snapshots", "workers"}),
-        frozenset({"log", "runners"}),
-        frozenset({"driver"}),
-        frozenset({"app", "history"}),
+        frozenset({"journal", "runners", "scope"}),
+        frozenset({"log"}),
+        frozenset({"driver", "subgraphs"}),
+        frozenset({"calls", "history", "travel"}),
+        frozenset({"streaming"}),
+        frozenset({"app"}),
         frozenset({"savers"}),
         frozenset({""}),
     ),
@@ -86,7 +89,7 @@ IMPURE_IMPORTS: Final = frozenset(
 )
 """What no pure module imports: threads, clocks, chance and the outside world."""
 
-DEFERRED: Final = frozenset({("graph.builder", "graph.app")})
+DEFERRED: Final = frozenset({("graph.builder", "graph.app"), ("graph.subgraphs", "graph.app")})
 """Imports that point outwards, allowed inside a function only: `StateGraph.compile` makes the
 application out of the declaration, and the application is what knows how to run it."""
 

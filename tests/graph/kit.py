@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypedDict
 from eventstore.driving import drive
 from graph import END, START, CompiledGraph, RunnableConfig, StateGraph, StateSnapshot
 from graph.fold import State
+from graph.journal import Means
 from tests.awaited import finish
 
 
@@ -46,7 +47,7 @@ class Trail(TypedDict, total=False):
 def standing(app: CompiledGraph, config: RunnableConfig) -> State:
     """The state in which a run at this config would find the thread."""
     assert app._log is not None
-    return finish(app.checkpointer, app._log.open(config), drive).state
+    return finish(app.checkpointer, app._log.open(config, Means()), drive).state
 
 
 def replayed(app: CompiledGraph, thread_id: str, snapshots: bool) -> State:

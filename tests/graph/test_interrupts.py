@@ -123,7 +123,8 @@ def test_a_loop_stops_every_time(store: EventStore) -> None:
 def test_a_stream_ends_at_the_stop(store: EventStore) -> None:
     app = steps("abc", store, interrupt_after=["a"])
     assert list(app.stream({}, on("t"), stream_mode="updates")) == [
-        {"a": {"log": ["a"], "total": 1}}
+        {"a": {"log": ["a"], "total": 1}},
+        {"__interrupt__": ()},
     ]
     assert len(list(app.stream(None, on("t"), stream_mode="updates"))) == 2
 

@@ -1,0 +1,177 @@
+"""What the code of a node can reach of the run around it, wherever it is called from.
+
+Owns the context variable that names the running task, and what functions of a node ask of it:
+``interrupt``, ``get_stream_writer``, ``get_config``, ``get_runtime``. A graph that is called
+inside a node finds its place in the thread here, too. Nothing here writes.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from graph.errors import GraphInterrupt, InvalidGraphError
+from graph.types import Command, Runtime
+
+_scope: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("scope", default=None)
+
+
+@dataclass(eq=False, slots=True)
+class Scope:
+    """One attempt of one task.
+
+    Attributes:
+        node: what runs.
+        config: what the caller of the run passed.
+        host: the place of the run that the task belongs to, for graphs that are called in it.
+        thread_key, ns: the log of its graph.
+        token: names the task within that log.
+        answers: what the task was answered, by ``nth`` question or by id in a subgraph.
+        given: answers by id, in a graph that keeps no log and so begins again each time.
+        resumed: it waited, and goes on.
+        write: streams a chunk of the node's own.
+        runtime: makes what ``get_runtime`` returns.
+        asked: questions so far.
+        raised: a question was; if the node goes on after that, it caught it.
+        above: the task that the graph of this one runs for.
+        calls: how often it called each graph.
+        logs: where the logs of the graphs that it called ended, by name.
+        over: nobody looks at what it does any more.
+    """
+
+    node: str
+    config: Mapping[str, Any]
+    host: Any
+    thread_key: int
+    ns: str
+    token: str
+    answers: Mapping[int | str, Any]
+    given: Mapping[str, Any]
+    resumed: bool
+    write: Callable[[Any], None]
+    runtime: Callable[[], Runtime[Any]]
+    above: Scope | None = None
+    asked: int = 0
+    raised: bool = False
+    calls: Counter[str] = field(default_factory=Counter)
+    logs: dict[str, int] = field(default_factory=dict)
+    over: bool = False
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Code that runs in here finds this scope."""
+        before = _scope.set(self)
+        try:
+            yield
+        finally:
+            _scope.reset(before)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the task, or one that it runs for, was given up (a timeout, a closed stream)."""
+        scope: Scope | None = self
+        while scope is not None:
+            if scope.over or scope.host.over:
+                return True
+            scope = scope.above
+        return False
+
+    def ask(self, value: Any) -> Any:
+        """The answer to the next question, if it was given; else the node is left."""
+        nth, self.asked = self.asked, self.asked + 1
+        if nth in self.answers:
+            return self.answers[nth]
+        name = question_id(self.thread_key, self.ns, self.token, nth)
+        if name in self.given:
+            return self.given[name]
+        raise self.leave({"id": name, "value": value, "nth": nth})
+
+    def leave(self, *interrupts: Mapping[str, Any]) -> GraphInterrupt:
+        """What is raised to leave the node until somebody answers."""
+        self.raised = True
+        return GraphInterrupt(interrupts)
+
+
+class ParentCommand(BaseException):
+    """Leaves a node in which a subgraph ended with a command for the graph of that node."""
+
+    def __init__(self, command: Command[Any]) -> None:
+        self.command = command
+        super().__init__(command)
+
+
+def question_id(thread_key: int, ns: str, token: str, nth: int) -> str:
+    """The name of a task's nth question: the same whenever the task is run again."""
+    text = f"{thread_key:x}|{ns}|{token}|{nth}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def current() -> Scope | None:
+    """The task whose code is running, if this is inside one."""
+    return _scope.get()
+
+
+def _needed(what: str) -> Scope:
+    scope = _scope.get()
+    if scope is None:
+        raise InvalidGraphError(f"{what} was called outside of a running node")
+    return scope
+
+
+def interrupt(value: Any) -> Any:
+    """Ask a person, and return the answer.
+
+    The first time the run stops here: ``value`` is shown in the result (``__interrupt__``) and in
+    ``get_state(config).interrupts``, and the process may end. ``invoke(Command(resume=answer),
+    config)`` goes on, in any process: the node runs again *from its top*, and this call returns
+    the answer. What a node does before it asks is thus done again; do it in a node before, or so
+    that doing it twice is harmless. Several calls in one node get their answers in order.
+
+    Args:
+        value: what to show; anything that the log can store.
+
+    Raises:
+        InvalidGraphError: called outside of a node.
+        GraphInterrupt: how the node is left. No ``Exception``: ``except Exception`` around this
+            call does not swallow it.
+    """
+    return _needed("interrupt()").ask(value)
+
+
+def get_stream_writer() -> Callable[[Any], None]:
+    """What a node calls to stream something of its own (stream mode ``custom``).
+
+    Outside a run, or when nobody listens, what is written goes nowhere.
+    """
+    scope = _scope.get()
+    return _ignore if scope is None else scope.write
+
+
+def get_config() -> Mapping[str, Any]:
+    """The config of the run, for code that a node calls.
+
+    Raises:
+        InvalidGraphError: called outside of a node.
+    """
+    return _needed("get_config()").config
+
+
+def get_runtime(context_schema: type[Any] | None = None) -> Runtime[Any]:
+    """What a parameter ``runtime`` of the node would be given; for code that the node calls.
+
+    Args:
+        context_schema: only tells type checkers which context to expect.
+
+    Raises:
+        InvalidGraphError: called outside of a node.
+    """
+    return _needed("get_runtime()").runtime()
+
+
+def _ignore(_chunk: Any) -> None:
+    """Nobody listens."""
