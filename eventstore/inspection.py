@@ -23,6 +23,17 @@ _HEADER_BYTES: Final = 32
 class Inspection(Reading):
     """What can be checked and counted in a store."""
 
+    async def namespaces(self, thread_id: str) -> list[str]:
+        """The logs of a thread that have events, what forks were given included."""
+
+        def look(conn: Connection) -> list[str]:
+            row = operations.look_up(conn, self.tenant, thread_id, "")
+            if row is None:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            return [ns for ns, _, _ in operations.namespaces(conn, row.thread_key)]
+
+        return await self.transactor.read(look)
+
     async def verify(self, thread_id: str) -> VerifyReport:
         """Walk the digest chain of every log of a thread, decode everything, check every link."""
         problems: list[str] = []

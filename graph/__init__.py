@@ -18,6 +18,7 @@ from graph.errors import (
     NodeTimeoutError,
 )
 from graph.messages import REMOVE_ALL_MESSAGES, MessagesState, RemoveMessage, add_messages
+from graph.replaying import ReplayMismatch, ReplayReport
 from graph.savers import (
     AsyncPostgresSaver,
     AsyncSqliteSaver,
@@ -65,6 +66,8 @@ __all__ = [
     "NodeTimeoutError",
     "PostgresSaver",
     "RemoveMessage",
+    "ReplayMismatch",
+    "ReplayReport",
     "RetryPolicy",
     "RunnableConfig",
     "Runtime",

@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 from eventstore import AsyncEventStore, EventStore, VerifyReport, telemetry
 from eventstore.core import Core
 from eventstore.driving import Perform, abandon, awaited, drive, drive_each, perform_each
-from graph import calls, planner, streaming, subgraphs, travel
+from graph import calls, planner, replaying, streaming, subgraphs, travel
 from graph.builder import Topology
 from graph.calls import CONFLICT_TIMEOUT_S, Call, OnConflict
 from graph.drawing import DrawableGraph
@@ -33,6 +33,7 @@ from graph.history import Reader
 from graph.journal import LogJournal, Means
 from graph.log import ThreadLog, ns_of, position_of, thread_id_of
 from graph.registration import register_types
+from graph.replaying import ReplayReport, Same
 from graph.runners import Blocking, Looping, Runner
 from graph.schema import Channel, StateSchema, is_schema
 from graph.scope import Scope, current
@@ -594,6 +595,86 @@ class CompiledGraph:
     async def averify(self, config: RunnableConfig) -> VerifyReport:
         """:meth:`verify` for event loops."""
         return await _looping(self._log)(self._reader({}).verify(thread_id_of(config)))
+
+    def replay(
+        self, config: RunnableConfig, *, upto: RunnableConfig | int | None = None
+    ) -> StateSnapshot:
+        """The state as it is folded now from the first event on, by today's reducers.
+
+        Snapshots are not looked at; nothing is written.
+
+        Args:
+            upto: the checkpoint to end at, by its config, or the seq of an event of the thread's
+                own log, also in the middle of a superstep; by default what ``config`` names.
+
+        Raises:
+            PositionNotFoundError: there is no such event (any more).
+        """
+        return self._drive(self._reader(config).replayed(config, upto))
+
+    async def areplay(
+        self, config: RunnableConfig, *, upto: RunnableConfig | int | None = None
+    ) -> StateSnapshot:
+        """:meth:`replay` for event loops."""
+        return await _looping(self._log)(self._reader(config).replayed(config, upto))
+
+    def rebuild(self, config: RunnableConfig) -> int:
+        """Drop the snapshots of a thread and fold it afresh, as after a change of its reducers.
+
+        Returns:
+            How many snapshots were dropped.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        return self._drive(self._reader({}).rebuild(thread_id_of(config)))
+
+    async def arebuild(self, config: RunnableConfig) -> int:
+        """:meth:`rebuild` for event loops."""
+        return await _looping(self._log)(self._reader({}).rebuild(thread_id_of(config)))
+
+    def check_replay(
+        self,
+        config: RunnableConfig,
+        *,
+        nodes: Sequence[str] | None = None,
+        same: Same | None = None,
+        context: Any = None,
+    ) -> ReplayReport:
+        """Run the nodes of today on what a thread has recorded, and compare what they would write.
+
+        Each recorded task is run on the state that it had, with the answers that it got; nothing
+        is written, but the nodes *are* called: put stand-ins where they reach the outside. Logs of
+        subgraphs are checked by their own graphs. What failed back then is not run.
+
+        Args:
+            nodes: check only these, of any graph in the thread; by default all.
+            same: says whether a recorded and a new value of a key are to count as equal, where
+                ``==`` is too strict: ``same(key, recorded, new)``.
+            context: what nodes find as ``runtime.context``.
+
+        Returns:
+            A report; ``report.ok``, or ``report.mismatch``: the first event that would differ.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        options = self._options(config, context, "sync")
+        check = replaying.Check(Blocking(), options, nodes, same)
+        return self._drive(check.thread(self, self._reader({}).log, thread_id_of(config)))
+
+    async def acheck_replay(
+        self,
+        config: RunnableConfig,
+        *,
+        nodes: Sequence[str] | None = None,
+        same: Same | None = None,
+        context: Any = None,
+    ) -> ReplayReport:
+        """:meth:`check_replay` for event loops."""
+        options = self._options(config, context, "sync")
+        check = replaying.Check(Looping(), options, nodes, same)
+        return await check.thread(self, self._reader({}).log, thread_id_of(config))
 
     def _drive(self, operation: Awaitable[T]) -> T:
         """The result of an operation, by blocking."""

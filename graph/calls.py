@@ -37,6 +37,8 @@ OnConflict = Literal["reject", "wait"]
 CONFLICT_TIMEOUT_S: Final = 60.0
 """How long a run that waits for another one believes that it lives, without a sign of it."""
 
+_GIVEN_UP: Final = "the run was given up: what it does is not recorded any more"
+
 _POLL_S: Final = 0.01
 _POLL_MAX_S: Final = 0.25
 
@@ -171,7 +173,7 @@ async def _start_inside(call: Call, scope: Scope) -> Started:
     """A run for a task of another graph: what an attempt before this one did is not done again."""
     host: Run = scope.host
     if scope.is_over:
-        raise InvalidGraphError(f"the run of node {scope.node!r} was given up")
+        raise InvalidGraphError(_GIVEN_UP)
     name = scope.node if call.is_node else f"{scope.node}{CALL}{call.name}"
     nth = scope.calls[name]
     scope.calls[name] += 1
@@ -203,12 +205,14 @@ async def _journal_inside(
     begun = above.means.together.get(ns)
     if begun is not None:  # by this very run, which has not written it yet
         return begun
-    means = replace(
-        above.means,
-        perform=call.perform,
-        spawn=call.runner.spawn,
-        given_up=lambda: scope.is_over,
-    )
+
+    def forbidden() -> str | None:
+        return above.means.forbidden() or (_GIVEN_UP if scope.is_over else None)
+
+    means = replace(above.means, perform=call.perform, spawn=call.runner.spawn, forbidden=forbidden)
+    if ns in means.recorded:
+        at = above.at._replace(ns=ns, seq=means.recorded[ns])
+        return await call.perform(log_.open_at(above.thread_id, at, {}, means))
     return await call.perform(log_.open_end(above.thread_id, ns, means))
 
 

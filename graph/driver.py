@@ -80,7 +80,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
+class Done:
     """What became of a task: its output event's data, the error after so many attempts, or what it
     waits for.
 
@@ -159,7 +159,7 @@ class Run:
     ) -> None:
         """Record the input, before any node runs."""
         data = await planner.begin(
-            self._topology, self.state, given, run_id, metadata, self._decide, call
+            self._topology, self.state, given, run_id, metadata, self.decide, call
         )
         await self._append([(Kind.INPUT, data)])
 
@@ -183,7 +183,7 @@ class Run:
 
     async def edit(self, updates: Sequence[StateUpdate], metadata: Mapping[str, Any]) -> None:
         """Record an edit of the state as if nodes had made it, side by side."""
-        data = await planner.edit(self._topology, self.state, updates, metadata, self._decide)
+        data = await planner.edit(self._topology, self.state, updates, metadata, self.decide)
         await self._append([(Kind.UPDATE, data)])
 
     async def branch(self) -> None:
@@ -248,7 +248,7 @@ class Run:
                 yield "task", (began, index, given)
         if len(due) == 1 and not self._streams:
             index, task = due[0]
-            for chunk in await self._record([await self._attempt(began, index, task)]):
+            for chunk in await self._record([await self.attempt(began, index, task)]):
                 yield chunk
         else:
             parallel = self._parallel(due)
@@ -283,15 +283,15 @@ class Run:
         try:
             while True:
                 for index, task in islice(coming, 0 if self._failure else limit - running):
-                    runner.start(self._attempt(state, index, task))
+                    runner.start(self.attempt(state, index, task))
                     running += 1
                 if not running:
                     break
                 batch = await runner.next()
-                done = [item for item in batch if isinstance(item, _Done)]
+                done = [item for item in batch if isinstance(item, Done)]
                 running -= len(done)
                 for item in batch:
-                    if not isinstance(item, _Done):
+                    if not isinstance(item, Done):
                         yield item
                 try:
                     chunks = await self._record(done)
@@ -305,7 +305,7 @@ class Run:
                 self.over = True
                 await runner.stop()
 
-    async def _record(self, done: list[_Done]) -> list[Chunk]:
+    async def _record(self, done: list[Done]) -> list[Chunk]:
         """Append what became of tasks, in one transaction; what waits is recorded when all have
         ended.
 
@@ -335,19 +335,19 @@ class Run:
             await self._append(drafts)
         return chunks
 
-    def _checked(self, item: _Done) -> _Done:
+    def _checked(self, item: Done) -> Done:
         """Siblings may have written the same key meanwhile: the later one is at fault."""
         if item.data is None:
             return item
         try:
             planner.claim(self._topology, self.state.step + 1, self._writers, item.data)
         except InvalidUpdateError as error:
-            return _Done(item.index, error=error, attempts=item.attempts)
+            return Done(item.index, error=error, attempts=item.attempts)
         return item
 
     # --- one task -----------------------------------------------------------------------
 
-    async def _attempt(self, state: State, index: int, task: Task) -> _Done:
+    async def attempt(self, state: State, index: int, task: Task) -> Done:
         """Run a task, as one span of the run's trace; never raises anything."""
         with self._span(state, index, task) as span:
             done = await self._tries(state, index, task)
@@ -366,7 +366,7 @@ class Run:
     def _labels(self, node: str) -> telemetry.Facts:
         return {"graph.name": self.options.graph, "graph.node": node}
 
-    async def _tries(self, state: State, index: int, task: Task) -> _Done:
+    async def _tries(self, state: State, index: int, task: Task) -> Done:
         """Run a task, again as its retry policies say."""
         spec = self._topology.nodes[task.node]
         failed: list[list[str]] = []
@@ -376,23 +376,23 @@ class Run:
             try:
                 with scope.active():
                     result = await self._result(spec, state, task, scope)
-                    data = await planner.outcome(self._topology, state, index, result, self._decide)
-                if data.get("above") and self._above is None:
+                    data = await planner.outcome(self._topology, state, index, result, self.decide)
+                if data.get("above") and not self.ns:
                     raise InvalidUpdateError(
                         f"node {task.node!r} returned Command(graph=Command.PARENT), and there is "
                         "no graph above this one"
                     )
                 kept = lasting(scope.logs, self.ns) if scope.logs else {}
-                return _Done(
+                return Done(
                     index, _with(_with_logs(data, kept), "failed", failed), attempts=attempt
                 )
             except GraphInterrupt as left:
                 waiting = waiting_data(index, task.node, left.interrupts)
-                return _Done(index, waiting=waiting, attempts=attempt, logs=scope.logs)
+                return Done(index, waiting=waiting, attempts=attempt, logs=scope.logs)
             except Exception as error:
                 policy = next((p for p in spec.retry if p.retries(error)), None)
                 if policy is None or attempt >= policy.max_attempts:
-                    return _Done(index, error=error, attempts=attempt, logs=scope.logs)
+                    return Done(index, error=error, attempts=attempt, logs=scope.logs)
                 failed.append(list(named(error)))
                 wait = policy.initial_interval * policy.backoff_factor ** (attempt - 1)
                 wait = min(wait, policy.max_interval)
@@ -401,9 +401,9 @@ class Run:
             except BaseException as error:  # whoever waits for this task must learn of it
                 left_by = _interrupts_in(error)
                 if left_by is None:
-                    return _Done(index, error=error, attempts=attempt, logs=scope.logs)
+                    return Done(index, error=error, attempts=attempt, logs=scope.logs)
                 waiting = waiting_data(index, task.node, left_by)
-                return _Done(index, waiting=waiting, attempts=attempt, logs=scope.logs)
+                return Done(index, waiting=waiting, attempts=attempt, logs=scope.logs)
             await self._runner.sleep(wait)
 
     async def _result(self, spec: NodeSpec, state: State, task: Task, scope: Scope) -> Any:
@@ -487,7 +487,8 @@ class Run:
         call = partial(action, argument, **self._extras(spec.accepts))
         return await self._runner.call(f"node {spec.name!r}", spec.is_async, call)
 
-    async def _decide(self, branch: Branch, argument: Any) -> Any:
+    async def decide(self, branch: Branch, argument: Any) -> Any:
+        """What a conditional edge says."""
         call = partial(branch.path, argument, **self._extras(branch.accepts))
         return await self._runner.call(f"conditional edge {branch.name!r}", branch.is_async, call)
 

@@ -7,7 +7,6 @@
     ├── EmptyInputError        nothing to resume, and no input
     ├── GraphRecursionError    more supersteps than ``recursion_limit``
     ├── NodeTimeoutError       a node took longer than its ``timeout``
-    ├── ReplayMismatchError    a recorded run and the code of today disagree
     ├── PersistenceConfigError the configuration of a deployment makes no sense
     └── WorkflowError          a run of a ``ProductionWorkflow`` failed
 

@@ -19,7 +19,7 @@ from graph import namespaces, planner, subgraphs
 from graph.errors import InvalidConfigError
 from graph.events import Data, Kind, unpack, updates_of
 from graph.fold import Fold, State, Task, checkpoint_id, initial, task_id
-from graph.log import ThreadLog, ns_of
+from graph.log import ThreadLog, ns_of, position_of, thread_id_of
 from graph.schema import MISSING
 from graph.types import AuditEntry, Interrupt, RunnableConfig, StateSnapshot, StateTask
 
@@ -250,6 +250,44 @@ class Reader:
                 for event in page:
                     yield _audit_entry(event)
 
+    # --- folding afresh -----------------------------------------------------------------
+
+    async def replayed(
+        self, config: Mapping[str, Any], upto: Mapping[str, Any] | int | None
+    ) -> StateSnapshot:
+        """The state at a checkpoint or an event, folded from the first event on."""
+        log, thread_id, ns = self.log, thread_id_of(config), ns_of(config)
+        if isinstance(upto, int):
+            head = await log.core.head(thread_id, ns)
+            at: Position | None = head.position._replace(seq=upto)
+        else:
+            at = await log.resolve(thread_id, position_of(upto or config))
+        replay, state, _ = await log.load(thread_id, at, ns, snapshots=False)
+        current = replay.position == replay.head.position
+        return await self.snapshot(thread_id, state, ns, current=current)
+
+    async def rebuild(self, thread_id: str) -> int:
+        """Drop every snapshot and store afresh those of the ends of the logs that are due one."""
+        core = self.log.core
+        dropped = await core.delete_snapshots(thread_id)
+        for ns in await core.namespaces(thread_id):
+            graph = self._graph_of(ns)
+            if graph is not None:
+                replay, state, taker = await graph.log_on(core).load(thread_id, None, ns, False)
+                snapshot = taker.take(state) if state.settled else None
+                if snapshot is not None:
+                    await core.put_snapshot(replay.head, snapshot)
+        return dropped
+
+    def _graph_of(self, ns: str) -> CompiledGraph | None:
+        """The graph that folds a log, if it is there (still)."""
+        if is_prefix(ns):
+            return None
+        try:
+            return subgraphs.graph_of(self._graph, ns)
+        except InvalidConfigError:
+            return None
+
     async def verify(self, thread_id: str) -> VerifyReport:
         """The store's checks, and that every snapshot in use equals the fold of its events."""
         report = await self.log.core.verify(thread_id)
@@ -257,13 +295,9 @@ class Reader:
             return report
         problems: list[str] = []
         for ns in report.namespaces:
-            if is_prefix(ns):
-                continue
-            try:
-                graph = subgraphs.graph_of(self._graph, ns)
-            except InvalidConfigError:  # the code that folds it is not there any more
-                continue
-            problems += await graph.reader_on(self.log.core)._differing(thread_id, ns)
+            graph = self._graph_of(ns)
+            if graph is not None:
+                problems += await graph.reader_on(self.log.core)._differing(thread_id, ns)
         return replace(report, problems=tuple(problems))
 
     async def _differing(self, thread_id: str, ns: str) -> list[str]:

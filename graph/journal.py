@@ -44,15 +44,17 @@ class Means:
         perform: runs operations of the store.
         spawn: begins work beside the run.
         durability: when events are written.
-        given_up: nobody waits for the run any more, so it may not write.
+        forbidden: why the run may not write any more, if it may not.
         together: with ``exit``: the journals of the run and its subgraphs, by namespace.
+        recorded: where the logs of subgraphs are read up to, when a recorded run is looked into.
     """
 
     perform: Perform = awaited
     spawn: Callable[[Coroutine[Any, Any, None]], Awaitable[None]] | None = None
     durability: Durability = "sync"
-    given_up: Callable[[], bool] = lambda: False
+    forbidden: Callable[[], str | None] = lambda: None
     together: dict[str, LogJournal] = field(default_factory=dict)
+    recorded: Mapping[str, int] = field(default_factory=dict)
 
 
 class Journal(Protocol):
@@ -171,8 +173,9 @@ class LogJournal:
             ConcurrencyError: another writer was first; nothing was stored.
             SerializationError: a value cannot be stored; nothing was.
         """
-        if self.means.given_up():
-            raise InvalidGraphError("the run was given up: what it does is not recorded any more")
+        reason = self.means.forbidden()
+        if reason is not None:
+            raise InvalidGraphError(reason)
         batch = self._batch(drafts, stops)
         if self.means.durability == "exit":
             self._keep(batch)

@@ -92,7 +92,7 @@ class ThreadLog:
         """
         thread_id, ns = thread_id_of(config), ns_of(config)
         metadata = _json_only(config.get("metadata") or {})
-        at = await self._resolve(thread_id, position_of(config))
+        at = await self.resolve(thread_id, position_of(config))
         if at is None or (await self.core.head(thread_id, ns)).position[:2] == at[:2]:
             journal = await self.open_end(thread_id, ns, means, metadata)
             if at is None or journal.state.checkpoint == at:
@@ -143,7 +143,7 @@ class ThreadLog:
             The thread, the state, and whether that is the state in which it now stands.
         """
         thread_id, ns = thread_id_of(config), ns_of(config)
-        at = await self._resolve(thread_id, position_of(config))
+        at = await self.resolve(thread_id, position_of(config))
         replay, state, _ = await self.load(thread_id, at, ns)
         if at is not None and state.checkpoint != at:
             raise InvalidConfigError(
@@ -152,7 +152,7 @@ class ThreadLog:
             )
         return thread_id, state, replay.position == replay.head.position
 
-    async def _resolve(self, thread_id: str, at: Position | None) -> Position | None:
+    async def resolve(self, thread_id: str, at: Position | None) -> Position | None:
         """The position meant by a checkpoint id; ``None``: the thread as it now stands.
 
         A foreign id on a thread that was forked from there names the origin, and so means
@@ -194,9 +194,13 @@ class ThreadLog:
             return replay, state, taker
         raise LineageMovedError(thread_id)
 
+    def taker(self) -> SnapshotTaker:
+        """Makes the snapshots of a log that has none yet."""
+        return SnapshotTaker(self.core.codec, self.fingerprint)
+
     async def fold(self, replay: Replay[Pages]) -> tuple[State, SnapshotTaker]:
         """The state that a replay leads to, and a taker that goes on from there."""
-        taker = SnapshotTaker(self.core.codec, self.fingerprint)
+        taker = self.taker()
         start = None
         if replay.snapshot is not None:
             start, chained = load(self.core.codec, replay.snapshot)

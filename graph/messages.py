@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any, Final, TypedDict
@@ -23,6 +25,23 @@ REMOVE_ALL_MESSAGES: Final = "__remove_all__"
 
 # Removals are recorded as plain messages of this role, which any reader of the log can read.
 _REMOVE: Final = "remove"
+
+
+_make_id: ContextVar[Callable[[], str]] = ContextVar("make_id", default=lambda: uuid4().hex)
+
+
+@contextmanager
+def ids_from(make: Callable[[], str]) -> Iterator[None]:
+    """In here messages without an id get one from ``make`` instead of one drawn at random."""
+    before = _make_id.set(make)
+    try:
+        yield
+    finally:
+        _make_id.reset(before)
+
+
+def _new_id() -> str:
+    return _make_id.get()()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,24 +186,24 @@ def _is_removal(message: Any) -> bool:
 def _message(item: Any) -> Any:
     """A message with an id, out of whatever stands for one; ``item`` itself if it is that."""
     if isinstance(item, str):
-        return {"role": "user", "content": item, "id": uuid4().hex}
+        return {"role": "user", "content": item, "id": _new_id()}
     if isinstance(item, RemoveMessage) or getattr(item, "type", None) == _REMOVE:
         return {"role": _REMOVE, "id": item.id}
     if isinstance(item, Mapping):
         if item.get("id") is not None:
             return item
-        return {**item, "id": uuid4().hex}
+        return {**item, "id": _new_id()}
     if hasattr(item, "id"):
         return item if item.id is not None else _with_id(item)
     if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
-        return {"role": item[0], "content": item[1], "id": uuid4().hex}
+        return {"role": item[0], "content": item[1], "id": _new_id()}
     raise InvalidUpdateError(
         f"A message is a dict, an object with an id, a text or (role, content), not {item!r:.200}"
     )
 
 
 def _with_id(message: Any) -> Any:
-    key = uuid4().hex
+    key = _new_id()
     if hasattr(message, "model_copy"):
         return message.model_copy(update={"id": key})
     if dataclasses.is_dataclass(message) and not isinstance(message, type):

@@ -85,7 +85,8 @@ async def begin(
         goto = _towards(topology, START, gotos)
     else:
         goto = await _follow(topology, START, state, writes, gotos, call)
-    return events.input_data(run, writes, goto, metadata, token)
+    data = events.input_data(run, writes, goto, metadata, token)
+    return {**data, "command": True} if isinstance(given, Command) else data
 
 
 def resume(topology: Topology, state: State, given: Command[Any]) -> Data:

@@ -36,7 +36,17 @@ T = TypeVar("T")
 
 _END: Final[Any] = object()
 
-CALLS: Final = ("invoke", "batch", "get_state", "verify", "update_state")
+CALLS: Final = (
+    "invoke",
+    "batch",
+    "get_state",
+    "verify",
+    "update_state",
+    "bulk_update_state",
+    "replay",
+    "rebuild",
+    "check_replay",
+)
 STREAMS: Final = ("stream", "get_state_history", "events")
 """The blocking methods of a compiled graph; the twin of each is named with an ``a`` before."""
 
