@@ -27,7 +27,15 @@ from eventstore.errors import (
     ThreadExistsError,
     ThreadNotFoundError,
 )
-from eventstore.events import Addition, Event, Fork, Head, NewSnapshot, Position, Status
+from eventstore.events import (
+    Addition,
+    Event,
+    Fork,
+    Head,
+    NewSnapshot,
+    Position,
+    Status,
+)
 from eventstore.operations import Conflict
 from eventstore.reading import Reading
 from eventstore.transactor import Interrupted, LostConnection

@@ -76,6 +76,20 @@ class Fork:
     data: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An event that is appended some time after it happened: encoded, and with its own time.
+
+    Attributes:
+        payload: its data, as the codec of the store has encoded it.
+        recorded_us: when it happened, in microseconds since 1970 UTC.
+    """
+
+    kind: int
+    payload: bytes
+    recorded_us: int
+
+
 class RecordedEvent(NamedTuple):
     """An event as the log holds it.
 
@@ -173,7 +187,7 @@ class Addition:
     """
 
     head: Head
-    events: Sequence[Event | Fork]
+    events: Sequence[Event | Fork | Prepared]
     snapshot: NewSnapshot | None = None
 
 

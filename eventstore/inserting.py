@@ -82,7 +82,7 @@ def append(conn: Connection, rows: Sequence[Row], touch: Touch | None) -> bool:
 
 # --- the same as one statement ----------------------------------------------------------
 
-_VARYING = ("seq", "kind", "key", "digest", "payload")
+_VARYING = ("seq", "kind", "key", "recorded_at", "digest", "payload")
 """Columns that differ between the rows of an append."""
 
 

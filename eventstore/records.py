@@ -21,6 +21,7 @@ from eventstore.events import (
     Head,
     NewSnapshot,
     Position,
+    Prepared,
     RecordedEvent,
     Snapshot,
     ThreadInfo,
@@ -55,7 +56,9 @@ class Batch(NamedTuple):
         return [row["new_digest"] for row in self.events]
 
 
-def encode(codec: Codec, head: Head, events: Sequence[Event | Fork], now_us: int) -> Batch:
+def encode(
+    codec: Codec, head: Head, events: Sequence[Event | Fork | Prepared], now_us: int
+) -> Batch:
     """The rows that append ``events`` behind ``head``.
 
     Raises:
@@ -68,12 +71,15 @@ def encode(codec: Codec, head: Head, events: Sequence[Event | Fork], now_us: int
             kind, key = FORK, None
             data = {"source": list(event.source), "data": event.data}
             batch.forks.append(_fork_row(head, seq, event.source))
+            payload, at_us = codec.encode(data), now_us
+        elif isinstance(event, Prepared):
+            kind, key, payload, at_us = event.kind, None, event.payload, event.recorded_us
         else:
-            kind, key, data = event.kind, event.key, event.data
+            kind, key = event.kind, event.key
             if key is not None:
                 name("a key", key)
-        payload = codec.encode(data)
-        digest = chain.link(previous, seq, kind, key, now_us, payload)
+            payload, at_us = codec.encode(event.data), now_us
+        digest = chain.link(previous, seq, kind, key, at_us, payload)
         batch.events.append(
             {
                 "new_thread_key": head.thread_key,
@@ -81,7 +87,7 @@ def encode(codec: Codec, head: Head, events: Sequence[Event | Fork], now_us: int
                 "new_seq": seq,
                 "new_kind": kind,
                 "new_key": key,
-                "new_recorded_at": now_us,
+                "new_recorded_at": at_us,
                 "new_digest": digest,
                 "new_payload": payload,
                 "previous": previous,

@@ -17,7 +17,7 @@ from eventstore import Addition, Event, Fork, Head, Position
 from eventstore.chain import genesis, is_prefix, origin, prefix_ns
 from eventstore.core import Core
 from eventstore.driving import Perform, awaited
-from eventstore.events import Status
+from eventstore.events import Prepared, Status
 from graph.errors import InvalidGraphError
 from graph.events import Data, Kind
 from graph.fold import NOWHERE, Fold, State, initial
@@ -27,7 +27,9 @@ from graph.snapshots import SnapshotTaker
 from graph.types import Durability
 
 BEHIND_MAX: Final = 8
-"""Records that a run with ``durability="async"`` may be ahead of the log."""
+"""Records that a run with ``durability="async"`` is ahead of the log at most: a crash costs these,
+and the tasks that were running.
+"""
 
 Draft = tuple[Kind, Data]
 Stops = Callable[[State], bool]
@@ -105,7 +107,7 @@ class NoJournal:
 class _Batch:
     """What one record is to append, and the state that it leads to."""
 
-    events: list[Event | Fork]
+    events: list[Event | Fork | Prepared]
     state: State
     settled: bool
     status: Status | None
@@ -141,6 +143,7 @@ class LogJournal:
         self._lock = threading.Lock()
         self._waiting: list[_Batch] = []
         self._writer: Awaitable[None] | None = None
+        self._unwritten = 0
         self._writes = False
         self._failure: BaseException | None = None
 
@@ -220,7 +223,12 @@ class LogJournal:
 
     def _batch(self, drafts: Sequence[Draft], stops: Stops) -> _Batch:
         now = self.core.now_us()
-        events: list[Event | Fork] = [Event(int(kind), data) for kind, data in drafts]
+        events: list[Event | Fork | Prepared] = []
+        if self.means.durability == "sync":
+            events += [Event(int(kind), data) for kind, data in drafts]
+        else:  # what cannot be stored is found out at once, and takes nothing else with it
+            encode = self.core.codec.encode
+            events += [Prepared(int(kind), encode(data), now) for kind, data in drafts]
         beside: list[Addition] = []
         if self._fork_from is not None:
             events.insert(0, Fork(self._fork_from))
@@ -302,11 +310,12 @@ class LogJournal:
         self._advance(batch)
         with self._lock:
             self._waiting.append(batch)
+            self._unwritten += 1
 
     async def _write_beside(self) -> None:
         """See to it that what waits gets written; wait for it ourselves if that is much."""
         with self._lock:
-            behind, begins = len(self._waiting), not self._writes
+            behind, begins = self._unwritten, not self._writes
             self._writes = True
         if begins and self.means.spawn is not None:
             self._writer = self.means.spawn(self._drain())
@@ -326,6 +335,8 @@ class LogJournal:
             except BaseException as error:  # whoever records or flushes next must learn of it
                 self._failure = error
                 return
+            with self._lock:
+                self._unwritten -= len(batches)
 
     async def _write_together(self) -> None:
         """Append what every log of the run has kept back, in one transaction."""
@@ -343,7 +354,7 @@ class LogJournal:
             [*mains, *besides], status=last.status, metadata=self._metadata, now_us=last.now_us
         )
         for (journal, _), main, head in zip(kept, mains, heads, strict=False):
-            journal._waiting = []
+            journal._waiting, journal._unwritten = [], 0
             journal._written(head, main)
 
 
