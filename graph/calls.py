@@ -175,8 +175,8 @@ async def _start_inside(call: Call, scope: Scope) -> Started:
     if scope.is_over:
         raise InvalidGraphError(_GIVEN_UP)
     name = scope.node if call.is_node else f"{scope.node}{CALL}{call.name}"
-    nth = scope.calls[name]
-    scope.calls[name] += 1
+    nth = scope.calls.get(name, 0)
+    scope.calls[name] = nth + 1
     mark = f"{scope.token}.{nth}" if nth else scope.token
     above = host.journal
     if call.log is None or not isinstance(above, LogJournal):

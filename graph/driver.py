@@ -374,7 +374,7 @@ class Run:
             attempt = len(failed) + 1
             scope = self._scope(state, index, task, attempt)
             try:
-                with scope.active():
+                with scope:
                     result = await self._result(spec, state, task, scope)
                     data = await planner.outcome(self._topology, state, index, result, self.decide)
                 if data.get("above") and not self.ns:

@@ -57,13 +57,7 @@ class Reader:
     async def _past(self, thread_id: str, entry: _Entry, inner: bool = False) -> StateSnapshot:
         """A checkpoint of the past: what was next then, and what came of it."""
         shown = await self.snapshot(thread_id, entry.closed(), inner=inner, then=entry.state)
-        return shown._replace(
-            values=self._values(entry.state.values),
-            next=tuple(task.node for task in entry.state.frontier),
-        )
-
-    def _values(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: planner.own(values[key]) for key in self._keys if key in values}
+        return shown._replace(next=tuple(task.node for task in entry.state.frontier))
 
     async def snapshot(
         self,
@@ -90,14 +84,17 @@ class Reader:
                 path=("edge", task.node) if task.arg is MISSING else ("send", index),
                 error=_error(state.errors.get(index)),
                 interrupts=_interrupts(state.interrupts.get(index)),
-                state=await self._inside(thread_id, then or state, index, task, inner, current),
+                state=await self._inside(thread_id, then or state, index, task, inner, current)
+                if subgraphs.inside(self._graph, task.node)
+                else None,
                 result=_result(state.pending.get(index)),
             )
             for index, task in enumerate(state.frontier)
         ]
+        values = then.values if then else planner.shown(self._graph.topology, state)
         source = {"source": state.source, "step": state.step, "run_id": state.run_id}
         return StateSnapshot(
-            values=self._values(planner.shown(self._graph.topology, state)),
+            values={key: planner.own(values[key]) for key in self._keys if key in values},
             next=tuple(task.name for task in tasks if task.result is None),
             config=await self._config(thread_id, state.checkpoint),
             metadata={**state.metadata, **source},

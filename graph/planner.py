@@ -8,7 +8,6 @@ node's edges, so that every routing decision is in the event that caused it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from graph import events
@@ -339,10 +338,12 @@ async def _follow(
         for join in topology.joins
         if node in join.sources and join.target != END
     ]
-    return replace(_towards(topology, node, targets), joins=tuple(joins))
+    return _towards(topology, node, targets, joins)
 
 
-def _towards(topology: Topology, node: str, targets: Iterable[str | Send]) -> Goto:
+def _towards(
+    topology: Topology, node: str, targets: Iterable[str | Send], joins: Sequence[Any] = ()
+) -> Goto:
     """These targets, checked and sorted out."""
     nodes: dict[str, None] = {}
     later: dict[str, None] = {}
@@ -362,7 +363,7 @@ def _towards(topology: Topology, node: str, targets: Iterable[str | Send]) -> Go
             later[name] = None
         else:
             nodes[name] = None
-    return Goto(tuple(nodes), tuple(later), tuple(sends))
+    return Goto(tuple(nodes), tuple(later), tuple(sends), tuple(joins))
 
 
 def _decide(branch: Branch, decision: Any) -> list[str | Send]:

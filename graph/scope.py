@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextvars
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,18 +56,18 @@ class Scope:
     above: Scope | None = None
     asked: int = 0
     raised: bool = False
-    calls: Counter[str] = field(default_factory=Counter)
+    calls: dict[str, int] = field(default_factory=dict)
     logs: dict[str, int] = field(default_factory=dict)
     over: bool = False
+    _before: contextvars.Token[Scope | None] | None = None
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Code that runs in here finds this scope."""
-        before = _scope.set(self)
-        try:
-            yield
-        finally:
-            _scope.reset(before)
+        self._before = _scope.set(self)
+
+    def __exit__(self, *_error: object) -> None:
+        if self._before is not None:
+            _scope.reset(self._before)
 
     @property
     def is_over(self) -> bool:
