@@ -31,7 +31,7 @@ from graph.savers import (
     PostgresSaver,
     SqliteSaver,
 )
-from graph.types import START, RunnableConfig, StateSnapshot
+from graph.types import START, Command, Interrupt, RunnableConfig, StateSnapshot
 
 __all__ = [
     "ConnectionString",
@@ -136,6 +136,7 @@ class WorkflowStatus(TypedDict):
         created_at: when this state came about; ISO 8601, UTC. ``None`` without a thread.
         status: ``running``, ``waiting``, ``failed`` or ``idle``; ``None`` without a thread.
         updated_at: when something was last recorded, to the minute.
+        interrupts: the questions that wait for answers.
         error: of the task that failed, ``"Type: message"``.
     """
 
@@ -145,6 +146,7 @@ class WorkflowStatus(TypedDict):
     created_at: str | None
     status: str | None
     updated_at: str | None
+    interrupts: tuple[Interrupt, ...]
     error: str | None
 
 
@@ -227,21 +229,25 @@ class ProductionWorkflow:
         """:meth:`execute` for event loops."""
         return await self._run(self._awaited(), thread_id, initial_state, None)
 
-    def resume(self, thread_id: str, updates: Any = None) -> dict[str, Any]:
-        """Go on from where the thread stands, after a failure, a stop or a crash.
+    def resume(self, thread_id: str, updates: Any = None, *, answer: Any = None) -> dict[str, Any]:
+        """Go on from where the thread stands, after a failure, a stop, a question or a crash.
 
         Args:
             updates: written to the state first, as if the node that wrote last had written them;
                 what is to run next stays so, if its edges still lead there.
+            answer: to the question that waits (see ``get_status(…)["interrupts"]``); or, where
+                there are several, a mapping of their ids to answers.
 
         Raises:
             WorkflowError: whatever went wrong; the updates may have been recorded.
         """
-        return drive(self._run(self._at_once(), thread_id, None, updates))
+        return drive(self._run(self._at_once(), thread_id, *_going_on(updates, answer)))
 
-    async def aresume(self, thread_id: str, updates: Any = None) -> dict[str, Any]:
+    async def aresume(
+        self, thread_id: str, updates: Any = None, *, answer: Any = None
+    ) -> dict[str, Any]:
         """:meth:`resume` for event loops."""
-        return await self._run(self._awaited(), thread_id, None, updates)
+        return await self._run(self._awaited(), thread_id, *_going_on(updates, answer))
 
     def get_status(self, thread_id: str) -> WorkflowStatus:
         """Where a thread stands. Of one that is not there the values are empty."""
@@ -302,6 +308,7 @@ class ProductionWorkflow:
             "created_at": state.created_at,
             "status": thread.status if thread else None,
             "updated_at": max(filter(None, times), default=None),
+            "interrupts": state.interrupts,
             "error": next((task.error for task in state.tasks if task.error), None),
         }
 
@@ -366,6 +373,12 @@ class ProductionWorkflow:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+def _going_on(updates: Any, answer: Any) -> tuple[Any, Any]:
+    """What to go on with, and what to write before."""
+    # An edit would take the question back, so what comes with an answer is written with it.
+    return (None, updates) if answer is None else (Command(update=updates, resume=answer), None)
 
 
 def _config(thread_id: str) -> RunnableConfig:

@@ -33,6 +33,7 @@ from graph import (
     SqliteSaver,
     StateGraph,
     StateSnapshot,
+    interrupt,
 )
 from graph.production import (
     PersistenceConfig,
@@ -96,10 +97,10 @@ class Calls:
             return self.workflow.execute(*args)
         return self.loop.run(self.workflow.aexecute(*args))
 
-    def resume(self, *args: Any) -> dict[str, Any]:
+    def resume(self, *args: Any, **options: Any) -> dict[str, Any]:
         if self.loop is None:
-            return self.workflow.resume(*args)
-        return self.loop.run(self.workflow.aresume(*args))
+            return self.workflow.resume(*args, **options)
+        return self.loop.run(self.workflow.aresume(*args, **options))
 
     def get_status(self, thread_id: str) -> dict[str, Any]:
         if self.loop is None:
@@ -139,6 +140,20 @@ def opened(request: pytest.FixtureRequest, config: PersistenceConfig) -> Iterato
         yield open_workflow
 
 
+def test_a_question_and_its_answer(opened: Opener, shop: Shop) -> None:
+    shop.graph.add_node("ask", lambda state: {"log": [interrupt(f"{state['item']}?")]})
+    shop.graph.add_edge("charge", "ask")
+    workflow = opened(shop.graph)
+    workflow.execute("order-9", {"item": "a lamp"})
+    status = workflow.get_status("order-9")
+    assert (status["status"], status["next_nodes"]) == ("waiting", ("ask",))
+    assert [asked.value for asked in status["interrupts"]] == ["a lamp?"]
+    result = workflow.resume("order-9", {"log": ["noted"]}, answer="yes")
+    assert result["log"] == ["looked up", "charged", "noted", "yes"]
+    with pytest.raises(WorkflowError, match="no question"):
+        workflow.resume("order-9", answer="again")
+
+
 def test_a_run_to_the_end(opened: Opener, shop: Shop) -> None:
     workflow = opened(shop.graph)
     nothing = workflow.get_status("order-1")
@@ -149,6 +164,7 @@ def test_a_run_to_the_end(opened: Opener, shop: Shop) -> None:
         "created_at": None,
         "status": None,
         "updated_at": None,
+        "interrupts": (),
         "error": None,
     }
     result = workflow.execute("order-1", {"item": "a table"})
