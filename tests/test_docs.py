@@ -3,9 +3,9 @@
 The ```python blocks of one page run in order, in one namespace, in an empty directory. What
 they print is compared where a ```text block whose first line begins with ``# prints`` directly
 follows the code (or the code's own first or last line begins so); ``…`` there stands for
-anything. What an example prints is compared with ``docs/examples/output/<its name>.txt``, where
-that is there. ``<!-- no-test -->`` before a block, or ``no-test`` behind its language, leaves it out.
+anything. ``<!-- no-test -->`` before a block, or ``no-test`` behind its language, leaves it out.
 A page with ``<!-- own process -->`` sets something up for the whole process: it runs in its own.
+What an example prints is compared with ``examples/output/<its name>.txt``, if there is one.
 """
 
 from __future__ import annotations

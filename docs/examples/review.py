@@ -5,7 +5,16 @@ The "model" reads from a script, so that the example runs anywhere; put yours in
 
 from typing import Any
 
-from graph import END, START, Command, MemorySaver, MessagesState, StateGraph, interrupt
+from graph import (
+    END,
+    START,
+    Command,
+    MemorySaver,
+    MessagesState,
+    RunnableConfig,
+    StateGraph,
+    interrupt,
+)
 
 SCRIPT = [
     {"name": "search", "args": {"text": "flights to Oslo"}},
@@ -21,7 +30,7 @@ def model(state: MessagesState) -> dict[str, Any]:
     return {"messages": [{"role": "assistant", "content": text, "call": call}]}
 
 
-def review(state: MessagesState) -> dict[str, Any] | Command:
+def review(state: MessagesState) -> dict[str, Any] | Command[str]:
     """Asks, and does nothing else: so it can run again from its top."""
     proposed = state["messages"][-1]
     answer = interrupt(proposed["call"])
@@ -59,7 +68,7 @@ ANSWERS = [
     {"do": "edit", "args": {"flight": "OS 1", "seats": 2}},
     {"do": "reject", "why": "too expensive"},
 ]
-config = {"configurable": {"thread_id": "trip"}}
+config: RunnableConfig = {"configurable": {"thread_id": "trip"}}
 result = app.invoke({"messages": [{"role": "user", "content": "Get us to Oslo."}]}, config)
 for answer in ANSWERS:
     print(f"{result['__interrupt__'][0].value}\n  answer: {answer}")

@@ -26,7 +26,7 @@ class Purchase(TypedDict, total=False):
     offer: str
 
 
-def reported(line: str) -> Command:
+def reported(line: str) -> Command[str]:
     return Command(graph=Command.PARENT, goto="supervisor", update={"report": [line]})
 
 
@@ -34,7 +34,7 @@ def read(state: Research) -> dict[str, Any]:
     return {"read": [state["task"].removeprefix("read about ")]}
 
 
-def tell(state: Research) -> Command:
+def tell(state: Research) -> Command[str]:
     return reported(f"researcher: read {state['read'][-1]}; knows {', '.join(state['read'])}")
 
 
@@ -43,12 +43,12 @@ def find_offer(state: Purchase) -> Purchase:
     return {"offer": f"{state['task']} for {len(state['task'])} coins"}
 
 
-def ask(state: Purchase) -> Command:
+def ask(state: Purchase) -> Command[str]:
     answer = interrupt(f"{state['offer']}?")
     return reported(f"buyer: {state['offer']}: {answer}")
 
 
-def supervisor(state: Team) -> Command:
+def supervisor(state: Team) -> Command[str]:
     if not state["todo"]:
         return Command(goto=END)
     task, *rest = state["todo"]
