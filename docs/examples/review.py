@@ -41,8 +41,7 @@ def review(state: MessagesState) -> dict[str, Any] | Command[str]:
         return Command(goto="model", update={"messages": [refusal]})
     if answer["do"] == "edit":  # the same id: the message is replaced
         proposed = {**proposed, "call": {**proposed["call"], "args": answer["args"]}}
-        return Command(goto="tool", update={"messages": [proposed]})
-    return Command(goto="tool")
+    return Command(goto="tool", update={"messages": [proposed]})
 
 
 def tool(state: MessagesState) -> dict[str, Any]:
@@ -51,8 +50,7 @@ def tool(state: MessagesState) -> dict[str, Any]:
     return {"messages": [{"role": "tool", "content": f"{call['name']} ok"}]}
 
 
-graph = StateGraph(MessagesState)
-graph.add_node("model", model)
+graph = StateGraph(MessagesState).add_node("model", model)
 graph.add_node("review", review, destinations=["model", "tool"])
 graph.add_node("tool", tool)
 graph.add_edge(START, "model")
@@ -73,5 +71,4 @@ result = app.invoke({"messages": [{"role": "user", "content": "Get us to Oslo."}
 for answer in ANSWERS:
     print(f"{result['__interrupt__'][0].value}\n  answer: {answer}")
     result = app.invoke(Command(resume=answer), config)
-print(result["messages"][-1]["content"])
-print([message["content"] for message in result["messages"] if message["role"] == "tool"])
+print([message["content"] for message in result["messages"] if message["content"]])
