@@ -174,6 +174,10 @@ async def edit(
             raise InvalidUpdateError(
                 f"as_node={node!r} is not a node (there are {', '.join(map(repr, topology.nodes))})"
             )
+        if isinstance(values, Command) and values.resume is not None:
+            raise InvalidUpdateError(
+                "an edit answers no question: invoke(Command(resume=…), config)"
+            )
         writes, gotos, above = _read_result(topology, node, values)
         if above is not None:
             raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for edits")

@@ -5,6 +5,7 @@ they print is compared where a ```text block whose first line begins with ``# pr
 follows the code (or the code's own first or last line begins so); ``…`` there stands for
 anything. ``<!-- no-test -->`` before a block, or ``no-test`` behind its language, leaves it out.
 A page with ``<!-- own process -->`` sets something up for the whole process: it runs in its own.
+What an example prints is compared with ``examples/output/<its name>.txt``, if there is one.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ OWN_PROCESS: Final = "<!-- own process -->"
 RUN: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINKED: Final = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES: Final = sorted((ROOT / "docs" / "examples").glob("*.py"))
+OUTPUTS: Final = sorted((ROOT / "docs" / "examples" / "output").glob("*.txt"))
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,14 @@ def test_an_example_runs(path: Path, tmp_path: Path) -> None:
     is_long = LONG_EXAMPLE.search(path.read_text(encoding="utf-8"))
     done = run_python(tmp_path, str(path), *(["--quick"] if is_long else []))
     assert done.returncode == 0, f"{relative(path)}:1: failed\n{done.stdout}\n{done.stderr}"
+    output = path.parent / "output" / f"{path.stem}.txt"
+    if output.exists():
+        expected = output.read_text(encoding="utf-8")
+        assert matches(expected, done.stdout), f"{relative(path)}:1: printed\n{done.stdout}"
+
+
+def test_every_output_is_that_of_an_example() -> None:
+    assert {output.stem for output in OUTPUTS} <= {path.stem for path in EXAMPLES}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=relative)

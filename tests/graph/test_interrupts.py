@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eventstore import EventStore
-from graph import START, CompiledGraph, InvalidGraphError, StateGraph
+from graph import START, Command, CompiledGraph, InvalidGraphError, InvalidUpdateError, StateGraph
 from tests.graph.kit import Calls, Trail, logs, on, steps
 
 
@@ -144,3 +144,11 @@ def test_another_process_resumes(store: EventStore) -> None:
     assert [info.thread_id for info in store.threads(status="waiting")] == ["t"]
     assert compiled().invoke(None, on("t"))["log"] == ["a", "b", "c"]
     assert store.threads(status="waiting") == []
+
+
+def test_an_edit_is_no_answer(store: EventStore) -> None:
+    app = steps("ab", store, interrupt_before=["b"])
+    app.invoke({}, on("t"))
+    with pytest.raises(InvalidUpdateError, match="resume"):
+        app.update_state(on("t"), Command(resume="yes", update={"note": "x"}))
+    assert store.head("t").seq == 2
