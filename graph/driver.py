@@ -118,7 +118,7 @@ class Run:
         self.options = options
         self.ns = ns
         self.over = False
-        self.in_use: dict[str, str] = {}
+        self.in_use: dict[str, tuple[str, object]] = {}
         self._topology = topology
         self._runner = runner
         self._above = above

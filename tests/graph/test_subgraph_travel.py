@@ -7,6 +7,7 @@ what was still to come. What was left behind stays as it was, in a log of its ow
 from __future__ import annotations
 
 import operator
+import random
 from typing import Annotated, Any, Final, TypedDict
 
 import pytest
@@ -25,6 +26,7 @@ from graph import (
     StateSnapshot,
     get_stream_writer,
 )
+from graph.types import Durability
 from tests.graph.kit import Boom, id_of, on
 from tests.graph.nesting import Path, Walk, below, calling, check_whole, child_of, inside
 
@@ -166,7 +168,7 @@ def test_a_grandchild_half_way(store: EventStore) -> None:
         check_whole(store, app, thread_id)
 
 
-def test_two_children_of_which_one_was_answered(store: EventStore) -> None:
+def test_two_children_go_back_together(store: EventStore) -> None:
     class Both(TypedDict, total=False):
         got: Annotated[list[str], operator.add]
 
@@ -182,15 +184,19 @@ def test_two_children_of_which_one_was_answered(store: EventStore) -> None:
         graph.add_edge(START, name)
     app = graph.compile(store)
     asked = {each.value: each.id for each in app.invoke({}, C)["__interrupt__"]}
-    app.invoke(Command(resume={asked["a?"]: "A"}), C)
     stop = app.get_state(C)
-    assert [each.value for each in stop.interrupts] == ["b?"]
+    app.invoke(Command(resume={asked["a?"]: "A"}), C)
     app.invoke(Command(resume="B"), C)
-    walk.taken()
-    result = app.invoke(Command(resume="other"), stop.config)
-    assert result == {"got": ["a1", "a?A", "b1", "b?other"]}
-    assert walk.taken() == {"b?": 1}
-    check_whole(store, app, "t")
+    for place in (stop.config, on("u", id_of(stop))):
+        walk.taken()
+        waits = app.invoke(Command(resume={asked["b?"]: "1"}), place)["__interrupt__"]
+        assert [each.value for each in waits] == ["a?"]
+        assert walk.taken() == {"b?": 1}
+        thread = on(place["configurable"]["thread_id"])
+        result = app.invoke(Command(resume="2"), thread)
+        assert result == {"got": ["a1", "a?2", "b1", "b?1"]}
+        assert walk.taken() == {"a?": 1}
+        check_whole(store, app, thread["configurable"]["thread_id"])
 
 
 def test_back_to_each_stop_of_a_child(store: EventStore) -> None:
@@ -211,6 +217,24 @@ def test_back_to_each_stop_of_a_child(store: EventStore) -> None:
         said = [*"AB"[:came], *"xyz"[: 3 - came]]
         expected = [f"{node}{answer}" for node, answer in zip(("a?", "b?", "c?"), said, strict=True)]
         assert app.get_state(C).values["path"] == expected
+    check_whole(store, app, "t")
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_whenever_it_is_written(store: EventStore, durability: Durability) -> None:
+    walk = Walk()
+    app = asking(walk, store)
+    app.invoke({}, C, durability=durability)
+    stop = app.get_state(C).config
+    for answer in ("yes", "no"):
+        walk.taken()
+        answered = app.invoke(Command(resume=answer), stop, durability=durability)
+        assert answered["path"] == path(answer)
+        assert walk.taken() == {"two?": 1, "three": 1, "post": 1}
+    back = history(app, inside(C, "sub:2.0"))[1]
+    assert back.next == ("three",)
+    assert app.invoke(None, back.config, durability=durability)["path"] == path("yes")
+    assert walk.taken() == {"three": 1, "post": 1}
     check_whole(store, app, "t")
 
 
@@ -611,7 +635,7 @@ def looping(store: Any, rounds: int) -> CompiledGraph:
 
     def round_(state: Count) -> Count:
         n = state.get("n", 0) + 1
-        return {"n": n, "text": [f"{n} " + "".join(chr(33 + (n * k) % 90) for k in range(900))]}
+        return {"n": n, "text": [random.Random(n).randbytes(2_000).hex()]}
 
     child = StateGraph(Count)
     child.add_node("round", round_)
@@ -629,9 +653,9 @@ def looping(store: Any, rounds: int) -> CompiledGraph:
 
 
 def test_snapshots_of_a_long_child(store: EventStore) -> None:
-    app = looping(store, 150)
+    app = looping(store, 60)
     config: RunnableConfig = {**C, "recursion_limit": 1_000}
-    assert app.invoke({}, config) == {"n": 150}
+    assert app.invoke({}, config) == {"n": 60}
     child = inside(C, "sub:1.0")
     report = app.verify(C)
     assert report.ok
@@ -639,9 +663,9 @@ def test_snapshots_of_a_long_child(store: EventStore) -> None:
     before = history(app, child)
     assert store.delete_snapshots("t") > 0
     assert history(app, child) == before
-    assert len(before) == 151
-    back = before[100]
-    assert app.invoke(None, {**back.config, "recursion_limit": 1_000}) == {"n": 150}
+    assert len(before) == 61
+    back = before[40]
+    assert app.invoke(None, {**back.config, "recursion_limit": 1_000}) == {"n": 60}
     assert app.verify(C).ok
 
 

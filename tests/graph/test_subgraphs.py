@@ -131,6 +131,18 @@ def test_several_calls_in_one_node(store: EventStore) -> None:
     assert third.values["path"] == ["one", "two", "one", "one"]
 
 
+@pytest.mark.parametrize("name", ["a|b", "a:b", "a/b", "sub:1.0|x"])
+def test_a_name_that_looks_like_a_way(store: EventStore, name: str) -> None:
+    """Names of graphs are free; those of nodes are not."""
+    walk = Walk()
+    app = walk.line(("sub", calling(walk.line("one", "two?", name=name))), checkpointer=store)
+    app.invoke({}, C)
+    assert child_of(app, C).next == ("two?",)
+    (ns,) = below(app, C)
+    assert app.get_state(inside(C, ns)).values == {"path": ["one"]}
+    assert app.invoke(Command(resume="!"), C) == {"path": ["one", "two?!"]}
+
+
 def test_a_loop_over_a_graph(store: EventStore) -> None:
     walk = Walk()
     graph = StateGraph(Path)
@@ -708,6 +720,18 @@ def test_two_nodes_have_a_memory_each(store: EventStore) -> None:
     app = Walk().line(("a", node), ("b", node), checkpointer=store)
     assert app.invoke({"path": []}, C)["path"] == ["2", "2"]
     assert below(app, C) == ["a/memory", "b/memory"]
+
+
+def test_two_memories_of_one_name_are_told_apart_or_refused(store: EventStore) -> None:
+    first, second = memory(Walk(), "m"), memory(Walk(), "other")
+
+    def node(_state: Path) -> Path:
+        first.invoke({"seen": ["x"]})
+        return {"path": second.invoke({"seen": ["y"]})["seen"]}
+
+    app = Walk().line(("sub", node), checkpointer=store)
+    with pytest.raises(InvalidGraphError, match="two graphs of one name"):
+        app.invoke({}, C)
 
 
 def test_a_memory_is_no_root() -> None:
