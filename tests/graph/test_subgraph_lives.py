@@ -107,29 +107,31 @@ class Plan:
         return self.walk.line(*made, **options)
 
     def names(self) -> list[str]:
-        return [name for name, _, _ in _leaves("n", self.parts, True)]
+        return [name for name, _, _ in _leaves("n", self.parts)]
 
     def result(self, answers: dict[str, str], run: int) -> list[str]:
         """The path at the end of the thread's nth run."""
         said = []
-        for name, kind, logged in _leaves("n", self.parts, True):
+        for name, kind, depth in _leaves("n", self.parts):
             if kind == "asks":
                 said.append(name + answers[name])
             elif kind == "remembers":
-                said.append(f"{name}{run if logged else 1}")
+                # The memory of a graph that begins afresh each time begins afresh with it.
+                said.append(f"{name}{1 if depth else run}")
             else:
                 said.append(name)
         return said
 
 
 def _leaves(
-    prefix: str, parts: tuple[Leaf | Group, ...], logged: bool
-) -> Iterator[tuple[str, str, bool]]:
+    prefix: str, parts: tuple[Leaf | Group, ...], depth: int = 0
+) -> Iterator[tuple[str, str, int]]:
+    """The nodes that do something: name, kind, and how many graphs are around them."""
     for i, part in enumerate(parts):
         if isinstance(part, Group):
-            yield from _leaves(f"{prefix}{i}.", part.parts, logged and part.how != "no log")
+            yield from _leaves(f"{prefix}{i}.", part.parts, depth + 1)
         else:
-            yield f"{prefix}{i}{'?' if part.kind == 'asks' else ''}", part.kind, logged
+            yield f"{prefix}{i}{'?' if part.kind == 'asks' else ''}", part.kind, depth
 
 
 # --- lives ------------------------------------------------------------------------------
@@ -168,9 +170,6 @@ actions = st.lists(
     max_size=8,
 )
 
-Known = tuple[dict[str, str], int]
-
-
 class Life:
     """A thread, and what is known of each of its checkpoints: what was answered until then, and
     in which run that was.
@@ -180,7 +179,7 @@ class Life:
         self.plan = plan
         self.saver = saver
         self.thread = 0
-        self.known: dict[Any, Known] = {}
+        self.known: list[tuple[int, str, int, dict[str, str], int]] = []
         self.answers: dict[str, str] = {}
         self.run = 0
 
@@ -222,22 +221,19 @@ class Life:
 
     def back(self, place: RunnableConfig, ns: str, checkpoint: int) -> None:
         """What is next there runs, to its end or to a question."""
-        own = self.saver.store.core
-        found = [
-            past.config
-            for past in self.app.get_state_history(inside(place, ns))
-            if not ns or past.config["configurable"]["thread_id"] == f"t{self.thread}"
-        ]
-        found = [c for c in found if not (ns and c["configurable"]["checkpoint_ns"].startswith("~"))]
-        if not found:
-            return
+        found = [past.config for past in self.app.get_state_history(inside(place, ns))]
+        if ns:  # what came from another thread is for that thread
+            found = [each for each in found if self.is_own(each)]
         config = found[checkpoint % len(found)]
-        answers, self.run = self.known[identity(config)]
-        self.answers = dict(answers)
+        self.answers, self.run = self.known_of(config)
         note(f"back to {config}: {self.answers}, run {self.run}")
         place_there: dict[str, Any] = dict(config["configurable"])
         place_there["thread_id"] = f"t{self.thread}"
         self.invoke(None, {"configurable": place_there}, [])
+
+    def is_own(self, config: RunnableConfig) -> bool:
+        place = config["configurable"]
+        return place["thread_id"] == f"t{self.thread}" and place["checkpoint_ns"][0] != "~"
 
     def invoke(
         self, given: Any, config: RunnableConfig, failing: list[str], durability: Durability = "sync"
@@ -252,11 +248,24 @@ class Life:
         self.learn()
 
     def learn(self) -> None:
-        """The checkpoints that are new are of what is known now."""
-        app = self.app
-        for ns in ["", *below(app, self.config)]:
-            for past in app.get_state_history(inside(self.config, ns)):
-                self.known.setdefault(identity(past.config), (dict(self.answers), self.run))
+        """What was recorded since the last time is of what is known now."""
+        core, thread_id = self.saver.store.core, f"t{self.thread}"
+        if not self.saver.store.thread(thread_id):
+            return
+        for ns in self.saver.store.verify(thread_id).namespaces:
+            head = drive(core.head(thread_id, ns))
+            self.known.append((head.thread_key, ns, head.seq, dict(self.answers), self.run))
+
+    def known_of(self, config: RunnableConfig) -> tuple[dict[str, str], int]:
+        """What was answered when a checkpoint was made, and in which run that was."""
+        at = position_of(config)
+        assert at is not None
+        place = origin(at.thread_key, at.ns)
+        return next(
+            (dict(answers), run)
+            for key, ns, end, answers, run in self.known
+            if (key, ns) == place and at.seq <= end
+        )
 
     def finish(self) -> None:
         """Whatever has happened, the run comes to its end and to the right values."""
@@ -269,13 +278,6 @@ class Life:
         assert values["path"] == self.plan.result(self.answers, self.run)
 
 
-def identity(config: RunnableConfig) -> Any:
-    """The position of a checkpoint, wherever it was copied to."""
-    at = position_of(config)
-    assert at is not None
-    return (*origin(at.thread_key, at.ns), at.seq)
-
-
 def check_replays(saver: MemorySaver, app: CompiledGraph, thread_id: str) -> None:
     """Every log, folded from its first event, gives the state in which it stands."""
     for ns in ["", *below(app, on(thread_id))]:
@@ -286,7 +288,7 @@ def check_replays(saver: MemorySaver, app: CompiledGraph, thread_id: str) -> Non
         assert whole == quick
 
 
-@settings(max_examples=settings().max_examples)
+@settings(max_examples=settings().max_examples // 2)
 @given(plans, actions)
 def test_whatever_happens_a_run_comes_to_what_it_should(
     parts: tuple[Leaf | Group, ...], life: list[GoOn | Back | Away]
