@@ -766,7 +766,7 @@ class CompiledGraph:
         graph = subgraphs.graph_of(self, ns_of(config))
         place: Mapping[str, Any] = config
         if ns_of(config):
-            place = await perform(travel.to_edit(self, config, means))
+            place = await perform(travel.to_edit(self, config))
         options = graph._options(place, None, "sync")
         journal = await perform(reader.log.open(place, means))
         run = Run(graph.topology, journal, options, runner, ns=ns_of(place))

@@ -129,11 +129,14 @@ def may_route(action: Any) -> bool:
 
 def leading_to(action: Any, kind: type[Any]) -> list[Any]:
     """The objects of a class that the code of a callable leads to, each once."""
-    return [
-        item
-        for item in _reached(action, lambda item: isinstance(item, kind))
-        if item is not TOO_MUCH
-    ]
+    found = _reached(action, lambda item: isinstance(item, kind), _is_ours)
+    return [item for item in found if item is not TOO_MUCH]
+
+
+def _is_ours(item: Any) -> bool:
+    """Whether it is a function of this library, which leads to nothing of the user's."""
+    is_function = inspect.isfunction(item) or inspect.ismethod(item)
+    return is_function and (item.__module__ or "").startswith(f"{__package__}.")
 
 
 TOO_MUCH: Final = object()
@@ -144,8 +147,12 @@ def _is_word(item: Any) -> bool:
     return item is Command or item is Send
 
 
-def _reached(action: Any, wanted: Callable[[Any], bool]) -> Iterator[Any]:
-    """What is wanted of all that a callable's code leads to; these are not looked into."""
+def _reached(
+    action: Any, wanted: Callable[[Any], bool], passed: Callable[[Any], bool] = lambda _: False
+) -> Iterator[Any]:
+    """What is wanted of all that a callable's code leads to; these are not looked into, nor what
+    is passed over.
+    """
     seen: dict[tuple[int, ...], Any] = {}  # the values keep temporary objects' ids unique
     queue = deque([action])
     while queue:
@@ -160,7 +167,7 @@ def _reached(action: Any, wanted: Callable[[Any], bool]) -> Iterator[Any]:
         seen[key] = item
         if wanted(item):
             yield item
-        else:
+        elif not passed(item):
             queue.extend(_mentioned(item))
 
 

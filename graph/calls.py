@@ -23,7 +23,7 @@ from graph.driver import Chunk, Options, Run
 from graph.errors import EmptyInputError, InvalidConfigError, InvalidGraphError
 from graph.journal import Journal, LogJournal, Means, NoJournal
 from graph.log import ThreadLog, thread_id_of
-from graph.namespaces import CALL, child
+from graph.namespaces import called, child
 from graph.runners import Runner
 from graph.scope import ParentCommand, Scope
 from graph.types import Command
@@ -174,7 +174,7 @@ async def _start_inside(call: Call, scope: Scope) -> Started:
     host: Run = scope.host
     if scope.is_over:
         raise InvalidGraphError(_GIVEN_UP)
-    name = scope.node if call.is_node else f"{scope.node}{CALL}{call.name}"
+    name = scope.node if call.is_node else called(scope.node, call.name)
     nth = scope.calls.get(name, 0)
     scope.calls[name] = nth + 1
     mark = f"{scope.token}.{nth}" if nth else scope.token
@@ -186,7 +186,7 @@ async def _start_inside(call: Call, scope: Scope) -> Started:
         if call.lasts:
             branch = host.state.branch
             ns = child(host.ns, name, f"{branch:x}" if branch else "")
-            _claim(host, ns, scope)
+            _claim(host, ns, scope, call.topology)
         else:
             ns = child(host.ns, name, mark)
         await _until_written(above, call.runner)
@@ -216,9 +216,15 @@ async def _journal_inside(
     return await call.perform(log_.open_end(above.thread_id, ns, means))
 
 
-def _claim(host: Run, ns: str, scope: Scope) -> None:
+def _claim(host: Run, ns: str, scope: Scope, topology: Topology) -> None:
     """A graph that remembers has one log in the thread, and that has one writer at a time."""
-    holder = host.in_use.setdefault(ns, scope.token)
+    shape = (frozenset(topology.nodes), frozenset(topology.channels))
+    holder, known = host.in_use.setdefault(ns, (scope.token, shape))
+    if known != shape:
+        raise InvalidGraphError(
+            f"two graphs of one name are called in node {scope.node!r} and would share the memory "
+            f"{ns!r}; give them names: compile(checkpointer=True, name=…)"
+        )
     if holder != scope.token:
         raise InvalidGraphError(
             f"two tasks of one superstep use the subgraph {ns!r}, which remembers "

@@ -118,7 +118,7 @@ class Run:
         self.options = options
         self.ns = ns
         self.over = False
-        self.in_use: dict[str, str] = {}
+        self.in_use: dict[str, tuple[str, object]] = {}
         self._topology = topology
         self._runner = runner
         self._above = above
@@ -240,6 +240,7 @@ class Run:
         due = [(index, task) for index, task in planner.due(self.state) if index not in waiting]
         began = self.state
         self._writers, self._waiting, self._failure = {}, [], None
+        self.in_use.clear()
         for output in began.pending.values():
             planner.claim(self._topology, began.step + 1, self._writers, output)
         if self.options.modes & {"debug", "tasks"}:

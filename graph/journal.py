@@ -180,7 +180,8 @@ class LogJournal:
         if reason is not None:
             raise InvalidGraphError(reason)
         batch = self._batch(drafts, stops)
-        if self.means.durability == "exit":
+        # What a fork takes along has to be in the log before a subgraph can go on from there.
+        if self.means.durability == "exit" and not batch.beside:
             self._keep(batch)
             self.means.together.setdefault(self._at.ns, self)
         elif self.means.durability == "async" and _may_wait(drafts):

@@ -59,6 +59,13 @@ def child(parent: str, name: str, mark: str) -> str:
     return f"{parent}{SEPARATOR}{segment}" if parent else segment
 
 
+def called(node: str, graph: str) -> str:
+    """The name of a graph that a node's function calls; what separates names is not in it."""
+    for character in (SEPARATOR, MARK, CALL):
+        graph = graph.replace(character, "_")
+    return f"{node}{CALL}{graph}"
+
+
 def split(ns: str) -> list[Segment]:
     """The way down to a log; empty for the root's."""
     parts = [part.partition(MARK) for part in ns.split(SEPARATOR)] if ns else []

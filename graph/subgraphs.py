@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from graph import callables
 from graph.errors import InvalidConfigError
-from graph.namespaces import CALL, split
+from graph.namespaces import CALL, called, split
 
 if TYPE_CHECKING:
     from graph.app import CompiledGraph
@@ -32,7 +32,7 @@ def _inside(node: str, action: Any) -> dict[str, CompiledGraph]:
     if isinstance(action, CompiledGraph):
         return {node: action}
     graphs = callables.leading_to(action, CompiledGraph)
-    return {f"{node}{CALL}{graph.name}": graph for graph in graphs}
+    return {called(node, graph.name): graph for graph in graphs}
 
 
 def graph_of(top: CompiledGraph, ns: str) -> CompiledGraph:

@@ -45,6 +45,7 @@ async def open_inside(top: CompiledGraph, config: Mapping[str, Any], means: Mean
     """The journal of a run of the root that goes on where a subgraph's checkpoint was."""
     thread_id, at = thread_id_of(config), position_of(config)
     log = top.log_on(_core(top))
+    subgraphs.graph_of(top, ns_of(config))  # else the config means nothing
     if at is not None:
         way = await _way(top, thread_id, at)
         if not way.stands:
@@ -52,13 +53,13 @@ async def open_inside(top: CompiledGraph, config: Mapping[str, Any], means: Mean
     return await log.open_end(thread_id, "", means)
 
 
-async def to_edit(top: CompiledGraph, config: Mapping[str, Any], means: Means) -> dict[str, Any]:
+async def to_edit(top: CompiledGraph, config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of the log that an edit of a subgraph's checkpoint goes to: its own where it
-    stands there still, else that of a branch of the whole thread.
+    stands there still, else that of a branch of the whole thread, which this records.
     """
     thread_id, ns, at = thread_id_of(config), ns_of(config), position_of(config)
     if at is not None and not (await _way(top, thread_id, at)).stands:
-        journal = await open_inside(top, config, means)
+        journal = await open_inside(top, config, Means())
         await journal.branch(lambda _: False)
         ns = moved(ns, "", journal.at.seq)
     return {**config, "configurable": {"thread_id": thread_id, "checkpoint_ns": ns}}
