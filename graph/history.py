@@ -58,8 +58,8 @@ class Reader:
         """A checkpoint of the past: what was next then, and what came of it."""
         shown = await self.snapshot(thread_id, entry.closed(), inner=inner, then=entry.state)
         return shown._replace(
-            values=self._values(entry.state.values),
-            next=tuple(task.node for task in entry.state.frontier),
+            values=self._values(planner.shown(self._graph.topology, entry.state)),
+            next=tuple(task.node for _, task in planner.due(entry.state)),
         )
 
     def _values(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -315,7 +315,7 @@ class _Entry:
     @property
     def full(self) -> bool:
         """Whether every task has come to something."""
-        return len(self.pending) + len(self.state.pending) >= len(self.state.frontier)
+        return all(i in self.pending for i, _ in planner.due(self.state))
 
     def add(self, event: RecordedEvent) -> None:
         if event.kind == Kind.OUTPUT:

@@ -169,6 +169,11 @@ async def edit(
     parts: list[tuple[str, Writes, Goto]] = []
     writers: dict[str, str] = {}
     for values, as_node in updates:
+        if as_node is None and len(updates) > 1:
+            raise InvalidUpdateError(
+                "several updates are made side by side, so say whose each is: "
+                "StateUpdate(values, as_node)"
+            )
         node = as_node or infer_as_node(topology, state)
         if node not in topology.nodes and node not in (START, END):
             raise InvalidUpdateError(
