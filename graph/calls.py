@@ -125,8 +125,10 @@ async def journal_of(call: Call) -> Journal:
     """The journal of a call that is not inside another graph."""
     if call.log is None:
         return NoJournal(call.topology.channels, _now_us)
-    opened = call.opened or call.log.open
-    return await call.perform(opened(call.config, call.means))
+    if call.opened is not None:
+        return await call.perform(call.opened(call.config, call.means))
+    answers = isinstance(call.input, Command) and call.input.resume is not None
+    return await call.perform(call.log.open(call.config, call.means, answers))
 
 
 async def _begin(call: Call, run: Run) -> Started:

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 _END: Final[Any] = object()
 
-CALLS: Final = ("invoke", "batch", "get_state", "verify", "update_state")
+CALLS: Final = ("invoke", "batch", "get_state", "verify", "update_state", "bulk_update_state")
 STREAMS: Final = ("stream", "get_state_history", "events")
 """The blocking methods of a compiled graph; the twin of each is named with an ``a`` before."""
 
