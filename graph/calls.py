@@ -127,12 +127,19 @@ async def journal_of(call: Call) -> Journal:
     """The journal of a call that is not inside another graph."""
     if call.log is None:
         return NoJournal(call.topology.channels, _now_us)
-    opened = call.opened or call.log.open
-    return await call.perform(opened(call.config, call.means))
+    if call.opened is not None:
+        return await call.perform(call.opened(call.config, call.means))
+    answers = isinstance(call.input, Command) and call.input.resume is not None
+    return await call.perform(call.log.open(call.config, call.means, answers))
 
 
 async def _begin(call: Call, run: Run) -> Started:
     given = call.input
+    if isinstance(given, Command) and _is_empty(given):
+        raise EmptyInputError(
+            "this Command says nothing: pass None to go on without an answer, or, if None is the "
+            "answer, name the question: Command(resume={id: None})"
+        )
     if isinstance(given, Command) and (given.resume is not None or run.state.frontier):
         _refuse_empty(run)
         return Started(run, True, await run.resume(given))
@@ -144,7 +151,16 @@ async def _begin(call: Call, run: Run) -> Started:
     return Started(run, True)
 
 
+def _is_empty(given: Command[Any]) -> bool:
+    return given.resume is None and given.update is None and not given.goto and not given.graph
+
+
 def _refuse_empty(run: Run) -> None:
+    if not isinstance(run.journal, LogJournal):
+        raise EmptyInputError(
+            "there is nothing to go on with: this graph keeps no state; compile it with a "
+            "checkpointer, and pass an input"
+        )
     if not run.state.started:
         raise EmptyInputError(
             "there is nothing to go on with: this thread has not run yet; pass an input"

@@ -17,7 +17,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
-from eventstore import telemetry
+from eventstore import SerializationError, telemetry
 from graph import planner
 from graph.builder import Branch, NodeSpec, Topology
 from graph.errors import (
@@ -258,14 +258,33 @@ class Run:
                     yield chunk
             finally:
                 await parallel.aclose()
-        if self._waiting:
-            if not all(_is_known(self.state, each) for each in self._waiting):
-                data = interrupt_data(began.step + 1, self._waiting)
-                await self._append([(Kind.INTERRUPT, data)])
-            for each in self._waiting:
-                yield "waiting", (began, each)
+        await self._stop()
+        for index in sorted(self.state.interrupts):
+            ran = any(each["task"] == index for each in self._waiting)
+            yield "waiting", (began, self.state.interrupts[index], ran)
         if self._failure is not None:
             raise self._failure
+
+    async def _stop(self) -> None:
+        """Record what is asked of people, and so a checkpoint of what has been done by now; not if
+        the log ends with that already.
+        """
+        state, step = self.state, self.state.step + 1
+        asked = [each for each in self._waiting if not _is_known(state, each)]
+        if not asked and (not state.interrupts or state.at == state.checkpoint):
+            return
+        try:
+            await self._append([(Kind.INTERRUPT, interrupt_data(step, asked))])
+        except SerializationError:
+            for each in asked:  # one by one, so that those are kept that can be
+                await self._ask(step, each)
+
+    async def _ask(self, step: int, waiting: Data) -> None:
+        try:
+            await self._append([(Kind.INTERRUPT, interrupt_data(step, [waiting]))])
+        except SerializationError as error:
+            error.add_note(f"in a question of node {waiting['node']!r}, superstep {step}")
+            self._failure = self._failure or error
 
     @property
     def _streams(self) -> bool:
@@ -375,14 +394,7 @@ class Run:
             attempt = len(failed) + 1
             scope = self._scope(state, index, task, attempt)
             try:
-                with scope:
-                    result = await self._result(spec, state, task, scope)
-                    data = await planner.outcome(self._topology, state, index, result, self.decide)
-                if data.get("above") and not self.ns:
-                    raise InvalidUpdateError(
-                        f"node {task.node!r} returned Command(graph=Command.PARENT), and there is "
-                        "no graph above this one"
-                    )
+                data = await self._outcome(spec, state, index, scope)
                 kept = lasting(scope.logs, self.ns) if scope.logs else {}
                 return Done(
                     index, _with(_with_logs(data, kept), "failed", failed), attempts=attempt
@@ -400,12 +412,24 @@ class Run:
                 wait += random.random() if policy.jitter else 0
                 self._tell_retry(task.node, state.step + 1, attempt, error, wait)
             except BaseException as error:  # whoever waits for this task must learn of it
-                left_by = _interrupts_in(error)
-                if left_by is None:
-                    return Done(index, error=error, attempts=attempt, logs=scope.logs)
-                waiting = waiting_data(index, task.node, left_by)
-                return Done(index, waiting=waiting, attempts=attempt, logs=scope.logs)
+                return Done(index, error=error, attempts=attempt, logs=scope.logs)
             await self._runner.sleep(wait)
+
+    async def _outcome(self, spec: NodeSpec, state: State, index: int, scope: Scope) -> Data:
+        """The output event of one attempt."""
+        try:
+            with scope:
+                result = await self._result(spec, state, state.frontier[index], scope)
+                data = await planner.outcome(self._topology, state, index, result, self.decide)
+        except BaseExceptionGroup as group:
+            raise _parted(group) from None
+        _refuse_caught(scope)
+        if data.get("above") and not self.ns:
+            raise InvalidUpdateError(
+                f"node {spec.name!r} returned Command(graph=Command.PARENT), and there is no graph "
+                "above this one"
+            )
+        return data
 
     async def _result(self, spec: NodeSpec, state: State, task: Task, scope: Scope) -> Any:
         """What the node returns, in the time that it has."""
@@ -420,15 +444,11 @@ class Run:
         except TooLong:
             scope.over = True
             raise NodeTimeoutError(spec.name, spec.timeout_s or 0) from None
-        if scope.raised:
-            raise InvalidGraphError(
-                f"node {spec.name!r} caught the GraphInterrupt by which interrupt() leaves it; let "
-                "it pass: no `except BaseException` or bare `except` around interrupt()"
-            )
+        _refuse_caught(scope)
         return result
 
     def _scope(self, state: State, index: int, task: Task, attempt: int) -> Scope:
-        answers = state.answers.get(index, {})
+        answers = {key: planner.own(each) for key, each in state.answers.get(index, {}).items()}
         mark = token(state.began, index)
         return Scope(
             task.node,
@@ -527,8 +547,9 @@ class Run:
 
 def _is_known(state: State, waiting: Data) -> bool:
     """Whether a task asks once more what the log says already that it asks."""
+    task = waiting["task"]
     try:
-        return bool(state.interrupts.get(waiting["task"]) == waiting)
+        return bool(state.interrupts.get(task) == waiting) and task not in state.errors
     except ValueError:  # arrays do not say whether they are equal
         return False
 
@@ -541,14 +562,21 @@ def _given(above: Scope | None) -> dict[str, Any]:
     return {**above.given, **named}
 
 
-def _interrupts_in(error: BaseException) -> list[Mapping[str, Any]] | None:
-    """What is asked by a group of errors in which there is nothing but questions."""
-    if not isinstance(error, BaseExceptionGroup):
-        return None
-    asked, others = error.split(GraphInterrupt)
+def _refuse_caught(scope: Scope) -> None:
+    if scope.raised:
+        raise InvalidGraphError(
+            f"node {scope.node!r}, or a conditional edge behind it, caught the GraphInterrupt by "
+            "which interrupt() leaves it; let it pass: no `except BaseException` or bare `except` "
+            "around interrupt()"
+        )
+
+
+def _parted(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """A group of errors without the questions in it; if there is nothing else, these as one."""
+    asked, others = group.split(GraphInterrupt)
     if asked is None or others is not None:
-        return None
-    return [each for left in _leaves(asked) for each in left.interrupts]
+        return others or group
+    return GraphInterrupt([each for left in _leaves(asked) for each in left.interrupts])
 
 
 def _leaves(group: BaseExceptionGroup[GraphInterrupt]) -> list[GraphInterrupt]:

@@ -57,7 +57,7 @@ class Reader:
     async def _past(self, thread_id: str, entry: _Entry, inner: bool = False) -> StateSnapshot:
         """A checkpoint of the past: what was next then, and what came of it."""
         shown = await self.snapshot(thread_id, entry.closed(), inner=inner, then=entry.state)
-        return shown._replace(next=tuple(task.node for task in entry.state.frontier))
+        return shown._replace(next=tuple(task.node for _, task in planner.due(entry.state)))
 
     async def snapshot(
         self,
@@ -91,7 +91,7 @@ class Reader:
             )
             for index, task in enumerate(state.frontier)
         ]
-        values = then.values if then else planner.shown(self._graph.topology, state)
+        values = planner.shown(self._graph.topology, then or state)
         source = {"source": state.source, "step": state.step, "run_id": state.run_id}
         return StateSnapshot(
             values={key: planner.own(values[key]) for key in self._keys if key in values},
@@ -346,7 +346,7 @@ class _Entry:
     @property
     def full(self) -> bool:
         """Whether every task has come to something."""
-        return len(self.pending) + len(self.state.pending) >= len(self.state.frontier)
+        return all(i in self.pending for i, _ in planner.due(self.state))
 
     def add(self, event: RecordedEvent) -> None:
         if event.kind == Kind.OUTPUT:

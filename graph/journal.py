@@ -366,12 +366,12 @@ def _may_wait(drafts: Sequence[Draft]) -> bool:
 
 def status_of(state: State, stops: Stops, drafts: Sequence[Draft] = ()) -> Status:
     """What the thread's row says of a run that has come to ``state``."""
+    if drafts and drafts[-1][0] == Kind.RESUME:
+        return "running"
     if state.errors:
         return "failed"
     if not state.frontier:
         return "idle"
-    if drafts and drafts[-1][0] == Kind.RESUME:
-        return "running"
     if state.interrupts:
         unfinished = len(state.frontier) - len(state.pending)
         return "waiting" if len(state.interrupts) == unfinished else "running"

@@ -81,11 +81,17 @@ class ThreadLog:
         text = "\n".join([version or "", *parts])
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
 
-    async def open(self, config: Mapping[str, Any], means: Means) -> LogJournal:
+    async def open(
+        self, config: Mapping[str, Any], means: Means, answers: bool = False
+    ) -> LogJournal:
         """The journal of a run that goes on where ``config`` points.
 
         The head of a thread goes on as it stands, finished tasks included. An older
         checkpoint, or one of another thread for a thread that is new, goes on by a fork.
+
+        Args:
+            answers: the run answers questions; where none is left at the head, those of the
+                checkpoint are meant, and its answers are given anew.
 
         Raises:
             InvalidConfigError: no thread, or a checkpoint that does not belong to it.
@@ -95,7 +101,9 @@ class ThreadLog:
         at = await self.resolve(thread_id, position_of(config))
         if at is None or (await self.core.head(thread_id, ns)).position[:2] == at[:2]:
             journal = await self.open_end(thread_id, ns, means, metadata)
-            if at is None or journal.state.checkpoint == at:
+            state = journal.state
+            anew = answers and at != state.at and not state.interrupts
+            if at is None or (state.checkpoint == at and not anew):
                 return journal
         replay, state, taker = await self.load(thread_id, at, ns)
         return self._journal(replay, state, taker, means, metadata, fork_from=at)

@@ -124,7 +124,8 @@ def _answers(state: State, given: Any) -> list[Data]:
     if not asked:
         raise InvalidUpdateError(
             "there is no question that waits for an answer on this thread; go on with "
-            "invoke(None, config), or see get_state(config).interrupts"
+            "invoke(None, config), or, to give another answer, pass the config of the stop at "
+            "which it was asked (see get_state_history(config))"
         )
     if isinstance(given, Mapping) and any(_is_id(name) for name in given):
         unknown = ", ".join(str(name) for name in given if name not in asked)
@@ -169,6 +170,11 @@ async def edit(
     parts: list[tuple[str, Writes, Goto]] = []
     writers: dict[str, str] = {}
     for values, as_node in updates:
+        if as_node is None and len(updates) > 1:
+            raise InvalidUpdateError(
+                "several updates are made side by side, so say whose each is: "
+                "StateUpdate(values, as_node)"
+            )
         node = as_node or infer_as_node(topology, state)
         if node not in topology.nodes and node not in (START, END):
             raise InvalidUpdateError(

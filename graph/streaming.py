@@ -85,12 +85,12 @@ async def chunks(
         began, data = content
         found = _ended(began, data, error=f"{data['type']}: {data['message']}")
     elif kind == "waiting":
-        began, data = content
+        began, data, ran = content
         asked = tuple(Interrupt(each["value"], each["id"]) for each in data["interrupts"])
         found = [("updates", {INTERRUPT: asked})]
         if "values" in modes:
             found.append(("values", {**graph.output(run.state), INTERRUPT: asked}))
-        found += _ended(began, data, interrupts=asked)
+        found += _ended(began, data, interrupts=asked) if ran else []
     elif kind == "interrupt":
         found = [("updates", {INTERRUPT: content})]
     else:

@@ -7,15 +7,25 @@ import logging
 import operator
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, TypedDict
 
 from eventstore.driving import drive
-from graph import END, START, CompiledGraph, RunnableConfig, StateGraph, StateSnapshot
+from graph import (
+    END,
+    START,
+    CompiledGraph,
+    RunnableConfig,
+    StateGraph,
+    StateSnapshot,
+    interrupt,
+)
 from graph.fold import State
 from graph.journal import Means
 from tests.awaited import finish
+
+Node = Callable[[Any], Any]
 
 
 def on(thread_id: str, checkpoint_id: str | None = None, **more: Any) -> RunnableConfig:
@@ -103,6 +113,26 @@ def logs(name: str, calls: Calls | None = None) -> Callable[[Trail], dict[str, A
         return {"log": [name], "total": 1}
 
     return node
+
+
+def asks(name: str, calls: Calls | None = None, questions: int = 1) -> Node:
+    """A node that asks so many questions in order and logs its name with the answers."""
+
+    def node(state: Trail) -> dict[str, Any]:
+        if calls is not None:
+            calls.add(name)
+        return {"log": [[name, *(interrupt(f"{name}{n}") for n in range(questions))]]}
+
+    return node
+
+
+def side_by_side(nodes: Mapping[str, Node], checkpointer: Any, **options: Any) -> CompiledGraph:
+    """Nodes of one superstep."""
+    declared = StateGraph(Trail)
+    for name, node in nodes.items():
+        declared.add_node(name, node)
+        declared.add_edge(START, name)
+    return declared.compile(checkpointer, **options)
 
 
 def shape(snapshots: Iterable[StateSnapshot]) -> list[tuple[Any, tuple[str, ...]]]:

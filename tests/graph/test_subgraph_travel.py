@@ -215,7 +215,9 @@ def test_back_to_each_stop_of_a_child(store: EventStore) -> None:
         for answer in "yz"[: 2 - came]:
             app.invoke(Command(resume=answer), C)
         said = [*"AB"[:came], *"xyz"[: 3 - came]]
-        expected = [f"{node}{answer}" for node, answer in zip(("a?", "b?", "c?"), said, strict=True)]
+        expected = [
+            f"{node}{answer}" for node, answer in zip(("a?", "b?", "c?"), said, strict=True)
+        ]
         assert app.get_state(C).values["path"] == expected
     check_whole(store, app, "t")
 
@@ -287,7 +289,7 @@ def test_every_checkpoint_of_a_grandchild(store: EventStore) -> None:
     for past in pasts:
         walk.taken()
         assert app.invoke(None, past.config)["path"] == whole
-        assert walk.taken() == {name: 1 for name in (*past.next, *whole[whole.index("b3") :])} | {
+        assert walk.taken() == dict.fromkeys((*past.next, *whole[whole.index("b3") :]), 1) | {
             name: 1 for name in ("c2", "c3") if past.next and name >= past.next[0]
         }
     check_whole(store, app, "t")
@@ -572,9 +574,7 @@ def test_back_in_a_child_before_its_command(store: EventStore) -> None:
     walk = Walk()
     app = commanding(walk, store, Command(graph=UP, goto="left"))
     app.invoke({"path": ["x"]}, C)
-    past = next(
-        each for each in history(app, inside(C, "sub:1.0")) if each.next == ("ends",)
-    )
+    past = next(each for each in history(app, inside(C, "sub:1.0")) if each.next == ("ends",))
     walk.taken()
     assert app.invoke(None, past.config)["path"] == ["x", "left"]
     assert walk.taken() == {"ends": 1, "left": 1}
