@@ -770,8 +770,11 @@ class CompiledGraph:
         options = graph._options(place, None, "sync")
         journal = await perform(reader.log.open(place, means))
         run = Run(graph.topology, journal, options, runner, ns=ns_of(place))
+        withdrawn = [each.id for each in run.interrupts]
         for updates in supersteps:
             await run.edit(updates, calls.metadata_of(config))
+        if withdrawn and run.ns:
+            await perform(travel.edited(self, thread_id_of(config), run.ns, withdrawn))
         snapshot = await perform(reader.snapshot(thread_id_of(config), run.state))
         return snapshot.config
 

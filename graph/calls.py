@@ -20,7 +20,7 @@ from eventstore.driving import Perform
 from graph import planner
 from graph.builder import Topology
 from graph.driver import Chunk, Options, Run
-from graph.errors import EmptyInputError, InvalidConfigError, InvalidGraphError
+from graph.errors import EmptyInputError, GraphError, InvalidConfigError, InvalidGraphError
 from graph.journal import Journal, LogJournal, Means, NoJournal
 from graph.log import ThreadLog, thread_id_of
 from graph.namespaces import called, child
@@ -206,13 +206,28 @@ async def _start_inside(call: Call, scope: Scope) -> Started:
         else:
             ns = child(host.ns, name, mark)
         await _until_written(above, call.runner)
-        journal = await _journal_inside(call, call.log, above, scope, ns)
+        kept = await _journal_inside(call, call.log, above, scope, ns)
+        if mark in kept.state.ended:  # others of the same task came after this one
+            kept = await call.perform(call.log.ended(kept, mark))
+            _refuse_failed(kept, ns)
+            past = Run(call.topology, kept, call.options, call.runner, ns=ns, above=scope)
+            return Started(past)
+        journal = kept
     run = Run(call.topology, journal, call.options, call.runner, ns=ns, above=scope)
     goes_on = run.state.call == mark if call.lasts else run.state.started
     if not goes_on:
         await run.begin(call.input, None, {}, mark if call.lasts else "")
         return Started(run)
     return Started(run, scope.resumed, await run.pass_on(scope.answers))
+
+
+def _refuse_failed(journal: LogJournal, ns: str) -> None:
+    """A call whose failure the node went past fails again when the node is run again."""
+    for error in journal.state.errors.values():
+        raise GraphError(
+            f"the subgraph {ns!r} failed here when the task ran before, in node "
+            f"{error['node']!r}: {error['type']}: {error['message']}"
+        )
 
 
 async def _journal_inside(

@@ -16,7 +16,7 @@ from typing import Any, Final
 from eventstore import Position, RecordedEvent
 from eventstore.chain import origin
 from graph.events import Data, Kind, unpack, updates_of
-from graph.namespaces import lasting, moved
+from graph.namespaces import lasting, moved, rebased, same_task
 from graph.schema import MISSING, Channel
 from graph.types import START
 
@@ -87,7 +87,8 @@ class State:
         last: the nodes whose writes made this checkpoint.
         source: ``input``, ``loop``, ``update`` or ``fork``: what made this checkpoint.
         run_id: the caller's name for the run, or else the checkpoint that its input made.
-        call: in a subgraph's log, the task above that the run was for.
+        call: in the log of a subgraph that remembers, the call that the run was for.
+        ended: there, where the runs for earlier calls of the same task ended.
         above: what a node commands in the graph above, which ends this run.
     """
 
@@ -114,6 +115,7 @@ class State:
     branch: int = 0
     call: str = ""
     above: Data | None = None
+    ended: Mapping[str, Position] = field(default_factory=dict)
 
     @property
     def settled(self) -> bool:
@@ -152,6 +154,7 @@ class Fold:
         "call",
         "checkpoint",
         "created_us",
+        "ended",
         "errors",
         "frontier",
         "interrupts",
@@ -184,12 +187,12 @@ class Fold:
         self.interrupts, self.answers = dict(state.interrupts), dict(state.answers)
         self.logs, self.kept = dict(state.logs), dict(state.kept)
         self.began, self.branch = state.began, state.branch
-        self.call, self.above = state.call, state.above
+        self.call, self.above, self.ended = state.call, state.above, dict(state.ended)
         self._run_began = NOWHERE
 
     def feed(self, kind: int, data: Data, at: Position, recorded_us: int) -> bool:
         """Fold one event in; whether its position is a checkpoint."""
-        self.at = at
+        before, self.at = self.at, at
         if kind == Kind.OUTPUT:
             self._finish(data)
             if len(self.pending) < len(self.frontier):
@@ -205,7 +208,7 @@ class Fold:
             self._write(data)
             self.joins, self.later, self.above = {}, frozenset(), None
             self.run_id, self._run_began = data.get("run", ""), at
-            self.call = data.get("call", "")
+            self._called(data.get("call", ""), before)
             self.metadata = data.get("metadata", {})
             self.last = (START,)
             self._advance([{**data, "node": START}] if "joins" in data else [data])
@@ -240,6 +243,14 @@ class Fold:
         else:
             raise ValueError(f"kind {kind} is not an event of a run")
         return True
+
+    def _called(self, call: str, before: Position) -> None:
+        """Another call of a subgraph that remembers; the same task may have made some before."""
+        if not same_task(self.call, call):
+            self.ended = {}
+        elif self.call:
+            self.ended[self.call] = before
+        self.call = call
 
     def _finish(self, output: Data) -> None:
         task = output["task"]
@@ -282,7 +293,9 @@ class Fold:
         self.began = self.branch = fork
         told = data.get("data")
         if self.call and told:  # the task above goes by where its superstep begins now
-            self.call = f"{told['began']:x}.{self.call.partition('.')[2]}"
+            began: int = told["began"]
+            self.call = rebased(self.call, began)
+            self.ended = {rebased(call, began): at for call, at in self.ended.items()}
 
     def _write(self, data: Data) -> None:
         channels, updates = self._channels, self._updates
@@ -387,6 +400,7 @@ class Fold:
             self.branch,
             self.call,
             self.above,
+            dict(self.ended),
         )
 
 

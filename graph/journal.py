@@ -116,7 +116,11 @@ class _Batch:
 
 
 class LogJournal:
-    """The journal of one run on one log: appends, and folds what it appended."""
+    """The journal of one run on one log: appends, and folds what it appended.
+
+    Attributes:
+        earlier: in the log of a graph that remembers, the states after earlier calls of a task.
+    """
 
     def __init__(
         self,
@@ -134,6 +138,7 @@ class LogJournal:
         self.state = state
         self.means = means
         self.busy_at = head.seq if head.status == "running" else None
+        self.earlier: dict[str, State] = {}
         self._channels = channels
         self._head = head
         self._at = head.position
@@ -168,6 +173,12 @@ class LogJournal:
     def at(self) -> Position:
         """Where the log ends, as far as it is recorded."""
         return self._at
+
+    def as_of(self, state: State) -> LogJournal:
+        """The same log, read as of an earlier state."""
+        past = LogJournal(self.core, self._channels, self._head, state, self._taker, self.means)
+        past._at = self._at
+        return past
 
     async def record(self, drafts: Sequence[Draft], stops: Stops) -> State:
         """Append the events in one transaction, with a fork before them if we left the past.
@@ -277,6 +288,8 @@ class LogJournal:
         )
 
     def _advance(self, batch: _Batch) -> None:
+        if self.state.call in batch.state.ended:
+            self.earlier.setdefault(self.state.call, self.state)
         self.state, self._fork_from = batch.state, None
         self._at = self._at._replace(seq=self._at.seq + len(batch.events))
 
@@ -366,12 +379,15 @@ def _may_wait(drafts: Sequence[Draft]) -> bool:
 
 def status_of(state: State, stops: Stops, drafts: Sequence[Draft] = ()) -> Status:
     """What the thread's row says of a run that has come to ``state``."""
-    if drafts and drafts[-1][0] == Kind.RESUME:
+    last = drafts[-1][0] if drafts else None
+    if last == Kind.RESUME:
         return "running"
     if state.errors:
         return "failed"
     if not state.frontier:
         return "idle"
+    if last == Kind.UPDATE:
+        return "waiting"  # for whoever edited it to let it go on
     if state.interrupts:
         unfinished = len(state.frontier) - len(state.pending)
         return "waiting" if len(state.interrupts) == unfinished else "running"

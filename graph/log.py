@@ -115,6 +115,14 @@ class ThreadLog:
         replay, state, taker = await self.load(thread_id, None, ns)
         return self._journal(replay, state, taker, means, metadata)
 
+    async def ended(self, journal: LogJournal, call: str) -> LogJournal:
+        """A journal for reading the log of a graph that remembers as of an earlier call."""
+        state = journal.earlier.get(call)
+        if state is None:
+            at = await self.resolve(journal.thread_id, journal.state.ended[call], journal.at.ns)
+            _, state, _ = await self.load(journal.thread_id, at, journal.at.ns)
+        return journal.as_of(state)
+
     async def open_at(
         self, thread_id: str, at: Position, logs: Mapping[int, Mapping[str, int]], means: Means
     ) -> LogJournal:
@@ -160,7 +168,9 @@ class ThreadLog:
             )
         return thread_id, state, replay.position == replay.head.position
 
-    async def resolve(self, thread_id: str, at: Position | None) -> Position | None:
+    async def resolve(
+        self, thread_id: str, at: Position | None, ns: str | None = None
+    ) -> Position | None:
         """The position meant by a checkpoint id; ``None``: the thread as it now stands.
 
         A foreign id on a thread that was forked from there names the origin, and so means
@@ -168,10 +178,11 @@ class ThreadLog:
         """
         if at is None:
             return None
-        head = await self.core.head(thread_id)
+        ns = origin(at.thread_key, at.ns)[1] if ns is None else ns
+        head = await self.core.head(thread_id, ns)
         if not head.exists or at.thread_key == head.thread_key:
             return at
-        if await self.origin(head) == at:
+        if not ns and await self.origin(head) == at:
             return None
         kept = (head.thread_key, prefix_ns(at.thread_key, at.ns))
         async with aclosing(self.lineage(head.position)) as steps:

@@ -53,6 +53,16 @@ def token(began: int, task: int, call: int = 0) -> str:
     return f"{began:x}.{task}.{call}" if call else f"{began:x}.{task}"
 
 
+def same_task(one: str, other: str) -> bool:
+    """Whether two tokens name calls of one task."""
+    return one.split(".")[:2] == other.split(".")[:2]
+
+
+def rebased(name: str, began: int) -> str:
+    """A token on a branch, on which the superstep begins elsewhere."""
+    return f"{began:x}.{name.partition('.')[2]}"
+
+
 def child(parent: str, name: str, mark: str) -> str:
     """The log of a subgraph of the graph whose log is ``parent``."""
     segment = str(Segment(name, mark))

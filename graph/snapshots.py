@@ -104,6 +104,7 @@ def _state_data(state: State, values: Mapping[str, Any]) -> dict[str, Any]:
         "branch": state.branch,
         "call": state.call,
         "above": state.above,
+        "ended": {call: list(at) for call, at in state.ended.items()},
     }
     return {name: value for name, value in seldom.items() if value} | {
         "values": dict(values),
@@ -157,5 +158,6 @@ def load(codec: Codec, snapshot: Snapshot) -> tuple[State, frozenset[str]]:
         branch=data.get("branch", 0),
         call=data.get("call", ""),
         above=data.get("above"),
+        ended={call: Position(*at) for call, at in data.get("ended", {}).items()},
     )
     return state, frozenset(chained)

@@ -1,56 +1,71 @@
-"""Going back to a checkpoint of a subgraph: the graphs above it go back along with it.
+"""Going back to a checkpoint of a subgraph, and editing inside one: the graphs above learn of it.
 
 The name of a subgraph's log, or its run's first event, tells where in the log above the superstep
 began that it ran for. So the root goes on from there by a fork, and takes the logs of its subgraphs
-along as they stood.
+along as they stood; and what they ask then, or do not ask any more, is said above.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eventstore import Position
 from eventstore.core import Core
-from graph import subgraphs
+from graph import planner, subgraphs
 from graph.errors import InvalidConfigError
-from graph.fold import checkpoint_id
+from graph.events import Data, Kind, interrupt_data, waiting_data
+from graph.fold import State, checkpoint_id
 from graph.journal import LogJournal, Means
 from graph.log import ns_of, position_of, thread_id_of
-from graph.namespaces import join, moved, split
+from graph.namespaces import Segment, join, moved, split
 
 if TYPE_CHECKING:
     from graph.app import CompiledGraph
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """From the root to a checkpoint of a subgraph.
+class _Level:
+    """One graph above a subgraph, and what it does there.
 
     Attributes:
-        root: where the superstep of the root began in which the subgraph ran.
+        at: where the superstep of it began in which the subgraph ran.
         task: the task of it that the subgraph ran for.
+    """
+
+    at: Position
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """From a checkpoint of a subgraph up to the root.
+
+    Attributes:
+        levels: the graphs above, the root last.
         logs: where each log on the way stood, by name.
+        asked: what the subgraph asks at its checkpoint: ids and values.
         stands: all of them stand there still.
     """
 
-    root: Position
-    task: int
+    levels: list[_Level]
     logs: Mapping[str, int]
+    asked: list[Data]
     stands: bool
 
 
 async def open_inside(top: CompiledGraph, config: Mapping[str, Any], means: Means) -> LogJournal:
     """The journal of a run of the root that goes on where a subgraph's checkpoint was."""
     thread_id, at = thread_id_of(config), position_of(config)
-    log = top.log_on(_core(top))
     subgraphs.graph_of(top, ns_of(config))  # else the config means nothing
     if at is not None:
         way = await _way(top, thread_id, at)
         if not way.stands:
-            return await log.open_at(thread_id, way.root, {way.task: way.logs}, means)
-    return await log.open_end(thread_id, "", means)
+            fork = await _go_back(top, thread_id, way)
+            if way.asked:
+                await _ask_above(top, thread_id, way, fork)
+    return await top.log_on(_core(top)).open_end(thread_id, "", means)
 
 
 async def to_edit(top: CompiledGraph, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,11 +73,57 @@ async def to_edit(top: CompiledGraph, config: Mapping[str, Any]) -> dict[str, An
     stands there still, else that of a branch of the whole thread, which this records.
     """
     thread_id, ns, at = thread_id_of(config), ns_of(config), position_of(config)
-    if at is not None and not (await _way(top, thread_id, at)).stands:
-        journal = await open_inside(top, config, Means())
-        await journal.branch(lambda _: False)
-        ns = moved(ns, "", journal.at.seq)
+    if at is not None:
+        way = await _way(top, thread_id, at)
+        if not way.stands:
+            ns = moved(ns, "", await _go_back(top, thread_id, way))
     return {**config, "configurable": {"thread_id": thread_id, "checkpoint_ns": ns}}
+
+
+async def edited(top: CompiledGraph, thread_id: str, ns: str, withdrawn: Collection[str]) -> None:
+    """Say above that a subgraph was edited: it does not ask these questions any more."""
+    core, logs = _core(top), {}
+    for depth in range(len(split(ns)), 0, -1):
+        path = split(ns)[:depth]
+        _, inner, _ = (
+            await subgraphs.graph_of(top, join(path)).log_on(core).load(thread_id, None, join(path))
+        )
+        logs[join(path)] = inner.at.seq
+        began, task = _began(path[-1], inner)
+        above = subgraphs.graph_of(top, join(path[:-1])).log_on(core)
+        journal = await above.open_end(thread_id, join(path[:-1]), Means())
+        waiting = journal.state.interrupts.get(task)
+        if waiting is None or journal.state.began != began:
+            return  # it has gone on meanwhile
+        left = [each for each in waiting["interrupts"] if each["id"] not in withdrawn]
+        known = {**waiting.get("logs", {}), **logs}
+        await _say(journal, {**waiting, "interrupts": left, "logs": known})
+
+
+async def _go_back(top: CompiledGraph, thread_id: str, way: _Way) -> int:
+    """Record the branch; returns the seq of its fork in the log of the root."""
+    root = way.levels[-1]
+    log = top.log_on(_core(top))
+    journal = await log.open_at(thread_id, root.at, {root.task: way.logs}, Means())
+    await journal.branch(lambda _: True)
+    return journal.at.seq
+
+
+async def _ask_above(top: CompiledGraph, thread_id: str, way: _Way, fork: int) -> None:
+    """Record in each graph above that what a subgraph asks is asked of it."""
+    logs = {moved(ns, "", fork): 1 for ns in way.logs}
+    for level in way.levels:
+        ns = moved(level.at.ns, "", fork)
+        log = subgraphs.graph_of(top, ns).log_on(_core(top))
+        journal = await log.open_end(thread_id, ns, Means())
+        node = journal.state.frontier[level.task].node
+        below = {name: seq for name, seq in logs.items() if len(split(name)) > len(split(ns))}
+        await _say(journal, {**waiting_data(level.task, node, way.asked), "logs": below})
+
+
+async def _say(journal: LogJournal, waiting: Data) -> None:
+    data = interrupt_data(journal.state.step + 1, [waiting])
+    await journal.record([(Kind.INTERRUPT, data)], lambda _: True)
 
 
 async def _way(top: CompiledGraph, thread_id: str, at: Position) -> _Way:
@@ -74,19 +135,31 @@ async def _way(top: CompiledGraph, thread_id: str, at: Position) -> _Way:
         )
     segments = split(at.ns)
     logs: dict[str, int] = {}
-    stands, task, here = True, 0, at
+    levels: list[_Level] = []
+    asked: list[Data] = []
+    stands, here = True, at
     for depth in range(len(segments), 0, -1):
         log = subgraphs.graph_of(top, here.ns).log_on(core)
         _, state, _ = await log.load(thread_id, here, here.ns)
         _, end, _ = await log.load(thread_id, None, here.ns)
+        if here is at:
+            asked = [
+                {"id": name, "value": each["value"]}
+                for name, each in planner.questions(state).items()
+            ]
         stands = stands and (end.checkpoint == at if here is at else end.began == here.seq)
         logs[here.ns] = here.seq
-        segment = segments[depth - 1]
-        began, index, *_ = (state.call if segment.lasts else segment.mark).split(".")
-        task = int(index)
-        here = Position(at.thread_key, join(segments[: depth - 1]), int(began, 16))
+        began, task = _began(segments[depth - 1], state)
+        here = Position(at.thread_key, join(segments[: depth - 1]), began)
+        levels.append(_Level(here, task))
     _, end, _ = await top.log_on(core).load(thread_id, None)
-    return _Way(here, task, logs, stands and end.began == here.seq)
+    return _Way(levels, logs, asked, stands and end.began == here.seq)
+
+
+def _began(segment: Segment, state: State) -> tuple[int, int]:
+    """Where the superstep began that a log's run is for, in the log above, and for which task."""
+    began, task, *_ = (state.call if segment.lasts else segment.mark).split(".")
+    return int(began, 16), int(task)
 
 
 def _core(top: CompiledGraph) -> Core:

@@ -32,7 +32,7 @@ class Send:
     arg: Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # slots would break Command[Literal["node"]](…)
 class Command(Generic[N]):
     """What a node may return to write to the state and choose where to go at once; and, as an
     input, what answers the questions of a run that waits.
@@ -146,7 +146,7 @@ class ExecutionInfo:
     node_attempt: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Runtime(Generic[ContextT]):
     """What a node that has a parameter ``runtime`` is given.
 
@@ -203,8 +203,8 @@ class StateSnapshot(NamedTuple):
         values: the state's keys and values.
         next: nodes that run next; empty when the run is complete.
         config: the config that reads this very checkpoint.
-        metadata: ``source`` (input, loop, update, fork), ``step``, ``run_id`` and what the
-            caller gave as ``config["metadata"]``.
+        metadata: ``source`` (input, loop, interrupt, update, fork), ``step``, ``run_id`` and what
+            the caller gave as ``config["metadata"]`` and ``config["tags"]``.
         created_at: ISO 8601, UTC.
         parent_config: the config of the checkpoint before it in the lineage.
         tasks: the tasks of the superstep that follows, finished or not.

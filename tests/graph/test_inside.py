@@ -1,0 +1,208 @@
+"""What the graphs above learn of a subgraph: its edits, its past questions, its many calls."""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Any, TypedDict
+
+import pytest
+
+from eventstore import EventStore
+from graph import (
+    START,
+    Command,
+    CompiledGraph,
+    GraphError,
+    InvalidUpdateError,
+    RetryPolicy,
+    StateGraph,
+    interrupt,
+)
+from tests.graph.kit import Boom, Calls, Trail, on
+
+durability = pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+
+
+class Memory(TypedDict, total=False):
+    said: str
+    seen: Annotated[list[str], operator.add]
+
+
+class Talk(TypedDict, total=False):
+    out: list[Any]
+
+
+def memory(calls: Calls | None = None, fails: list[str] | None = None) -> CompiledGraph:
+    """Remembers what it was told; asks when that ends with a question mark."""
+
+    def note(state: Memory) -> Memory:
+        said = state["said"]
+        if calls:
+            calls.add(said)
+        if fails and said in fails:
+            fails.remove(said)
+            raise Boom(said)
+        return {"seen": [interrupt(said) if said.endswith("?") else said]}
+
+    graph = StateGraph(Memory)
+    graph.add_node("note", note)
+    graph.add_edge(START, "note")
+    return graph.compile(True, name="memory")
+
+
+def talking(store: Any, inner: CompiledGraph, *said: str, **options: Any) -> CompiledGraph:
+    """A node that calls a graph that remembers several times."""
+
+    def talk(state: Talk) -> Talk:
+        return {"out": [inner.invoke({"said": each})["seen"] for each in said]}
+
+    graph = StateGraph(Talk)
+    graph.add_node("talk", talk, **options)
+    graph.add_edge(START, "talk")
+    return graph.compile(store)
+
+
+# --- several calls of a graph that remembers --------------------------------------------
+
+
+@durability
+def test_questions_in_several_calls(store: EventStore, durability: Any) -> None:
+    calls = Calls()
+    app = talking(store, memory(calls), "a", "b?", "c", "d?")
+    config = on("t")
+    app.invoke({}, config, durability=durability)
+    app.invoke(Command(resume="B"), config, durability=durability)
+    stop = app.get_state(config)
+    assert [asked.value for asked in stop.interrupts] == ["d?"]
+    done = app.invoke(Command(resume="D"), config, durability=durability)
+    assert done["out"] == [["a"], ["a", "B"], ["a", "B", "c"], ["a", "B", "c", "D"]]
+    assert calls.counts == {"a": 1, "b?": 2, "c": 1, "d?": 2}
+    again = app.invoke(Command(resume="D2"), stop.config, durability=durability)
+    assert again["out"][-1] == ["a", "B", "c", "D2"]
+    assert app.check_replay(config).ok
+    assert app.verify(config).ok
+
+
+def test_in_another_thread_when_the_first_is_gone(store: EventStore) -> None:
+    calls = Calls()
+    app = talking(store, memory(calls), "a", "b?", "c?")
+    app.invoke({}, on("t"))
+    app.invoke(Command(resume="B"), on("t"))
+    place = app.get_state(on("t")).config["configurable"]["checkpoint_id"]
+    app.invoke(None, on("u", place))
+    store.delete_thread("t")
+    assert app.invoke(Command(resume="C"), on("u"))["out"] == [["a"], ["a", "B"], ["a", "B", "C"]]
+    assert calls.counts["a"] == 1
+    assert store.verify("u").ok
+
+
+@durability
+def test_a_retry_of_the_task_repeats_no_call(store: EventStore, durability: Any) -> None:
+    calls = Calls()
+    policy = RetryPolicy(initial_interval=0.001, jitter=False, retry_on=Boom)
+    app = talking(store, memory(calls, ["c"]), "a", "b", "c", retry_policy=policy)
+    done = app.invoke({}, on("t"), durability=durability)
+    assert done["out"] == [["a"], ["a", "b"], ["a", "b", "c"]]
+    assert calls.counts == {"a": 1, "b": 1, "c": 2}
+
+
+def test_a_failure_that_the_node_went_past_stays_one(store: EventStore) -> None:
+    inner = memory(fails=["a"])
+
+    def talk(state: Talk) -> Talk:
+        try:
+            first: Any = inner.invoke({"said": "a"})["seen"]
+        except (Boom, GraphError) as error:
+            first = type(error).__name__
+        return {"out": [first, inner.invoke({"said": "b?"})["seen"]]}
+
+    graph = StateGraph(Talk)
+    graph.add_node("talk", talk)
+    graph.add_edge(START, "talk")
+    app = graph.compile(store)
+    app.invoke({}, on("t"))
+    assert app.invoke(Command(resume="B"), on("t"))["out"] == ["GraphError", ["B"]]
+
+
+# --- edits and past questions inside ----------------------------------------------------
+
+
+def nested(store: Any, calls: Calls, depth: int = 1) -> CompiledGraph:
+    """A graph that asks, so many levels down."""
+
+    def first(state: Trail) -> Trail:
+        calls.add("first")
+        return {"log": ["first"]}
+
+    def ask(state: Trail) -> Trail:
+        calls.add("ask")
+        return {"log": [interrupt(f"about {state['log']}?")]}
+
+    inner = StateGraph(Trail)
+    inner.add_sequence([("first", first), ("ask", ask)])
+    inner.add_edge(START, "first")
+    graph = inner.compile()
+    for level in range(depth):
+        outer = StateGraph(Trail)
+        outer.add_node("sub", graph)
+        outer.add_edge(START, "sub")
+        graph = outer.compile(store if level == depth - 1 else None)
+    return graph
+
+
+def deepest(app: CompiledGraph, thread_id: str) -> Any:
+    state: Any = app.get_state(on(thread_id), subgraphs=True)
+    while state.tasks and state.tasks[0].state is not None:
+        state = state.tasks[0].state
+    return state
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_an_edit_inside_takes_its_question_back(store: EventStore, depth: int) -> None:
+    calls = Calls()
+    app = nested(store, calls, depth)
+    app.invoke({"log": []}, on("t"))
+    app.update_state(deepest(app, "t").config, {"log": ["edited"]}, as_node="first")
+    state = app.get_state(on("t"))
+    assert state.interrupts == () and state.next == ("sub",)
+    assert store.thread("t").status == "waiting"
+    with pytest.raises(InvalidUpdateError, match="no question"):
+        app.invoke(Command(resume="too late"), on("t"))
+    asked = app.invoke(None, on("t"))["__interrupt__"]
+    assert [each.value for each in asked] == ["about ['first', 'edited']?"]
+    app.invoke(Command(resume="yes"), on("t"))
+    assert calls.counts["first"] == 1
+    assert app.get_state(on("t")).next == ()
+    edited = next(s for s in app.get_state_history(on("t")) if s.next and not s.interrupts)
+    assert app.invoke(None, edited.config)["__interrupt__"][0].value == asked[0].value, (
+        "going back to it finds the subgraph as it was edited"
+    )
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_past_question_inside_can_be_answered_where_it_was_asked(
+    store: EventStore, depth: int
+) -> None:
+    calls = Calls()
+    app = nested(store, calls, depth)
+    app.invoke({"log": []}, on("t"))
+    stop = deepest(app, "t")
+    assert app.invoke(Command(resume="one"), on("t"))["log"][-1] == "one"
+    assert app.invoke(Command(resume="two"), stop.config)["log"][-1] == "two"
+    assert calls.counts["first"] == 1
+    assert app.get_state(on("t")).values["log"][-1] == "two"
+    assert store.verify("t").ok
+
+
+def test_after_an_edit_nothing_runs(store: EventStore) -> None:
+    """So nobody who waits for a run to end waits for it."""
+    calls = Calls()
+    app = nested(store, calls)
+    app.invoke({"log": []}, on("t"))
+    first = list(app.get_state_history(on("t")))[-1]
+    app.update_state(first.config, {"log": ["anew"]}, as_node=START)
+    assert store.thread("t").status == "waiting"
+    asked = app.invoke(None, on("t"), on_conflict="wait", conflict_timeout_s=600)
+    assert len(asked["__interrupt__"]) == 1
+    app.update_state(on("t"), {"log": ["by hand"]}, as_node="sub")
+    assert store.thread("t").status == "idle"
