@@ -41,6 +41,10 @@ What is different on purpose, and so is not compared, or is undone before compar
   of these are left out.
 - An answer to nothing is an ``InvalidUpdateError`` here; LangGraph ignores it silently. One answer
   to several questions is refused by both, by different names.
+- After an answer without an id, LangGraph's ``invoke(None, …)`` gives that answer again, to the next
+  question. There the answers are given by id.
+- What a ``Command`` as input updates is shown by LangGraph's history as if it had been there when
+  the superstep began. Histories are compared where there was no such update.
 - Tasks that a ``Command`` as input adds to a superstep are merged behind those that are there;
   LangGraph sorts them all by name. Only names that come last are gone to.
 """
@@ -513,10 +517,10 @@ def talk(survey: Survey, *actions: Any) -> None:
         several = isinstance(action, Answer) and action.which is None and len(mine.asked) > 1
         if nothing_to_answer or several or (isinstance(action, Edit) and state.pending):
             continue  # see above
-        note(f"{action}")
         assert mine.act(action) == theirs.act(action)
         assert mine.stands() == theirs.stands()
-    assert mine.told() == theirs.told()
+    if not any(isinstance(action, Answer) and action.update for action in actions):
+        assert mine.told() == theirs.told()
     mine.app.checkpointer.close()
 
 
@@ -554,7 +558,8 @@ def test_one_question() -> None:
 
 
 def test_questions_in_order() -> None:
-    talk(Survey((("a", 2), ("b", 0))), Answer(None, "one"), GoOn(), Answer(None, "two"))
+    talk(Survey((("a", 2), ("b", 0))), Answer(None, "one"), Answer(None, "two"))
+    talk(Survey((("a", 2), ("b", 0))), Answer((0,), "one"), GoOn(), Answer((0,), "two"))
 
 
 @pytest.mark.parametrize("first", [0, 1])
