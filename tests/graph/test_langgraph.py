@@ -41,8 +41,14 @@ What is different on purpose, and so is not compared, or is undone before compar
   of these are left out.
 - An answer to nothing is an ``InvalidUpdateError`` here; LangGraph ignores it silently. One answer
   to several questions is refused by both, by different names.
-- After an answer without an id, LangGraph's ``invoke(None, …)`` gives that answer again, to the next
-  question. There the answers are given by id.
+- After an answer without an id, LangGraph's ``invoke(None, …)`` gives that answer again, to the
+  next question. Where a talk goes on so, its answers are given by id.
+- After an edit in a node's name, an edit that names none is taken to be that node's, too. LangGraph
+  takes it to be that of the node that ran last.
+- A ``Command`` as input may update a key that one before it has updated in the same superstep;
+  LangGraph refuses the second one.
+- What such a command has led to is shown at once; LangGraph's ``get_state`` does not know of it
+  until all questions of the superstep are answered.
 - What a ``Command`` as input updates is shown by LangGraph's history as if it had been there when
   the superstep began. Histories are compared where there was no such update.
 - Tasks that a ``Command`` as input adds to a superstep are merged behind those that are there;
@@ -449,7 +455,7 @@ class Answer:
 
     which: tuple[int, ...] | None
     text: str = "yes"
-    update: str | None = None
+    update: tuple[tuple[str, Any], ...] = ()
     goto: tuple[str, ...] = ()
 
 
@@ -487,7 +493,7 @@ class Talk:
                 asked = self.asked
                 names = {asked[i % len(asked)].id: i for i in action.which} if asked else {}
                 resume = {name: f"{action.text}{i}" for name, i in names.items()} or None
-            update = None if action.update is None else {"shared": action.update, "log": ["said"]}
+            update = dict(action.update) or None
             given = self.library.Command(resume=resume, update=update, goto=list(action.goto))
         result = dict(self.app.invoke(given, self.config))
         asked = sorted(str(each.value) for each in result.pop("__interrupt__", ()))
@@ -515,10 +521,12 @@ def talk(survey: Survey, *actions: Any) -> None:
         state = standing(mine.app, mine.config)
         nothing_to_answer = isinstance(action, Answer) and not mine.asked
         several = isinstance(action, Answer) and action.which is None and len(mine.asked) > 1
-        if nothing_to_answer or several or (isinstance(action, Edit) and state.pending):
+        unlike = isinstance(action, Edit) and (state.pending or state.source == "update")
+        if nothing_to_answer or several or unlike:
             continue  # see above
         assert mine.act(action) == theirs.act(action)
-        assert mine.stands() == theirs.stands()
+        if not (mine.asked and isinstance(action, Answer) and action.goto):
+            assert mine.stands() == theirs.stands()
     if not any(isinstance(action, Answer) and action.update for action in actions):
         assert mine.told() == theirs.told()
     mine.app.checkpointer.close()
@@ -528,8 +536,7 @@ answers = st.builds(
     Answer,
     st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple),
     st.sampled_from(["yes", "no"]),
-    st.sampled_from([None, None, "told"]),
-    st.sampled_from([(), (), ("x",)]),
+    st.sampled_from([(), (), (("log", ["said"]),)]),
 )
 surveys = st.tuples(*(st.tuples(st.just(name), st.integers(0, 2)) for name in "abc")).map(Survey)
 talking = st.lists(
@@ -549,6 +556,7 @@ def test_talks_are_the_same(survey: Survey, actions: list[Any]) -> None:
     talk(survey, *actions)
 
 
+TOLD: Final = (("shared", "told"), ("log", ["said"]))
 ONE: Final = Survey((("a", 1),))
 TWO: Final = Survey((("a", 1), ("b", 1), ("c", 0)))
 
@@ -572,8 +580,8 @@ def test_parallel_questions_together() -> None:
 
 
 def test_an_answer_with_an_update_and_a_goto() -> None:
-    talk(ONE, Answer(None, update="told", goto=("x",)))
-    talk(TWO, Answer((1,), update="told"), Answer(None, goto=("x",)))
+    talk(ONE, Answer(None, update=TOLD, goto=("x",)))
+    talk(TWO, Answer((1,), update=TOLD), Answer(None, goto=("x",)))
 
 
 @pytest.mark.parametrize("node", [None, "a", "first", "__start__"])
