@@ -663,7 +663,8 @@ def test_answering_twice(store: EventStore) -> None:
 
 def test_a_thread_that_never_ran(store: EventStore) -> None:
     app = only(asks("ask"), store)
-    for given_now in (Command[str](resume=1), None):
+    nothing: list[Any] = [Command(resume=1), None]
+    for given_now in nothing:
         with pytest.raises(EmptyInputError, match="pass an input"):
             app.invoke(given_now, on("t"))
     assert store.threads() == []
@@ -763,7 +764,8 @@ def test_without_a_checkpointer_a_question_is_shown_and_nothing_more() -> None:
     result = app.invoke({})
     assert shown(result) == ["ask0"]
     assert result["log"] == ["a"]
-    for given_now in (Command[str](resume=1), None):
+    nothing: list[Any] = [Command(resume=1), None]
+    for given_now in nothing:
         with pytest.raises(EmptyInputError, match="checkpointer"):
             app.invoke(given_now)
     assert {"__interrupt__": tuple(result["__interrupt__"])} in list(app.stream({}))
