@@ -17,7 +17,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given, note, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graph.snapshots
@@ -663,7 +663,8 @@ def test_answering_twice(store: EventStore) -> None:
 
 def test_a_thread_that_never_ran(store: EventStore) -> None:
     app = only(asks("ask"), store)
-    for given_now in (Command[str](resume=1), None):
+    nothing: list[Any] = [Command(resume=1), None]
+    for given_now in nothing:
         with pytest.raises(EmptyInputError, match="pass an input"):
             app.invoke(given_now, on("t"))
     assert store.threads() == []
@@ -763,7 +764,8 @@ def test_without_a_checkpointer_a_question_is_shown_and_nothing_more() -> None:
     result = app.invoke({})
     assert shown(result) == ["ask0"]
     assert result["log"] == ["a"]
-    for given_now in (Command[str](resume=1), None):
+    nothing: list[Any] = [Command(resume=1), None]
+    for given_now in nothing:
         with pytest.raises(EmptyInputError, match="checkpointer"):
             app.invoke(given_now)
     assert {"__interrupt__": tuple(result["__interrupt__"])} in list(app.stream({}))
@@ -1335,10 +1337,13 @@ def snapshots_taken_often(often: bool) -> Iterator[None]:
         yield
 
 
+ways = st.lists(st.sampled_from(["answer", "answer", "go on", "restart", "go back"]), max_size=6)
+
+
 @settings(max_examples=settings().max_examples // 2)
-@given(layers, st.booleans(), st.data())
+@given(layers, ways, st.booleans(), st.data())
 def test_however_it_is_answered_it_comes_to_the_same(
-    layer: Layer, often: bool, data: st.DataObject
+    layer: Layer, way: list[str], often: bool, data: st.DataObject
 ) -> None:
     names = [f"{arg}.{n}" for arg, count in enumerate(layer.questions) for n in range(count)]
     answers = {name: data.draw(st.sampled_from([0, None, "x", [name]])) for name in names}
@@ -1346,29 +1351,26 @@ def test_however_it_is_answered_it_comes_to_the_same(
     with snapshots_taken_often(often), MemorySaver() as saver:
         app = layer.build(saver, None)
         result = app.invoke({}, on("t"))
-        for _ in range(50):
+        for step in itertools.chain(way, itertools.repeat("answer all")):
             assert replayed(app, "t", snapshots=False) == replayed(app, "t", snapshots=True)
             asked = waiting(app, on("t"))
             assert shown(result) == list(asked)
-            status = saver.store.thread("t").status
-            assert status == ("waiting" if asked else "idle")
+            assert saver.store.thread("t").status == ("waiting" if asked else "idle")
             if not asked:
                 break
-            match data.draw(st.sampled_from(["answer", "answer", "go on", "restart", "go back"])):
-                case "answer":
-                    some = data.draw(st.sets(st.sampled_from(sorted(asked)), min_size=1))
-                    note(f"answers {some}")
-                    given_now = {asked[name]: answers[name] for name in some}
-                    result = app.invoke(Command(resume=given_now), on("t"))
-                case "go on":
-                    note("goes on")
-                    result = app.invoke(None, on("t"))
-                case "restart":
-                    app = layer.build(saver, None)
-                case "go back":
-                    past = data.draw(st.sampled_from(stops(app)))
-                    note(f"goes back to {past.interrupts}")
-                    result = app.invoke(None, past.config)
+            if step in ("answer", "answer all"):
+                some = st.sets(st.sampled_from(sorted(asked)), min_size=1)
+                chosen = data.draw(some) if step == "answer" else asked.keys()
+                told = {asked[name]: answers[name] for name in chosen}
+                result = app.invoke(Command(resume=told), on("t"))
+            elif step == "go on":
+                result = app.invoke(None, on("t"))
+            elif step == "restart":
+                app = layer.build(saver, None)
+            else:
+                past = stops(app)
+                stop = past[data.draw(st.integers(0, len(past) - 1))]
+                result = app.invoke(None, stop.config)
         assert result == expected
         state = app.get_state(on("t"))
         assert (state.values, state.next) == (expected, ())
