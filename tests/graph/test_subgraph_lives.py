@@ -11,18 +11,16 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from eventstore.chain import origin
+from eventstore.driving import drive
 from graph import START, Command, CompiledGraph, MemorySaver, RunnableConfig, StateGraph, subgraphs
 from graph.log import position_of
-from graph.namespaces import split
 from graph.types import Durability
-from tests.awaited import finish
-from eventstore.driving import drive
 from tests.graph.kit import Boom, on
 from tests.graph.nesting import Walk, below, calling, check_whole, inside
 
@@ -164,11 +162,16 @@ class Away:
 
 number = st.integers(0, 50)
 failing = st.one_of(st.none(), number)
-going_on = st.builds(GoOn, st.sampled_from("AB"), failing, st.sampled_from(["sync", "async", "exit"]))
+going_on = st.builds(
+    GoOn, st.sampled_from("AB"), failing, st.sampled_from(["sync", "async", "exit"])
+)
 actions = st.lists(
-    st.one_of(going_on, going_on, st.builds(Back, number, number), st.builds(Away, number, st.booleans())),
+    st.one_of(
+        going_on, going_on, st.builds(Back, number, number), st.builds(Away, number, st.booleans())
+    ),
     max_size=8,
 )
+
 
 class Life:
     """A thread, and what is known of each of its checkpoints: what was answered until then, and
@@ -217,7 +220,9 @@ class Life:
         elif not state.next:
             given, self.run, self.answers = {"path": []}, self.run + 1, {}
         names = self.plan.names()
-        self.invoke(given, self.config, [] if failing is None else [names[failing % len(names)]], durability)
+        self.invoke(
+            given, self.config, [] if failing is None else [names[failing % len(names)]], durability
+        )
 
     def back(self, place: RunnableConfig, ns: str, checkpoint: int) -> None:
         """What is next there runs, to its end or to a question."""
@@ -233,10 +238,15 @@ class Life:
 
     def is_own(self, config: RunnableConfig) -> bool:
         place = config["configurable"]
-        return place["thread_id"] == f"t{self.thread}" and place["checkpoint_ns"][0] != "~"
+        is_prefix = str(place["checkpoint_ns"]).startswith("~")
+        return not is_prefix and bool(place["thread_id"] == f"t{self.thread}")
 
     def invoke(
-        self, given: Any, config: RunnableConfig, failing: list[str], durability: Durability = "sync"
+        self,
+        given: Any,
+        config: RunnableConfig,
+        failing: list[str],
+        durability: Durability = "sync",
     ) -> None:
         self.plan.walk.failing = set(failing)
         try:

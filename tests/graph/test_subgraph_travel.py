@@ -33,6 +33,11 @@ from tests.graph.nesting import Path, Walk, below, calling, check_whole, child_o
 C: Final = on("t")
 
 
+def source_of(snapshot: StateSnapshot) -> Any:
+    """What made a checkpoint."""
+    return (snapshot.metadata or {})["source"]
+
+
 def history(app: CompiledGraph, config: RunnableConfig) -> list[StateSnapshot]:
     return list(app.get_state_history(config))
 
@@ -72,7 +77,7 @@ def test_a_checkpoint_before_the_child_begins_it_anew(store: EventStore) -> None
     walk = Walk()
     app = asking(walk, store)
     app.invoke({}, C)
-    before = next(each for each in history(app, C) if each.metadata["source"] == "loop")
+    before = next(each for each in history(app, C) if source_of(each) == "loop")
     assert before.next == ("sub",)
     walk.taken()
     assert app.invoke(None, before.config)["__interrupt__"][0].value == "two?"
@@ -215,7 +220,9 @@ def test_back_to_each_stop_of_a_child(store: EventStore) -> None:
         for answer in "yz"[: 2 - came]:
             app.invoke(Command(resume=answer), C)
         said = [*"AB"[:came], *"xyz"[: 3 - came]]
-        expected = [f"{node}{answer}" for node, answer in zip(("a?", "b?", "c?"), said, strict=True)]
+        expected = [
+            f"{node}{answer}" for node, answer in zip(("a?", "b?", "c?"), said, strict=True)
+        ]
         assert app.get_state(C).values["path"] == expected
     check_whole(store, app, "t")
 
@@ -287,7 +294,7 @@ def test_every_checkpoint_of_a_grandchild(store: EventStore) -> None:
     for past in pasts:
         walk.taken()
         assert app.invoke(None, past.config)["path"] == whole
-        assert walk.taken() == {name: 1 for name in (*past.next, *whole[whole.index("b3") :])} | {
+        assert walk.taken() == dict.fromkeys((*past.next, *whole[whole.index("b3") :]), 1) | {
             name: 1 for name in ("c2", "c3") if past.next and name >= past.next[0]
         }
     check_whole(store, app, "t")
@@ -351,7 +358,7 @@ def test_going_back_takes_the_memory_back(store: EventStore) -> None:
     assert tell(app, C, "c") == ["a", "b", "c"]
     assert tell(app, after_a, "x") == ["a", "x"]
     assert tell(app, C, "y") == ["a", "x", "y"]
-    old, new = below(app, C)
+    old, _ = below(app, C)
     assert old == "sub/memory"
     left = app.get_state(inside(C, old)).values["seen"]
     assert [each for each in left if each in "abcxy"] == ["a", "b", "c"]
@@ -380,7 +387,7 @@ def test_a_memory_goes_along_into_another_thread(store: EventStore) -> None:
 
 def test_branches_of_branches_of_a_memory(store: EventStore) -> None:
     app = remembering(Walk(), store, "m")
-    places = {(): C}
+    places: dict[tuple[str, ...], RunnableConfig] = {(): C}
     for told in [("a",), ("a", "b"), ("a", "c"), ("a", "b", "d"), ("a", "c", "e"), ("a", "f")]:
         assert tell(app, places[told[:-1]], told[-1]) == list(told)
         places[told] = app.get_state(C).config
@@ -572,9 +579,7 @@ def test_back_in_a_child_before_its_command(store: EventStore) -> None:
     walk = Walk()
     app = commanding(walk, store, Command(graph=UP, goto="left"))
     app.invoke({"path": ["x"]}, C)
-    past = next(
-        each for each in history(app, inside(C, "sub:1.0")) if each.next == ("ends",)
-    )
+    past = next(each for each in history(app, inside(C, "sub:1.0")) if each.next == ("ends",))
     walk.taken()
     assert app.invoke(None, past.config)["path"] == ["x", "left"]
     assert walk.taken() == {"ends": 1, "left": 1}
@@ -606,7 +611,7 @@ def test_states_of_subgraphs_on_a_fork(store: EventStore) -> None:
     child = child_of(app, on("u"))
     assert (child.values, child.next) == ({"path": ["pre", "one"]}, ("two?",))
     assert child.config["configurable"]["thread_id"] == "u"
-    sources = [each.metadata["source"] for each in history(app, child.config)]
+    sources = [source_of(each) for each in history(app, child.config)]
     assert sources == ["interrupt", "fork", "interrupt", "loop", "input"]
 
 
