@@ -92,7 +92,7 @@ class ThreadLog:
         """
         thread_id, ns = thread_id_of(config), ns_of(config)
         metadata = _json_only(config.get("metadata") or {})
-        at = await self._resolve(thread_id, position_of(config))
+        at = await self.resolve(thread_id, position_of(config))
         if at is None or (await self.core.head(thread_id, ns)).position[:2] == at[:2]:
             journal = await self.open_end(thread_id, ns, means, metadata)
             if at is None or journal.state.checkpoint == at:
@@ -110,10 +110,10 @@ class ThreadLog:
     async def open_at(
         self, thread_id: str, at: Position, logs: Mapping[int, Mapping[str, int]], means: Means
     ) -> LogJournal:
-        """The journal of a run that goes back to a position, with the logs of its tasks' subgraphs
-        as they stood at these places.
+        """The journal of a run that goes back to a position of the root, with the logs of its
+        tasks' subgraphs as they stood at these places.
         """
-        replay, state, taker = await self.load(thread_id, at, at.ns)
+        replay, state, taker = await self.load(thread_id, at)
         return self._journal(replay, replace(state, logs=logs), taker, means, fork_from=at)
 
     def _journal(
@@ -143,7 +143,7 @@ class ThreadLog:
             The thread, the state, and whether that is the state in which it now stands.
         """
         thread_id, ns = thread_id_of(config), ns_of(config)
-        at = await self._resolve(thread_id, position_of(config))
+        at = await self.resolve(thread_id, position_of(config))
         replay, state, _ = await self.load(thread_id, at, ns)
         if at is not None and state.checkpoint != at:
             raise InvalidConfigError(
@@ -152,7 +152,7 @@ class ThreadLog:
             )
         return thread_id, state, replay.position == replay.head.position
 
-    async def _resolve(self, thread_id: str, at: Position | None) -> Position | None:
+    async def resolve(self, thread_id: str, at: Position | None) -> Position | None:
         """The position meant by a checkpoint id; ``None``: the thread as it now stands.
 
         A foreign id on a thread that was forked from there names the origin, and so means

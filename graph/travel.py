@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eventstore import Position
+from eventstore.chain import is_prefix, origin, prefix_ns
 from eventstore.core import Core
 from graph import subgraphs
-from graph.errors import InvalidConfigError
-from graph.fold import checkpoint_id
 from graph.journal import LogJournal, Means
 from graph.log import ns_of, position_of, thread_id_of
 from graph.namespaces import join, moved, split
@@ -66,27 +65,33 @@ async def to_edit(top: CompiledGraph, config: Mapping[str, Any]) -> dict[str, An
 
 
 async def _way(top: CompiledGraph, thread_id: str, at: Position) -> _Way:
+    """The way to a checkpoint of a subgraph.
+
+    Raises:
+        InvalidConfigError: it is of another thread, and this one was not forked from there.
+    """
     core = _core(top)
-    if (await core.head(thread_id)).thread_key != at.thread_key:
-        raise InvalidConfigError(
-            f"{checkpoint_id(at)} is a checkpoint of a subgraph of another thread than "
-            f"{thread_id!r}; to branch into a new thread, take a checkpoint of the graph itself"
-        )
-    segments = split(at.ns)
+    home, own = origin(at.thread_key, at.ns)
+    segments = split(own)
     logs: dict[str, int] = {}
-    stands, task, here = True, 0, at
+    is_copy = is_prefix(at.ns)  # given to a fork when the thread that it came from was deleted
+    stands, task, here = (await core.head(thread_id)).position[0] == home, 0, at
     for depth in range(len(segments), 0, -1):
-        log = subgraphs.graph_of(top, here.ns).log_on(core)
-        _, state, _ = await log.load(thread_id, here, here.ns)
-        _, end, _ = await log.load(thread_id, None, here.ns)
+        ns, above = join(segments[:depth]), join(segments[: depth - 1])
+        log = subgraphs.graph_of(top, ns).log_on(core)
+        _, state, _ = await log.load(thread_id, here, ns)
+        _, end, _ = await log.load(thread_id, None, ns)
         stands = stands and (end.checkpoint == at if here is at else end.began == here.seq)
-        logs[here.ns] = here.seq
+        logs[ns] = here.seq
         segment = segments[depth - 1]
         began, index, *_ = (state.call if segment.lasts else segment.mark).split(".")
         task = int(index)
-        here = Position(at.thread_key, join(segments[: depth - 1]), int(began, 16))
-    _, end, _ = await top.log_on(core).load(thread_id, None)
-    return _Way(here, task, logs, stands and end.began == here.seq)
+        name = prefix_ns(home, above) if is_copy else above
+        here = Position(at.thread_key, name, int(began, 16))
+    log = top.log_on(core)
+    _, end, _ = await log.load(thread_id, None)
+    root = await log.resolve(thread_id, here) or here
+    return _Way(root, task, logs, stands and end.began == here.seq)
 
 
 def _core(top: CompiledGraph) -> Core:

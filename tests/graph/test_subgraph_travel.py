@@ -300,12 +300,50 @@ def test_every_checkpoint_of_a_grandchild(store: EventStore) -> None:
     check_whole(store, app, "t")
 
 
-def test_a_childs_checkpoint_in_another_thread(store: EventStore) -> None:
+@pytest.mark.parametrize("deletes", [False, True])
+def test_a_childs_checkpoints_go_along_into_a_fork(store: EventStore, deletes: bool) -> None:
+    walk = Walk()
+    app = asking(walk, store)
+    app.invoke({}, C)
+    app.invoke(Command(resume="yes"), on("u", id_of(app.get_state(C))))
+    if deletes:
+        store.delete_thread("t")
+    (ns,) = below(app, on("u"))
+    pasts = history(app, inside(on("u"), ns))
+    asks = [("two?",)] * 3
+    assert [past.next for past in pasts] == [(), ("three",), *asks, ("one",)]
+    for past in pasts:
+        walk.taken()
+        place = {"configurable": {**past.config["configurable"], "thread_id": "u"}}
+        app.invoke(None, place)
+        if "two?" in walk.taken():
+            app.invoke(Command(resume="yes"), on("u"))
+        assert app.get_state(on("u")).values["path"] == path("yes")
+    check_whole(store, app, "u")
+
+
+def test_a_childs_checkpoint_begins_a_thread(store: EventStore) -> None:
+    walk = Walk()
+    app = asking(walk, store)
+    app.invoke({}, C)
+    app.invoke(Command(resume="yes"), C)
+    past = next(each for each in history(app, inside(C, "sub:2.0")) if each.next == ("three",))
+    place = past.config["configurable"]
+    walk.taken()
+    app.invoke(None, {"configurable": {**place, "thread_id": "u"}})
+    assert app.get_state(on("u")).values["path"] == path("yes")
+    assert walk.taken() == {"three": 1, "post": 1}
+    store.delete_thread("t")
+    check_whole(store, app, "u")
+
+
+def test_a_childs_checkpoint_in_a_thread_that_has_nothing_to_do_with_it(store: EventStore) -> None:
     app = asking(Walk(), store)
     app.invoke({}, C)
-    at = child_of(app, C).config["configurable"]
-    with pytest.raises(InvalidConfigError, match="subgraph of another thread"):
-        app.invoke(None, {"configurable": {**at, "thread_id": "u"}})
+    app.invoke({}, on("u"))
+    place = child_of(app, C).config["configurable"]
+    with pytest.raises(InvalidConfigError, match="was not forked from it"):
+        app.invoke(None, {"configurable": {**place, "thread_id": "u"}})
 
 
 def test_a_subgraph_that_is_not_there(store: EventStore) -> None:
