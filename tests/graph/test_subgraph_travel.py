@@ -314,7 +314,7 @@ def test_a_childs_checkpoints_go_along_into_a_fork(store: EventStore, deletes: b
     assert [past.next for past in pasts] == [(), ("three",), *asks, ("one",)]
     for past in pasts:
         walk.taken()
-        place = {"configurable": {**past.config["configurable"], "thread_id": "u"}}
+        place: RunnableConfig = {"configurable": {**past.config["configurable"], "thread_id": "u"}}
         app.invoke(None, place)
         if "two?" in walk.taken():
             app.invoke(Command(resume="yes"), on("u"))
