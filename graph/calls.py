@@ -243,7 +243,7 @@ async def _journal_inside(
     means = replace(above.means, perform=call.perform, spawn=call.runner.spawn, forbidden=forbidden)
     if ns in means.recorded:
         at = above.at._replace(ns=ns, seq=means.recorded[ns])
-        return await call.perform(log_.open_at(above.thread_id, at, {}, means))
+        return await call.perform(log_.open_at(above.thread_id, at, {}, means, ns))
     return await call.perform(log_.open_end(above.thread_id, ns, means))
 
 

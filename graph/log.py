@@ -124,12 +124,17 @@ class ThreadLog:
         return journal.as_of(state)
 
     async def open_at(
-        self, thread_id: str, at: Position, logs: Mapping[int, Mapping[str, int]], means: Means
+        self,
+        thread_id: str,
+        at: Position,
+        logs: Mapping[int, Mapping[str, int]],
+        means: Means,
+        ns: str = "",
     ) -> LogJournal:
         """The journal of a run that goes back to a position, with the logs of its tasks' subgraphs
         as they stood at these places.
         """
-        replay, state, taker = await self.load(thread_id, at, at.ns)
+        replay, state, taker = await self.load(thread_id, at, ns)
         return self._journal(replay, replace(state, logs=logs), taker, means, fork_from=at)
 
     def _journal(

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eventstore import Position
+from eventstore.chain import is_prefix, origin, prefix_ns
 from eventstore.core import Core
 from graph import planner, subgraphs
-from graph.errors import InvalidConfigError
 from graph.events import Data, Kind, interrupt_data, waiting_data
-from graph.fold import State, checkpoint_id
+from graph.fold import State
 from graph.journal import LogJournal, Means
 from graph.log import ns_of, position_of, thread_id_of
 from graph.namespaces import Segment, join, moved, split
@@ -30,11 +30,11 @@ class _Level:
     """One graph above a subgraph, and what it does there.
 
     Attributes:
-        at: where the superstep of it began in which the subgraph ran.
+        ns: its log.
         task: the task of it that the subgraph ran for.
     """
 
-    at: Position
+    ns: str
     task: int
 
 
@@ -43,12 +43,14 @@ class _Way:
     """From a checkpoint of a subgraph up to the root.
 
     Attributes:
+        root: where the superstep of the root began in which the subgraph ran.
         levels: the graphs above, the root last.
         logs: where each log on the way stood, by name.
         asked: what the subgraph asks at its checkpoint: ids and values.
         stands: all of them stand there still.
     """
 
+    root: Position
     levels: list[_Level]
     logs: Mapping[str, int]
     asked: list[Data]
@@ -102,9 +104,8 @@ async def edited(top: CompiledGraph, thread_id: str, ns: str, withdrawn: Collect
 
 async def _go_back(top: CompiledGraph, thread_id: str, way: _Way) -> int:
     """Record the branch; returns the seq of its fork in the log of the root."""
-    root = way.levels[-1]
-    log = top.log_on(_core(top))
-    journal = await log.open_at(thread_id, root.at, {root.task: way.logs}, Means())
+    log, task = top.log_on(_core(top)), way.levels[-1].task
+    journal = await log.open_at(thread_id, way.root, {task: way.logs}, Means())
     await journal.branch(lambda _: True)
     return journal.at.seq
 
@@ -113,7 +114,7 @@ async def _ask_above(top: CompiledGraph, thread_id: str, way: _Way, fork: int) -
     """Record in each graph above that what a subgraph asks is asked of it."""
     logs = {moved(ns, "", fork): 1 for ns in way.logs}
     for level in way.levels:
-        ns = moved(level.at.ns, "", fork)
+        ns = moved(level.ns, "", fork)
         log = subgraphs.graph_of(top, ns).log_on(_core(top))
         journal = await log.open_end(thread_id, ns, Means())
         node = journal.state.frontier[level.task].node
@@ -127,33 +128,39 @@ async def _say(journal: LogJournal, waiting: Data) -> None:
 
 
 async def _way(top: CompiledGraph, thread_id: str, at: Position) -> _Way:
+    """The way to a checkpoint of a subgraph.
+
+    Raises:
+        InvalidConfigError: it is of another thread, and this one was not forked from there.
+    """
     core = _core(top)
-    if (await core.head(thread_id)).thread_key != at.thread_key:
-        raise InvalidConfigError(
-            f"{checkpoint_id(at)} is a checkpoint of a subgraph of another thread than "
-            f"{thread_id!r}; to branch into a new thread, take a checkpoint of the graph itself"
-        )
-    segments = split(at.ns)
+    home, own = origin(at.thread_key, at.ns)
+    segments = split(own)
     logs: dict[str, int] = {}
     levels: list[_Level] = []
     asked: list[Data] = []
-    stands, here = True, at
+    is_copy = is_prefix(at.ns)  # given to a fork when the thread that it came from was deleted
+    stands, here = (await core.head(thread_id)).thread_key == home, at
     for depth in range(len(segments), 0, -1):
-        log = subgraphs.graph_of(top, here.ns).log_on(core)
-        _, state, _ = await log.load(thread_id, here, here.ns)
-        _, end, _ = await log.load(thread_id, None, here.ns)
+        ns, above = join(segments[:depth]), join(segments[: depth - 1])
+        log = subgraphs.graph_of(top, ns).log_on(core)
+        _, state, _ = await log.load(thread_id, here, ns)
+        _, end, _ = await log.load(thread_id, None, ns)
         if here is at:
             asked = [
                 {"id": name, "value": each["value"]}
                 for name, each in planner.questions(state).items()
             ]
         stands = stands and (end.checkpoint == at if here is at else end.began == here.seq)
-        logs[here.ns] = here.seq
+        logs[ns] = here.seq
         began, task = _began(segments[depth - 1], state)
-        here = Position(at.thread_key, join(segments[: depth - 1]), began)
-        levels.append(_Level(here, task))
-    _, end, _ = await top.log_on(core).load(thread_id, None)
-    return _Way(levels, logs, asked, stands and end.began == here.seq)
+        name = prefix_ns(home, above) if is_copy else above
+        here = Position(at.thread_key, name, began)
+        levels.append(_Level(above, task))
+    log = top.log_on(core)
+    _, end, _ = await log.load(thread_id, None)
+    root = await log.resolve(thread_id, here) or here
+    return _Way(root, levels, logs, asked, stands and end.began == here.seq)
 
 
 def _began(segment: Segment, state: State) -> tuple[int, int]:

@@ -226,19 +226,20 @@ class Life:
 
     def back(self, place: RunnableConfig, ns: str, checkpoint: int) -> None:
         """What is next there runs, to its end or to a question."""
-        found = [past.config for past in self.app.get_state_history(inside(place, ns))]
-        if ns:  # what came from another thread is for that thread
-            found = [each for each in found if self.is_own(each)]
+        found = [
+            past.config
+            for past in self.app.get_state_history(inside(place, ns))
+            # What came from another thread is for that thread.
+            if place != self.config or past.config["configurable"]["thread_id"] == f"t{self.thread}"
+        ]
+        if not found:
+            return
         config = found[checkpoint % len(found)]
         self.answers, self.run = self.known_of(config)
         note(f"back to {config}: {self.answers}, run {self.run}")
         place_there: dict[str, Any] = dict(config["configurable"])
         place_there["thread_id"] = f"t{self.thread}"
         self.invoke(None, {"configurable": place_there}, [])
-
-    def is_own(self, config: RunnableConfig) -> bool:
-        place = config["configurable"]
-        return place["thread_id"] == f"t{self.thread}" and place["checkpoint_ns"][0] != "~"
 
     def invoke(
         self,

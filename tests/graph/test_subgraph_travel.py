@@ -33,6 +33,11 @@ from tests.graph.nesting import Path, Walk, below, calling, check_whole, child_o
 C: Final = on("t")
 
 
+def source_of(snapshot: StateSnapshot) -> Any:
+    """What made a checkpoint."""
+    return (snapshot.metadata or {})["source"]
+
+
 def history(app: CompiledGraph, config: RunnableConfig) -> list[StateSnapshot]:
     return list(app.get_state_history(config))
 
@@ -72,7 +77,7 @@ def test_a_checkpoint_before_the_child_begins_it_anew(store: EventStore) -> None
     walk = Walk()
     app = asking(walk, store)
     app.invoke({}, C)
-    before = next(each for each in history(app, C) if each.metadata["source"] == "loop")
+    before = next(each for each in history(app, C) if source_of(each) == "loop")
     assert before.next == ("sub",)
     walk.taken()
     assert app.invoke(None, before.config)["__interrupt__"][0].value == "two?"
@@ -295,12 +300,50 @@ def test_every_checkpoint_of_a_grandchild(store: EventStore) -> None:
     check_whole(store, app, "t")
 
 
-def test_a_childs_checkpoint_in_another_thread(store: EventStore) -> None:
+@pytest.mark.parametrize("deletes", [False, True])
+def test_a_childs_checkpoints_go_along_into_a_fork(store: EventStore, deletes: bool) -> None:
+    walk = Walk()
+    app = asking(walk, store)
+    app.invoke({}, C)
+    app.invoke(Command(resume="yes"), on("u", id_of(app.get_state(C))))
+    if deletes:
+        store.delete_thread("t")
+    (ns,) = below(app, on("u"))
+    pasts = history(app, inside(on("u"), ns))
+    asks = [("two?",)] * 3
+    assert [past.next for past in pasts] == [(), ("three",), *asks, ("one",)]
+    for past in pasts:
+        walk.taken()
+        place: RunnableConfig = {"configurable": {**past.config["configurable"], "thread_id": "u"}}
+        app.invoke(None, place)
+        if "two?" in walk.taken():
+            app.invoke(Command(resume="yes"), on("u"))
+        assert app.get_state(on("u")).values["path"] == path("yes")
+    check_whole(store, app, "u")
+
+
+def test_a_childs_checkpoint_begins_a_thread(store: EventStore) -> None:
+    walk = Walk()
+    app = asking(walk, store)
+    app.invoke({}, C)
+    app.invoke(Command(resume="yes"), C)
+    past = next(each for each in history(app, inside(C, "sub:2.0")) if each.next == ("three",))
+    place = past.config["configurable"]
+    walk.taken()
+    app.invoke(None, {"configurable": {**place, "thread_id": "u"}})
+    assert app.get_state(on("u")).values["path"] == path("yes")
+    assert walk.taken() == {"three": 1, "post": 1}
+    store.delete_thread("t")
+    check_whole(store, app, "u")
+
+
+def test_a_childs_checkpoint_in_a_thread_that_has_nothing_to_do_with_it(store: EventStore) -> None:
     app = asking(Walk(), store)
     app.invoke({}, C)
-    at = child_of(app, C).config["configurable"]
-    with pytest.raises(InvalidConfigError, match="subgraph of another thread"):
-        app.invoke(None, {"configurable": {**at, "thread_id": "u"}})
+    app.invoke({}, on("u"))
+    place = child_of(app, C).config["configurable"]
+    with pytest.raises(InvalidConfigError, match="was not forked from it"):
+        app.invoke(None, {"configurable": {**place, "thread_id": "u"}})
 
 
 def test_a_subgraph_that_is_not_there(store: EventStore) -> None:
@@ -353,7 +396,7 @@ def test_going_back_takes_the_memory_back(store: EventStore) -> None:
     assert tell(app, C, "c") == ["a", "b", "c"]
     assert tell(app, after_a, "x") == ["a", "x"]
     assert tell(app, C, "y") == ["a", "x", "y"]
-    old, new = below(app, C)
+    old, _ = below(app, C)
     assert old == "sub/memory"
     left = app.get_state(inside(C, old)).values["seen"]
     assert [each for each in left if each in "abcxy"] == ["a", "b", "c"]
@@ -382,7 +425,7 @@ def test_a_memory_goes_along_into_another_thread(store: EventStore) -> None:
 
 def test_branches_of_branches_of_a_memory(store: EventStore) -> None:
     app = remembering(Walk(), store, "m")
-    places = {(): C}
+    places: dict[tuple[str, ...], RunnableConfig] = {(): C}
     for told in [("a",), ("a", "b"), ("a", "c"), ("a", "b", "d"), ("a", "c", "e"), ("a", "f")]:
         assert tell(app, places[told[:-1]], told[-1]) == list(told)
         places[told] = app.get_state(C).config
@@ -606,7 +649,7 @@ def test_states_of_subgraphs_on_a_fork(store: EventStore) -> None:
     child = child_of(app, on("u"))
     assert (child.values, child.next) == ({"path": ["pre", "one"]}, ("two?",))
     assert child.config["configurable"]["thread_id"] == "u"
-    sources = [each.metadata["source"] for each in history(app, child.config)]
+    sources = [source_of(each) for each in history(app, child.config)]
     assert sources == ["interrupt", "fork", "interrupt", "loop", "input"]
 
 
