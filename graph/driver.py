@@ -332,15 +332,31 @@ class Run:
         Returns:
             What is streamed of it.
         """
+        items = [self._checked(item) for item in done]
+        try:
+            return await self._store(items)
+        except SerializationError:
+            chunks = []
+            for item in items:  # one by one, so that nothing is lost but what cannot be stored
+                chunks += await self._store_one(item)
+            return chunks
+
+    async def _store_one(self, item: Done) -> list[Chunk]:
+        try:
+            return await self._store([item])
+        except SerializationError as error:
+            if item.data is None:
+                raise
+            return await self._store([Done(item.index, error=error, attempts=item.attempts)])
+
+    async def _store(self, items: list[Done]) -> list[Chunk]:
         drafts: list[Draft] = []
         chunks: list[Chunk] = []
         began = self.state
-        for item in map(self._checked, done):
+        for item in items:
             if item.data is not None:
                 drafts.append((Kind.OUTPUT, item.data))
                 chunks.append(("output", (began, item.data)))
-            elif item.waiting is not None:
-                self._waiting.append(_with_logs(item.waiting, item.logs))
             elif item.error is not None:
                 node = began.frontier[item.index].node
                 if self._failure is None:
@@ -353,6 +369,7 @@ class Run:
                     chunks.append(("error", (began, data)))
         if drafts:
             await self._append(drafts)
+        self._waiting += [_with_logs(each.waiting, each.logs) for each in items if each.waiting]
         return chunks
 
     def _checked(self, item: Done) -> Done:
@@ -390,9 +407,10 @@ class Run:
         """Run a task, again as its retry policies say."""
         spec = self._topology.nodes[task.node]
         failed: list[list[str]] = []
+        logs: dict[str, int] = {}
         while True:
             attempt = len(failed) + 1
-            scope = self._scope(state, index, task, attempt)
+            scope = self._scope(state, index, task, attempt, logs)
             try:
                 data = await self._outcome(spec, state, index, scope)
                 kept = lasting(scope.logs, self.ns) if scope.logs else {}
@@ -447,7 +465,9 @@ class Run:
         _refuse_caught(scope)
         return result
 
-    def _scope(self, state: State, index: int, task: Task, attempt: int) -> Scope:
+    def _scope(
+        self, state: State, index: int, task: Task, attempt: int, logs: dict[str, int]
+    ) -> Scope:
         answers = {key: planner.own(each) for key, each in state.answers.get(index, {}).items()}
         mark = token(state.began, index)
         return Scope(
@@ -463,6 +483,7 @@ class Run:
             self._write,
             partial(self._runtime, state, index, attempt),
             self._above,
+            logs=logs,
         )
 
     def _runtime(self, state: State, task: int, attempt: int) -> Runtime[Any]:

@@ -118,7 +118,10 @@ def pass_on(state: State, given: Mapping[int | str, Any]) -> Data | None:
 
 def _answers(state: State, given: Any) -> list[Data]:
     asked = questions(state)
-    listed = ", ".join(f"{name} ({each['value']!r:.60})" for name, each in asked.items())
+    # What is asked is not quoted: texts of errors end up in logs and trackers.
+    listed = ", ".join(
+        f"{name} (node {state.frontier[each['task']].node!r})" for name, each in asked.items()
+    )
     if isinstance(given, Mapping) and given and asked.keys() >= given.keys():
         return [_answer(asked[name], value) for name, value in given.items()]
     if not asked:
@@ -197,10 +200,16 @@ def infer_as_node(topology: Topology, state: State) -> str:
     """Whose update an edit is taken to be, when the caller does not say: the node that wrote last.
 
     Raises:
-        InvalidUpdateError: several nodes wrote last.
+        InvalidUpdateError: several nodes wrote last, or questions wait beside finished tasks.
     """
     if len(topology.nodes) == 1:
         return next(iter(topology.nodes))
+    if state.interrupts and state.pending:
+        raise InvalidUpdateError(
+            "questions wait beside tasks that have finished; say whose edges the edit follows, "
+            "which takes the questions back: update_state(config, values, as_node=…); or let the "
+            "tasks go on with what you write: invoke(Command(update=…), config)"
+        )
     finished = [state.pending[task]["node"] for task in sorted(state.pending)]
     last = tuple(dict.fromkeys(finished)) or state.last
     if not last:

@@ -916,7 +916,7 @@ def test_editing_asks_afresh(store: EventStore) -> None:
     app.update_state(on("t"), {"note": "better"})
     state = app.get_state(on("t"))
     assert (state.next, state.interrupts) == (("review",), ())
-    assert store.thread("t").status == "running", "it was told, and nobody has let it go on yet"
+    assert store.thread("t").status == "waiting", "for somebody to let it go on"
     assert shown(app.invoke(None, on("t"))) == ["better"]
     with nothing_recorded(app), pytest.raises(InvalidUpdateError, match=old):
         app.invoke(Command(resume={old: "fine"}), on("t"))
@@ -959,11 +959,14 @@ def test_an_edit_beside_a_finished_sibling_keeps_its_work(store: EventStore) -> 
     assert calls.counts == {"done": 1}
 
 
-def test_whose_an_edit_is_when_several_siblings_had_finished(store: EventStore) -> None:
-    app = side_by_side({"a": logs("a"), "ask": asks("ask"), "b": logs("b")}, store)
+def test_whose_an_edit_is_beside_finished_siblings_has_to_be_said(store: EventStore) -> None:
+    """Guessing would take the question back without a word."""
+    app = side_by_side({"a": logs("a"), "ask": asks("ask")}, store)
     app.invoke({}, on("t"))
-    with nothing_recorded(app), pytest.raises(InvalidUpdateError, match="a, b wrote last"):
+    with nothing_recorded(app), pytest.raises(InvalidUpdateError, match="questions wait"):
         app.update_state(on("t"), {"note": "edited"})
+    assert len(app.invoke(Command(update={"note": "edited"}), on("t"))["__interrupt__"]) == 1
+    assert app.invoke(Command(resume="y"), on("t"))["note"] == "edited"
 
 
 def test_several_edits_at_once(store: EventStore) -> None:

@@ -14,20 +14,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Annotated, Any, Final, TypedDict
 
-import langgraph.types
 import pytest
 
-import graph as ours
 from tests.graph.kit import on
 from tests.graph.test_langgraph import OURS, THEIRS
 
-LIBRARIES: Final = {
-    library.name: SimpleNamespace(**vars(library), interrupt=interrupt)
-    for library, interrupt in ((OURS, ours.interrupt), (THEIRS, langgraph.types.interrupt))
-}
+LIBRARIES: Final = {library.name: library for library in (OURS, THEIRS)}
 
 C: Final[Any] = on("t")
 
