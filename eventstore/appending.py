@@ -203,7 +203,7 @@ class Appending(Reading):
             active_us=now if late or not head.exists else head.active_us,
             written=batch.size,
         )
-        touch = inserting.Touch(new.status, new.active_us) if touches else None
+        touch = inserting.Touch(status, new.active_us) if touches else None
         return _Attempt(head, batch, new, touch, addition.snapshot)
 
     def _insert(self, conn: Connection, attempts: Sequence[_Attempt]) -> None:

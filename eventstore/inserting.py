@@ -50,14 +50,17 @@ _CONTINUE = (
     .returning(events.c.seq)
 )
 _APPEND_MORE = insert(events).values(_new)
-_touch = update(threads).values(status=bindparam("new_status"), active_at=bindparam("now"))
+_touch = update(threads).values(
+    status=func.coalesce(bindparam("new_status", type_=threads.c.status.type), threads.c.status),
+    active_at=bindparam("now"),
+)
 _TOUCH = _touch.where(threads.c.thread_key == _key)
 
 
 class Touch(NamedTuple):
-    """What an append changes about its thread."""
+    """What an append changes about its thread; a status of ``None`` stays what it is."""
 
-    status: str
+    status: str | None
     active_us: int
 
 

@@ -127,7 +127,7 @@ class CompiledGraph:
         interrupt_after: Nodes = None,
         on_conflict: OnConflict = "reject",
         conflict_timeout_s: float = CONFLICT_TIMEOUT_S,
-        **_options: Any,
+        **others: Any,
     ) -> dict[str, Any]:
         """Run to the end, or to where the run has to stop, and return the output values.
 
@@ -163,6 +163,7 @@ class CompiledGraph:
             Exception: what a node raised. Finished nodes are kept; ``invoke(None, config)``
                 goes on from there.
         """
+        _refuse(others)
         options = self._options(
             config, context, durability, before=interrupt_before, after=interrupt_after
         )
@@ -180,7 +181,7 @@ class CompiledGraph:
         interrupt_after: Nodes = None,
         on_conflict: OnConflict = "reject",
         conflict_timeout_s: float = CONFLICT_TIMEOUT_S,
-        **_options: Any,
+        **others: Any,
     ) -> dict[str, Any]:
         """:meth:`invoke` for event loops: nodes may be ``async def``, and plain ones run on
         threads.
@@ -188,6 +189,7 @@ class CompiledGraph:
         When the task is cancelled, so are the nodes that run; what was recorded stays, and
         ``invoke(None, config)`` runs the others again.
         """
+        _refuse(others)
         options = self._options(
             config, context, durability, before=interrupt_before, after=interrupt_after
         )
@@ -207,7 +209,7 @@ class CompiledGraph:
         interrupt_after: Nodes = None,
         on_conflict: OnConflict = "reject",
         conflict_timeout_s: float = CONFLICT_TIMEOUT_S,
-        **_options: Any,
+        **others: Any,
     ) -> Iterator[Any]:
         """Run like :meth:`invoke`, yielding what happens as it happens.
 
@@ -220,6 +222,7 @@ class CompiledGraph:
             subgraphs: also what happens inside subgraphs; before each chunk then stands the way
                 to its graph, ``()`` for this one: ``(path, chunk)``, or ``(path, mode, chunk)``.
         """
+        _refuse(others)
         options = self._options(
             config,
             context,
@@ -245,9 +248,10 @@ class CompiledGraph:
         interrupt_after: Nodes = None,
         on_conflict: OnConflict = "reject",
         conflict_timeout_s: float = CONFLICT_TIMEOUT_S,
-        **_options: Any,
+        **others: Any,
     ) -> AsyncGenerator[Any, None]:
         """:meth:`stream` for event loops. Close it (``aclosing``) to stop before its end."""
+        _refuse(others)
         options = self._options(
             config,
             context,
@@ -320,7 +324,7 @@ class CompiledGraph:
     ) -> dict[str, Any]:
         """Run as the node of the task that is running; what it leaves in the parent's keys."""
         given = _shared(input, self.topology.input.keys)
-        options = self._options({}, None, "sync")
+        options = self._options({}, None, "sync", is_node=True)
         result = await self._run(
             self._call(runner, given, options, "reject", CONFLICT_TIMEOUT_S, is_node=True)
         )
@@ -336,7 +340,8 @@ class CompiledGraph:
         is_node: bool = False,
     ) -> Call:
         calls.check_conflict(on_conflict)
-        scope, log = self._place(options, is_node)
+        scope = options.scope
+        log = self._place(scope)
         perform = _blocking(log) if isinstance(runner, Blocking) else _looping(log)
         inside = scope is None and log is not None and ns_of(options.config)
         return Call(
@@ -356,28 +361,34 @@ class CompiledGraph:
             partial(travel.open_inside, self) if inside else None,
         )
 
-    def _place(self, options: Options, is_node: bool) -> tuple[Scope | None, ThreadLog | None]:
-        """The task that a run is for, if it is inside another graph, and where its log is.
+    def _scope(self, config: Mapping[str, Any] | None, is_node: bool = False) -> Scope | None:
+        """The task that a run is for, if it is inside another graph.
 
-        A graph with a checkpointer of its own that is called with a thread of its own is not
-        inside, wherever it is called.
+        A graph with a checkpointer of its own is not, wherever it is called, if it is called with
+        a thread of its own, or if the graph around it keeps its threads elsewhere or not at all.
         """
         scope = current()
-        if scope is not None and not is_node and self._log is not None:
-            own = options.config.get("configurable", {}).get("thread_id")
-            if own is not None and own != scope.config.get("configurable", {}).get("thread_id"):
-                scope = None
+        if scope is None or is_node or self._log is None:
+            return scope
+        own = ((config or {}).get("configurable") or {}).get("thread_id")
+        around = scope.config.get("configurable", {}).get("thread_id")
+        above = scope.host.journal
+        here = isinstance(above, LogJournal) and above.core is self._log.core
+        return scope if here and own in (None, around) else None
+
+    def _place(self, scope: Scope | None) -> ThreadLog | None:
+        """Where the log of a run is."""
         if scope is None:
             if self.checkpointer is True:
                 raise InvalidConfigError(
                     "checkpointer=True is for a graph inside another one, whose checkpointer it "
                     "uses; compile this one with a checkpointer of its own"
                 )
-            return None, self._log
+            return self._log
         above = scope.host.journal
         if self.checkpointer is False or not isinstance(above, LogJournal):
-            return scope, None
-        return scope, self.log_on(above.core)
+            return None
+        return self.log_on(above.core)
 
     async def _run(self, call: Call) -> dict[str, Any]:
         with self._span(call) as span:
@@ -453,14 +464,15 @@ class CompiledGraph:
         subgraphs: bool = False,
         before: Nodes = None,
         after: Nodes = None,
+        is_node: bool = False,
     ) -> Options:
         """How a call behaves: as it says, as the graph was compiled, as the graph around it."""
         if durability not in get_args(Durability):
             known = ", ".join(map(repr, get_args(Durability)))
             raise InvalidConfigError(f"durability must be one of {known}, not {durability!r}")
-        scope = current()
+        scope = self._scope(config, is_node)
         around = None if scope is None else cast(Run, scope.host).options
-        merged = _merged(self._config if scope is None else scope.config, config or {})
+        merged = _merged(_merged(_around(scope), self._config), config or {})
         listener = None
         if around is not None:
             durability = around.durability
@@ -481,6 +493,7 @@ class CompiledGraph:
             durability=durability,
             subgraphs=subgraphs,
             listener=listener,
+            scope=scope,
         )
 
     def _context(self, given: Any, around: Options | None) -> Any:
@@ -806,9 +819,38 @@ def _looping(log: ThreadLog | None) -> Perform:
     return awaited if log is None else log.core.transactor.perform
 
 
+def _refuse(options: Mapping[str, Any]) -> None:
+    """Refuse options that nothing here follows, unless they say what is done anyway.
+
+    Raises:
+        InvalidConfigError: names them.
+    """
+    idle = {"debug": (True, False), "stream_mode": ("values",), "version": ("v1",)}
+    unknown = [
+        name
+        for name, value in options.items()
+        if not (value is None or value == () or value in idle.get(name, ()))
+    ]
+    if unknown:
+        raise InvalidConfigError(
+            f"there is no option {', '.join(map(repr, unknown))} of a call here"
+        )
+
+
 def _tell_logs(call: Call, run: Run) -> None:
     if call.scope is not None:
-        call.scope.logs.update(run.logs())
+        calls.leave(run, call.scope)
+
+
+def _around(scope: Scope | None) -> Mapping[str, Any]:
+    """What a call inherits of the config of the run around it: inside it, or beside it."""
+    outside = current()
+    if scope is not None or outside is None:
+        return scope.config if scope is not None else {}
+    of_run = ("checkpoint_id", "checkpoint_ns")
+    inherited = {name: each for name, each in outside.config.items() if name != "run_id"}
+    place = dict(inherited.get("configurable") or {})
+    return {**inherited, "configurable": {n: v for n, v in place.items() if n not in of_run}}
 
 
 def _tell_end(span: telemetry.Span, run: Run) -> None:

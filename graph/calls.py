@@ -13,14 +13,15 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from eventstore import ConcurrencyError, telemetry
 from eventstore.driving import Perform
 from graph import planner
 from graph.builder import Topology
-from graph.driver import Chunk, Options, Run
+from graph.driver import Chunk, Options, Run, Use
 from graph.errors import EmptyInputError, GraphError, InvalidConfigError, InvalidGraphError
+from graph.fold import State
 from graph.journal import Journal, LogJournal, Means, NoJournal
 from graph.log import ThreadLog, thread_id_of
 from graph.namespaces import called, child
@@ -193,54 +194,74 @@ async def _start_inside(call: Call, scope: Scope) -> Started:
     name = scope.node if call.is_node else called(scope.node, call.name)
     nth = scope.calls.get(name, 0)
     scope.calls[name] = nth + 1
-    mark = f"{scope.token}.{nth}" if nth else scope.token
     above = host.journal
+    mark = f"{scope.token}.{nth}" if nth else scope.token
     if call.log is None or not isinstance(above, LogJournal):
-        journal: Journal = NoJournal(call.topology.channels, _now_us)
-        ns = child(host.ns, name, mark)
-    else:
-        if call.lasts:
-            branch = host.state.branch
-            ns = child(host.ns, name, f"{branch:x}" if branch else "")
-            _claim(host, ns, scope, call.topology)
-        else:
-            ns = child(host.ns, name, mark)
-        await _until_written(above, call.runner)
-        kept = await _journal_inside(call, call.log, above, scope, ns)
-        if mark in kept.state.ended:  # others of the same task came after this one
-            kept = await call.perform(call.log.ended(kept, mark))
-            _refuse_failed(kept, ns)
-            past = Run(call.topology, kept, call.options, call.runner, ns=ns, above=scope)
-            return Started(past)
-        journal = kept
-    run = Run(call.topology, journal, call.options, call.runner, ns=ns, above=scope)
-    goes_on = run.state.call == mark if call.lasts else run.state.started
-    if not goes_on:
-        await run.begin(call.input, None, {}, mark if call.lasts else "")
+        run = _run(call, NoJournal(call.topology.channels, _now_us), child(host.ns, name, mark))
+        await run.begin(call.input, None, {})
         return Started(run)
-    return Started(run, scope.resumed, await run.pass_on(scope.answers))
+    await _until_written(above, call.runner)
+    if call.lasts:
+        return await _start_lasting(call, call.log, scope, name, nth)
+    ns = child(host.ns, name, mark)
+    run = _run(call, await _journal_inside(call, call.log, above, scope, ns), ns)
+    if run.state.started:
+        return Started(run, scope.resumed, await run.pass_on(scope.answers))
+    await run.begin(call.input, None, {})
+    return Started(run)
 
 
-def _refuse_failed(journal: LogJournal, ns: str) -> None:
-    """A call whose failure the node went past fails again when the node is run again."""
-    for error in journal.state.errors.values():
-        raise GraphError(
-            f"the subgraph {ns!r} failed here when the task ran before, in node "
-            f"{error['node']!r}: {error['type']}: {error['message']}"
-        )
+async def _start_lasting(call: Call, log_: ThreadLog, scope: Scope, name: str, nth: int) -> Started:
+    """A run of a graph that remembers, for one of the calls that a task makes."""
+    host: Run = scope.host
+    ns = child(host.ns, name, f"{host.state.branch:x}" if host.state.branch else "")
+    caller = host.state.caller(scope.task, nth)
+    _claim(host, ns, scope, call.topology)
+    try:
+        above = cast(LogJournal, host.journal)
+        journal = await _journal_inside(call, log_, above, scope, ns)
+        if caller in journal.state.ended:  # the task made others after it
+            past = await call.perform(log_.ended(journal, caller))
+            _refuse_cut_off(past.state, ns)
+            return Started(_run(call, past, ns))
+        run = _run(call, journal, ns)
+        if run.state.call == caller:
+            return Started(run, scope.resumed, await run.pass_on(scope.answers))
+        await run.begin(call.input, None, {}, caller)
+        return Started(run)
+    except BaseException:
+        _release(host, ns)
+        raise
+
+
+def _run(call: Call, journal: Journal, ns: str) -> Run:
+    return Run(call.topology, journal, call.options, call.runner, ns=ns, above=call.scope)
+
+
+def _refuse_cut_off(state: State, ns: str) -> None:
+    """A call that did not come to its end, and that the node went past, does not the next time."""
+    if not state.frontier:
+        return
+    told = [
+        f" in node {error['node']!r}: {error['type']}: {error['message']}"
+        for error in state.errors.values()
+    ]
+    raise GraphError(
+        f"the subgraph {ns!r} did not come to its end here when the task ran before"
+        f"{told[0] if told else ''}"
+    )
 
 
 async def _journal_inside(
     call: Call, log_: ThreadLog, above: LogJournal, scope: Scope, ns: str
 ) -> LogJournal:
-    begun = above.means.together.get(ns)
-    if begun is not None:  # by this very run, which has not written it yet
-        return begun
-
     def forbidden() -> str | None:
         return above.means.forbidden() or (_GIVEN_UP if scope.is_over else None)
 
     means = replace(above.means, perform=call.perform, spawn=call.runner.spawn, forbidden=forbidden)
+    begun = means.together.get(ns)
+    if begun is not None:  # by this very run, which has not written it yet
+        return begun.taken_over(means, _GIVEN_UP)
     if ns in means.recorded:
         at = above.at._replace(ns=ns, seq=means.recorded[ns])
         return await call.perform(log_.open_at(above.thread_id, at, {}, means, ns))
@@ -250,18 +271,25 @@ async def _journal_inside(
 def _claim(host: Run, ns: str, scope: Scope, topology: Topology) -> None:
     """A graph that remembers has one log in the thread, and that has one writer at a time."""
     shape = (frozenset(topology.nodes), frozenset(topology.channels))
-    holder, known = host.in_use.setdefault(ns, (scope.token, shape))
-    if known != shape:
+    holder = host.in_use.setdefault(ns, Use(scope.task, shape))
+    if holder.shape != shape:
         raise InvalidGraphError(
             f"two graphs of one name are called in node {scope.node!r} and would share the memory "
             f"{ns!r}; give them names: compile(checkpointer=True, name=…)"
         )
-    if holder != scope.token:
+    if holder.task != scope.task or holder.active:
         raise InvalidGraphError(
-            f"two tasks of one superstep use the subgraph {ns!r}, which remembers "
-            "(checkpointer=True) and so can run for one of them at a time; run it in one node, or "
-            "let it begin afresh each time (checkpointer=None)"
+            f"the subgraph {ns!r} remembers (checkpointer=True), and so can run for one task of a "
+            "superstep, one call at a time; make the calls one after the other in one node, or let "
+            "it begin afresh each time (checkpointer=None)"
         )
+    holder.active = True
+
+
+def _release(host: Run, ns: str) -> None:
+    used = host.in_use.get(ns)
+    if used is not None:
+        used.active = False
 
 
 async def _until_written(above: LogJournal, runner: Runner) -> None:
@@ -271,6 +299,12 @@ async def _until_written(above: LogJournal, runner: Runner) -> None:
     """
     while above.means.durability == "async" and not above.is_written:
         await runner.sleep(_POLL_S / 10)
+
+
+def leave(run: Run, scope: Scope) -> None:
+    """Tell the task above where the logs of its graph ended."""
+    scope.logs.update(run.logs())
+    _release(scope.host, run.ns)
 
 
 async def finish_inside(run: Run, scope: Scope) -> None:

@@ -9,6 +9,7 @@ few commits. A superstep ends when all its outputs are durable.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -63,6 +64,7 @@ class Options:
         durability: when what happened is written.
         subgraphs: somebody listens to what happens inside subgraphs, too.
         listener: in a subgraph: who is told what happens.
+        scope: in a subgraph: the task that it runs for.
     """
 
     config: Mapping[str, Any]
@@ -77,6 +79,22 @@ class Options:
     durability: Durability = "sync"
     subgraphs: bool = False
     listener: Listener | None = None
+    scope: Scope | None = None
+
+
+@dataclass(slots=True)
+class Use:
+    """Who uses a graph that remembers in a superstep.
+
+    Attributes:
+        task: the task that it has to be.
+        shape: tells the graph from others of its name.
+        active: a call is under way.
+    """
+
+    task: int
+    shape: object
+    active: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +136,7 @@ class Run:
         self.options = options
         self.ns = ns
         self.over = False
-        self.in_use: dict[str, tuple[str, object]] = {}
+        self.in_use: dict[str, Use] = {}
         self._topology = topology
         self._runner = runner
         self._above = above
@@ -150,7 +168,15 @@ class Run:
     async def close(self) -> None:
         """Return when everything recorded is durable; what still runs may record no more."""
         self.over = True
-        await self.journal.flush()
+        cancelled: BaseException | None = None
+        while True:
+            try:
+                await self.journal.flush()
+                break
+            except asyncio.CancelledError as error:  # by what is written to the end: we wait
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
     # --- the loop -----------------------------------------------------------------------
 
@@ -240,7 +266,7 @@ class Run:
         due = [(index, task) for index, task in planner.due(self.state) if index not in waiting]
         began = self.state
         self._writers, self._waiting, self._failure = {}, [], None
-        self.in_use.clear()
+        self.in_use = {}
         for output in began.pending.values():
             planner.claim(self._topology, began.step + 1, self._writers, output)
         if self.options.modes & {"debug", "tasks"}:
@@ -412,7 +438,10 @@ class Run:
             attempt = len(failed) + 1
             scope = self._scope(state, index, task, attempt, logs)
             try:
-                data = await self._outcome(spec, state, index, scope)
+                try:
+                    data = await self._outcome(spec, state, index, scope)
+                finally:
+                    scope.over = True  # what it left running is not recorded any more
                 kept = lasting(scope.logs, self.ns) if scope.logs else {}
                 return Done(
                     index, _with(_with_logs(data, kept), "failed", failed), attempts=attempt
@@ -460,7 +489,6 @@ class Run:
         except ParentCommand as sent:
             return sent.command
         except TooLong:
-            scope.over = True
             raise NodeTimeoutError(spec.name, spec.timeout_s or 0) from None
         _refuse_caught(scope)
         return result
@@ -476,6 +504,7 @@ class Run:
             self,
             state.at.thread_key,
             self.ns,
+            index,
             mark,
             answers,
             self._given,
@@ -569,8 +598,9 @@ class Run:
 def _is_known(state: State, waiting: Data) -> bool:
     """Whether a task asks once more what the log says already that it asks."""
     task = waiting["task"]
+    known = _with_logs(state.interrupts.get(task, {}), state.logs.get(task, {}))
     try:
-        return bool(state.interrupts.get(task) == waiting) and task not in state.errors
+        return bool(known == waiting) and task not in state.errors
     except ValueError:  # arrays do not say whether they are equal
         return False
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from eventstore import Position, RecordedEvent
 from eventstore.chain import origin
 from graph.events import Data, Kind, unpack, updates_of
-from graph.namespaces import lasting, moved, rebased, same_task
+from graph.namespaces import Caller, home_of, lasting, moved, same_task
 from graph.schema import MISSING, Channel
 from graph.types import START
 
@@ -80,7 +80,8 @@ class State:
         answers: what they were answered: by ``nth`` question, or by id in a subgraph.
         logs: where the logs of their subgraphs ended when they failed or stopped, by name.
         kept: where the logs of subgraphs that remember ended, by name.
-        began: seq at which the coming superstep began.
+        began: seq at which the coming superstep began, or was gone back to.
+        first: where it began at first, perhaps in the log that this one was forked from.
         branch: seq of this log's last fork, or 0.
         joins: who has arrived at each join that still waits for others.
         later: deferred nodes that wait until nothing else is to be run.
@@ -112,10 +113,16 @@ class State:
     logs: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
     began: int = 0
+    first: Position = NOWHERE
     branch: int = 0
     call: str = ""
     above: Data | None = None
     ended: Mapping[str, Position] = field(default_factory=dict)
+
+    def caller(self, task: int, call: int) -> str:
+        """Names a task's nth call of a graph that remembers: see :class:`namespaces.Caller`."""
+        key, ns = origin(self.first.thread_key, self.first.ns)
+        return str(Caller(home_of(key, ns), self.first.seq, task, call))
 
     @property
     def settled(self) -> bool:
@@ -156,6 +163,7 @@ class Fold:
         "created_us",
         "ended",
         "errors",
+        "first",
         "frontier",
         "interrupts",
         "joins",
@@ -186,7 +194,7 @@ class Fold:
         self.created_us = state.created_us
         self.interrupts, self.answers = dict(state.interrupts), dict(state.answers)
         self.logs, self.kept = dict(state.logs), dict(state.kept)
-        self.began, self.branch = state.began, state.branch
+        self.began, self.first, self.branch = state.began, state.first, state.branch
         self.call, self.above, self.ended = state.call, state.above, dict(state.ended)
         self._run_began = NOWHERE
 
@@ -219,9 +227,10 @@ class Fold:
             return False
         elif kind == Kind.INTERRUPT:
             for waiting in data["tasks"]:
-                self.interrupts[waiting["task"]] = waiting
-                self.errors.pop(waiting["task"], None)
                 self._note_logs(waiting)
+                told = {name: each for name, each in waiting.items() if name != "logs"}
+                self.interrupts[waiting["task"]] = told
+                self.errors.pop(waiting["task"], None)
             self._mark(recorded_us, "interrupt")
         elif kind == Kind.RESUME:
             self._resume(data)
@@ -238,7 +247,7 @@ class Fold:
             self._advance(updates)
             self._complete(recorded_us, "update", self.step + 1)
         elif kind == Kind.FORK:
-            self._fork(data)
+            self._fork()
             self._mark(recorded_us, "fork")
         else:
             raise ValueError(f"kind {kind} is not an event of a run")
@@ -283,19 +292,14 @@ class Fold:
             self.frontier = (*self.frontier, *added)
             self.later = self.later.union(data.get("later", ()))
 
-    def _fork(self, data: Data) -> None:
+    def _fork(self) -> None:
         """The logs of subgraphs were taken along under the names that they have on this branch."""
         fork, (_, own) = self.at.seq, origin(self.at.thread_key, self.at.ns)
         self.kept = {moved(ns, own, fork): 1 for ns in self.kept}
         self.logs = {
             task: {moved(ns, own, fork): 1 for ns in logs} for task, logs in self.logs.items()
         }
-        self.began = self.branch = fork
-        told = data.get("data")
-        if self.call and told:  # the task above goes by where its superstep begins now
-            began: int = told["began"]
-            self.call = rebased(self.call, began)
-            self.ended = {rebased(call, began): at for call, at in self.ended.items()}
+        self.began = self.branch = fork  # `first` stays: it is the same superstep
 
     def _write(self, data: Data) -> None:
         channels, updates = self._channels, self._updates
@@ -360,7 +364,7 @@ class Fold:
             self.kept |= lasting(logs, origin(self.at.thread_key, self.at.ns)[1])
         self.pending, self.errors, self.interrupts = {}, {}, {}
         self.answers, self.logs = {}, {}
-        self.began, self.step = self.at.seq, step
+        self.first, self.began, self.step = self.at, self.at.seq, step
         self._mark(recorded_us, source)
 
     def _mark(self, recorded_us: int, source: str) -> None:
@@ -397,6 +401,7 @@ class Fold:
             dict(self.logs),
             dict(self.kept),
             self.began,
+            self.first,
             self.branch,
             self.call,
             self.above,

@@ -8,6 +8,7 @@ the checkpoint that a branch goes back to is taken along here, in the transactio
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from eventstore.events import Prepared, Status
 from graph.errors import InvalidGraphError
 from graph.events import Data, Kind
 from graph.fold import NOWHERE, Fold, State, initial
-from graph.namespaces import moved, split
+from graph.namespaces import lasting, moved, split
 from graph.schema import Channel
 from graph.snapshots import SnapshotTaker
 from graph.types import Durability
@@ -180,6 +181,15 @@ class LogJournal:
         past._at = self._at
         return past
 
+    def taken_over(self, means: Means, reason: str) -> LogJournal:
+        """The same journal for another run, with what is not written; this one records no more."""
+        new = copy.copy(self)
+        new.means = means
+        self.means = replace(self.means, forbidden=lambda: reason)
+        if means.together.get(self._at.ns) is self:
+            means.together[self._at.ns] = new
+        return new
+
     async def record(self, drafts: Sequence[Draft], stops: Stops) -> State:
         """Append the events in one transaction, with a fork before them if we left the past.
 
@@ -266,18 +276,16 @@ class LogJournal:
     def _taken_along(self, source: Position, drafts: Sequence[Draft]) -> list[Addition]:
         """Forks of the subgraphs' logs, from where they ended at the position gone back to."""
         fork = self._at.seq + 1
-        logs = dict(self.state.kept)
-        if not drafts or drafts[0][0] in _KEEPS_TASKS:
-            for found in self.state.logs.values():
-                logs |= found
         home, above = origin(source.thread_key, source.ns)
-        depth = len(split(above))
+        logs = dict(self.state.kept)
+        keeps = not drafts or drafts[0][0] in _KEEPS_TASKS
+        for found in self.state.logs.values():
+            logs |= found if keeps else lasting(found, above)
         additions = []
         for ns, seq in sorted(logs.items()):
             name = moved(ns, above, fork)
             stored = prefix_ns(home, ns) if is_prefix(source.ns) else ns
-            began = fork if len(split(ns)) == depth + 1 else 1
-            event = Fork(Position(source.thread_key, stored, seq), {"began": began})
+            event = Fork(Position(source.thread_key, stored, seq))
             additions.append(Addition(self._empty(name), [event]))
         return additions
 
@@ -354,7 +362,10 @@ class LogJournal:
 
     async def _write_together(self) -> None:
         """Append what every log of the run has kept back, in one transaction."""
-        journals = [self, *(each for each in self.means.together.values() if each is not self)]
+        journals = [
+            self,
+            *(each for each in list(self.means.together.values()) if each is not self),
+        ]
         kept = [(each, each._waiting) for each in journals if each._waiting]
         if not kept:
             return

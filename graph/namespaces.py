@@ -16,6 +16,7 @@ began knows the names of its logs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 SEPARATOR: Final = "|"
@@ -53,14 +54,38 @@ def token(began: int, task: int, call: int = 0) -> str:
     return f"{began:x}.{task}.{call}" if call else f"{began:x}.{task}"
 
 
+class Caller(NamedTuple):
+    """A call of a graph that remembers, for as long as its superstep lasts, on branches too.
+
+    Attributes:
+        home: a digest of the log in which the superstep first began.
+        began: the seq there.
+        task, call: which of its tasks, and which of that one's calls.
+    """
+
+    home: str
+    began: int
+    task: int
+    call: int
+
+    def __str__(self) -> str:
+        return f"{self.home}.{self.began:x}.{self.task}.{self.call}"
+
+    @classmethod
+    def read(cls, text: str) -> Caller:
+        """The inverse of ``str``."""
+        home, began, task, call = text.split(".")
+        return cls(home, int(began, 16), int(task), int(call))
+
+
 def same_task(one: str, other: str) -> bool:
-    """Whether two tokens name calls of one task."""
-    return one.split(".")[:2] == other.split(".")[:2]
+    """Whether two callers are calls of one task."""
+    return one.rpartition(".")[0] == other.rpartition(".")[0]
 
 
-def rebased(name: str, began: int) -> str:
-    """A token on a branch, on which the superstep begins elsewhere."""
-    return f"{began:x}.{name.partition('.')[2]}"
+def home_of(thread_key: int, ns: str) -> str:
+    """Names a log within the logs that can lead to one another."""
+    return blake2b(f"{thread_key:x}|{ns}".encode(), digest_size=6).hexdigest()
 
 
 def child(parent: str, name: str, mark: str) -> str:

@@ -18,7 +18,7 @@ from eventstore.driving import Perform, awaited, perform_each
 from graph import planner, subgraphs
 from graph.builder import Topology
 from graph.driver import Done, Options, Run
-from graph.errors import InvalidConfigError
+from graph.errors import InvalidConfigError, InvalidGraphError
 from graph.events import Data, Kind, unpack
 from graph.fold import Fold, State, initial
 from graph.journal import LogJournal, Means
@@ -108,7 +108,8 @@ class Check:
 
     async def thread(self, graph: CompiledGraph, log: ThreadLog, thread_id: str) -> ReplayReport:
         """Check every log of a thread that the graph and its subgraphs fold."""
-        perform = awaited if isinstance(self._runner, Blocking) else log.core.transactor.perform
+        blocking = isinstance(self._runner, Blocking)
+        perform = awaited if blocking else log.core.transactor.perform
         count, first = 0, None
         for ns in await perform(log.core.namespaces(thread_id)):
             if is_prefix(ns):
@@ -121,6 +122,7 @@ class Check:
                     ReplayMismatch(thread_id, ns, 1, None, ns, "a subgraph", ns, str(error)),
                 )
             else:
+                _refuse_async(owner, blocking)
                 one = _Log(self, owner, owner.log_on(log.core), thread_id, ns, perform)
                 found = await one.check()
                 count += one.count
@@ -146,6 +148,15 @@ class Check:
         if _equal(recorded, new):
             return True
         return self._same is not None and self._same(key, recorded, new)
+
+
+def _refuse_async(graph: CompiledGraph, blocking: bool) -> None:
+    for name, spec in graph.topology.nodes.items():
+        if blocking and spec.is_async:
+            raise InvalidGraphError(
+                f"node {name!r} is asynchronous, which check_replay() cannot run; call "
+                "acheck_replay()"
+            )
 
 
 class _Log:
@@ -232,14 +243,14 @@ class _Log:
         if done.waiting is not None:
             return self._differs(event, node, "asks", None, _asked(done.waiting))
         new = self._stored(done.data or {})
-        before, after = dict(unpack(recorded["writes"])), dict(unpack(new["writes"]))
+        before, after = _by_key(recorded), _by_key(new)
         for key in [*before, *(key for key in after if key not in before)]:
-            both = key in before and key in after
-            if not (both and self._check.equal(key, before[key], after[key])):
-                absent = "(nothing)"
-                return self._differs(
-                    event, node, key, before.get(key, absent), after.get(key, absent)
-                )
+            old, now = before.get(key, []), after.get(key, [])
+            same = len(old) == len(now) and all(
+                self._check.equal(key, one, other) for one, other in zip(old, now, strict=True)
+            )
+            if not same:
+                return self._differs(event, node, key, _shown(old), _shown(now))
         if not _equal(recorded.get("above"), new.get("above")):
             return self._differs(
                 event, node, "Command.PARENT", recorded.get("above"), new.get("above")
@@ -293,9 +304,7 @@ class _Log:
         self, event: RecordedEvent, node: str, recorded: Data, new: Data
     ) -> ReplayMismatch | None:
         stored = self._stored(new)
-        before, after = [
-            {name: data[name] for name in _ROUTES if data.get(name)} for data in (recorded, stored)
-        ]
+        before, after = _routes(recorded), _routes(stored)
         return None if _equal(before, after) else self._differs(event, node, "goto", before, after)
 
     def _differs(
@@ -303,6 +312,29 @@ class _Log:
     ) -> ReplayMismatch:
         step = event.data.get("step")
         return ReplayMismatch(self._thread_id, self._ns, event.seq, step, node, what, recorded, new)
+
+
+def _by_key(data: Data) -> dict[str, list[Any]]:
+    """What was written to each key, in order."""
+    found: dict[str, list[Any]] = {}
+    for key, value in unpack(data["writes"]):
+        found.setdefault(key, []).append(value)
+    return found
+
+
+def _shown(written: list[Any]) -> Any:
+    if not written:
+        return "(nothing)"
+    return written[0] if len(written) == 1 else written
+
+
+def _routes(data: Data) -> Data:
+    """Where edges led; but for Sends their order means nothing."""
+    found = {name: data[name] for name in _ROUTES if data.get(name)}
+    return {
+        name: targets if name == "sends" else sorted(targets, key=repr)
+        for name, targets in found.items()
+    }
 
 
 def _without_retries(topology: Topology) -> Topology:
@@ -326,6 +358,8 @@ def _equal(recorded: Any, new: Any) -> bool:
         )
     if isinstance(recorded, list | tuple):
         return len(recorded) == len(new) and all(map(_equal, recorded, new))
+    if type(recorded) is float and recorded != recorded:
+        return bool(new != new)  # not a number, like the other one
     try:
         if bool(recorded == new):
             return True

@@ -169,6 +169,7 @@ class Looping(Runner):
             raise TooLong
         finally:
             task.cancel()
+            await asyncio.wait([task])  # what it still writes must not meet the next attempt
 
     def start(self, task: Coroutine[Any, Any, Any]) -> None:
         running = self._loop.create_task(self._work(task))

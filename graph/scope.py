@@ -28,7 +28,8 @@ class Scope:
         config: what the caller of the run passed.
         host: the place of the run that the task belongs to, for graphs that are called in it.
         thread_key, ns: the log of its graph.
-        token: names the task within that log.
+        task: its index in the frontier.
+        token: names it within that log.
         answers: what the task was answered, by ``nth`` question or by id in a subgraph.
         given: answers by id, in a graph that keeps no log and so begins again each time.
         resumed: it waited, and goes on.
@@ -47,6 +48,7 @@ class Scope:
     host: Any
     thread_key: int
     ns: str
+    task: int
     token: str
     answers: Mapping[int | str, Any]
     given: Mapping[str, Any]

@@ -100,6 +100,7 @@ def _is(one: object, other: object) -> bool:
 def _state_data(state: State, values: Mapping[str, Any]) -> dict[str, Any]:
     """A settled state; what most states do not have is left out."""
     seldom = {
+        "first": list(state.first) if state.first != state.at else None,
         "kept": dict(state.kept),
         "branch": state.branch,
         "call": state.call,
@@ -155,6 +156,7 @@ def load(codec: Codec, snapshot: Snapshot) -> tuple[State, frozenset[str]]:
         created_us=data["created"],
         kept=data.get("kept", {}),
         began=snapshot.position.seq,
+        first=Position(*data["first"]) if "first" in data else snapshot.position,
         branch=data.get("branch", 0),
         call=data.get("call", ""),
         above=data.get("above"),

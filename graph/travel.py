@@ -15,11 +15,12 @@ from eventstore import Position
 from eventstore.chain import is_prefix, origin, prefix_ns
 from eventstore.core import Core
 from graph import planner, subgraphs
+from graph.errors import InvalidConfigError
 from graph.events import Data, Kind, interrupt_data, waiting_data
 from graph.fold import State
 from graph.journal import LogJournal, Means
 from graph.log import ns_of, position_of, thread_id_of
-from graph.namespaces import Segment, join, moved, split
+from graph.namespaces import Caller, Segment, home_of, join, moved, split
 
 if TYPE_CHECKING:
     from graph.app import CompiledGraph
@@ -91,14 +92,14 @@ async def edited(top: CompiledGraph, thread_id: str, ns: str, withdrawn: Collect
             await subgraphs.graph_of(top, join(path)).log_on(core).load(thread_id, None, join(path))
         )
         logs[join(path)] = inner.at.seq
-        began, task = _began(path[-1], inner)
         above = subgraphs.graph_of(top, join(path[:-1])).log_on(core)
         journal = await above.open_end(thread_id, join(path[:-1]), Means())
+        began, task = _began(path[-1], inner, journal.state)
         waiting = journal.state.interrupts.get(task)
         if waiting is None or journal.state.began != began:
             return  # it has gone on meanwhile
         left = [each for each in waiting["interrupts"] if each["id"] not in withdrawn]
-        known = {**waiting.get("logs", {}), **logs}
+        known = {**journal.state.logs.get(task, {}), **logs}
         await _say(journal, {**waiting, "interrupts": left, "logs": known})
 
 
@@ -153,7 +154,10 @@ async def _way(top: CompiledGraph, thread_id: str, at: Position) -> _Way:
             ]
         stands = stands and (end.checkpoint == at if here is at else end.began == here.seq)
         logs[ns] = here.seq
-        began, task = _began(segments[depth - 1], state)
+        over = subgraphs.graph_of(top, above).log_on(core)
+        began, task = _began(
+            segments[depth - 1], state, (await over.load(thread_id, None, above))[1]
+        )
         name = prefix_ns(home, above) if is_copy else above
         here = Position(at.thread_key, name, began)
         levels.append(_Level(above, task))
@@ -163,10 +167,23 @@ async def _way(top: CompiledGraph, thread_id: str, at: Position) -> _Way:
     return _Way(root, levels, logs, asked, stands and end.began == here.seq)
 
 
-def _began(segment: Segment, state: State) -> tuple[int, int]:
-    """Where the superstep began that a log's run is for, in the log above, and for which task."""
-    began, task, *_ = (state.call if segment.lasts else segment.mark).split(".")
-    return int(began, 16), int(task)
+def _began(segment: Segment, state: State, above: State) -> tuple[int, int]:
+    """Where the superstep began that a log's run is for, in the log above, and for which task.
+
+    Args:
+        above: as the log above stands now.
+    """
+    if segment.began is not None:
+        return segment.began, int(segment.mark.split(".")[1])
+    caller = Caller.read(state.call)
+    if state.call == above.caller(caller.task, caller.call):
+        return above.began, caller.task
+    if caller.home != home_of(*origin(above.at.thread_key, above.at.ns)):
+        raise InvalidConfigError(
+            f"the subgraph {segment.name!r} ran for this before the thread was forked; go back in "
+            "the thread that it was forked from, or to a checkpoint of the graph itself"
+        )
+    return caller.began, caller.task
 
 
 def _core(top: CompiledGraph) -> Core:

@@ -91,8 +91,8 @@ def varied(store: Any) -> CompiledGraph:
 def test_the_same_events_and_state(store: EventStore, durability: Any) -> None:
     app = varied(store)
     for mode in ("sync", durability):
-        config = on(mode + "1")
-        asked = app.invoke({"log": ["in"]}, config, durability=mode, max_concurrency=1)
+        config = on(mode + "1", max_concurrency=1)
+        asked = app.invoke({"log": ["in"]}, config, durability=mode)
         assert len(asked["__interrupt__"]) == 1
         assert app.get_state(config).interrupts
         assert store.thread(mode + "1").status == "waiting"

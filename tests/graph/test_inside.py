@@ -13,6 +13,7 @@ from graph import (
     Command,
     CompiledGraph,
     GraphError,
+    InvalidConfigError,
     InvalidUpdateError,
     RetryPolicy,
     StateGraph,
@@ -206,3 +207,135 @@ def test_after_an_edit_nothing_runs(store: EventStore) -> None:
     assert len(asked["__interrupt__"]) == 1
     app.update_state(on("t"), {"log": ["by hand"]}, as_node="sub")
     assert store.thread("t").status == "idle"
+
+
+# --- graphs that remember, and going back -----------------------------------------------
+
+
+def chat(store: Any) -> CompiledGraph:
+    """Each turn is answered by a graph that remembers."""
+
+    def answer(state: Memory) -> Memory:
+        return {"seen": [state["said"], f"answer {len(state.get('seen', ())) + 1}"]}
+
+    graph = StateGraph(Memory)
+    graph.add_node("answer", answer)
+    graph.add_edge(START, "answer")
+    inner = graph.compile(True, name="memory")
+    return talking_turns(store, inner)
+
+
+def talking_turns(store: Any, inner: CompiledGraph) -> CompiledGraph:
+    graph = StateGraph(Memory)
+    graph.add_node(
+        "turn", lambda state: {"seen": inner.invoke({"said": state["said"]})["seen"][-2:]}
+    )
+    graph.add_edge(START, "turn")
+    return graph.compile(store)
+
+
+@pytest.mark.parametrize("thread", ["t", "u"])
+def test_a_turn_made_anew_is_not_the_one_before(store: EventStore, thread: str) -> None:
+    """Going back to before a turn runs it again, and does not find the call of an earlier one."""
+    app = chat(store)
+    app.invoke({"said": "hello"}, on("t"))
+    first = app.invoke({"said": "weather?"}, on("t"))["seen"]
+    assert first == ["hello", "answer 1", "weather?", "answer 3"]
+    turn = next(s for s in app.get_state_history(on("t")) if s.next == ("turn",))
+    place = turn.config["configurable"]["checkpoint_id"]
+    assert app.invoke(None, on(thread, place))["seen"] == first
+    other = app.update_state(on("v", place), {"said": "news?"}, as_node=START)
+    assert app.invoke(None, other)["seen"][-2:] == ["news?", "answer 3"]
+    assert store.verify(thread).ok and store.verify("v").ok
+
+
+def test_an_edit_on_a_branch_keeps_what_was_remembered(store: EventStore) -> None:
+    inner = memory()
+
+    def talk(state: Talk) -> Talk:
+        seen = inner.invoke({"said": "a"})["seen"]
+        return {"out": [seen, interrupt("?")]}
+
+    graph = StateGraph(Talk)
+    graph.add_node("talk", talk)
+    graph.add_edge(START, "talk")
+    app = graph.compile(store)
+    app.invoke({}, on("t"))
+    stop = app.get_state(on("t")).config["configurable"]["checkpoint_id"]
+    app.update_state(on("u", stop), {"out": []}, as_node=START)
+    app.invoke(None, on("u"))
+    second = app.get_state(on("u")).config["configurable"]["checkpoint_id"]
+    assert app.invoke(Command(resume=1), on("u"))["out"] == [["a", "a"], 1]
+    assert app.invoke(Command(resume=2), on("v", second))["out"] == [["a", "a"], 2]
+    for thread in "tuv":
+        assert store.verify(thread).ok
+
+
+def test_a_call_that_was_cut_off_is_not_taken_up(store: EventStore) -> None:
+    steps = StateGraph(Memory)
+    steps.add_sequence([(name, lambda s, name=name: {"seen": [name]}) for name in "ab"])
+    steps.add_edge(START, "a")
+    inner = steps.compile(True, name="memory")
+
+    def talk(state: Talk) -> Talk:
+        try:
+            first: Any = inner.invoke({}, {"recursion_limit": 1})["seen"]
+        except (RecursionError, GraphError) as error:
+            first = type(error).__name__
+        return {"out": [first, inner.invoke({})["seen"], interrupt("?")]}
+
+    graph = StateGraph(Talk)
+    graph.add_node("talk", talk)
+    graph.add_edge(START, "talk")
+    app = graph.compile(store)
+    app.invoke({}, on("t"))
+    before = {ns: store.head("t", ns).seq for ns in store.verify("t").namespaces}
+    assert app.invoke(Command(resume=1), on("t"))["out"] == ["GraphError", ["a", "a", "b"], 1]
+    assert store.head("t", "talk/memory").seq == before["talk/memory"]
+
+
+# --- what is not inside -----------------------------------------------------------------
+
+
+def test_a_graph_with_a_store_of_its_own_is_saved_there(blocking_store: EventStore) -> None:
+    with EventStore() as elsewhere:
+        inner = StateGraph(Trail)
+        inner.add_node("in", lambda state: {"log": ["in"]})
+        inner.add_edge(START, "in")
+        own = inner.compile(elsewhere)
+        for store in (None, blocking_store):
+            outer = StateGraph(Trail)
+            outer.add_node("out", lambda state, config: {"log": own.invoke({}, config)["log"]})
+            outer.add_edge(START, "out")
+            name = f"thread-{store is None}"
+            outer.compile(store).invoke({}, on(name))
+            assert own.get_state(on(name)).values["log"] == ["in"]
+
+
+def test_a_thread_of_its_own_inherits_no_place(store: EventStore) -> None:
+    inner = StateGraph(Trail)
+    inner.add_node("in", lambda state: {"log": ["in"]})
+    inner.add_edge(START, "in")
+    own = inner.compile(store)
+    graph = StateGraph(Trail)
+    graph.add_node("out", lambda state: {"log": own.invoke({}, on("own"))["log"]})
+    graph.add_edge(START, "out")
+    app = graph.compile(store)
+    app.invoke({"log": ["x"]}, on("t"))
+    first = list(app.get_state_history(on("t")))[-1]
+    store.delete_thread("own")
+    assert app.invoke(None, first.config)["log"] == ["x", "in"]
+    assert own.get_state(on("own")).values["log"] == ["in"]
+
+
+def test_an_option_that_is_not_there(store: EventStore) -> None:
+    app = nested(store, Calls())
+    wrong: list[dict[str, Any]] = [
+        {"durabilty": "exit"},
+        {"output_keys": "log"},
+        {"version": "v2"},
+    ]
+    for options in wrong:
+        with pytest.raises(InvalidConfigError, match=next(iter(options))):
+            app.invoke({}, on("t"), **options)
+    assert store.head("t").seq == 0

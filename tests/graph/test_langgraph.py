@@ -34,6 +34,7 @@ What is different on purpose, and so is not compared, or is undone before compar
   LangGraph raises GraphRecursionError for the first, and allows two more in the second case.
 - An edit in the name of a deferred node that is due takes its place; LangGraph still runs it. Edits
   of graphs with deferred nodes are not generated.
+- An edit of the head keeps what a ``Command`` has updated in the superstep; LangGraph forgets it.
 - An edit of the head keeps what the finished tasks of an unfinished superstep had written, counts
   them among those who wrote last, and decides alone what is next. LangGraph forgets what they had
   written (1.2), or also runs what they led to (before).
@@ -521,7 +522,8 @@ def talk(survey: Survey, *actions: Any) -> None:
         state = standing(mine.app, mine.config)
         nothing_to_answer = isinstance(action, Answer) and not mine.asked
         several = isinstance(action, Answer) and action.which is None and len(mine.asked) > 1
-        unlike = isinstance(action, Edit) and (state.pending or state.source == "update")
+        told = state.values != mine.app.replay(mine.config, upto=state.began).values
+        unlike = isinstance(action, Edit) and (state.pending or state.source == "update" or told)
         if nothing_to_answer or several or unlike:
             continue  # see above
         assert mine.act(action) == theirs.act(action)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -13,6 +14,7 @@ from graph import (
     Command,
     CompiledGraph,
     InvalidConfigError,
+    InvalidGraphError,
     MessagesState,
     RetryPolicy,
     Send,
@@ -306,6 +308,42 @@ def test_subgraphs_are_checked_by_their_own_logs(store: EventStore) -> None:
     further = nested(store, calls=2).check_replay(on("t")).mismatch
     assert further and further.node == "caller" and "recorded" in str(further.new)
     assert {ns: store.head("t", ns) for ns in store.verify("t").namespaces} == ends
+
+
+def test_the_order_of_edges_is_no_difference_and_every_write_counts(store: EventStore) -> None:
+    def made(order: str, first: str = "1") -> CompiledGraph:
+        graph = StateGraph(Trail)
+        graph.add_node("a", lambda state: [Command(update={"log": [first]}), {"log": ["2"]}])
+        graph.add_edge(START, "a")
+        for name in order:
+            graph.add_node(name, logs(name))
+            graph.add_edge("a", name)
+        return graph.compile(store)
+
+    made("bc").invoke({}, on("t"))
+    assert made("cb").check_replay(on("t")).ok
+    found = made("bc", "other").check_replay(on("t")).mismatch
+    assert found and (found.node, found.what) == ("a", "log")
+
+
+def test_asynchronous_nodes_are_checked_by_the_asynchronous_call(
+    blocking_store: EventStore,
+) -> None:
+    async def node(state: Trail) -> Trail:
+        return {"log": ["a"]}
+
+    graph = StateGraph(Trail)
+    graph.add_node("a", node)
+    graph.add_edge(START, "a")
+    app = graph.compile(blocking_store)
+
+    async def main() -> bool:
+        await app.ainvoke({}, on("t"))
+        return (await app.acheck_replay(on("t"))).ok
+
+    assert asyncio.run(main())
+    with pytest.raises(InvalidGraphError, match="acheck_replay"):
+        app.check_replay(on("t"))
 
 
 def test_a_thread_that_is_not_there(store: EventStore) -> None:

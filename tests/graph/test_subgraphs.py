@@ -704,7 +704,7 @@ def test_two_tasks_at_once_may_not_share_a_memory(store: EventStore) -> None:
     memory_of_two = memory(Walk(), "m")
     graph.add_conditional_edges(START, lambda _: [Send("sub", {})] * 2, ["sub"])
     app = graph.compile(store)
-    with pytest.raises(InvalidGraphError, match=r"sub/memory.*one of them at a time"):
+    with pytest.raises(InvalidGraphError, match=r"sub/memory.*one task of a superstep"):
         app.invoke({}, C)
 
 
