@@ -10,7 +10,6 @@ different threads do not disturb each other, and of two on the same thread one w
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import copy
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,11 +31,12 @@ from graph.fold import State
 from graph.history import Reader
 from graph.journal import LogJournal, Means
 from graph.log import ThreadLog, ns_of, position_of, thread_id_of
+from graph.namespaces import called
 from graph.registration import register_types
 from graph.replaying import ReplayReport, Same
 from graph.runners import Blocking, Looping, Runner
 from graph.schema import Channel, StateSchema, is_schema
-from graph.scope import Scope, current
+from graph.scope import Scope, current, keeping
 from graph.types import (
     INTERRUPT,
     AuditEntry,
@@ -286,9 +286,12 @@ class CompiledGraph:
         configs = _configs(inputs, config)
         if not inputs:
             return []
+        scope, places = self._scope(configs[0]), iter(range(0))
+        if scope is not None:  # so that each finds its log again, whichever begins first
+            places = iter(scope.places(called(scope.node, self.name), len(inputs)))
         with ThreadPoolExecutor(min(max_concurrency or BATCH_CONCURRENCY, len(inputs))) as pool:
             futures = [
-                pool.submit(contextvars.copy_context().run, self.invoke, given, each)
+                pool.submit(keeping(next(places, None)).run, self.invoke, given, each)
                 for given, each in zip(inputs, configs, strict=True)
             ]
         if return_exceptions:

@@ -192,8 +192,7 @@ async def _start_inside(call: Call, scope: Scope) -> Started:
     if scope.is_over:
         raise InvalidGraphError(_GIVEN_UP)
     name = scope.node if call.is_node else called(scope.node, call.name)
-    nth = scope.calls.get(name, 0)
-    scope.calls[name] = nth + 1
+    nth = scope.place(name)
     above = host.journal
     mark = f"{scope.token}.{nth}" if nth else scope.token
     if call.log is None or not isinstance(above, LogJournal):

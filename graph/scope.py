@@ -19,6 +19,10 @@ from graph.types import Command, Runtime
 _scope: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("scope", default=None)
 
 
+_kept: contextvars.ContextVar[int | None] = contextvars.ContextVar("kept", default=None)
+"""The number of the call that is to be made in this context, where several are made at once."""
+
+
 @dataclass(eq=False, slots=True)
 class Scope:
     """One attempt of one task.
@@ -81,6 +85,20 @@ class Scope:
             scope = scope.above
         return False
 
+    def places(self, name: str, count: int) -> range:
+        """The numbers of the next calls of a graph in this task."""
+        first = self.calls.get(name, 0)
+        self.calls[name] = first + count
+        return range(first, first + count)
+
+    def place(self, name: str) -> int:
+        """The number of this call of a graph: the next, unless it was kept for it."""
+        kept = _kept.get()
+        if kept is None:
+            return self.places(name, 1)[0]
+        _kept.set(None)
+        return kept
+
     def ask(self, value: Any) -> Any:
         """The answer to the next question, if it was given; else the node is left."""
         nth, self.asked = self.asked, self.asked + 1
@@ -109,6 +127,13 @@ def question_id(thread_key: int, ns: str, token: str, nth: int) -> str:
     """The name of a task's nth question: the same whenever the task is run again."""
     text = f"{thread_key:x}|{ns}|{token}|{nth}"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def keeping(place: int | None) -> contextvars.Context:
+    """A copy of the context, in which the next call of a graph has this number in its task."""
+    context = contextvars.copy_context()
+    context.run(_kept.set, place)
+    return context
 
 
 def current() -> Scope | None:

@@ -294,6 +294,35 @@ def test_a_call_that_was_cut_off_is_not_taken_up(store: EventStore) -> None:
     assert store.head("t", "talk/memory").seq == before["talk/memory"]
 
 
+def test_a_batch_in_a_node_finds_its_logs_again(store: EventStore) -> None:
+    """By the order of its inputs, whichever of them begins first."""
+    calls = Calls()
+    inner = StateGraph(Talk)
+
+    def slowly(state: Talk) -> Talk:
+        calls.add(str(state["out"]))
+        return {"out": [*state["out"], "done"]}
+
+    inner.add_node("slowly", slowly)
+    inner.add_edge(START, "slowly")
+    child = inner.compile()
+
+    def talk(state: Talk) -> Talk:
+        found = child.batch([{"out": [n]} for n in range(8)])
+        return {"out": [*(each["out"] for each in found), interrupt("?")]}
+
+    graph = StateGraph(Talk)
+    graph.add_node("talk", talk)
+    graph.add_edge(START, "talk")
+    app = graph.compile(store)
+    app.invoke({}, on("t"))
+    assert app.invoke(Command(resume="y"), on("t"))["out"] == [
+        *([n, "done"] for n in range(8)),
+        "y",
+    ]
+    assert set(calls.counts.values()) == {1}
+
+
 # --- what is not inside -----------------------------------------------------------------
 
 
