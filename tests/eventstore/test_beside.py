@@ -28,6 +28,7 @@ from eventstore import (
     ThreadNotFoundError,
 )
 from eventstore.driving import drive
+from eventstore.events import to_micros
 from tests.awaited import finish
 from tests.eventstore.support import (
     FINGERPRINT,
@@ -506,3 +507,14 @@ def test_alone_it_is_the_append_that_it_always_was(store_url: str) -> None:
         for _ in range(3):
             head = store.append_after(head, [Event(1)])
         assert len(statements) == (4 if is_sqlite(store) else 3)
+
+
+def test_an_append_that_says_nothing_of_the_status_leaves_it(store: EventStore) -> None:
+    """Also one whose writer has read another status, and that tells of the thread's activity."""
+    store.append("t", [Event(1)], 0, status="running")
+    stale = store.head("t", "inner")
+    store.set_thread("t", status="failed")
+    store.append_after(stale, [Event(1)], now_us=stale.active_us + 120_000_000)
+    info = store.thread("t")
+    assert info.status == "failed"
+    assert to_micros(info.active_at) == stale.active_us + 120_000_000

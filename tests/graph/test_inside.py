@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 from typing import Annotated, Any, TypedDict
 
@@ -14,6 +15,7 @@ from graph import (
     CompiledGraph,
     GraphError,
     InvalidConfigError,
+    InvalidGraphError,
     InvalidUpdateError,
     RetryPolicy,
     StateGraph,
@@ -123,6 +125,50 @@ def test_a_failure_that_the_node_went_past_stays_one(store: EventStore) -> None:
     app = graph.compile(store)
     app.invoke({}, on("t"))
     assert app.invoke(Command(resume="B"), on("t"))["out"] == ["GraphError", ["B"]]
+
+
+@durability
+def test_memories_within_memories_over_several_supersteps(
+    store: EventStore, durability: Any
+) -> None:
+    inner = memory()
+    middle = StateGraph(Memory)
+    middle.add_node(
+        "ask", lambda state: {"seen": inner.invoke({"said": state["said"]})["seen"][-1:]}
+    )
+    middle.add_edge(START, "ask")
+    remembering = middle.compile(True, name="middle")
+
+    def node(state: Trail) -> Trail:
+        return {"log": [remembering.invoke({"said": str(len(state["log"]))})["seen"]]}
+
+    graph = StateGraph(Trail)
+    graph.add_node("node", node)
+    graph.add_edge(START, "node")
+    graph.add_conditional_edges("node", lambda s: "node" if len(s["log"]) % 3 else "__end__")
+    app = graph.compile(store)
+    for turn in (1, 2):
+        log = app.invoke({}, on("t"), durability=durability)["log"]
+        assert log[-1] == [str(n) for n in range(3 * turn)]
+    assert store.verify("t").ok
+
+
+@durability
+def test_calls_of_one_memory_at_once_are_refused(
+    blocking_store: EventStore, durability: Any
+) -> None:
+    inner = memory()
+
+    async def talk(state: Talk) -> Talk:
+        both = (inner.ainvoke({"said": "a"}), inner.ainvoke({"said": "b"}))
+        return {"out": await asyncio.gather(*both)}
+
+    graph = StateGraph(Talk)
+    graph.add_node("talk", talk)
+    graph.add_edge(START, "talk")
+    app = graph.compile(blocking_store)
+    with pytest.raises(InvalidGraphError, match="one call at a time"):
+        asyncio.run(app.ainvoke({}, on("t"), durability=durability))
 
 
 # --- edits and past questions inside ----------------------------------------------------
