@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Final, Protocol, Self, TypeVar, cast, get_args
-from weakref import WeakKeyDictionary
 
 from eventstore import AsyncEventStore, EventStore, VerifyReport, telemetry
 from eventstore.core import Core
@@ -88,7 +87,7 @@ class CompiledGraph:
         self._interrupt_before = frozenset(interrupt_before)
         self._interrupt_after = frozenset(interrupt_after)
         self.inner: dict[str, Mapping[str, CompiledGraph]] = {}
-        self._logs: WeakKeyDictionary[Core, ThreadLog] = WeakKeyDictionary()
+        self._last: Reader | None = None
         self._log: ThreadLog | None = None
         if checkpointer is not None and not isinstance(checkpointer, bool):
             store = checkpointer
@@ -98,15 +97,16 @@ class CompiledGraph:
 
     def log_on(self, core: Core) -> ThreadLog:
         """This graph's threads, or its parts of them, in a store."""
-        found = self._logs.get(core)
-        if found is None:
-            register_types(core.codec, self.topology)
-            found = self._logs[core] = ThreadLog(core, self.topology.channels, self._version)
-        return found
+        return self.reader_on(core).log
 
     def reader_on(self, core: Core) -> Reader:
-        """Reads them."""
-        return Reader(self.log_on(core), self)
+        """Reads them. Kept for the store that was used last, since it learns names of threads."""
+        found = self._last
+        if found is None or found.log.core is not core:
+            register_types(core.codec, self.topology)
+            found = Reader(ThreadLog(core, self.topology.channels, self._version), self)
+            self._last = found
+        return found
 
     def with_config(self, config: RunnableConfig | None = None, **more: Any) -> Self:
         """The same graph with a config that goes below that of each call."""

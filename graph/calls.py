@@ -24,7 +24,7 @@ from graph.errors import EmptyInputError, GraphError, InvalidConfigError, Invali
 from graph.fold import State
 from graph.journal import Journal, LogJournal, Means, NoJournal
 from graph.log import ThreadLog, thread_id_of
-from graph.namespaces import called, child
+from graph.namespaces import called, child, memory
 from graph.runners import Runner
 from graph.scope import ParentCommand, Scope
 from graph.types import Command
@@ -213,7 +213,7 @@ async def _start_inside(call: Call, scope: Scope) -> Started:
 async def _start_lasting(call: Call, log_: ThreadLog, scope: Scope, name: str, nth: int) -> Started:
     """A run of a graph that remembers, for one of the calls that a task makes."""
     host: Run = scope.host
-    ns = child(host.ns, name, f"{host.state.branch:x}" if host.state.branch else "")
+    ns = memory(host.ns, name, host.state.branch)
     caller = host.state.caller(scope.task, nth)
     _claim(host, ns, scope, call.topology)
     try:

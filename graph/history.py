@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from eventstore import Position, RecordedEvent, VerifyReport
-from eventstore.chain import is_prefix, origin, prefix_ns
+from eventstore.chain import is_prefix, origin
 from eventstore.events import from_micros
 from graph import namespaces, planner, subgraphs
 from graph.errors import InvalidConfigError
@@ -116,17 +116,16 @@ class Reader:
             if graph.checkpointer is False:
                 continue
             if graph.checkpointer is True:
-                mark = f"{state.branch:x}" if state.branch else ""
+                ns = namespaces.memory(own, name, state.branch)
             else:
-                mark = namespaces.token(state.began, index)
-            ns = namespaces.child(own, name, mark)
+                ns = namespaces.child(own, name, namespaces.token(state.began, index))
             place: dict[str, Any] = {"thread_id": thread_id, "checkpoint_ns": ns}
             if not current and ns not in known:
                 continue
             if not inner:
                 return {"configurable": place}
             reader = graph.reader_on(self.log.core)
-            at = None if current else _beside(state.at, ns, known[ns])
+            at = None if current else namespaces.beside(state.at, ns, known[ns])
             _, found, _ = await reader.log.load(thread_id, at, ns)
             if found.started:
                 return await reader.snapshot(thread_id, found, ns, inner, current)
@@ -313,12 +312,6 @@ class Reader:
 
 _OF_SUPERSTEP: Final = frozenset({Kind.OUTPUT, Kind.ERROR, Kind.INTERRUPT, Kind.RESUME})
 """What happens before a superstep is complete."""
-
-
-def _beside(at: Position, ns: str, seq: int) -> Position:
-    """A position in another log of the thread whose log holds ``at``."""
-    stored = prefix_ns(origin(at.thread_key, at.ns)[0], ns) if is_prefix(at.ns) else ns
-    return Position(at.thread_key, stored, seq)
 
 
 @dataclass(frozen=True, slots=True)

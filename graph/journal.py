@@ -15,14 +15,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from eventstore import Addition, Event, Fork, Head, Position
-from eventstore.chain import genesis, is_prefix, origin, prefix_ns
+from eventstore.chain import genesis, origin
 from eventstore.core import Core
 from eventstore.driving import Perform, awaited
 from eventstore.events import Prepared, Status
 from graph.errors import InvalidGraphError
 from graph.events import Data, Kind
 from graph.fold import NOWHERE, Fold, State, initial
-from graph.namespaces import lasting, moved, split
+from graph.namespaces import beside, lasting, moved, split
 from graph.schema import Channel
 from graph.snapshots import SnapshotTaker
 from graph.types import Durability
@@ -34,9 +34,6 @@ and the tasks that were running.
 
 Draft = tuple[Kind, Data]
 Stops = Callable[[State], bool]
-
-_KEEPS_TASKS: Final = frozenset({Kind.RESUME})
-"""What may follow a fork and leaves the tasks of its superstep in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,17 +273,16 @@ class LogJournal:
     def _taken_along(self, source: Position, drafts: Sequence[Draft]) -> list[Addition]:
         """Forks of the subgraphs' logs, from where they ended at the position gone back to."""
         fork = self._at.seq + 1
-        home, above = origin(source.thread_key, source.ns)
+        above = origin(source.thread_key, source.ns)[1]
         logs = dict(self.state.kept)
-        keeps = not drafts or drafts[0][0] in _KEEPS_TASKS
+        # Answers go to the tasks of the superstep; anything else puts others in their place.
+        keeps = not drafts or drafts[0][0] == Kind.RESUME
         for found in self.state.logs.values():
             logs |= found if keeps else lasting(found, above)
         additions = []
         for ns, seq in sorted(logs.items()):
-            name = moved(ns, above, fork)
-            stored = prefix_ns(home, ns) if is_prefix(source.ns) else ns
-            event = Fork(Position(source.thread_key, stored, seq))
-            additions.append(Addition(self._empty(name), [event]))
+            event = Fork(beside(source, ns, seq))
+            additions.append(Addition(self._empty(moved(ns, above, fork)), [event]))
         return additions
 
     def _empty(self, ns: str) -> Head:

@@ -19,6 +19,9 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
+from eventstore import Position
+from eventstore.chain import is_prefix, origin, prefix_ns
+
 SEPARATOR: Final = "|"
 MARK: Final = ":"
 CALL: Final = "/"
@@ -92,6 +95,17 @@ def child(parent: str, name: str, mark: str) -> str:
     """The log of a subgraph of the graph whose log is ``parent``."""
     segment = str(Segment(name, mark))
     return f"{parent}{SEPARATOR}{segment}" if parent else segment
+
+
+def memory(parent: str, name: str, branch: int) -> str:
+    """The log of a subgraph that remembers, on the branch that began with a fork at ``branch``."""
+    return child(parent, name, f"{branch:x}" if branch else "")
+
+
+def beside(at: Position, ns: str, seq: int) -> Position:
+    """A position in another log of the thread whose log, or a fork's copy of it, holds ``at``."""
+    stored = prefix_ns(origin(at.thread_key, at.ns)[0], ns) if is_prefix(at.ns) else ns
+    return Position(at.thread_key, stored, seq)
 
 
 def called(node: str, graph: str) -> str:

@@ -182,6 +182,7 @@ class _Log:
 
     async def check(self) -> tuple[int, ReplayMismatch] | None:
         """The first event that would differ, with when it was recorded."""
+        self._head = await self._perform(self._log.core.head(self._thread_id, self._ns))
         state = initial(self._log.channels)
         async with aclosing(self._events()) as events:
             async for event in events:
@@ -220,7 +221,7 @@ class _Log:
 
     async def _input(self, event: RecordedEvent, state: State) -> ReplayMismatch | None:
         self.count += 1
-        run = await self._run(state, {})
+        run = self._run(state, {})
         given = dict(unpack(event.data["writes"]))
         try:
             new = await planner.begin(self._topology, state, given, None, {}, run.decide)
@@ -278,12 +279,11 @@ class _Log:
         return None if same else self._differs(event, node, "asks", asked, new)
 
     async def _task(self, state: State, index: int, logs: Mapping[str, int]) -> Done:
-        run = await self._run(state, logs)
+        run = self._run(state, logs)
         with ids_from(lambda: _DRAWN):
             return await run.attempt(state, index, state.frontier[index])
 
-    async def _run(self, state: State, logs: Mapping[str, int]) -> Run:
-        head = await self._perform(self._log.core.head(self._thread_id, self._ns))
+    def _run(self, state: State, logs: Mapping[str, int]) -> Run:
         means = Means(
             self._perform,
             self._check.spawn,
@@ -291,7 +291,7 @@ class _Log:
             recorded=logs,
         )
         journal = LogJournal(
-            self._log.core, self._log.channels, head, state, self._log.taker(), means
+            self._log.core, self._log.channels, self._head, state, self._log.taker(), means
         )
         return self._check.run(self._topology, journal, self._ns)
 

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eventstore import Position
-from eventstore.chain import is_prefix, origin, prefix_ns
+from eventstore.chain import origin
 from eventstore.core import Core
 from graph import planner, subgraphs
-from graph.errors import InvalidConfigError
 from graph.events import Data, Kind, interrupt_data, waiting_data
 from graph.fold import State
 from graph.journal import LogJournal, Means
 from graph.log import ns_of, position_of, thread_id_of
-from graph.namespaces import Caller, Segment, home_of, join, moved, split
+from graph.namespaces import Caller, Segment, beside, home_of, join, moved, split
 
 if TYPE_CHECKING:
     from graph.app import CompiledGraph
@@ -94,7 +93,8 @@ async def edited(top: CompiledGraph, thread_id: str, ns: str, withdrawn: Collect
         logs[join(path)] = inner.at.seq
         above = subgraphs.graph_of(top, join(path[:-1])).log_on(core)
         journal = await above.open_end(thread_id, join(path[:-1]), Means())
-        began, task = _began(path[-1], inner, journal.state)
+        home = home_of(journal.at.thread_key, journal.at.ns)
+        began, task = _began(path[-1], inner, home, journal.state)
         waiting = journal.state.interrupts.get(task)
         if waiting is None or journal.state.began != began:
             return  # it has gone on meanwhile
@@ -140,13 +140,12 @@ async def _way(top: CompiledGraph, thread_id: str, at: Position) -> _Way:
     logs: dict[str, int] = {}
     levels: list[_Level] = []
     asked: list[Data] = []
-    is_copy = is_prefix(at.ns)  # given to a fork when the thread that it came from was deleted
-    stands, here = (await core.head(thread_id)).thread_key == home, at
+    is_own = (await core.head(thread_id)).thread_key == home
+    stands, here = is_own, at
+    _, end, _ = await subgraphs.graph_of(top, own).log_on(core).load(thread_id, None, own)
     for depth in range(len(segments), 0, -1):
         ns, above = join(segments[:depth]), join(segments[: depth - 1])
-        log = subgraphs.graph_of(top, ns).log_on(core)
-        _, state, _ = await log.load(thread_id, here, ns)
-        _, end, _ = await log.load(thread_id, None, ns)
+        _, state, _ = await subgraphs.graph_of(top, ns).log_on(core).load(thread_id, here, ns)
         if here is at:
             asked = [
                 {"id": name, "value": each["value"]}
@@ -154,36 +153,32 @@ async def _way(top: CompiledGraph, thread_id: str, at: Position) -> _Way:
             ]
         stands = stands and (end.checkpoint == at if here is at else end.began == here.seq)
         logs[ns] = here.seq
-        over = subgraphs.graph_of(top, above).log_on(core)
+        _, end, _ = await subgraphs.graph_of(top, above).log_on(core).load(thread_id, None, above)
         began, task = _began(
-            segments[depth - 1], state, (await over.load(thread_id, None, above))[1]
+            segments[depth - 1], state, home_of(home, above), end if is_own else None
         )
-        name = prefix_ns(home, above) if is_copy else above
-        here = Position(at.thread_key, name, began)
+        here = beside(at, above, began)
         levels.append(_Level(above, task))
-    log = top.log_on(core)
-    _, end, _ = await log.load(thread_id, None)
-    root = await log.resolve(thread_id, here) or here
+    root = await top.log_on(core).resolve(thread_id, here) or here
     return _Way(root, levels, logs, asked, stands and end.began == here.seq)
 
 
-def _began(segment: Segment, state: State, above: State) -> tuple[int, int]:
+def _began(segment: Segment, state: State, home: str, end: State | None) -> tuple[int, int]:
     """Where the superstep began that a log's run is for, in the log above, and for which task.
 
     Args:
-        above: as the log above stands now.
+        home: names the log above.
+        end: as that log stands now, where it is the thread's own.
     """
     if segment.began is not None:
         return segment.began, int(segment.mark.split(".")[1])
     caller = Caller.read(state.call)
-    if state.call == above.caller(caller.task, caller.call):
-        return above.began, caller.task
-    if caller.home != home_of(*origin(above.at.thread_key, above.at.ns)):
-        raise InvalidConfigError(
-            f"the subgraph {segment.name!r} ran for this before the thread was forked; go back in "
-            "the thread that it was forked from, or to a checkpoint of the graph itself"
-        )
-    return caller.began, caller.task
+    if end is not None and state.call == end.caller(caller.task, caller.call):
+        return end.began, caller.task
+    if caller.home == home:
+        return caller.began, caller.task
+    # It began before the fork that this branch of the log above begins with, and goes on there.
+    return int(segment.mark, 16), caller.task
 
 
 def _core(top: CompiledGraph) -> Core:
