@@ -259,6 +259,8 @@ class Appending(Reading):
             "pinned": False,
             "condemned_at": None,
             "metadata": metadata,
+            "pin": None,
+            "fate": None,
         }
 
     async def _why_refused(self, attempts: Sequence[_Attempt]) -> EventStoreError:

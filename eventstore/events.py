@@ -163,12 +163,14 @@ class NewSnapshot:
         items: encoded: what was added to growing lists since the snapshot at ``rests_on``.
         rests_on: seq of the snapshot that this one continues, in the same log; ``None``
             when it stands alone.
+        step: how many checkpoints there were up to this one, as the layer above counts.
     """
 
     fingerprint: str
     state: bytes
     items: bytes
     rests_on: int | None = None
+    step: int | None = None
 
     @property
     def size(self) -> int:
@@ -243,6 +245,19 @@ class Lineage:
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """Why a thread is kept whatever any policy says (a legal hold, say).
+
+    Attributes:
+        at: since when, UTC.
+    """
+
+    reason: str
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class ThreadInfo:
     """What ``threads()`` lists.
 
@@ -254,6 +269,7 @@ class ThreadInfo:
         pinned: kept whatever the policy says.
         metadata: what the thread was created with.
         thread_key: the number under which everything of this thread is stored.
+        pin: why it is pinned, where that was said.
     """
 
     thread_id: str
@@ -265,6 +281,7 @@ class ThreadInfo:
     pinned: bool
     metadata: Mapping[str, Any] = field(default_factory=dict)
     thread_key: int = 0
+    pin: Pin | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ a migration unknown to us was written by a newer version and is not touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
-from sqlalchemy import Connection, exc, inspect, select
+from sqlalchemy import Column, Connection, exc, inspect, select
 
 from eventstore import dialects, schema
 from eventstore.errors import ConfigurationError, SchemaVersionError
@@ -24,12 +24,49 @@ _FIRST_TABLES = (
 )
 
 
+_RETENTION_TABLES = (
+    schema.segments,
+    schema.dictionaries,
+    schema.secrets,
+    schema.slices,
+    schema.sweeps,
+)
+_RETENTION_COLUMNS = (
+    schema.threads.c.pin,
+    schema.threads.c.fate,
+    schema.snapshots.c.step,
+    schema.tombstones.c.policy,
+    schema.tombstones.c.asked_by,
+)
+
+
 def _create_tables(conn: Connection) -> None:
     schema.metadata.create_all(conn, tables=_FIRST_TABLES, checkfirst=False)
 
 
+def _add_retention(conn: Connection) -> None:
+    """What sealing, trimming, erasing and sharing the work of sweeping need."""
+    schema.metadata.create_all(conn, tables=_RETENTION_TABLES, checkfirst=False)
+    _add_columns(conn, _RETENTION_COLUMNS)
+
+
+def _add_columns(conn: Connection, columns: Iterable[Column[Any]]) -> None:
+    """Add columns, all of them nullable, to tables that were made before there were any."""
+    look, schema_name = inspect(conn), _schema_of(conn)
+    prepare = conn.dialect.identifier_preparer
+    for column in columns:
+        if column.name in {c["name"] for c in look.get_columns(column.table.name, schema_name)}:
+            continue  # the database is new: its tables were made as they are today
+        table = prepare.quote(column.table.name)
+        if schema_name is not None:
+            table = f"{prepare.quote(schema_name)}.{table}"
+        name, kind = prepare.quote(column.name), column.type.compile(conn.dialect)
+        conn.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+
+
 MIGRATIONS: Final[tuple[tuple[str, Callable[[Connection], None]], ...]] = (
     ("0001_log", _create_tables),
+    ("0002_retention", _add_retention),
 )
 
 

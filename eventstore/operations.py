@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from eventstore import chain
 from eventstore.events import CONDEMNED, Position
-from eventstore.schema import SqlRow, events, forks, snapshots, threads, tombstones
+from eventstore.schema import SqlRow, events, forks, segments, snapshots, threads, tombstones
 
 Conflict = exc.IntegrityError
 """What the database says when a key is taken or a row referred to is gone."""
@@ -610,6 +610,9 @@ def bury(conn: Connection, thread_key: int, tombstone: Mapping[str, Any]) -> boo
     return True
 
 
-_BURY = [delete(table).where(table.c.thread_key == _key) for table in (snapshots, forks, events)]
+_BURY = [
+    delete(table).where(table.c.thread_key == _key)
+    for table in (snapshots, forks, segments, events)
+]
 _BURY.append(delete(threads).where(threads.c.thread_key == _key))
 _INSERT_TOMBSTONE = insert(tombstones)

@@ -20,6 +20,7 @@ from eventstore.events import (
     Fork,
     Head,
     NewSnapshot,
+    Pin,
     Position,
     Prepared,
     RecordedEvent,
@@ -126,6 +127,7 @@ def snapshot_row(head: Head, snapshot: NewSnapshot) -> dict[str, Any]:
         "fingerprint": snapshot.fingerprint,
         "is_base": False,
         "rests_on": snapshot.rests_on,
+        "step": snapshot.step,
         "digest": head.digest,
         "checksum": checksum,
         "additions": snapshot.items,
@@ -227,7 +229,15 @@ def _thread_info(row: SqlRow) -> ThreadInfo:
         pinned=row.pinned,
         metadata=dict(json.loads(row.metadata)),
         thread_key=row.thread_key,
+        pin=_pin(row.pin),
     )
+
+
+def _pin(text: str | None) -> Pin | None:
+    if text is None:
+        return None
+    said = json.loads(text)
+    return Pin(said["reason"], said["by"], from_micros(said["at"]))
 
 
 class EventReader:

@@ -79,6 +79,8 @@ threads = Table(
     Column("condemned_at", BigInteger),
     Column("metadata", Text, nullable=False),  # JSON
     Column("life", Integer, nullable=False),  # how many threads of this name were before
+    Column("pin", Text),  # JSON: why it is pinned, by whom, since when
+    Column("fate", Text),  # JSON: why it was condemned, for the tombstone
     Index("threads_by_activity", "tenant", "active_at", "thread_key"),
 )
 
@@ -106,6 +108,22 @@ Index(
     postgresql_where=events.c.key.is_not(None),
 )
 
+# Events that are cold, many in one row. In each log they are the oldest ones that are there; the
+# last event of a log is never among them.
+segments = Table(
+    "segments",
+    metadata,
+    Column("thread_key", BigInteger, ForeignKey("threads.thread_key"), primary_key=True),
+    Column("ns", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),  # of its first event
+    Column("last", BigInteger, nullable=False),  # seq of its last event
+    Column("link", Bytes, nullable=False),  # the digest before its first event
+    Column("digest", Bytes, nullable=False),  # of its last event
+    Column("recorded_at", BigInteger, nullable=False),  # of its last event
+    Column("raw", BigInteger, nullable=False),  # bytes of its events' bodies, uncompressed
+    Column("payload", Bytes, nullable=False),
+)
+
 snapshots = Table(
     "snapshots",
     metadata,
@@ -115,6 +133,7 @@ snapshots = Table(
     Column("fingerprint", Text, nullable=False),
     Column("is_base", Boolean, nullable=False),
     Column("rests_on", BigInteger),
+    Column("step", BigInteger),  # how many checkpoints there were, as the layer above counts
     Column("digest", Bytes, nullable=False),  # of the event at seq: the chain goes on here
     Column("checksum", Bytes, nullable=False),
     Column("additions", Bytes, nullable=False),
@@ -145,7 +164,51 @@ tombstones = Table(
     Column("reason", Text, nullable=False),
     Column("events", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
+    Column("policy", Text),  # the name of the policy that asked for it
+    Column("asked_by", Text),  # who asked for it
     Index("tombstones_by_name", "name_digest", "life"),
+    sqlite_with_rowid=False,
+)
+
+# --- what belongs to no thread ----------------------------------------------------------
+
+dictionaries = Table(
+    "dictionaries",
+    metadata,
+    Column("dict_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("data", Bytes, nullable=False),
+)
+
+secrets = Table(
+    "eventstore_secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Bytes, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# The key space in slices, for sweepers that share the work.
+slices = Table(
+    "retention_slices",
+    metadata,
+    Column("slice", Integer, primary_key=True, autoincrement=False),
+    Column("holder", Text, nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
+    Column("swept_at", BigInteger, nullable=False),  # when its last sweep began; 0: never
+    sqlite_with_rowid=False,
+)
+
+sweeps = Table(
+    "retention_sweeps",
+    metadata,
+    Column("sweep_id", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Column("cutoff", BigInteger, nullable=False),  # the moment it judges at
+    Column("policy", Text, nullable=False),  # JSON
+    Column("counts", Text, nullable=False),  # JSON
+    Index("retention_sweeps_by_time", "started_at"),
     sqlite_with_rowid=False,
 )
 
@@ -157,4 +220,5 @@ def _store_as_is(table: Table, *columns: str) -> None:
 
 
 _store_as_is(events, "payload")
+_store_as_is(segments, "payload")
 _store_as_is(snapshots, "additions", "payload")

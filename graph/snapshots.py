@@ -72,6 +72,7 @@ class SnapshotTaker:
             self._codec.encode(_state_data(state, rest), level=LEVEL),
             self._codec.encode(items, level=LEVEL),
             self._at if goes_on else None,
+            step=state.step,
         )
         if snapshot.size > self._weight:
             self._due = snapshot.size

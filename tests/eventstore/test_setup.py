@@ -25,6 +25,7 @@ from eventstore import (
     StoreUnavailableError,
 )
 from eventstore.dialects import sqlite_driver
+from eventstore.migrations import MIGRATIONS
 from tests.eventstore.support import Copies, Watch, check_whole, data_of, fill, numbers, sql
 
 ROOT = Path(__file__).parents[2]
@@ -356,7 +357,7 @@ def test_processes_that_open_a_new_file_together(tmp_path: Path, count: int) -> 
     assert [opener.returncode for opener in openers] == [0] * count, "\n".join(errors)
     with EventStore(path) as store:
         assert check_whole(store) == count
-        assert sql(store, "SELECT count(*) FROM eventstore_migrations") == [(1,)]
+        assert sql(store, "SELECT count(*) FROM eventstore_migrations") == [(len(MIGRATIONS),)]
 
 
 def test_threads_that_open_a_new_file_together(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""A database that was made by an older version comes to have the tables of today, and keeps all."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import inspect
+
+from eventstore import EventStore
+from eventstore.migrations import MIGRATIONS
+from eventstore.schema import metadata
+from tests.eventstore.support import data_of, fill, sql
+
+ADDED = {
+    "threads": ("pin", "fate"),
+    "snapshots": ("step",),
+    "tombstones": ("policy", "asked_by"),
+}
+NEW_TABLES = "segments dictionaries eventstore_secrets retention_slices retention_sweeps".split()
+
+
+@pytest.fixture
+def store(blocking_store: EventStore) -> EventStore:
+    return blocking_store
+
+
+def test_a_database_from_before_there_was_retention(store: EventStore, store_url: str) -> None:
+    if store_url == "sqlite://":
+        pytest.skip("it does not outlive its store")
+    fill(store, "old", 3)
+    for name in NEW_TABLES:
+        sql(store, f"DROP TABLE {name}")
+    for name, columns in ADDED.items():
+        for column in columns:
+            sql(store, f"ALTER TABLE {name} DROP COLUMN {column}")
+    sql(store, "DELETE FROM eventstore_migrations WHERE name > '0001_log'")
+    store.close()
+    with EventStore(store_url, tenant=store.tenant) as again:
+        assert data_of(again, "old") == [{"n": 1}, {"n": 2}, {"n": 3}]
+        fill(again, "new", 1)
+        assert again.thread("old").pin is None
+        look = inspect(again.engine)
+        for table in metadata.sorted_tables:
+            found = {column["name"] for column in look.get_columns(table.name)}
+            assert found == set(table.columns.keys())
+        assert sql(again, "SELECT count(*) FROM eventstore_migrations") == [(len(MIGRATIONS),)]
