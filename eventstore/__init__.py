@@ -42,6 +42,7 @@ from eventstore.events import (
     ThreadInfo,
     VerifyReport,
 )
+from eventstore.sealing import Sealed
 from eventstore.store import EventStore
 
 __version__ = "0.1.0"
@@ -69,6 +70,7 @@ __all__ = [
     "RecordedEvent",
     "Replay",
     "SchemaVersionError",
+    "Sealed",
     "SerializationError",
     "Snapshot",
     "Stats",

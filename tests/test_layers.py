@@ -21,12 +21,12 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
         frozenset({"errors", "events"}),
         frozenset({"telemetry"}),
         frozenset("chain codec dictionaries packing postgresql registry schema types".split()),
-        frozenset({"dialects", "migrations"}),
-        frozenset({"inserting", "listing", "operations", "records", "rehoming"}),
+        frozenset({"dialects", "migrations", "segments"}),
+        frozenset("inserting listing operations records rehoming segmenting".split()),
         frozenset({"driving", "tails"}),
         frozenset({"transactor"}),
         frozenset({"reading"}),
-        frozenset({"appending", "removal", "inspection"}),
+        frozenset({"appending", "inspection", "removal", "sealing"}),
         frozenset({"core"}),
         frozenset({"async_database", "database"}),
         frozenset({"async_store", "store"}),
@@ -73,7 +73,7 @@ import an edge."""
 SPEAK_SQL: Final = frozenset(
     f"eventstore.{name}"
     for name in "schema dialects postgresql migrations inserting operations listing rehoming "
-    "database async_database".split()
+    "segmenting database async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""
 
