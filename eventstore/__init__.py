@@ -47,6 +47,7 @@ from eventstore.events import (
     ThreadInfo,
     VerifyReport,
 )
+from eventstore.sealing import Sealed
 from eventstore.store import EventStore
 
 __version__ = "0.1.0"
@@ -79,6 +80,7 @@ __all__ = [
     "RecordedEvent",
     "Replay",
     "SchemaVersionError",
+    "Sealed",
     "SerializationError",
     "Snapshot",
     "Stats",

@@ -38,6 +38,7 @@ from eventstore.events import (
 )
 from eventstore.operations import Conflict
 from eventstore.reading import Reading
+from eventstore.segments import payload_of, unseal
 from eventstore.transactor import Interrupted, LostConnection
 
 if TYPE_CHECKING:
@@ -312,9 +313,9 @@ class Appending(Reading):
             row = found.get(key)
             if row is None:
                 return None
+            payload = row.payload or await self._sealed_payload(head, row.seq)
             same = row.kind == event.kind and (
-                row.payload == self.codec.encode(event.data)
-                or self.codec.decode(row.payload) == event.data
+                payload == self.codec.encode(event.data) or self.codec.decode(payload) == event.data
             )
             if not same:
                 raise DuplicateKeyError(head.thread_id, head.ns, key, row.seq)
@@ -340,6 +341,16 @@ class Appending(Reading):
                 "train yours with another dict_id"
             ) from error
         self.kept_dictionaries.add(dict_id)
+
+    async def _sealed_payload(self, head: Head, seq: int) -> bytes:
+        """The payload of an event that has a key and was sealed."""
+        found = await self.transactor.read(
+            operations.read_segments, head.thread_key, head.ns, seq - 1, seq, 1
+        )
+        for event in unseal(found[0], self.codec) if found else ():
+            if event.seq == seq:
+                return payload_of(event)
+        raise CorruptEventError("the event has no payload").at(head.thread_id, head.ns, seq)
 
     async def fork(
         self,

@@ -39,6 +39,7 @@ from eventstore.errors import (
 )
 from eventstore.events import FORK, from_micros
 from eventstore.schema import events, forks, segments, snapshots, threads
+from eventstore.segments import Segment, covered, is_old, unseal
 
 MAGIC: Final = b"\x93EVTARC\n"
 VERSION: Final = 1
@@ -685,7 +686,8 @@ class Checker:
             return  # the stub of an event in a segment, there for its key
         previous = self._follow(seq, None)
         if previous is not None:
-            content = _covered(self._codec, row["payload"])
+            payload = row["payload"]
+            content = covered(payload, b"" if is_old(payload) else self._codec.body(payload))
             digest = chain.link(previous, seq, row["kind"], row["key"], row["recorded_at"], content)
             if digest != row["digest"]:
                 raise CorruptEventError("the stored bytes do not match the digest chain")
@@ -746,11 +748,6 @@ _LOOKS: Final[dict[int, Any]] = {
     SEGMENT: Checker._segment,
     EVENT: Checker._event,
 }
-
-
-def _covered(_codec: Codec, payload: bytes) -> bytes:
-    """What an event's digest covers of its payload."""
-    return payload
 
 
 def dictionaries_of(tag: int, row: Row) -> set[int]:

@@ -39,6 +39,7 @@ from eventstore.events import (
 )
 from eventstore.postgresql import PoolOptions
 from eventstore.reading import Pages
+from eventstore.sealing import Sealed
 from eventstore.tails import BYTES
 
 if TYPE_CHECKING:
@@ -310,6 +311,21 @@ class AsyncEventStore:
             return await self._perform(self.core.load(source))
         with await asyncio.to_thread(Dump.open, source) as dump:
             return await self._perform(self.core.load(dump))
+
+    # --- sealing ------------------------------------------------------------------------
+
+    async def seal(
+        self,
+        thread_id: str,
+        older_than: datetime,
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Sealed:
+        """Pack the events of a thread that were recorded before a moment, many into one row."""
+        return await self._perform(
+            self.core.seal(thread_id, older_than, keep_if=keep_if, dry_run=dry_run)
+        )
 
     # --- inspecting ---------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from eventstore.errors import ConfigurationError, CorruptEventError, ThreadNotFo
 from eventstore.events import Status, ThreadInfo, to_micros
 from eventstore.inspection import Inspection
 from eventstore.removal import Removal
+from eventstore.sealing import Sealing
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Core(Appending, Removal, Inspection, Archiving):
+class Core(Appending, Removal, Sealing, Archiving, Inspection):
     """The operations of an event store, written once."""
 
     async def threads(

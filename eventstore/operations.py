@@ -16,6 +16,7 @@ from sqlalchemy import (
     Connection,
     and_,
     bindparam,
+    case,
     delete,
     exc,
     func,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    union_all,
     update,
 )
 
@@ -38,6 +40,7 @@ from eventstore.schema import (
     threads,
     tombstones,
 )
+from eventstore.segments import Segment
 
 Conflict = exc.IntegrityError
 """What the database says when a key is taken or a row referred to is gone."""
@@ -269,7 +272,28 @@ _EVENTS_BY_KEY = (
     )
     .order_by(events.c.seq)
 )
-_HEAD = select(func.max(events.c.seq)).where(events.c.thread_key == _key, events.c.ns == _ns)
+_HEAD = select(
+    select(func.max(events.c.seq))
+    .where(events.c.thread_key == _key, events.c.ns == _ns)
+    .scalar_subquery(),
+    select(func.max(segments.c.last))
+    .where(segments.c.thread_key == _key, segments.c.ns == _ns)
+    .scalar_subquery(),
+)
+SEGMENTS_PAGE: Final = 4
+"""Segments read at a time."""
+
+_SEGMENTS_BETWEEN = (
+    select(*(segments.c[name] for name in Segment._fields))
+    .where(
+        segments.c.thread_key == _key,
+        segments.c.ns == _ns,
+        segments.c.last > bindparam("after"),
+        segments.c.seq <= _upto,
+    )
+    .order_by(segments.c.seq)
+    .limit(bindparam("page"))
+)
 _THERE = select(threads.c.thread_key).where(threads.c.thread_key == _key).with_for_update()
 _LIVE = (
     select(threads.c.thread_key)
@@ -320,17 +344,32 @@ def put_snapshot(conn: Connection, row: Mapping[str, Any]) -> None:
 
 def head_seq(conn: Connection, thread_key: int, ns: str) -> int:
     """The last seq of a log, 0 when it is empty."""
-    return conn.execute(_HEAD, {"key": thread_key, "ns": ns}).scalar() or 0
+    row, sealed = conn.execute(_HEAD, {"key": thread_key, "ns": ns}).one()
+    return max(row or 0, sealed or 0)
 
 
 def read_events(
     conn: Connection, thread_key: int, ns: str, after: int, upto: int, page: int
-) -> Sequence[SqlRow]:
-    """One page of a log, oldest first."""
-    return conn.execute(
-        _EVENTS_BETWEEN,
-        {"key": thread_key, "ns": ns, "after": after, "upto": upto, "page": page},
-    ).fetchall()
+) -> Sequence[SqlRow | Segment]:
+    """One page of a log, oldest first: segments where it is sealed, then rows of events."""
+    place = {"key": thread_key, "ns": ns, "after": after, "upto": upto}
+    rows = conn.execute(_EVENTS_BETWEEN, {**place, "page": page}).fetchall()
+    if rows and rows[0].seq == after + 1 and rows[0].payload:
+        return rows
+    sealed = read_segments(conn, thread_key, ns, after, upto)
+    if not sealed:
+        return rows
+    end = sealed[-1].last
+    behind = [row for row in rows if row.seq > end]
+    return [*sealed, *behind] if behind and behind[0].seq == end + 1 else sealed
+
+
+def read_segments(
+    conn: Connection, thread_key: int, ns: str, after: int, upto: int, page: int = SEGMENTS_PAGE
+) -> list[Segment]:
+    """Segments of a log that hold events behind ``after``, up to ``upto``, oldest first."""
+    place = {"key": thread_key, "ns": ns, "after": after, "upto": upto, "page": page}
+    return [Segment(*row) for row in conn.execute(_SEGMENTS_BETWEEN, place)]
 
 
 def events_by_key(
@@ -496,6 +535,14 @@ _FLOOR = select(func.max(snapshots.c.seq)).where(
         events.c.seq == snapshots.c.seq,
     )
     .exists(),
+    ~select(segments.c.seq)
+    .where(
+        segments.c.thread_key == snapshots.c.thread_key,
+        segments.c.ns == snapshots.c.ns,
+        segments.c.seq <= snapshots.c.seq,
+        segments.c.last >= snapshots.c.seq,
+    )
+    .exists(),
 )
 
 
@@ -530,14 +577,32 @@ def runs(conn: Connection, thread_key: int, ns: str) -> list[tuple[int, int]]:
     """First and last seq of each run of events without a gap: of one, in a log that is whole."""
     place = {"key": thread_key, "ns": ns}
     starts = conn.execute(_RUN_STARTS, place).scalars().all()
-    return list(zip(starts, conn.execute(_RUN_ENDS, place).scalars().all(), strict=True))
+    found = list(zip(starts, conn.execute(_RUN_ENDS, place).scalars().all(), strict=True))
+    sealed = [(row.seq, row.last) for row in conn.execute(_SEGMENT_ENDS, place)]
+    if not sealed:
+        return found
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted([*found, *sealed]):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged
 
 
+_SEGMENT_ENDS = select(segments.c.seq, segments.c.last).where(
+    segments.c.thread_key == _key, segments.c.ns == _ns
+)
+_stretches = union_all(
+    select(events.c.ns, events.c.seq, events.c.seq.label("last")).where(
+        events.c.thread_key == _key
+    ),
+    select(segments.c.ns, segments.c.seq, segments.c.last).where(segments.c.thread_key == _key),
+).subquery()
 _NAMESPACES = (
-    select(events.c.ns, func.min(events.c.seq), func.max(events.c.seq))
-    .where(events.c.thread_key == _key)
-    .group_by(events.c.ns)
-    .order_by(events.c.ns)
+    select(_stretches.c.ns, func.min(_stretches.c.seq), func.max(_stretches.c.last))
+    .group_by(_stretches.c.ns)
+    .order_by(_stretches.c.ns)
 )
 _SNAPSHOTS_OF = (
     select(snapshots)
@@ -634,20 +699,60 @@ _REMOVE = delete(events).where(
 )
 
 
-def remove_events(conn: Connection, thread_key: int, ns: str, upto: int) -> int:
-    """Delete the beginning of a condemned thread's log; returns how many events that were."""
-    return conn.execute(_REMOVE, {"key": thread_key, "ns": ns, "upto": upto}).rowcount
-
-
-_TOTALS = select(func.count(), func.sum(func.length(events.c.payload))).where(
-    events.c.thread_key == _key, events.c.kind != CONDEMNED
+_REMOVE_SEALED = delete(segments).where(
+    segments.c.thread_key == _key, segments.c.ns == _ns, segments.c.last <= _upto
 )
 
 
-def totals(conn: Connection, thread_key: int) -> tuple[int, int]:
-    """How many events a thread has, and the stored bytes of their payloads."""
-    count, size = conn.execute(_TOTALS, {"key": thread_key}).one()
-    return count, int(size or 0)
+def remove_events(conn: Connection, thread_key: int, ns: str, upto: int) -> int:
+    """Delete the beginning of a condemned thread's log; returns how many rows that were."""
+    place = {"key": thread_key, "ns": ns, "upto": upto}
+    sealed = conn.execute(_REMOVE_SEALED, place).rowcount
+    return sealed + conn.execute(_REMOVE, place).rowcount
+
+
+# A sealed event that has a key leaves a row without a payload behind.
+_has_payload = case((func.length(events.c.payload) > 0, 1), else_=0)
+_TOTALS = select(
+    func.sum(_has_payload), func.sum(func.length(events.c.payload)), func.count()
+).where(events.c.thread_key == _key, events.c.kind != CONDEMNED)
+_SEALED_TOTALS = select(
+    func.coalesce(func.sum(segments.c.last - segments.c.seq + 1), 0),
+    func.coalesce(func.sum(segments.c.raw), 0),
+    func.coalesce(func.sum(func.length(segments.c.payload)), 0),
+    func.count(),
+).where(segments.c.thread_key == _key)
+
+
+class Totals(NamedTuple):
+    """Of a thread: its events, the stored bytes of their payloads, the rows that hold them."""
+
+    events: int
+    bytes: int
+    rows: int
+
+
+def totals(conn: Connection, thread_key: int) -> Totals:
+    """How much a thread holds."""
+    count, size, rows = conn.execute(_TOTALS, {"key": thread_key}).one()
+    sealed = sealed_totals(conn, thread_key)
+    return Totals(
+        int(count or 0) + sealed.events, int(size or 0) + sealed.stored, rows + sealed.rows
+    )
+
+
+class SealedTotals(NamedTuple):
+    """Of a thread's segments: events, bytes of their bodies, stored bytes, rows."""
+
+    events: int
+    raw: int
+    stored: int
+    rows: int
+
+
+def sealed_totals(conn: Connection, thread_key: int) -> SealedTotals:
+    """How much of a thread is sealed."""
+    return SealedTotals(*map(int, conn.execute(_SEALED_TOTALS, {"key": thread_key}).one()))
 
 
 def bury(conn: Connection, thread_key: int, tombstone: Mapping[str, Any]) -> bool:

@@ -33,6 +33,7 @@ from eventstore.events import (
     ThreadInfo,
 )
 from eventstore.schema import SqlRow
+from eventstore.segments import Segment
 from eventstore.tails import Tail
 from eventstore.transactor import Part
 
@@ -47,7 +48,7 @@ PAGE: Final = 256
 Page = Iterator[RecordedEvent]
 Pages = AsyncGenerator[Page, None]
 
-_Rows = Sequence[SqlRow]
+_Rows = Sequence[SqlRow | Segment]
 
 
 class Reading(Part):
@@ -228,7 +229,7 @@ class Reading(Part):
             told: counts what is read.
         """
         for key, ns, first, last in spans:
-            reader = records.EventReader(self.codec, thread_id, key, ns, first - 1, digest)
+            reader = records.EventReader(self.codec, thread_id, key, ns, first - 1, digest, last)
             digest = None
             while reader.after < last:
                 rows = ready or await self.transactor.read(
@@ -238,7 +239,7 @@ class Reading(Part):
                 telemetry.read(told, rows)
                 await self._learn(row.payload for row in rows)
                 yield reader.feed(rows)
-                if not rows or reader.after != rows[-1].seq:
+                if not rows or reader.after != min(last, records.end_of(rows)):
                     raise await self._gap(thread_id, own, key, ns, reader.after + 1)
 
     async def _learn(self, payloads: Iterable[bytes]) -> None:
@@ -365,7 +366,7 @@ def _is_own_tail(head: Head, route: operations.Route, page: _Rows) -> bool:
         return not route.spans
     span = route.spans[0]
     begins = span.first == 1 if route.snapshot is None else span.before == route.snapshot
-    return begins and span[:2] == own and len(page) == head.seq - span.first + 1
+    return begins and span[:2] == own and records.is_run(page, span.first, head.seq)
 
 
 def _checked(

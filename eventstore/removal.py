@@ -84,7 +84,7 @@ class Removal(Reading):
         return len(keys)
 
     def _tombstone(self, conn: Connection, row: SqlRow, reason: str) -> dict[str, Any]:
-        count, size = operations.totals(conn, row.thread_key)
+        count, size, _ = operations.totals(conn, row.thread_key)
         return {
             "thread_key": row.thread_key,
             "name_digest": chain.name_digest(row.tenant, row.thread_id),

@@ -37,6 +37,7 @@ from eventstore.events import (
 )
 from eventstore.postgresql import PoolOptions
 from eventstore.reading import Pages
+from eventstore.sealing import Sealed
 from eventstore.tails import BYTES
 
 if TYPE_CHECKING:
@@ -448,6 +449,33 @@ class EventStore:
             return drive(self.core.load(source))
         with Dump.open(source) as dump:
             return drive(self.core.load(dump))
+
+    # --- sealing ------------------------------------------------------------------------
+
+    def seal(
+        self,
+        thread_id: str,
+        older_than: datetime,
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Sealed:
+        """Pack the events of a thread that were recorded before a moment, many into one row.
+
+        Everybody reads them as before, and their digests stay what they are. The last event of
+        each log, a remainder too small to be worth it, and whatever is younger than a minute
+        are left as they are.
+
+        Args:
+            older_than: events from this moment on, and behind the first such one, stay rows.
+            keep_if: leave the thread alone if this says so; asked under a lock.
+            dry_run: only say what would be sealed.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+            CorruptEventError: an event does not verify. What is before it may be sealed.
+        """
+        return drive(self.core.seal(thread_id, older_than, keep_if=keep_if, dry_run=dry_run))
 
     # --- inspecting ---------------------------------------------------------------------
 

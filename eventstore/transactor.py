@@ -9,6 +9,7 @@ have happened: a read is repeated all the same, and whoever writes is told
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from abc import ABC, abstractmethod
@@ -190,6 +191,12 @@ class Transactor(ABC):
     @abstractmethod
     async def perform(self, operation: Awaitable[T]) -> T:
         """Run a whole operation for an event loop, without blocking that."""
+
+    async def compute(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What ``function(…)`` returns, without holding up an event loop while it works."""
+        if self.blocks:
+            return function(*args, **kwargs)
+        return await asyncio.to_thread(function, *args, **kwargs)
 
     @abstractmethod
     async def sleep(self, seconds: float) -> None:

@@ -21,13 +21,13 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
         frozenset({"errors", "events"}),
         frozenset({"telemetry"}),
         frozenset("chain codec dictionaries packing postgresql registry schema types".split()),
+        frozenset({"dialects", "migrations", "segments"}),
         frozenset({"archive_file"}),
-        frozenset({"dialects", "migrations"}),
-        frozenset({"archive_rows", "inserting", "listing", "operations", "records", "rehoming"}),
+        frozenset("archive_rows inserting listing operations records rehoming segmenting".split()),
         frozenset({"driving", "tails"}),
         frozenset({"transactor"}),
         frozenset({"reading"}),
-        frozenset({"appending", "archiving", "removal", "inspection"}),
+        frozenset({"appending", "archiving", "inspection", "removal", "sealing"}),
         frozenset({"core"}),
         frozenset({"async_database", "database"}),
         frozenset({"async_store", "store"}),
@@ -74,7 +74,7 @@ import an edge."""
 SPEAK_SQL: Final = frozenset(
     f"eventstore.{name}"
     for name in "schema dialects postgresql migrations inserting operations listing rehoming "
-    "archive_rows database async_database".split()
+    "archive_rows segmenting database async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""
 
