@@ -42,6 +42,7 @@ from eventstore.events import (
     ThreadInfo,
     VerifyReport,
 )
+from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
 from eventstore.store import EventStore
 
 __version__ = "0.1.0"
@@ -58,11 +59,13 @@ __all__ = [
     "Event",
     "EventStore",
     "EventStoreError",
+    "Expired",
     "Fork",
     "Head",
     "Lineage",
     "LineageMovedError",
     "NewSnapshot",
+    "Outcome",
     "Pin",
     "Position",
     "PositionNotFoundError",
@@ -70,14 +73,17 @@ __all__ = [
     "Replay",
     "SchemaVersionError",
     "SerializationError",
+    "Slice",
     "Snapshot",
     "Stats",
     "StoreBusyError",
     "StoreClosedError",
     "StoreUnavailableError",
+    "SweepRecord",
     "ThreadExistsError",
     "ThreadInfo",
     "ThreadNotFoundError",
+    "Tombstone",
     "UnregisteredTypeError",
     "VerifyReport",
 ]
