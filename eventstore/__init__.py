@@ -47,6 +47,7 @@ from eventstore.events import (
     ThreadInfo,
     VerifyReport,
 )
+from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
 from eventstore.sealing import Sealed
 from eventstore.store import EventStore
 
@@ -69,11 +70,13 @@ __all__ = [
     "Event",
     "EventStore",
     "EventStoreError",
+    "Expired",
     "Fork",
     "Head",
     "Lineage",
     "LineageMovedError",
     "NewSnapshot",
+    "Outcome",
     "Pin",
     "Position",
     "PositionNotFoundError",
@@ -82,14 +85,17 @@ __all__ = [
     "SchemaVersionError",
     "Sealed",
     "SerializationError",
+    "Slice",
     "Snapshot",
     "Stats",
     "StoreBusyError",
     "StoreClosedError",
     "StoreUnavailableError",
+    "SweepRecord",
     "ThreadExistsError",
     "ThreadInfo",
     "ThreadNotFoundError",
+    "Tombstone",
     "UnregisteredTypeError",
     "VerifyReport",
 ]

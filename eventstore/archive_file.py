@@ -39,7 +39,7 @@ from eventstore.errors import (
 )
 from eventstore.events import FORK, from_micros
 from eventstore.schema import events, forks, segments, snapshots, threads
-from eventstore.segments import Segment, covered, is_old, unseal
+from eventstore.segments import Body, Segment, covered, is_old, unseal
 
 MAGIC: Final = b"\x93EVTARC\n"
 VERSION: Final = 1
@@ -572,6 +572,7 @@ class Checker:
         self._bases: dict[int, bytes] = {}
         self._digests: dict[int, bytes] = {}
         self._links: set[int] = set()
+        self._stubs: dict[int, Body] = {}
         self._seq, self._digest = 0, b""
         self._needed: dict[str, int] = {}
         self._tops: dict[str, int] = {}
@@ -648,7 +649,9 @@ class Checker:
     def _end_log(self) -> None:
         if self._ns is None:
             return
-        if self._links and not self._seen.get(SEGMENT):
+        if self._stubs:
+            raise CorruptEventError("a sealed event that has a key has no row")
+        if self._links:
             raise CorruptEventError(f"forks lead nowhere, that at seq {min(self._links)} first")
         if self._seq:
             self.logs[self._ns] = self._seq
@@ -676,14 +679,19 @@ class Checker:
 
     def _segment(self, row: Mapping[str, Any]) -> None:
         self._follow(row["seq"], row["link"])
-        if row["last"] < row["seq"]:
-            raise CorruptEventError("a segment ends before it begins")
-        self._arrive(row["last"], row["digest"])
+        for event in unseal(Segment(**row), self._codec):
+            if (event.kind == FORK) != (event.seq in self._links) or event.kind < 0:
+                raise CorruptEventError("a fork has no link, or a link no fork")
+            self._links.discard(event.seq)
+            if event.key is not None:
+                self._stubs[event.seq] = event
+            self._arrive(event.seq, event.digest)
 
     def _event(self, row: Mapping[str, Any]) -> None:
         seq = row["seq"]
-        if seq <= self._seq:
-            return  # the stub of an event in a segment, there for its key
+        if seq <= self._seq or self._stubs:
+            self._stub(row)
+            return
         previous = self._follow(seq, None)
         if previous is not None:
             payload = row["payload"]
@@ -697,6 +705,13 @@ class Checker:
             raise CorruptEventError("a fork has no link, or a link no fork")
         self._links.discard(seq)
         self._arrive(seq, row["digest"])
+
+    def _stub(self, row: Mapping[str, Any]) -> None:
+        """The row of an event in a segment, there for its key."""
+        event = self._stubs.pop(row["seq"], None)
+        names = ("kind", "key", "recorded_at", "digest")
+        if event is None or row["payload"] or any(row[n] != getattr(event, n) for n in names):
+            raise CorruptEventError("the row of a sealed event is not what it should be")
 
     def _follow(self, seq: int, link: bytes | None) -> bytes | None:
         """The digest before an event or a segment; ``None`` where it may be unknown."""

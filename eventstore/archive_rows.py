@@ -12,11 +12,11 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from sqlalchemy import Connection, Table, bindparam, delete, insert, select, union
 
-from eventstore import chain, operations, rehoming
+from eventstore import chain, graves, operations, rehoming
 from eventstore.archive_file import (
     DICTIONARY,
     EVENT,
@@ -30,7 +30,7 @@ from eventstore.archive_file import (
     Row,
     dictionaries_of,
 )
-from eventstore.errors import StoreBusyError, ThreadExistsError
+from eventstore.errors import ArchiveError, StoreBusyError, ThreadExistsError
 from eventstore.events import Position
 from eventstore.operations import read_dictionary
 from eventstore.schema import (
@@ -74,29 +74,22 @@ _ROWS: Final = {
 }
 _SNAPSHOT: Final = _paged(snapshots, SNAPSHOT, 1)
 _LINKS = select(forks).where(forks.c.thread_key == _key)
-_NAMES = union(*(select(t.c.ns).where(t.c.thread_key == _key) for t in (events, snapshots, forks)))
+_NAMES = union(
+    *(select(t.c.ns).where(t.c.thread_key == _key) for t in (events, segments, snapshots, forks))
+)
 _SNAPSHOT_SEQS = (
     select(snapshots.c.seq)
     .where(snapshots.c.thread_key == _key, snapshots.c.ns == _ns)
     .order_by(snapshots.c.seq)
 )
-_MAX_SEQ: Final = 2**63 - 1
-
-
-class _Part(NamedTuple):
-    """A run of a log that goes into one log of the file."""
-
-    thread_key: int
-    ns: str
-    first: int
-    last: int
 
 
 class _Log:
     """What goes into one log of a file, by where it is now."""
 
     def __init__(self) -> None:
-        self.parts: list[_Part] = []
+        self.own: Position | None = None
+        self.needs: list[rehoming.Needed] = []
         self.forks: dict[int, Row] = {}
         self.snapshots: dict[int, tuple[Position, bool]] = {}
 
@@ -127,7 +120,7 @@ def _logs(conn: Connection, key: int) -> dict[str, _Log]:
     logs: dict[str, _Log] = {}
     for ns in conn.execute(_NAMES, {"key": key}).scalars():
         log = logs.setdefault(ns, _Log())
-        log.parts.append(_Part(key, ns, 1, _MAX_SEQ))
+        log.own = Position(key, ns, rehoming.MAX_SEQ)
         for seq in conn.execute(_SNAPSHOT_SEQS, {"key": key, "ns": ns}).scalars():
             log.snapshots[seq] = (Position(key, ns, seq), False)
     needs: dict[Position, rehoming.Needed] = {}
@@ -150,8 +143,7 @@ def _logs(conn: Connection, key: int) -> dict[str, _Log]:
 def _gather(conn: Connection, need: rehoming.Needed, logs: dict[str, _Log]) -> Sequence[SqlRow]:
     """Note what is needed of another thread's log; the forks among it come back."""
     log = logs.setdefault(need.ns, _Log())
-    source = need.source
-    log.parts.append(_Part(source.thread_key, source.ns, need.first, source.seq))
+    log.needs.append(need)
     if need.base is not None:
         for row in operations.snapshot_chain(conn, need.base):
             at = need.base._replace(seq=row.seq)
@@ -167,18 +159,22 @@ def _rows_of_log(conn: Connection, log: _Log) -> Iterator[Record]:
         yield SNAPSHOT, list(values.values())
     for _, row in sorted(log.forks.items()):
         yield FORK_LINK, row
-    for tag in (SEGMENT, EVENT):
-        runs = [_run(conn, tag, part) for part in log.parts]
-        merged = runs[0] if len(runs) == 1 else heapq.merge(*runs, key=itemgetter(0))
-        for _, same in groupby(merged, key=itemgetter(0)):
-            yield tag, next(same)
+    if log.own is not None and not log.needs:
+        for tag in (SEGMENT, EVENT):
+            for row in _run(conn, tag, log.own):
+                yield tag, row
+        return
+    needs = log.needs if log.own is None else [rehoming.Needed(log.own, "", 1, None), *log.needs]
+    runs = [rehoming.events_needed(conn, need) for need in needs]
+    for _, same in groupby(heapq.merge(*runs, key=itemgetter(0)), key=itemgetter(0)):
+        yield EVENT, next(same)
 
 
-def _run(conn: Connection, tag: int, part: _Part) -> Iterator[Row]:
+def _run(conn: Connection, tag: int, log: Position) -> Iterator[Row]:
     statement, page = _ROWS[tag]
-    after = part.first - 1
+    after = 0
     while True:
-        place = {"key": part.thread_key, "ns": part.ns, "after": after, "upto": part.last}
+        place = {"key": log.thread_key, "ns": log.ns, "after": after, "upto": log.seq}
         rows = conn.execute(statement, place).fetchall()
         yield from map(tuple, rows)
         if len(rows) < page:
@@ -205,6 +201,7 @@ def insert_thread(conn: Connection, records: Iterator[Record], now_us: int) -> i
         The key of a row that kept others away, and that is to be buried afterwards.
 
     Raises:
+        ArchiveError: the thread was erased here.
         ThreadExistsError: a thread of that name is there.
         StoreBusyError: a thread of that key is still being removed.
         Conflict: somebody else is making a thread of that name: look again.
@@ -246,6 +243,11 @@ def _insert_thread_row(conn: Connection, thread: Mapping[str, Any], now_us: int)
     """
     key, life = thread["thread_key"], thread["life"]
     name = (thread["tenant"], thread["thread_id"])
+    if graves.is_erased(conn, key):
+        raise ArchiveError(
+            f"thread {name[1]!r} was erased from this database, and is not brought back; delete "
+            "what is left of it in archives (retention.erase does)"
+        )
     there = operations.thread_by_key(conn, key)
     if there is not None and there.condemned_at is not None:
         raise StoreBusyError(
@@ -255,7 +257,7 @@ def _insert_thread_row(conn: Connection, thread: Mapping[str, Any], now_us: int)
     if there is not None or operations.look_up(conn, *name, "") is not None:
         raise ThreadExistsError(name[1], name[0])
     conn.execute(_INSERT_THREAD, dict(thread))
-    last = operations.last_life(conn, *name)
+    last = graves.last_life(conn, *name)
     theirs = 0 if last is None else last + 1
     kept = None
     if theirs not in (life, life + 1):

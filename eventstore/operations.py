@@ -14,7 +14,6 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import (
     BigInteger,
     Connection,
-    and_,
     bindparam,
     case,
     delete,
@@ -24,11 +23,12 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    tuple_,
     union_all,
     update,
 )
 
-from eventstore import chain
+from eventstore import chain, graves
 from eventstore.events import CONDEMNED, Position
 from eventstore.schema import (
     SqlRow,
@@ -91,25 +91,6 @@ _LOOK_UP_MARKS = _LOOK_UP.add_columns(
     _last(forks.c.seq).label("last_fork"),
     _last(snapshots.c.seq, _usable(_fingerprint)).label("last_snapshot"),
 )
-_DEAD = select(func.max(tombstones.c.life)).where(
-    tombstones.c.name_digest == bindparam("name_digest")
-)
-_next_grave = tombstones.alias("next_grave")
-# Lives whose next one is not among the dead: the last that was removed, and those before a
-# thread that was restored.
-_LAST_OF_DEAD = (
-    select(tombstones.c.life)
-    .where(
-        tombstones.c.name_digest == bindparam("name_digest"),
-        ~select(_next_grave.c.life)
-        .where(
-            _next_grave.c.name_digest == tombstones.c.name_digest,
-            _next_grave.c.life == tombstones.c.life + 1,
-        )
-        .exists(),
-    )
-    .order_by(tombstones.c.life)
-)
 _HOLD_GRAVE = (
     select(tombstones.c.life)
     .where(tombstones.c.thread_key == _key)
@@ -125,15 +106,6 @@ _PROBE = (
     )
     .where(threads.c.thread_key.in_(_KEYS))
     .with_for_update(read=True, key_share=True)
-)
-_GRAVES = select(tombstones.c.thread_key, tombstones.c.name_digest, tombstones.c.life).where(
-    or_(
-        tombstones.c.thread_key.in_(_KEYS),
-        and_(
-            tombstones.c.name_digest == bindparam("name_digest"),
-            tombstones.c.life == _DEAD.scalar_subquery(),
-        ),
-    )
 )
 _THREAD = select(threads).where(threads.c.thread_key == _key)
 
@@ -163,21 +135,8 @@ def look_up(
                 if row.condemned_at is None and (row.tenant, row.thread_id) == (tenant, thread_id):
                     return row
         looked |= firsts
-        firsts = set(lives_after_dead(conn, tenant, thread_id)) - looked
+        firsts = graves.lives_after(conn, tenant, thread_id) - looked
     return None
-
-
-def lives_after_dead(conn: Connection, tenant: str, thread_id: str) -> list[int]:
-    """Where threads of this name may be: the lives that follow on those that were removed."""
-    name_digest = chain.name_digest(tenant, thread_id)
-    rows = conn.execute(_LAST_OF_DEAD, {"name_digest": name_digest})
-    return [life + 1 for life in rows.scalars()]
-
-
-def last_life(conn: Connection, tenant: str, thread_id: str) -> int | None:
-    """The last life of this name that was removed."""
-    name_digest = chain.name_digest(tenant, thread_id)
-    return conn.execute(_DEAD, {"name_digest": name_digest}).scalar()
 
 
 def thread_by_key(conn: Connection, thread_key: int) -> SqlRow | None:
@@ -196,41 +155,52 @@ class NoKeyFree(Exception):
     """Too many threads of that name are still being removed."""
 
 
-def create_thread(conn: Connection, row: Mapping[str, Any]) -> int:
-    """Insert a thread under a key that no thread ever had, and return the key.
+class Created(NamedTuple):
+    """A thread that was just made.
+
+    Attributes:
+        grave: what its tombstone would be stored under if it had been erased before anyone
+            looked; ``None``: there never was an erasure.
+    """
+
+    thread_key: int
+    grave: int | None
+
+
+def create_thread(conn: Connection, row: Mapping[str, Any]) -> Created:
+    """Insert a thread under a key that no thread ever had.
 
     The rows in the way are locked first, and only then the tombstones are read: a thread in
     the way that was just being removed is found in one or the other. (One that comes and
-    goes behind our back even so is met by the first event: see ``_behind``.)
+    goes behind our back even so is met by the first event: see ``inserting.append``.)
     """
     name = (row["tenant"], row["thread_id"])
-    first, name_digest = 0, chain.name_digest(*name)
+    first = 0
     while True:
         probes = _probes(*name, first)
         taken = conn.execute(_PROBE, probes).fetchall()
-        graves = conn.execute(_GRAVES, {**probes, "name_digest": name_digest}).fetchall()
-        begins = max(
-            (grave.life + 1 for grave in graves if grave.name_digest == name_digest), default=0
-        )
-        if begins <= first:
+        buried = graves.buried(conn, *name, list(probes.values()))
+        if buried.lives <= first:
             break
-        first = begins
+        first = buried.lives
     own = [each for each in taken if (each.tenant, each.thread_id) == name]
     if any(each.condemned_at is None for each in own):
         raise NameTaken
-    if begins or own:
+    if buried.lives or own:
         # Whoever restores a thread takes its grave away, or puts a row in our way: so hold the
         # one, and then look again.
-        conn.execute(_HOLD_GRAVE, {"key": chain.thread_key(*name, max(begins - 1, 0))}).first()
+        newest = chain.thread_key(*name, max(buried.lives - 1, 0))
+        conn.execute(_HOLD_GRAVE, {"key": newest}).first()
         if look_up(conn, *name, "") is not None:
             raise NameTaken
-    keys = {each.thread_key for each in (*taken, *graves)}
+    keys = {each.thread_key for each in taken} | buried.keys
     begins = max([first, *(each.life + 1 for each in own)])
     for life in range(begins, first + PROBES):
         key = probes[f"k{life - first}"]
         if key not in keys:
             conn.execute(_INSERT_THREAD, {**row, "thread_key": key, "life": life})
-            return key
+            secret = buried.secret
+            return Created(key, None if secret is None else chain.grave(secret, key))
     raise NoKeyFree
 
 
@@ -617,6 +587,11 @@ def namespaces(conn: Connection, thread_key: int) -> Sequence[SqlRow]:
     return conn.execute(_NAMESPACES, {"key": thread_key}).fetchall()
 
 
+def ends(conn: Connection, thread_key: int) -> dict[str, int]:
+    """The last seq of each log of a thread."""
+    return {ns: last for ns, _, last in namespaces(conn, thread_key)}
+
+
 def snapshots_of(conn: Connection, thread_key: int, ns: str) -> Sequence[SqlRow]:
     """Every snapshot of a log, oldest first."""
     return conn.execute(_SNAPSHOTS_OF, {"key": thread_key, "ns": ns}).fetchall()
@@ -634,7 +609,11 @@ _HOLD = (
     .where(threads.c.thread_key == _key, threads.c.condemned_at.is_(None))
     .with_for_update()
 )
-_CONDEMN = update(threads).where(threads.c.thread_key == _key).values(condemned_at=bindparam("now"))
+_CONDEMN = (
+    update(threads)
+    .where(threads.c.thread_key == _key)
+    .values(condemned_at=bindparam("now"), fate=bindparam("said"))
+)
 _ends = (
     select(events.c.ns.label("ns"), func.max(events.c.seq).label("seq"))
     .where(events.c.thread_key == _key)
@@ -662,13 +641,14 @@ def hold(conn: Connection, thread_key: int) -> SqlRow | None:
     return conn.execute(_HOLD, {"key": thread_key}).first()
 
 
-def condemn(conn: Connection, thread_key: int, now_us: int, digest: bytes) -> None:
+def condemn(conn: Connection, thread_key: int, now_us: int, digest: bytes, fate: str) -> None:
     """Take a held thread out of everybody's sight and end each of its logs with a mark.
 
     A writer that has not noticed will name the seq that the mark now has, and be refused by
-    the primary key: so the append of a single event needs no look at ``threads``.
+    the primary key: so the append of a single event needs no look at ``threads``. The fate is
+    for whoever ends the deletion, perhaps another process: what its tombstone is to say.
     """
-    conn.execute(_CONDEMN, {"key": thread_key, "now": now_us})
+    conn.execute(_CONDEMN, {"key": thread_key, "now": now_us, "said": fate})
     for ns, _, last in namespaces(conn, thread_key):
         mark = {
             "thread_key": thread_key,
@@ -753,6 +733,22 @@ class SealedTotals(NamedTuple):
 def sealed_totals(conn: Connection, thread_key: int) -> SealedTotals:
     """How much of a thread is sealed."""
     return SealedTotals(*map(int, conn.execute(_SEALED_TOTALS, {"key": thread_key}).one()))
+
+
+def _some_of(table: Any) -> Any:
+    place = (table.c.ns, table.c.seq)
+    some = select(*place).where(table.c.thread_key == _key).limit(bindparam("page"))
+    return delete(table).where(table.c.thread_key == _key, tuple_(*place).in_(some))
+
+
+_REMOVE_SOME = [_some_of(segments), _some_of(snapshots)]
+
+
+def remove_some(conn: Connection, thread_key: int, page: int) -> bool:
+    """Delete some segments or snapshots of a condemned thread; false when there are none."""
+    return any(
+        conn.execute(remove, {"key": thread_key, "page": page}).rowcount for remove in _REMOVE_SOME
+    )
 
 
 def bury(conn: Connection, thread_key: int, tombstone: Mapping[str, Any]) -> bool:

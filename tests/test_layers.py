@@ -18,16 +18,20 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 
 LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     "eventstore": (
-        frozenset({"errors", "events"}),
+        frozenset({"errors", "events", "forgetting"}),
         frozenset({"telemetry"}),
         frozenset("chain codec dictionaries packing postgresql registry schema types".split()),
         frozenset({"dialects", "migrations", "segments"}),
         frozenset({"archive_file"}),
-        frozenset("archive_rows inserting listing operations records rehoming segmenting".split()),
+        frozenset(
+            "ancestry archive_rows graves inserting listing operations pruning records rehoming "
+            "segmenting sharing".split()
+        ),
         frozenset({"driving", "tails"}),
         frozenset({"transactor"}),
         frozenset({"reading"}),
-        frozenset({"appending", "archiving", "inspection", "removal", "sealing"}),
+        frozenset({"appending", "archiving", "inspection", "removal", "sealing", "sweeping"}),
+        frozenset({"retaining"}),
         frozenset({"core"}),
         frozenset({"async_database", "database"}),
         frozenset({"async_store", "store"}),
@@ -73,8 +77,8 @@ import an edge."""
 
 SPEAK_SQL: Final = frozenset(
     f"eventstore.{name}"
-    for name in "schema dialects postgresql migrations inserting operations listing rehoming "
-    "archive_rows segmenting database async_database".split()
+    for name in "schema dialects postgresql migrations ancestry graves inserting operations "
+    "archive_rows listing pruning rehoming segmenting sharing database async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""
 

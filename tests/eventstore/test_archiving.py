@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
@@ -259,6 +260,68 @@ def test_forks_of_an_archived_thread_stay_whole(store: EventStore) -> None:
     store.delete_thread("t")
     assert len(values_of(store.replay("another"))) == 10
     assert check_whole(store) == 2
+
+
+# --- sealed ---------------------------------------------------------------------------
+
+
+def sealed(store: EventStore, *thread_ids: str) -> None:
+    """Seal what can be sealed of these threads, as if they were old."""
+    later = datetime.now(UTC) + timedelta(days=1)
+    for each in thread_ids:
+        assert store.seal(each, later).events
+
+
+def aged(store: EventStore) -> None:
+    """Let the store's clock run a day ahead from now on."""
+    core = getattr(store, "store", store).core
+    core._clock = lambda: datetime.now(UTC) + timedelta(days=1)
+
+
+def test_a_sealed_thread_comes_back_equal(store: EventStore) -> None:
+    key = full_thread(store, count=700)
+    store.append("t", [Event(1, n, key=f"k{n}") for n in range(40)], store.head("t").seq)
+    fill(store, "t", 1)
+    aged(store)
+    sealed(store, "t")
+    before = all_rows(store, key)
+    assert before["segments"]
+    file = taken(store, "t")
+    store.delete_thread("t")
+    store.load(file)
+    assert all_rows(store, key) == before
+    assert store.verify("t").ok
+    with Dump.open(file) as dump:
+        assert dump.header.segments == len(before["segments"])
+
+
+@pytest.mark.parametrize("at", [1, 100, 256, 257, 600, 1500])
+@pytest.mark.parametrize("snapshot_at", [None, 300, 1400])
+def test_a_fork_of_a_sealed_thread(store: EventStore, at: int, snapshot_at: int | None) -> None:
+    """Its share of a segment is rows of its own, in the file as after a deletion."""
+    head = store.head("parent")
+    for number in range(1, 1601):
+        last = number in (snapshot_at, 1600)
+        if last or number % 100 == 0:
+            batch = [Event(1, {"n": n}, key=f"k{n}") for n in range(head.seq + 1, number + 1)]
+            snapshot = NewSnapshot(FINGERPRINT, b"s", b"") if last else None
+            head = store.append_after(head, batch, snapshot=snapshot)
+    aged(store)
+    sealed(store, "parent")
+    store.fork("parent", at, "t")
+    fill(store, "t", 3, start=9000)
+    expected = values_of(store.replay("t", fingerprint=FINGERPRINT))
+    key = store.thread("t").thread_key
+    file = taken(store, "t")
+    store.delete_thread("parent")
+    rehomed = all_rows(store, key)
+    assert values_of(store.replay("t", fingerprint=FINGERPRINT)) == expected
+    assert store.verify("t").ok
+    store.delete_thread("t")
+    store.load(file)
+    assert all_rows(store, key) == rehomed
+    assert values_of(store.replay("t", fingerprint=FINGERPRINT)) == expected
+    assert store.verify("t").ok
 
 
 # --- damage -----------------------------------------------------------------------------
