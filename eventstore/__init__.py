@@ -6,9 +6,14 @@ Knows threads, events and snapshots as bytes and numbers, and no graphs. Start a
 
 import logging
 
+from eventstore.archive_file import Dump
 from eventstore.async_store import AsyncEventStore
 from eventstore.codec import Codec
 from eventstore.errors import (
+    ArchiveDamagedError,
+    ArchiveError,
+    ArchiveNotFoundError,
+    ArchiveVersionError,
     ConcurrencyError,
     ConfigurationError,
     CorruptEventError,
@@ -50,11 +55,16 @@ __version__ = "0.1.0"
 __all__ = [
     "FORK",
     "Addition",
+    "ArchiveDamagedError",
+    "ArchiveError",
+    "ArchiveNotFoundError",
+    "ArchiveVersionError",
     "AsyncEventStore",
     "Codec",
     "ConcurrencyError",
     "ConfigurationError",
     "CorruptEventError",
+    "Dump",
     "DuplicateKeyError",
     "Event",
     "EventStore",

@@ -9,6 +9,7 @@ statement costs several times as much.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from eventstore import dialects
+from eventstore.archive_file import Dump, Source
 from eventstore.async_database import open_database
 from eventstore.codec import Codec
 from eventstore.core import Core
@@ -296,6 +298,19 @@ class AsyncEventStore:
     async def delete_snapshots(self, thread_id: str) -> int:
         """Delete every snapshot that can be folded again; returns how many."""
         return await self._perform(self.core.delete_snapshots(thread_id))
+
+    # --- archiving ----------------------------------------------------------------------
+
+    async def dump(self, thread_id: str) -> Dump:
+        """One thread as a file, as it is at one moment; iterate over it, and close it after use."""
+        return await self._perform(self.core.dump(thread_id))
+
+    async def load(self, source: Source) -> ThreadInfo:
+        """Put a thread back from a file, as it was: its name, key and life, and every row."""
+        if isinstance(source, Dump):
+            return await self._perform(self.core.load(source))
+        with await asyncio.to_thread(Dump.open, source) as dump:
+            return await self._perform(self.core.load(dump))
 
     # --- sealing ------------------------------------------------------------------------
 

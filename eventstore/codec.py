@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar, overload
 
@@ -162,6 +162,31 @@ class Codec:
             raise ConfigurationError(f"another dictionary with id {dict_id} is in use")
         if write:
             self._writing_id = dict_id
+
+    def own_dictionary(self, dict_id: int) -> bytes | None:
+        """A dictionary that was added."""
+        known = self._dictionaries.get(dict_id)
+        if known is None or dict_id < builtin_dictionaries.FIRST_CUSTOM_ID:
+            return None
+        return known.dict_data.as_bytes()
+
+    @property
+    def writes_with(self) -> int:
+        """The id of the dictionary that small payloads are compressed with."""
+        return self._writing_id
+
+    def lacks(self, payloads: Iterable[bytes]) -> set[int]:
+        """The ids of added dictionaries that these payloads need, and that are not here."""
+        named = {dictionary_id(each) for each in payloads if _may_name_another(each)}
+        return {dict_id for dict_id in named if dict_id and dict_id not in self._dictionaries}
+
+    def without_types(self) -> Codec:
+        """A codec that knows the same dictionaries, and none of the application's types."""
+        plain = Codec(max_decoded_bytes=self.max_decoded_bytes)
+        for dict_id in list(self._dictionaries):
+            if data := self.own_dictionary(dict_id):
+                plain.add_dictionary(dict_id, data, write=False)
+        return plain
 
     @overload
     def register(
@@ -351,3 +376,30 @@ def _wrong_header(header: bytes) -> str:
             f"the payload has format version {header[0]}; this codec reads up to {FORMAT_VERSION}"
         )
     return f"the payload has the unknown codec {header[1]}"
+
+
+_ID_OF_SEVERAL_BYTES = 2
+_DESCRIPTOR_AT = 2 + len(zstandard.FRAME_HEADER)
+
+
+def _may_name_another(payload: bytes) -> bool:
+    """Whether a payload looks as if it named a dictionary that does not come with the library."""
+    return (
+        len(payload) > _DESCRIPTOR_AT
+        and payload[_DESCRIPTOR_AT] & _ID_OF_SEVERAL_BYTES != 0
+        and payload[1] == ZSTD_WITH_DICTIONARY
+    )
+
+
+def dictionary_id(payload: bytes) -> int:
+    """The id of the added dictionary that a payload is compressed with; 0: of none such.
+
+    Anything may be asked about: what is no payload has none.
+    """
+    if not _may_name_another(payload):
+        return 0
+    try:
+        frame = zstandard.get_frame_parameters(payload[2 : 2 + _FRAME_HEADER_BYTES_MAX])
+    except zstandard.ZstdError:
+        return 0
+    return frame.dict_id if frame.dict_id >= builtin_dictionaries.FIRST_CUSTOM_ID else 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from eventstore import listing, operations, records
 from eventstore.appending import Appending, json_text
+from eventstore.archiving import Archiving
 from eventstore.errors import ConfigurationError, CorruptEventError, ThreadNotFoundError
 from eventstore.events import Status, ThreadInfo, to_micros
 from eventstore.inspection import Inspection
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Core(Appending, Removal, Sealing, Inspection):
+class Core(Appending, Removal, Sealing, Archiving, Inspection):
     """The operations of an event store, written once."""
 
     async def threads(

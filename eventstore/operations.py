@@ -31,7 +31,16 @@ from sqlalchemy import (
 
 from eventstore import chain
 from eventstore.events import CONDEMNED, Position
-from eventstore.schema import SqlRow, events, forks, segments, snapshots, threads, tombstones
+from eventstore.schema import (
+    SqlRow,
+    dictionaries,
+    events,
+    forks,
+    segments,
+    snapshots,
+    threads,
+    tombstones,
+)
 from eventstore.segments import Segment
 
 Conflict = exc.IntegrityError
@@ -86,6 +95,27 @@ _LOOK_UP_MARKS = _LOOK_UP.add_columns(
 _DEAD = select(func.max(tombstones.c.life)).where(
     tombstones.c.name_digest == bindparam("name_digest")
 )
+_next_grave = tombstones.alias("next_grave")
+# Lives whose next one is not among the dead: the last that was removed, and those before a
+# thread that was restored.
+_LAST_OF_DEAD = (
+    select(tombstones.c.life)
+    .where(
+        tombstones.c.name_digest == bindparam("name_digest"),
+        ~select(_next_grave.c.life)
+        .where(
+            _next_grave.c.name_digest == tombstones.c.name_digest,
+            _next_grave.c.life == tombstones.c.life + 1,
+        )
+        .exists(),
+    )
+    .order_by(tombstones.c.life)
+)
+_HOLD_GRAVE = (
+    select(tombstones.c.life)
+    .where(tombstones.c.thread_key == _key)
+    .with_for_update(read=True, key_share=True)
+)
 _PROBE = (
     select(
         threads.c.thread_key,
@@ -120,21 +150,35 @@ def look_up(
 
     With a ``fingerprint`` comes where the log's last fork and last usable snapshot are, too.
     Names used again are rare: only where nothing is found are there further looks, at what
-    became of former threads of that name, and at the lives after those.
+    became of former threads of that name, and at the lives after those. (A life that follows
+    on a dead one and precedes another was restored from an archive.)
     """
     statement = _LOOK_UP if fingerprint is None else _LOOK_UP_MARKS
     values = {"ns": ns} if fingerprint is None else {"ns": ns, "fingerprint": fingerprint}
-    first, name_digest = 0, None
-    while True:
-        probes = _probes(tenant, thread_id, first)
-        for row in conn.execute(statement, {**probes, **values}).fetchall():
-            if row.condemned_at is None and (row.tenant, row.thread_id) == (tenant, thread_id):
-                return row
-        name_digest = name_digest or chain.name_digest(tenant, thread_id)
-        last_dead = conn.execute(_DEAD, {"name_digest": name_digest}).scalar()
-        if last_dead is None or last_dead < first:
-            return None
-        first = last_dead + 1
+    looked: set[int] = set()
+    firsts = {0}
+    while firsts:
+        for first in sorted(firsts):
+            probes = _probes(tenant, thread_id, first)
+            for row in conn.execute(statement, {**probes, **values}).fetchall():
+                if row.condemned_at is None and (row.tenant, row.thread_id) == (tenant, thread_id):
+                    return row
+        looked |= firsts
+        firsts = set(lives_after_dead(conn, tenant, thread_id)) - looked
+    return None
+
+
+def lives_after_dead(conn: Connection, tenant: str, thread_id: str) -> list[int]:
+    """Where threads of this name may be: the lives that follow on those that were removed."""
+    name_digest = chain.name_digest(tenant, thread_id)
+    rows = conn.execute(_LAST_OF_DEAD, {"name_digest": name_digest})
+    return [life + 1 for life in rows.scalars()]
+
+
+def last_life(conn: Connection, tenant: str, thread_id: str) -> int | None:
+    """The last life of this name that was removed."""
+    name_digest = chain.name_digest(tenant, thread_id)
+    return conn.execute(_DEAD, {"name_digest": name_digest}).scalar()
 
 
 def thread_by_key(conn: Connection, thread_key: int) -> SqlRow | None:
@@ -175,6 +219,12 @@ def create_thread(conn: Connection, row: Mapping[str, Any]) -> int:
     own = [each for each in taken if (each.tenant, each.thread_id) == name]
     if any(each.condemned_at is None for each in own):
         raise NameTaken
+    if begins or own:
+        # Whoever restores a thread takes its grave away, or puts a row in our way: so hold the
+        # one, and then look again.
+        conn.execute(_HOLD_GRAVE, {"key": chain.thread_key(*name, max(begins - 1, 0))}).first()
+        if look_up(conn, *name, "") is not None:
+            raise NameTaken
     keys = {each.thread_key for each in (*taken, *graves)}
     begins = max([first, *(each.life + 1 for each in own)])
     for life in range(begins, first + PROBES):
@@ -738,3 +788,31 @@ _BURY = [
 ]
 _BURY.append(delete(threads).where(threads.c.thread_key == _key))
 _INSERT_TOMBSTONE = insert(tombstones)
+
+# --- dictionaries -----------------------------------------------------------------------
+
+_DICTIONARY = select(dictionaries.c.data).where(dictionaries.c.dict_id == bindparam("dict_id"))
+
+
+class OtherDictionary(Exception):
+    """Another dictionary of the same number is in use."""
+
+
+def read_dictionary(conn: Connection, dict_id: int) -> bytes | None:
+    """The dictionary of this number, if any payload was ever written with it."""
+    data: bytes | None = conn.execute(_DICTIONARY, {"dict_id": dict_id}).scalar()
+    return data
+
+
+def keep_dictionary(conn: Connection, dict_id: int, data: bytes) -> None:
+    """Keep what payloads are about to be compressed with, unless it is kept already.
+
+    Raises:
+        OtherDictionary: another one has the number.
+        Conflict: somebody else keeps it at the same moment.
+    """
+    known = read_dictionary(conn, dict_id)
+    if known is None:
+        conn.execute(insert(dictionaries), {"dict_id": dict_id, "data": data})
+    elif known != data:
+        raise OtherDictionary

@@ -10,7 +10,7 @@ and has to be used up before the next one is asked for.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -124,6 +124,8 @@ class Reading(Part):
                 if snapshot is not None or route.snapshot is None:
                     break
                 snapshots = cached = False  # once more, from as far back as the events go
+        if snapshot is not None:
+            await self._learn((snapshot.state, *snapshot.items))
         if cached and tail is None and marks is not None and _is_own_tail(head, route, page):
             tail = Tail.of(head, fingerprint, marks, snapshot, digest, list(page))
         if snapshot is not None:
@@ -235,9 +237,20 @@ class Reading(Part):
                 )
                 ready = ()
                 telemetry.read(told, rows)
+                await self._learn(row.payload for row in rows)
                 yield reader.feed(rows)
                 if not rows or reader.after != min(last, records.end_of(rows)):
                     raise await self._gap(thread_id, own, key, ns, reader.after + 1)
+
+    async def _learn(self, payloads: Iterable[bytes]) -> None:
+        """Tell the codec of dictionaries that others wrote these payloads with.
+
+        What is in no database either is left to the codec to complain of.
+        """
+        for dict_id in self.codec.lacks(payloads):
+            data = await self.transactor.read(operations.read_dictionary, dict_id)
+            if data is not None:
+                self.codec.add_dictionary(dict_id, data, write=False)
 
     async def _gap(
         self, thread_id: str, own: int | None, key: int, ns: str, seq: int

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from eventstore import dialects
+from eventstore.archive_file import Dump, Source
 from eventstore.codec import Codec
 from eventstore.core import Core
 from eventstore.database import Database
@@ -411,6 +412,43 @@ class EventStore:
             ThreadNotFoundError: no such thread.
         """
         return drive(self.core.delete_snapshots(thread_id))
+
+    # --- archiving ----------------------------------------------------------------------
+
+    def dump(self, thread_id: str) -> Dump:
+        """One thread as a file, as it is at one moment; iterate over it, and close it after use.
+
+        The file is complete in itself: every row of the thread as it is stored, what it needs
+        of threads that it was forked from, and the application's dictionaries. All of it is
+        verified on the way. It is made in one read transaction (on PostgreSQL at REPEATABLE
+        READ), and waits in memory or, if it is large, in a temporary file.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+            CorruptEventError: something of it does not verify.
+        """
+        return drive(self.core.dump(thread_id))
+
+    def load(self, source: Source) -> ThreadInfo:
+        """Put a thread back from a file, as it was: its name, key and life, and every row.
+
+        Everything is verified first, and then inserted in one transaction. Checkpoint ids go on
+        working, and the tombstone that the thread left is gone.
+
+        Args:
+            source: what :meth:`dump` gave, a path, bytes, a binary file or an iterable of bytes.
+
+        Raises:
+            ArchiveDamagedError: it is not what was written. Nothing was loaded.
+            ArchiveVersionError: it was written by a newer version. Nothing was loaded.
+            ArchiveError: it cannot be loaded here (it is of another tenant, say).
+            ThreadExistsError: a thread of that name is there.
+            StoreBusyError: a thread of that key is still being removed.
+        """
+        if isinstance(source, Dump):
+            return drive(self.core.load(source))
+        with Dump.open(source) as dump:
+            return drive(self.core.load(dump))
 
     # --- sealing ------------------------------------------------------------------------
 

@@ -73,6 +73,15 @@ class Transactor(ABC):
         """What ``operation(conn, …)`` returns; it must not write."""
         return await self._repeat("read", operation, args, kwargs)
 
+    async def read_moment(
+        self,
+        operation: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """As :meth:`read`, all of whose statements see the database as it was at one moment."""
+        return await self._repeat("moment", operation, args, kwargs)
+
     async def write(
         self,
         operation: Callable[Concatenate[Connection, P], T],
@@ -125,7 +134,7 @@ class Transactor(ABC):
             try:
                 return await self.transact(mode, operation, args, kwargs)
             except (Interrupted, LostConnection) as error:
-                if mode != "read" and isinstance(error, LostConnection):
+                if mode not in ("read", "moment") and isinstance(error, LostConnection):
                     raise
                 await self.pause(count, error)
             count += 1
@@ -209,6 +218,8 @@ class Part:
         self.transactor = transactor
         self.tenant = tenant
         self.codec = codec or Codec()
+        self.kept_dictionaries: set[int] = set()
+        """Those of the codec that the database is known to have."""
         self._clock = clock or _utc_now
 
     def now_us(self) -> int:

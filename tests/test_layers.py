@@ -22,11 +22,12 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
         frozenset({"telemetry"}),
         frozenset("chain codec dictionaries packing postgresql registry schema types".split()),
         frozenset({"dialects", "migrations", "segments"}),
-        frozenset("inserting listing operations records rehoming segmenting".split()),
+        frozenset({"archive_file"}),
+        frozenset("archive_rows inserting listing operations records rehoming segmenting".split()),
         frozenset({"driving", "tails"}),
         frozenset({"transactor"}),
         frozenset({"reading"}),
-        frozenset({"appending", "inspection", "removal", "sealing"}),
+        frozenset({"appending", "archiving", "inspection", "removal", "sealing"}),
         frozenset({"core"}),
         frozenset({"async_database", "database"}),
         frozenset({"async_store", "store"}),
@@ -73,7 +74,7 @@ import an edge."""
 SPEAK_SQL: Final = frozenset(
     f"eventstore.{name}"
     for name in "schema dialects postgresql migrations inserting operations listing rehoming "
-    "segmenting database async_database".split()
+    "archive_rows segmenting database async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""
 
