@@ -9,6 +9,7 @@ of a small append. Every write names one thread.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
@@ -321,17 +322,33 @@ def head_seq(conn: Connection, thread_key: int, ns: str) -> int:
 def read_events(
     conn: Connection, thread_key: int, ns: str, after: int, upto: int, page: int
 ) -> Sequence[SqlRow | Segment]:
-    """One page of a log, oldest first: segments where it is sealed, then rows of events."""
+    """One page of a log without a gap, oldest first: rows of events, or what is sealed.
+
+    A page that does not begin behind ``after`` is one behind a gap.
+    """
     place = {"key": thread_key, "ns": ns, "after": after, "upto": upto}
     rows = conn.execute(_EVENTS_BETWEEN, {**place, "page": page}).fetchall()
-    if rows and rows[0].seq == after + 1 and rows[0].payload:
+    if rows and rows[-1].seq - after == len(rows) and all(map(_PAYLOAD, rows)):
         return rows
+    # A row without a payload stands for a sealed event that has a key.
+    run = 0
+    while run < len(rows) and rows[run].seq == after + 1 + run and rows[run].payload:
+        run += 1
+    if run:
+        return rows[:run]
     sealed = read_segments(conn, thread_key, ns, after, upto)
-    if not sealed:
-        return rows
-    end = sealed[-1].last
+    end = after
+    for number, segment in enumerate(sealed):
+        if segment.seq > end + 1:
+            return sealed[: number or 1]
+        end = segment.last
     behind = [row for row in rows if row.seq > end]
-    return [*sealed, *behind] if behind and behind[0].seq == end + 1 else sealed
+    if sealed and behind and behind[-1].seq - end == len(behind) and all(map(_PAYLOAD, behind)):
+        return [*sealed, *behind]
+    return sealed or rows
+
+
+_PAYLOAD = itemgetter(5)
 
 
 def read_segments(

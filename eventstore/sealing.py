@@ -82,6 +82,9 @@ class Sealing(Reading):
                     segment, before = await self._segment(thread_id, key, ns, first, upto, link)
                     if segment is None:
                         break
+                    first, link = segment.last + 1, segment.digest
+                    if before is None:
+                        continue
                     if not dry_run:
                         await self._put(thread_id, key, ns, segment, keep_if)
                     done = replace(
@@ -91,7 +94,6 @@ class Sealing(Reading):
                         bytes_before=done.bytes_before + before,
                         bytes_after=done.bytes_after + len(segment.payload),
                     )
-                    first, link = segment.last + 1, segment.digest
         except _Moved:
             pass  # what is left is for another time
         if done.events and not dry_run:
@@ -100,8 +102,11 @@ class Sealing(Reading):
 
     async def _segment(
         self, thread_id: str, key: int, ns: str, first: int, upto: int, link: bytes | None
-    ) -> tuple[Segment | None, int]:
-        """A segment that begins with an event, and the stored bytes that it replaces."""
+    ) -> tuple[Segment | None, int | None]:
+        """A segment that begins with an event, and the stored bytes that it replaces.
+
+        Where the event is in one already, that one and ``None``; ``None`` where there can be none.
+        """
 
         def look(conn: Connection) -> tuple[bytes | None, Sequence[SqlRow | Segment]]:
             known = link or _link_before(conn, key, ns, first)
@@ -109,15 +114,17 @@ class Sealing(Reading):
 
         known, rows = await self.transactor.read(look)
         if known is None:  # an event that a fork was given for its digest alone
-            return None, 0
-        if not rows or any(isinstance(row, Segment) for row in rows):
+            return None, None
+        if not rows or rows[0].seq > first:
             raise _Moved
+        if isinstance(rows[0], Segment):
+            return rows[0], None
         try:
             segment = await self.transactor.compute(self._packed, rows, known)
         except CorruptEventError as error:
             raise error.at(thread_id, ns, first) from error
         if segment is None:
-            return None, 0
+            return None, None
         return segment, sum(len(row.payload) for row in rows[: segment.events])
 
     def _packed(self, rows: Sequence[SqlRow], link: bytes) -> Segment | None:

@@ -1,20 +1,20 @@
 """Operations that put events into segments and take them out again.
 
-Like :mod:`eventstore.operations`, functions over a connection that the caller opened. In each
-log the segments hold the oldest events that are there, and its last event is a row of its own:
-appending and the ends of logs have nothing to do with them.
+Like :mod:`eventstore.operations`, functions over a connection that the caller opened. The last
+event of a log is always a row of its own: appending and the ends of logs have nothing to do
+with segments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
-from eventstore.operations import read_segments
+from eventstore import operations, records
 from eventstore.schema import SqlRow, events, segments, threads
-from eventstore.segments import Body, Segment, payload_of, unseal
+from eventstore.segments import EVENTS_MAX, Body, Segment, payload_of, unseal
 
 _key: Any = bindparam("key")
 _ns: Any = bindparam("ns")
@@ -48,7 +48,13 @@ _between = and_(
 _CLEAR = delete(events).where(_between, events.c.key.is_(None), func.length(events.c.payload) > 0)
 _EMPTY = (
     update(events)
-    .where(_between, events.c.key.is_not(None), func.length(events.c.payload) > 0)
+    .where(
+        events.c.thread_key == bindparam("at_key"),
+        events.c.ns == bindparam("at_ns"),
+        events.c.seq.between(_first, _last),
+        events.c.key.is_not(None),
+        func.length(events.c.payload) > 0,
+    )
     .values(payload=b"")
 )
 _INSERT = insert(segments)
@@ -58,7 +64,11 @@ _DELETE = delete(segments).where(
 _INSERT_EVENT = insert(events)
 _FILL = (
     update(events)
-    .where(events.c.thread_key == _key, events.c.ns == _ns, events.c.seq == bindparam("at"))
+    .where(
+        events.c.thread_key == bindparam("at_key"),
+        events.c.ns == bindparam("at_ns"),
+        events.c.seq == bindparam("at"),
+    )
     .values(payload=bindparam("new_payload", type_=events.c.payload.type))
 )
 
@@ -81,7 +91,8 @@ def put(conn: Connection, thread_key: int, ns: str, segment: Segment) -> bool:
     place = {"key": thread_key, "ns": ns, "first": segment.seq, "last_seq": segment.last}
     gone = conn.execute(_CLEAR, place).rowcount
     if gone < segment.events:
-        gone += conn.execute(_EMPTY, place).rowcount
+        at = {"at_key": thread_key, "at_ns": ns, "first": segment.seq, "last_seq": segment.last}
+        gone += conn.execute(_EMPTY, at).rowcount
     if gone != segment.events:
         return False
     conn.execute(_INSERT, {"thread_key": thread_key, "ns": ns, **segment._asdict()})
@@ -91,13 +102,12 @@ def put(conn: Connection, thread_key: int, ns: str, segment: Segment) -> bool:
 def unseal_at(conn: Connection, thread_key: int, ns: str, seq: int) -> bool:
     """Give the events of the segment that holds ``seq`` rows of their own again.
 
-    So that a log can be cut within it; false when no segment holds it. What is sealed behind it
-    must go with it, or be unsealed too: segments stand before rows.
+    So that a log can be cut within it; false when no segment holds it.
 
     Raises:
         CorruptEventError: the segment was damaged; nothing is to be kept of this transaction.
     """
-    found = read_segments(conn, thread_key, ns, seq - 1, seq, 1)
+    found = operations.read_segments(conn, thread_key, ns, seq - 1, seq, 1)
     if not found:
         return False
     segment = found[0]
@@ -108,10 +118,43 @@ def unseal_at(conn: Connection, thread_key: int, ns: str, seq: int) -> bool:
 
 
 def _put_row(conn: Connection, thread_key: int, ns: str, event: Body) -> None:
-    payload = payload_of(event)
+    row = row_of(event)
     if event.key is not None:
-        at = {"key": thread_key, "ns": ns, "at": event.seq, "new_payload": payload}
+        at = {"at_key": thread_key, "at_ns": ns, "at": event.seq, "new_payload": row["payload"]}
         if conn.execute(_FILL, at).rowcount:
             return
+    conn.execute(_INSERT_EVENT, {**row, "thread_key": thread_key, "ns": ns})
+
+
+def row_of(event: Body) -> dict[str, Any]:
+    """What the row of an event holds, but for the log that it is in."""
     row = {name: getattr(event, name) for name in Body._fields if name != "body"}
-    conn.execute(_INSERT_EVENT, {**row, "thread_key": thread_key, "ns": ns, "payload": payload})
+    return {**row, "payload": payload_of(event)}
+
+
+def rows_between(
+    conn: Connection, thread_key: int, ns: str, first: int, last: int
+) -> Iterator[dict[str, Any]]:
+    """The events of a stretch of a log as rows, sealed or not, oldest first.
+
+    Raises:
+        CorruptEventError: a segment was damaged.
+    """
+    after = first - 1
+    while page := operations.read_events(conn, thread_key, ns, after, last, EVENTS_MAX):
+        for row in page:
+            if isinstance(row, Segment):
+                found = [each for each in unseal(row) if first <= each.seq <= last]
+                yield from ({**row_of(each), "ns": ns} for each in found if each.seq > after)
+            else:
+                yield {**row._mapping, "ns": ns}
+        after = records.end_of(page)
+
+
+def seqs_of(conn: Connection, thread_key: int, ns: str) -> set[int]:
+    """The seqs of a log's events, sealed or not."""
+    return {
+        seq
+        for first, last in operations.runs(conn, thread_key, ns)
+        for seq in range(first, last + 1)
+    }
