@@ -43,6 +43,7 @@ from eventstore.events import (
     VerifyReport,
 )
 from eventstore.store import EventStore
+from eventstore.trimming import Trimmed, TrimPoint
 
 __version__ = "0.1.0"
 
@@ -78,6 +79,8 @@ __all__ = [
     "ThreadExistsError",
     "ThreadInfo",
     "ThreadNotFoundError",
+    "TrimPoint",
+    "Trimmed",
     "UnregisteredTypeError",
     "VerifyReport",
 ]

@@ -38,6 +38,7 @@ from eventstore.events import (
 from eventstore.postgresql import PoolOptions
 from eventstore.reading import Pages
 from eventstore.tails import BYTES
+from eventstore.trimming import Trimmed, TrimPoint
 
 if TYPE_CHECKING:
     from aiosqlite import Connection as AiosqliteConnection
@@ -295,6 +296,26 @@ class AsyncEventStore:
     async def delete_snapshots(self, thread_id: str) -> int:
         """Delete every snapshot that can be folded again; returns how many."""
         return await self._perform(self.core.delete_snapshots(thread_id))
+
+    # --- trimming -----------------------------------------------------------------------
+
+    async def trim_points(self, thread_id: str, ns: str = "") -> list[TrimPoint]:
+        """Where a log can be cut, oldest first: at sound snapshots, unless a fork forbids it."""
+        return await self._perform(self.core.trim_points(thread_id, ns))
+
+    async def trim(
+        self,
+        thread_id: str,
+        seq: int,
+        reason: str = "trimmed",
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Trimmed:
+        """Remove what is before the last of the :meth:`trim_points` at or before ``seq``."""
+        return await self._perform(
+            self.core.trim(thread_id, seq, reason, keep_if=keep_if, dry_run=dry_run)
+        )
 
     # --- inspecting ---------------------------------------------------------------------
 

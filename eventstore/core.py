@@ -1,7 +1,7 @@
 """Everything an event store can do, as coroutines over a transactor: its parts in one.
 
-Reading, appending, removal and inspection are parts in modules of their own; here are only
-the list of threads and what is said about each. Nobody calls this but the two shells
+Reading, appending, removal, trimming and inspection are parts in modules of their own; here are
+only the list of threads and what is said about each. Nobody calls this but the two shells
 (:mod:`eventstore.store`, :mod:`eventstore.async_store`), whose docstrings say what each
 operation means, and ``graph``, which composes operations.
 """
@@ -18,6 +18,7 @@ from eventstore.errors import ConfigurationError, CorruptEventError, ThreadNotFo
 from eventstore.events import Status, ThreadInfo, to_micros
 from eventstore.inspection import Inspection
 from eventstore.removal import Removal
+from eventstore.trimming import Trimming
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Core(Appending, Removal, Inspection):
+class Core(Appending, Removal, Trimming, Inspection):
     """The operations of an event store, written once."""
 
     async def threads(

@@ -98,6 +98,7 @@ _SIZES = (
         events.c.thread_key == _key,
         or_(events.c.ns > _ns, and_(events.c.ns == _ns, events.c.seq > _seq)),
         events.c.kind != CONDEMNED,
+        func.length(events.c.payload) > 0,
     )
     .order_by(events.c.ns, events.c.seq)
     .limit(bindparam("page"))

@@ -20,13 +20,15 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     "eventstore": (
         frozenset({"errors", "events"}),
         frozenset({"telemetry"}),
-        frozenset("chain codec dictionaries packing postgresql registry schema types".split()),
+        frozenset(
+            "chain codec dictionaries nesting packing postgresql registry schema types".split()
+        ),
         frozenset({"dialects", "migrations"}),
-        frozenset({"inserting", "listing", "operations", "records", "rehoming"}),
+        frozenset({"cutting", "inserting", "listing", "operations", "records", "rehoming"}),
         frozenset({"driving", "tails"}),
         frozenset({"transactor"}),
         frozenset({"reading"}),
-        frozenset({"appending", "removal", "inspection"}),
+        frozenset({"appending", "removal", "trimming", "inspection"}),
         frozenset({"core"}),
         frozenset({"async_database", "database"}),
         frozenset({"async_store", "store"}),
@@ -72,8 +74,8 @@ import an edge."""
 
 SPEAK_SQL: Final = frozenset(
     f"eventstore.{name}"
-    for name in "schema dialects postgresql migrations inserting operations listing rehoming "
-    "database async_database".split()
+    for name in "schema dialects postgresql migrations inserting operations cutting listing "
+    "rehoming database async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""
 
