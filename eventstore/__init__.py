@@ -50,6 +50,7 @@ from eventstore.events import (
 from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
 from eventstore.sealing import Sealed
 from eventstore.store import EventStore
+from eventstore.trimming import Trimmed, TrimPoint
 
 __version__ = "0.1.0"
 
@@ -96,6 +97,8 @@ __all__ = [
     "ThreadInfo",
     "ThreadNotFoundError",
     "Tombstone",
+    "TrimPoint",
+    "Trimmed",
     "UnregisteredTypeError",
     "VerifyReport",
 ]
