@@ -71,9 +71,16 @@ def ns_of(config: Mapping[str, Any]) -> str:
 class ThreadLog:
     """Threads of one graph in one event store."""
 
-    def __init__(self, core: Core, channels: Mapping[str, Channel], version: str | None) -> None:
+    def __init__(
+        self,
+        core: Core,
+        channels: Mapping[str, Channel],
+        version: str | None,
+        snapshot_each_run: bool = False,
+    ) -> None:
         self.core = core
         self.channels = channels
+        self._each_run = snapshot_each_run
         parts = [f"{name}={channels[name].fingerprint}" for name in sorted(channels)]
         text = "\n".join([version or "", *parts])
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
@@ -239,7 +246,7 @@ class ThreadLog:
 
     def taker(self) -> SnapshotTaker:
         """Makes the snapshots of a log that has none yet."""
-        return SnapshotTaker(self.core.codec, self.fingerprint)
+        return SnapshotTaker(self.core.codec, self.fingerprint, each_run=self._each_run)
 
     async def fold(self, replay: Replay[Pages]) -> tuple[State, SnapshotTaker]:
         """The state that a replay leads to, and a taker that goes on from there."""
