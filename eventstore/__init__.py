@@ -43,6 +43,7 @@ from eventstore.events import (
     VerifyReport,
 )
 from eventstore.store import EventStore
+from eventstore.types import Opaque
 
 __version__ = "0.1.0"
 
@@ -63,6 +64,7 @@ __all__ = [
     "Lineage",
     "LineageMovedError",
     "NewSnapshot",
+    "Opaque",
     "Pin",
     "Position",
     "PositionNotFoundError",

@@ -87,6 +87,18 @@ def update_thread(conn: Connection, thread_key: int, values: Mapping[str, Any]) 
     conn.execute(update(threads).where(threads.c.thread_key == thread_key).values(dict(values)))
 
 
+_COUNTS = (
+    select(threads.c.status, func.count())
+    .where(threads.c.tenant == bindparam("tenant"), threads.c.condemned_at.is_(None))
+    .group_by(threads.c.status)
+)
+
+
+def count_threads(conn: Connection, tenant: str) -> dict[str, int]:
+    """How many threads a tenant has, by status."""
+    return {row[0]: row[1] for row in conn.execute(_COUNTS, {"tenant": tenant})}
+
+
 _SIZES = (
     select(
         events.c.ns,
