@@ -42,6 +42,7 @@ from eventstore.events import (
     ThreadInfo,
     VerifyReport,
 )
+from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
 from eventstore.store import EventStore
 from eventstore.types import Opaque
 
@@ -59,12 +60,14 @@ __all__ = [
     "Event",
     "EventStore",
     "EventStoreError",
+    "Expired",
     "Fork",
     "Head",
     "Lineage",
     "LineageMovedError",
     "NewSnapshot",
     "Opaque",
+    "Outcome",
     "Pin",
     "Position",
     "PositionNotFoundError",
@@ -72,14 +75,17 @@ __all__ = [
     "Replay",
     "SchemaVersionError",
     "SerializationError",
+    "Slice",
     "Snapshot",
     "Stats",
     "StoreBusyError",
     "StoreClosedError",
     "StoreUnavailableError",
+    "SweepRecord",
     "ThreadExistsError",
     "ThreadInfo",
     "ThreadNotFoundError",
+    "Tombstone",
     "UnregisteredTypeError",
     "VerifyReport",
 ]

@@ -28,6 +28,20 @@ def name_digest(tenant: str, thread_id: str) -> bytes:
     return hashlib.blake2b(_name(tenant, thread_id), digest_size=16).digest()
 
 
+def keyed_name_digest(secret: bytes, tenant: str, thread_id: str) -> bytes:
+    """What a tombstone keeps of the name of an erased thread: nothing without the secret."""
+    return hashlib.blake2b(_name(tenant, thread_id), digest_size=16, key=secret).digest()
+
+
+def grave(secret: bytes, thread_key: int) -> int:
+    """The key of the tombstone of an erased thread: negative, so that no thread has it.
+
+    A thread's own key is a hash of its name, by which anyone who guesses the name knows it.
+    """
+    digest = hashlib.blake2b(thread_key.to_bytes(8, "big"), digest_size=8, key=secret).digest()
+    return -1 - (int.from_bytes(digest, "big") >> 1)
+
+
 def _name(tenant: str, thread_id: str) -> bytes:
     return f"{len(tenant)}:{tenant}{thread_id}".encode("utf-8", "surrogatepass")
 

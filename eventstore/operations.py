@@ -14,7 +14,6 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import (
     BigInteger,
     Connection,
-    and_,
     bindparam,
     delete,
     exc,
@@ -23,10 +22,11 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    tuple_,
     update,
 )
 
-from eventstore import chain
+from eventstore import chain, graves
 from eventstore.events import CONDEMNED, Position
 from eventstore.schema import SqlRow, events, forks, segments, snapshots, threads, tombstones
 
@@ -79,9 +79,6 @@ _LOOK_UP_MARKS = _LOOK_UP.add_columns(
     _last(forks.c.seq).label("last_fork"),
     _last(snapshots.c.seq, _usable(_fingerprint)).label("last_snapshot"),
 )
-_DEAD = select(func.max(tombstones.c.life)).where(
-    tombstones.c.name_digest == bindparam("name_digest")
-)
 _PROBE = (
     select(
         threads.c.thread_key,
@@ -92,15 +89,6 @@ _PROBE = (
     )
     .where(threads.c.thread_key.in_(_KEYS))
     .with_for_update(read=True, key_share=True)
-)
-_GRAVES = select(tombstones.c.thread_key, tombstones.c.name_digest, tombstones.c.life).where(
-    or_(
-        tombstones.c.thread_key.in_(_KEYS),
-        and_(
-            tombstones.c.name_digest == bindparam("name_digest"),
-            tombstones.c.life == _DEAD.scalar_subquery(),
-        ),
-    )
 )
 _THREAD = select(threads).where(threads.c.thread_key == _key)
 
@@ -120,14 +108,13 @@ def look_up(
     """
     statement = _LOOK_UP if fingerprint is None else _LOOK_UP_MARKS
     values = {"ns": ns} if fingerprint is None else {"ns": ns, "fingerprint": fingerprint}
-    first, name_digest = 0, None
+    first = 0
     while True:
         probes = _probes(tenant, thread_id, first)
         for row in conn.execute(statement, {**probes, **values}).fetchall():
             if row.condemned_at is None and (row.tenant, row.thread_id) == (tenant, thread_id):
                 return row
-        name_digest = name_digest or chain.name_digest(tenant, thread_id)
-        last_dead = conn.execute(_DEAD, {"name_digest": name_digest}).scalar()
+        last_dead = graves.last_life(conn, tenant, thread_id)
         if last_dead is None or last_dead < first:
             return None
         first = last_dead + 1
@@ -149,35 +136,45 @@ class NoKeyFree(Exception):
     """Too many threads of that name are still being removed."""
 
 
-def create_thread(conn: Connection, row: Mapping[str, Any]) -> int:
-    """Insert a thread under a key that no thread ever had, and return the key.
+class Created(NamedTuple):
+    """A thread that was just made.
+
+    Attributes:
+        grave: what its tombstone would be stored under if it had been erased before anyone
+            looked; ``None``: there never was an erasure.
+    """
+
+    thread_key: int
+    grave: int | None
+
+
+def create_thread(conn: Connection, row: Mapping[str, Any]) -> Created:
+    """Insert a thread under a key that no thread ever had.
 
     The rows in the way are locked first, and only then the tombstones are read: a thread in
     the way that was just being removed is found in one or the other. (One that comes and
-    goes behind our back even so is met by the first event: see ``_behind``.)
+    goes behind our back even so is met by the first event: see ``inserting.append``.)
     """
     name = (row["tenant"], row["thread_id"])
-    first, name_digest = 0, chain.name_digest(*name)
+    first = 0
     while True:
         probes = _probes(*name, first)
         taken = conn.execute(_PROBE, probes).fetchall()
-        graves = conn.execute(_GRAVES, {**probes, "name_digest": name_digest}).fetchall()
-        begins = max(
-            (grave.life + 1 for grave in graves if grave.name_digest == name_digest), default=0
-        )
-        if begins <= first:
+        buried = graves.buried(conn, *name, list(probes.values()))
+        if buried.lives <= first:
             break
-        first = begins
+        first = buried.lives
     own = [each for each in taken if (each.tenant, each.thread_id) == name]
     if any(each.condemned_at is None for each in own):
         raise NameTaken
-    keys = {each.thread_key for each in (*taken, *graves)}
+    keys = {each.thread_key for each in taken} | buried.keys
     begins = max([first, *(each.life + 1 for each in own)])
     for life in range(begins, first + PROBES):
         key = probes[f"k{life - first}"]
         if key not in keys:
             conn.execute(_INSERT_THREAD, {**row, "thread_key": key, "life": life})
-            return key
+            secret = buried.secret
+            return Created(key, None if secret is None else chain.grave(secret, key))
     raise NoKeyFree
 
 
@@ -502,6 +499,11 @@ def namespaces(conn: Connection, thread_key: int) -> Sequence[SqlRow]:
     return conn.execute(_NAMESPACES, {"key": thread_key}).fetchall()
 
 
+def ends(conn: Connection, thread_key: int) -> dict[str, int]:
+    """The last seq of each log of a thread."""
+    return {ns: last for ns, _, last in namespaces(conn, thread_key)}
+
+
 def snapshots_of(conn: Connection, thread_key: int, ns: str) -> Sequence[SqlRow]:
     """Every snapshot of a log, oldest first."""
     return conn.execute(_SNAPSHOTS_OF, {"key": thread_key, "ns": ns}).fetchall()
@@ -519,7 +521,11 @@ _HOLD = (
     .where(threads.c.thread_key == _key, threads.c.condemned_at.is_(None))
     .with_for_update()
 )
-_CONDEMN = update(threads).where(threads.c.thread_key == _key).values(condemned_at=bindparam("now"))
+_CONDEMN = (
+    update(threads)
+    .where(threads.c.thread_key == _key)
+    .values(condemned_at=bindparam("now"), fate=bindparam("said"))
+)
 _ends = (
     select(events.c.ns.label("ns"), func.max(events.c.seq).label("seq"))
     .where(events.c.thread_key == _key)
@@ -547,13 +553,14 @@ def hold(conn: Connection, thread_key: int) -> SqlRow | None:
     return conn.execute(_HOLD, {"key": thread_key}).first()
 
 
-def condemn(conn: Connection, thread_key: int, now_us: int, digest: bytes) -> None:
+def condemn(conn: Connection, thread_key: int, now_us: int, digest: bytes, fate: str) -> None:
     """Take a held thread out of everybody's sight and end each of its logs with a mark.
 
     A writer that has not noticed will name the seq that the mark now has, and be refused by
-    the primary key: so the append of a single event needs no look at ``threads``.
+    the primary key: so the append of a single event needs no look at ``threads``. The fate is
+    for whoever ends the deletion, perhaps another process: what its tombstone is to say.
     """
-    conn.execute(_CONDEMN, {"key": thread_key, "now": now_us})
+    conn.execute(_CONDEMN, {"key": thread_key, "now": now_us, "said": fate})
     for ns, _, last in namespaces(conn, thread_key):
         mark = {
             "thread_key": thread_key,
@@ -589,15 +596,38 @@ def remove_events(conn: Connection, thread_key: int, ns: str, upto: int) -> int:
     return conn.execute(_REMOVE, {"key": thread_key, "ns": ns, "upto": upto}).rowcount
 
 
-_TOTALS = select(func.count(), func.sum(func.length(events.c.payload))).where(
-    events.c.thread_key == _key, events.c.kind != CONDEMNED
-)
+_TOTALS = select(
+    # What is sealed leaves an empty row where it has a key, and a mark is empty, too.
+    func.count(func.nullif(func.length(events.c.payload), 0)),
+    func.coalesce(func.sum(func.length(events.c.payload)), 0),
+).where(events.c.thread_key == _key)
+_SEALED = select(
+    func.coalesce(func.sum(segments.c.last - segments.c.seq + 1), 0),
+    func.coalesce(func.sum(func.length(segments.c.payload)), 0),
+).where(segments.c.thread_key == _key)
 
 
 def totals(conn: Connection, thread_key: int) -> tuple[int, int]:
     """How many events a thread has, and the stored bytes of their payloads."""
     count, size = conn.execute(_TOTALS, {"key": thread_key}).one()
-    return count, int(size or 0)
+    sealed, packed = conn.execute(_SEALED, {"key": thread_key}).one()
+    return int(count + sealed), int(size + packed)
+
+
+def _some_of(table: Any) -> Any:
+    place = (table.c.ns, table.c.seq)
+    some = select(*place).where(table.c.thread_key == _key).limit(bindparam("page"))
+    return delete(table).where(table.c.thread_key == _key, tuple_(*place).in_(some))
+
+
+_REMOVE_SOME = [_some_of(segments), _some_of(snapshots)]
+
+
+def remove_some(conn: Connection, thread_key: int, page: int) -> bool:
+    """Delete some segments or snapshots of a condemned thread; false when there are none."""
+    return any(
+        conn.execute(remove, {"key": thread_key, "page": page}).rowcount for remove in _REMOVE_SOME
+    )
 
 
 def bury(conn: Connection, thread_key: int, tombstone: Mapping[str, Any]) -> bool:

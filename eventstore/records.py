@@ -28,6 +28,7 @@ from eventstore.events import (
     ThreadInfo,
     from_micros,
 )
+from eventstore.forgetting import Fate, SweepRecord, Tombstone
 from eventstore.operations import snapshot_checksum
 from eventstore.schema import SqlRow
 
@@ -238,6 +239,71 @@ def _pin(text: str | None) -> Pin | None:
         return None
     said = json.loads(text)
     return Pin(said["reason"], said["by"], from_micros(said["at"]))
+
+
+def fate(row: SqlRow) -> Fate | None:
+    """What the tombstone of a condemned thread is to say, if whoever condemned it left word.
+
+    Raises:
+        CorruptEventError: the row was damaged.
+    """
+    if row.fate is None:
+        return None
+    try:
+        return Fate(**json.loads(row.fate))
+    except WRONG_TYPE as error:
+        raise CorruptEventError(
+            f"the row of thread {row.thread_id!r}, which is being removed, was damaged: {error}"
+        ) from error
+
+
+def tombstone(row: SqlRow, fate: Fate, now_us: int, secret: bytes | None) -> dict[str, Any]:
+    """The row that is left of a thread; with a ``secret`` nothing in it tells the name."""
+    key, digest = row.thread_key, chain.name_digest(row.tenant, row.thread_id)
+    if secret is not None:
+        key = chain.grave(secret, key)
+        digest = chain.keyed_name_digest(secret, row.tenant, row.thread_id)
+    return {
+        "thread_key": key,
+        "name_digest": digest,
+        "life": row.life,
+        "tenant": row.tenant,
+        "deleted_at": now_us,
+        "reason": fate.reason,
+        "events": fate.events,
+        "bytes": fate.bytes,
+        "policy": fate.policy,
+        "asked_by": fate.asked_by,
+    }
+
+
+def gravestone(row: SqlRow) -> Tombstone:
+    """A tombstone from its row."""
+    return Tombstone(
+        row.thread_key,
+        row.name_digest,
+        row.tenant,
+        from_micros(row.deleted_at),
+        row.reason,
+        row.events,
+        row.bytes,
+        row.policy,
+        row.asked_by,
+    )
+
+
+def sweep(row: SqlRow) -> SweepRecord:
+    """A sweep on record from its row."""
+    finished = None if row.finished_at is None else from_micros(row.finished_at)
+    return SweepRecord(
+        row.sweep_id,
+        row.holder,
+        from_micros(row.started_at),
+        finished,
+        from_micros(row.cutoff),
+        json.loads(row.policy),
+        json.loads(row.counts),
+    )
 
 
 class EventReader:

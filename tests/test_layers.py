@@ -18,15 +18,18 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 
 LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     "eventstore": (
-        frozenset({"errors", "events"}),
+        frozenset({"errors", "events", "forgetting"}),
         frozenset({"telemetry"}),
         frozenset("chain codec dictionaries packing postgresql registry schema types".split()),
         frozenset({"dialects", "migrations"}),
-        frozenset({"inserting", "listing", "operations", "records", "rehoming"}),
+        frozenset(
+            "ancestry graves inserting listing operations pruning records rehoming sharing".split()
+        ),
         frozenset({"driving", "tails"}),
         frozenset({"transactor"}),
         frozenset({"reading"}),
-        frozenset({"appending", "removal", "inspection"}),
+        frozenset({"appending", "removal", "inspection", "sweeping"}),
+        frozenset({"retaining"}),
         frozenset({"core"}),
         frozenset({"async_database", "database"}),
         frozenset({"async_store", "store"}),
@@ -72,8 +75,8 @@ import an edge."""
 
 SPEAK_SQL: Final = frozenset(
     f"eventstore.{name}"
-    for name in "schema dialects postgresql migrations inserting operations listing rehoming "
-    "database async_database".split()
+    for name in "schema dialects postgresql migrations ancestry graves inserting operations "
+    "listing pruning rehoming sharing database async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""
 
