@@ -6,9 +6,14 @@ Knows threads, events and snapshots as bytes and numbers, and no graphs. Start a
 
 import logging
 
+from eventstore.archive_file import Dump
 from eventstore.async_store import AsyncEventStore
 from eventstore.codec import Codec
 from eventstore.errors import (
+    ArchiveDamagedError,
+    ArchiveError,
+    ArchiveNotFoundError,
+    ArchiveVersionError,
     ConcurrencyError,
     ConfigurationError,
     CorruptEventError,
@@ -43,6 +48,7 @@ from eventstore.events import (
     VerifyReport,
 )
 from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
+from eventstore.sealing import Sealed
 from eventstore.store import EventStore
 from eventstore.types import Opaque
 
@@ -51,11 +57,16 @@ __version__ = "0.1.0"
 __all__ = [
     "FORK",
     "Addition",
+    "ArchiveDamagedError",
+    "ArchiveError",
+    "ArchiveNotFoundError",
+    "ArchiveVersionError",
     "AsyncEventStore",
     "Codec",
     "ConcurrencyError",
     "ConfigurationError",
     "CorruptEventError",
+    "Dump",
     "DuplicateKeyError",
     "Event",
     "EventStore",
@@ -74,6 +85,7 @@ __all__ = [
     "RecordedEvent",
     "Replay",
     "SchemaVersionError",
+    "Sealed",
     "SerializationError",
     "Slice",
     "Snapshot",

@@ -39,6 +39,7 @@ from eventstore.events import (
 )
 from eventstore.operations import Conflict
 from eventstore.reading import Reading
+from eventstore.segments import payload_of, unseal
 from eventstore.transactor import Interrupted, LostConnection
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class Appending(Reading):
         now_us: int | None,
     ) -> list[_Attempt]:
         _check(additions)
+        await self._keep_dictionary()
         now = self.now_us() if now_us is None else now_us
         # Of ends read at different moments, one that knows the thread tells where all logs are.
         head = next((each.head for each in additions if each.head.exists), additions[0].head)
@@ -326,18 +328,50 @@ class Appending(Reading):
         if not head.exists or not events or len(named) != len(events):
             return None
         rows = await self.transactor.read(operations.events_by_key, head.thread_key, head.ns, keys)
+        await self._learn(row.payload for row in rows)
         found = {row.key: row for row in rows}
         for event, key in zip(named, keys, strict=True):
             row = found.get(key)
             if row is None:
                 return None
+            payload = row.payload or await self._sealed_payload(head, row.seq)
             same = row.kind == event.kind and (
-                row.payload == self.codec.encode(event.data)
-                or self.codec.decode(row.payload) == event.data
+                payload == self.codec.encode(event.data) or self.codec.decode(payload) == event.data
             )
             if not same:
                 raise DuplicateKeyError(head.thread_id, head.ns, key, row.seq)
         return int(max(row.seq for row in rows))
+
+    async def _keep_dictionary(self) -> None:
+        """See to it that who reads this database finds what the codec compresses with."""
+        dict_id = self.codec.writes_with
+        if dict_id in self.kept_dictionaries or not (data := self.codec.own_dictionary(dict_id)):
+            return
+
+        def keep(conn: Connection) -> None:
+            try:
+                operations.keep_dictionary(conn, dict_id, data)
+            except Conflict as error:
+                raise Interrupted("another process kept the dictionary first") from error
+
+        try:
+            await self.transactor.write_again(keep)
+        except operations.OtherDictionary as error:
+            raise ConfigurationError(
+                f"payloads in this database are compressed with another dictionary {dict_id}; "
+                "train yours with another dict_id"
+            ) from error
+        self.kept_dictionaries.add(dict_id)
+
+    async def _sealed_payload(self, head: Head, seq: int) -> bytes:
+        """The payload of an event that has a key and was sealed."""
+        found = await self.transactor.read(
+            operations.read_segments, head.thread_key, head.ns, seq - 1, seq, 1
+        )
+        for event in unseal(found[0], self.codec) if found else ():
+            if event.seq == seq:
+                return payload_of(event)
+        raise CorruptEventError("the event has no payload").at(head.thread_id, head.ns, seq)
 
     async def fork(
         self,
@@ -367,6 +401,7 @@ class Appending(Reading):
     async def put_snapshot(self, head: Head, snapshot: NewSnapshot) -> None:
         """Store a snapshot of the state at ``head`` (outside an append, as a rebuild does)."""
         row = records.snapshot_row(head, snapshot)
+        await self._keep_dictionary()
 
         def put(conn: Connection) -> None:
             if not operations.is_live(conn, head.thread_key):

@@ -9,6 +9,7 @@ statement costs several times as much.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from eventstore import dialects
+from eventstore.archive_file import Dump, Source
 from eventstore.async_database import open_database
 from eventstore.codec import Codec
 from eventstore.core import Core
@@ -39,6 +41,7 @@ from eventstore.events import (
 from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
 from eventstore.postgresql import PoolOptions
 from eventstore.reading import Pages
+from eventstore.sealing import Sealed
 from eventstore.tails import BYTES
 
 if TYPE_CHECKING:
@@ -345,6 +348,34 @@ class AsyncEventStore:
     async def delete_snapshots(self, thread_id: str) -> int:
         """Delete every snapshot that can be folded again; returns how many."""
         return await self._perform(self.core.delete_snapshots(thread_id))
+
+    # --- archiving ----------------------------------------------------------------------
+
+    async def dump(self, thread_id: str) -> Dump:
+        """One thread as a file, as it is at one moment; iterate over it, and close it after use."""
+        return await self._perform(self.core.dump(thread_id))
+
+    async def load(self, source: Source) -> ThreadInfo:
+        """Put a thread back from a file, as it was: its name, key and life, and every row."""
+        if isinstance(source, Dump):
+            return await self._perform(self.core.load(source))
+        with await asyncio.to_thread(Dump.open, source) as dump:
+            return await self._perform(self.core.load(dump))
+
+    # --- sealing ------------------------------------------------------------------------
+
+    async def seal(
+        self,
+        thread_id: str,
+        older_than: datetime,
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Sealed:
+        """Pack the events of a thread that were recorded before a moment, many into one row."""
+        return await self._perform(
+            self.core.seal(thread_id, older_than, keep_if=keep_if, dry_run=dry_run)
+        )
 
     # --- retention: what may go, what must stay ----------------------------------------
 

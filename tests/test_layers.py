@@ -21,14 +21,16 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
         frozenset({"errors", "events", "forgetting"}),
         frozenset({"telemetry"}),
         frozenset("chain codec dictionaries packing postgresql registry schema types".split()),
-        frozenset({"dialects", "migrations"}),
+        frozenset({"dialects", "migrations", "segments"}),
+        frozenset({"archive_file"}),
         frozenset(
-            "ancestry graves inserting listing operations pruning records rehoming sharing".split()
+            "ancestry archive_rows graves inserting listing operations pruning records rehoming "
+            "segmenting sharing".split()
         ),
         frozenset({"driving", "tails"}),
         frozenset({"transactor"}),
         frozenset({"reading"}),
-        frozenset({"appending", "removal", "inspection", "sweeping"}),
+        frozenset({"appending", "archiving", "inspection", "removal", "sealing", "sweeping"}),
         frozenset({"retaining"}),
         frozenset({"core"}),
         frozenset({"async_database", "database"}),
@@ -76,7 +78,7 @@ import an edge."""
 SPEAK_SQL: Final = frozenset(
     f"eventstore.{name}"
     for name in "schema dialects postgresql migrations ancestry graves inserting operations "
-    "listing pruning rehoming sharing database async_database".split()
+    "archive_rows listing pruning rehoming segmenting sharing database async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""
 
