@@ -130,7 +130,7 @@ class Transactor(ABC):
     ) -> T:
         if not self._is_set_up:
             await self.setup()
-        if self.read_only and mode != "read":
+        if self.read_only and mode not in ("read", "moment"):
             raise ConfigurationError("this event store was opened for reading only")
         count = 1
         while True:

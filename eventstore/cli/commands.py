@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from eventstore import EventStoreError
-from eventstore.cli import exits, inspecting, keeping, looking, states
+from eventstore.cli import exits, inspecting, keeping, looking, moving, states
 from eventstore.cli.values import safe
 from graph.errors import GraphError
 
@@ -95,7 +95,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they would show a URL, and with it a password
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (looking, states, inspecting, keeping):
+for module in (looking, states, inspecting, moving, keeping):
     module.register(app)
 
 
