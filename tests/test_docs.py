@@ -5,9 +5,9 @@ they print is compared where a ```text block whose first line begins with ``# pr
 follows the code (or the code's own first or last line begins so); ``…`` there stands for
 anything. ``<!-- no-test -->`` before a block, or ``no-test`` behind its language, leaves it out.
 A page with ``<!-- own process -->`` sets something up for the whole process: it runs in its own.
-Code that begins with ``# file: name.py`` is put into that file, too. In a ```console block each line
-that begins with ``$ eventstore`` or ``$ python -m retention`` is run, and what follows it is what it
-prints; ``$ export NAME=value`` and ``$ echo $?`` work as in a shell.
+Code that begins with ``# file: name.py`` is put into that file, too. In a ```console block each
+line that begins with ``$ eventstore`` or ``$ python -m retention`` is run, and what follows it is
+what it prints; ``$ export NAME=value`` and ``$ echo $?`` work as in a shell.
 What an example prints is compared with ``examples/output/<its name>.txt``, if there is one.
 """
 
