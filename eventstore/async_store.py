@@ -83,9 +83,10 @@ class AsyncEventStore:
         pool_max_size: int = 20,
         pool_timeout: float = 30.0,
         cache_bytes: int = BYTES,
+        read_only: bool = False,
     ) -> None:
         pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
-        options = dialects.Options(durability, schema, pool)
+        options = dialects.Options(durability, schema, pool, read_only)
         self.database = open_database(target, options, self.now_us)
         self.core = Core(self.database, tenant, codec, clock, cache_bytes)
         self._is_guest = False
@@ -107,6 +108,10 @@ class AsyncEventStore:
     async def setup(self) -> None:
         """Create or migrate the tables. Done at first use; safe from many processes at once."""
         await self._perform(self.database.setup())
+
+    async def pending(self) -> list[str]:
+        """Names of the migrations that the database lacks; runs none of them."""
+        return await self._perform(self.database.pending())
 
     async def close(self) -> None:
         """Close every connection that this store opened. A second call does nothing."""
@@ -202,6 +207,14 @@ class AsyncEventStore:
                 status=status, prefix=prefix, metadata=metadata, after=after, limit=limit
             )
         )
+
+    async def thread_counts(self) -> dict[str, int]:
+        """How many threads this tenant has, by status."""
+        return await self._perform(self.core.thread_counts())
+
+    async def namespaces(self, thread_id: str) -> list[str]:
+        """The logs of a thread that have events, what forks were given included."""
+        return await self._perform(self.core.namespaces(thread_id))
 
     async def snapshot_positions(
         self, thread_id: str, fingerprint: str, ns: str = ""

@@ -158,6 +158,18 @@ def list_tombstones(
     return conn.execute(query.order_by(*order).limit(limit)).fetchall()
 
 
+_COUNTS = (
+    select(threads.c.status, func.count())
+    .where(threads.c.tenant == bindparam("tenant"), threads.c.condemned_at.is_(None))
+    .group_by(threads.c.status)
+)
+
+
+def count_threads(conn: Connection, tenant: str) -> dict[str, int]:
+    """How many threads a tenant has, by status."""
+    return {row[0]: row[1] for row in conn.execute(_COUNTS, {"tenant": tenant})}
+
+
 _SIZES = (
     select(
         events.c.ns,

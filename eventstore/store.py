@@ -69,6 +69,8 @@ class EventStore:
         pool_timeout: seconds to wait for one of them before ``StoreBusyError``.
         cache_bytes: stored bytes of the threads used last that graphs keep in memory, so as to
             read only what is new the next time; 0: none.
+        read_only: write nothing, whatever is called: neither tables, where they are missing or
+            of an older version, nor the mode of a file.
 
     Raises:
         ConfigurationError: the target cannot be opened.
@@ -90,11 +92,12 @@ class EventStore:
         pool_max_size: int = 20,
         pool_timeout: float = 30.0,
         cache_bytes: int = BYTES,
+        read_only: bool = False,
     ) -> None:
         pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
-        options = dialects.Options(durability, schema, pool)
+        options = dialects.Options(durability, schema, pool, read_only)
         engine, owned = dialects.open_engine(target, options)
-        self.database = Database(engine, owned=owned, now_us=self.now_us)
+        self.database = Database(engine, owned=owned, now_us=self.now_us, read_only=read_only)
         self.core = Core(self.database, tenant, codec, clock, cache_bytes)
         self._is_guest = False
         self.engine = engine
@@ -116,6 +119,14 @@ class EventStore:
     def setup(self) -> None:
         """Create or migrate the tables. Done at first use; safe from many processes at once."""
         drive(self.database.setup())
+
+    def pending(self) -> list[str]:
+        """Names of the migrations that the database lacks; runs none of them.
+
+        Raises:
+            SchemaVersionError: it was written by a newer version.
+        """
+        return drive(self.database.pending())
 
     def close(self) -> None:
         """Close every connection that this store opened. A second call does nothing."""
@@ -231,6 +242,18 @@ class EventStore:
                 status=status, prefix=prefix, metadata=metadata, after=after, limit=limit
             )
         )
+
+    def thread_counts(self) -> dict[str, int]:
+        """How many threads this tenant has, by status."""
+        return drive(self.core.thread_counts())
+
+    def namespaces(self, thread_id: str) -> list[str]:
+        """The logs of a thread that have events, what forks were given included.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        return drive(self.core.namespaces(thread_id))
 
     def snapshot_positions(self, thread_id: str, fingerprint: str, ns: str = "") -> list[Position]:
         """Where a log's usable snapshots are, oldest first; bases left out.
