@@ -6,9 +6,14 @@ Knows threads, events and snapshots as bytes and numbers, and no graphs. Start a
 
 import logging
 
+from eventstore.archive_file import Dump
 from eventstore.async_store import AsyncEventStore
 from eventstore.codec import Codec
 from eventstore.errors import (
+    ArchiveDamagedError,
+    ArchiveError,
+    ArchiveNotFoundError,
+    ArchiveVersionError,
     ConcurrencyError,
     ConfigurationError,
     CorruptEventError,
@@ -42,6 +47,8 @@ from eventstore.events import (
     ThreadInfo,
     VerifyReport,
 )
+from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
+from eventstore.sealing import Sealed
 from eventstore.store import EventStore
 from eventstore.trimming import Trimmed, TrimPoint
 
@@ -50,35 +57,46 @@ __version__ = "0.1.0"
 __all__ = [
     "FORK",
     "Addition",
+    "ArchiveDamagedError",
+    "ArchiveError",
+    "ArchiveNotFoundError",
+    "ArchiveVersionError",
     "AsyncEventStore",
     "Codec",
     "ConcurrencyError",
     "ConfigurationError",
     "CorruptEventError",
+    "Dump",
     "DuplicateKeyError",
     "Event",
     "EventStore",
     "EventStoreError",
+    "Expired",
     "Fork",
     "Head",
     "Lineage",
     "LineageMovedError",
     "NewSnapshot",
+    "Outcome",
     "Pin",
     "Position",
     "PositionNotFoundError",
     "RecordedEvent",
     "Replay",
     "SchemaVersionError",
+    "Sealed",
     "SerializationError",
+    "Slice",
     "Snapshot",
     "Stats",
     "StoreBusyError",
     "StoreClosedError",
     "StoreUnavailableError",
+    "SweepRecord",
     "ThreadExistsError",
     "ThreadInfo",
     "ThreadNotFoundError",
+    "Tombstone",
     "TrimPoint",
     "Trimmed",
     "UnregisteredTypeError",

@@ -12,6 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from eventstore import chain, inserting, operations, records, telemetry
@@ -38,6 +39,7 @@ from eventstore.events import (
 )
 from eventstore.operations import Conflict
 from eventstore.reading import Reading
+from eventstore.segments import payload_of, unseal
 from eventstore.transactor import Interrupted, LostConnection
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class Appending(Reading):
         *,
         status: Status | None = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
     ) -> int:
         """Append a batch, all or nothing, to a log that must end at ``expected_seq``."""
         head = await self.head(thread_id, ns)
@@ -72,7 +75,8 @@ class Appending(Reading):
                 raise ThreadNotFoundError(thread_id, self.tenant)
             telemetry.conflict()
             raise ConcurrencyError(thread_id, ns, expected_seq, head.seq)
-        return (await self.append_after(head, events, status=status, metadata=metadata)).seq
+        new = await self.append_after(head, events, status=status, metadata=metadata, ttl=ttl)
+        return new.seq
 
     async def append_after(
         self,
@@ -81,12 +85,17 @@ class Appending(Reading):
         *,
         status: Status | None = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
         snapshot: NewSnapshot | None = None,
         now_us: int | None = None,
     ) -> Head:
         """Append to the log whose end the caller has read, without reading it again."""
         (new,) = await self.append_together(
-            [Addition(head, events, snapshot)], status=status, metadata=metadata, now_us=now_us
+            [Addition(head, events, snapshot)],
+            status=status,
+            metadata=metadata,
+            ttl=ttl,
+            now_us=now_us,
         )
         return new
 
@@ -97,10 +106,11 @@ class Appending(Reading):
         *,
         status: Status | None = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
         now_us: int | None = None,
     ) -> list[Head]:
         """Append to several logs of one thread in one transaction, all or nothing."""
-        attempts = await self._append(additions, status, metadata, now_us)
+        attempts = await self._append(additions, status, metadata, seconds(ttl), now_us)
         if any(each.batch.forks for each in attempts):
             self.tails.forget(attempts[0].new.thread_key)
         else:
@@ -113,9 +123,11 @@ class Appending(Reading):
         additions: Sequence[Addition],
         status: Status | None,
         metadata: Mapping[str, Any] | None,
+        ttl: int | None,
         now_us: int | None,
     ) -> list[_Attempt]:
         _check(additions)
+        await self._keep_dictionary()
         now = self.now_us() if now_us is None else now_us
         # Of ends read at different moments, one that knows the thread tells where all logs are.
         head = next((each.head for each in additions if each.head.exists), additions[0].head)
@@ -124,14 +136,15 @@ class Appending(Reading):
 
         def run(conn: Connection) -> list[_Attempt]:
             nonlocal attempts
+            grave: int | None = head.thread_key
             if not head.exists:
-                place = self._place_for(conn, attempts[0].new, known)
+                place, grave = self._place_for(conn, attempts[0].new, known, ttl)
                 if place != head:  # our first key is another's, or the thread was made meanwhile
                     attempts = self._attempts(place, additions, status, now)
             elif any(each.head.seq == 0 for each in attempts):
                 if not operations.is_live(conn, head.thread_key):
                     raise ThreadNotFoundError(head.thread_id, self.tenant)
-            self._insert(conn, attempts)
+            self._insert(conn, attempts, grave)
             return attempts
 
         # Where an append is one statement, it needs no transaction around it.
@@ -143,7 +156,11 @@ class Appending(Reading):
         while True:
             try:
                 if hopeful:
-                    row = {**self._thread_row(alone.new, known), "thread_key": first, "life": 0}
+                    row = {
+                        **self._thread_row(alone.new, known, ttl),
+                        "thread_key": first,
+                        "life": 0,
+                    }
                     done = await self.transactor.write_alone(
                         inserting.begin, row, alone.batch.events
                     )
@@ -206,7 +223,7 @@ class Appending(Reading):
         touch = inserting.Touch(status, new.active_us) if touches else None
         return _Attempt(head, batch, new, touch, addition.snapshot)
 
-    def _insert(self, conn: Connection, attempts: Sequence[_Attempt]) -> None:
+    def _insert(self, conn: Connection, attempts: Sequence[_Attempt], grave: int | None) -> None:
         """Insert everything: events first, since forks may go on from any of them.
 
         All writers take the logs in one order and the thread's row last, so that no two of
@@ -215,7 +232,7 @@ class Appending(Reading):
         ordered = sorted(attempts, key=lambda each: each.head.ns)
         for each in ordered:
             touch = each.touch if each is ordered[-1] else None
-            if not inserting.append(conn, each.batch.events, touch):
+            if not inserting.append(conn, each.batch.events, touch, grave):
                 if not each.head.exists:
                     raise Interrupted("a thread of that name came and went in the meantime")
                 raise _Refused
@@ -229,16 +246,21 @@ class Appending(Reading):
             if each.snapshot is not None:
                 operations.put_snapshot(conn, records.snapshot_row(each.new, each.snapshot))
 
-    def _place_for(self, conn: Connection, new: Head, metadata: str) -> Head:
-        """Make the thread of ``new``; the end of its log, empty, under the key that it got."""
+    def _place_for(
+        self, conn: Connection, new: Head, metadata: str, ttl: int | None
+    ) -> tuple[Head, int | None]:
+        """Make the thread of ``new``; the end of its log, empty, under the key that it got.
+
+        Beside it the tombstone that must not be there: that of an erased thread of this key.
+        """
         try:
-            key = operations.create_thread(conn, self._thread_row(new, metadata))
+            key, grave = operations.create_thread(conn, self._thread_row(new, metadata, ttl))
         except operations.NameTaken as error:
             found = operations.look_up(conn, self.tenant, new.thread_id, new.ns)
             made = records.head(self.tenant, new.thread_id, new.ns, found)
             if made.seq > 0:
                 raise ConcurrencyError(new.thread_id, new.ns, 0, made.seq) from error
-            return made
+            return made, made.thread_key
         except Conflict as error:  # whose logs need not be in our way
             raise Interrupted("another writer made the thread at the same moment") from error
         except operations.NoKeyFree as error:
@@ -246,16 +268,17 @@ class Appending(Reading):
                 f"{operations.PROBES} former threads named {new.thread_id!r} are still being "
                 "deleted; call finish_deletions() or try again later"
             ) from error
-        return Head(new.thread_id, key, new.ns, 0, chain.genesis(key, new.ns), exists=False)
+        place = Head(new.thread_id, key, new.ns, 0, chain.genesis(key, new.ns), exists=False)
+        return place, grave
 
-    def _thread_row(self, new: Head, metadata: str) -> dict[str, Any]:
+    def _thread_row(self, new: Head, metadata: str, ttl: int | None) -> dict[str, Any]:
         return {
             "tenant": self.tenant,
             "thread_id": new.thread_id,
             "created_at": new.active_us,
             "active_at": new.active_us,
             "status": new.status,
-            "ttl": None,
+            "ttl": ttl,
             "pinned": False,
             "condemned_at": None,
             "metadata": metadata,
@@ -306,19 +329,54 @@ class Appending(Reading):
         if not head.exists or not events or len(named) != len(events):
             return None
         rows = await self.transactor.read(operations.events_by_key, head.thread_key, head.ns, keys)
+        await self._learn(row.payload for row in rows)
         found = {row.key: row for row in rows}
         for event, key in zip(named, keys, strict=True):
             row = found.get(key)
             if row is None:
                 return None
+            payload = row.payload or await self._sealed_payload(head, row.seq)
             same = row.kind == event.kind and (
-                not row.payload  # trimmed: nobody can tell any more
-                or row.payload == self.codec.encode(event.data)
-                or self.codec.decode(row.payload) == event.data
+                not payload  # trimmed: nobody can tell any more
+                or payload == self.codec.encode(event.data)
+                or self.codec.decode(payload) == event.data
             )
             if not same:
                 raise DuplicateKeyError(head.thread_id, head.ns, key, row.seq)
         return int(max(row.seq for row in rows))
+
+    async def _keep_dictionary(self) -> None:
+        """See to it that who reads this database finds what the codec compresses with."""
+        dict_id = self.codec.writes_with
+        if dict_id in self.kept_dictionaries or not (data := self.codec.own_dictionary(dict_id)):
+            return
+
+        def keep(conn: Connection) -> None:
+            try:
+                operations.keep_dictionary(conn, dict_id, data)
+            except Conflict as error:
+                raise Interrupted("another process kept the dictionary first") from error
+
+        try:
+            await self.transactor.write_again(keep)
+        except operations.OtherDictionary as error:
+            raise ConfigurationError(
+                f"payloads in this database are compressed with another dictionary {dict_id}; "
+                "train yours with another dict_id"
+            ) from error
+        self.kept_dictionaries.add(dict_id)
+
+    async def _sealed_payload(self, head: Head, seq: int) -> bytes:
+        """The payload of an event that has a key and was sealed; nothing if it was trimmed."""
+        found = await self.transactor.read(
+            operations.read_segments, head.thread_key, head.ns, seq - 1, seq, 1
+        )
+        for event in unseal(found[0], self.codec) if found else ():
+            if event.seq == seq:
+                return payload_of(event)
+        if await self.transactor.read(operations.is_trimmed, head.thread_key, head.ns, seq):
+            return b""
+        raise CorruptEventError("the event has no payload").at(head.thread_id, head.ns, seq)
 
     async def fork(
         self,
@@ -329,6 +387,7 @@ class Appending(Reading):
         ns: str = "",
         data: Any = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
     ) -> int:
         """Start a new thread that goes on from a position of another, without copying anything."""
         source = await self.head(source_thread_id, ns)
@@ -342,11 +401,12 @@ class Appending(Reading):
         if head.exists:
             raise ThreadExistsError(thread_id, self.tenant)
         event = Fork(Position(source.thread_key, ns, source_seq), data)
-        return (await self.append_after(head, [event], metadata=metadata)).seq
+        return (await self.append_after(head, [event], metadata=metadata, ttl=ttl)).seq
 
     async def put_snapshot(self, head: Head, snapshot: NewSnapshot) -> None:
         """Store a snapshot of the state at ``head`` (outside an append, as a rebuild does)."""
         row = records.snapshot_row(head, snapshot)
+        await self._keep_dictionary()
 
         def put(conn: Connection) -> None:
             if not operations.is_live(conn, head.thread_key):
@@ -420,3 +480,12 @@ def json_text(metadata: Mapping[str, Any]) -> str:
                 f"metadata[{name!r}]", type(value).__name__, f"it has to be JSON: {error}"
             ) from error
     return json.dumps(dict(metadata), ensure_ascii=True)
+
+
+def seconds(ttl: timedelta | None) -> int | None:
+    """A time to live as it is stored: whole seconds, rounded up."""
+    if ttl is None:
+        return None
+    if not isinstance(ttl, timedelta) or ttl < timedelta(0):
+        raise ConfigurationError(f"ttl must be a timedelta that is not negative, not {ttl!r:.80}")
+    return -(-ttl // timedelta(seconds=1))

@@ -9,13 +9,16 @@ statement costs several times as much.
 
 from __future__ import annotations
 
+import asyncio
+import copy
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from eventstore import dialects
+from eventstore.archive_file import Dump, Source
 from eventstore.async_database import open_database
 from eventstore.codec import Codec
 from eventstore.core import Core
@@ -35,8 +38,10 @@ from eventstore.events import (
     ThreadInfo,
     VerifyReport,
 )
+from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
 from eventstore.postgresql import PoolOptions
 from eventstore.reading import Pages
+from eventstore.sealing import Sealed
 from eventstore.tails import BYTES
 from eventstore.trimming import Trimmed, TrimPoint
 
@@ -83,6 +88,7 @@ class AsyncEventStore:
         options = dialects.Options(durability, schema, pool)
         self.database = open_database(target, options, self.now_us)
         self.core = Core(self.database, tenant, codec, clock, cache_bytes)
+        self._is_guest = False
 
     @property
     def tenant(self) -> str:
@@ -104,7 +110,8 @@ class AsyncEventStore:
 
     async def close(self) -> None:
         """Close every connection that this store opened. A second call does nothing."""
-        await self.database.aclose()
+        if not self._is_guest:
+            await self.database.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -213,10 +220,13 @@ class AsyncEventStore:
         *,
         status: Status | None = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
     ) -> int:
         """Append a batch, all or nothing, to a log that must end at ``expected_seq``."""
         return await self._perform(
-            self.core.append(thread_id, events, expected_seq, ns, status=status, metadata=metadata)
+            self.core.append(
+                thread_id, events, expected_seq, ns, status=status, metadata=metadata, ttl=ttl
+            )
         )
 
     async def append_after(
@@ -226,13 +236,20 @@ class AsyncEventStore:
         *,
         status: Status | None = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
         snapshot: NewSnapshot | None = None,
         now_us: int | None = None,
     ) -> Head:
         """Append to the log whose end the caller has read, without reading it again."""
         return await self._perform(
             self.core.append_after(
-                head, events, status=status, metadata=metadata, snapshot=snapshot, now_us=now_us
+                head,
+                events,
+                status=status,
+                metadata=metadata,
+                ttl=ttl,
+                snapshot=snapshot,
+                now_us=now_us,
             )
         )
 
@@ -242,11 +259,14 @@ class AsyncEventStore:
         *,
         status: Status | None = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
         now_us: int | None = None,
     ) -> list[Head]:
         """Append to several logs of one thread in one transaction, all or nothing."""
         return await self._perform(
-            self.core.append_together(additions, status=status, metadata=metadata, now_us=now_us)
+            self.core.append_together(
+                additions, status=status, metadata=metadata, ttl=ttl, now_us=now_us
+            )
         )
 
     async def fork(
@@ -258,11 +278,18 @@ class AsyncEventStore:
         ns: str = "",
         data: Any = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
     ) -> int:
         """Start a new thread that goes on from a position of another, without copying anything."""
         return await self._perform(
             self.core.fork(
-                source_thread_id, source_seq, thread_id, ns=ns, data=data, metadata=metadata
+                source_thread_id,
+                source_seq,
+                thread_id,
+                ns=ns,
+                data=data,
+                metadata=metadata,
+                ttl=ttl,
             )
         )
 
@@ -283,10 +310,23 @@ class AsyncEventStore:
         *,
         idle_since: datetime | None = None,
         keep_if: Callable[[ThreadInfo], bool] | None = None,
+        unchanged: Mapping[str, int] | None = None,
+        policy: str | None = None,
+        asked_by: str | None = None,
+        erase: bool = False,
     ) -> bool:
         """Remove a thread whole: its logs, snapshots and links. Forks of it stay whole."""
         return await self._perform(
-            self.core.delete_thread(thread_id, reason, idle_since=idle_since, keep_if=keep_if)
+            self.core.delete_thread(
+                thread_id,
+                reason,
+                idle_since=idle_since,
+                keep_if=keep_if,
+                unchanged=unchanged,
+                policy=policy,
+                asked_by=asked_by,
+                erase=erase,
+            )
         )
 
     async def finish_deletions(self, reason: str = "deleted") -> int:
@@ -316,6 +356,138 @@ class AsyncEventStore:
         return await self._perform(
             self.core.trim(thread_id, seq, reason, keep_if=keep_if, dry_run=dry_run)
         )
+
+    # --- archiving ----------------------------------------------------------------------
+
+    async def dump(self, thread_id: str) -> Dump:
+        """One thread as a file, as it is at one moment; iterate over it, and close it after use."""
+        return await self._perform(self.core.dump(thread_id))
+
+    async def load(self, source: Source) -> ThreadInfo:
+        """Put a thread back from a file, as it was: its name, key and life, and every row."""
+        if isinstance(source, Dump):
+            return await self._perform(self.core.load(source))
+        with await asyncio.to_thread(Dump.open, source) as dump:
+            return await self._perform(self.core.load(dump))
+
+    # --- sealing ------------------------------------------------------------------------
+
+    async def seal(
+        self,
+        thread_id: str,
+        older_than: datetime,
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Sealed:
+        """Pack the events of a thread that were recorded before a moment, many into one row."""
+        return await self._perform(
+            self.core.seal(thread_id, older_than, keep_if=keep_if, dry_run=dry_run)
+        )
+
+    # --- retention: what may go, what must stay ----------------------------------------
+
+    def with_tenant(self, tenant: str) -> Self:
+        """The same store for the threads of another tenant."""
+        twin = copy.copy(self)
+        twin.core = self.core.for_tenant(tenant)
+        twin._is_guest = True
+        return twin
+
+    async def tenants(self) -> list[str]:
+        """Every tenant that has a thread in this database, in order."""
+        return await self._perform(self.core.tenants())
+
+    async def pin(self, thread_id: str, reason: str, by: str) -> ThreadInfo:
+        """Keep a thread whatever any policy says, until :meth:`unpin` (a legal hold, say)."""
+        return await self._perform(self.core.pin(thread_id, reason, by))
+
+    async def unpin(self, thread_id: str) -> ThreadInfo:
+        """Let policies decide about a thread again."""
+        return await self._perform(self.core.unpin(thread_id))
+
+    async def set_ttl(self, thread_id: str, ttl: timedelta | None) -> ThreadInfo:
+        """Give a thread its own time to live (whole seconds, rounded up), or that of its policy."""
+        return await self._perform(self.core.set_ttl(thread_id, ttl))
+
+    async def scan(
+        self,
+        *,
+        first: int = 0,
+        last: int = 2**63 - 1,
+        after: int | None = None,
+        limit: int = 1000,
+        all_tenants: bool = False,
+        idle_before: datetime | None = None,
+        created_before: datetime | None = None,
+        with_ttl: bool = False,
+    ) -> list[ThreadInfo]:
+        """One page of threads in the order of their keys, which never change."""
+        return await self._perform(
+            self.core.scan(
+                first=first,
+                last=last,
+                after=after,
+                limit=limit,
+                all_tenants=all_tenants,
+                idle_before=idle_before,
+                created_before=created_before,
+                with_ttl=with_ttl,
+            )
+        )
+
+    async def prune(
+        self,
+        batch: Sequence[Expired],
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        rows: int = 2000,
+        seconds: float = 0.02,
+    ) -> list[Outcome]:
+        """Remove small threads that may go, as many as fit into one short transaction."""
+        return await self._perform(
+            self.core.prune(batch, keep_if=keep_if, rows=rows, seconds=seconds)
+        )
+
+    async def descendants(self, thread_id: str) -> list[ThreadInfo]:
+        """The threads that hold bytes of this one or refer to them, in the order of their keys."""
+        return await self._perform(self.core.descendants(thread_id))
+
+    async def tombstones(self, limit: int = 100, after: Tombstone | None = None) -> list[Tombstone]:
+        """One page of what is left of this tenant's removed threads, the last removed first."""
+        return await self._perform(self.core.tombstones(limit, after))
+
+    async def reclaim(self, bytes_max: int) -> int:
+        """Give free pages of an SQLite file back to the file system, in one short step."""
+        return await self._perform(self.core.reclaim(bytes_max))
+
+    # --- retention: sweepers that share the work ----------------------------------------
+
+    async def claim_slice(self, holder: str, lease: timedelta, due: datetime) -> Slice | None:
+        """Claim the part of the key space that has waited longest for a sweep."""
+        return await self._perform(self.core.claim_slice(holder, lease, due))
+
+    async def renew_slice(self, claimed: Slice, holder: str, lease: timedelta) -> bool:
+        """Hold a slice longer, counted from now; false when it is somebody else's by now."""
+        return await self._perform(self.core.renew_slice(claimed, holder, lease))
+
+    async def release_slice(
+        self, claimed: Slice, holder: str, swept_at: datetime | None = None
+    ) -> None:
+        """Give a slice back, if the holder still has it."""
+        await self._perform(self.core.release_slice(claimed, holder, swept_at))
+
+    async def begin_sweep(self, holder: str, cutoff: datetime, policy: Mapping[str, Any]) -> str:
+        """Record that a sweep begins, what it goes by and the moment it judges at; its id."""
+        return await self._perform(self.core.begin_sweep(holder, cutoff, policy))
+
+    async def end_sweep(self, sweep_id: str, counts: Mapping[str, Any]) -> None:
+        """Record what a sweep did."""
+        await self._perform(self.core.end_sweep(sweep_id, counts))
+
+    async def sweeps(self, limit: int = 20) -> list[SweepRecord]:
+        """The sweeps of this database on record, the last first."""
+        return await self._perform(self.core.sweeps(limit))
 
     # --- inspecting ---------------------------------------------------------------------
 

@@ -1,9 +1,10 @@
 """The digest chain and the keys of threads: pure functions over bytes.
 
-Each event's digest covers the digest before it and everything in its own row, so that a
-changed, swapped or missing row shows at the next link. A log's first link is derived from
-the log's own identity, so that one log cannot pass for another; a prefix that a fork was
-given of a deleted thread (see ``prefix_ns``) keeps the identity of the log it came from.
+Each event's digest covers the digest before it and everything in its own row, its body
+uncompressed, so that a changed, swapped or missing row shows at the next link, and events can
+be compressed anew and keep their digests. A log's first link is derived from the log's own
+identity, so that one log cannot pass for another; a prefix that a fork was given of a deleted
+thread (see ``prefix_ns``) keeps the identity of the log it came from.
 """
 
 from __future__ import annotations
@@ -26,6 +27,20 @@ def thread_key(tenant: str, thread_id: str, life: int) -> int:
 def name_digest(tenant: str, thread_id: str) -> bytes:
     """What a tombstone keeps of a name: enough to know it again, and not the name."""
     return hashlib.blake2b(_name(tenant, thread_id), digest_size=16).digest()
+
+
+def keyed_name_digest(secret: bytes, tenant: str, thread_id: str) -> bytes:
+    """What a tombstone keeps of the name of an erased thread: nothing without the secret."""
+    return hashlib.blake2b(_name(tenant, thread_id), digest_size=16, key=secret).digest()
+
+
+def grave(secret: bytes, thread_key: int) -> int:
+    """The key of the tombstone of an erased thread: negative, so that no thread has it.
+
+    A thread's own key is a hash of its name, by which anyone who guesses the name knows it.
+    """
+    digest = hashlib.blake2b(thread_key.to_bytes(8, "big"), digest_size=8, key=secret).digest()
+    return -1 - (int.from_bytes(digest, "big") >> 1)
 
 
 def _name(tenant: str, thread_id: str) -> bytes:
@@ -51,12 +66,15 @@ def genesis(thread_key: int, ns: str) -> bytes:
 
 
 def link(
-    previous: bytes, seq: int, kind: int, key: str | None, recorded_us: int, payload: bytes
+    previous: bytes, seq: int, kind: int, key: str | None, recorded_us: int, body: bytes
 ) -> bytes:
-    """The digest of an event: BLAKE2b-128 over the one before it and its whole row."""
+    """The digest of an event: BLAKE2b-128 over the one before it and its whole row.
+
+    The ``body`` is what its payload holds, uncompressed; of payloads of version 1, all of it.
+    """
     name = b"" if key is None else key.encode("utf-8", "surrogatepass")
     row = _ROW.pack(seq, kind, recorded_us, -1 if key is None else len(name))
-    return hashlib.blake2b(previous + row + name + payload, digest_size=16).digest()
+    return hashlib.blake2b(previous + row + name + body, digest_size=16).digest()
 
 
 def checksum(

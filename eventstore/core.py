@@ -1,32 +1,30 @@
 """Everything an event store can do, as coroutines over a transactor: its parts in one.
 
-Reading, appending, removal, trimming and inspection are parts in modules of their own; here are
-only the list of threads and what is said about each. Nobody calls this but the two shells
+Reading, appending, removal and the others are parts in modules of their own; here are only
+the list of threads and what is said about each. Nobody calls this but the two shells
 (:mod:`eventstore.store`, :mod:`eventstore.async_store`), whose docstrings say what each
 operation means, and ``graph``, which composes operations.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
-from eventstore import listing, operations, records
+from eventstore import listing, records
 from eventstore.appending import Appending, json_text
-from eventstore.errors import ConfigurationError, CorruptEventError, ThreadNotFoundError
+from eventstore.archiving import Archiving
+from eventstore.errors import ConfigurationError
 from eventstore.events import Status, ThreadInfo, to_micros
 from eventstore.inspection import Inspection
 from eventstore.removal import Removal
+from eventstore.retaining import Retaining
+from eventstore.sealing import Sealing
+from eventstore.sweeping import Sweeping
 from eventstore.trimming import Trimming
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
-log = logging.getLogger(__name__)
-
-
-class Core(Appending, Removal, Trimming, Inspection):
+class Core(Appending, Removal, Retaining, Sweeping, Sealing, Trimming, Archiving, Inspection):
     """The operations of an event store, written once."""
 
     async def threads(
@@ -53,31 +51,12 @@ class Core(Appending, Removal, Trimming, Inspection):
             after=place,
             limit=limit,
         )
-        found = []
-        for row in rows:
-            try:
-                found.append(records.thread_info(row))
-            except CorruptEventError as error:  # the others are to be seen all the same
-                log.error(
-                    "left out of the list: %s",
-                    error,
-                    extra={"tenant": self.tenant, "thread_id": row.thread_id},
-                )
-        return found
+        return self.infos(rows)
 
     async def set_thread(self, thread_id: str, **values: Any) -> ThreadInfo:
         """Change ``metadata``, ``status``, ``ttl`` (seconds or ``None``) or ``pinned``."""
         stored = _thread_values(values)
-
-        def change(conn: Connection) -> None:
-            row = operations.look_up(conn, self.tenant, thread_id, "")
-            if row is None:
-                raise ThreadNotFoundError(thread_id, self.tenant)
-            if stored:
-                listing.update_thread(conn, row.thread_key, stored)
-
-        await self.transactor.write_again(change)
-        return await self.thread(thread_id)
+        return await (self.change_thread(thread_id, stored) if stored else self.thread(thread_id))
 
 
 def _thread_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,4 +79,6 @@ def _thread_values(values: Mapping[str, Any]) -> dict[str, Any]:
     stored = dict(values)
     if "metadata" in values:
         stored["metadata"] = json_text(values["metadata"])
+    if values.get("pinned") is False:
+        stored["pin"] = None
     return stored

@@ -18,7 +18,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +29,16 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
+    Executable,
+    Table,
     Transaction,
     create_engine,
     event,
     exc,
     make_url,
 )
+from sqlalchemy.dialects import postgresql as postgres
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
 
 from eventstore import postgresql
@@ -58,14 +62,16 @@ log = logging.getLogger(__name__)
 
 Durability = Literal["full", "normal"]
 
-Mode = Literal["read", "write", "statement"]
-"""What a transaction is for; ``statement``: one that is a transaction by itself."""
+Mode = Literal["read", "moment", "write", "statement"]
+"""What a transaction is for; ``moment``: a read whose statements all see the same moment;
+``statement``: one that is a transaction by itself."""
 
 Begin = Callable[[Connection, Mode], Transaction]
 """Begins a transaction on a connection."""
 
 BUSY_TIMEOUT_S: Final = 30.0
 _WAL_ATTEMPTS: Final = 200
+_INCREMENTAL: Final = 2  # of PRAGMA auto_vacuum
 _READY: Final = "eventstore_ready"
 _DRIVER_ERRORS: Final = tuple({sqlite3.Error, (pysqlite3 or sqlite3).Error})
 
@@ -437,7 +443,7 @@ def beginner(engine: Engine) -> Begin:
                 "the owner of this connection has a transaction open: end it first"
             )
         try:
-            raw.execute("BEGIN" if mode == "read" else "BEGIN IMMEDIATE")
+            raw.execute("BEGIN" if mode in ("read", "moment") else "BEGIN IMMEDIATE")
         except _DRIVER_ERRORS as error:
             raise _in_our_words(str(error)) from error
         if not safe:
@@ -519,3 +525,36 @@ def is_duplicate(error: exc.DBAPIError) -> bool:
 def said(error: exc.SQLAlchemyError) -> str:
     """What the driver itself said, without the statement and what was in it."""
     return str(error.orig if isinstance(error, exc.DBAPIError) else error).strip()
+
+
+def reclaim(conn: Connection, bytes_max: int) -> int:
+    """Give free pages at the end of the file back to the file system; how many bytes that was.
+
+    PostgreSQL's vacuum does so by itself, as far as it can; a file that an older version made
+    without ``auto_vacuum=INCREMENTAL`` keeps its pages for rows to come.
+    """
+    if conn.dialect.name != "sqlite":
+        return 0
+    mode, size, free = (
+        conn.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+        for name in ("auto_vacuum", "page_size", "freelist_count")
+    )
+    if mode != _INCREMENTAL or not free:
+        return 0
+    # To the driver itself: a page goes with each step of the statement, and SQLAlchemy closes
+    # at the first one a cursor that has no columns.
+    cursor = conn.connection.cursor()
+    try:
+        cursor.execute(f"PRAGMA incremental_vacuum({max(1, bytes_max // size)})").fetchall()
+    finally:
+        cursor.close()
+    still_free = conn.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+    return int((free - still_free) * size)
+
+
+def insert_if_new(table: Table) -> Mapping[str, Executable]:
+    """For each dialect: insert rows, but for those whose key is taken."""
+    return {
+        "sqlite": sqlite.insert(table).on_conflict_do_nothing(),
+        "postgresql": postgres.insert(table).on_conflict_do_nothing(),
+    }

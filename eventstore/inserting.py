@@ -11,17 +11,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    BigInteger,
     Connection,
     and_,
     bindparam,
     func,
     insert,
+    or_,
     select,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from eventstore.schema import events, threads, tombstones
+from eventstore import graves
+from eventstore.schema import events, secrets, threads, tombstones
 
 Row = Mapping[str, Any]
 
@@ -35,8 +38,18 @@ _is_behind = and_(
     _before.c.digest == bindparam("previous"),
 )
 # Keys are for one life only: not for a thread that was made and deleted before anyone looked.
-_is_unused = (
-    ~select(tombstones.c.life).where(tombstones.c.thread_key == _new["thread_key"]).exists()
+_no_erasure = ~select(secrets.c.name).where(secrets.c.name == graves.ERASURE).exists()
+_grave: Any = bindparam("grave", type_=BigInteger)
+_is_unused = and_(
+    ~select(tombstones.c.life)
+    .where(tombstones.c.thread_key.in_([_new["thread_key"], _grave]))
+    .exists(),
+    or_(_grave.is_not(None), _no_erasure),
+)
+# As above, by whoever has not looked: tombstones of erased threads tell nothing without a secret.
+_is_surely_unused = and_(
+    ~select(tombstones.c.life).where(tombstones.c.thread_key == _new["thread_key"]).exists(),
+    _no_erasure,
 )
 _columns = list(events.c)
 _BEGIN = (
@@ -64,16 +77,24 @@ class Touch(NamedTuple):
     active_us: int
 
 
-def append(conn: Connection, rows: Sequence[Row], touch: Touch | None) -> bool:
+def append(
+    conn: Connection, rows: Sequence[Row], touch: Touch | None, grave: int | None = None
+) -> bool:
     """Insert rows behind the event whose digest the first continues; false if it is not there.
+
+    A log's first event goes only into a thread that has not come and gone meanwhile: there is
+    no tombstone under its key, nor under ``grave``, nor (without that) was there ever an erasure.
 
     The primary key refuses a second writer, the foreign key a thread that is gone, and the
     digest a log that has been deleted and begun anew since the writer looked.
     """
     if conn.dialect.name == "postgresql" and rows[0]["new_seq"] > 1:
         return _append_at_once(conn, rows, touch)
-    statement = _CONTINUE if rows[0]["new_seq"] > 1 else _BEGIN
-    if conn.execute(statement, rows[0]).first() is None:
+    if rows[0]["new_seq"] > 1:
+        first = conn.execute(_CONTINUE, rows[0]).first()
+    else:
+        first = conn.execute(_BEGIN, {**rows[0], "grave": grave}).first()
+    if first is None:
         return False
     if len(rows) > 1:
         conn.execute(_APPEND_MORE, rows[1:])
@@ -118,7 +139,7 @@ def _begin(source: Any) -> Any:
     row = [bindparam(f"row_{c.name}", type_=c.type) for c in threads.c]
     made = (
         insert(threads)
-        .from_select(list(threads.c), select(*row).where(_is_unused))
+        .from_select(list(threads.c), select(*row).where(_is_surely_unused))
         .returning(threads.c.thread_key)
         .cte("made")
     )
@@ -145,7 +166,9 @@ _MAKE = (
     insert(threads)
     .from_select(
         list(threads.c),
-        select(*(bindparam(f"row_{c.name}", type_=c.type) for c in threads.c)).where(_is_unused),
+        select(*(bindparam(f"row_{c.name}", type_=c.type) for c in threads.c)).where(
+            _is_surely_unused
+        ),
     )
     .returning(threads.c.thread_key)
 )
@@ -154,9 +177,9 @@ _MAKE = (
 def begin(conn: Connection, thread: Row, rows: Sequence[Row]) -> bool:
     """Make a thread under the first key of its name, with its first events.
 
-    Only where that key was never used: false if it is one of a thread that was deleted, and
-    the primary key refuses it if it is taken. Then the way over
-    :func:`eventstore.operations.create_thread` is the right one.
+    Only where that key was never used: false if it is one of a thread that was deleted, or if
+    that cannot be said without a secret; the primary key refuses it if it is taken. Then the
+    way over :func:`eventstore.operations.create_thread` is the right one.
     """
     given = {**rows[0], **{f"row_{name}": value for name, value in thread.items()}}
     if conn.dialect.name == "postgresql":

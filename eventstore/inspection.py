@@ -145,7 +145,7 @@ class Inspection(Reading):
 
     async def stats(self, thread_id: str | None = None) -> Stats:
         """How much is stored, for one thread or for all of this tenant's."""
-        total = [0] * 6
+        total = [0] * 7
         async for key in self._keys(thread_id):
             total[0] += 1
             async for rows in self._sizes(key):
@@ -153,6 +153,11 @@ class Inspection(Reading):
                     total[1] += 1
                     total[2] += self.codec.raw_size(row.start, row.stored)
                     total[3] += row.stored
+            sealed = await self.transactor.read(operations.sealed_totals, key)
+            total[1] += sealed.events
+            total[2] += sealed.raw
+            total[3] += sealed.stored
+            total[6] += sealed.events
             count, size = await self.transactor.read(listing.snapshot_sizes, key)
             total[4] += count
             total[5] += size

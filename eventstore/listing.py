@@ -12,8 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, bindparam, func, literal, or_, select, tuple_, update
 
 from eventstore.errors import ConfigurationError
-from eventstore.events import CONDEMNED
-from eventstore.schema import SqlRow, events, snapshots, threads
+from eventstore.schema import SqlRow, events, snapshots, threads, tombstones
 
 _key: Any = bindparam("key")
 _ns: Any = bindparam("ns")
@@ -82,9 +81,81 @@ def _has(row: SqlRow, wanted: Mapping[str, Any]) -> bool:
         return False
 
 
-def update_thread(conn: Connection, thread_key: int, values: Mapping[str, Any]) -> None:
-    """Change what is said about a thread."""
-    conn.execute(update(threads).where(threads.c.thread_key == thread_key).values(dict(values)))
+def update_thread(conn: Connection, thread_key: int, values: Mapping[str, Any]) -> SqlRow | None:
+    """Change what is said about a thread; its row as it is then, or ``None`` if it is gone.
+
+    One statement, which waits for whoever decides the thread's fate: what it says was changed
+    is changed before that is decided, and so seen by who decides it.
+    """
+    change = update(threads).where(threads.c.thread_key == thread_key)
+    change = change.where(threads.c.condemned_at.is_(None)).values(dict(values))
+    return conn.execute(change.returning(threads)).first()
+
+
+# --- for retention: in the order of keys, so that the work can be shared and resumed ----
+
+
+def scan(
+    conn: Connection,
+    tenant: str | None,
+    *,
+    after: int,
+    last: int,
+    idle_before: int | None,
+    created_before: int | None,
+    with_ttl: bool,
+    limit: int,
+) -> Sequence[SqlRow]:
+    """One page of threads in the order of their keys; conditions are alternatives."""
+    query = select(threads).where(
+        threads.c.thread_key > after,
+        threads.c.thread_key <= last,
+        threads.c.condemned_at.is_(None),
+    )
+    if tenant is not None:
+        query = query.where(threads.c.tenant == tenant)
+    either = []
+    if idle_before is not None:
+        either.append(threads.c.active_at <= idle_before)
+    if created_before is not None:
+        either.append(threads.c.created_at <= created_before)
+    if with_ttl:
+        either.append(threads.c.ttl.is_not(None))
+    if either:
+        query = query.where(or_(*either))
+    return conn.execute(query.order_by(threads.c.thread_key).limit(limit)).fetchall()
+
+
+def _tenants() -> Any:
+    """From each tenant to the next along the index: as many steps as there are tenants."""
+    found = select(func.min(threads.c.tenant).label("tenant")).cte("found", recursive=True)
+    following = (
+        select(func.min(threads.c.tenant))
+        .where(threads.c.tenant > found.c.tenant)
+        .scalar_subquery()
+    )
+    found = found.union_all(select(following).where(found.c.tenant.is_not(None)))
+    return select(found.c.tenant).where(found.c.tenant.is_not(None)).order_by(found.c.tenant)
+
+
+_TENANTS = _tenants()
+
+
+def tenants(conn: Connection) -> list[str]:
+    """Every tenant that has a thread, or one that is being removed."""
+    return list(conn.execute(_TENANTS).scalars())
+
+
+def list_tombstones(
+    conn: Connection, tenant: str, after: tuple[int, int] | None, limit: int
+) -> Sequence[SqlRow]:
+    """One page of what was removed, the last first."""
+    query = select(tombstones).where(tombstones.c.tenant == tenant)
+    if after is not None:
+        place = tuple_(tombstones.c.deleted_at, tombstones.c.thread_key)
+        query = query.where(place < tuple_(literal(after[0]), literal(after[1])))
+    order = (tombstones.c.deleted_at.desc(), tombstones.c.thread_key.desc())
+    return conn.execute(query.order_by(*order).limit(limit)).fetchall()
 
 
 _SIZES = (
@@ -97,7 +168,8 @@ _SIZES = (
     .where(
         events.c.thread_key == _key,
         or_(events.c.ns > _ns, and_(events.c.ns == _ns, events.c.seq > _seq)),
-        events.c.kind != CONDEMNED,
+        # A sealed event that has a key leaves a row without a payload behind; and so does the
+        # last event of a trimmed log.
         func.length(events.c.payload) > 0,
     )
     .order_by(events.c.ns, events.c.seq)

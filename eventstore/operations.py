@@ -9,13 +9,14 @@ of a small append. Every write names one thread.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     Connection,
-    and_,
     bindparam,
+    case,
     delete,
     exc,
     func,
@@ -23,12 +24,24 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    tuple_,
+    union_all,
     update,
 )
 
-from eventstore import chain
+from eventstore import chain, graves
 from eventstore.events import CONDEMNED, Position
-from eventstore.schema import SqlRow, events, forks, segments, snapshots, threads, tombstones
+from eventstore.schema import (
+    SqlRow,
+    dictionaries,
+    events,
+    forks,
+    segments,
+    snapshots,
+    threads,
+    tombstones,
+)
+from eventstore.segments import Segment
 
 Conflict = exc.IntegrityError
 """What the database says when a key is taken or a row referred to is gone."""
@@ -81,8 +94,10 @@ _LOOK_UP_MARKS = _LOOK_UP.add_columns(
     _last(forks.c.seq).label("last_fork"),
     _last(snapshots.c.seq, _usable(_fingerprint)).label("last_snapshot"),
 )
-_DEAD = select(func.max(tombstones.c.life)).where(
-    tombstones.c.name_digest == bindparam("name_digest")
+_HOLD_GRAVE = (
+    select(tombstones.c.life)
+    .where(tombstones.c.thread_key == _key)
+    .with_for_update(read=True, key_share=True)
 )
 _PROBE = (
     select(
@@ -94,15 +109,6 @@ _PROBE = (
     )
     .where(threads.c.thread_key.in_(_KEYS))
     .with_for_update(read=True, key_share=True)
-)
-_GRAVES = select(tombstones.c.thread_key, tombstones.c.name_digest, tombstones.c.life).where(
-    or_(
-        tombstones.c.thread_key.in_(_KEYS),
-        and_(
-            tombstones.c.name_digest == bindparam("name_digest"),
-            tombstones.c.life == _DEAD.scalar_subquery(),
-        ),
-    )
 )
 _THREAD = select(threads).where(threads.c.thread_key == _key)
 
@@ -118,21 +124,22 @@ def look_up(
 
     With a ``fingerprint`` comes where the log's last fork and last usable snapshot are, too.
     Names used again are rare: only where nothing is found are there further looks, at what
-    became of former threads of that name, and at the lives after those.
+    became of former threads of that name, and at the lives after those. (A life that follows
+    on a dead one and precedes another was restored from an archive.)
     """
     statement = _LOOK_UP if fingerprint is None else _LOOK_UP_MARKS
     values = {"ns": ns} if fingerprint is None else {"ns": ns, "fingerprint": fingerprint}
-    first, name_digest = 0, None
-    while True:
-        probes = _probes(tenant, thread_id, first)
-        for row in conn.execute(statement, {**probes, **values}).fetchall():
-            if row.condemned_at is None and (row.tenant, row.thread_id) == (tenant, thread_id):
-                return row
-        name_digest = name_digest or chain.name_digest(tenant, thread_id)
-        last_dead = conn.execute(_DEAD, {"name_digest": name_digest}).scalar()
-        if last_dead is None or last_dead < first:
-            return None
-        first = last_dead + 1
+    looked: set[int] = set()
+    firsts = {0}
+    while firsts:
+        for first in sorted(firsts):
+            probes = _probes(tenant, thread_id, first)
+            for row in conn.execute(statement, {**probes, **values}).fetchall():
+                if row.condemned_at is None and (row.tenant, row.thread_id) == (tenant, thread_id):
+                    return row
+        looked |= firsts
+        firsts = graves.lives_after(conn, tenant, thread_id) - looked
+    return None
 
 
 def thread_by_key(conn: Connection, thread_key: int) -> SqlRow | None:
@@ -151,35 +158,52 @@ class NoKeyFree(Exception):
     """Too many threads of that name are still being removed."""
 
 
-def create_thread(conn: Connection, row: Mapping[str, Any]) -> int:
-    """Insert a thread under a key that no thread ever had, and return the key.
+class Created(NamedTuple):
+    """A thread that was just made.
+
+    Attributes:
+        grave: what its tombstone would be stored under if it had been erased before anyone
+            looked; ``None``: there never was an erasure.
+    """
+
+    thread_key: int
+    grave: int | None
+
+
+def create_thread(conn: Connection, row: Mapping[str, Any]) -> Created:
+    """Insert a thread under a key that no thread ever had.
 
     The rows in the way are locked first, and only then the tombstones are read: a thread in
     the way that was just being removed is found in one or the other. (One that comes and
-    goes behind our back even so is met by the first event: see ``_behind``.)
+    goes behind our back even so is met by the first event: see ``inserting.append``.)
     """
     name = (row["tenant"], row["thread_id"])
-    first, name_digest = 0, chain.name_digest(*name)
+    first = 0
     while True:
         probes = _probes(*name, first)
         taken = conn.execute(_PROBE, probes).fetchall()
-        graves = conn.execute(_GRAVES, {**probes, "name_digest": name_digest}).fetchall()
-        begins = max(
-            (grave.life + 1 for grave in graves if grave.name_digest == name_digest), default=0
-        )
-        if begins <= first:
+        buried = graves.buried(conn, *name, list(probes.values()))
+        if buried.lives <= first:
             break
-        first = begins
+        first = buried.lives
     own = [each for each in taken if (each.tenant, each.thread_id) == name]
     if any(each.condemned_at is None for each in own):
         raise NameTaken
-    keys = {each.thread_key for each in (*taken, *graves)}
+    if buried.lives or own:
+        # Whoever restores a thread takes its grave away, or puts a row in our way: so hold the
+        # one, and then look again.
+        newest = chain.thread_key(*name, max(buried.lives - 1, 0))
+        conn.execute(_HOLD_GRAVE, {"key": newest}).first()
+        if look_up(conn, *name, "") is not None:
+            raise NameTaken
+    keys = {each.thread_key for each in taken} | buried.keys
     begins = max([first, *(each.life + 1 for each in own)])
     for life in range(begins, first + PROBES):
         key = probes[f"k{life - first}"]
         if key not in keys:
             conn.execute(_INSERT_THREAD, {**row, "thread_key": key, "life": life})
-            return key
+            secret = buried.secret
+            return Created(key, None if secret is None else chain.grave(secret, key))
     raise NoKeyFree
 
 
@@ -221,7 +245,28 @@ _EVENTS_BY_KEY = (
     )
     .order_by(events.c.seq)
 )
-_HEAD = select(func.max(events.c.seq)).where(events.c.thread_key == _key, events.c.ns == _ns)
+_HEAD = select(
+    select(func.max(events.c.seq))
+    .where(events.c.thread_key == _key, events.c.ns == _ns)
+    .scalar_subquery(),
+    select(func.max(segments.c.last))
+    .where(segments.c.thread_key == _key, segments.c.ns == _ns)
+    .scalar_subquery(),
+)
+SEGMENTS_PAGE: Final = 4
+"""Segments read at a time."""
+
+_SEGMENTS_BETWEEN = (
+    select(*(segments.c[name] for name in Segment._fields))
+    .where(
+        segments.c.thread_key == _key,
+        segments.c.ns == _ns,
+        segments.c.last > bindparam("after"),
+        segments.c.seq <= _upto,
+    )
+    .order_by(segments.c.seq)
+    .limit(bindparam("page"))
+)
 _THERE = select(threads.c.thread_key).where(threads.c.thread_key == _key).with_for_update()
 _LIVE = (
     select(threads.c.thread_key)
@@ -276,17 +321,48 @@ def put_snapshot(conn: Connection, row: Mapping[str, Any]) -> None:
 
 def head_seq(conn: Connection, thread_key: int, ns: str) -> int:
     """The last seq of a log, 0 when it is empty."""
-    return conn.execute(_HEAD, {"key": thread_key, "ns": ns}).scalar() or 0
+    row, sealed = conn.execute(_HEAD, {"key": thread_key, "ns": ns}).one()
+    return max(row or 0, sealed or 0)
 
 
 def read_events(
     conn: Connection, thread_key: int, ns: str, after: int, upto: int, page: int
-) -> Sequence[SqlRow]:
-    """One page of a log, oldest first."""
-    return conn.execute(
-        _EVENTS_BETWEEN,
-        {"key": thread_key, "ns": ns, "after": after, "upto": upto, "page": page},
-    ).fetchall()
+) -> Sequence[SqlRow | Segment]:
+    """One page of a log without a gap, oldest first: rows of events, or what is sealed.
+
+    A page that does not begin behind ``after`` is one behind a gap.
+    """
+    place = {"key": thread_key, "ns": ns, "after": after, "upto": upto}
+    rows = conn.execute(_EVENTS_BETWEEN, {**place, "page": page}).fetchall()
+    if rows and rows[-1].seq - after == len(rows) and all(map(_PAYLOAD, rows)):
+        return rows
+    # A row without a payload stands for a sealed event that has a key.
+    run = 0
+    while run < len(rows) and rows[run].seq == after + 1 + run and rows[run].payload:
+        run += 1
+    if run:
+        return rows[:run]
+    sealed = read_segments(conn, thread_key, ns, after, upto)
+    end = after
+    for number, segment in enumerate(sealed):
+        if segment.seq > end + 1:
+            return sealed[: number or 1]
+        end = segment.last
+    behind = [row for row in rows if row.seq > end]
+    if sealed and behind and behind[-1].seq - end == len(behind) and all(map(_PAYLOAD, behind)):
+        return [*sealed, *behind]
+    return sealed or rows
+
+
+_PAYLOAD = itemgetter(5)
+
+
+def read_segments(
+    conn: Connection, thread_key: int, ns: str, after: int, upto: int, page: int = SEGMENTS_PAGE
+) -> list[Segment]:
+    """Segments of a log that hold events behind ``after``, up to ``upto``, oldest first."""
+    place = {"key": thread_key, "ns": ns, "after": after, "upto": upto, "page": page}
+    return [Segment(*row) for row in conn.execute(_SEGMENTS_BETWEEN, place)]
 
 
 def events_by_key(
@@ -453,6 +529,14 @@ _FLOOR = select(func.max(snapshots.c.seq)).where(
         func.length(events.c.payload) > 0,  # the last event of a trimmed log leaves its row
     )
     .exists(),
+    ~select(segments.c.seq)
+    .where(
+        segments.c.thread_key == snapshots.c.thread_key,
+        segments.c.ns == snapshots.c.ns,
+        segments.c.seq <= snapshots.c.seq,
+        segments.c.last >= snapshots.c.seq,
+    )
+    .exists(),
 )
 
 
@@ -521,14 +605,32 @@ def runs(conn: Connection, thread_key: int, ns: str) -> list[tuple[int, int]]:
     """First and last seq of each run of events without a gap: of one, in a log that is whole."""
     place = {"key": thread_key, "ns": ns}
     starts = conn.execute(_RUN_STARTS, place).scalars().all()
-    return list(zip(starts, conn.execute(_RUN_ENDS, place).scalars().all(), strict=True))
+    found = list(zip(starts, conn.execute(_RUN_ENDS, place).scalars().all(), strict=True))
+    sealed = [(row.seq, row.last) for row in conn.execute(_SEGMENT_ENDS, place)]
+    if not sealed:
+        return found
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted([*found, *sealed]):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged
 
 
+_SEGMENT_ENDS = select(segments.c.seq, segments.c.last).where(
+    segments.c.thread_key == _key, segments.c.ns == _ns
+)
+_stretches = union_all(
+    select(events.c.ns, events.c.seq, events.c.seq.label("last")).where(
+        events.c.thread_key == _key
+    ),
+    select(segments.c.ns, segments.c.seq, segments.c.last).where(segments.c.thread_key == _key),
+).subquery()
 _NAMESPACES = (
-    select(events.c.ns, func.min(events.c.seq), func.max(events.c.seq))
-    .where(events.c.thread_key == _key)
-    .group_by(events.c.ns)
-    .order_by(events.c.ns)
+    select(_stretches.c.ns, func.min(_stretches.c.seq), func.max(_stretches.c.last))
+    .group_by(_stretches.c.ns)
+    .order_by(_stretches.c.ns)
 )
 _SNAPSHOTS_OF = (
     select(snapshots)
@@ -541,6 +643,11 @@ _FORKS_OF = select(forks).where(forks.c.thread_key == _key, forks.c.ns == _ns).o
 def namespaces(conn: Connection, thread_key: int) -> Sequence[SqlRow]:
     """The logs of a thread, each with its first and last seq."""
     return conn.execute(_NAMESPACES, {"key": thread_key}).fetchall()
+
+
+def ends(conn: Connection, thread_key: int) -> dict[str, int]:
+    """The last seq of each log of a thread."""
+    return {ns: last for ns, _, last in namespaces(conn, thread_key)}
 
 
 def snapshots_of(conn: Connection, thread_key: int, ns: str) -> Sequence[SqlRow]:
@@ -560,7 +667,11 @@ _HOLD = (
     .where(threads.c.thread_key == _key, threads.c.condemned_at.is_(None))
     .with_for_update()
 )
-_CONDEMN = update(threads).where(threads.c.thread_key == _key).values(condemned_at=bindparam("now"))
+_CONDEMN = (
+    update(threads)
+    .where(threads.c.thread_key == _key)
+    .values(condemned_at=bindparam("now"), fate=bindparam("said"))
+)
 _ends = (
     select(events.c.ns.label("ns"), func.max(events.c.seq).label("seq"))
     .where(events.c.thread_key == _key)
@@ -588,13 +699,14 @@ def hold(conn: Connection, thread_key: int) -> SqlRow | None:
     return conn.execute(_HOLD, {"key": thread_key}).first()
 
 
-def condemn(conn: Connection, thread_key: int, now_us: int, digest: bytes) -> None:
+def condemn(conn: Connection, thread_key: int, now_us: int, digest: bytes, fate: str) -> None:
     """Take a held thread out of everybody's sight and end each of its logs with a mark.
 
     A writer that has not noticed will name the seq that the mark now has, and be refused by
-    the primary key: so the append of a single event needs no look at ``threads``.
+    the primary key: so the append of a single event needs no look at ``threads``. The fate is
+    for whoever ends the deletion, perhaps another process: what its tombstone is to say.
     """
-    conn.execute(_CONDEMN, {"key": thread_key, "now": now_us})
+    conn.execute(_CONDEMN, {"key": thread_key, "now": now_us, "said": fate})
     for ns, _, last in namespaces(conn, thread_key):
         mark = {
             "thread_key": thread_key,
@@ -625,20 +737,76 @@ _REMOVE = delete(events).where(
 )
 
 
-def remove_events(conn: Connection, thread_key: int, ns: str, upto: int) -> int:
-    """Delete the beginning of a condemned thread's log; returns how many events that were."""
-    return conn.execute(_REMOVE, {"key": thread_key, "ns": ns, "upto": upto}).rowcount
-
-
-_TOTALS = select(func.count(), func.sum(func.length(events.c.payload))).where(
-    events.c.thread_key == _key, events.c.kind != CONDEMNED
+_REMOVE_SEALED = delete(segments).where(
+    segments.c.thread_key == _key, segments.c.ns == _ns, segments.c.last <= _upto
 )
 
 
-def totals(conn: Connection, thread_key: int) -> tuple[int, int]:
-    """How many events a thread has, and the stored bytes of their payloads."""
-    count, size = conn.execute(_TOTALS, {"key": thread_key}).one()
-    return count, int(size or 0)
+def remove_events(conn: Connection, thread_key: int, ns: str, upto: int) -> int:
+    """Delete the beginning of a condemned thread's log; returns how many rows that were."""
+    place = {"key": thread_key, "ns": ns, "upto": upto}
+    sealed = conn.execute(_REMOVE_SEALED, place).rowcount
+    return sealed + conn.execute(_REMOVE, place).rowcount
+
+
+# A sealed event that has a key leaves a row without a payload behind.
+_has_payload = case((func.length(events.c.payload) > 0, 1), else_=0)
+_TOTALS = select(
+    func.sum(_has_payload), func.sum(func.length(events.c.payload)), func.count()
+).where(events.c.thread_key == _key, events.c.kind != CONDEMNED)
+_SEALED_TOTALS = select(
+    func.coalesce(func.sum(segments.c.last - segments.c.seq + 1), 0),
+    func.coalesce(func.sum(segments.c.raw), 0),
+    func.coalesce(func.sum(func.length(segments.c.payload)), 0),
+    func.count(),
+).where(segments.c.thread_key == _key)
+
+
+class Totals(NamedTuple):
+    """Of a thread: its events, the stored bytes of their payloads, the rows that hold them."""
+
+    events: int
+    bytes: int
+    rows: int
+
+
+def totals(conn: Connection, thread_key: int) -> Totals:
+    """How much a thread holds."""
+    count, size, rows = conn.execute(_TOTALS, {"key": thread_key}).one()
+    sealed = sealed_totals(conn, thread_key)
+    return Totals(
+        int(count or 0) + sealed.events, int(size or 0) + sealed.stored, rows + sealed.rows
+    )
+
+
+class SealedTotals(NamedTuple):
+    """Of a thread's segments: events, bytes of their bodies, stored bytes, rows."""
+
+    events: int
+    raw: int
+    stored: int
+    rows: int
+
+
+def sealed_totals(conn: Connection, thread_key: int) -> SealedTotals:
+    """How much of a thread is sealed."""
+    return SealedTotals(*map(int, conn.execute(_SEALED_TOTALS, {"key": thread_key}).one()))
+
+
+def _some_of(table: Any) -> Any:
+    place = (table.c.ns, table.c.seq)
+    some = select(*place).where(table.c.thread_key == _key).limit(bindparam("page"))
+    return delete(table).where(table.c.thread_key == _key, tuple_(*place).in_(some))
+
+
+_REMOVE_SOME = [_some_of(segments), _some_of(snapshots)]
+
+
+def remove_some(conn: Connection, thread_key: int, page: int) -> bool:
+    """Delete some segments or snapshots of a condemned thread; false when there are none."""
+    return any(
+        conn.execute(remove, {"key": thread_key, "page": page}).rowcount for remove in _REMOVE_SOME
+    )
 
 
 def bury(conn: Connection, thread_key: int, tombstone: Mapping[str, Any]) -> bool:
@@ -657,3 +825,31 @@ _BURY = [
 ]
 _BURY.append(delete(threads).where(threads.c.thread_key == _key))
 _INSERT_TOMBSTONE = insert(tombstones)
+
+# --- dictionaries -----------------------------------------------------------------------
+
+_DICTIONARY = select(dictionaries.c.data).where(dictionaries.c.dict_id == bindparam("dict_id"))
+
+
+class OtherDictionary(Exception):
+    """Another dictionary of the same number is in use."""
+
+
+def read_dictionary(conn: Connection, dict_id: int) -> bytes | None:
+    """The dictionary of this number, if any payload was ever written with it."""
+    data: bytes | None = conn.execute(_DICTIONARY, {"dict_id": dict_id}).scalar()
+    return data
+
+
+def keep_dictionary(conn: Connection, dict_id: int, data: bytes) -> None:
+    """Keep what payloads are about to be compressed with, unless it is kept already.
+
+    Raises:
+        OtherDictionary: another one has the number.
+        Conflict: somebody else keeps it at the same moment.
+    """
+    known = read_dictionary(conn, dict_id)
+    if known is None:
+        conn.execute(insert(dictionaries), {"dict_id": dict_id, "data": data})
+    elif known != data:
+        raise OtherDictionary

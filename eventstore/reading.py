@@ -10,7 +10,7 @@ and has to be used up before the next one is asked for.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -33,6 +33,7 @@ from eventstore.events import (
     ThreadInfo,
 )
 from eventstore.schema import SqlRow
+from eventstore.segments import Segment
 from eventstore.tails import Tail
 from eventstore.transactor import Part
 
@@ -50,7 +51,7 @@ MOVES_MAX: Final = 5
 Page = Iterator[RecordedEvent]
 Pages = AsyncGenerator[Page, None]
 
-_Rows = Sequence[SqlRow]
+_Rows = Sequence[SqlRow | Segment]
 
 
 class Reading(Part):
@@ -163,6 +164,8 @@ class Reading(Part):
                 snapshots = cached = False  # once more, from as far back as the events go
             else:
                 raise LineageMovedError(thread_id)
+        if snapshot is not None:
+            await self._learn((snapshot.state, *snapshot.items))
         if cached and tail is None and marks is not None and _is_own_tail(head, route, page):
             tail = Tail.of(head, fingerprint, marks, snapshot, digest, list(page))
         if snapshot is not None:
@@ -273,7 +276,7 @@ class Reading(Part):
             told: counts what is read.
         """
         for key, ns, first, last in spans:
-            reader = records.EventReader(self.codec, thread_id, key, ns, first - 1, digest)
+            reader = records.EventReader(self.codec, thread_id, key, ns, first - 1, digest, last)
             digest = None
             while reader.after < last:
                 rows = ready or await self.transactor.read(
@@ -284,9 +287,20 @@ class Reading(Part):
                     before = Position(key, ns, first - 1)
                     reader.begin(await self.transactor.read(operations.base_digest, before))
                 telemetry.read(told, rows)
+                await self._learn(row.payload for row in rows)
                 yield reader.feed(rows)
-                if not rows or reader.after != rows[-1].seq:
+                if not rows or reader.after != min(last, records.end_of(rows)):
                     raise await self._gap(thread_id, own, key, ns, reader.after + 1)
+
+    async def _learn(self, payloads: Iterable[bytes]) -> None:
+        """Tell the codec of dictionaries that others wrote these payloads with.
+
+        What is in no database either is left to the codec to complain of.
+        """
+        for dict_id in self.codec.lacks(payloads):
+            data = await self.transactor.read(operations.read_dictionary, dict_id)
+            if data is not None:
+                self.codec.add_dictionary(dict_id, data, write=False)
 
     async def _gap(
         self, thread_id: str, own: int | None, key: int, ns: str, seq: int
@@ -404,7 +418,7 @@ def _is_own_tail(head: Head, route: operations.Route, page: _Rows) -> bool:
         return not route.spans
     span = route.spans[0]
     begins = span.first == 1 if route.snapshot is None else span.before == route.snapshot
-    return begins and span[:2] == own and len(page) == head.seq - span.first + 1
+    return begins and span[:2] == own and records.is_run(page, span.first, head.seq)
 
 
 def _checked(

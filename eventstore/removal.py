@@ -5,21 +5,27 @@ A thread is removed whole or not at all, and forks of it stay whole (rules 5 and
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from eventstore import chain, operations, records, rehoming
-from eventstore.errors import ThreadNotFoundError
+from eventstore import graves, operations, records, rehoming
+from eventstore.errors import CorruptEventError, ThreadNotFoundError
 from eventstore.events import ThreadInfo, to_micros
+from eventstore.forgetting import Fate
 from eventstore.reading import Reading
-from eventstore.schema import SqlRow
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 DELETE_BATCH: Final = 1_000
 """Events deleted in one transaction."""
+
+LARGE_BATCH: Final = 50
+"""Segments or snapshots deleted in one transaction: each may be as large as many events."""
 
 _NO_DIGEST: Final = bytes(16)
 
@@ -34,9 +40,14 @@ class Removal(Reading):
         *,
         idle_since: datetime | None = None,
         keep_if: Callable[[ThreadInfo], bool] | None = None,
+        unchanged: Mapping[str, int] | None = None,
+        policy: str | None = None,
+        asked_by: str | None = None,
+        erase: bool = False,
     ) -> bool:
         """Remove a thread whole: its logs, snapshots and links. Forks of it stay whole."""
-        begun: list[dict[str, Any]] = []
+        begun: list[tuple[int, dict[str, Any]]] = []
+        secret = await self._secret() if erase else None
 
         def seal(conn: Connection) -> Literal["kept", "gone", "condemned"]:
             found = operations.look_up(conn, self.tenant, thread_id, "")
@@ -44,65 +55,73 @@ class Removal(Reading):
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             key = row.thread_key
-            if begun and begun[-1]["thread_key"] != key:
+            if begun and begun[-1][0] != key:
                 return "condemned"  # a commit in doubt went through, and the name is in use again
             if idle_since and operations.last_recorded(conn, key) > to_micros(idle_since):
                 return "kept"
+            if unchanged is not None and operations.ends(conn, key) != dict(unchanged):
+                return "kept"
             if keep_if is not None and keep_if(records.thread_info(row)):
                 return "kept"
-            tombstone = self._tombstone(conn, row, reason)
-            begun.append(tombstone)
-            if tombstone["events"] <= DELETE_BATCH and operations.bury(conn, key, tombstone):
+            fate = Fate(reason, policy, asked_by, erase, *operations.totals(conn, key)[:2])
+            tombstone = records.tombstone(row, fate, self.now_us(), secret)
+            begun.append((key, tombstone))
+            if fate.events <= DELETE_BATCH and operations.bury(conn, key, tombstone):
                 return "gone"
-            operations.condemn(conn, key, self.now_us(), _NO_DIGEST)
+            operations.condemn(conn, key, self.now_us(), _NO_DIGEST, json.dumps(asdict(fate)))
             return "condemned"
 
         try:
-            fate = await self.transactor.write_again(seal)
+            end = await self.transactor.write_again(seal)
         except ThreadNotFoundError:
             if not begun:
                 raise
-            fate = "condemned"  # a commit in doubt went through
-        if fate != "kept" and begun:
-            self.tails.forget(begun[-1]["thread_key"])
-        if fate == "condemned":
-            await self._remove(begun[-1])
-        return fate != "kept"
+            end = "condemned"  # a commit in doubt went through
+        if end != "kept" and begun:
+            self.tails.forget(begun[-1][0])
+        if end == "condemned":
+            await self._remove(*begun[-1])
+        return end != "kept"
 
     async def finish_deletions(self, reason: str = "deleted") -> int:
         """End deletions that were cut short; returns how many threads were removed."""
 
         def look(conn: Connection, key: int) -> dict[str, Any] | None:
             row = operations.thread_by_key(conn, key)
-            return row and self._tombstone(conn, row, reason)
+            if row is None:
+                return None
+            fate = records.fate(row) or Fate(
+                reason, None, None, False, *operations.totals(conn, key)[:2]
+            )
+            secret = graves.secret(conn) if fate.erase else None
+            return records.tombstone(row, fate, self.now_us(), secret)
 
         keys = await self.transactor.read(operations.condemned, self.tenant)
         for key in keys:
             tombstone = await self.transactor.read(look, key)
             if tombstone:
-                await self._remove(tombstone)
+                await self._remove(key, tombstone)
         return len(keys)
 
-    def _tombstone(self, conn: Connection, row: SqlRow, reason: str) -> dict[str, Any]:
-        count, size = operations.totals(conn, row.thread_key)
-        return {
-            "thread_key": row.thread_key,
-            "name_digest": chain.name_digest(row.tenant, row.thread_id),
-            "life": row.life,
-            "tenant": row.tenant,
-            "deleted_at": self.now_us(),
-            "reason": reason,
-            "events": count,
-            "bytes": size,
-        }
+    async def _secret(self) -> bytes:
+        """What the tombstones of erased threads are made with; made at the first erasure."""
+        found = await self.transactor.read(graves.secret)
+        if found is None:
+            made = secrets.token_bytes(graves.SECRET_BYTES)
+            await self.transactor.write_again(graves.make_secret, made)
+            found = await self.transactor.read(graves.secret)  # another's may have been first
+        if found is None:
+            raise CorruptEventError("the secret that erasures need is not where it was put")
+        return found
 
-    async def _remove(self, tombstone: Mapping[str, Any]) -> None:
+    async def _remove(self, key: int, tombstone: Mapping[str, Any]) -> None:
         """Remove a condemned thread. Forks first: what they still need is still there.
 
         Its key is never used again, so that others may do the same at the same time.
         """
-        key = tombstone["thread_key"]
         while await self.transactor.write_again(_rehome_one, key):
+            pass
+        while await self.transactor.write_again(operations.remove_some, key, LARGE_BATCH):
             pass
         logs = await self.transactor.read(operations.namespaces, key)
         for ns, first, last in logs:

@@ -167,6 +167,7 @@ tombstones = Table(
     Column("policy", Text),  # the name of the policy that asked for it
     Column("asked_by", Text),  # who asked for it
     Index("tombstones_by_name", "name_digest", "life"),
+    Index("tombstones_by_time", "tenant", "deleted_at", "thread_key"),
     sqlite_with_rowid=False,
 )
 

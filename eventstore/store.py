@@ -6,15 +6,17 @@ What an operation means is said here, for both.
 
 from __future__ import annotations
 
+import copy
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from eventstore import dialects
+from eventstore.archive_file import Dump, Source
 from eventstore.codec import Codec
 from eventstore.core import Core
 from eventstore.database import Database
@@ -34,8 +36,10 @@ from eventstore.events import (
     ThreadInfo,
     VerifyReport,
 )
+from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
 from eventstore.postgresql import PoolOptions
 from eventstore.reading import Pages
+from eventstore.sealing import Sealed
 from eventstore.tails import BYTES
 from eventstore.trimming import Trimmed, TrimPoint
 
@@ -92,6 +96,7 @@ class EventStore:
         engine, owned = dialects.open_engine(target, options)
         self.database = Database(engine, owned=owned, now_us=self.now_us)
         self.core = Core(self.database, tenant, codec, clock, cache_bytes)
+        self._is_guest = False
         self.engine = engine
 
     @property
@@ -114,7 +119,8 @@ class EventStore:
 
     def close(self) -> None:
         """Close every connection that this store opened. A second call does nothing."""
-        self.database.close()
+        if not self._is_guest:
+            self.database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -245,6 +251,7 @@ class EventStore:
         *,
         status: Status | None = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
     ) -> int:
         """Append a batch, all or nothing, to a log that must end at ``expected_seq``.
 
@@ -255,6 +262,8 @@ class EventStore:
             ns: which log of the thread; ``""`` is the root graph's.
             status: of the thread from now on; ``None`` leaves it.
             metadata: of the thread, JSON-like; heeded when it is made.
+            ttl: how long retention keeps the thread after its last event, in place of what a
+                policy says; heeded when it is made. In whole seconds, rounded up.
 
         Returns:
             The seq of the last event of the batch. Events that were appended before under
@@ -267,7 +276,9 @@ class EventStore:
             ThreadNotFoundError: ``expected_seq`` is above 0 and there is no such thread.
         """
         return drive(
-            self.core.append(thread_id, events, expected_seq, ns, status=status, metadata=metadata)
+            self.core.append(
+                thread_id, events, expected_seq, ns, status=status, metadata=metadata, ttl=ttl
+            )
         )
 
     def append_after(
@@ -277,6 +288,7 @@ class EventStore:
         *,
         status: Status | None = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
         snapshot: NewSnapshot | None = None,
         now_us: int | None = None,
     ) -> Head:
@@ -294,7 +306,13 @@ class EventStore:
         """
         return drive(
             self.core.append_after(
-                head, events, status=status, metadata=metadata, snapshot=snapshot, now_us=now_us
+                head,
+                events,
+                status=status,
+                metadata=metadata,
+                ttl=ttl,
+                snapshot=snapshot,
+                now_us=now_us,
             )
         )
 
@@ -304,6 +322,7 @@ class EventStore:
         *,
         status: Status | None = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
         now_us: int | None = None,
     ) -> list[Head]:
         """Append to several logs of one thread in one transaction, all or nothing.
@@ -321,7 +340,9 @@ class EventStore:
             ValueError: the heads are of several threads, or two of one log.
         """
         return drive(
-            self.core.append_together(additions, status=status, metadata=metadata, now_us=now_us)
+            self.core.append_together(
+                additions, status=status, metadata=metadata, ttl=ttl, now_us=now_us
+            )
         )
 
     def fork(
@@ -333,6 +354,7 @@ class EventStore:
         ns: str = "",
         data: Any = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
     ) -> int:
         """Start a new thread that goes on from a position of another, without copying anything.
 
@@ -346,7 +368,13 @@ class EventStore:
         """
         return drive(
             self.core.fork(
-                source_thread_id, source_seq, thread_id, ns=ns, data=data, metadata=metadata
+                source_thread_id,
+                source_seq,
+                thread_id,
+                ns=ns,
+                data=data,
+                metadata=metadata,
+                ttl=ttl,
             )
         )
 
@@ -376,6 +404,10 @@ class EventStore:
         *,
         idle_since: datetime | None = None,
         keep_if: Callable[[ThreadInfo], bool] | None = None,
+        unchanged: Mapping[str, int] | None = None,
+        policy: str | None = None,
+        asked_by: str | None = None,
+        erase: bool = False,
     ) -> bool:
         """Remove a thread whole: its logs, snapshots and links. Forks of it stay whole.
 
@@ -387,8 +419,13 @@ class EventStore:
         Args:
             reason: kept in the tombstone.
             idle_since: leave the thread alone if it has an event after this moment.
-            keep_if: leave it alone if this says so. Both are asked under the lock that
-                seals its fate.
+            keep_if: leave it alone if this says so.
+            unchanged: leave it alone unless its logs are exactly these, and end at these seqs.
+                All three are asked under the lock that seals its fate.
+            policy, asked_by: kept in the tombstone.
+            erase: leave a tombstone that tells nothing of the name: what it keeps instead
+                nobody can make without a secret of this database. Reason and who asked are
+                kept as they are given: name nobody in them whom the law wants forgotten.
 
         Returns:
             Whether it was removed.
@@ -397,11 +434,24 @@ class EventStore:
             ThreadNotFoundError: no such thread.
         """
         return drive(
-            self.core.delete_thread(thread_id, reason, idle_since=idle_since, keep_if=keep_if)
+            self.core.delete_thread(
+                thread_id,
+                reason,
+                idle_since=idle_since,
+                keep_if=keep_if,
+                unchanged=unchanged,
+                policy=policy,
+                asked_by=asked_by,
+                erase=erase,
+            )
         )
 
     def finish_deletions(self, reason: str = "deleted") -> int:
-        """End deletions that were cut short; returns how many threads were removed."""
+        """End deletions that were cut short; returns how many threads were removed.
+
+        Args:
+            reason: for those of which it is not known any more why they were begun.
+        """
         return drive(self.core.finish_deletions(reason))
 
     def delete_snapshots(self, thread_id: str) -> int:
@@ -448,6 +498,247 @@ class EventStore:
             ThreadNotFoundError: there is no such thread.
         """
         return drive(self.core.trim(thread_id, seq, reason, keep_if=keep_if, dry_run=dry_run))
+
+    # --- archiving ----------------------------------------------------------------------
+
+    def dump(self, thread_id: str) -> Dump:
+        """One thread as a file, as it is at one moment; iterate over it, and close it after use.
+
+        The file is complete in itself: every row of the thread as it is stored, what it needs
+        of threads that it was forked from, and the application's dictionaries. All of it is
+        verified on the way. It is made in one read transaction (on PostgreSQL at REPEATABLE
+        READ), and waits in memory or, if it is large, in a temporary file.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+            CorruptEventError: something of it does not verify.
+        """
+        return drive(self.core.dump(thread_id))
+
+    def load(self, source: Source) -> ThreadInfo:
+        """Put a thread back from a file, as it was: its name, key and life, and every row.
+
+        Everything is verified first, and then inserted in one transaction. Checkpoint ids go on
+        working, and the tombstone that the thread left is gone.
+
+        Args:
+            source: what :meth:`dump` gave, a path, bytes, a binary file or an iterable of bytes.
+
+        Raises:
+            ArchiveDamagedError: it is not what was written. Nothing was loaded.
+            ArchiveVersionError: it was written by a newer version. Nothing was loaded.
+            ArchiveError: it cannot be loaded here (it is of another tenant, say).
+            ThreadExistsError: a thread of that name is there.
+            StoreBusyError: a thread of that key is still being removed.
+        """
+        if isinstance(source, Dump):
+            return drive(self.core.load(source))
+        with Dump.open(source) as dump:
+            return drive(self.core.load(dump))
+
+    # --- sealing ------------------------------------------------------------------------
+
+    def seal(
+        self,
+        thread_id: str,
+        older_than: datetime,
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Sealed:
+        """Pack the events of a thread that were recorded before a moment, many into one row.
+
+        Everybody reads them as before, and their digests stay what they are. The last event of
+        each log, a remainder too small to be worth it, and whatever is younger than a minute
+        are left as they are.
+
+        Args:
+            older_than: events from this moment on, and behind the first such one, stay rows.
+            keep_if: leave the thread alone if this says so; asked under a lock.
+            dry_run: only say what would be sealed.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+            CorruptEventError: an event does not verify. What is before it may be sealed.
+        """
+        return drive(self.core.seal(thread_id, older_than, keep_if=keep_if, dry_run=dry_run))
+
+    # --- retention: what may go, what must stay ----------------------------------------
+
+    def with_tenant(self, tenant: str) -> Self:
+        """The same store for the threads of another tenant.
+
+        It shares everything with this one: closing it closes nothing, and it ends with this one.
+        """
+        twin = copy.copy(self)
+        twin.core = self.core.for_tenant(tenant)
+        twin._is_guest = True
+        return twin
+
+    def tenants(self) -> list[str]:
+        """Every tenant that has a thread in this database, in order."""
+        return drive(self.core.tenants())
+
+    def pin(self, thread_id: str, reason: str, by: str) -> ThreadInfo:
+        """Keep a thread whatever any policy says, until :meth:`unpin` (a legal hold, say).
+
+        When it returns, no sweep prunes the thread any more: whoever decides a thread's fate
+        looks at this under the same lock.
+
+        Raises:
+            ThreadNotFoundError: no such thread, or it is being deleted.
+            ConfigurationError: no reason, or nobody who wants it.
+        """
+        return drive(self.core.pin(thread_id, reason, by))
+
+    def unpin(self, thread_id: str) -> ThreadInfo:
+        """Let policies decide about a thread again.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        return drive(self.core.unpin(thread_id))
+
+    def set_ttl(self, thread_id: str, ttl: timedelta | None) -> ThreadInfo:
+        """Give a thread its own time to live (whole seconds, rounded up), or that of its policy.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        return drive(self.core.set_ttl(thread_id, ttl))
+
+    def scan(
+        self,
+        *,
+        first: int = 0,
+        last: int = 2**63 - 1,
+        after: int | None = None,
+        limit: int = 1000,
+        all_tenants: bool = False,
+        idle_before: datetime | None = None,
+        created_before: datetime | None = None,
+        with_ttl: bool = False,
+    ) -> list[ThreadInfo]:
+        """One page of threads in the order of their keys, which never change.
+
+        Args:
+            first, last: only keys from here to there.
+            after: the key of the last thread of the page before.
+            limit: threads in a page; the page that is empty is behind the last.
+            all_tenants: everybody's, not only this tenant's.
+            idle_before, created_before, with_ttl: only threads that, to the minute, have had no
+                append since; or that are that old; or that have a ttl of their own. Of several,
+                one is enough.
+        """
+        return drive(
+            self.core.scan(
+                first=first,
+                last=last,
+                after=after,
+                limit=limit,
+                all_tenants=all_tenants,
+                idle_before=idle_before,
+                created_before=created_before,
+                with_ttl=with_ttl,
+            )
+        )
+
+    def prune(
+        self,
+        batch: Sequence[Expired],
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        rows: int = 2000,
+        seconds: float = 0.02,
+    ) -> list[Outcome]:
+        """Remove small threads that may go, as many as fit into one short transaction.
+
+        Each is judged again under its lock, as by :meth:`delete_thread`, and goes whole or not
+        at all. Nothing is waited for: a thread that somebody else has locked is kept.
+
+        Args:
+            batch: threads of any tenant, each at most once.
+            keep_if: leave a thread alone if this says so; asked under its lock.
+            rows: deleted at most in this transaction.
+            seconds: after which it is to end; looked at after every few threads.
+
+        Returns:
+            What became of the first of them, in their order, of one at least: the list ends
+            where there was no more room, and the rest was not touched. Of what is ``large``,
+            :meth:`delete_thread` removes any amount.
+        """
+        return drive(self.core.prune(batch, keep_if=keep_if, rows=rows, seconds=seconds))
+
+    def descendants(self, thread_id: str) -> list[ThreadInfo]:
+        """The threads that hold bytes of this one or refer to them, in the order of their keys.
+
+        Forks and forks of forks, and threads that were given what they need of it. What was
+        folded into a snapshot before a thread's history was cut is not known any more.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        return drive(self.core.descendants(thread_id))
+
+    def tombstones(self, limit: int = 100, after: Tombstone | None = None) -> list[Tombstone]:
+        """One page of what is left of this tenant's removed threads, the last removed first.
+
+        Args:
+            after: the last one of the page before.
+        """
+        return drive(self.core.tombstones(limit, after))
+
+    def reclaim(self, bytes_max: int) -> int:
+        """Give free pages of an SQLite file back to the file system, in one short step.
+
+        Returns:
+            How many bytes that was; 0: there is nothing (more) to give. On PostgreSQL always:
+            its vacuum makes free space usable again.
+        """
+        return drive(self.core.reclaim(bytes_max))
+
+    # --- retention: sweepers that share the work ----------------------------------------
+
+    def claim_slice(self, holder: str, lease: timedelta, due: datetime) -> Slice | None:
+        """Claim the part of the key space that has waited longest for a sweep.
+
+        Args:
+            holder: a name that no other sweeper has.
+            lease: how long it is held unless renewed, by the store's clock.
+            due: parts whose last sweep began at this moment or later are left out.
+
+        Returns:
+            One that nobody else gets meanwhile; ``None``: there is none.
+        """
+        return drive(self.core.claim_slice(holder, lease, due))
+
+    def renew_slice(self, claimed: Slice, holder: str, lease: timedelta) -> bool:
+        """Hold a slice longer, counted from now; false when it is somebody else's by now."""
+        return drive(self.core.renew_slice(claimed, holder, lease))
+
+    def release_slice(self, claimed: Slice, holder: str, swept_at: datetime | None = None) -> None:
+        """Give a slice back, if the holder still has it.
+
+        Args:
+            swept_at: when its sweep began; ``None``: it did not come to its end.
+        """
+        drive(self.core.release_slice(claimed, holder, swept_at))
+
+    def begin_sweep(self, holder: str, cutoff: datetime, policy: Mapping[str, Any]) -> str:
+        """Record that a sweep begins, what it goes by and the moment it judges at; its id."""
+        return drive(self.core.begin_sweep(holder, cutoff, policy))
+
+    def end_sweep(self, sweep_id: str, counts: Mapping[str, Any]) -> None:
+        """Record what a sweep did.
+
+        Raises:
+            ConfigurationError: no sweep of that id is on record.
+        """
+        drive(self.core.end_sweep(sweep_id, counts))
+
+    def sweeps(self, limit: int = 20) -> list[SweepRecord]:
+        """The sweeps of this database on record, the last first."""
+        return drive(self.core.sweeps(limit))
 
     # --- inspecting ---------------------------------------------------------------------
 

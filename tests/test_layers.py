@@ -18,17 +18,22 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 
 LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     "eventstore": (
-        frozenset({"errors", "events"}),
+        frozenset({"errors", "events", "forgetting"}),
         frozenset({"telemetry"}),
         frozenset(
             "chain codec dictionaries nesting packing postgresql registry schema types".split()
         ),
-        frozenset({"dialects", "migrations"}),
-        frozenset({"cutting", "inserting", "listing", "operations", "records", "rehoming"}),
+        frozenset({"dialects", "migrations", "segments"}),
+        frozenset({"archive_file"}),
+        frozenset(
+            "ancestry archive_rows cutting graves inserting listing operations pruning records "
+            "rehoming segmenting sharing".split()
+        ),
         frozenset({"driving", "tails"}),
         frozenset({"transactor"}),
         frozenset({"reading"}),
-        frozenset({"appending", "removal", "trimming", "inspection"}),
+        frozenset("appending archiving inspection removal sealing sweeping trimming".split()),
+        frozenset({"retaining"}),
         frozenset({"core"}),
         frozenset({"async_database", "database"}),
         frozenset({"async_store", "store"}),
@@ -74,8 +79,9 @@ import an edge."""
 
 SPEAK_SQL: Final = frozenset(
     f"eventstore.{name}"
-    for name in "schema dialects postgresql migrations inserting operations cutting listing "
-    "rehoming database async_database".split()
+    for name in "schema dialects postgresql migrations ancestry cutting graves inserting "
+    "operations archive_rows listing pruning rehoming segmenting sharing database "
+    "async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""
 

@@ -170,7 +170,7 @@ def at_work(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> Statements:
 
 def test_the_watching_sees_enough(at_work: Statements) -> None:
     tables = {table for _, table, _ in at_work.writes()}
-    assert tables == {table.name for table in metadata.sorted_tables}
+    assert tables >= {table.name for table in TABLES}
     assert len(at_work.statements) > 100
 
 

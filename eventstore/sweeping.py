@@ -1,0 +1,76 @@
+"""How several sweepers share one database without a leader, and what is on record of sweeps."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from eventstore import records, sharing
+from eventstore.errors import ConfigurationError
+from eventstore.events import to_micros
+from eventstore.forgetting import Slice, SweepRecord
+from eventstore.transactor import Part
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Sweeping(Part):
+    """What a store keeps for sweepers."""
+
+    async def claim_slice(self, holder: str, lease: timedelta, due: datetime) -> Slice | None:
+        """The part of the key space that nobody sweeps and that has waited longest."""
+        until = self._lease(holder, lease)
+        number = await self.transactor.write_again(
+            sharing.claim, holder, self.now_us(), until, to_micros(due)
+        )
+        return None if number is None else Slice(number)
+
+    async def renew_slice(self, claimed: Slice, holder: str, lease: timedelta) -> bool:
+        """Hold a slice longer; false when it is somebody else's by now."""
+        until = self._lease(holder, lease)
+        return await self.transactor.write_again(sharing.renew, claimed.number, holder, until)
+
+    async def release_slice(
+        self, claimed: Slice, holder: str, swept_at: datetime | None = None
+    ) -> None:
+        """Give a slice back; with the beginning of its sweep, if that came to its end."""
+        swept_us = None if swept_at is None else to_micros(swept_at)
+        await self.transactor.write_again(sharing.release, claimed.number, holder, swept_us)
+
+    def _lease(self, holder: str, lease: timedelta) -> int:
+        if not records.name("a holder", holder):
+            raise ConfigurationError("a holder of slices needs a name")
+        if lease <= timedelta(0):
+            raise ConfigurationError(f"a lease must be longer than nothing, not {lease}")
+        return self.now_us() + lease // _MICROSECOND
+
+    async def begin_sweep(self, holder: str, cutoff: datetime, policy: Mapping[str, Any]) -> str:
+        """Record that a sweep begins, what it goes by and the moment it judges at; its id."""
+        row = {
+            "sweep_id": uuid.uuid4().hex,
+            "holder": records.name("a holder", holder),
+            "started_at": self.now_us(),
+            "finished_at": None,
+            "cutoff": to_micros(cutoff),
+            "policy": json.dumps(dict(policy)),
+            "counts": "{}",
+        }
+        await self.transactor.write_again(sharing.begin_sweep, row)
+        return str(row["sweep_id"])
+
+    async def end_sweep(self, sweep_id: str, counts: Mapping[str, Any]) -> None:
+        """Record what a sweep did."""
+        text = json.dumps(dict(counts))
+        if not await self.transactor.write_again(sharing.end_sweep, sweep_id, self.now_us(), text):
+            raise ConfigurationError(f"no sweep {sweep_id!r} is on record")
+
+    async def sweeps(self, limit: int = 20) -> list[SweepRecord]:
+        """The sweeps of this database, the last first."""
+        if limit < 1:
+            raise ConfigurationError(f"limit must be at least 1, not {limit}")
+        return [
+            records.sweep(row) for row in await self.transactor.read(sharing.list_sweeps, limit)
+        ]
