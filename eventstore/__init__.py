@@ -6,9 +6,14 @@ Knows threads, events and snapshots as bytes and numbers, and no graphs. Start a
 
 import logging
 
+from eventstore.archive_file import Dump
 from eventstore.async_store import AsyncEventStore
 from eventstore.codec import Codec
 from eventstore.errors import (
+    ArchiveDamagedError,
+    ArchiveError,
+    ArchiveNotFoundError,
+    ArchiveVersionError,
     ConcurrencyError,
     ConfigurationError,
     CorruptEventError,
@@ -43,18 +48,25 @@ from eventstore.events import (
     VerifyReport,
 )
 from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
+from eventstore.sealing import Sealed
 from eventstore.store import EventStore
+from eventstore.trimming import Trimmed, TrimPoint
 
 __version__ = "0.1.0"
 
 __all__ = [
     "FORK",
     "Addition",
+    "ArchiveDamagedError",
+    "ArchiveError",
+    "ArchiveNotFoundError",
+    "ArchiveVersionError",
     "AsyncEventStore",
     "Codec",
     "ConcurrencyError",
     "ConfigurationError",
     "CorruptEventError",
+    "Dump",
     "DuplicateKeyError",
     "Event",
     "EventStore",
@@ -72,6 +84,7 @@ __all__ = [
     "RecordedEvent",
     "Replay",
     "SchemaVersionError",
+    "Sealed",
     "SerializationError",
     "Slice",
     "Snapshot",
@@ -84,6 +97,8 @@ __all__ = [
     "ThreadInfo",
     "ThreadNotFoundError",
     "Tombstone",
+    "TrimPoint",
+    "Trimmed",
     "UnregisteredTypeError",
     "VerifyReport",
 ]

@@ -39,6 +39,7 @@ from eventstore.events import (
 )
 from eventstore.operations import Conflict
 from eventstore.reading import Reading
+from eventstore.segments import payload_of, unseal
 from eventstore.transactor import Interrupted, LostConnection
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class Appending(Reading):
         now_us: int | None,
     ) -> list[_Attempt]:
         _check(additions)
+        await self._keep_dictionary()
         now = self.now_us() if now_us is None else now_us
         # Of ends read at different moments, one that knows the thread tells where all logs are.
         head = next((each.head for each in additions if each.head.exists), additions[0].head)
@@ -313,11 +315,12 @@ class Appending(Reading):
 
         What was appended to others together with it went through, too.
         """
-        head, count = attempt.head, len(attempt.batch.events)
+        head, last = attempt.head, attempt.new.seq
+        # The last digest covers the others, which may have been trimmed by now.
         rows = await self.transactor.read(
-            operations.read_events, head.thread_key, head.ns, head.seq, head.seq + count, count
+            operations.read_events, head.thread_key, head.ns, last - 1, last, 1
         )
-        return [row.digest for row in rows] == attempt.batch.digests
+        return [row.digest for row in rows] == attempt.batch.digests[-1:]
 
     async def _by_key(self, head: Head, events: Sequence[Event | Fork]) -> int | None:
         """The seq of the batch's last event, if the log holds the whole batch under its keys."""
@@ -326,18 +329,50 @@ class Appending(Reading):
         if not head.exists or not events or len(named) != len(events):
             return None
         rows = await self.transactor.read(operations.events_by_key, head.thread_key, head.ns, keys)
+        await self._learn(row.payload for row in rows)
         found = {row.key: row for row in rows}
         for event, key in zip(named, keys, strict=True):
             row = found.get(key)
             if row is None:
                 return None
+            payload = row.payload or await self._sealed_payload(head, row.seq)
             same = row.kind == event.kind and (
-                row.payload == self.codec.encode(event.data)
-                or self.codec.decode(row.payload) == event.data
+                not payload  # trimmed: nobody can tell any more
+                or payload == self.codec.encode(event.data)
+                or self.codec.decode(payload) == event.data
             )
             if not same:
                 raise DuplicateKeyError(head.thread_id, head.ns, key, row.seq)
         return int(max(row.seq for row in rows))
+
+    async def _keep_dictionary(self) -> None:
+        """See to it that who reads this database finds what the codec compresses with."""
+        dict_id = self.codec.writes_with
+        if dict_id in self.kept_dictionaries or not (data := self.codec.own_dictionary(dict_id)):
+            return
+
+        def keep(conn: Connection) -> None:
+            try:
+                operations.keep_dictionary(conn, dict_id, data)
+            except Conflict as error:
+                raise Interrupted("another process kept the dictionary first") from error
+
+        try:
+            await self.transactor.write_again(keep)
+        except operations.OtherDictionary as error:
+            raise ConfigurationError(
+                f"payloads in this database are compressed with another dictionary {dict_id}; "
+                "train yours with another dict_id"
+            ) from error
+        self.kept_dictionaries.add(dict_id)
+
+    async def _sealed_payload(self, head: Head, seq: int) -> bytes:
+        """The payload of an event that has a key and no payload in its row; none if trimmed."""
+        found = await self.transactor.read(
+            operations.read_segments, head.thread_key, head.ns, seq - 1, seq, 1
+        )
+        events = unseal(found[0], self.codec) if found else []
+        return next((payload_of(event) for event in events if event.seq == seq), b"")
 
     async def fork(
         self,
@@ -367,6 +402,7 @@ class Appending(Reading):
     async def put_snapshot(self, head: Head, snapshot: NewSnapshot) -> None:
         """Store a snapshot of the state at ``head`` (outside an append, as a rebuild does)."""
         row = records.snapshot_row(head, snapshot)
+        await self._keep_dictionary()
 
         def put(conn: Connection) -> None:
             if not operations.is_live(conn, head.thread_key):

@@ -9,6 +9,7 @@ statement costs several times as much.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from eventstore import dialects
+from eventstore.archive_file import Dump, Source
 from eventstore.async_database import open_database
 from eventstore.codec import Codec
 from eventstore.core import Core
@@ -39,7 +41,9 @@ from eventstore.events import (
 from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
 from eventstore.postgresql import PoolOptions
 from eventstore.reading import Pages
+from eventstore.sealing import Sealed
 from eventstore.tails import BYTES
+from eventstore.trimming import Trimmed, TrimPoint
 
 if TYPE_CHECKING:
     from aiosqlite import Connection as AiosqliteConnection
@@ -333,6 +337,34 @@ class AsyncEventStore:
         """Delete every snapshot that can be folded again; returns how many."""
         return await self._perform(self.core.delete_snapshots(thread_id))
 
+    # --- archiving ----------------------------------------------------------------------
+
+    async def dump(self, thread_id: str) -> Dump:
+        """One thread as a file, as it is at one moment; iterate over it, and close it after use."""
+        return await self._perform(self.core.dump(thread_id))
+
+    async def load(self, source: Source) -> ThreadInfo:
+        """Put a thread back from a file, as it was: its name, key and life, and every row."""
+        if isinstance(source, Dump):
+            return await self._perform(self.core.load(source))
+        with await asyncio.to_thread(Dump.open, source) as dump:
+            return await self._perform(self.core.load(dump))
+
+    # --- sealing ------------------------------------------------------------------------
+
+    async def seal(
+        self,
+        thread_id: str,
+        older_than: datetime,
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Sealed:
+        """Pack the events of a thread that were recorded before a moment, many into one row."""
+        return await self._perform(
+            self.core.seal(thread_id, older_than, keep_if=keep_if, dry_run=dry_run)
+        )
+
     # --- retention: what may go, what must stay ----------------------------------------
 
     def with_tenant(self, tenant: str) -> Self:
@@ -436,6 +468,26 @@ class AsyncEventStore:
     async def sweeps(self, limit: int = 20) -> list[SweepRecord]:
         """The sweeps of this database on record, the last first."""
         return await self._perform(self.core.sweeps(limit))
+
+    # --- trimming -----------------------------------------------------------------------
+
+    async def trim_points(self, thread_id: str, ns: str = "") -> list[TrimPoint]:
+        """Where a log can be cut, oldest first: at sound snapshots, unless a fork forbids it."""
+        return await self._perform(self.core.trim_points(thread_id, ns))
+
+    async def trim(
+        self,
+        thread_id: str,
+        seq: int,
+        reason: str = "trimmed",
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Trimmed:
+        """Remove what is before the last of the :meth:`trim_points` at or before ``seq``."""
+        return await self._perform(
+            self.core.trim(thread_id, seq, reason, keep_if=keep_if, dry_run=dry_run)
+        )
 
     # --- inspecting ---------------------------------------------------------------------
 

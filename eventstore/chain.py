@@ -1,9 +1,10 @@
 """The digest chain and the keys of threads: pure functions over bytes.
 
-Each event's digest covers the digest before it and everything in its own row, so that a
-changed, swapped or missing row shows at the next link. A log's first link is derived from
-the log's own identity, so that one log cannot pass for another; a prefix that a fork was
-given of a deleted thread (see ``prefix_ns``) keeps the identity of the log it came from.
+Each event's digest covers the digest before it and everything in its own row, its body
+uncompressed, so that a changed, swapped or missing row shows at the next link, and events can
+be compressed anew and keep their digests. A log's first link is derived from the log's own
+identity, so that one log cannot pass for another; a prefix that a fork was given of a deleted
+thread (see ``prefix_ns``) keeps the identity of the log it came from.
 """
 
 from __future__ import annotations
@@ -65,12 +66,15 @@ def genesis(thread_key: int, ns: str) -> bytes:
 
 
 def link(
-    previous: bytes, seq: int, kind: int, key: str | None, recorded_us: int, payload: bytes
+    previous: bytes, seq: int, kind: int, key: str | None, recorded_us: int, body: bytes
 ) -> bytes:
-    """The digest of an event: BLAKE2b-128 over the one before it and its whole row."""
+    """The digest of an event: BLAKE2b-128 over the one before it and its whole row.
+
+    The ``body`` is what its payload holds, uncompressed; of payloads of version 1, all of it.
+    """
     name = b"" if key is None else key.encode("utf-8", "surrogatepass")
     row = _ROW.pack(seq, kind, recorded_us, -1 if key is None else len(name))
-    return hashlib.blake2b(previous + row + name + payload, digest_size=16).digest()
+    return hashlib.blake2b(previous + row + name + body, digest_size=16).digest()
 
 
 def checksum(

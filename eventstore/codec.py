@@ -1,7 +1,9 @@
 """Payload <-> value: header, compression and bounds.
 
 A payload is one byte format version, one byte codec, then the body: msgpack (0), zstd (1), or
-zstd with the dictionary that its frame names (2); the smallest wins. ``encode`` raises
+zstd with the dictionary that its frame names (2); the smallest wins. In version 1 the digest of
+an event covers its payload as stored, in version 2 its body, so that events can be compressed
+anew, many together, and keep their digests. ``encode`` raises
 ``SerializationError`` before anything is written and never returns what ``decode`` refuses.
 ``decode`` answers any bytes with the value or a ``CorruptEventError``, and believes no size
 before it is checked. Equal values, in the same order, give equal bytes in every process.
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar, overload
 
@@ -25,10 +27,17 @@ from eventstore.packing import BodyPacker, path_text
 from eventstore.registry import Registration, TypeRegistry, Upcaster
 from eventstore.types import Refused
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+FIRST_VERSION = 1
 MSGPACK, ZSTD, ZSTD_WITH_DICTIONARY = 0, 1, 2
 
 _HEADERS = tuple(bytes((FORMAT_VERSION, codec)) for codec in range(3))
+_PLAIN = frozenset(bytes((version, MSGPACK)) for version in (FIRST_VERSION, FORMAT_VERSION))
+_FRAMED = frozenset(
+    bytes((version, codec))
+    for version in (FIRST_VERSION, FORMAT_VERSION)
+    for codec in (ZSTD, ZSTD_WITH_DICTIONARY)
+)
 _FRAME_HEADER_BYTES_MAX = 18
 _LEVELS = range(-7, 23)
 
@@ -154,6 +163,31 @@ class Codec:
         if write:
             self._writing_id = dict_id
 
+    def own_dictionary(self, dict_id: int) -> bytes | None:
+        """A dictionary that was added."""
+        known = self._dictionaries.get(dict_id)
+        if known is None or dict_id < builtin_dictionaries.FIRST_CUSTOM_ID:
+            return None
+        return known.dict_data.as_bytes()
+
+    @property
+    def writes_with(self) -> int:
+        """The id of the dictionary that small payloads are compressed with."""
+        return self._writing_id
+
+    def lacks(self, payloads: Iterable[bytes]) -> set[int]:
+        """The ids of added dictionaries that these payloads need, and that are not here."""
+        named = {dictionary_id(each) for each in payloads if _may_name_another(each)}
+        return {dict_id for dict_id in named if dict_id and dict_id not in self._dictionaries}
+
+    def without_types(self) -> Codec:
+        """A codec that knows the same dictionaries, and none of the application's types."""
+        plain = Codec(max_decoded_bytes=self.max_decoded_bytes)
+        for dict_id in list(self._dictionaries):
+            if data := self.own_dictionary(dict_id):
+                plain.add_dictionary(dict_id, data, write=False)
+        return plain
+
     @overload
     def register(
         self,
@@ -203,9 +237,16 @@ class Codec:
 
     def encode(self, value: Any, level: int | None = None) -> bytes:
         """The payload of ``value``. ``level`` is for bodies too large for a dictionary."""
-        contexts = self._contexts
+        return self.compressed(self.pack(value), level)
+
+    def pack(self, value: Any) -> bytes:
+        """The body of a payload, before compression.
+
+        Raises:
+            SerializationError: it cannot be stored.
+        """
         try:
-            body = contexts.packer.pack(value)
+            body = self._contexts.packer.pack(value)
         except Refused as refused:
             raise SerializationError(
                 path_text(refused.path), refused.type_name, refused.reason
@@ -217,6 +258,11 @@ class Codec:
                 type(value).__qualname__,
                 f"it takes {size} bytes, more than max_decoded_bytes={self.max_decoded_bytes}",
             )
+        return body
+
+    def compressed(self, body: bytes, level: int | None = None) -> bytes:
+        """The payload that holds a body; :meth:`body` gives it back."""
+        contexts, size = self._contexts, len(body)
         if not self.compress or size < _COMPRESSED_BODY_BYTES_MIN:
             return _HEADERS[MSGPACK] + body
         if size <= _DICTIONARY_BODY_BYTES_MAX:
@@ -244,27 +290,34 @@ class Codec:
 
     def decode(self, payload: bytes) -> Any:
         """The value of ``payload``, or a ``CorruptEventError``."""
+        return self.unpack(self.body(payload))
+
+    def unpack(self, body: bytes) -> Any:
+        """The value that a body holds, or a ``CorruptEventError``."""
+        try:
+            return self._contexts.packer.unpack(body)
+        except _DECODE_ERRORS as exc:
+            raise _undecodable(exc) from exc
+
+    def body(self, payload: bytes) -> bytes:
+        """The body in ``payload``, or a ``CorruptEventError``."""
         contexts = self._contexts
         if type(payload) is not bytes:  # some drivers return a memoryview
-            payload = bytes(payload)
+            payload = bytes(memoryview(payload))  # not bytes(number), which would allocate
         try:
             small = contexts.small_frames.get(payload[:_SMALL_FRAME_START_BYTES])
             if small is None:
-                body = self._body(payload, contexts)
-            else:
-                body = small.decompress(payload[2:], 0, False, False)
-            return contexts.packer.unpack(body)
+                return self._body(payload, contexts)
+            return small.decompress(payload[2:], 0, False, False)
         except _DECODE_ERRORS as exc:
-            raise CorruptEventError(
-                f"the payload does not decode: {type(exc).__name__}: {exc!s:.200}"
-            ) from exc
+            raise _undecodable(exc) from exc
 
     def _body(self, payload: bytes, contexts: _Contexts) -> bytes:
         header, body = payload[:2], payload[2:]
-        if header == _HEADERS[MSGPACK]:
+        if header in _PLAIN:
             self._check_size(len(body))
             return body
-        if header not in _HEADERS:
+        if header not in _FRAMED:
             raise CorruptEventError(_wrong_header(header))
         frame = zstandard.get_frame_parameters(body)
         self._check_size(frame.content_size)
@@ -298,9 +351,9 @@ class Codec:
             stored: length of the whole payload, where ``payload`` is just its first 32 bytes.
         """
         header = payload[:2]
-        if header == _HEADERS[MSGPACK]:
+        if header in _PLAIN:
             return (len(payload) if stored is None else stored) - 2
-        if header not in _HEADERS:
+        if header not in _FRAMED:
             raise CorruptEventError(_wrong_header(header))
         try:
             frame = zstandard.get_frame_parameters(payload[2 : 2 + _FRAME_HEADER_BYTES_MAX])
@@ -311,9 +364,42 @@ class Codec:
         return frame.content_size
 
 
+def _undecodable(exc: BaseException) -> CorruptEventError:
+    return CorruptEventError(f"the payload does not decode: {type(exc).__name__}: {exc!s:.200}")
+
+
 def _wrong_header(header: bytes) -> str:
     if len(header) < 2:
         return "the payload is shorter than its header"
-    if header[0] != FORMAT_VERSION:
-        return f"the payload has format version {header[0]}; this codec reads {FORMAT_VERSION}"
+    if not FIRST_VERSION <= header[0] <= FORMAT_VERSION:
+        return (
+            f"the payload has format version {header[0]}; this codec reads up to {FORMAT_VERSION}"
+        )
     return f"the payload has the unknown codec {header[1]}"
+
+
+_ID_OF_SEVERAL_BYTES = 2
+_DESCRIPTOR_AT = 2 + len(zstandard.FRAME_HEADER)
+
+
+def _may_name_another(payload: bytes) -> bool:
+    """Whether a payload looks as if it named a dictionary that does not come with the library."""
+    return (
+        len(payload) > _DESCRIPTOR_AT
+        and payload[_DESCRIPTOR_AT] & _ID_OF_SEVERAL_BYTES != 0
+        and payload[1] == ZSTD_WITH_DICTIONARY
+    )
+
+
+def dictionary_id(payload: bytes) -> int:
+    """The id of the added dictionary that a payload is compressed with; 0: of none such.
+
+    Anything may be asked about: what is no payload has none.
+    """
+    if not _may_name_another(payload):
+        return 0
+    try:
+        frame = zstandard.get_frame_parameters(payload[2 : 2 + _FRAME_HEADER_BYTES_MAX])
+    except zstandard.ZstdError:
+        return 0
+    return frame.dict_id if frame.dict_id >= builtin_dictionaries.FIRST_CUSTOM_ID else 0

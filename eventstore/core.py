@@ -13,15 +13,18 @@ from typing import Any, get_args
 
 from eventstore import listing, records
 from eventstore.appending import Appending, json_text
+from eventstore.archiving import Archiving
 from eventstore.errors import ConfigurationError
 from eventstore.events import Status, ThreadInfo, to_micros
 from eventstore.inspection import Inspection
 from eventstore.removal import Removal
 from eventstore.retaining import Retaining
+from eventstore.sealing import Sealing
 from eventstore.sweeping import Sweeping
+from eventstore.trimming import Trimming
 
 
-class Core(Appending, Removal, Retaining, Sweeping, Inspection):
+class Core(Appending, Removal, Retaining, Sweeping, Sealing, Trimming, Archiving, Inspection):
     """The operations of an event store, written once."""
 
     async def threads(

@@ -62,8 +62,9 @@ log = logging.getLogger(__name__)
 
 Durability = Literal["full", "normal"]
 
-Mode = Literal["read", "write", "statement"]
-"""What a transaction is for; ``statement``: one that is a transaction by itself."""
+Mode = Literal["read", "moment", "write", "statement"]
+"""What a transaction is for; ``moment``: a read whose statements all see the same moment;
+``statement``: one that is a transaction by itself."""
 
 Begin = Callable[[Connection, Mode], Transaction]
 """Begins a transaction on a connection."""
@@ -442,7 +443,7 @@ def beginner(engine: Engine) -> Begin:
                 "the owner of this connection has a transaction open: end it first"
             )
         try:
-            raw.execute("BEGIN" if mode == "read" else "BEGIN IMMEDIATE")
+            raw.execute("BEGIN" if mode in ("read", "moment") else "BEGIN IMMEDIATE")
         except _DRIVER_ERRORS as error:
             raise _in_our_words(str(error)) from error
         if not safe:

@@ -15,6 +15,10 @@ by parsing text; the message says what was found, what was expected and what to 
     ├── LineageMovedError
     ├── ConcurrencyError
     ├── DuplicateKeyError
+    ├── ArchiveError
+    │   ├── ArchiveDamagedError
+    │   ├── ArchiveVersionError
+    │   └── ArchiveNotFoundError
     ├── StoreBusyError
     ├── StoreUnavailableError
     └── StoreClosedError
@@ -137,16 +141,18 @@ class PositionNotFoundError(EventStoreError, LookupError):
 
 
 class LineageMovedError(EventStoreError):
-    """A thread that a fork goes on from was deleted while the fork was being read.
+    """What leads to a position went elsewhere while it was being read.
 
-    The fork has been given what it needs of it: read again.
+    A thread that a fork goes on from was deleted or trimmed, and the fork has been given what it
+    needs of it; or old history of the thread itself was trimmed. Read again.
     """
 
     def __init__(self, thread_id: str) -> None:
         self.thread_id = thread_id
         super().__init__(
-            f"while thread {thread_id!r} was being read, the thread that it was forked from was "
-            "deleted; it keeps a copy of what it needs, so read it again"
+            f"while thread {thread_id!r} was being read, old history of it was trimmed, or the "
+            "thread that it was forked from was trimmed or deleted; what it needs is there, so "
+            "read it again"
         )
 
 
@@ -177,6 +183,42 @@ class DuplicateKeyError(EventStoreError):
             f"thread {thread_id!r}, namespace {ns!r}: key {key!r} is taken by the event at "
             f"seq {seq}, whose content differs; nothing was stored"
         )
+
+
+class ArchiveError(EventStoreError):
+    """An archived thread cannot be read, or not be loaded here. Nothing was loaded."""
+
+
+class ArchiveDamagedError(ArchiveError):
+    """A file is no archived thread, or is cut short, or not what was written."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"{reason}; the archive of this thread is damaged and nothing was loaded from it. "
+            "Fetch it again, or use another copy."
+        )
+
+
+class ArchiveVersionError(ArchiveError):
+    """A file was written by a newer version of this library. Nothing was loaded."""
+
+    def __init__(self, found: int, newest_known: int) -> None:
+        self.found = found
+        self.newest_known = newest_known
+        super().__init__(
+            f"the archive has format version {found}, which is newer than this version of "
+            f"graph-eventstore knows (up to {newest_known}); upgrade graph-eventstore to read it"
+        )
+
+
+class ArchiveNotFoundError(ArchiveError, LookupError):
+    """An archive does not hold this thread."""
+
+    def __init__(self, thread_id: str, tenant: str, where: str) -> None:
+        self.thread_id = thread_id
+        self.tenant = tenant
+        super().__init__(f"no thread {thread_id!r} of tenant {tenant!r} in the archive {where}")
 
 
 class StoreBusyError(EventStoreError):

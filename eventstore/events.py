@@ -292,6 +292,7 @@ class Stats:
         raw_bytes: of the payloads before compression.
         stored_bytes: of the payloads as stored.
         snapshot_bytes: of the snapshots as stored.
+        sealed_events: how many of the events are in segments.
     """
 
     threads: int
@@ -300,6 +301,7 @@ class Stats:
     stored_bytes: int
     snapshots: int
     snapshot_bytes: int
+    sealed_events: int = 0
 
     @property
     def ratio(self) -> float:

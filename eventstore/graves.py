@@ -40,6 +40,13 @@ _DEAD = select(func.max(tombstones.c.life)).where(tombstones.c.name_digest == _d
 _LAST_LIFE = select(
     _DEAD.scalar_subquery().label("life"), _SECRET.scalar_subquery().label("secret")
 )
+_next = tombstones.alias("next_grave")
+_LAST_OF_DEAD = select(tombstones.c.life, tombstones.c.name_digest.label("value")).where(
+    tombstones.c.name_digest == _digest,
+    ~select(_next.c.life)
+    .where(_next.c.name_digest == tombstones.c.name_digest, _next.c.life == tombstones.c.life + 1)
+    .exists(),
+)
 _OF_SECRET: Final = -1
 """What stands for a life in the row of the secret."""
 _GRAVES = select(
@@ -49,6 +56,10 @@ _GRAVES = select(
         tombstones.c.thread_key.in_(bindparam("keys", type_=BigInteger, expanding=True)),
         and_(tombstones.c.name_digest == _digest, tombstones.c.life == _DEAD.scalar_subquery()),
     )
+)
+_LAST_OF_DEAD_AND_SECRET = union_all(
+    _LAST_OF_DEAD,
+    select(literal_column(f"{_OF_SECRET}"), secrets.c.value).where(secrets.c.name == ERASURE),
 )
 _GRAVES_AND_SECRET = union_all(
     _GRAVES,
@@ -92,6 +103,30 @@ def last_life(conn: Connection, tenant: str, thread_id: str) -> int | None:
     digest = chain.keyed_name_digest(key, tenant, thread_id)
     erased = conn.execute(_DEAD, {"name_digest": digest}).scalar()
     return max((each for each in (life, erased) if each is not None), default=None)
+
+
+def lives_after(conn: Connection, tenant: str, thread_id: str) -> set[int]:
+    """Where a thread of this name may be: the lives that follow on those that were removed.
+
+    The one after the last of them; and one that is followed by others was restored.
+    """
+    rows = conn.execute(
+        _LAST_OF_DEAD_AND_SECRET, {"name_digest": chain.name_digest(tenant, thread_id)}
+    ).fetchall()
+    key = next((row.value for row in rows if row.life == _OF_SECRET), None)
+    if key is not None:
+        digest = chain.keyed_name_digest(key, tenant, thread_id)
+        rows = [*rows, *conn.execute(_LAST_OF_DEAD, {"name_digest": digest})]
+    return {row.life + 1 for row in rows if row.life != _OF_SECRET}
+
+
+def is_erased(conn: Connection, thread_key: int) -> bool:
+    """Whether the thread that had this key was erased, and not only removed."""
+    key = secret(conn)
+    if key is None:
+        return False
+    place = {"keys": [chain.grave(key, thread_key)], "name_digest": b""}
+    return conn.execute(_GRAVES, place).first() is not None
 
 
 def buried(conn: Connection, tenant: str, thread_id: str, keys: Sequence[int]) -> Buried:

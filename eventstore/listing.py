@@ -12,7 +12,6 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, bindparam, func, literal, or_, select, tuple_, update
 
 from eventstore.errors import ConfigurationError
-from eventstore.events import CONDEMNED
 from eventstore.schema import SqlRow, events, snapshots, threads, tombstones
 
 _key: Any = bindparam("key")
@@ -169,7 +168,8 @@ _SIZES = (
     .where(
         events.c.thread_key == _key,
         or_(events.c.ns > _ns, and_(events.c.ns == _ns, events.c.seq > _seq)),
-        events.c.kind != CONDEMNED,
+        # A sealed event that has a key leaves a row without a payload behind.
+        func.length(events.c.payload) > 0,
     )
     .order_by(events.c.ns, events.c.seq)
     .limit(bindparam("page"))

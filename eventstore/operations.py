@@ -9,12 +9,14 @@ of a small append. Every write names one thread.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     Connection,
     bindparam,
+    case,
     delete,
     exc,
     func,
@@ -23,18 +25,31 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    union_all,
     update,
 )
 
 from eventstore import chain, graves
 from eventstore.events import CONDEMNED, Position
-from eventstore.schema import SqlRow, events, forks, segments, snapshots, threads, tombstones
+from eventstore.schema import (
+    SqlRow,
+    dictionaries,
+    events,
+    forks,
+    segments,
+    snapshots,
+    threads,
+    tombstones,
+)
+from eventstore.segments import Segment
 
 Conflict = exc.IntegrityError
 """What the database says when a key is taken or a row referred to is gone."""
 
 PROBES: Final = 4
 """Keys looked at for a name: that of its latest life, and of others still being removed."""
+
+_LAST_SEQ: Final = 2**63 - 1
 
 LINEAGE_MAX: Final = 100_000
 """Forks of forks of forks … followed before a log counts as damaged."""
@@ -79,6 +94,11 @@ _LOOK_UP_MARKS = _LOOK_UP.add_columns(
     _last(forks.c.seq).label("last_fork"),
     _last(snapshots.c.seq, _usable(_fingerprint)).label("last_snapshot"),
 )
+_HOLD_GRAVE = (
+    select(tombstones.c.life)
+    .where(tombstones.c.thread_key == _key)
+    .with_for_update(read=True, key_share=True)
+)
 _PROBE = (
     select(
         threads.c.thread_key,
@@ -104,20 +124,22 @@ def look_up(
 
     With a ``fingerprint`` comes where the log's last fork and last usable snapshot are, too.
     Names used again are rare: only where nothing is found are there further looks, at what
-    became of former threads of that name, and at the lives after those.
+    became of former threads of that name, and at the lives after those. (A life that follows
+    on a dead one and precedes another was restored from an archive.)
     """
     statement = _LOOK_UP if fingerprint is None else _LOOK_UP_MARKS
     values = {"ns": ns} if fingerprint is None else {"ns": ns, "fingerprint": fingerprint}
-    first = 0
-    while True:
-        probes = _probes(tenant, thread_id, first)
-        for row in conn.execute(statement, {**probes, **values}).fetchall():
-            if row.condemned_at is None and (row.tenant, row.thread_id) == (tenant, thread_id):
-                return row
-        last_dead = graves.last_life(conn, tenant, thread_id)
-        if last_dead is None or last_dead < first:
-            return None
-        first = last_dead + 1
+    looked: set[int] = set()
+    firsts = {0}
+    while firsts:
+        for first in sorted(firsts):
+            probes = _probes(tenant, thread_id, first)
+            for row in conn.execute(statement, {**probes, **values}).fetchall():
+                if row.condemned_at is None and (row.tenant, row.thread_id) == (tenant, thread_id):
+                    return row
+        looked |= firsts
+        firsts = graves.lives_after(conn, tenant, thread_id) - looked
+    return None
 
 
 def thread_by_key(conn: Connection, thread_key: int) -> SqlRow | None:
@@ -167,6 +189,13 @@ def create_thread(conn: Connection, row: Mapping[str, Any]) -> Created:
     own = [each for each in taken if (each.tenant, each.thread_id) == name]
     if any(each.condemned_at is None for each in own):
         raise NameTaken
+    if buried.lives or own:
+        # Whoever restores a thread takes its grave away, or puts a row in our way: so hold the
+        # one, and then look again.
+        newest = chain.thread_key(*name, max(buried.lives - 1, 0))
+        conn.execute(_HOLD_GRAVE, {"key": newest}).first()
+        if look_up(conn, *name, "") is not None:
+            raise NameTaken
     keys = {each.thread_key for each in taken} | buried.keys
     begins = max([first, *(each.life + 1 for each in own)])
     for life in range(begins, first + PROBES):
@@ -216,7 +245,28 @@ _EVENTS_BY_KEY = (
     )
     .order_by(events.c.seq)
 )
-_HEAD = select(func.max(events.c.seq)).where(events.c.thread_key == _key, events.c.ns == _ns)
+_HEAD = select(
+    select(func.max(events.c.seq))
+    .where(events.c.thread_key == _key, events.c.ns == _ns)
+    .scalar_subquery(),
+    select(func.max(segments.c.last))
+    .where(segments.c.thread_key == _key, segments.c.ns == _ns)
+    .scalar_subquery(),
+)
+SEGMENTS_PAGE: Final = 4
+"""Segments read at a time."""
+
+_SEGMENTS_BETWEEN = (
+    select(*(segments.c[name] for name in Segment._fields))
+    .where(
+        segments.c.thread_key == _key,
+        segments.c.ns == _ns,
+        segments.c.last > bindparam("after"),
+        segments.c.seq <= _upto,
+    )
+    .order_by(segments.c.seq)
+    .limit(bindparam("page"))
+)
 _THERE = select(threads.c.thread_key).where(threads.c.thread_key == _key).with_for_update()
 _LIVE = (
     select(threads.c.thread_key)
@@ -229,7 +279,8 @@ def insert_fork(conn: Connection, row: Mapping[str, Any], tenant: str) -> str | 
     """Record a fork whose event was just appended.
 
     Returns:
-        Why not, or ``None``. The source's row is held, so that a deletion cannot miss us.
+        Why not, or ``None``. The source's row is held, so that a deletion or a trim cannot miss
+        us. (That of our own thread is: the event refers to it.)
     """
     source = Position(row["source_thread_key"], row["source_ns"], row["source_seq"])
     own = (row["thread_key"], row["ns"]) == source[:2]
@@ -242,6 +293,9 @@ def insert_fork(conn: Connection, row: Mapping[str, Any], tenant: str) -> str | 
         if found is None or found.tenant != tenant:
             return "the thread that holds it is not there"
         last = head_seq(conn, source.thread_key, source.ns)
+    begins = beginning(conn, source.thread_key, source.ns)
+    if begins is not None and source.seq < begins:
+        return f"its history begins at seq {begins}; what was before was trimmed"
     if not 1 <= source.seq <= last and floor(conn, source) != source.seq:
         return f"its log ends at seq {last}"
     conn.execute(_INSERT_FORKS, row)
@@ -267,17 +321,48 @@ def put_snapshot(conn: Connection, row: Mapping[str, Any]) -> None:
 
 def head_seq(conn: Connection, thread_key: int, ns: str) -> int:
     """The last seq of a log, 0 when it is empty."""
-    return conn.execute(_HEAD, {"key": thread_key, "ns": ns}).scalar() or 0
+    row, sealed = conn.execute(_HEAD, {"key": thread_key, "ns": ns}).one()
+    return max(row or 0, sealed or 0)
 
 
 def read_events(
     conn: Connection, thread_key: int, ns: str, after: int, upto: int, page: int
-) -> Sequence[SqlRow]:
-    """One page of a log, oldest first."""
-    return conn.execute(
-        _EVENTS_BETWEEN,
-        {"key": thread_key, "ns": ns, "after": after, "upto": upto, "page": page},
-    ).fetchall()
+) -> Sequence[SqlRow | Segment]:
+    """One page of a log without a gap, oldest first: rows of events, or what is sealed.
+
+    A page that does not begin behind ``after`` is one behind a gap.
+    """
+    place = {"key": thread_key, "ns": ns, "after": after, "upto": upto}
+    rows = conn.execute(_EVENTS_BETWEEN, {**place, "page": page}).fetchall()
+    if rows and rows[-1].seq - after == len(rows) and all(map(_PAYLOAD, rows)):
+        return rows
+    # A row without a payload stands for a sealed event that has a key.
+    run = 0
+    while run < len(rows) and rows[run].seq == after + 1 + run and rows[run].payload:
+        run += 1
+    if run:
+        return rows[:run]
+    sealed = read_segments(conn, thread_key, ns, after, upto)
+    end = after
+    for number, segment in enumerate(sealed):
+        if segment.seq > end + 1:
+            return sealed[: number or 1]
+        end = segment.last
+    behind = [row for row in rows if row.seq > end]
+    if sealed and behind and behind[-1].seq - end == len(behind) and all(map(_PAYLOAD, behind)):
+        return [*sealed, *behind]
+    return sealed or rows
+
+
+_PAYLOAD = itemgetter(5)
+
+
+def read_segments(
+    conn: Connection, thread_key: int, ns: str, after: int, upto: int, page: int = SEGMENTS_PAGE
+) -> list[Segment]:
+    """Segments of a log that hold events behind ``after``, up to ``upto``, oldest first."""
+    place = {"key": thread_key, "ns": ns, "after": after, "upto": upto, "page": page}
+    return [Segment(*row) for row in conn.execute(_SEGMENTS_BETWEEN, place)]
 
 
 def events_by_key(
@@ -441,6 +526,15 @@ _FLOOR = select(func.max(snapshots.c.seq)).where(
         events.c.thread_key == snapshots.c.thread_key,
         events.c.ns == snapshots.c.ns,
         events.c.seq == snapshots.c.seq,
+        func.length(events.c.payload) > 0,  # the last event of a trimmed log leaves its row
+    )
+    .exists(),
+    ~select(segments.c.seq)
+    .where(
+        segments.c.thread_key == snapshots.c.thread_key,
+        segments.c.ns == snapshots.c.ns,
+        segments.c.seq <= snapshots.c.seq,
+        segments.c.last >= snapshots.c.seq,
     )
     .exists(),
 )
@@ -450,6 +544,40 @@ def floor(conn: Connection, at: Position) -> int | None:
     """The base below which a log has no events any more, as seen from a position."""
     place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq}
     return conn.execute(_FLOOR, place).scalar()
+
+
+def beginning(conn: Connection, thread_key: int, ns: str) -> int | None:
+    """The base at which the history of a trimmed log begins; ``None`` for one that is whole.
+
+    What a fork was given of other threads (a prefix) may have gaps, and no one beginning.
+    """
+    if chain.is_prefix(ns):
+        return None
+    return floor(conn, Position(thread_key, ns, _LAST_SEQ))
+
+
+_BASE_DIGEST = select(snapshots.c.digest).where(
+    snapshots.c.thread_key == _key,
+    snapshots.c.ns == _ns,
+    snapshots.c.seq == _seq,
+    snapshots.c.is_base,
+)
+
+
+def base_digest(conn: Connection, at: Position) -> bytes | None:
+    """The link that stands before the events behind a base; ``None`` if there is none here."""
+    place = {"key": at.thread_key, "ns": at.ns, "seq": at.seq}
+    return conn.execute(_BASE_DIGEST, place).scalar()
+
+
+def is_trimmed(conn: Connection, thread_key: int, ns: str, seq: int) -> bool:
+    """Whether an event is not there because its thread was trimmed."""
+    begins = beginning(conn, thread_key, ns)
+    if begins is not None:
+        return seq <= begins
+    # A whole log may have gone with what it belonged to in the log above.
+    empty = bool(ns) and not head_seq(conn, thread_key, ns)
+    return empty and beginning(conn, thread_key, "") is not None
 
 
 def _edges(step: int) -> Any:
@@ -477,14 +605,32 @@ def runs(conn: Connection, thread_key: int, ns: str) -> list[tuple[int, int]]:
     """First and last seq of each run of events without a gap: of one, in a log that is whole."""
     place = {"key": thread_key, "ns": ns}
     starts = conn.execute(_RUN_STARTS, place).scalars().all()
-    return list(zip(starts, conn.execute(_RUN_ENDS, place).scalars().all(), strict=True))
+    found = list(zip(starts, conn.execute(_RUN_ENDS, place).scalars().all(), strict=True))
+    sealed = [(row.seq, row.last) for row in conn.execute(_SEGMENT_ENDS, place)]
+    if not sealed:
+        return found
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted([*found, *sealed]):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged
 
 
+_SEGMENT_ENDS = select(segments.c.seq, segments.c.last).where(
+    segments.c.thread_key == _key, segments.c.ns == _ns
+)
+_stretches = union_all(
+    select(events.c.ns, events.c.seq, events.c.seq.label("last")).where(
+        events.c.thread_key == _key
+    ),
+    select(segments.c.ns, segments.c.seq, segments.c.last).where(segments.c.thread_key == _key),
+).subquery()
 _NAMESPACES = (
-    select(events.c.ns, func.min(events.c.seq), func.max(events.c.seq))
-    .where(events.c.thread_key == _key)
-    .group_by(events.c.ns)
-    .order_by(events.c.ns)
+    select(_stretches.c.ns, func.min(_stretches.c.seq), func.max(_stretches.c.last))
+    .group_by(_stretches.c.ns)
+    .order_by(_stretches.c.ns)
 )
 _SNAPSHOTS_OF = (
     select(snapshots)
@@ -591,27 +737,60 @@ _REMOVE = delete(events).where(
 )
 
 
+_REMOVE_SEALED = delete(segments).where(
+    segments.c.thread_key == _key, segments.c.ns == _ns, segments.c.last <= _upto
+)
+
+
 def remove_events(conn: Connection, thread_key: int, ns: str, upto: int) -> int:
-    """Delete the beginning of a condemned thread's log; returns how many events that were."""
-    return conn.execute(_REMOVE, {"key": thread_key, "ns": ns, "upto": upto}).rowcount
+    """Delete the beginning of a condemned thread's log; returns how many rows that were."""
+    place = {"key": thread_key, "ns": ns, "upto": upto}
+    sealed = conn.execute(_REMOVE_SEALED, place).rowcount
+    return sealed + conn.execute(_REMOVE, place).rowcount
 
 
+# A sealed event that has a key leaves a row without a payload behind.
+_has_payload = case((func.length(events.c.payload) > 0, 1), else_=0)
 _TOTALS = select(
-    # What is sealed leaves an empty row where it has a key, and a mark is empty, too.
-    func.count(func.nullif(func.length(events.c.payload), 0)),
-    func.coalesce(func.sum(func.length(events.c.payload)), 0),
-).where(events.c.thread_key == _key)
-_SEALED = select(
+    func.sum(_has_payload), func.sum(func.length(events.c.payload)), func.count()
+).where(events.c.thread_key == _key, events.c.kind != CONDEMNED)
+_SEALED_TOTALS = select(
     func.coalesce(func.sum(segments.c.last - segments.c.seq + 1), 0),
+    func.coalesce(func.sum(segments.c.raw), 0),
     func.coalesce(func.sum(func.length(segments.c.payload)), 0),
+    func.count(),
 ).where(segments.c.thread_key == _key)
 
 
-def totals(conn: Connection, thread_key: int) -> tuple[int, int]:
-    """How many events a thread has, and the stored bytes of their payloads."""
-    count, size = conn.execute(_TOTALS, {"key": thread_key}).one()
-    sealed, packed = conn.execute(_SEALED, {"key": thread_key}).one()
-    return int(count + sealed), int(size + packed)
+class Totals(NamedTuple):
+    """Of a thread: its events, the stored bytes of their payloads, the rows that hold them."""
+
+    events: int
+    bytes: int
+    rows: int
+
+
+def totals(conn: Connection, thread_key: int) -> Totals:
+    """How much a thread holds."""
+    count, size, rows = conn.execute(_TOTALS, {"key": thread_key}).one()
+    sealed = sealed_totals(conn, thread_key)
+    return Totals(
+        int(count or 0) + sealed.events, int(size or 0) + sealed.stored, rows + sealed.rows
+    )
+
+
+class SealedTotals(NamedTuple):
+    """Of a thread's segments: events, bytes of their bodies, stored bytes, rows."""
+
+    events: int
+    raw: int
+    stored: int
+    rows: int
+
+
+def sealed_totals(conn: Connection, thread_key: int) -> SealedTotals:
+    """How much of a thread is sealed."""
+    return SealedTotals(*map(int, conn.execute(_SEALED_TOTALS, {"key": thread_key}).one()))
 
 
 def _some_of(table: Any) -> Any:
@@ -646,3 +825,31 @@ _BURY = [
 ]
 _BURY.append(delete(threads).where(threads.c.thread_key == _key))
 _INSERT_TOMBSTONE = insert(tombstones)
+
+# --- dictionaries -----------------------------------------------------------------------
+
+_DICTIONARY = select(dictionaries.c.data).where(dictionaries.c.dict_id == bindparam("dict_id"))
+
+
+class OtherDictionary(Exception):
+    """Another dictionary of the same number is in use."""
+
+
+def read_dictionary(conn: Connection, dict_id: int) -> bytes | None:
+    """The dictionary of this number, if any payload was ever written with it."""
+    data: bytes | None = conn.execute(_DICTIONARY, {"dict_id": dict_id}).scalar()
+    return data
+
+
+def keep_dictionary(conn: Connection, dict_id: int, data: bytes) -> None:
+    """Keep what payloads are about to be compressed with, unless it is kept already.
+
+    Raises:
+        OtherDictionary: another one has the number.
+        Conflict: somebody else keeps it at the same moment.
+    """
+    known = read_dictionary(conn, dict_id)
+    if known is None:
+        conn.execute(insert(dictionaries), {"dict_id": dict_id, "data": data})
+    elif known != data:
+        raise OtherDictionary

@@ -226,9 +226,8 @@ def beginner(engine: Engine) -> Begin:
 
         def begin_elsewhere(conn: Connection, mode: Mode) -> Transaction:
             # Set back when the connection returns to the caller's pool.
-            conn.execution_options(
-                isolation_level="READ COMMITTED" if mode == "write" else "AUTOCOMMIT"
-            )
+            levels = {"write": "READ COMMITTED", "moment": "REPEATABLE READ"}
+            conn.execution_options(isolation_level=levels.get(mode, "AUTOCOMMIT"))
             return conn.begin()
 
         return begin_elsewhere
@@ -237,6 +236,8 @@ def beginner(engine: Engine) -> Begin:
         transaction = conn.begin()
         if mode == "write":  # our connections commit by themselves what is not begun like this
             conn.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
+        elif mode == "moment":
+            conn.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         return transaction
 
     return begin

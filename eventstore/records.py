@@ -31,6 +31,7 @@ from eventstore.events import (
 from eventstore.forgetting import Fate, SweepRecord, Tombstone
 from eventstore.operations import snapshot_checksum
 from eventstore.schema import SqlRow
+from eventstore.segments import Segment, covered, unseal
 
 WRONG_TYPE = (struct.error, TypeError, AttributeError, ValueError, OverflowError)
 """What a damaged column raises where it is used."""
@@ -73,15 +74,18 @@ def encode(
             kind, key = FORK, None
             data = {"source": list(event.source), "data": event.data}
             batch.forks.append(_fork_row(head, seq, event.source))
-            payload, at_us = codec.encode(data), now_us
+            body, at_us = codec.pack(data), now_us
+            payload = codec.compressed(body)
         elif isinstance(event, Prepared):
             kind, key, payload, at_us = event.kind, None, event.payload, event.recorded_us
+            body = codec.body(payload)
         else:
             kind, key = event.kind, event.key
             if key is not None:
                 name("a key", key)
-            payload, at_us = codec.encode(event.data), now_us
-        digest = chain.link(previous, seq, kind, key, at_us, payload)
+            body, at_us = codec.pack(event.data), now_us
+            payload = codec.compressed(body)
+        digest = chain.link(previous, seq, kind, key, at_us, body)
         batch.events.append(
             {
                 "new_thread_key": head.thread_key,
@@ -313,35 +317,64 @@ class EventReader:
         after: the run begins behind this seq.
         digest: of the event at ``after``; ``None`` when it is not known, and then the row
             of that event must come first.
+        upto: the run ends with this seq, wherever the rows end.
     """
 
     def __init__(
-        self, codec: Codec, thread_id: str, key: int, ns: str, after: int, digest: bytes | None
+        self,
+        codec: Codec,
+        thread_id: str,
+        key: int,
+        ns: str,
+        after: int,
+        digest: bytes | None,
+        upto: int,
     ) -> None:
-        self._decode = codec.decode
+        self._codec = codec
+        self._upto = upto
         self._place = (thread_id, ns)
         self._log = (key, ns)
         self._digest = chain.genesis(key, ns) if after == 0 else digest
         self.after = after if self._digest is not None else after - 1
         """Rows behind this seq are wanted next."""
 
-    def feed(self, rows: Sequence[SqlRow]) -> Iterator[RecordedEvent]:
+    def lacks_link(self, rows: Sequence[SqlRow | Segment]) -> bool:
+        """Whether the row that would tell the link before the first event is not there."""
+        return self._digest is None and not (rows and rows[0].seq <= self.after + 1)
+
+    def begin(self, digest: bytes | None) -> None:
+        """Verify from this link on, where there is one."""
+        if digest is not None:
+            self._digest, self.after = digest, self.after + 1
+
+    def feed(self, rows: Sequence[SqlRow | Segment]) -> Iterator[RecordedEvent]:
         """The events of a page; stops in front of a gap.
 
         Raises:
             CorruptEventError: naming the first event that does not verify or decode.
         """
         key, ns = self._log
-        for seq, kind, name, recorded_us, digest, payload in rows:
+        body_of, unpack = self._codec.body, self._codec.unpack
+        for row in rows:
+            if isinstance(row, Segment):
+                if not row.seq <= self.after + 1 <= row.last:
+                    return
+                yield from self._unsealed(row)
+                continue
+            seq, kind, name, recorded_us, digest, payload = row
             if seq != self.after + 1:
                 return
             if self._digest is None:
                 self._digest, self.after = digest, seq
                 continue
+            if not payload:  # it was trimmed, and left its row as the end of its log
+                return
             try:
-                if chain.link(self._digest, seq, kind, name, recorded_us, payload) != digest:
+                body = body_of(payload)
+                content = covered(payload, body)
+                if chain.link(self._digest, seq, kind, name, recorded_us, content) != digest:
                     raise CorruptEventError("the stored bytes do not match the digest chain")
-                data = self._decode(payload)
+                data = unpack(body)
             except CorruptEventError as error:
                 raise error.at(*self._place, seq) from error
             except WRONG_TYPE as error:
@@ -349,3 +382,47 @@ class EventReader:
                 raise damage.at(*self._place, seq) from error
             self._digest, self.after = digest, seq
             yield RecordedEvent(seq, kind, data, name, recorded_us, digest, len(payload), key, ns)
+
+    def _unsealed(self, segment: Segment) -> Iterator[RecordedEvent]:
+        """The events of a segment that are wanted; it was verified as a whole before."""
+        key, ns = self._log
+        try:
+            events = unseal(segment, self._codec)
+            known = (
+                segment.link if self.after < segment.seq else events[self.after - segment.seq][4]
+            )
+            if self._digest not in (None, known):
+                raise CorruptEventError("the segment does not match the digest chain")
+        except CorruptEventError as error:
+            raise error.at(*self._place, max(segment.seq, self.after + 1)) from error
+        except WRONG_TYPE as error:
+            damage = CorruptEventError(f"a segment holds something else than it should: {error}")
+            raise damage.at(*self._place, segment.seq) from error
+        share = len(segment.payload) / max(1, segment.raw)
+        for seq, kind, name, recorded_us, digest, body in events[self.after + 1 - segment.seq :]:
+            if seq > self._upto:
+                return
+            if self._digest is None:
+                self._digest, self.after = digest, seq
+                continue
+            try:
+                data = self._codec.unpack(body)
+            except CorruptEventError as error:
+                raise error.at(*self._place, seq) from error
+            self._digest, self.after = digest, seq
+            size = round(len(body) * share)
+            yield RecordedEvent(seq, kind, data, name, recorded_us, digest, size, key, ns)
+
+
+def end_of(rows: Sequence[SqlRow | Segment]) -> int:
+    """The seq of the last event in a page."""
+    return rows[-1].last if isinstance(rows[-1], Segment) else int(rows[-1].seq)
+
+
+def is_run(rows: Sequence[SqlRow | Segment], first: int, last: int) -> bool:
+    """Whether a page holds the events ``first`` to ``last``, and so begins at or before them."""
+    if not rows or end_of(rows) != last or rows[0].seq > first:
+        return False
+    return (
+        sum(row.events if isinstance(row, Segment) else 1 for row in rows) == last - rows[0].seq + 1
+    )

@@ -6,7 +6,8 @@ nothing, so that a process without the application's types and reducers can do i
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
@@ -14,6 +15,7 @@ from eventstore import chain, records
 from eventstore.events import Position
 from eventstore.operations import Route, snapshot_chain, snapshots_of, trace
 from eventstore.schema import SqlRow, events, forks, snapshots, threads
+from eventstore.segmenting import rows_between, seqs_of
 
 WHOLE_MAX: Final = 1_000
 """Events that a fork is given of a deleted thread without a thought: nothing of its history
@@ -45,18 +47,57 @@ _RELINK = (
 )
 
 
+class Needed(NamedTuple):
+    """What a fork needs of the log that it goes on from.
+
+    Attributes:
+        source: where it goes on from.
+        ns: where the fork's thread is to keep it.
+        first: the events from this seq to the source's, and the forks among them;
+        base: this snapshot, and what it rests on.
+    """
+
+    source: Position
+    ns: str
+    first: int
+    base: Position | None
+
+
+def needed(conn: Connection, source: Position) -> Needed:
+    """What a fork needs of its source: the nearest snapshot and the events from there on.
+
+    A branch abandoned between the two comes along: a run without gaps keeps the digest chain
+    whole. A short history is given whole. Nobody here knows which code reads the fork: a
+    snapshot is taken only if the code that made the source's newest made it too, and if it is
+    sound.
+    """
+    route = _trusted_route(conn, source)
+    own = [s for s in route.spans if (s.thread_key, s.ns) == source[:2]]
+    base = route.snapshot
+    if base is not None and base[:2] != source[:2]:
+        base = None
+    first = min([span.first for span in own], default=source.seq + 1)
+    if base is not None:
+        first = min(first, base.seq + 1)
+    elif first > 1:
+        first -= 1  # its digest is the link to the fork event that the needed run begins with
+    return Needed(source, chain.prefix_ns(source.thread_key, source.ns), first, base)
+
+
+def is_inside(need: Needed, link: Position) -> bool:
+    """Whether a fork among the needed events goes on from what is needed of the same log.
+
+    A branch abandoned before that keeps pointing at the thread that it points at.
+    """
+    return link[:2] == need.source[:2] and link.seq >= need.first - 1
+
+
 def rehome(conn: Connection, fork: SqlRow) -> None:
     """Give a fork the stored bytes that it still needs of its source, as a prefix of its own.
 
-    That is the nearest snapshot and the run of events from there to the fork point, copied
-    undecoded. A branch abandoned between the two comes along: a run without gaps keeps the
-    digest chain whole. A short history is given whole. Nobody here knows which code reads
-    the fork: a snapshot is taken only if the code that made the source's newest made it too,
-    and if it is sound.
-
-    Others may be doing the same, or be deleting the fork: whoever holds its link does it,
-    the others find nothing left to do. (Its thread's row first, then the link: the order in
-    which a deletion takes them.)
+    They are copied undecoded. Others may be doing the same, or be deleting the fork: whoever
+    holds its link does it, the others find nothing left to do. (Its thread's row first, then
+    the link: the order in which a deletion takes them.)
     """
     if conn.execute(_HOLD_THREAD, {"at_key": fork.thread_key}).first() is None:
         return
@@ -64,36 +105,14 @@ def rehome(conn: Connection, fork: SqlRow) -> None:
     held = conn.execute(_HOLD_LINK, place).first()
     if held is None or held.source_thread_key != fork.source_thread_key:
         return
-    source = Position(held.source_thread_key, held.source_ns, held.source_seq)
-    ns = chain.prefix_ns(source.thread_key, source.ns)
-    route = _trusted_route(conn, source)
-    own = [s for s in route.spans if (s.thread_key, s.ns) == source[:2]]
-    start = route.snapshot
-    if start is not None and start[:2] != source[:2]:
-        start = None
-    first = min([span.first for span in own], default=source.seq + 1)
-    if start is not None:
-        first = min(first, start.seq + 1)
-    elif first > 1:
-        first -= 1  # its digest is the link to the fork event that the needed run begins with
-    present = set(
-        conn.execute(
-            select(events.c.seq).where(events.c.thread_key == fork.thread_key, events.c.ns == ns)
-        ).scalars()
-    )
-    _copy_events(conn, fork.thread_key, ns, source, first, present)
-    _copy_forks(conn, fork.thread_key, ns, source, first, present)
-    if start is not None:
-        _copy_base(conn, fork.thread_key, ns, start)
-    conn.execute(
-        _RELINK,
-        {
-            **place,
-            "new_key": fork.thread_key,
-            "new_ns": ns,
-            "new_seq": source.seq,
-        },
-    )
+    need = needed(conn, Position(held.source_thread_key, held.source_ns, held.source_seq))
+    present = seqs_of(conn, fork.thread_key, need.ns)
+    _copy_events(conn, fork.thread_key, need, present)
+    _copy_forks(conn, fork.thread_key, need, present)
+    if need.base is not None:
+        _copy_base(conn, fork.thread_key, need.ns, need.base)
+    new = {"new_key": fork.thread_key, "new_ns": need.ns, "new_seq": need.source.seq}
+    conn.execute(_RELINK, {**place, **new})
 
 
 def _trusted_route(conn: Connection, source: Position) -> Route:
@@ -109,45 +128,42 @@ def _trusted_route(conn: Connection, source: Position) -> Route:
     return route
 
 
-def _copy_events(
-    conn: Connection, thread_key: int, ns: str, source: Position, first: int, present: set[int]
-) -> None:
-    rows = conn.execute(
-        select(events).where(
-            events.c.thread_key == source.thread_key,
-            events.c.ns == source.ns,
-            events.c.seq.between(first, source.seq),
-        )
-    )
-    for row in rows.mappings():
+def _copy_events(conn: Connection, thread_key: int, need: Needed, present: set[int]) -> None:
+    for row in events_needed(conn, need):
         if row["seq"] not in present:
-            conn.execute(_COPY_EVENT, {**row, "thread_key": thread_key, "ns": ns})
+            conn.execute(_COPY_EVENT, {**row, "thread_key": thread_key, "ns": need.ns})
 
 
-def _copy_forks(
-    conn: Connection, thread_key: int, ns: str, source: Position, first: int, present: set[int]
-) -> None:
+def events_needed(conn: Connection, need: Needed) -> Iterator[dict[str, Any]]:
+    """The needed events, oldest first, as rows of their own even where they are sealed."""
+    source = need.source
+    return rows_between(conn, source.thread_key, source.ns, need.first, source.seq)
+
+
+def _copy_forks(conn: Connection, thread_key: int, need: Needed, present: set[int]) -> None:
     rows = conn.execute(
-        select(forks)
-        .where(
-            forks.c.thread_key == source.thread_key,
-            forks.c.ns == source.ns,
-            forks.c.seq.between(first, source.seq),
-        )
+        forks_needed(need)
         # Held, so that a link cannot be changed, by the deletion of what it leads to, between
         # our look at it and our copy of it.
         .with_for_update(read=True)
-    ).mappings()
-    for row in rows.fetchall():
-        if row["seq"] in present:
+    ).fetchall()
+    for row in rows:
+        if row.seq in present:
             continue
-        copy = {**row, "thread_key": thread_key, "ns": ns}
-        inside = (row["source_thread_key"], row["source_ns"]) == (source.thread_key, source.ns)
-        # A branch abandoned before `first` keeps pointing at the thread that goes: whoever
-        # asks for it is told that it is gone, instead of being given another state.
-        if inside and row["source_seq"] >= first - 1:
-            copy |= {"source_thread_key": thread_key, "source_ns": ns}
+        copy = {**row._mapping, "thread_key": thread_key, "ns": need.ns}
+        # What points before `first` is given what it needs in its turn, as long as it is there.
+        if is_inside(need, Position(row.source_thread_key, row.source_ns, row.source_seq)):
+            copy |= {"source_thread_key": thread_key, "source_ns": need.ns}
         conn.execute(_COPY_FORK, copy)
+
+
+def forks_needed(need: Needed) -> Any:
+    """The query for the forks among the needed events."""
+    return select(forks).where(
+        forks.c.thread_key == need.source.thread_key,
+        forks.c.ns == need.source.ns,
+        forks.c.seq.between(need.first, need.source.seq),
+    )
 
 
 def _copy_base(conn: Connection, thread_key: int, ns: str, at: Position) -> None:

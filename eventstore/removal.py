@@ -63,7 +63,7 @@ class Removal(Reading):
                 return "kept"
             if keep_if is not None and keep_if(records.thread_info(row)):
                 return "kept"
-            fate = Fate(reason, policy, asked_by, erase, *operations.totals(conn, key))
+            fate = Fate(reason, policy, asked_by, erase, *operations.totals(conn, key)[:2])
             tombstone = records.tombstone(row, fate, self.now_us(), secret)
             begun.append((key, tombstone))
             if fate.events <= DELETE_BATCH and operations.bury(conn, key, tombstone):
@@ -91,7 +91,7 @@ class Removal(Reading):
             if row is None:
                 return None
             fate = records.fate(row) or Fate(
-                reason, None, None, False, *operations.totals(conn, key)
+                reason, None, None, False, *operations.totals(conn, key)[:2]
             )
             secret = graves.secret(conn) if fate.erase else None
             return records.tombstone(row, fate, self.now_us(), secret)

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from eventstore import dialects
+from eventstore.archive_file import Dump, Source
 from eventstore.codec import Codec
 from eventstore.core import Core
 from eventstore.database import Database
@@ -38,7 +39,9 @@ from eventstore.events import (
 from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
 from eventstore.postgresql import PoolOptions
 from eventstore.reading import Pages
+from eventstore.sealing import Sealed
 from eventstore.tails import BYTES
+from eventstore.trimming import Trimmed, TrimPoint
 
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
@@ -459,6 +462,70 @@ class EventStore:
         """
         return drive(self.core.delete_snapshots(thread_id))
 
+    # --- archiving ----------------------------------------------------------------------
+
+    def dump(self, thread_id: str) -> Dump:
+        """One thread as a file, as it is at one moment; iterate over it, and close it after use.
+
+        The file is complete in itself: every row of the thread as it is stored, what it needs
+        of threads that it was forked from, and the application's dictionaries. All of it is
+        verified on the way. It is made in one read transaction (on PostgreSQL at REPEATABLE
+        READ), and waits in memory or, if it is large, in a temporary file.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+            CorruptEventError: something of it does not verify.
+        """
+        return drive(self.core.dump(thread_id))
+
+    def load(self, source: Source) -> ThreadInfo:
+        """Put a thread back from a file, as it was: its name, key and life, and every row.
+
+        Everything is verified first, and then inserted in one transaction. Checkpoint ids go on
+        working, and the tombstone that the thread left is gone.
+
+        Args:
+            source: what :meth:`dump` gave, a path, bytes, a binary file or an iterable of bytes.
+
+        Raises:
+            ArchiveDamagedError: it is not what was written. Nothing was loaded.
+            ArchiveVersionError: it was written by a newer version. Nothing was loaded.
+            ArchiveError: it cannot be loaded here (it is of another tenant, say).
+            ThreadExistsError: a thread of that name is there.
+            StoreBusyError: a thread of that key is still being removed.
+        """
+        if isinstance(source, Dump):
+            return drive(self.core.load(source))
+        with Dump.open(source) as dump:
+            return drive(self.core.load(dump))
+
+    # --- sealing ------------------------------------------------------------------------
+
+    def seal(
+        self,
+        thread_id: str,
+        older_than: datetime,
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Sealed:
+        """Pack the events of a thread that were recorded before a moment, many into one row.
+
+        Everybody reads them as before, and their digests stay what they are. The last event of
+        each log, a remainder too small to be worth it, and whatever is younger than a minute
+        are left as they are.
+
+        Args:
+            older_than: events from this moment on, and behind the first such one, stay rows.
+            keep_if: leave the thread alone if this says so; asked under a lock.
+            dry_run: only say what would be sealed.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+            CorruptEventError: an event does not verify. What is before it may be sealed.
+        """
+        return drive(self.core.seal(thread_id, older_than, keep_if=keep_if, dry_run=dry_run))
+
     # --- retention: what may go, what must stay ----------------------------------------
 
     def with_tenant(self, tenant: str) -> Self:
@@ -635,6 +702,43 @@ class EventStore:
     def sweeps(self, limit: int = 20) -> list[SweepRecord]:
         """The sweeps of this database on record, the last first."""
         return drive(self.core.sweeps(limit))
+
+    # --- trimming -----------------------------------------------------------------------
+
+    def trim_points(self, thread_id: str, ns: str = "") -> list[TrimPoint]:
+        """Where a log can be cut, oldest first: at sound snapshots that no fork goes back behind.
+
+        Raises:
+            ThreadNotFoundError: there is no such thread.
+        """
+        return drive(self.core.trim_points(thread_id, ns))
+
+    def trim(
+        self,
+        thread_id: str,
+        seq: int,
+        reason: str = "trimmed",
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Trimmed:
+        """Remove what is before the last of the :meth:`trim_points` at or before ``seq``.
+
+        The state stays, and so does the history from there on: the snapshot at that point becomes
+        the base of the root's log. The events up to it go, with the logs of subgraphs that ran for
+        them; forks of the thread are given what they need first. It is done in steps, each a
+        transaction after which the thread is whole: whoever is killed leaves one that is trimmed
+        less far. Where there is no such point nothing happens.
+
+        Args:
+            reason: for the program's own log.
+            keep_if: asked in each step's transaction; the thread is left as it is then if true.
+            dry_run: only count what would go.
+
+        Raises:
+            ThreadNotFoundError: there is no such thread.
+        """
+        return drive(self.core.trim(thread_id, seq, reason, keep_if=keep_if, dry_run=dry_run))
 
     # --- inspecting ---------------------------------------------------------------------
 

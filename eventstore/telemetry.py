@@ -374,7 +374,8 @@ def read(span: Span, rows: Sequence[SqlRow]) -> None:
     if on:
         payloads = [row.payload for row in rows]
         size = sum(len(each) for each in payloads if type(each) is bytes)  # others are damage
-        span.count("eventstore.events", len(rows))
+        count = sum(getattr(row, "events", 1) for row in rows)  # a segment holds many
+        span.count("eventstore.events", count)
         span.count("eventstore.bytes", size)
-        _replayed_events.add(len(rows))
+        _replayed_events.add(count)
         _replayed_bytes.add(size)

@@ -9,6 +9,7 @@ have happened: a read is repeated all the same, and whoever writes is told
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from abc import ABC, abstractmethod
@@ -72,6 +73,15 @@ class Transactor(ABC):
         """What ``operation(conn, …)`` returns; it must not write."""
         return await self._repeat("read", operation, args, kwargs)
 
+    async def read_moment(
+        self,
+        operation: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """As :meth:`read`, all of whose statements see the database as it was at one moment."""
+        return await self._repeat("moment", operation, args, kwargs)
+
     async def write(
         self,
         operation: Callable[Concatenate[Connection, P], T],
@@ -124,7 +134,7 @@ class Transactor(ABC):
             try:
                 return await self.transact(mode, operation, args, kwargs)
             except (Interrupted, LostConnection) as error:
-                if mode != "read" and isinstance(error, LostConnection):
+                if mode not in ("read", "moment") and isinstance(error, LostConnection):
                     raise
                 await self.pause(count, error)
             count += 1
@@ -182,6 +192,12 @@ class Transactor(ABC):
     async def perform(self, operation: Awaitable[T]) -> T:
         """Run a whole operation for an event loop, without blocking that."""
 
+    async def compute(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What ``function(…)`` returns, without holding up an event loop while it works."""
+        if self.blocks:
+            return function(*args, **kwargs)
+        return await asyncio.to_thread(function, *args, **kwargs)
+
     @abstractmethod
     async def sleep(self, seconds: float) -> None:
         """Wait, without disturbing others."""
@@ -202,6 +218,8 @@ class Part:
         self.transactor = transactor
         self.tenant = tenant
         self.codec = codec or Codec()
+        self.kept_dictionaries: set[int] = set()
+        """Those of the codec that the database is known to have."""
         self._clock = clock or _utc_now
 
     def now_us(self) -> int:

@@ -11,14 +11,25 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 import pytest
 from sqlalchemy import Connection, Engine, event, inspect, text
 
-from eventstore import Addition, Event, EventStore, NewSnapshot, RecordedEvent, Replay
+from eventstore import (
+    Addition,
+    Event,
+    EventStore,
+    NewSnapshot,
+    RecordedEvent,
+    Replay,
+    Sealed,
+    sealing,
+)
 
 FINGERPRINT: Final = "test/1"
 
@@ -137,6 +148,13 @@ def check_whole(store: EventStore) -> int:
     return len(infos)
 
 
+def seal_now(store: EventStore, thread_id: str, dry_run: bool = False) -> Sealed:
+    """Seal all that can be, however few and however young the events are."""
+    later = datetime.now(UTC) + timedelta(days=1)
+    with patch.multiple(sealing, EVENTS_MIN=1, SETTLED_US=-(10**15)):
+        return store.seal(thread_id, later, dry_run=dry_run)
+
+
 WRITES: dict[str, Callable[[EventStore, Any], Any]] = {
     "append": lambda store, head: store.append("t", [Event(1, {"n": 9})], 5),
     "append_after": lambda store, head: store.append_after(head, [Event(1, {"n": 9})]),
@@ -156,6 +174,7 @@ WRITES: dict[str, Callable[[EventStore, Any], Any]] = {
         head, NewSnapshot(FINGERPRINT, b"s", b"")
     ),
     "set_thread": lambda store, head: store.set_thread("t", pinned=True),
+    "seal": lambda store, head: seal_now(store, "t"),
     "delete_snapshots": lambda store, head: store.delete_snapshots("t"),
     "delete_thread": lambda store, head: store.delete_thread("t"),
     "read": lambda store, head: list(store.read("t")),

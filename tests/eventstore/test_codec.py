@@ -24,7 +24,7 @@ import pydantic
 import pytest
 import zstandard
 
-from eventstore.codec import Codec
+from eventstore.codec import FORMAT_VERSION, Codec
 from eventstore.errors import (
     ConfigurationError,
     CorruptEventError,
@@ -275,8 +275,8 @@ def chat(turns: int) -> list[dict[str, Any]]:
 def test_the_smallest_form_is_written_and_every_form_is_read(value: Any, kind: int) -> None:
     codec, plain = Codec(), Codec(compress=False)
     payload, uncompressed = codec.encode(value), plain.encode(value)
-    assert payload[:2] == bytes((1, kind))
-    assert uncompressed[:2] == b"\x01\x00"
+    assert payload[:2] == bytes((FORMAT_VERSION, kind))
+    assert uncompressed[:2] == bytes((FORMAT_VERSION, 0))
     assert plain.decode(payload) == codec.decode(uncompressed) == value
     assert codec.raw_size(payload) == codec.raw_size(uncompressed) == len(uncompressed) - 2
 

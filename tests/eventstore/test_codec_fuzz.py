@@ -239,7 +239,7 @@ def test_headers_are_checked() -> None:
     for payload, reason in [
         (b"", "shorter"),
         (b"\x01", "shorter"),
-        (b"\x02\x00\x01", "format version 2"),
+        (b"\x03\x00\x01", "format version 3"),
         (b"\x01\x03\x01", "unknown codec 3"),
     ]:
         with pytest.raises(CorruptEventError, match=reason):

@@ -289,8 +289,8 @@ def test_a_payload_that_does_not_decode(damaged: EventStore) -> None:
                         "WHERE thread_key = ? AND ns = ? ORDER BY seq", (key, NS))  # fmt: skip
     digest = chain.genesis(key, NS)
     for seq, kind, name, recorded, stored in rows:
-        payload = b"\x01\x00\xc1" if seq == VICTIM else stored
-        digest = chain.link(digest, seq, kind, name, recorded, payload)
+        payload = b"\x02\x00\xc1" if seq == VICTIM else bytes(stored)
+        digest = chain.link(digest, seq, kind, name, recorded, damaged.codec.body(payload))
         sql(damaged, "UPDATE events SET payload = ?, digest = ? "
                      "WHERE thread_key = ? AND ns = ? AND seq = ?",
             (payload, digest, key, NS, seq))  # fmt: skip

@@ -1,0 +1,137 @@
+"""Taking a thread out of a store as a file, and putting it back.
+
+The file is written within one read transaction, to memory or a temporary file, so that it
+shows the thread as it was at one moment, and a slow reader of it holds no transaction open.
+It is put back in one transaction, and so is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from eventstore import archive_rows, operations
+from eventstore.archive_file import DICTIONARY, Dump, Header, Writer
+from eventstore.errors import ArchiveError, ThreadExistsError, ThreadNotFoundError
+from eventstore.events import ThreadInfo
+from eventstore.operations import Conflict
+from eventstore.reading import Reading
+from eventstore.transactor import LostConnection
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_CONFLICTS_MAX: Final = 5
+
+
+class Archiving(Reading):
+    """How threads leave a store and come back."""
+
+    async def dump(self, thread_id: str) -> Dump:
+        """One thread as a file, as it is at one moment; close it after use."""
+        archived_us = self.now_us()
+        codec = self.codec.without_types()
+
+        def write(conn: Connection) -> Dump:
+            found = operations.look_up(conn, self.tenant, thread_id, "")
+            row = found and operations.thread_by_key(conn, found.thread_key)
+            if row is None:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            ends = {ns: last for ns, _, last in operations.namespaces(conn, row.thread_key)}
+            header = Header(
+                tenant=row.tenant,
+                thread_id=row.thread_id,
+                thread_key=row.thread_key,
+                life=row.life,
+                created_us=row.created_at,
+                active_us=row.active_at,
+                archived_us=archived_us,
+                logs={},
+                ends=ends,
+                events=0,
+                snapshots=0,
+                segments=0,
+                forks=0,
+                raw_bytes=0,
+                stored_bytes=0,
+            )
+            writer = Writer(header, codec)
+            try:
+                for tag, values in archive_rows.rows_of(conn, row):
+                    if tag == DICTIONARY:
+                        codec.add_dictionary(*values, write=False)
+                    writer.put(tag, values)
+                return writer.finish()
+            finally:
+                writer.close()
+
+        return await self.transactor.read_moment(write)
+
+    async def load(self, dump: Dump) -> ThreadInfo:
+        """Put a thread back from a file, under the name, key and life that it had."""
+        header = dump.header
+        if header.tenant != self.tenant:
+            raise ArchiveError(
+                f"thread {header.thread_id!r} is of tenant {header.tenant!r}, and this store is "
+                f"for {self.tenant!r}; open the store with that tenant"
+            )
+        codec = self.codec.without_types()
+        dump.verify(codec)  # before a transaction opens, so that a damaged file disturbs nobody
+        kept = await self._put_back(dump)
+        self.tails.forget(header.thread_key)
+        if kept is not None:
+            await self._bury(header, kept)
+        return await self.thread(header.thread_id)
+
+    async def _put_back(self, dump: Dump) -> int | None:
+        """Insert everything in one transaction; the key of a row to be buried afterwards."""
+        header, doubts, conflicts = dump.header, 0, 0
+
+        def insert(conn: Connection) -> int | None:
+            rows = dump.records(self.codec.without_types())
+            return archive_rows.insert_thread(conn, rows, self.now_us())
+
+        while True:
+            try:
+                return await self.transactor.write(insert)
+            except ThreadExistsError:
+                if doubts and await self._is_ours(header):
+                    return None  # the commit in doubt went through
+                raise
+            except operations.OtherDictionary as error:
+                raise ArchiveError(
+                    "the archived thread needs a dictionary whose number another one has in this "
+                    "database; load it into a database of its own"
+                ) from error
+            except Conflict as error:
+                conflicts += 1
+                if conflicts > _CONFLICTS_MAX:
+                    raise ArchiveError(f"thread {header.thread_id!r} cannot be inserted") from error
+            except LostConnection as error:
+                doubts += 1
+                await self.transactor.pause(doubts, error)
+
+    async def _is_ours(self, header: Header) -> bool:
+        def look(conn: Connection) -> bool:
+            found = operations.look_up(conn, header.tenant, header.thread_id, "")
+            if found is None or found.thread_key != header.thread_key:
+                return False
+            logs = operations.namespaces(conn, header.thread_key)
+            return {ns: last for ns, _, last in logs} == header.logs
+
+        return await self.transactor.read(look)
+
+    async def _bury(self, header: Header, key: int) -> None:
+        """Turn the row that kept others away into a grave."""
+
+        def bury(conn: Connection) -> None:
+            row = operations.thread_by_key(conn, key)
+            if row is not None:
+                thread = {
+                    "tenant": header.tenant,
+                    "thread_id": header.thread_id,
+                    "life": header.life,
+                }
+                grave = archive_rows.tombstone(thread, row.life, self.now_us())
+                operations.bury(conn, key, grave)
+
+        await self.transactor.write_again(bury)
