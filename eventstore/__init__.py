@@ -51,6 +51,7 @@ from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombston
 from eventstore.sealing import Sealed
 from eventstore.store import EventStore
 from eventstore.types import Opaque
+from eventstore.trimming import Trimmed, TrimPoint
 
 __version__ = "0.1.0"
 
@@ -98,6 +99,8 @@ __all__ = [
     "ThreadInfo",
     "ThreadNotFoundError",
     "Tombstone",
+    "TrimPoint",
+    "Trimmed",
     "UnregisteredTypeError",
     "VerifyReport",
 ]

@@ -615,11 +615,12 @@ class Checker:
             self._end_log()
             self._ended = True
         elif tag in TABLES:
-            if tag < self._stage or (tag > THREAD) != (self._ns is not None):
+            stage = min(tag, SEGMENT)  # segments and events stand in one order
+            if stage < self._stage or (tag > THREAD) != (self._ns is not None):
                 raise CorruptEventError("the rows are in disorder")
             if tag > THREAD and not self._seen.get(tag, 0) < row[0]:
                 raise CorruptEventError("the rows of a log are in disorder")
-            self._stage = tag
+            self._stage = stage
             self._seen[tag] = row[0]
             _LOOKS[tag](self, dict(zip(FIELDS[tag], row, strict=True)))
         else:
@@ -689,7 +690,7 @@ class Checker:
 
     def _event(self, row: Mapping[str, Any]) -> None:
         seq = row["seq"]
-        if seq <= self._seq or self._stubs:
+        if seq <= self._seq:
             self._stub(row)
             return
         previous = self._follow(seq, None)

@@ -84,6 +84,9 @@ _SNAPSHOT_SEQS = (
 )
 
 
+_MAX_SEQ: Final = 2**63 - 1
+
+
 class _Log:
     """What goes into one log of a file, by where it is now."""
 
@@ -120,7 +123,7 @@ def _logs(conn: Connection, key: int) -> dict[str, _Log]:
     logs: dict[str, _Log] = {}
     for ns in conn.execute(_NAMES, {"key": key}).scalars():
         log = logs.setdefault(ns, _Log())
-        log.own = Position(key, ns, rehoming.MAX_SEQ)
+        log.own = Position(key, ns, _MAX_SEQ)
         for seq in conn.execute(_SNAPSHOT_SEQS, {"key": key, "ns": ns}).scalars():
             log.snapshots[seq] = (Position(key, ns, seq), False)
     needs: dict[Position, rehoming.Needed] = {}
@@ -160,23 +163,25 @@ def _rows_of_log(conn: Connection, log: _Log) -> Iterator[Record]:
     for _, row in sorted(log.forks.items()):
         yield FORK_LINK, row
     if log.own is not None and not log.needs:
-        for tag in (SEGMENT, EVENT):
-            for row in _run(conn, tag, log.own):
-                yield tag, row
+        # A segment comes before the rows that stand for its events that have keys.
+        runs = [_run(conn, tag, log.own) for tag in (SEGMENT, EVENT)]
+        yield from heapq.merge(*runs, key=lambda record: (record[1][0], record[0]))
         return
     needs = log.needs if log.own is None else [rehoming.Needed(log.own, "", 1, None), *log.needs]
-    runs = [rehoming.events_needed(conn, need) for need in needs]
-    for _, same in groupby(heapq.merge(*runs, key=itemgetter(0)), key=itemgetter(0)):
-        yield EVENT, next(same)
+    shares = [rehoming.events_needed(conn, need) for need in needs]
+    by_seq = itemgetter("seq")
+    for _, same in groupby(heapq.merge(*shares, key=by_seq), key=by_seq):
+        event = next(same)
+        yield EVENT, [event[name] for name in FIELDS[EVENT]]
 
 
-def _run(conn: Connection, tag: int, log: Position) -> Iterator[Row]:
+def _run(conn: Connection, tag: int, log: Position) -> Iterator[Record]:
     statement, page = _ROWS[tag]
     after = 0
     while True:
         place = {"key": log.thread_key, "ns": log.ns, "after": after, "upto": log.seq}
         rows = conn.execute(statement, place).fetchall()
-        yield from map(tuple, rows)
+        yield from ((tag, tuple(row)) for row in rows)
         if len(rows) < page:
             return
         after = rows[-1].seq

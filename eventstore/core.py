@@ -21,9 +21,10 @@ from eventstore.removal import Removal
 from eventstore.retaining import Retaining
 from eventstore.sealing import Sealing
 from eventstore.sweeping import Sweeping
+from eventstore.trimming import Trimming
 
 
-class Core(Appending, Removal, Retaining, Sweeping, Sealing, Archiving, Inspection):
+class Core(Appending, Removal, Retaining, Sweeping, Sealing, Trimming, Archiving, Inspection):
     """The operations of an event store, written once."""
 
     async def threads(

@@ -6,33 +6,20 @@ nothing, so that a process without the application's types and reducers can do i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from eventstore import chain, records
 from eventstore.events import Position
-from eventstore.operations import (
-    Route,
-    read_events,
-    read_segments,
-    snapshot_chain,
-    snapshots_of,
-    trace,
-)
+from eventstore.operations import Route, snapshot_chain, snapshots_of, trace
 from eventstore.schema import SqlRow, events, forks, snapshots, threads
-from eventstore.segmenting import unseal_at
-from eventstore.segments import Segment, payload_of, unseal
+from eventstore.segmenting import rows_between, seqs_of
 
 WHOLE_MAX: Final = 1_000
 """Events that a fork is given of a deleted thread without a thought: nothing of its history
 is lost then, and no snapshot has to be believed."""
-
-PAGE: Final = 256
-"""Events read at a time."""
-
-MAX_SEQ: Final = 2**63 - 1
 
 _COPY_EVENT = insert(events)
 _COPY_FORK = insert(forks)
@@ -119,7 +106,7 @@ def rehome(conn: Connection, fork: SqlRow) -> None:
     if held is None or held.source_thread_key != fork.source_thread_key:
         return
     need = needed(conn, Position(held.source_thread_key, held.source_ns, held.source_seq))
-    present = _present(conn, fork.thread_key, need)
+    present = seqs_of(conn, fork.thread_key, need.ns)
     _copy_events(conn, fork.thread_key, need, present)
     _copy_forks(conn, fork.thread_key, need, present)
     if need.base is not None:
@@ -141,48 +128,16 @@ def _trusted_route(conn: Connection, source: Position) -> Route:
     return route
 
 
-def _present(conn: Connection, thread_key: int, need: Needed) -> set[int]:
-    """The events that a thread was given of this log before, all with rows of their own."""
-    rows = select(events.c.seq).where(events.c.thread_key == thread_key, events.c.ns == need.ns)
-    present = set(conn.execute(rows).scalars())
-    sealed = read_segments(conn, thread_key, need.ns, 0, MAX_SEQ)
-    if sealed and need.first < sealed[-1].seq:  # rows may not stand before segments
-        while unseal_at(conn, thread_key, need.ns, sealed[0].seq):
-            sealed = read_segments(conn, thread_key, need.ns, 0, MAX_SEQ) or sealed
-    for segment in sealed:
-        present.update(range(segment.seq, segment.last + 1))
-    return present
-
-
 def _copy_events(conn: Connection, thread_key: int, need: Needed, present: set[int]) -> None:
     for row in events_needed(conn, need):
-        if row[0] not in present:
-            values = dict(zip(EVENT_COLUMNS, row, strict=True))
-            conn.execute(_COPY_EVENT, {**values, "thread_key": thread_key, "ns": need.ns})
+        if row["seq"] not in present:
+            conn.execute(_COPY_EVENT, {**row, "thread_key": thread_key, "ns": need.ns})
 
 
-EVENT_COLUMNS: Final = ("seq", "kind", "key", "recorded_at", "digest", "payload")
-
-
-def events_needed(conn: Connection, need: Needed) -> Iterator[Sequence[Any]]:
+def events_needed(conn: Connection, need: Needed) -> Iterator[dict[str, Any]]:
     """The needed events, oldest first, as rows of their own even where they are sealed."""
-    source, after = need.source, need.first - 1
-    while after < source.seq:
-        before = after
-        for each in read_events(conn, source.thread_key, source.ns, after, source.seq, PAGE):
-            if not each.payload:
-                break  # it stands for an event of a segment that comes with the next page
-            for row in _unsealed(each) if isinstance(each, Segment) else [tuple(each)]:
-                if after < row[0] <= source.seq:
-                    yield row
-                    after = row[0]
-        if after == before:
-            return
-
-
-def _unsealed(segment: Segment) -> Iterator[Sequence[Any]]:
-    for event in unseal(segment):
-        yield (*event[:5], payload_of(event))
+    source = need.source
+    return rows_between(conn, source.thread_key, source.ns, need.first, source.seq)
 
 
 def _copy_forks(conn: Connection, thread_key: int, need: Needed, present: set[int]) -> None:

@@ -78,11 +78,13 @@ class CompiledGraph:
         interrupt_after: Sequence[str] = (),
         name: str | None = None,
         version: str | None = None,
+        snapshot_each_run: bool = False,
     ) -> None:
         self.topology = topology
         self.name = name or "graph"
         self.checkpointer = checkpointer
         self._version = version
+        self._snapshot_each_run = snapshot_each_run
         self._config: RunnableConfig = {}
         self._interrupt_before = frozenset(interrupt_before)
         self._interrupt_after = frozenset(interrupt_after)
@@ -104,7 +106,8 @@ class CompiledGraph:
         found = self._last
         if found is None or found.log.core is not core:
             register_types(core.codec, self.topology)
-            found = Reader(ThreadLog(core, self.topology.channels, self._version), self)
+            log = ThreadLog(core, self.topology.channels, self._version, self._snapshot_each_run)
+            found = Reader(log, self)
             self._last = found
         return found
 

@@ -19,10 +19,11 @@ from eventstore.chain import genesis, origin
 from eventstore.core import Core
 from eventstore.driving import Perform, awaited
 from eventstore.events import Prepared, Status
+from eventstore.nesting import split
 from graph.errors import InvalidGraphError
 from graph.events import Data, Kind
 from graph.fold import NOWHERE, Fold, State, initial
-from graph.namespaces import beside, lasting, moved, split
+from graph.namespaces import beside, lasting, moved
 from graph.schema import Channel
 from graph.snapshots import SnapshotTaker
 from graph.types import Durability

@@ -20,17 +20,19 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     "eventstore": (
         frozenset({"errors", "events", "forgetting"}),
         frozenset({"telemetry"}),
-        frozenset("chain codec dictionaries packing postgresql registry schema types".split()),
+        frozenset(
+            "chain codec dictionaries nesting packing postgresql registry schema types".split()
+        ),
         frozenset({"dialects", "migrations", "segments"}),
         frozenset({"archive_file"}),
         frozenset(
-            "ancestry archive_rows graves inserting listing operations pruning records rehoming "
-            "segmenting sharing".split()
+            "ancestry archive_rows cutting graves inserting listing operations pruning records "
+            "rehoming segmenting sharing".split()
         ),
         frozenset({"driving", "tails"}),
         frozenset({"transactor"}),
         frozenset({"reading"}),
-        frozenset({"appending", "archiving", "inspection", "removal", "sealing", "sweeping"}),
+        frozenset("appending archiving inspection removal sealing sweeping trimming".split()),
         frozenset({"retaining"}),
         frozenset({"core"}),
         frozenset({"async_database", "database"}),
@@ -77,8 +79,9 @@ import an edge."""
 
 SPEAK_SQL: Final = frozenset(
     f"eventstore.{name}"
-    for name in "schema dialects postgresql migrations ancestry graves inserting operations "
-    "archive_rows listing pruning rehoming segmenting sharing database async_database".split()
+    for name in "schema dialects postgresql migrations ancestry archive_rows cutting graves "
+    "inserting listing operations pruning rehoming segmenting sharing database "
+    "async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""
 
