@@ -50,8 +50,8 @@ from eventstore.events import (
 from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
 from eventstore.sealing import Sealed
 from eventstore.store import EventStore
-from eventstore.types import Opaque
 from eventstore.trimming import Trimmed, TrimPoint
+from eventstore.types import Opaque
 
 __version__ = "0.1.0"
 
