@@ -476,9 +476,13 @@ class AsyncEventStore:
 
     # --- retention: sweepers that share the work ----------------------------------------
 
-    async def claim_slice(self, holder: str, lease: timedelta, due: datetime) -> Slice | None:
+    async def claim_slice(
+        self, holder: str, lease: timedelta, due: datetime, *, all_tenants: bool = False
+    ) -> Slice | None:
         """Claim the part of the key space that has waited longest for a sweep."""
-        return await self._perform(self.core.claim_slice(holder, lease, due))
+        return await self._perform(
+            self.core.claim_slice(holder, lease, due, all_tenants=all_tenants)
+        )
 
     async def renew_slice(self, claimed: Slice, holder: str, lease: timedelta) -> bool:
         """Hold a slice longer, counted from now; false when it is somebody else's by now."""

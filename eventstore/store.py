@@ -722,18 +722,21 @@ class EventStore:
 
     # --- retention: sweepers that share the work ----------------------------------------
 
-    def claim_slice(self, holder: str, lease: timedelta, due: datetime) -> Slice | None:
+    def claim_slice(
+        self, holder: str, lease: timedelta, due: datetime, *, all_tenants: bool = False
+    ) -> Slice | None:
         """Claim the part of the key space that has waited longest for a sweep.
 
         Args:
             holder: a name that no other sweeper has.
             lease: how long it is held unless renewed, by the store's clock.
             due: parts whose last sweep began at this moment or later are left out.
+            all_tenants: claim it for a sweep of everybody's threads; else of this tenant's.
 
         Returns:
             One that nobody else gets meanwhile; ``None``: there is none.
         """
-        return drive(self.core.claim_slice(holder, lease, due))
+        return drive(self.core.claim_slice(holder, lease, due, all_tenants=all_tenants))
 
     def renew_slice(self, claimed: Slice, holder: str, lease: timedelta) -> bool:
         """Hold a slice longer, counted from now; false when it is somebody else's by now."""
