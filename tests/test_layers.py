@@ -31,7 +31,7 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
         frozenset({"transactor"}),
         frozenset({"reading"}),
         frozenset({"appending", "archiving", "inspection", "removal", "sealing", "sweeping"}),
-        frozenset({"retaining"}),
+        frozenset({"retaining", "wiping"}),
         frozenset({"core"}),
         frozenset({"async_database", "database"}),
         frozenset({"async_store", "store"}),
@@ -55,7 +55,8 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
         frozenset({""}),
     ),
     "retention": (
-        frozenset({"policy"}),
+        frozenset({"archives", "policy"}),
+        frozenset({"erasing"}),
         frozenset({"plan"}),
         frozenset({"sweep"}),
         frozenset({""}),
