@@ -395,7 +395,7 @@ def test_any_thread_comes_back_equal(steps: list[tuple[str, int, int]], victim: 
 def dictionary(dict_id: int) -> bytes:
     """A dictionary as an application may train it."""
     samples = [f"order {n} of customer {n * 7} was shipped to {n % 5}".encode() for n in range(900)]
-    return zstandard.train_dictionary(2048, samples, dict_id=dict_id).as_bytes()
+    return zstandard.train_dictionary(2048, list(samples), dict_id=dict_id).as_bytes()
 
 
 def test_dictionaries_come_along(store_url: str) -> None:
