@@ -51,6 +51,8 @@ from eventstore.events import (
 from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
 from eventstore.sealing import Sealed
 from eventstore.store import EventStore
+from eventstore.trimming import Trimmed, TrimPoint
+from eventstore.types import Opaque
 
 __version__ = "0.1.0"
 
@@ -78,6 +80,7 @@ __all__ = [
     "Lineage",
     "LineageMovedError",
     "NewSnapshot",
+    "Opaque",
     "Outcome",
     "Pin",
     "Position",
@@ -98,6 +101,8 @@ __all__ = [
     "ThreadInfo",
     "ThreadNotFoundError",
     "Tombstone",
+    "TrimPoint",
+    "Trimmed",
     "UnregisteredTypeError",
     "VerifyReport",
 ]

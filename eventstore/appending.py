@@ -315,11 +315,12 @@ class Appending(Reading):
 
         What was appended to others together with it went through, too.
         """
-        head, count = attempt.head, len(attempt.batch.events)
+        head, last = attempt.head, attempt.new.seq
+        # The last digest covers the others, which may have been trimmed by now.
         rows = await self.transactor.read(
-            operations.read_events, head.thread_key, head.ns, head.seq, head.seq + count, count
+            operations.read_events, head.thread_key, head.ns, last - 1, last, 1
         )
-        return [row.digest for row in rows] == attempt.batch.digests
+        return [row.digest for row in rows] == attempt.batch.digests[-1:]
 
     async def _by_key(self, head: Head, events: Sequence[Event | Fork]) -> int | None:
         """The seq of the batch's last event, if the log holds the whole batch under its keys."""
@@ -336,7 +337,9 @@ class Appending(Reading):
                 return None
             payload = row.payload or await self._sealed_payload(head, row.seq)
             same = row.kind == event.kind and (
-                payload == self.codec.encode(event.data) or self.codec.decode(payload) == event.data
+                not payload  # trimmed: nobody can tell any more
+                or payload == self.codec.encode(event.data)
+                or self.codec.decode(payload) == event.data
             )
             if not same:
                 raise DuplicateKeyError(head.thread_id, head.ns, key, row.seq)
@@ -364,13 +367,15 @@ class Appending(Reading):
         self.kept_dictionaries.add(dict_id)
 
     async def _sealed_payload(self, head: Head, seq: int) -> bytes:
-        """The payload of an event that has a key and was sealed."""
+        """The payload of an event that has a key and was sealed; nothing if it was trimmed."""
         found = await self.transactor.read(
             operations.read_segments, head.thread_key, head.ns, seq - 1, seq, 1
         )
         for event in unseal(found[0], self.codec) if found else ():
             if event.seq == seq:
                 return payload_of(event)
+        if await self.transactor.read(operations.is_trimmed, head.thread_key, head.ns, seq):
+            return b""
         raise CorruptEventError("the event has no payload").at(head.thread_id, head.ns, seq)
 
     async def fork(

@@ -20,10 +20,11 @@ from eventstore.inspection import Inspection
 from eventstore.retaining import Retaining
 from eventstore.sealing import Sealing
 from eventstore.sweeping import Sweeping
+from eventstore.trimming import Trimming
 from eventstore.wiping import Wiping
 
 
-class Core(Appending, Wiping, Retaining, Sweeping, Sealing, Archiving, Inspection):
+class Core(Appending, Wiping, Retaining, Sweeping, Sealing, Trimming, Archiving, Inspection):
     """The operations of an event store, written once."""
 
     async def threads(
@@ -51,6 +52,10 @@ class Core(Appending, Wiping, Retaining, Sweeping, Sealing, Archiving, Inspectio
             limit=limit,
         )
         return self.infos(rows)
+
+    async def thread_counts(self) -> dict[str, int]:
+        """How many threads this tenant has, by status."""
+        return await self.transactor.read(listing.count_threads, self.tenant)
 
     async def set_thread(self, thread_id: str, **values: Any) -> ThreadInfo:
         """Change ``metadata``, ``status``, ``ttl`` (seconds or ``None``) or ``pinned``."""

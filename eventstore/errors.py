@@ -142,16 +142,18 @@ class PositionNotFoundError(EventStoreError, LookupError):
 
 
 class LineageMovedError(EventStoreError):
-    """A thread that a fork goes on from was deleted while the fork was being read.
+    """What leads to a position went elsewhere while it was being read.
 
-    The fork has been given what it needs of it: read again.
+    A thread that a fork goes on from was deleted or trimmed, and the fork has been given what it
+    needs of it; or old history of the thread itself was trimmed. Read again.
     """
 
     def __init__(self, thread_id: str) -> None:
         self.thread_id = thread_id
         super().__init__(
-            f"while thread {thread_id!r} was being read, the thread that it was forked from was "
-            "deleted; it keeps a copy of what it needs, so read it again"
+            f"while thread {thread_id!r} was being read, old history of it was trimmed, or the "
+            "thread that it was forked from was trimmed or deleted; what it needs is there, so "
+            "read it again"
         )
 
 

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventstore import chain, listing, operations, records
-from eventstore.errors import CorruptEventError, ThreadNotFoundError
+from eventstore.errors import CorruptEventError, LineageMovedError, ThreadNotFoundError
 from eventstore.events import FORK, Stats, VerifyReport
-from eventstore.reading import PAGE, Reading, claim
+from eventstore.reading import MOVES_MAX, PAGE, Reading, claim
 from eventstore.schema import SqlRow
 
 if TYPE_CHECKING:
@@ -36,7 +36,30 @@ class Inspection(Reading):
 
     async def verify(self, thread_id: str) -> VerifyReport:
         """Walk the digest chain of every log of a thread, decode everything, check every link."""
+        for _ in range(MOVES_MAX):
+            try:
+                report, beginnings = await self._verify(thread_id)
+                if report.ok or beginnings == await self._beginnings(thread_id):
+                    return report
+            except LineageMovedError:
+                continue  # trimmed while we read: what is left is to be looked at
+        raise LineageMovedError(thread_id)
+
+    async def _beginnings(self, thread_id: str) -> dict[str, int]:
+        """Where each log of a thread begins."""
+
+        def look(conn: Connection) -> dict[str, int]:
+            row = operations.look_up(conn, self.tenant, thread_id, "")
+            if row is None:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            return {ns: first for ns, first, _ in operations.namespaces(conn, row.thread_key)}
+
+        return await self.transactor.read(look)
+
+    async def _verify(self, thread_id: str) -> tuple[VerifyReport, dict[str, int]]:
+        """A report, and where the logs began when it was begun."""
         problems: list[str] = []
+        beginnings = await self._beginnings(thread_id)
 
         def look(conn: Connection) -> tuple[int, list[_Log]]:
             problems.clear()  # a transaction may be tried again
@@ -64,13 +87,14 @@ class Inspection(Reading):
                 problems.append(f"namespace {each.ns!r}: a column was damaged: {error}")
         if await self.thread_at(key) is None:  # what was missing was being deleted, not damaged
             raise ThreadNotFoundError(thread_id, self.tenant)
-        return VerifyReport(
+        report = VerifyReport(
             thread_id,
             tuple(each.ns for each in logs),
             events,
             sum(len(each.snapshots) for each in logs),
             tuple(problems),
         )
+        return report, beginnings
 
     async def _verify_log(self, thread_id: str, key: int, each: _Log, problems: list[str]) -> int:
         """Look through one log, note what is wrong, and return how many events are right."""
@@ -104,13 +128,16 @@ class Inspection(Reading):
     ) -> Iterator[tuple[operations.Span, bytes | None]]:
         """The runs of events that a log consists of, each with the link before it.
 
-        A log begins at 1 or behind a base; what a fork was given of a deleted thread
+        A log begins at 1, or behind or at a base; what a fork was given of a deleted thread
         (a prefix) may also begin with an event that is there for its digest alone.
         """
         bases = {row.seq: row.digest for row in snapshots if row.is_base}
         for start, end in runs:
             digest = bases.get(start - 1)
-            if digest is None and start > 1:
+            if digest is None and start in bases:  # trimmed: the row of its last event stayed
+                digest = bases[start]
+                start += 1
+            elif digest is None and start > 1:
                 if chain.origin(key, ns) == (key, ns):
                     problems.append(f"{ns!r}: the events before seq {start} are missing")
                 start += 1

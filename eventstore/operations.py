@@ -49,6 +49,8 @@ Conflict = exc.IntegrityError
 PROBES: Final = 4
 """Keys looked at for a name: that of its latest life, and of others still being removed."""
 
+_LAST_SEQ: Final = 2**63 - 1
+
 LINEAGE_MAX: Final = 100_000
 """Forks of forks of forks … followed before a log counts as damaged."""
 
@@ -277,7 +279,8 @@ def insert_fork(conn: Connection, row: Mapping[str, Any], tenant: str) -> str | 
     """Record a fork whose event was just appended.
 
     Returns:
-        Why not, or ``None``. The source's row is held, so that a deletion cannot miss us.
+        Why not, or ``None``. The source's row is held, so that a deletion or a trim cannot miss
+        us. (That of our own thread is: the event refers to it.)
     """
     source = Position(row["source_thread_key"], row["source_ns"], row["source_seq"])
     own = (row["thread_key"], row["ns"]) == source[:2]
@@ -290,6 +293,9 @@ def insert_fork(conn: Connection, row: Mapping[str, Any], tenant: str) -> str | 
         if found is None or found.tenant != tenant:
             return "the thread that holds it is not there"
         last = head_seq(conn, source.thread_key, source.ns)
+    begins = beginning(conn, source.thread_key, source.ns)
+    if begins is not None and source.seq < begins:
+        return f"its history begins at seq {begins}; what was before was trimmed"
     if not 1 <= source.seq <= last and floor(conn, source) != source.seq:
         return f"its log ends at seq {last}"
     conn.execute(_INSERT_FORKS, row)
@@ -520,6 +526,7 @@ _FLOOR = select(func.max(snapshots.c.seq)).where(
         events.c.thread_key == snapshots.c.thread_key,
         events.c.ns == snapshots.c.ns,
         events.c.seq == snapshots.c.seq,
+        func.length(events.c.payload) > 0,  # the last event of a trimmed log leaves its row
     )
     .exists(),
     ~select(segments.c.seq)
@@ -537,6 +544,40 @@ def floor(conn: Connection, at: Position) -> int | None:
     """The base below which a log has no events any more, as seen from a position."""
     place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq}
     return conn.execute(_FLOOR, place).scalar()
+
+
+def beginning(conn: Connection, thread_key: int, ns: str) -> int | None:
+    """The base at which the history of a trimmed log begins; ``None`` for one that is whole.
+
+    What a fork was given of other threads (a prefix) may have gaps, and no one beginning.
+    """
+    if chain.is_prefix(ns):
+        return None
+    return floor(conn, Position(thread_key, ns, _LAST_SEQ))
+
+
+_BASE_DIGEST = select(snapshots.c.digest).where(
+    snapshots.c.thread_key == _key,
+    snapshots.c.ns == _ns,
+    snapshots.c.seq == _seq,
+    snapshots.c.is_base,
+)
+
+
+def base_digest(conn: Connection, at: Position) -> bytes | None:
+    """The link that stands before the events behind a base; ``None`` if there is none here."""
+    place = {"key": at.thread_key, "ns": at.ns, "seq": at.seq}
+    return conn.execute(_BASE_DIGEST, place).scalar()
+
+
+def is_trimmed(conn: Connection, thread_key: int, ns: str, seq: int) -> bool:
+    """Whether an event is not there because its thread was trimmed."""
+    begins = beginning(conn, thread_key, ns)
+    if begins is not None:
+        return seq <= begins
+    # A whole log may have gone with what it belonged to in the log above.
+    empty = bool(ns) and not head_seq(conn, thread_key, ns)
+    return empty and beginning(conn, thread_key, "") is not None
 
 
 def _edges(step: int) -> Any:

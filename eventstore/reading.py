@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 PAGE: Final = 256
 """Events read at a time."""
 
+MOVES_MAX: Final = 5
+"""How often what leads to a position may go elsewhere while it is looked up once."""
+
 Page = Iterator[RecordedEvent]
 Pages = AsyncGenerator[Page, None]
 
@@ -64,14 +67,47 @@ class Reading(Part):
     async def read(
         self, thread_id: str, ns: str = "", after: int = 0, upto: int | None = None
     ) -> Pages:
-        """The events of a log, oldest first, verified and decoded, a page at a time."""
-        row = await self.transactor.read(operations.look_up, self.tenant, thread_id, ns)
-        if row is None:
-            raise ThreadNotFoundError(thread_id, self.tenant)
-        last = records.head(self.tenant, thread_id, ns, row).seq
-        first = max(after + 1, 1)
-        span = operations.Span(row.thread_key, ns, first, last if upto is None else min(upto, last))
-        return self._stream(thread_id, [span], own=row.thread_key)
+        """The events of a log that are there, oldest first, verified and decoded, a page at a time.
+
+        Those of a trimmed log begin behind its base.
+        """
+
+        def look(conn: Connection, after: int) -> operations.Span:
+            row = operations.look_up(conn, self.tenant, thread_id, ns)
+            if row is None:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            last = records.head(self.tenant, thread_id, ns, row).seq
+            begins = operations.beginning(conn, row.thread_key, ns) or 0
+            first = max(after, begins, 0) + 1
+            end = last if upto is None else min(upto, last)
+            return operations.Span(row.thread_key, ns, first, end)
+
+        span = await self.transactor.read(look, after)
+
+        async def pages() -> Pages:
+            nonlocal span
+            while True:
+                seen = span.first - 1
+
+                def noting(page: Page) -> Page:
+                    nonlocal seen
+                    for event in page:
+                        seen = event.seq
+                        yield event
+
+                try:
+                    async with aclosing(
+                        self._stream(thread_id, [span], own=span.thread_key)
+                    ) as found:
+                        async for page in found:
+                            yield noting(page)
+                    return
+                except LineageMovedError:  # it was trimmed meanwhile: on with what is left
+                    key, span = span.thread_key, await self.transactor.read(look, seen)
+                    if span.thread_key != key:
+                        raise ThreadNotFoundError(thread_id, self.tenant) from None
+
+        return pages()
 
     async def replay(
         self,
@@ -115,15 +151,19 @@ class Reading(Part):
 
         span = telemetry.replay(self.tenant, thread_id, ns)
         with span.current():
-            while True:
+            for _ in range(MOVES_MAX):
                 head, at, route, rows, page, marks, tail = await self.transactor.read(look)
                 if tail is not None:
                     snapshot, digest = tail.snapshot, tail.link
                     break
+                if route.snapshot is not None and not rows:
+                    continue  # it was there a moment ago, and another one is in its place now
                 snapshot, digest = self._snapshot(thread_id, route.snapshot, rows, snapshots)
                 if snapshot is not None or route.snapshot is None:
                     break
                 snapshots = cached = False  # once more, from as far back as the events go
+            else:
+                raise LineageMovedError(thread_id)
         if snapshot is not None:
             await self._learn((snapshot.state, *snapshot.items))
         if cached and tail is None and marks is not None and _is_own_tail(head, route, page):
@@ -185,7 +225,14 @@ class Reading(Part):
         row = operations.thread_by_key(conn, at.thread_key)
         if row is None or row.tenant != self.tenant or row.condemned_at is not None:
             raise PositionNotFoundError(thread_id, at.ns, at.seq, "its thread is not there")
+        begins = operations.beginning(conn, at.thread_key, at.ns)
+        if begins is not None and at.seq < begins:
+            raise _before_beginning(row.thread_id, at, begins)
         last = operations.head_seq(conn, at.thread_key, at.ns)
+        if not last and operations.is_trimmed(conn, *at):
+            raise _before_beginning(
+                row.thread_id, at, operations.beginning(conn, at.thread_key, "")
+            )
         if not 1 <= at.seq <= last and operations.floor(conn, at) != at.seq:
             raise PositionNotFoundError(row.thread_id, at.ns, at.seq, f"the log ends at seq {last}")
 
@@ -236,6 +283,9 @@ class Reading(Part):
                     operations.read_events, key, ns, reader.after, last, PAGE
                 )
                 ready = ()
+                if reader.lacks_link(rows):  # it begins behind a base, which has the link
+                    before = Position(key, ns, first - 1)
+                    reader.begin(await self.transactor.read(operations.base_digest, before))
                 telemetry.read(told, rows)
                 await self._learn(row.payload for row in rows)
                 yield reader.feed(rows)
@@ -255,9 +305,11 @@ class Reading(Part):
     async def _gap(
         self, thread_id: str, own: int | None, key: int, ns: str, seq: int
     ) -> EventStoreError:
-        """Why an event that should follow does not: damage, or a thread deleted meanwhile."""
+        """Why an event that should follow does not: damage, or a thread trimmed or deleted."""
         row = await self.transactor.read(operations.thread_by_key, key)
         if row is not None and row.condemned_at is None:
+            if await self.transactor.read(operations.is_trimmed, key, ns, seq):
+                return LineageMovedError(thread_id)
             return CorruptEventError(
                 "the event is missing, or history no longer reaches back this far"
             ).at(thread_id, ns, seq)
@@ -388,6 +440,15 @@ def _checked(
     except CorruptEventError as error:  # raised where the page is used, outside the span
         told.fail(error)
         raise
+
+
+def _before_beginning(thread_id: str, at: Position, begins: int | None) -> PositionNotFoundError:
+    return PositionNotFoundError(
+        thread_id,
+        at.ns,
+        at.seq,
+        f"history of thread {thread_id!r} begins at seq {begins}: what was before was trimmed",
+    )
 
 
 def claim(thread_key: int, ns: str, seq: int) -> tuple[int, str, int]:

@@ -338,6 +338,15 @@ class EventReader:
         self.after = after if self._digest is not None else after - 1
         """Rows behind this seq are wanted next."""
 
+    def lacks_link(self, rows: Sequence[SqlRow | Segment]) -> bool:
+        """Whether the row that would tell the link before the first event is not there."""
+        return self._digest is None and not (rows and rows[0].seq <= self.after + 1)
+
+    def begin(self, digest: bytes | None) -> None:
+        """Verify from this link on, where there is one."""
+        if digest is not None:
+            self._digest, self.after = digest, self.after + 1
+
     def feed(self, rows: Sequence[SqlRow | Segment]) -> Iterator[RecordedEvent]:
         """The events of a page; stops in front of a gap.
 
@@ -358,6 +367,8 @@ class EventReader:
             if self._digest is None:
                 self._digest, self.after = digest, seq
                 continue
+            if not payload:  # it was trimmed, and left its row as the end of its log
+                return
             try:
                 body = body_of(payload)
                 content = covered(payload, body)

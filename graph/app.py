@@ -78,11 +78,13 @@ class CompiledGraph:
         interrupt_after: Sequence[str] = (),
         name: str | None = None,
         version: str | None = None,
+        snapshot_each_run: bool = False,
     ) -> None:
         self.topology = topology
         self.name = name or "graph"
         self.checkpointer = checkpointer
         self._version = version
+        self._snapshot_each_run = snapshot_each_run
         self._config: RunnableConfig = {}
         self._interrupt_before = frozenset(interrupt_before)
         self._interrupt_after = frozenset(interrupt_after)
@@ -104,7 +106,8 @@ class CompiledGraph:
         found = self._last
         if found is None or found.log.core is not core:
             register_types(core.codec, self.topology)
-            found = Reader(ThreadLog(core, self.topology.channels, self._version), self)
+            log = ThreadLog(core, self.topology.channels, self._version, self._snapshot_each_run)
+            found = Reader(log, self)
             self._last = found
         return found
 
@@ -136,7 +139,9 @@ class CompiledGraph:
                 from the checkpoint that the config names; ``Command(resume=…)`` answers what was
                 asked there by ``interrupt()``, and goes on.
             config: ``{"configurable": {"thread_id": …}}`` for a graph with a checkpointer;
-                also ``recursion_limit``, ``max_concurrency``, ``metadata``, ``tags``.
+                also ``recursion_limit``, ``max_concurrency``, ``metadata``, ``tags``. Beside the
+                ``thread_id``, a ``ttl`` in seconds (or a ``timedelta``) says how long retention
+                keeps the thread after its last event; heeded when the thread is made.
             context: what nodes find as ``runtime.context``.
             durability: when what nodes did is written: ``"sync"``: before the next superstep
                 begins; ``"async"``: while it runs, at most a few supersteps behind; ``"exit"``:

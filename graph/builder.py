@@ -286,6 +286,7 @@ class StateGraph:
         name: str | None = None,
         version: str | None = None,
         debug: bool = False,
+        snapshot_each_run: bool = False,
     ) -> CompiledGraph:
         """Check the graph and make it runnable.
 
@@ -300,6 +301,9 @@ class StateGraph:
             version: part of what snapshots are checked against: after a change they are folded
                 afresh.
             debug: accepted for compatibility; ``stream_mode="debug"`` shows the same.
+            snapshot_each_run: a run that comes to its end stores a snapshot with its last event, so
+                that history can be trimmed up to there. It costs what the state takes, compressed,
+                for each run; of lists that only grow only what was added.
         """
         from graph.app import CompiledGraph  # it runs topologies, so it imports this module
 
@@ -311,6 +315,7 @@ class StateGraph:
             interrupt_after=_interrupts(topology, "interrupt_after", interrupt_after),
             name=name,
             version=version,
+            snapshot_each_run=snapshot_each_run,
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, cast
 
 from eventstore import ConcurrencyError, telemetry
 from eventstore.driving import Perform
+from eventstore.nesting import child
 from graph import planner
 from graph.builder import Topology
 from graph.driver import Chunk, Options, Run, Use
@@ -24,7 +25,7 @@ from graph.errors import EmptyInputError, GraphError, InvalidConfigError, Invali
 from graph.fold import State
 from graph.journal import Journal, LogJournal, Means, NoJournal
 from graph.log import ThreadLog, thread_id_of
-from graph.namespaces import called, child, memory
+from graph.namespaces import called, memory
 from graph.runners import Runner
 from graph.scope import ParentCommand, Scope
 from graph.types import Command

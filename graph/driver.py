@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Any, Final
 
 from eventstore import SerializationError, telemetry
+from eventstore.nesting import token
 from graph import planner
 from graph.builder import Branch, NodeSpec, Topology
 from graph.errors import (
@@ -31,7 +32,7 @@ from graph.errors import (
 from graph.events import Data, Kind, error_data, interrupt_data, named, waiting_data
 from graph.fold import State, Task, checkpoint_id, task_id
 from graph.journal import Draft, Journal, LogJournal
-from graph.namespaces import lasting, token
+from graph.namespaces import lasting
 from graph.runners import Runner, TooLong
 from graph.scope import ParentCommand, Scope, current
 from graph.types import Command, Durability, ExecutionInfo, Interrupt, Runtime, StateUpdate

@@ -12,9 +12,17 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from eventstore import Position, RecordedEvent, VerifyReport
+from eventstore import (
+    LineageMovedError,
+    Position,
+    PositionNotFoundError,
+    RecordedEvent,
+    VerifyReport,
+    nesting,
+)
 from eventstore.chain import is_prefix, origin
 from eventstore.events import from_micros
+from eventstore.reading import MOVES_MAX
 from graph import namespaces, planner, subgraphs
 from graph.errors import InvalidConfigError
 from graph.events import Data, Kind, unpack, updates_of
@@ -47,12 +55,17 @@ class Reader:
         Args:
             inner: with the states of subgraphs that are under way.
         """
-        thread_id, state, current = await self.log.read(config)
-        if current:
-            return await self.snapshot(thread_id, state, ns_of(config), inner, current=True)
-        entry = _Entry(state)
-        await self._add_following(thread_id, entry)
-        return await self._past(thread_id, entry, inner)
+        for _ in range(MOVES_MAX):
+            thread_id, state, current = await self.log.read(config)
+            if current:
+                return await self.snapshot(thread_id, state, ns_of(config), inner, current=True)
+            entry = _Entry(state)
+            try:
+                await self._add_following(thread_id, entry)
+            except LineageMovedError:
+                continue  # it was trimmed meanwhile, perhaps so far that this is not there any more
+            return await self._past(thread_id, entry, inner)
+        raise LineageMovedError(thread_id)
 
     async def _past(self, thread_id: str, entry: _Entry, inner: bool = False) -> StateSnapshot:
         """A checkpoint of the past: what was next then, and what came of it."""
@@ -118,7 +131,7 @@ class Reader:
             if graph.checkpointer is True:
                 ns = namespaces.memory(own, name, state.branch)
             else:
-                ns = namespaces.child(own, name, namespaces.token(state.began, index))
+                ns = nesting.child(own, name, nesting.token(state.began, index))
             place: dict[str, Any] = {"thread_id": thread_id, "checkpoint_ns": ns}
             if not current and ns not in known:
                 continue
@@ -155,11 +168,21 @@ class Reader:
         All of the thread's own log, branches left behind included; then, where the thread
         was forked from another, the lineage that led to the fork.
         """
-        async with aclosing(self._spans(thread_id, before, ns)) as spans:
-            async for span in spans:
-                async with aclosing(self._entries(thread_id, span)) as entries:
-                    async for entry in entries:
-                        yield await self._past(thread_id, entry)
+        moves = 0
+        while True:
+            try:
+                async with aclosing(self._spans(thread_id, before, ns)) as spans:
+                    async for span in spans:
+                        async with aclosing(self._entries(thread_id, span)) as entries:
+                            async for entry in entries:
+                                shown = await self._past(thread_id, entry)
+                                before, moves = entry.state.checkpoint, 0
+                                yield shown
+                return
+            except (LineageMovedError, PositionNotFoundError):
+                moves += 1  # something was trimmed or deleted: on with what is left
+                if moves == MOVES_MAX:
+                    raise
 
     async def _spans(
         self, thread_id: str, before: Position | None, ns: str
@@ -325,7 +348,8 @@ class _Span:
 
     def holds(self, at: Position) -> bool:
         beginning = self.base or self.first
-        return at[:2] == self.first[:2] and beginning.seq <= at.seq <= self.last
+        same = origin(*at[:2]) == origin(*self.first[:2])  # or a fork's copy of it
+        return same and beginning.seq <= at.seq <= self.last
 
 
 @dataclass(slots=True)

@@ -12,12 +12,13 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final
 
-from eventstore import Head, LineageMovedError, Position, Replay
+from eventstore import Head, LineageMovedError, Position, PositionNotFoundError, Replay
 from eventstore.chain import origin, prefix_ns
 from eventstore.core import Core
-from eventstore.reading import Pages
+from eventstore.reading import MOVES_MAX, Pages
 from graph.errors import InvalidConfigError
 from graph.events import Kind
 from graph.fold import Fold, State, checkpoint_id
@@ -26,9 +27,6 @@ from graph.schema import Channel
 from graph.snapshots import SnapshotTaker, load
 
 _CHECKPOINT_ID: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{10})")
-
-MOVES_MAX: Final = 5
-"""Ancestors that may be deleted, one after the other, while a fork is loaded once."""
 
 
 def thread_id_of(config: Mapping[str, Any]) -> str:
@@ -71,12 +69,37 @@ def ns_of(config: Mapping[str, Any]) -> str:
     return origin(0, str(given))[1]  # what a fork was given of another log counts as that log
 
 
+def ttl_of(config: Mapping[str, Any]) -> timedelta | None:
+    """How long a config wants its thread to be kept after its last event, if it says so.
+
+    Raises:
+        InvalidConfigError: it is no time.
+    """
+    ttl = config.get("configurable", {}).get("ttl")
+    if ttl is None:
+        return None
+    try:
+        found = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidConfigError(f"ttl must be seconds or a timedelta, not {ttl!r:.80}") from error
+    if found < timedelta(0):
+        raise InvalidConfigError(f"ttl must not be negative, as {ttl!r:.80} is")
+    return found
+
+
 class ThreadLog:
     """Threads of one graph in one event store."""
 
-    def __init__(self, core: Core, channels: Mapping[str, Channel], version: str | None) -> None:
+    def __init__(
+        self,
+        core: Core,
+        channels: Mapping[str, Channel],
+        version: str | None,
+        snapshot_each_run: bool = False,
+    ) -> None:
         self.core = core
         self.channels = channels
+        self._each_run = snapshot_each_run
         parts = [f"{name}={channels[name].fingerprint}" for name in sorted(channels)]
         text = "\n".join([version or "", *parts])
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
@@ -98,22 +121,28 @@ class ThreadLog:
         """
         thread_id, ns = thread_id_of(config), ns_of(config)
         metadata = _json_only(config.get("metadata") or {})
+        ttl = ttl_of(config)
         at = await self.resolve(thread_id, position_of(config))
         if at is None or (await self.core.head(thread_id, ns)).position[:2] == at[:2]:
-            journal = await self.open_end(thread_id, ns, means, metadata)
+            journal = await self.open_end(thread_id, ns, means, metadata, ttl)
             state = journal.state
             anew = answers and at != state.at and not state.interrupts
             if at is None or (state.checkpoint == at and not anew):
                 return journal
-        replay, state, taker = await self.load(thread_id, at, ns)
-        return self._journal(replay, state, taker, means, metadata, fork_from=at)
+        at, replay, state, taker = await self.load_named(thread_id, position_of(config), at, ns)
+        return self._journal(replay, state, taker, means, metadata, ttl, fork_from=at)
 
     async def open_end(
-        self, thread_id: str, ns: str, means: Means, metadata: Mapping[str, Any] | None = None
+        self,
+        thread_id: str,
+        ns: str,
+        means: Means,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
     ) -> LogJournal:
         """The journal of a run that goes on where a log ends."""
         replay, state, taker = await self.load(thread_id, None, ns)
-        return self._journal(replay, state, taker, means, metadata)
+        return self._journal(replay, state, taker, means, metadata, ttl)
 
     async def ended(self, journal: LogJournal, call: str) -> LogJournal:
         """A journal for reading the log of a graph that remembers as of an earlier call."""
@@ -144,6 +173,7 @@ class ThreadLog:
         taker: SnapshotTaker,
         means: Means,
         metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
         fork_from: Position | None = None,
     ) -> LogJournal:
         return LogJournal(
@@ -155,6 +185,7 @@ class ThreadLog:
             means,
             fork_from=fork_from,
             metadata=metadata,
+            ttl=ttl,
         )
 
     async def read(self, config: Mapping[str, Any]) -> tuple[str, State, bool]:
@@ -164,8 +195,9 @@ class ThreadLog:
             The thread, the state, and whether that is the state in which it now stands.
         """
         thread_id, ns = thread_id_of(config), ns_of(config)
-        at = await self.resolve(thread_id, position_of(config))
-        replay, state, _ = await self.load(thread_id, at, ns)
+        named = position_of(config)
+        at = await self.resolve(thread_id, named)
+        at, replay, state, _ = await self.load_named(thread_id, named, at, ns)
         if at is not None and state.checkpoint != at:
             raise InvalidConfigError(
                 f"{checkpoint_id(at)} is no checkpoint of thread {thread_id!r}: there a "
@@ -194,13 +226,34 @@ class ThreadLog:
             async for step in steps:
                 if step[:2] in (at[:2], kept) and at.seq <= step.seq:
                     return at._replace(thread_key=step.thread_key, ns=step.ns)
+        beginning = await self.beginning(thread_id)
+        trimmed = (
+            f"; its history begins at seq {beginning.seq}, and what was before was trimmed"
+            if beginning is not None
+            else ""
+        )
         owner = await self.core.thread_at(at.thread_key)
         named = f"thread {owner.thread_id!r}" if owner else "a thread that is not there"
         raise InvalidConfigError(
             f"the checkpoint {checkpoint_id(at)} belongs to {named}, and thread {thread_id!r} "
-            "exists and was not forked from it. To branch from that checkpoint, choose a "
+            f"exists and was not forked from it{trimmed}. To branch from that checkpoint, choose a "
             "thread_id that is new."
         )
+
+    async def load_named(
+        self, thread_id: str, named: Position | None, at: Position | None, ns: str
+    ) -> tuple[Position | None, Replay[Pages], State, SnapshotTaker]:
+        """The state at a position, which a checkpoint id was found to mean; and the position.
+
+        That may be another one by now: in what the thread, a fork, was given of the other.
+        """
+        try:
+            return at, *await self.load(thread_id, at, ns)
+        except PositionNotFoundError:
+            now = await self.resolve(thread_id, named)
+            if now == at:
+                raise
+            return now, *await self.load(thread_id, now, ns)
 
     async def load(
         self, thread_id: str, at: Position | None, ns: str = "", snapshots: bool = True
@@ -213,14 +266,14 @@ class ThreadLog:
             try:
                 state, taker = await self.fold(replay)
             except LineageMovedError:
-                continue  # an ancestor was deleted while we read; its part is ours now
+                continue  # an ancestor was deleted or trimmed while we read; its part is ours now
             self.core.remember(replay)
             return replay, state, taker
         raise LineageMovedError(thread_id)
 
     def taker(self) -> SnapshotTaker:
         """Makes the snapshots of a log that has none yet."""
-        return SnapshotTaker(self.core.codec, self.fingerprint)
+        return SnapshotTaker(self.core.codec, self.fingerprint, each_run=self._each_run)
 
     async def fold(self, replay: Replay[Pages]) -> tuple[State, SnapshotTaker]:
         """The state that a replay leads to, and a taker that goes on from there."""
@@ -229,6 +282,8 @@ class ThreadLog:
         if replay.snapshot is not None:
             start, chained = load(self.core.codec, replay.snapshot)
             at = replay.snapshot.position
+            if replay.snapshot.is_base and start.parent and start.parent[:2] == at[:2]:
+                start = replace(start, parent=None)  # nothing is there before a base
             if (at.thread_key, at.ns) == (replay.head.thread_key, replay.head.ns):
                 taker.resume(replay.snapshot, start, chained)
         folding = Fold(self.channels, start)
@@ -244,11 +299,20 @@ class ThreadLog:
         if not head.exists or head.seq == 0:
             return None
         start = Position(head.thread_key, head.ns, 0)
-        async with aclosing(await self.core.read_span(head.thread_id, start, 1)) as pages:
-            async for page in pages:
-                for first in page:
-                    return Position(*first.data["source"]) if first.kind == Kind.FORK else None
+        try:
+            async with aclosing(await self.core.read_span(head.thread_id, start, 1)) as pages:
+                async for page in pages:
+                    for first in page:
+                        return Position(*first.data["source"]) if first.kind == Kind.FORK else None
+        except LineageMovedError:
+            return None  # it was trimmed, and with that goes what it was forked from
         return None
+
+    async def beginning(self, thread_id: str) -> Position | None:
+        """The base at which a trimmed thread begins; ``None`` where that is its first event."""
+        end = (await self.core.head(thread_id)).position
+        async with aclosing(self.lineage(end)) as steps:
+            return [(await self.core.lineage(step)).base async for step in steps][-1]
 
     async def lineage(self, at: Position) -> AsyncGenerator[Position, None]:
         """The ends of the runs of events that lead to a position, newest first."""

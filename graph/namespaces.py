@@ -1,13 +1,11 @@
 """Names of the logs that subgraphs keep beside the root's, within their thread.
 
-Pure. A name is a path of segments joined with ``|``, one for each graph on the way down. A
-segment is a node's name (or ``node/graph`` for a graph that a node's function calls) and, behind
-a colon, what tells its logs apart:
-
-- ``node:1a.0``: the log of one task, which began at seq 0x1a of the log above and has index 0 in
-  its frontier; ``node:1a.0.2`` is its third call of that graph.
-- ``node``: the log of a graph that remembers (``checkpointer=True``); ``node:2f`` the same on the
-  branch that began with the fork at seq 0x2f of the log above.
+Pure. The rule of names is the event store's (:mod:`eventstore.nesting`): a path of levels, one for
+each graph on the way down. Here a level's name is a node's (or ``node/graph`` for a graph that a
+node's function calls), and its mark tells the task (``node:1a.0``: the superstep that began at seq
+0x1a of the log above, index 0 in its frontier; ``node:1a.0.2``: its third call of that graph) or,
+of a graph that remembers (``checkpointer=True``), the branch: ``node``, and ``node:2f`` on the
+one that began with the fork at seq 0x2f of the log above.
 
 So a branch never writes to a log of the branch that it left, and whoever knows where a superstep
 began knows the names of its logs.
@@ -21,40 +19,9 @@ from typing import Final, NamedTuple
 
 from eventstore import Position
 from eventstore.chain import is_prefix, origin, prefix_ns
+from eventstore.nesting import MARK, SEPARATOR, child, join, split
 
-SEPARATOR: Final = "|"
-MARK: Final = ":"
 CALL: Final = "/"
-
-
-class Segment(NamedTuple):
-    """One step on the way down.
-
-    Attributes:
-        name: the node, or ``node/graph``.
-        mark: what tells the logs of that name apart.
-    """
-
-    name: str
-    mark: str
-
-    @property
-    def lasts(self) -> bool:
-        """Whether it is the log of a graph that remembers, not that of one task."""
-        return "." not in self.mark
-
-    @property
-    def began(self) -> int | None:
-        """Of the log of a task: where its superstep began in the log above."""
-        return None if self.lasts else int(self.mark.partition(".")[0], 16)
-
-    def __str__(self) -> str:
-        return f"{self.name}{MARK}{self.mark}" if self.mark else self.name
-
-
-def token(began: int, task: int, call: int = 0) -> str:
-    """Names a task's nth call of a graph, within the log above."""
-    return f"{began:x}.{task}.{call}" if call else f"{began:x}.{task}"
 
 
 class Caller(NamedTuple):
@@ -91,12 +58,6 @@ def home_of(thread_key: int, ns: str) -> str:
     return blake2b(f"{thread_key:x}|{ns}".encode(), digest_size=6).hexdigest()
 
 
-def child(parent: str, name: str, mark: str) -> str:
-    """The log of a subgraph of the graph whose log is ``parent``."""
-    segment = str(Segment(name, mark))
-    return f"{parent}{SEPARATOR}{segment}" if parent else segment
-
-
 def memory(parent: str, name: str, branch: int) -> str:
     """The log of a subgraph that remembers, on the branch that began with a fork at ``branch``."""
     return child(parent, name, f"{branch:x}" if branch else "")
@@ -115,23 +76,10 @@ def called(node: str, graph: str) -> str:
     return f"{node}{CALL}{graph}"
 
 
-def split(ns: str) -> list[Segment]:
-    """The way down to a log; empty for the root's."""
-    parts = [part.partition(MARK) for part in ns.split(SEPARATOR)] if ns else []
-    return [Segment(name, mark) for name, _, mark in parts]
-
-
-def join(segments: list[Segment]) -> str:
-    """The inverse of :func:`split`."""
-    return SEPARATOR.join(map(str, segments))
-
-
 def lasting(logs: Mapping[str, int], above: str) -> dict[str, int]:
     """Those of these logs that outlive the task that used them, seen from the log ``above``."""
     depth = len(split(above))
-    return {
-        ns: seq for ns, seq in logs.items() if all(segment.lasts for segment in split(ns)[depth:])
-    }
+    return {ns: seq for ns, seq in logs.items() if all(level.lasts for level in split(ns)[depth:])}
 
 
 def moved(ns: str, above: str, fork: int) -> str:
@@ -139,10 +87,10 @@ def moved(ns: str, above: str, fork: int) -> str:
 
     The logs further down begin with a fork, too, and so at seq 1.
     """
-    segments = split(ns)
+    levels = split(ns)
     depth = len(split(above))
-    for index in range(depth, len(segments)):
-        segment, at = segments[index], fork if index == depth else 1
-        rest = segment.mark.partition(".")[2]
-        segments[index] = segment._replace(mark=f"{at:x}" if segment.lasts else f"{at:x}.{rest}")
-    return join(segments)
+    for index in range(depth, len(levels)):
+        level, at = levels[index], fork if index == depth else 1
+        rest = level.mark.partition(".")[2]
+        levels[index] = level._replace(mark=f"{at:x}" if level.lasts else f"{at:x}.{rest}")
+    return join(levels)

@@ -32,9 +32,13 @@ class SnapshotTaker:
     It sees every checkpoint's state with the stored bytes of the events that led there,
     and remembers the lists as they were at the last snapshot: what still begins with the
     very same elements has grown, and only its growth is stored.
+
+    Args:
+        each_run: where nothing is left to be run in the root's log, one is always due.
     """
 
-    def __init__(self, codec: Codec, fingerprint: str) -> None:
+    def __init__(self, codec: Codec, fingerprint: str, *, each_run: bool = False) -> None:
+        self._each_run = each_run
         self._codec = codec
         self._fingerprint = fingerprint
         self._weight = 0
@@ -55,7 +59,8 @@ class SnapshotTaker:
 
     def take(self, state: State) -> NewSnapshot | None:
         """A snapshot of ``state``, if one is due."""
-        if self._weight < self._due:
+        ends = self._each_run and not state.frontier and not state.at.ns
+        if self._weight < self._due and not ends:
             return None
         lists = _lists(state.values)
         grown = frozenset(key for key in lists if _begins_with(lists[key], self._lists.get(key)))
@@ -74,7 +79,7 @@ class SnapshotTaker:
             self._at if goes_on else None,
             step=state.step,
         )
-        if snapshot.size > self._weight:
+        if snapshot.size > self._weight and not ends:
             self._due = snapshot.size
             return None
         self._weight, self._due = 0, FLOOR

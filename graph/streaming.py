@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from eventstore.driving import Perform
 from eventstore.events import from_micros
+from eventstore.nesting import SEPARATOR
 from graph.driver import Run
 from graph.errors import InvalidConfigError
 from graph.events import Data, unpack
 from graph.fold import State, task_id
 from graph.history import Reader
 from graph.journal import LogJournal
-from graph.namespaces import SEPARATOR
 from graph.types import INTERRUPT, Interrupt, StreamMode
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from eventstore.nesting import split
 from graph import callables
 from graph.errors import InvalidConfigError
-from graph.namespaces import CALL, called, split
+from graph.namespaces import CALL, called
 
 if TYPE_CHECKING:
     from graph.app import CompiledGraph
@@ -42,14 +43,14 @@ def graph_of(top: CompiledGraph, ns: str) -> CompiledGraph:
         InvalidConfigError: the graph has none of that name (any more).
     """
     graph = top
-    for segment in split(ns):
+    for level in split(ns):
         nodes = graph.topology.nodes
-        node = segment.name if segment.name in nodes else segment.name.rpartition(CALL)[0]
+        node = level.name if level.name in nodes else level.name.rpartition(CALL)[0]
         found = inside(graph, node)
-        if segment.name not in found:
+        if level.name not in found:
             raise InvalidConfigError(
-                f"checkpoint_ns {ns!r}: the graph {graph.name!r} has no subgraph {segment.name!r} "
+                f"checkpoint_ns {ns!r}: the graph {graph.name!r} has no subgraph {level.name!r} "
                 f"(of node {node!r}: {', '.join(map(repr, found)) or 'none'})"
             )
-        graph = found[segment.name]
+        graph = found[level.name]
     return graph

@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, Any
 from eventstore import Position
 from eventstore.chain import origin
 from eventstore.core import Core
+from eventstore.nesting import Level, join, split
 from graph import planner, subgraphs
 from graph.events import Data, Kind, interrupt_data, waiting_data
 from graph.fold import State
 from graph.journal import LogJournal, Means
 from graph.log import ns_of, position_of, thread_id_of
-from graph.namespaces import Caller, Segment, beside, home_of, join, moved, split
+from graph.namespaces import Caller, beside, home_of, moved
 
 if TYPE_CHECKING:
     from graph.app import CompiledGraph
 
 
 @dataclass(frozen=True, slots=True)
-class _Level:
+class _Above:
     """One graph above a subgraph, and what it does there.
 
     Attributes:
@@ -51,7 +52,7 @@ class _Way:
     """
 
     root: Position
-    levels: list[_Level]
+    levels: list[_Above]
     logs: Mapping[str, int]
     asked: list[Data]
     stands: bool
@@ -136,15 +137,15 @@ async def _way(top: CompiledGraph, thread_id: str, at: Position) -> _Way:
     """
     core = _core(top)
     home, own = origin(at.thread_key, at.ns)
-    segments = split(own)
+    path = split(own)
     logs: dict[str, int] = {}
-    levels: list[_Level] = []
+    levels: list[_Above] = []
     asked: list[Data] = []
     is_own = (await core.head(thread_id)).thread_key == home
     stands, here = is_own, at
     _, end, _ = await subgraphs.graph_of(top, own).log_on(core).load(thread_id, None, own)
-    for depth in range(len(segments), 0, -1):
-        ns, above = join(segments[:depth]), join(segments[: depth - 1])
+    for depth in range(len(path), 0, -1):
+        ns, above = join(path[:depth]), join(path[: depth - 1])
         _, state, _ = await subgraphs.graph_of(top, ns).log_on(core).load(thread_id, here, ns)
         if here is at:
             asked = [
@@ -154,31 +155,29 @@ async def _way(top: CompiledGraph, thread_id: str, at: Position) -> _Way:
         stands = stands and (end.checkpoint == at if here is at else end.began == here.seq)
         logs[ns] = here.seq
         _, end, _ = await subgraphs.graph_of(top, above).log_on(core).load(thread_id, None, above)
-        began, task = _began(
-            segments[depth - 1], state, home_of(home, above), end if is_own else None
-        )
+        began, task = _began(path[depth - 1], state, home_of(home, above), end if is_own else None)
         here = beside(at, above, began)
-        levels.append(_Level(above, task))
+        levels.append(_Above(above, task))
     root = await top.log_on(core).resolve(thread_id, here) or here
     return _Way(root, levels, logs, asked, stands and end.began == here.seq)
 
 
-def _began(segment: Segment, state: State, home: str, end: State | None) -> tuple[int, int]:
+def _began(level: Level, state: State, home: str, end: State | None) -> tuple[int, int]:
     """Where the superstep began that a log's run is for, in the log above, and for which task.
 
     Args:
         home: names the log above.
         end: as that log stands now, where it is the thread's own.
     """
-    if segment.began is not None:
-        return segment.began, int(segment.mark.split(".")[1])
+    if level.began is not None:
+        return level.began, int(level.mark.split(".")[1])
     caller = Caller.read(state.call)
     if end is not None and state.call == end.caller(caller.task, caller.call):
         return end.began, caller.task
     if caller.home == home:
         return caller.began, caller.task
     # It began before the fork that this branch of the log above begins with, and goes on there.
-    return int(segment.mark, 16), caller.task
+    return int(level.mark, 16), caller.task
 
 
 def _core(top: CompiledGraph) -> Core:

@@ -20,17 +20,19 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     "eventstore": (
         frozenset({"errors", "events", "forgetting"}),
         frozenset({"telemetry"}),
-        frozenset("chain codec dictionaries packing postgresql registry schema types".split()),
+        frozenset(
+            "chain codec dictionaries nesting packing postgresql registry schema types".split()
+        ),
         frozenset({"dialects", "migrations", "segments"}),
         frozenset({"archive_file"}),
         frozenset(
-            "ancestry archive_rows graves inserting listing operations pruning records rehoming "
-            "segmenting sharing".split()
+            "ancestry archive_rows cutting graves inserting listing operations pruning records "
+            "rehoming segmenting sharing".split()
         ),
         frozenset({"driving", "tails"}),
         frozenset({"transactor"}),
         frozenset({"reading"}),
-        frozenset({"appending", "archiving", "inspection", "removal", "sealing", "sweeping"}),
+        frozenset("appending archiving inspection removal sealing sweeping trimming".split()),
         frozenset({"retaining", "wiping"}),
         frozenset({"core"}),
         frozenset({"async_database", "database"}),
@@ -56,7 +58,7 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     ),
     "retention": (
         frozenset({"archives", "policy"}),
-        frozenset({"erasing"}),
+        frozenset({"access", "erasing", "loading"}),
         frozenset({"plan"}),
         frozenset({"sweep"}),
         frozenset({""}),
@@ -71,15 +73,16 @@ FRIENDS: Final[dict[str, frozenset[str]]] = {
 """Which other packages of ours each may import."""
 
 EDGES: Final = frozenset(
-    {"cli", "daemon", "__main__", "persistence", "production", "saver", "testing", "viewer"}
+    "__main__ cli daemon metrics persistence production saver testing viewer".split()
 )
 """Ways into the library for people and other programs. They import anything; only an edge may
 import an edge."""
 
 SPEAK_SQL: Final = frozenset(
     f"eventstore.{name}"
-    for name in "schema dialects postgresql migrations ancestry graves inserting operations "
-    "archive_rows listing pruning rehoming segmenting sharing database async_database".split()
+    for name in "schema dialects postgresql migrations ancestry cutting graves inserting "
+    "operations archive_rows listing pruning rehoming segmenting sharing database "
+    "async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""
 

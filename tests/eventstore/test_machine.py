@@ -1,16 +1,17 @@
 """Any mix of calls against a plain dictionary: what is read is what was written.
 
 The model holds, for every log, its events and the state after each of them; a fork copies the
-state it goes back to. The store must give the same, whatever was snapshotted, forked, deleted,
-cut off or reopened meanwhile.
+state it goes back to. The store must give the same, whatever was snapshotted, forked, sealed,
+trimmed, pruned, archived, restored, deleted, cut off or reopened meanwhile.
 """
 
 from __future__ import annotations
 
-import shutil
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,19 +31,24 @@ from eventstore import (
     Event,
     EventStore,
     EventStoreError,
+    Expired,
     Fork,
     NewSnapshot,
     Position,
+    PositionNotFoundError,
     ThreadExistsError,
     ThreadNotFoundError,
 )
-from tests.eventstore.support import FINGERPRINT, orphans, rows_of, set_everywhere
+from tests import postgres
+from tests.eventstore.support import FINGERPRINT, orphans, rows_of, seal_now, set_everywhere, sql
 
 NAMES = ("a", "b", "c", "d")
 SPACES = ("", "sub")
 
 names = st.sampled_from(NAMES)
 spaces = st.sampled_from(SPACES)
+cuts = st.one_of(st.just(0), st.integers(1, 150))
+"""After how many steps of the database what it is asked for is cut off; 0: not at all."""
 batches = st.lists(st.integers(0, 99), min_size=1, max_size=5)
 
 
@@ -54,6 +60,7 @@ class Log:
     states: list[list[int]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     snapshot: int | None = None  # the last one that a new one may rest on
+    begins: int = 0  # the base at which its history begins
 
     @property
     def state(self) -> list[int]:
@@ -71,15 +78,25 @@ class Log:
         self.snapshot = None
 
 
+class CutOff(EventStoreError):
+    """What ends a call in its middle on PostgreSQL."""
+
+
 class StoreMachine(RuleBasedStateMachine):
     """Random calls on a store in a file."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="machine-"))
+        self.resources = ExitStack()
+        self.url = self.database()
         self.model: dict[str, dict[str, Log]] = {}
-        self.patch = pytest.MonkeyPatch()
+        self.patch = self.resources.enter_context(pytest.MonkeyPatch.context())
         self.opened()
+
+    def database(self) -> str:
+        """A new database, for as long as this machine runs."""
+        folder = self.resources.enter_context(tempfile.TemporaryDirectory(prefix="machine-"))
+        return f"sqlite:///{folder}/store.db"
 
     @initialize(whole=st.booleans())
     def choose(self, whole: bool) -> None:
@@ -87,9 +104,13 @@ class StoreMachine(RuleBasedStateMachine):
         set_everywhere(self.patch, "WHOLE_MAX", 1_000 if whole else 0)
 
     def opened(self) -> None:
-        self.store = EventStore(self.folder / "store.db")
+        self.store = EventStore(self.url)
         self.store.setup()
         self.cut_after = 0
+        self.watch()
+
+    def watch(self) -> None:
+        """From now on calls may be cut off."""
 
         def connected(connection: Any, _record: Any) -> None:
             connection.set_progress_handler(self._cut, 50)
@@ -104,6 +125,17 @@ class StoreMachine(RuleBasedStateMachine):
             if not self.cut_after:
                 return 1
         return 0
+
+    @contextmanager
+    def cutting(self, cut: int) -> Iterator[None]:
+        """What happens here may be cut off at any moment; 0: not."""
+        self.cut_after = cut
+        try:
+            yield
+        except EventStoreError:
+            assert cut
+        finally:
+            self.cut_after = 0
 
     def log(self, name: str, ns: str) -> Log:
         return self.model.get(name, {}).get(ns, Log())
@@ -209,6 +241,10 @@ class StoreMachine(RuleBasedStateMachine):
         ns = data.draw(st.sampled_from(sorted(self.model[name])))
         source = self.log(name, ns)
         seq = data.draw(st.integers(1, len(source.values)))
+        if seq < source.begins:
+            with pytest.raises(PositionNotFoundError):
+                self.store.fork(name, seq, new if new not in self.model else "new", ns=ns)
+            return
         if new in self.model:
             with pytest.raises(ThreadExistsError):
                 self.store.fork(name, seq, new, ns=ns)
@@ -228,8 +264,82 @@ class StoreMachine(RuleBasedStateMachine):
         seq = data.draw(st.integers(1, len(source.values)))
         position = Position(self.store.thread(other).thread_key, other_ns, seq)
         log = self.log(name, ns)
+        if seq < source.begins:
+            with pytest.raises(PositionNotFoundError):
+                self.store.append(name, [Fork(position)], len(log.values), ns)
+            return
         self.store.append(name, [Fork(position)], len(log.values), ns)
         log.go_to(source.states[seq - 1])
+
+    # --- forgetting ---
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), events_max=st.integers(1, 6), cut=cuts)
+    def seal(self, data: st.DataObject, events_max: int, cut: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.model)))
+        set_everywhere(self.patch, "EVENTS_MAX", events_max)
+        with self.cutting(cut):
+            seal_now(self.store, name)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), cut=cuts)
+    def trim(self, data: st.DataObject, cut: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.model)))
+        points = self.store.trim_points(name)
+        if not points:
+            return
+        point = data.draw(st.sampled_from(points))
+        with self.cutting(cut):
+            self.store.trim(name, point.seq)
+        log = self.written(name, "")
+        begins = self.beginning(name)
+        assert begins in {log.begins, *(each.seq for each in points if each.seq <= point.seq)}
+        if not cut:
+            assert begins == point.seq
+        log.begins = begins
+        if log.snapshot is not None and log.snapshot < begins:
+            log.snapshot = None
+
+    def beginning(self, name: str) -> int:
+        """Where the history of a thread's root log begins, going by its rows."""
+        query = "SELECT max(seq) FROM snapshots WHERE is_base AND ns = '' AND thread_key = ?"
+        ((base,),) = sql(self.store, query, (self.store.thread(name).thread_key,))
+        return base or 0
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), cut=cuts)
+    def prune(self, data: st.DataObject, cut: int) -> None:
+        """Many at once; what is too large for that goes by itself."""
+        chosen = data.draw(st.lists(st.sampled_from(sorted(self.model)), unique=True, min_size=1))
+        keys = {name: self.store.thread(name).thread_key for name in chosen}
+        with self.cutting(cut):
+            batch = [Expired(key, None, "over") for key in keys.values()]
+            outcomes = self.store.prune(batch, rows=data.draw(st.integers(1, 40)))
+            assert "gone" not in outcomes
+            assert "kept" not in outcomes
+            for name, outcome in zip(chosen, outcomes, strict=False):
+                if outcome == "large":
+                    self.store.delete_thread(name)
+        for name in chosen:
+            if not self.store.head(name).exists:
+                del self.model[name]
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), cut=cuts)
+    def archive_and_restore(self, data: st.DataObject, cut: int) -> None:
+        """A thread comes back as it was, whatever became of those that it was forked from."""
+        name = data.draw(st.sampled_from(sorted(self.model)))
+        key = self.store.thread(name).thread_key
+        with self.store.dump(name) as dump:
+            file = b"".join(dump)
+            ends = dump.ends
+        assert self.store.delete_thread(name, unchanged=ends)
+        self.store.finish_deletions()
+        with self.cutting(cut):
+            self.store.load(file)
+        if not self.store.head(name).exists:
+            self.store.load(file)
+        assert self.store.thread(name).thread_key == key
 
     # --- deleting and reopening ---
 
@@ -276,10 +386,10 @@ class StoreMachine(RuleBasedStateMachine):
             assert report.problems == ()
             assert {ns for ns in report.namespaces if not ns.startswith("~")} == set(logs)
             for ns, log in logs.items():
-                events = list(self.store.read(name, ns))
-                assert [e.seq for e in events] == list(range(1, len(log.values) + 1))
-                assert [e.data if e.kind else None for e in events] == log.values
-                assert [e.key for e in events] == log.keys
+                events = list(self.store.read(name, ns, after=log.begins))
+                assert [e.seq for e in events] == list(range(log.begins + 1, len(log.values) + 1))
+                assert [e.data if e.kind else None for e in events] == log.values[log.begins :]
+                assert [e.key for e in events] == log.keys[log.begins :]
                 self.check_state(name, ns, log, None)
 
     def check_state(self, name: str, ns: str, log: Log, seq: int | None) -> None:
@@ -298,21 +408,57 @@ class StoreMachine(RuleBasedStateMachine):
         try:
             for name, logs in self.model.items():
                 for ns, log in logs.items():
-                    for seq in range(1, len(log.values) + 1):
+                    for seq in range(max(1, log.begins), len(log.values) + 1):
                         self.check_state(name, ns, log, seq)
+                    for seq in range(1, log.begins):
+                        with pytest.raises(PositionNotFoundError, match=r"begins at"):
+                            self.check_state(name, ns, log, seq)
             self.store.finish_deletions()
             assert not orphans(self.store)
             for name in list(self.model):
                 self.store.delete_thread(name)
             assert not orphans(self.store)
         finally:
-            self.patch.undo()
             self.store.close()
-            shutil.rmtree(self.folder)
+            self.resources.close()
+
+
+class ServerMachine(StoreMachine):
+    """The same on PostgreSQL, where calls are cut off before a statement."""
+
+    def database(self) -> str:
+        try:
+            return self.resources.enter_context(postgres.database(_set_up))
+        except postgres.NoServer as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(str(error))
+
+    def watch(self) -> None:
+        def executes(*_: Any) -> None:
+            if self.cut_after:
+                self.cut_after = max(0, self.cut_after - STATEMENT)
+                if not self.cut_after:
+                    raise CutOff
+
+        event.listen(self.store.engine, "before_cursor_execute", executes)
+
+
+STATEMENT = 6
+"""Steps that a statement counts for."""
+
+
+def _set_up(url: str) -> None:
+    with EventStore(url) as store:
+        store.setup()
 
 
 TestStore = StoreMachine.TestCase
 # A tenth of what the profile allows: one example here is a hundred calls on a file.
 TestStore.settings = settings(
     max_examples=max(15, settings().max_examples // 10), stateful_step_count=25
+)
+TestServer = ServerMachine.TestCase
+TestServer.settings = settings(
+    max_examples=max(6, settings().max_examples // 25), stateful_step_count=20, deadline=None
 )

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, TypedDict
 
 from eventstore import EventStore
+from eventstore.nesting import split
 from graph import START, CompiledGraph, RunnableConfig, StateGraph, interrupt
-from graph.namespaces import split
 from tests.graph.kit import Boom, Calls, on
 
 

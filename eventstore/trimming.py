@@ -1,0 +1,352 @@
+"""Trimming: a snapshot becomes the base of a log, what was before it goes, the state stays.
+
+Done in steps, each of them one transaction after which the thread is whole. A log is cut only
+where a sound snapshot is there already, so no type and no reducer of the application is needed;
+and only where no fork of the thread still goes back behind it. Forks of other threads are given
+what they need of it first.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from eventstore import cutting, nesting, operations, records, rehoming
+from eventstore.cutting import Kept, Survey
+from eventstore.errors import ThreadNotFoundError
+from eventstore.events import ThreadInfo, from_micros
+from eventstore.reading import MOVES_MAX, Reading
+from eventstore.schema import SqlRow
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+log = logging.getLogger(__name__)
+
+STEP: Final = 1_000
+"""Events that are trimmed in one transaction, unless two points are farther apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrimPoint:
+    """A place where a log can be cut.
+
+    Attributes:
+        seq: of the snapshot that would become the base; up to here events would go.
+        step: how many checkpoints there were up to it, as the layer above counts.
+        recorded_at: when the event at ``seq`` was recorded, UTC.
+        events: how many events of that log would go.
+    """
+
+    seq: int
+    step: int | None
+    recorded_at: datetime
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """What a trim removed, or would remove.
+
+    Attributes:
+        events: of all logs of the thread.
+        bytes: stored bytes of these events and of the snapshots that went.
+        snapshots: older ones, which the base does not rest on.
+        logs: those that went whole, because nothing leads to them any more.
+        base: seq at which the history of the root's log begins now; 0: at its first event.
+    """
+
+    events: int = 0
+    bytes: int = 0
+    snapshots: int = 0
+    logs: int = 0
+    base: int = 0
+
+
+class _Cut(NamedTuple):
+    """One step: the snapshot that becomes the base, with all that it rests on, newest first."""
+
+    chain: tuple[Kept, ...]
+
+    @property
+    def seq(self) -> int:
+        return self.chain[0].seq
+
+
+class _Moved(Exception):
+    """What was to become the base went away, or was replaced."""
+
+
+class Trimming(Reading):
+    """What takes the old part away from a thread."""
+
+    async def trim_points(self, thread_id: str, ns: str = "") -> list[TrimPoint]:
+        """Where a log can be cut, oldest first."""
+
+        def look(conn: Connection) -> list[TrimPoint]:
+            key = self._key_of(conn, thread_id)
+            survey = cutting.survey(conn, key, ns)
+            sound = _Soundness(conn, key, ns)
+            return [
+                TrimPoint(
+                    cut.seq,
+                    cut.chain[0].step,
+                    from_micros(cut.chain[0].recorded_at or 0),
+                    cut.seq - survey.base,
+                )
+                for cut in _possible(survey, ns)
+                if sound.of(cut)
+            ]
+
+        return await self.transactor.read(look)
+
+    async def trim(
+        self,
+        thread_id: str,
+        seq: int,
+        reason: str = "trimmed",
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Trimmed:
+        """Remove what is before the last point at or before ``seq`` at which that is possible."""
+        if dry_run:
+            return await self.transactor.read(self._measure, thread_id, seq, keep_if)
+        total, moves, rounds = Trimmed(), 0, 0
+        while moves < MOVES_MAX and rounds < operations.LINEAGE_MAX:
+            key, base, cut = await self.transactor.read(self._next, thread_id, seq)
+            total = _sum(total, Trimmed(base=base))
+            if cut is None:
+                break
+            done = await self._step(thread_id, key, cut, keep_if)
+            self.tails.forget(key)
+            if done == "kept":
+                break
+            if done == "needed":
+                rounds += 1
+                await self._rehome(key, cut.seq)
+            elif done == "moved":
+                moves += 1
+            else:
+                total = _sum(total, done)
+        if total.events:
+            log.info(
+                "thread %r trimmed (%s): its history begins at seq %d",
+                thread_id,
+                reason,
+                total.base,
+                extra={"thread_id": thread_id, "seq": total.base, "events": total.events},
+            )
+        return total
+
+    def _key_of(self, conn: Connection, thread_id: str) -> int:
+        row = operations.look_up(conn, self.tenant, thread_id, "")
+        if row is None:
+            raise ThreadNotFoundError(thread_id, self.tenant)
+        return int(row.thread_key)
+
+    def _next(self, conn: Connection, thread_id: str, upto: int) -> tuple[int, int, _Cut | None]:
+        """A thread's key, where its history begins, and the next step on the way to ``upto``."""
+        key = self._key_of(conn, thread_id)
+        survey = cutting.survey(conn, key, "")
+        sound = _Soundness(conn, key, "")
+        cuts = [cut for cut in _possible(survey, "") if cut.seq <= upto]
+        near = [cut for cut in cuts if _weight(survey, cut.seq) <= STEP]
+        ordered = [*reversed(near), *cuts[len(near) :]]
+        return key, survey.base, next(filter(sound.of, ordered), None)
+
+    def _measure(
+        self,
+        conn: Connection,
+        thread_id: str,
+        upto: int,
+        keep_if: Callable[[ThreadInfo], bool] | None,
+    ) -> Trimmed:
+        key = self._key_of(conn, thread_id)
+        survey = cutting.survey(conn, key, "")
+        sound = _Soundness(conn, key, "")
+        cuts = [cut for cut in _possible(survey, "") if cut.seq <= upto]
+        last = next(filter(sound.of, reversed(cuts)), None)
+        row = operations.thread_by_key(conn, key)
+        kept = row is None or (keep_if is not None and keep_if(records.thread_info(row)))
+        if last is None or kept:
+            return Trimmed(base=survey.base)
+        dead = nesting.outlived(survey.events, survey.links, last.seq)
+        return _told(conn, key, survey, last, dead)
+
+    async def _step(
+        self,
+        thread_id: str,
+        key: int,
+        cut: _Cut,
+        keep_if: Callable[[ThreadInfo], bool] | None,
+    ) -> Trimmed | Literal["kept", "needed", "moved"]:
+        """One step, if it is still possible, and nobody else needs what would go."""
+        told: list[Trimmed] = []
+
+        def run(conn: Connection) -> Trimmed | Literal["kept", "needed", "moved"]:
+            row = operations.hold(conn, key)
+            if row is None:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            survey = cutting.survey(conn, key, "")
+            if told and survey.base >= cut.seq:
+                return told[-1]  # a commit in doubt went through
+            if keep_if is not None and keep_if(records.thread_info(row)):
+                return "kept"
+            if cut.chain not in [each.chain for each in _possible(survey, "")]:
+                return "moved"
+            dead = nesting.outlived(survey.events, survey.links, cut.seq)
+            if _needed(cutting.foreign_forks(conn, key), cut.seq, dead):
+                return "needed"
+            dropped = _dropped(survey, cut)
+            told.append(_told(conn, key, survey, cut, dead))
+            if not cutting.make_base(conn, key, "", [each.seq for each in cut.chain]):
+                raise _Moved
+            cutting.cut(conn, key, "", cut.seq, is_end=cut.seq == survey.head)
+            cutting.drop(conn, key, "", dropped, sorted(dead))
+            return told[-1]
+
+        try:
+            return await self.transactor.write_again(run)
+        except _Moved:
+            return "moved"
+
+    async def _rehome(self, key: int, cut: int) -> None:
+        """Give the forks of other threads what they need of a thread that will be cut."""
+
+        def look(conn: Connection) -> list[SqlRow]:
+            survey = cutting.survey(conn, key, "")
+            dead = nesting.outlived(survey.events, survey.links, cut)
+            return _needed(cutting.foreign_forks(conn, key), cut, dead)
+
+        def rehome(conn: Connection, fork: SqlRow) -> None:
+            # Held, so that nobody cuts it while we copy.
+            if operations.is_live(conn, key):
+                rehoming.rehome(conn, fork)
+
+        for fork in await self.transactor.read(look):
+            await self.transactor.write_again(rehome, fork)
+
+
+class _Soundness:
+    """Whether snapshots of a log are what was stored, each looked at once."""
+
+    def __init__(self, conn: Connection, key: int, ns: str) -> None:
+        self._conn = conn
+        self._log = (key, ns)
+        self._known: dict[int, bool] = {}
+
+    def of(self, cut: _Cut) -> bool:
+        """Whether a snapshot and all that it rests on are sound."""
+        return all(map(self._is_sound, reversed(cut.chain)))
+
+    def _is_sound(self, kept: Kept) -> bool:
+        if kept.seq not in self._known:
+            row = cutting.snapshot(self._conn, *self._log, kept.seq)
+            event = cutting.event_digest(self._conn, *self._log, kept.seq)
+            self._known[kept.seq] = (
+                row is not None
+                and row.checksum == kept.checksum
+                and records.verifies(row)
+                and event in (None, row.digest)
+            )
+        return self._known[kept.seq]
+
+
+def _possible(survey: Survey, ns: str) -> Iterator[_Cut]:
+    """Where a log may be cut, oldest first, going by all but the bytes of its snapshots.
+
+    Nobody here knows which code reads the log: a snapshot counts if it was made by the code that
+    made the newest.
+    """
+    by_seq = {kept.seq: kept for kept in survey.snapshots}
+    for kept in survey.snapshots:
+        chain = tuple(_chain(by_seq, kept.seq))
+        if (
+            survey.base < kept.seq <= survey.head
+            and kept.recorded_at is not None
+            and kept.fingerprint == survey.snapshots[-1].fingerprint
+            and chain[-1].rests_on is None
+            and not _is_forbidden(survey, ns, kept.seq)
+        ):
+            yield _Cut(chain)
+
+
+def _chain(by_seq: dict[int, Kept], seq: int) -> Iterator[Kept]:
+    """A snapshot and what it rests on, as far as that is there."""
+    at: int | None = seq
+    while at is not None and (kept := by_seq.get(at)) is not None:
+        yield kept
+        at = kept.rests_on if kept.rests_on is not None and kept.rests_on < at else None
+
+
+def _is_forbidden(survey: Survey, ns: str, cut: int) -> bool:
+    """Whether a fork that stays goes on from a place before the cut.
+
+    From the base itself it may: that can still be read.
+    """
+    back = [link for link in survey.links if link.source_ns == ns and link.source_seq < cut]
+    if any(link.ns == ns and link.seq > cut for link in back):
+        return True
+    others = {link.ns for link in back if link.ns != ns}
+    return bool(others) and not others <= nesting.outlived(survey.events, survey.links, cut)
+
+
+def _weight(survey: Survey, cut: int) -> int:
+    """How many events would go, about."""
+    inner = sum(
+        count
+        for name, count in survey.events.items()
+        if (began := nesting.began(name)) is not None and began < cut
+    )
+    return cut - survey.base + inner
+
+
+def _dropped(survey: Survey, cut: _Cut) -> list[int]:
+    """The snapshots that go: older ones, and (of other code) later ones that rest on them."""
+    by_seq = {kept.seq: kept for kept in survey.snapshots}
+    stay = {kept.seq for kept in cut.chain}
+    dropped = []
+    for kept in survey.snapshots:
+        below = {each.seq for each in _chain(by_seq, kept.seq) if each.seq < cut.seq}
+        if kept.seq not in stay and (kept.seq < cut.seq or not below <= stay):
+            dropped.append(kept.seq)
+    return dropped
+
+
+def _needed(forks: Sequence[SqlRow], cut: int, dead: Collection[str]) -> list[SqlRow]:
+    """The forks of other threads that must be given what they need before a cut.
+
+    With each of them go the other forks of its thread, but for those that go on from the root's
+    log behind the cut: what they go on from together is to be found together.
+    """
+    moving = {
+        fork.thread_key
+        for fork in forks
+        if (fork.source_seq < cut if not fork.source_ns else fork.source_ns in dead)
+    }
+    return [
+        fork
+        for fork in forks
+        if fork.thread_key in moving and (fork.source_ns or fork.source_seq < cut)
+    ]
+
+
+def _told(conn: Connection, key: int, survey: Survey, cut: _Cut, dead: Collection[str]) -> Trimmed:
+    """What a cut removes."""
+    size = cutting.size(conn, key, "", cut.seq, _dropped(survey, cut), sorted(dead))
+    events = cut.seq - survey.base + size.events
+    return Trimmed(events, size.bytes, size.snapshots, len(dead), cut.seq)
+
+
+def _sum(one: Trimmed, other: Trimmed) -> Trimmed:
+    return Trimmed(
+        one.events + other.events,
+        one.bytes + other.bytes,
+        one.snapshots + other.snapshots,
+        one.logs + other.logs,
+        max(one.base, other.base),
+    )
