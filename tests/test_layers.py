@@ -33,7 +33,7 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
         frozenset({"transactor"}),
         frozenset({"reading"}),
         frozenset("appending archiving inspection removal sealing sweeping trimming".split()),
-        frozenset({"retaining"}),
+        frozenset({"retaining", "wiping"}),
         frozenset({"core"}),
         frozenset({"async_database", "database"}),
         frozenset({"async_store", "store"}),
@@ -57,7 +57,8 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
         frozenset({""}),
     ),
     "retention": (
-        frozenset({"policy"}),
+        frozenset({"archives", "policy"}),
+        frozenset({"erasing"}),
         frozenset({"access", "loading"}),
         frozenset({"plan"}),
         frozenset({"sweep"}),
