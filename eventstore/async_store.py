@@ -350,6 +350,26 @@ class AsyncEventStore:
         """Delete every snapshot that can be folded again; returns how many."""
         return await self._perform(self.core.delete_snapshots(thread_id))
 
+    # --- trimming -----------------------------------------------------------------------
+
+    async def trim_points(self, thread_id: str, ns: str = "") -> list[TrimPoint]:
+        """Where a log can be cut, oldest first: at sound snapshots, unless a fork forbids it."""
+        return await self._perform(self.core.trim_points(thread_id, ns))
+
+    async def trim(
+        self,
+        thread_id: str,
+        seq: int,
+        reason: str = "trimmed",
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Trimmed:
+        """Remove what is before the last of the :meth:`trim_points` at or before ``seq``."""
+        return await self._perform(
+            self.core.trim(thread_id, seq, reason, keep_if=keep_if, dry_run=dry_run)
+        )
+
     # --- archiving ----------------------------------------------------------------------
 
     async def dump(self, thread_id: str) -> Dump:
@@ -485,26 +505,6 @@ class AsyncEventStore:
     async def sweeps(self, limit: int = 20) -> list[SweepRecord]:
         """The sweeps of this database on record, the last first."""
         return await self._perform(self.core.sweeps(limit))
-
-    # --- trimming -----------------------------------------------------------------------
-
-    async def trim_points(self, thread_id: str, ns: str = "") -> list[TrimPoint]:
-        """Where a log can be cut, oldest first: at sound snapshots, unless a fork forbids it."""
-        return await self._perform(self.core.trim_points(thread_id, ns))
-
-    async def trim(
-        self,
-        thread_id: str,
-        seq: int,
-        reason: str = "trimmed",
-        *,
-        keep_if: Callable[[ThreadInfo], bool] | None = None,
-        dry_run: bool = False,
-    ) -> Trimmed:
-        """Remove what is before the last of the :meth:`trim_points` at or before ``seq``."""
-        return await self._perform(
-            self.core.trim(thread_id, seq, reason, keep_if=keep_if, dry_run=dry_run)
-        )
 
     # --- inspecting ---------------------------------------------------------------------
 

@@ -142,6 +142,7 @@ def within(
     try:
         transaction.commit()
     except exc.SQLAlchemyError as error:
+        dialects.abandon(conn)
         _raise_if_lost(error)
         raise
     return result

@@ -461,12 +461,25 @@ def beginner(engine: Engine) -> Begin:
         try:
             raw.execute("BEGIN" if mode in ("read", "moment") else "BEGIN IMMEDIATE")
         except _DRIVER_ERRORS as error:
+            if raw.in_transaction:  # it was interrupted at its end
+                raw.rollback()
             raise _in_our_words(str(error)) from error
         if not safe:
             _refuse_wal(raw, module.sqlite_version)
         return conn.begin()
 
     return begin
+
+
+def abandon(conn: Connection) -> None:
+    """Roll back what a commit left open that failed.
+
+    SQLite goes on with a transaction whose commit was refused (busy, disk full, interrupted):
+    it would keep the write lock, and the connection be of no use to whoever gets it next.
+    """
+    raw: Any = None if conn.invalidated else conn.connection.dbapi_connection
+    if getattr(raw, "in_transaction", False):
+        raw.rollback()
 
 
 def turns(engine: Engine) -> AbstractContextManager[None]:

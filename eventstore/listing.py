@@ -180,7 +180,8 @@ _SIZES = (
     .where(
         events.c.thread_key == _key,
         or_(events.c.ns > _ns, and_(events.c.ns == _ns, events.c.seq > _seq)),
-        # A sealed event that has a key leaves a row without a payload behind.
+        # A sealed event that has a key leaves a row without a payload behind; and so does the
+        # last event of a trimmed log.
         func.length(events.c.payload) > 0,
     )
     .order_by(events.c.ns, events.c.seq)

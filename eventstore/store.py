@@ -485,6 +485,43 @@ class EventStore:
         """
         return drive(self.core.delete_snapshots(thread_id))
 
+    # --- trimming -----------------------------------------------------------------------
+
+    def trim_points(self, thread_id: str, ns: str = "") -> list[TrimPoint]:
+        """Where a log can be cut, oldest first: at sound snapshots that no fork goes back behind.
+
+        Raises:
+            ThreadNotFoundError: there is no such thread.
+        """
+        return drive(self.core.trim_points(thread_id, ns))
+
+    def trim(
+        self,
+        thread_id: str,
+        seq: int,
+        reason: str = "trimmed",
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Trimmed:
+        """Remove what is before the last of the :meth:`trim_points` at or before ``seq``.
+
+        The state stays, and so does the history from there on: the snapshot at that point becomes
+        the base of the root's log. The events up to it go, with the logs of subgraphs that ran for
+        them; forks of the thread are given what they need first. It is done in steps, each a
+        transaction after which the thread is whole: whoever is killed leaves one that is trimmed
+        less far. Where there is no such point nothing happens.
+
+        Args:
+            reason: for the program's own log.
+            keep_if: asked in each step's transaction; the thread is left as it is then if true.
+            dry_run: only count what would go.
+
+        Raises:
+            ThreadNotFoundError: there is no such thread.
+        """
+        return drive(self.core.trim(thread_id, seq, reason, keep_if=keep_if, dry_run=dry_run))
+
     # --- archiving ----------------------------------------------------------------------
 
     def dump(self, thread_id: str) -> Dump:
@@ -728,43 +765,6 @@ class EventStore:
     def sweeps(self, limit: int = 20) -> list[SweepRecord]:
         """The sweeps of this database on record, the last first."""
         return drive(self.core.sweeps(limit))
-
-    # --- trimming -----------------------------------------------------------------------
-
-    def trim_points(self, thread_id: str, ns: str = "") -> list[TrimPoint]:
-        """Where a log can be cut, oldest first: at sound snapshots that no fork goes back behind.
-
-        Raises:
-            ThreadNotFoundError: there is no such thread.
-        """
-        return drive(self.core.trim_points(thread_id, ns))
-
-    def trim(
-        self,
-        thread_id: str,
-        seq: int,
-        reason: str = "trimmed",
-        *,
-        keep_if: Callable[[ThreadInfo], bool] | None = None,
-        dry_run: bool = False,
-    ) -> Trimmed:
-        """Remove what is before the last of the :meth:`trim_points` at or before ``seq``.
-
-        The state stays, and so does the history from there on: the snapshot at that point becomes
-        the base of the root's log. The events up to it go, with the logs of subgraphs that ran for
-        them; forks of the thread are given what they need first. It is done in steps, each a
-        transaction after which the thread is whole: whoever is killed leaves one that is trimmed
-        less far. Where there is no such point nothing happens.
-
-        Args:
-            reason: for the program's own log.
-            keep_if: asked in each step's transaction; the thread is left as it is then if true.
-            dry_run: only count what would go.
-
-        Raises:
-            ThreadNotFoundError: there is no such thread.
-        """
-        return drive(self.core.trim(thread_id, seq, reason, keep_if=keep_if, dry_run=dry_run))
 
     # --- inspecting ---------------------------------------------------------------------
 

@@ -139,7 +139,9 @@ class CompiledGraph:
                 from the checkpoint that the config names; ``Command(resume=…)`` answers what was
                 asked there by ``interrupt()``, and goes on.
             config: ``{"configurable": {"thread_id": …}}`` for a graph with a checkpointer;
-                also ``recursion_limit``, ``max_concurrency``, ``metadata``, ``tags``.
+                also ``recursion_limit``, ``max_concurrency``, ``metadata``, ``tags``. Beside the
+                ``thread_id``, a ``ttl`` in seconds (or a ``timedelta``) says how long retention
+                keeps the thread after its last event; heeded when the thread is made.
             context: what nodes find as ``runtime.context``.
             durability: when what nodes did is written: ``"sync"``: before the next superstep
                 begins; ``"async"``: while it runs, at most a few supersteps behind; ``"exit"``:

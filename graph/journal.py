@@ -12,6 +12,7 @@ import copy
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from eventstore import Addition, Event, Fork, Head, Position
@@ -132,6 +133,7 @@ class LogJournal:
         *,
         fork_from: Position | None = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
     ) -> None:
         self.core = core
         self.state = state
@@ -144,6 +146,7 @@ class LogJournal:
         self._taker = taker
         self._fork_from = fork_from
         self._metadata = metadata or {}
+        self._ttl = ttl
         self._lock = threading.Lock()
         self._waiting: list[_Batch] = []
         self._writer: Awaitable[None] | None = None
@@ -307,6 +310,7 @@ class LogJournal:
             [main, *beside],
             status=batches[-1].status,
             metadata=self._metadata,
+            ttl=self._ttl,
             now_us=batches[-1].now_us,
         )
         self._written(heads[0], main)
@@ -373,7 +377,11 @@ class LogJournal:
             besides += beside
         last = self._waiting[-1] if self._waiting else kept[0][1][-1]
         heads = await self.core.append_together(
-            [*mains, *besides], status=last.status, metadata=self._metadata, now_us=last.now_us
+            [*mains, *besides],
+            status=last.status,
+            metadata=self._metadata,
+            ttl=self._ttl,
+            now_us=last.now_us,
         )
         for (journal, _), main, head in zip(kept, mains, heads, strict=False):
             journal._waiting, journal._unwritten = [], 0

@@ -12,6 +12,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final
 
 from eventstore import Head, LineageMovedError, Position, PositionNotFoundError, Replay
@@ -68,6 +69,24 @@ def ns_of(config: Mapping[str, Any]) -> str:
     return origin(0, str(given))[1]  # what a fork was given of another log counts as that log
 
 
+def ttl_of(config: Mapping[str, Any]) -> timedelta | None:
+    """How long a config wants its thread to be kept after its last event, if it says so.
+
+    Raises:
+        InvalidConfigError: it is no time.
+    """
+    ttl = config.get("configurable", {}).get("ttl")
+    if ttl is None:
+        return None
+    try:
+        found = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidConfigError(f"ttl must be seconds or a timedelta, not {ttl!r:.80}") from error
+    if found < timedelta(0):
+        raise InvalidConfigError(f"ttl must not be negative, as {ttl!r:.80} is")
+    return found
+
+
 class ThreadLog:
     """Threads of one graph in one event store."""
 
@@ -102,22 +121,28 @@ class ThreadLog:
         """
         thread_id, ns = thread_id_of(config), ns_of(config)
         metadata = _json_only(config.get("metadata") or {})
+        ttl = ttl_of(config)
         at = await self.resolve(thread_id, position_of(config))
         if at is None or (await self.core.head(thread_id, ns)).position[:2] == at[:2]:
-            journal = await self.open_end(thread_id, ns, means, metadata)
+            journal = await self.open_end(thread_id, ns, means, metadata, ttl)
             state = journal.state
             anew = answers and at != state.at and not state.interrupts
             if at is None or (state.checkpoint == at and not anew):
                 return journal
         at, replay, state, taker = await self.load_named(thread_id, position_of(config), at, ns)
-        return self._journal(replay, state, taker, means, metadata, fork_from=at)
+        return self._journal(replay, state, taker, means, metadata, ttl, fork_from=at)
 
     async def open_end(
-        self, thread_id: str, ns: str, means: Means, metadata: Mapping[str, Any] | None = None
+        self,
+        thread_id: str,
+        ns: str,
+        means: Means,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
     ) -> LogJournal:
         """The journal of a run that goes on where a log ends."""
         replay, state, taker = await self.load(thread_id, None, ns)
-        return self._journal(replay, state, taker, means, metadata)
+        return self._journal(replay, state, taker, means, metadata, ttl)
 
     async def ended(self, journal: LogJournal, call: str) -> LogJournal:
         """A journal for reading the log of a graph that remembers as of an earlier call."""
@@ -148,6 +173,7 @@ class ThreadLog:
         taker: SnapshotTaker,
         means: Means,
         metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
         fork_from: Position | None = None,
     ) -> LogJournal:
         return LogJournal(
@@ -159,6 +185,7 @@ class ThreadLog:
             means,
             fork_from=fork_from,
             metadata=metadata,
+            ttl=ttl,
         )
 
     async def read(self, config: Mapping[str, Any]) -> tuple[str, State, bool]:

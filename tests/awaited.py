@@ -226,6 +226,12 @@ class Awaited:
             return lambda *args, **kwargs: self.loop.call(found(*args, **kwargs))
         return found
 
+    def with_tenant(self, tenant: str) -> Self:
+        twin = object.__new__(type(self))
+        twin.loop, twin.engine = self.loop, self.engine
+        twin.store = self.store.with_tenant(tenant)
+        return twin
+
     def replay(self, *args: Any, **kwargs: Any) -> Replay[Any]:
         found: Replay[Any] = self.loop.call(self.store.replay(*args, **kwargs))
         return replace(found, events=self.loop.each(found.events))

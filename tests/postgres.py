@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 
 StopMode = Literal["smart", "fast", "immediate"]
 
+_TABLES: Final = (
+    "events segments snapshots forks tombstones threads dictionaries eventstore_secrets "
+    "retention_slices retention_sweeps"
+).split()
+"""Those that a test may have left rows in; what others refer to comes last."""
+
 _UNPRIVILEGED: Final = ("postgres", "nobody")
 """Whom the server runs as when we are root, which it refuses to be run by."""
 
@@ -247,7 +253,7 @@ def _emptied(url: str, made_of: str) -> bool:
                 return False
             conn.execute("SET lock_timeout = '2s'")
             with conn.transaction():
-                for table in ("events", "snapshots", "forks", "tombstones", "threads"):
+                for table in _TABLES:
                     conn.execute(f"DELETE FROM {table}".encode())
     except psycopg.Error:
         return False

@@ -80,8 +80,8 @@ import an edge."""
 
 SPEAK_SQL: Final = frozenset(
     f"eventstore.{name}"
-    for name in "schema dialects postgresql migrations ancestry archive_rows cutting graves "
-    "inserting listing operations pruning rehoming segmenting sharing database "
+    for name in "schema dialects postgresql migrations ancestry cutting graves inserting "
+    "operations archive_rows listing pruning rehoming segmenting sharing database "
     "async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""

@@ -25,8 +25,10 @@ from eventstore import (
     Event,
     EventStore,
     EventStoreError,
+    Expired,
     Head,
     NewSnapshot,
+    Outcome,
     PositionNotFoundError,
     ThreadExistsError,
     ThreadNotFoundError,
@@ -151,6 +153,67 @@ def deleted_or_whole(store: EventStore, key: int) -> None:
         assert rows_of(store, key) == {}
     check_whole(store)
     assert orphans(store) == {}
+
+
+# --- many at once, and another call ---
+
+
+def prune_all(store: EventStore, keep_if: Any = None) -> list[Outcome]:
+    """Prune every thread there is, as one batch."""
+    batch = [Expired(thread.thread_key, None, "ttl") for thread in store.scan()]
+    return store.prune(batch, keep_if=keep_if, seconds=60)
+
+
+BESIDE_PRUNING: Final[dict[str, Callable[[EventStore, Any], Any]]] = {
+    **WRITES,
+    "pin": lambda store, head: store.pin("t", "why", "who"),
+    "fork": lambda store, head: store.fork("t", 2, "fork of t"),
+    "prune": lambda store, head: prune_all(store),
+    "append to another": lambda store, head: fill(store, "u", 1, start=3),
+    "begin": lambda store, head: fill(store, "new", 2),
+    "erase": lambda store, head: store.delete_thread("t", erase=True),
+    "change another": lambda store, head: store.set_thread("u", status="failed"),
+}
+
+
+@pytest.mark.parametrize("pruning_first", [True, False])
+@pytest.mark.parametrize("name", BESIDE_PRUNING)
+def test_pruning_and_another_call(
+    store: EventStore, race: Race, name: str, pruning_first: bool
+) -> None:
+    heads: dict[str, Head] = {}
+
+    def pruned() -> list[Outcome]:
+        return prune_all(store, lambda thread: thread.pinned or thread.thread_id not in heads)
+
+    def prepare() -> tuple[Call, Call]:
+        for thread in store.scan():
+            store.unpin(thread.thread_id)
+            store.delete_thread(thread.thread_id)
+        for thread_id in ("t", "u", "v"):
+            fill(store, thread_id, 3)
+            store.put_snapshot(store.head(thread_id), NewSnapshot(FINGERPRINT, b"s", b"i"))
+            fill(store, thread_id, 2, start=4)
+            heads[thread_id] = store.head(thread_id)
+        calls = (pruned, lambda: BESIDE_PRUNING[name](store, heads["t"]))
+        return calls if pruning_first else calls[::-1]
+
+    def check() -> None:
+        outcomes, answer = race.answers if pruning_first else race.answers[::-1]
+        only(outcomes)
+        only(answer, *GONE, ConcurrencyError)
+        for head in heads.values():
+            deleted_or_whole(store, head.thread_key)
+        failed = isinstance(answer, EventStoreError)
+        alive = store.thread_at(heads["t"].thread_key) is not None
+        if name == "pin":
+            assert alive == (not failed)  # what was said to be pinned stays
+        if name == "fork" and not failed:
+            assert numbers(store.replay("fork of t").events) == [1, 2]
+        if name == "prune":
+            assert store.scan() == []  # between the two, nothing is kept by both
+
+    assert beside(race, prepare, check) > 0
 
 
 # --- a deletion and another call --------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
@@ -18,7 +19,7 @@ from sqlalchemy import ForeignKeyConstraint, PrimaryKeyConstraint, Table, Unique
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from eventstore import Event, EventStore, Fork, NewSnapshot
+from eventstore import Event, EventStore, Expired, Fork, NewSnapshot
 from eventstore.events import Status
 from eventstore.schema import metadata
 from tests.eventstore.support import FINGERPRINT, fill, set_everywhere, sql
@@ -125,13 +126,17 @@ class Statements:
         self.transactions.append(self._open.pop(id(conn), []))
 
     def writes(self) -> Iterator[tuple[str, str, set[int]]]:
-        """Each write: the statement, its table, and the threads that it names."""
+        """Each write: the statement, its table, and the threads that it names.
+
+        A statement that is sent with many rows of parameters is as many statements.
+        """
         for statement, values in self.statements:
             for table in WRITE.findall(statement):
                 rows = values if isinstance(values, list) else [values]
                 names = set(re.findall(r"thread_key = %\((\w+)\)s", statement))
                 names |= {"thread_key", "new_thread_key"}
-                yield statement, table, {row[n] for row in rows for n in names if n in row}
+                for row in rows:
+                    yield statement, table, {row[n] for n in names if n in row}
 
 
 @pytest.fixture
@@ -165,12 +170,37 @@ def at_work(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> Statements:
     sql(store, "UPDATE threads SET condemned_at = 1 WHERE thread_id = 'one'")
     seen.statements.pop()
     store.finish_deletions()
+    retain(store)
     return seen
+
+
+def retain(store: EventStore) -> None:
+    """What retention does."""
+    now = datetime.now(UTC)
+    for name in ("a", "b", "c"):
+        fill(store, name, 3)
+        store.put_snapshot(store.head(name), NewSnapshot(FINGERPRINT, b"s", b"i"))
+    store.fork("a", 2, "d", ttl=timedelta(days=1))
+    store.pin("a", "why", "who")
+    store.unpin("a")
+    store.set_ttl("a", None)
+    found = store.scan(all_tenants=True, created_before=now + timedelta(1), with_ttl=True)
+    expired = [Expired(thread.thread_key, None, "ttl") for thread in found]
+    assert {"pruned", "large"} <= set(store.prune(expired))
+    store.descendants("a")
+    for _ in range(2):
+        store.delete_thread("a", erase=True)
+        fill(store, "a", 1)
+    claimed = store.claim_slice("h", timedelta(1), now)
+    assert claimed is not None
+    store.renew_slice(claimed, "h", timedelta(1))
+    store.release_slice(claimed, "h", now)
+    store.end_sweep(store.begin_sweep("h", now, {}), {})
 
 
 def test_the_watching_sees_enough(at_work: Statements) -> None:
     tables = {table for _, table, _ in at_work.writes()}
-    assert tables >= {table.name for table in TABLES}
+    assert {table.name for table in metadata.sorted_tables} - tables <= {"dictionaries"}
     assert len(at_work.statements) > 100
 
 
