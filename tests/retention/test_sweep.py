@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import subprocess
@@ -552,3 +553,74 @@ def test_nothing_is_left_of_what_went(timed: EventStore, clock: Clock) -> None:
     assert all(rows_of(timed, key) == {} for key in keys.values())
     assert orphans(timed) == {}
     assert isinstance(timed, EventStore | Awaited)
+
+
+# --- without the application ------------------------------------------------------------
+
+APPLICATION: Final = """
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+import zstandard
+from eventstore import Codec, Event, EventStore, NewSnapshot
+
+class Order:
+    def __init__(self, number):
+        self.number = number
+
+codec = Codec()
+samples = [f"order number {n} of customer {n % 7} in the shop".encode() * 5 for n in range(500)]
+codec.add_dictionary(47_110, zstandard.train_dictionary(8192, samples, dict_id=47_110).as_bytes())
+codec.register(Order, pack=lambda order: order.number, unpack=Order, name="order", version=1)
+clock = lambda: datetime.fromisoformat(sys.argv[2])
+with EventStore(sys.argv[1], codec=codec, clock=clock) as store:
+    for name in ("old", "long"):
+        head = store.head(name)
+        for number in range(30):
+            events = [Event(1, Order(number)), Event(1, {"text": samples[number].decode()})]
+            state = NewSnapshot("app/1", codec.encode(Order(number)), b"", step=number + 1)
+            head = store.append_after(head, events, snapshot=state)
+    store.fork("old", 40, "branch")
+    store.set_ttl("long", timedelta(days=9_999))
+    store.set_ttl("branch", timedelta(days=9_999))
+"""
+
+SWEEPER: Final = """
+import json, sys
+from datetime import datetime, timedelta
+from eventstore import EventStore
+from retention import RetentionPolicy, plan, sweep
+
+policies = RetentionPolicy(
+    timedelta(days=30), keep_last_checkpoints=10, seal_after=timedelta(days=1)
+)
+with EventStore(sys.argv[1], clock=lambda: datetime.fromisoformat(sys.argv[2])) as store:
+    counts = plan(store, policies, sizes=True).counts
+    report = sweep(store, policies)
+assert "graph" not in sys.modules
+print(json.dumps([counts, report.pruned, report.trimmed, report.sealed, report.failed]))
+"""
+
+
+def test_a_process_that_knows_no_application_plans_and_sweeps(tmp_path: Path) -> None:
+    """No types, no reducers, and not the dictionary that the application compresses with."""
+    path = str(tmp_path / "store.db")
+
+    def run(code: str, now: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, path, now],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(APPLICATION, START.isoformat())
+    said = run(SWEEPER, (START + 40 * DAY).isoformat())
+    counts, pruned, trimmed, sealed, failed = json.loads(said)
+    assert (counts["prune"], pruned, failed) == (1, 1, 0)
+    assert trimmed == counts["trim"] == 1
+    assert sealed >= 1 and counts["seal"] >= 1
