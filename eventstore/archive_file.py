@@ -94,7 +94,7 @@ class Header:
     Attributes:
         life: how many threads of that name there were before.
         archived_us: when the file was made, and the others likewise: microseconds since 1970.
-        logs: name of each log in the file and seq of its last event.
+        logs: name of each log in the file and seq of its last event (0: there is only a base).
         ends: those that the thread itself had, without what is in the file of others.
         events, snapshots, segments, forks: rows of each.
         raw_bytes, stored_bytes: of the rows, before and after compression.
@@ -300,16 +300,17 @@ class Dump:
                 raise
         _sync_folder(target.parent)
 
-    def verify(self, codec: Codec) -> None:
+    def verify(self, codec: Codec | None = None) -> None:
         """Look through all the rows: types, order, digest chain, checksums of snapshots.
 
         Args:
-            codec: knows the application's dictionaries; none of its types are needed.
+            codec: says how many bytes are too many; neither its types nor its dictionaries are
+                needed.
 
         Raises:
             ArchiveDamagedError: something is wrong.
         """
-        for _ in self.records(codec):
+        for _ in self.records(codec or Codec()):
             pass
 
     def records(self, codec: Codec) -> Iterator[Record]:
@@ -654,8 +655,7 @@ class Checker:
             raise CorruptEventError("a sealed event that has a key has no row")
         if self._links:
             raise CorruptEventError(f"forks lead nowhere, that at seq {min(self._links)} first")
-        if self._seq:
-            self.logs[self._ns] = self._seq
+        self.logs[self._ns] = self._seq
         self._tops[self._ns] = max([self._seq, *self._bases])
 
     def _snapshot(self, row: Mapping[str, Any]) -> None:

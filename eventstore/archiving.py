@@ -116,7 +116,7 @@ class Archiving(Reading):
             if found is None or found.thread_key != header.thread_key:
                 return False
             logs = operations.namespaces(conn, header.thread_key)
-            return {ns: last for ns, _, last in logs} == header.logs
+            return {ns: last for ns, _, last in logs} == {n: e for n, e in header.logs.items() if e}
 
         return await self.transactor.read(look)
 

@@ -17,14 +17,14 @@ from eventstore.archiving import Archiving
 from eventstore.errors import ConfigurationError
 from eventstore.events import Status, ThreadInfo, to_micros
 from eventstore.inspection import Inspection
-from eventstore.removal import Removal
 from eventstore.retaining import Retaining
 from eventstore.sealing import Sealing
 from eventstore.sweeping import Sweeping
 from eventstore.trimming import Trimming
+from eventstore.wiping import Wiping
 
 
-class Core(Appending, Removal, Retaining, Sweeping, Sealing, Trimming, Archiving, Inspection):
+class Core(Appending, Wiping, Retaining, Sweeping, Sealing, Trimming, Archiving, Inspection):
     """The operations of an event store, written once."""
 
     async def threads(

@@ -18,7 +18,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,14 +63,15 @@ log = logging.getLogger(__name__)
 
 Durability = Literal["full", "normal"]
 
-Mode = Literal["read", "moment", "write", "statement"]
+Mode = Literal["read", "moment", "write", "statement", "none"]
 """What a transaction is for; ``moment``: a read whose statements all see the same moment;
-``statement``: one that is a transaction by itself."""
+``statement``: one that is a transaction by itself; ``none``: what must not be in one."""
 
 Begin = Callable[[Connection, Mode], Transaction]
 """Begins a transaction on a connection."""
 
 BUSY_TIMEOUT_S: Final = 30.0
+_LOG_TIMEOUT_MS: Final = 2000
 _WAL_ATTEMPTS: Final = 200
 _INCREMENTAL: Final = 2  # of PRAGMA auto_vacuum
 _READY: Final = "eventstore_ready"
@@ -459,7 +460,8 @@ def beginner(engine: Engine) -> Begin:
                 "the owner of this connection has a transaction open: end it first"
             )
         try:
-            raw.execute("BEGIN" if mode in ("read", "moment") else "BEGIN IMMEDIATE")
+            if mode != "none":
+                raw.execute("BEGIN" if mode in ("read", "moment") else "BEGIN IMMEDIATE")
         except _DRIVER_ERRORS as error:
             if raw.in_transaction:  # it was interrupted at its end
                 raw.rollback()
@@ -579,6 +581,51 @@ def reclaim(conn: Connection, bytes_max: int) -> int:
         cursor.close()
     still_free = conn.exec_driver_sql("PRAGMA freelist_count").scalar_one()
     return int((free - still_free) * size)
+
+
+def overwrites(conn: Connection, on: bool) -> None:
+    """Whether what is deleted on this connection is overwritten in the file (SQLite)."""
+    if conn.dialect.name == "sqlite":
+        conn.exec_driver_sql(f"PRAGMA secure_delete = {'ON' if on else 'OFF'}").fetchall()
+
+
+def file_bytes(conn: Connection) -> int | None:
+    """How large an SQLite database is; ``None``: it is none."""
+    if conn.dialect.name != "sqlite":
+        return None
+    pages, size = (
+        conn.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in ("page_count", "page_size")
+    )
+    return int(pages * size)
+
+
+def vacuum(conn: Connection, tables: Sequence[Table]) -> None:
+    """Write an SQLite file anew, or give dead rows of these tables back to PostgreSQL.
+
+    Not within a transaction. SQLite's writers wait meanwhile, PostgreSQL's do not.
+    """
+    if conn.dialect.name == "sqlite":
+        conn.exec_driver_sql("VACUUM")
+        return
+    names: dict[str | None, str] = conn.get_execution_options().get("schema_translate_map", {})
+    quote = conn.dialect.identifier_preparer.quote
+    schema = f"{quote(names[None])}." if names.get(None) else ""
+    conn.exec_driver_sql(f"VACUUM {', '.join(schema + quote(t.name) for t in tables)}")
+
+
+def empty_log(conn: Connection) -> bool:
+    """Move SQLite's write-ahead log into the file and cut it to nothing.
+
+    Not within a transaction. False while somebody else reads: then it is there still.
+    """
+    if conn.dialect.name != "sqlite":
+        return True
+    conn.exec_driver_sql(f"PRAGMA busy_timeout = {_LOG_TIMEOUT_MS}")
+    try:
+        busy = conn.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
+    finally:
+        conn.exec_driver_sql(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
+    return not busy
 
 
 def insert_if_new(table: Table) -> Mapping[str, Executable]:

@@ -18,7 +18,8 @@ by parsing text; the message says what was found, what was expected and what to 
     ├── ArchiveError
     │   ├── ArchiveDamagedError
     │   ├── ArchiveVersionError
-    │   └── ArchiveNotFoundError
+    │   ├── ArchiveNotFoundError
+    │   └── ArchiveUnavailableError
     ├── StoreBusyError
     ├── StoreUnavailableError
     └── StoreClosedError
@@ -219,6 +220,10 @@ class ArchiveNotFoundError(ArchiveError, LookupError):
         self.thread_id = thread_id
         self.tenant = tenant
         super().__init__(f"no thread {thread_id!r} of tenant {tenant!r} in the archive {where}")
+
+
+class ArchiveUnavailableError(ArchiveError):
+    """An archive cannot be reached, or refuses to work."""
 
 
 class StoreBusyError(EventStoreError):

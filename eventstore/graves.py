@@ -10,7 +10,7 @@ Operations over a connection, as in :mod:`eventstore.operations`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
@@ -18,6 +18,7 @@ from sqlalchemy import (
     Connection,
     and_,
     bindparam,
+    delete,
     func,
     literal_column,
     or_,
@@ -26,7 +27,7 @@ from sqlalchemy import (
 )
 
 from eventstore import chain, dialects
-from eventstore.schema import secrets, tombstones
+from eventstore.schema import SqlRow, secrets, tombstones
 
 ERASURE: Final = "erasure"
 """Name of the secret."""
@@ -47,6 +48,9 @@ _LAST_OF_DEAD = select(tombstones.c.life, tombstones.c.name_digest.label("value"
     .where(_next.c.name_digest == tombstones.c.name_digest, _next.c.life == tombstones.c.life + 1)
     .exists(),
 )
+_KNOWN = select(tombstones).where(tombstones.c.name_digest == _digest)
+_DELETE = delete(tombstones).where(tombstones.c.thread_key == bindparam("key"))
+_PUT = dialects.insert_if_new(tombstones)
 _OF_SECRET: Final = -1
 """What stands for a life in the row of the secret."""
 _GRAVES = select(
@@ -118,6 +122,31 @@ def lives_after(conn: Connection, tenant: str, thread_id: str) -> set[int]:
         digest = chain.keyed_name_digest(key, tenant, thread_id)
         rows = [*rows, *conn.execute(_LAST_OF_DEAD, {"name_digest": digest})]
     return {row.life + 1 for row in rows if row.life != _OF_SECRET}
+
+
+def known(conn: Connection, tenant: str, thread_id: str) -> Sequence[SqlRow]:
+    """The tombstones of a name that tell whose they are, to one who knows it."""
+    return conn.execute(_KNOWN, {"name_digest": chain.name_digest(tenant, thread_id)}).fetchall()
+
+
+def lives_of(conn: Connection, tenant: str, thread_id: str) -> set[int]:
+    """The lives of a name that were removed, erased ones too."""
+    digests = [chain.name_digest(tenant, thread_id)]
+    key = secret(conn)
+    if key is not None:
+        digests.append(chain.keyed_name_digest(key, tenant, thread_id))
+    found = (conn.execute(_KNOWN, {"name_digest": each}) for each in digests)
+    return {row.life for rows in found for row in rows}
+
+
+def hide(conn: Connection, row: Mapping[str, Any], key: bytes, name: tuple[str, str]) -> None:
+    """Put a tombstone that tells nothing in the place of one that does (or of none)."""
+    conn.execute(_DELETE, {"key": row["thread_key"]})
+    hidden = {
+        "thread_key": chain.grave(key, row["thread_key"]),
+        "name_digest": chain.keyed_name_digest(key, *name),
+    }
+    conn.execute(_PUT[conn.dialect.name], {**row, **hidden})
 
 
 def is_erased(conn: Connection, thread_key: int) -> bool:

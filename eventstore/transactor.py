@@ -85,6 +85,15 @@ class Transactor(ABC):
         """As :meth:`read`, all of whose statements see the database as it was at one moment."""
         return await self._repeat("moment", operation, args, kwargs)
 
+    async def outside(
+        self,
+        operation: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """What ``operation(conn, …)`` returns, in no transaction: each statement is one."""
+        return await self._repeat("none", operation, args, kwargs)
+
     async def write(
         self,
         operation: Callable[Concatenate[Connection, P], T],
