@@ -51,6 +51,7 @@ from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombston
 from eventstore.sealing import Sealed
 from eventstore.store import EventStore
 from eventstore.trimming import Trimmed, TrimPoint
+from eventstore.types import Opaque
 
 __version__ = "0.1.0"
 
@@ -77,6 +78,7 @@ __all__ = [
     "Lineage",
     "LineageMovedError",
     "NewSnapshot",
+    "Opaque",
     "Outcome",
     "Pin",
     "Position",

@@ -367,12 +367,16 @@ class Appending(Reading):
         self.kept_dictionaries.add(dict_id)
 
     async def _sealed_payload(self, head: Head, seq: int) -> bytes:
-        """The payload of an event that has a key and no payload in its row; none if trimmed."""
+        """The payload of an event that has a key and was sealed; nothing if it was trimmed."""
         found = await self.transactor.read(
             operations.read_segments, head.thread_key, head.ns, seq - 1, seq, 1
         )
-        events = unseal(found[0], self.codec) if found else []
-        return next((payload_of(event) for event in events if event.seq == seq), b"")
+        for event in unseal(found[0], self.codec) if found else ():
+            if event.seq == seq:
+                return payload_of(event)
+        if await self.transactor.read(operations.is_trimmed, head.thread_key, head.ns, seq):
+            return b""
+        raise CorruptEventError("the event has no payload").at(head.thread_id, head.ns, seq)
 
     async def fork(
         self,

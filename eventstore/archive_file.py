@@ -690,6 +690,10 @@ class Checker:
 
     def _event(self, row: Mapping[str, Any]) -> None:
         seq = row["seq"]
+        if self._is_beginning(row):
+            if not self._seq:  # what is sealed behind it came first
+                self._arrive(seq, row["digest"])
+            return
         if seq <= self._seq:
             self._stub(row)
             return
@@ -706,6 +710,10 @@ class Checker:
             raise CorruptEventError("a fork has no link, or a link no fork")
         self._links.discard(seq)
         self._arrive(seq, row["digest"])
+
+    def _is_beginning(self, row: Mapping[str, Any]) -> bool:
+        """Whether it is what the last event of a log left when it was trimmed."""
+        return not row["payload"] and self._bases.get(row["seq"]) == row["digest"]
 
     def _stub(self, row: Mapping[str, Any]) -> None:
         """The row of an event in a segment, there for its key."""

@@ -30,8 +30,15 @@ class AsyncDatabase(Transactor):
 
     blocks = False
 
-    def __init__(self, engine: AsyncEngine, *, owned: bool, now_us: Callable[[], int]) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        owned: bool,
+        now_us: Callable[[], int],
+        read_only: bool = False,
+    ) -> None:
+        super().__init__(read_only)
         self.engine = engine
         self._owned = owned
         self._now_us = now_us
@@ -152,8 +159,10 @@ def open_database(
         ConfigurationError: the target cannot be opened.
     """
     if type(target).__module__.partition(".")[0] == "aiosqlite":
+        if options.read_only:
+            raise ConfigurationError("read_only needs the file's path, not a connection to it")
         return NamedLater(target, options.durability, now_us)
     engine, owned = dialects.open_async_engine(target, options)
     if isinstance(engine, Engine):
-        return Database(engine, owned=owned, now_us=now_us)
-    return AsyncDatabase(engine, owned=owned, now_us=now_us)
+        return Database(engine, owned=owned, now_us=now_us, read_only=options.read_only)
+    return AsyncDatabase(engine, owned=owned, now_us=now_us, read_only=options.read_only)

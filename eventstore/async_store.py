@@ -83,9 +83,10 @@ class AsyncEventStore:
         pool_max_size: int = 20,
         pool_timeout: float = 30.0,
         cache_bytes: int = BYTES,
+        read_only: bool = False,
     ) -> None:
         pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
-        options = dialects.Options(durability, schema, pool)
+        options = dialects.Options(durability, schema, pool, read_only)
         self.database = open_database(target, options, self.now_us)
         self.core = Core(self.database, tenant, codec, clock, cache_bytes)
         self._is_guest = False
@@ -107,6 +108,10 @@ class AsyncEventStore:
     async def setup(self) -> None:
         """Create or migrate the tables. Done at first use; safe from many processes at once."""
         await self._perform(self.database.setup())
+
+    async def pending(self) -> list[str]:
+        """Names of the migrations that the database lacks; runs none of them."""
+        return await self._perform(self.database.pending())
 
     async def close(self) -> None:
         """Close every connection that this store opened. A second call does nothing."""
@@ -202,6 +207,14 @@ class AsyncEventStore:
                 status=status, prefix=prefix, metadata=metadata, after=after, limit=limit
             )
         )
+
+    async def thread_counts(self) -> dict[str, int]:
+        """How many threads this tenant has, by status."""
+        return await self._perform(self.core.thread_counts())
+
+    async def namespaces(self, thread_id: str) -> list[str]:
+        """The logs of a thread that have events, what forks were given included."""
+        return await self._perform(self.core.namespaces(thread_id))
 
     async def snapshot_positions(
         self, thread_id: str, fingerprint: str, ns: str = ""
@@ -337,6 +350,26 @@ class AsyncEventStore:
         """Delete every snapshot that can be folded again; returns how many."""
         return await self._perform(self.core.delete_snapshots(thread_id))
 
+    # --- trimming -----------------------------------------------------------------------
+
+    async def trim_points(self, thread_id: str, ns: str = "") -> list[TrimPoint]:
+        """Where a log can be cut, oldest first: at sound snapshots, unless a fork forbids it."""
+        return await self._perform(self.core.trim_points(thread_id, ns))
+
+    async def trim(
+        self,
+        thread_id: str,
+        seq: int,
+        reason: str = "trimmed",
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Trimmed:
+        """Remove what is before the last of the :meth:`trim_points` at or before ``seq``."""
+        return await self._perform(
+            self.core.trim(thread_id, seq, reason, keep_if=keep_if, dry_run=dry_run)
+        )
+
     # --- archiving ----------------------------------------------------------------------
 
     async def dump(self, thread_id: str) -> Dump:
@@ -443,9 +476,13 @@ class AsyncEventStore:
 
     # --- retention: sweepers that share the work ----------------------------------------
 
-    async def claim_slice(self, holder: str, lease: timedelta, due: datetime) -> Slice | None:
+    async def claim_slice(
+        self, holder: str, lease: timedelta, due: datetime, *, all_tenants: bool = False
+    ) -> Slice | None:
         """Claim the part of the key space that has waited longest for a sweep."""
-        return await self._perform(self.core.claim_slice(holder, lease, due))
+        return await self._perform(
+            self.core.claim_slice(holder, lease, due, all_tenants=all_tenants)
+        )
 
     async def renew_slice(self, claimed: Slice, holder: str, lease: timedelta) -> bool:
         """Hold a slice longer, counted from now; false when it is somebody else's by now."""
@@ -468,26 +505,6 @@ class AsyncEventStore:
     async def sweeps(self, limit: int = 20) -> list[SweepRecord]:
         """The sweeps of this database on record, the last first."""
         return await self._perform(self.core.sweeps(limit))
-
-    # --- trimming -----------------------------------------------------------------------
-
-    async def trim_points(self, thread_id: str, ns: str = "") -> list[TrimPoint]:
-        """Where a log can be cut, oldest first: at sound snapshots, unless a fork forbids it."""
-        return await self._perform(self.core.trim_points(thread_id, ns))
-
-    async def trim(
-        self,
-        thread_id: str,
-        seq: int,
-        reason: str = "trimmed",
-        *,
-        keep_if: Callable[[ThreadInfo], bool] | None = None,
-        dry_run: bool = False,
-    ) -> Trimmed:
-        """Remove what is before the last of the :meth:`trim_points` at or before ``seq``."""
-        return await self._perform(
-            self.core.trim(thread_id, seq, reason, keep_if=keep_if, dry_run=dry_run)
-        )
 
     # --- inspecting ---------------------------------------------------------------------
 

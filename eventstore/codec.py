@@ -118,7 +118,12 @@ class _Contexts(threading.local):
 
 
 class Codec:
-    """Encodes values to payloads and decodes them; knows the application's types."""
+    """Encodes values to payloads and decodes them; knows the application's types.
+
+    Args:
+        opaque_types: read values of types that are not registered as :class:`Opaque`, instead
+            of raising ``UnregisteredTypeError``: for tools, which know no application.
+    """
 
     def __init__(
         self,
@@ -127,6 +132,7 @@ class Codec:
         level: int = 5,
         max_decoded_bytes: int = 256 * 2**20,
         dictionaries: Mapping[int, bytes] | None = None,
+        opaque_types: bool = False,
     ) -> None:
         if level not in _LEVELS:
             raise ConfigurationError(f"level must be from {_LEVELS[0]} to {_LEVELS[-1]}")
@@ -135,7 +141,7 @@ class Codec:
         self.compress = compress
         self.level = level
         self.max_decoded_bytes = max_decoded_bytes
-        self._types = TypeRegistry()
+        self._types = TypeRegistry(opaque_types)
         self._contexts = _Contexts(self._types)
         self._writing_id = builtin_dictionaries.BUILTIN_ID
         self._dictionaries = {self._writing_id: _builtin_dictionary(self._writing_id, level)}
@@ -234,6 +240,11 @@ class Codec:
 
     def is_registered(self, cls: type) -> bool:
         return cls in self._types
+
+    @property
+    def unknown_types(self) -> list[str]:
+        """Types that were read opaquely so far, as ``name/version``."""
+        return [f"{name}/{version}" for name, version in sorted(self._types.unknown)]
 
     def encode(self, value: Any, level: int | None = None) -> bytes:
         """The payload of ``value``. ``level`` is for bodies too large for a dictionary."""

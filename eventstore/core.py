@@ -53,6 +53,10 @@ class Core(Appending, Removal, Retaining, Sweeping, Sealing, Trimming, Archiving
         )
         return self.infos(rows)
 
+    async def thread_counts(self) -> dict[str, int]:
+        """How many threads this tenant has, by status."""
+        return await self.transactor.read(listing.count_threads, self.tenant)
+
     async def set_thread(self, thread_id: str, **values: Any) -> ThreadInfo:
         """Change ``metadata``, ``status``, ``ttl`` (seconds or ``None``) or ``pinned``."""
         stored = _thread_values(values)

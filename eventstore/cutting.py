@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, select, union_all, update
 
-from eventstore import operations, segmenting
+from eventstore import segmenting
 from eventstore.nesting import Link
 from eventstore.operations import beginning, head_seq
 from eventstore.schema import SqlRow, events, forks, segments, snapshots
@@ -179,7 +179,15 @@ _held = select(
         func.sum(func.length(snapshots.c.payload) + func.length(snapshots.c.additions)), 0
     ),
 )
-_SIZE_BEFORE = (_rows.where(_before), _sealed.where(_sealed_before))
+_BYTES_BEFORE = (_rows.where(_before), _sealed.where(_sealed_before))
+_ACROSS = select(
+    segments.c.seq, segments.c.last, func.length(segments.c.payload).label("bytes")
+).where(
+    segments.c.thread_key == _key,
+    segments.c.ns == _ns,
+    segments.c.seq <= _seq,
+    segments.c.last > _seq,
+)
 _SIZE_OF_LOGS = (_rows.where(_of_logs[events]), _sealed.where(_of_logs[segments]))
 _SIZE_HELD = _held.where(_these)
 _SIZE_HELD_OF_LOGS = _held.where(_of_logs[snapshots])
@@ -193,12 +201,14 @@ def size(
     dropped: Iterable[int],
     logs: Iterable[str],
 ) -> Size:
-    """How much a cut takes away: events up to ``seq``, these snapshots, these logs whole."""
+    """How much a cut takes away: events up to ``seq`` (their bytes; whoever asks knows how many),
+    these snapshots, these logs whole.
+    """
     place = {"of": thread_key, "log": ns, "at": seq}
-    found = Size()
-    for statement in _SIZE_BEFORE:
-        count, stored = conn.execute(statement, place).one()
-        found = found.plus(Size(int(count), 0, int(stored)))
+    stored = sum(int(conn.execute(each, place).one()[1]) for each in _BYTES_BEFORE)
+    for across in conn.execute(_ACROSS, place):
+        stored += across.bytes * (seq - across.seq + 1) // (across.last - across.seq + 1)
+    found = Size(0, 0, stored)
     for seqs in _parts(dropped):
         count, stored = conn.execute(_SIZE_HELD, {**place, "seqs": seqs}).one()
         found = found.plus(Size(0, int(count), int(stored)))
@@ -240,11 +250,13 @@ def cut(conn: Connection, thread_key: int, ns: str, seq: int, *, is_end: bool) -
 
     Where the log ends there (``is_end``) the last one leaves its row, emptied: whoever appends
     next names its seq and its digest.
+
+    Raises:
+        CorruptEventError: a segment that holds events on both sides was damaged.
     """
     place = {"of": thread_key, "log": ns, "at": seq}
     conn.execute(_FORGET_LINKS, place)
-    sealed = operations.read_segments(conn, thread_key, ns, seq - 1, seq, 1)
-    if sealed and sealed[0].last > seq:
+    if conn.execute(_ACROSS, place).first() is not None:
         segmenting.unseal_at(conn, thread_key, ns, seq)
     conn.execute(_REMOVE_SEALED, place)
     conn.execute(_REMOVE, {**place, "at": seq - 1} if is_end else place)

@@ -35,8 +35,10 @@ class Database(Transactor):
 
     blocks = True
 
-    def __init__(self, engine: Engine, *, owned: bool, now_us: Callable[[], int]) -> None:
-        super().__init__()
+    def __init__(
+        self, engine: Engine, *, owned: bool, now_us: Callable[[], int], read_only: bool = False
+    ) -> None:
+        super().__init__(read_only)
         self.engine = engine
         self._owned = owned
         self._now_us = now_us
@@ -140,6 +142,7 @@ def within(
     try:
         transaction.commit()
     except exc.SQLAlchemyError as error:
+        dialects.abandon(conn)
         _raise_if_lost(error)
         raise
     return result

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import quote
 
 from sqlalchemy import (
     URL,
@@ -104,11 +105,13 @@ class Options:
         schema: the PostgreSQL schema that the tables are in; ``None``: the first of the
             connection's search path.
         pool: of connections to PostgreSQL.
+        read_only: not even the mode of a file is changed.
     """
 
     durability: Durability = "full"
     schema: str | None = None
     pool: postgresql.PoolOptions = postgresql.PoolOptions()  # noqa: RUF009 (it is frozen)
+    read_only: bool = False
 
     def __post_init__(self) -> None:
         if self.durability not in ("full", "normal"):
@@ -157,7 +160,8 @@ def _open(target: Any, options: Options) -> tuple[Engine, bool]:
         return postgresql.around_pool(target), False
     url = _url(target)
     if url.get_backend_name() == "sqlite":
-        return _open_sqlite(url, sqlite_driver(), durability), True
+        opened = _for_reading(url) if options.read_only else url
+        return _open_sqlite(opened, sqlite_driver(), durability), True
     with _opening(url):
         return postgresql.open_engine(url, options.pool, durability), True
 
@@ -248,6 +252,18 @@ def _url(target: str | os.PathLike[str] | URL) -> URL:
             "cannot read the database URL; expected sqlite:///path or "
             "postgresql://user:password@host:port/database"
         ) from error
+
+
+def _for_reading(url: URL) -> URL:
+    """The same file, opened so that SQLite itself refuses to write; it has to be there."""
+    path = url.database
+    if path in (None, "", ":memory:"):
+        return url
+    if not path.startswith("file:"):
+        if not Path(path).is_file():
+            raise ConfigurationError(f"there is no database file {path!r}")
+        path = f"file:{quote(str(Path(path).absolute()))}"
+    return url.set(database=path, query={**url.query, "mode": "ro", "uri": "true"})
 
 
 def _open_sqlite(
@@ -445,12 +461,25 @@ def beginner(engine: Engine) -> Begin:
         try:
             raw.execute("BEGIN" if mode in ("read", "moment") else "BEGIN IMMEDIATE")
         except _DRIVER_ERRORS as error:
+            if raw.in_transaction:  # it was interrupted at its end
+                raw.rollback()
             raise _in_our_words(str(error)) from error
         if not safe:
             _refuse_wal(raw, module.sqlite_version)
         return conn.begin()
 
     return begin
+
+
+def abandon(conn: Connection) -> None:
+    """Roll back what a commit left open that failed.
+
+    SQLite goes on with a transaction whose commit was refused (busy, disk full, interrupted):
+    it would keep the write lock, and the connection be of no use to whoever gets it next.
+    """
+    raw: Any = None if conn.invalidated else conn.connection.dbapi_connection
+    if getattr(raw, "in_transaction", False):
+        raw.rollback()
 
 
 def turns(engine: Engine) -> AbstractContextManager[None]:

@@ -70,9 +70,14 @@ class Tombstone:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of the key space, claimed by a sweeper for a while."""
+    """A part of the key space, claimed by a sweeper for a while.
+
+    Attributes:
+        scope: ``=`` and the tenant whose threads are swept, or ``*``: everybody's.
+    """
 
     number: int
+    scope: str
 
     @property
     def first_key(self) -> int:

@@ -161,6 +161,18 @@ def list_tombstones(
     return conn.execute(query.order_by(*order).limit(limit)).fetchall()
 
 
+_COUNTS = (
+    select(threads.c.status, func.count())
+    .where(threads.c.tenant == bindparam("tenant"), threads.c.condemned_at.is_(None))
+    .group_by(threads.c.status)
+)
+
+
+def count_threads(conn: Connection, tenant: str) -> dict[str, int]:
+    """How many threads a tenant has, by status."""
+    return {row[0]: row[1] for row in conn.execute(_COUNTS, {"tenant": tenant})}
+
+
 _SIZES = (
     select(
         events.c.ns,
@@ -171,7 +183,8 @@ _SIZES = (
     .where(
         events.c.thread_key == _key,
         or_(events.c.ns > _ns, and_(events.c.ns == _ns, events.c.seq > _seq)),
-        # A sealed event that has a key leaves a row without a payload behind.
+        # A sealed event that has a key leaves a row without a payload behind; and so does the
+        # last event of a trimmed log.
         func.length(events.c.payload) > 0,
     )
     .order_by(events.c.ns, events.c.seq)

@@ -128,6 +128,25 @@ def pending(conn: Connection) -> list[str]:
     return [name for name in known if name not in applied]
 
 
+def demand_none(missing: list[str]) -> None:
+    """What a store that only reads asks of a database.
+
+    Raises:
+        ConfigurationError: there are migrations to run.
+    """
+    if not missing:
+        return
+    if len(missing) == len(MIGRATIONS):
+        raise ConfigurationError(
+            "there is no event store in this database, and it was opened for reading only; "
+            "an application sets one up when it first opens it, or `eventstore migrate` does"
+        )
+    raise ConfigurationError(
+        "the database was made by an older version of graph-eventstore, and was opened for "
+        f"reading only; it lacks {', '.join(missing)}: run `eventstore migrate`"
+    )
+
+
 def _schema_of(conn: Connection) -> str | None:
     names: dict[str | None, str] = conn.get_execution_options().get("schema_translate_map", {})
     return names.get(None)
@@ -159,4 +178,4 @@ def migrate(conn: Connection, now_us: int) -> list[str]:
     return missing
 
 
-__all__ = ["MIGRATIONS", "Overtaken", "migrate", "pending"]
+__all__ = ["MIGRATIONS", "Overtaken", "demand_none", "migrate", "pending"]

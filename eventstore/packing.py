@@ -12,9 +12,16 @@ from typing import Any
 
 import msgpack
 
-from eventstore.errors import CorruptEventError
+from eventstore.errors import CorruptEventError, UnregisteredTypeError
 from eventstore.registry import TypeRegistry
-from eventstore.types import BY_CODE, BYTEARRAY_CODE, REGISTERED_CODE, Refused, numpy_extension
+from eventstore.types import (
+    BY_CODE,
+    BYTEARRAY_CODE,
+    REGISTERED_CODE,
+    Opaque,
+    Refused,
+    numpy_extension,
+)
 
 # Tuples, sets and registered types inside one another. Each level is a call in C, whose
 # stack is what must not overflow: 32 levels need about 1.5 MB when reading.
@@ -99,6 +106,8 @@ class BodyPacker:
     def _default(self, value: Any) -> msgpack.ExtType:
         extension = self._types.extensions.get(type(value)) or numpy_extension(value)
         if extension is None:
+            if type(value) is Opaque:
+                raise Refused(value, f"the type '{value.name}' is only known where it was written")
             raise Refused(
                 value,
                 "this type is not registered; call codec.register(<class>), or store "
@@ -137,7 +146,14 @@ class BodyPacker:
             state = self.unpack(data)
         finally:
             self._reading_level = level - 1
-        return self._types.decode(state) if extension is None else extension.decode(state)
+        if extension is None:
+            return self._types.decode(state)
+        try:
+            return extension.decode(state)
+        except UnregisteredTypeError as error:  # it needs a package that is not installed
+            if not self._types.opaque:
+                raise
+            return self._types.as_opaque(error, state, ())
 
 
 def _may_hold_bin_or_ext(body: bytes) -> bool:

@@ -9,6 +9,7 @@ without running their constructors or validators; any other class brings ``pack`
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import enum
 import sys
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventstore.errors import ConfigurationError, CorruptEventError, UnregisteredTypeError
-from eventstore.types import BY_TYPE, REGISTERED_CODE, Extension, Pack, Refused, parts
+from eventstore.types import BY_TYPE, REGISTERED_CODE, Extension, Opaque, Pack, Refused, parts
 
 Upcaster = Callable[[Any], Any]
 
@@ -201,9 +202,16 @@ def _shape_of(asked: Registration) -> Shape:
 
 
 class TypeRegistry:
-    """The application types of one codec. Registering is locked, looking up needs no lock."""
+    """The application types of one codec. Registering is locked, looking up needs no lock.
 
-    def __init__(self) -> None:
+    Attributes:
+        opaque: what cannot be rebuilt for want of its type is given as :class:`Opaque`.
+        unknown: names and versions of such types that were met so far.
+    """
+
+    def __init__(self, opaque: bool = False) -> None:
+        self.opaque = opaque
+        self.unknown: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
         self._by_type: dict[type, Registration] = {}
         self._by_name: dict[str, tuple[Registration, Shape]] = {}
@@ -262,9 +270,22 @@ class TypeRegistry:
     def decode(self, state: Any) -> Any:
         if type(state) is not list or len(state) < 3:
             raise CorruptEventError("a registered type without name, version and fields")
-        name, version, before, *rest = state
+        name, version, fields, *rest = state
         if type(name) is not str or type(version) is not int or version < 1:
             raise CorruptEventError("a registered type without a name and a version")
+        if not self.opaque:
+            return self._rebuild(name, version, fields, rest)
+        try:
+            return self._rebuild(name, version, copy.copy(fields), rest)
+        except UnregisteredTypeError as error:
+            return self.as_opaque(error, fields, tuple(rest))
+
+    def as_opaque(self, error: UnregisteredTypeError, fields: Any, rest: tuple[Any, ...]) -> Opaque:
+        """What stands for a value whose type is not known."""
+        self.unknown.add((error.type_name, error.version))
+        return Opaque(error.type_name, error.version, fields, rest)
+
+    def _rebuild(self, name: str, version: int, before: Any, rest: list[Any]) -> Any:
         known = self._by_name.get(name)
         if known is None:
             raise UnregisteredTypeError(name, version)

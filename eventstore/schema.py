@@ -188,10 +188,12 @@ secrets = Table(
     sqlite_with_rowid=False,
 )
 
-# The key space in slices, for sweepers that share the work.
+# The key space in slices, for sweepers that share the work; once for each scope: a tenant
+# (`=` and its name), or all of them (`*`). Who swept one has not swept the others.
 slices = Table(
     "retention_slices",
     metadata,
+    Column("scope", Text, primary_key=True),
     Column("slice", Integer, primary_key=True, autoincrement=False),
     Column("holder", Text, nullable=False),
     Column("lease_until", BigInteger, nullable=False),

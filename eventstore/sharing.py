@@ -20,10 +20,11 @@ _MAKE_SLICES = dialects.insert_if_new(slices)
 _ALL_SLICES = [
     {"slice": number, "holder": "", "lease_until": 0, "swept_at": 0} for number in range(SLICES)
 ]
-_COUNT = select(func.count()).select_from(slices)
+_in_scope = slices.c.scope == bindparam("which")
+_COUNT = select(func.count()).select_from(slices).where(_in_scope)
 _free = (
     select(slices.c.slice)
-    .where(slices.c.lease_until < bindparam("now"), slices.c.swept_at < bindparam("due"))
+    .where(_in_scope, slices.c.lease_until < bindparam("now"), slices.c.swept_at < bindparam("due"))
     .order_by(slices.c.swept_at, slices.c.slice)
     .limit(1)
     .with_for_update(skip_locked=True)
@@ -31,11 +32,15 @@ _free = (
 )
 _CLAIM = (
     update(slices)
-    .where(slices.c.slice == _free)
+    .where(_in_scope, slices.c.slice == _free)
     .values(holder=bindparam("who"), lease_until=bindparam("until"))
     .returning(slices.c.slice)
 )
-_is_held = (slices.c.slice == bindparam("number"), slices.c.holder == bindparam("who"))
+_is_held = (
+    _in_scope,
+    slices.c.slice == bindparam("number"),
+    slices.c.holder == bindparam("who"),
+)
 _RENEW = update(slices).where(*_is_held).values(lease_until=bindparam("until"))
 _RELEASE = (
     update(slices)
@@ -48,25 +53,31 @@ _RELEASE = (
 )
 
 
-def claim(conn: Connection, holder: str, now_us: int, until_us: int, due_us: int) -> int | None:
+def claim(
+    conn: Connection, scope: str, holder: str, now_us: int, until_us: int, due_us: int
+) -> int | None:
     """The slice that waits longest, of those nobody holds and whose last sweep is long ago."""
-    given = {"who": holder, "now": now_us, "until": until_us, "due": due_us}
+    given = {"which": scope, "who": holder, "now": now_us, "until": until_us, "due": due_us}
     number: int | None = conn.execute(_CLAIM, given).scalar()
-    if number is None and conn.execute(_COUNT).scalar() != SLICES:  # nobody ever did
-        conn.execute(_MAKE_SLICES[conn.dialect.name], _ALL_SLICES)
+    if (
+        number is None and conn.execute(_COUNT, {"which": scope}).scalar() != SLICES
+    ):  # nobody ever did
+        made = [{"scope": scope, **each} for each in _ALL_SLICES]
+        conn.execute(_MAKE_SLICES[conn.dialect.name], made)
         number = conn.execute(_CLAIM, given).scalar()
     return number
 
 
-def renew(conn: Connection, number: int, holder: str, until_us: int) -> bool:
+def renew(conn: Connection, scope: str, number: int, holder: str, until_us: int) -> bool:
     """Hold a slice longer; false when another has it by now."""
-    given = {"number": number, "who": holder, "until": until_us}
+    given = {"which": scope, "number": number, "who": holder, "until": until_us}
     return conn.execute(_RENEW, given).rowcount > 0
 
 
-def release(conn: Connection, number: int, holder: str, swept_us: int | None) -> None:
+def release(conn: Connection, scope: str, number: int, holder: str, swept_us: int | None) -> None:
     """Give a slice back, if the holder still has it."""
-    conn.execute(_RELEASE, {"number": number, "who": holder, "at": swept_us})
+    given = {"which": scope, "number": number, "who": holder, "at": swept_us}
+    conn.execute(_RELEASE, given)
 
 
 _BEGIN_SWEEP = dialects.insert_if_new(sweeps)

@@ -69,6 +69,8 @@ class EventStore:
         pool_timeout: seconds to wait for one of them before ``StoreBusyError``.
         cache_bytes: stored bytes of the threads used last that graphs keep in memory, so as to
             read only what is new the next time; 0: none.
+        read_only: write nothing, whatever is called: neither tables, where they are missing or
+            of an older version, nor the mode of a file.
 
     Raises:
         ConfigurationError: the target cannot be opened.
@@ -90,11 +92,12 @@ class EventStore:
         pool_max_size: int = 20,
         pool_timeout: float = 30.0,
         cache_bytes: int = BYTES,
+        read_only: bool = False,
     ) -> None:
         pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
-        options = dialects.Options(durability, schema, pool)
+        options = dialects.Options(durability, schema, pool, read_only)
         engine, owned = dialects.open_engine(target, options)
-        self.database = Database(engine, owned=owned, now_us=self.now_us)
+        self.database = Database(engine, owned=owned, now_us=self.now_us, read_only=read_only)
         self.core = Core(self.database, tenant, codec, clock, cache_bytes)
         self._is_guest = False
         self.engine = engine
@@ -116,6 +119,14 @@ class EventStore:
     def setup(self) -> None:
         """Create or migrate the tables. Done at first use; safe from many processes at once."""
         drive(self.database.setup())
+
+    def pending(self) -> list[str]:
+        """Names of the migrations that the database lacks; runs none of them.
+
+        Raises:
+            SchemaVersionError: it was written by a newer version.
+        """
+        return drive(self.database.pending())
 
     def close(self) -> None:
         """Close every connection that this store opened. A second call does nothing."""
@@ -231,6 +242,18 @@ class EventStore:
                 status=status, prefix=prefix, metadata=metadata, after=after, limit=limit
             )
         )
+
+    def thread_counts(self) -> dict[str, int]:
+        """How many threads this tenant has, by status."""
+        return drive(self.core.thread_counts())
+
+    def namespaces(self, thread_id: str) -> list[str]:
+        """The logs of a thread that have events, what forks were given included.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        return drive(self.core.namespaces(thread_id))
 
     def snapshot_positions(self, thread_id: str, fingerprint: str, ns: str = "") -> list[Position]:
         """Where a log's usable snapshots are, oldest first; bases left out.
@@ -462,6 +485,43 @@ class EventStore:
         """
         return drive(self.core.delete_snapshots(thread_id))
 
+    # --- trimming -----------------------------------------------------------------------
+
+    def trim_points(self, thread_id: str, ns: str = "") -> list[TrimPoint]:
+        """Where a log can be cut, oldest first: at sound snapshots that no fork goes back behind.
+
+        Raises:
+            ThreadNotFoundError: there is no such thread.
+        """
+        return drive(self.core.trim_points(thread_id, ns))
+
+    def trim(
+        self,
+        thread_id: str,
+        seq: int,
+        reason: str = "trimmed",
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Trimmed:
+        """Remove what is before the last of the :meth:`trim_points` at or before ``seq``.
+
+        The state stays, and so does the history from there on: the snapshot at that point becomes
+        the base of the root's log. The events up to it go, with the logs of subgraphs that ran for
+        them; forks of the thread are given what they need first. It is done in steps, each a
+        transaction after which the thread is whole: whoever is killed leaves one that is trimmed
+        less far. Where there is no such point nothing happens.
+
+        Args:
+            reason: for the program's own log.
+            keep_if: asked in each step's transaction; the thread is left as it is then if true.
+            dry_run: only count what would go.
+
+        Raises:
+            ThreadNotFoundError: there is no such thread.
+        """
+        return drive(self.core.trim(thread_id, seq, reason, keep_if=keep_if, dry_run=dry_run))
+
     # --- archiving ----------------------------------------------------------------------
 
     def dump(self, thread_id: str) -> Dump:
@@ -663,18 +723,21 @@ class EventStore:
 
     # --- retention: sweepers that share the work ----------------------------------------
 
-    def claim_slice(self, holder: str, lease: timedelta, due: datetime) -> Slice | None:
+    def claim_slice(
+        self, holder: str, lease: timedelta, due: datetime, *, all_tenants: bool = False
+    ) -> Slice | None:
         """Claim the part of the key space that has waited longest for a sweep.
 
         Args:
             holder: a name that no other sweeper has.
             lease: how long it is held unless renewed, by the store's clock.
             due: parts whose last sweep began at this moment or later are left out.
+            all_tenants: claim it for a sweep of everybody's threads; else of this tenant's.
 
         Returns:
             One that nobody else gets meanwhile; ``None``: there is none.
         """
-        return drive(self.core.claim_slice(holder, lease, due))
+        return drive(self.core.claim_slice(holder, lease, due, all_tenants=all_tenants))
 
     def renew_slice(self, claimed: Slice, holder: str, lease: timedelta) -> bool:
         """Hold a slice longer, counted from now; false when it is somebody else's by now."""
@@ -703,43 +766,6 @@ class EventStore:
     def sweeps(self, limit: int = 20) -> list[SweepRecord]:
         """The sweeps of this database on record, the last first."""
         return drive(self.core.sweeps(limit))
-
-    # --- trimming -----------------------------------------------------------------------
-
-    def trim_points(self, thread_id: str, ns: str = "") -> list[TrimPoint]:
-        """Where a log can be cut, oldest first: at sound snapshots that no fork goes back behind.
-
-        Raises:
-            ThreadNotFoundError: there is no such thread.
-        """
-        return drive(self.core.trim_points(thread_id, ns))
-
-    def trim(
-        self,
-        thread_id: str,
-        seq: int,
-        reason: str = "trimmed",
-        *,
-        keep_if: Callable[[ThreadInfo], bool] | None = None,
-        dry_run: bool = False,
-    ) -> Trimmed:
-        """Remove what is before the last of the :meth:`trim_points` at or before ``seq``.
-
-        The state stays, and so does the history from there on: the snapshot at that point becomes
-        the base of the root's log. The events up to it go, with the logs of subgraphs that ran for
-        them; forks of the thread are given what they need first. It is done in steps, each a
-        transaction after which the thread is whole: whoever is killed leaves one that is trimmed
-        less far. Where there is no such point nothing happens.
-
-        Args:
-            reason: for the program's own log.
-            keep_if: asked in each step's transaction; the thread is left as it is then if true.
-            dry_run: only count what would go.
-
-        Raises:
-            ThreadNotFoundError: there is no such thread.
-        """
-        return drive(self.core.trim(thread_id, seq, reason, keep_if=keep_if, dry_run=dry_run))
 
     # --- inspecting ---------------------------------------------------------------------
 

@@ -20,25 +20,32 @@ _MICROSECOND = timedelta(microseconds=1)
 class Sweeping(Part):
     """What a store keeps for sweepers."""
 
-    async def claim_slice(self, holder: str, lease: timedelta, due: datetime) -> Slice | None:
+    async def claim_slice(
+        self, holder: str, lease: timedelta, due: datetime, *, all_tenants: bool = False
+    ) -> Slice | None:
         """The part of the key space that nobody sweeps and that has waited longest."""
         until = self._lease(holder, lease)
+        scope = "*" if all_tenants else f"={self.tenant}"
         number = await self.transactor.write_again(
-            sharing.claim, holder, self.now_us(), until, to_micros(due)
+            sharing.claim, scope, holder, self.now_us(), until, to_micros(due)
         )
-        return None if number is None else Slice(number)
+        return None if number is None else Slice(number, scope)
 
     async def renew_slice(self, claimed: Slice, holder: str, lease: timedelta) -> bool:
         """Hold a slice longer; false when it is somebody else's by now."""
         until = self._lease(holder, lease)
-        return await self.transactor.write_again(sharing.renew, claimed.number, holder, until)
+        return await self.transactor.write_again(
+            sharing.renew, claimed.scope, claimed.number, holder, until
+        )
 
     async def release_slice(
         self, claimed: Slice, holder: str, swept_at: datetime | None = None
     ) -> None:
         """Give a slice back; with the beginning of its sweep, if that came to its end."""
         swept_us = None if swept_at is None else to_micros(swept_at)
-        await self.transactor.write_again(sharing.release, claimed.number, holder, swept_us)
+        await self.transactor.write_again(
+            sharing.release, claimed.scope, claimed.number, holder, swept_us
+        )
 
     def _lease(self, holder: str, lease: timedelta) -> int:
         if not records.name("a holder", holder):

@@ -17,9 +17,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
-from eventstore import telemetry
+from eventstore import migrations, telemetry
 from eventstore.codec import Codec
-from eventstore.errors import StoreClosedError, StoreUnavailableError
+from eventstore.errors import ConfigurationError, StoreClosedError, StoreUnavailableError
 from eventstore.events import to_micros
 from eventstore.tails import BYTES, Tails
 
@@ -56,11 +56,14 @@ class Transactor(ABC):
 
     Attributes:
         blocks: whether waiting blocks the thread, so that nothing here ever suspends.
+        read_only: whatever would write is refused, setting the database up too.
     """
 
     blocks: bool
+    read_only: bool
 
-    def __init__(self) -> None:
+    def __init__(self, read_only: bool = False) -> None:
+        self.read_only = read_only
         self._is_set_up = False
         self._closed = False
 
@@ -127,6 +130,8 @@ class Transactor(ABC):
     ) -> T:
         if not self._is_set_up:
             await self.setup()
+        if self.read_only and mode not in ("read", "moment"):
+            raise ConfigurationError("this event store was opened for reading only")
         count = 1
         while True:
             if self._closed:  # perhaps while this waited
@@ -161,17 +166,30 @@ class Transactor(ABC):
 
     async def setup(self) -> None:
         """Create or migrate the tables. Done at first use; safe from many processes at once."""
+        if self.read_only:
+            migrations.demand_none(await self.pending())
+        else:
+            await self._until_done(self.prepare)
+        self._is_set_up = True
+
+    async def pending(self) -> list[str]:
+        """Names of the migrations that the database lacks; runs none of them."""
+
+        async def look() -> list[str]:
+            return await self.transact("read", migrations.pending, (), {})
+
+        return await self._until_done(look)
+
+    async def _until_done(self, attempt: Callable[[], Awaitable[T]]) -> T:
         if self._closed:
             raise StoreClosedError
         count = 1
         while True:
             try:
-                await self.prepare()
-                break
+                return await attempt()
             except (Interrupted, LostConnection) as error:
                 await self.pause(count, error)
             count += 1
-        self._is_set_up = True
 
     @abstractmethod
     async def transact(

@@ -175,7 +175,7 @@ class Trimming(Reading):
         if last is None or kept:
             return Trimmed(base=survey.base)
         dead = nesting.outlived(survey.events, survey.links, last.seq)
-        return _told(conn, key, last.seq, _dropped(survey, last), dead)
+        return _told(conn, key, survey, last, dead)
 
     async def _step(
         self,
@@ -202,7 +202,7 @@ class Trimming(Reading):
             if _needed(cutting.foreign_forks(conn, key), cut.seq, dead):
                 return "needed"
             dropped = _dropped(survey, cut)
-            told.append(_told(conn, key, cut.seq, dropped, dead))
+            told.append(_told(conn, key, survey, cut, dead))
             if not cutting.make_base(conn, key, "", [each.seq for each in cut.chain]):
                 raise _Moved
             cutting.cut(conn, key, "", cut.seq, is_end=cut.seq == survey.head)
@@ -335,11 +335,11 @@ def _needed(forks: Sequence[SqlRow], cut: int, dead: Collection[str]) -> list[Sq
     ]
 
 
-def _told(
-    conn: Connection, key: int, seq: int, dropped: Sequence[int], dead: Collection[str]
-) -> Trimmed:
-    size = cutting.size(conn, key, "", seq, dropped, sorted(dead))
-    return Trimmed(size.events, size.bytes, size.snapshots, len(dead), seq)
+def _told(conn: Connection, key: int, survey: Survey, cut: _Cut, dead: Collection[str]) -> Trimmed:
+    """What a cut removes."""
+    size = cutting.size(conn, key, "", cut.seq, _dropped(survey, cut), sorted(dead))
+    events = cut.seq - survey.base + size.events
+    return Trimmed(events, size.bytes, size.snapshots, len(dead), cut.seq)
 
 
 def _sum(one: Trimmed, other: Trimmed) -> Trimmed:

@@ -46,6 +46,32 @@ class Refused(Exception):
         self.path: list[str] = []
 
 
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """A value of an application type that the reader does not know, as it is stored.
+
+    Only a codec with ``opaque_types=True`` gives these; none takes them.
+
+    Attributes:
+        name, version: under which the application registered its type.
+        fields: what it was taken apart into, mostly a dictionary.
+        rest: what some kinds of types store besides.
+    """
+
+    name: str
+    version: int
+    fields: Any
+    rest: tuple[Any, ...] = ()
+
+    def __hash__(self) -> int:
+        """The fields count where they can: it may be a key, or in a set, as the original was."""
+        plain = type(self.fields) in (str, int, float, bytes)
+        return hash((self.name, self.version, self.fields if plain else None))
+
+    def __repr__(self) -> str:
+        return f"<{self.name}/{self.version} {self.fields!r}>"
+
+
 @dataclass(frozen=True)
 class Extension:
     """One extension code. ``lead``: how many steps of a path are layout, not the user's."""

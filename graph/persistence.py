@@ -31,7 +31,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from graph.errors import PersistenceConfigError
-from retention import RetentionPolicy
+from retention import RetentionPolicy, policies_from_file
 
 MASK: Final = "**********"
 
@@ -99,6 +99,8 @@ class PersistenceConfig(BaseSettings):
         pool_timeout_s: how long one of them is waited for (PostgreSQL).
         checkpoint_ttl_days: what :meth:`retention_policy` lets go, so long after a thread's
             last event; ``None`` (``"none"`` in the environment and in TOML) keeps all.
+        respect_pending_interrupts: whether that policy spares threads that wait for a person.
+        retention_policy_file: a TOML file of policies, in the place of that one.
         enable_compression: of what is written; both kinds are read whatever this says.
         tenant: whose threads these are; those of others are not seen.
         durability: ``full`` survives power loss, ``normal`` any crash of the process.
@@ -128,6 +130,10 @@ class PersistenceConfig(BaseSettings):
     checkpoint_ttl_days: Annotated[
         int | None, Field(ge=1, le=timedelta.max.days), BeforeValidator(_or_none)
     ] = 30
+    respect_pending_interrupts: bool = True
+    retention_policy_file: Annotated[str | None, Field(min_length=1), BeforeValidator(_or_none)] = (
+        None
+    )
     enable_compression: bool = True
     tenant: str = Field(default="default", min_length=1)
     durability: Literal["full", "normal"] = "full"
@@ -157,7 +163,20 @@ class PersistenceConfig(BaseSettings):
     def retention_policy(self) -> RetentionPolicy:
         """The policy that ``checkpoint_ttl_days`` stands for; for ``retention``'s sweeps."""
         days = self.checkpoint_ttl_days
-        return RetentionPolicy(ttl=None if days is None else timedelta(days=days))
+        return RetentionPolicy(
+            ttl=None if days is None else timedelta(days=days),
+            respect_pending_interrupts=self.respect_pending_interrupts,
+        )
+
+    def retention_policies(self) -> tuple[RetentionPolicy, ...]:
+        """Those of ``retention_policy_file``; without one, :meth:`retention_policy` alone.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or makes no sense.
+        """
+        if self.retention_policy_file is None:
+            return (self.retention_policy(),)
+        return policies_from_file(self.retention_policy_file)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # pydantic refuses this too, and prints the value as it does.

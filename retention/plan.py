@@ -1,63 +1,305 @@
-"""What would be pruned now, and why. Reads, and touches nothing.
+"""What would be pruned, trimmed and sealed now, and why. Reads, and touches nothing.
 
-Threads are read a page at a time; a :class:`Plan` keeps the decisions to prune and counts the
-rest. A thread's row tells its last activity to the minute: a sweep, which looks at the last
-event, may spare a few more.
+Threads are read a page at a time; a :class:`Plan` keeps what would be done and counts the rest.
+Only threads whose policy limits their history, or seals it, are looked into; all others are
+judged by their rows, which tell the last activity to the minute: a sweep, which looks at the
+last event, may spare a few more.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
-from eventstore import EventStore
-from eventstore.events import from_micros
-from retention.policy import Decision, RetentionPolicy
+from eventstore import AsyncEventStore, EventStore, ThreadInfo, ThreadNotFoundError
+from eventstore.driving import drive
+from retention.access import Access
+from retention.policy import (
+    ACTIONS,
+    Action,
+    Policies,
+    RetentionPolicy,
+    Verdict,
+    before,
+    judge,
+    policies_of,
+    promised,
+)
 
-PAGE: Final = 256
+if TYPE_CHECKING:
+    from eventstore.core import Core
+    from eventstore.trimming import TrimPoint
+
+PAGE: Final = 1_000
 """Threads read at a time."""
+
+NOWHERE: Final = "no snapshot to trim at"
+"""Why a thread keeps more history than its policy asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One thing to do to one thread.
+
+    Attributes:
+        active_at: of its last event, to the minute.
+        policy: the name of the one that asks for it.
+        action: ``prune``, ``trim`` or ``seal``.
+        reason: why.
+        idle_since: prune it if it has no event after this moment; ``None``: whatever it has.
+        seq: trim the root's log up to this one.
+        older_than: seal events from before this moment.
+        archive: where it is written to first.
+        events, bytes: how much would go (or, of ``seal``, be packed, and saved); ``None``: not
+            counted.
+    """
+
+    thread_id: str
+    tenant: str
+    thread_key: int
+    status: str
+    active_at: datetime
+    policy: str
+    action: Action
+    reason: str
+    idle_since: datetime | None = None
+    seq: int | None = None
+    older_than: datetime | None = None
+    archive: str | None = None
+    events: int | None = None
+    bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would be pruned at a moment.
+    """What would be done at a moment.
 
     Attributes:
-        decisions: the threads that would go, the most recently active first.
-        counts: threads by what happens to them: ``prune``, or the reason why they stay.
+        tenant: whose threads; ``None``: everybody's.
+        policies: in the order in which they were asked.
+        decisions: what would be done, in the order of the threads' keys.
+        counts: threads by what happens to them (``prune``, ``trim``, ``seal``; ``archive`` of
+            those that would be archived first), or by why nothing does.
+        events, bytes: what would go or be saved, by what happens; only what was counted.
     """
 
-    tenant: str
-    policy: RetentionPolicy
+    tenant: str | None
+    policies: tuple[RetentionPolicy, ...]
     now: datetime
     decisions: tuple[Decision, ...]
     counts: Mapping[str, int]
+    events: Mapping[str, int]
+    bytes: Mapping[str, int]
 
 
-def plan(store: EventStore, policy: RetentionPolicy, now: datetime | None = None) -> Plan:
-    """Say what would go at a moment of the past or the future; ``None``: now."""
-    at = moment(store, now)
-    counts, expired = Counter(prune=0), []
-    for each in decide(store, policy, at):
-        counts["prune" if each.idle_since else each.reason] += 1
-        if each.idle_since:
-            expired.append(each)
-    return Plan(store.tenant, policy, at, tuple(expired), dict(counts))
+def plan(
+    store: EventStore,
+    policies: Policies,
+    now: datetime | None = None,
+    *,
+    all_tenants: bool = False,
+    sizes: bool = False,
+) -> Plan:
+    """Say what would be done at a moment of the past or the future; ``None``: now.
+
+    Args:
+        all_tenants: not only of the store's own.
+        sizes: count events and bytes of what would be pruned, too: a query for each thread.
+
+    Raises:
+        ValueError: ``now`` has no timezone; or the policies make no sense together.
+    """
+    return drive(planning(Access(store), policies_of(policies), now, all_tenants, sizes))
 
 
-def moment(store: EventStore, now: datetime | None) -> datetime:
-    """The moment that was meant, in UTC; without one, what the store's clock says."""
-    if now is not None and now.tzinfo is None:
-        raise ValueError(f"now must be timezone-aware, not {now!r}")
-    return now.astimezone(UTC) if now else from_micros(store.now_us())
+async def aplan(
+    store: AsyncEventStore,
+    policies: Policies,
+    now: datetime | None = None,
+    *,
+    all_tenants: bool = False,
+    sizes: bool = False,
+) -> Plan:
+    """:func:`plan` for event loops."""
+    return await planning(Access(store), policies_of(policies), now, all_tenants, sizes)
 
 
-def decide(store: EventStore, policy: RetentionPolicy, now: datetime) -> Iterator[Decision]:
-    """What the policy says about each thread, while threads come, go and move."""
+async def planning(
+    access: Access,
+    policies: tuple[RetentionPolicy, ...],
+    now: datetime | None,
+    all_tenants: bool,
+    sizes: bool,
+) -> Plan:
+    """A plan, by blocking or by awaiting."""
+    at = access.moment(now)
+    counts, events, saved = Counter(prune=0), Counter[str](), Counter[str]()
+    decisions: list[Decision] = []
+    async for page in pages(access, all_tenants=all_tenants):
+        for thread in page:
+            verdict = judge(policies, thread, at)
+            found, why = await decide(access, verdict, thread, at, sizes)
+            decisions += found
+            counts[why] += not found
+            for each in found:
+                counts[each.action] += 1
+                counts["archive"] += each.archive is not None
+                events[each.action] += each.events or 0
+                saved[each.action] += each.bytes or 0
+    tenant = None if all_tenants else access.store.tenant
+    # What is done first, and then why the others stay.
+    order = [*dict.fromkeys([*ACTIONS, "archive", *sorted(counts)])]
+    said = {name: counts[name] for name in order if counts[name] or name == "prune"}
+    return Plan(tenant, policies, at, tuple(decisions), said, +events, +saved)
+
+
+async def pages(
+    access: Access,
+    first: int = 0,
+    last: int = 2**63 - 1,
+    *,
+    all_tenants: bool,
+    idle_before: datetime | None = None,
+    created_before: datetime | None = None,
+    with_ttl: bool = False,
+) -> AsyncGenerator[list[ThreadInfo], None]:
+    """Threads in the order of their keys, while threads come, go and move."""
     after = None
-    while page := store.threads(after=after, limit=PAGE):
-        yield from (policy.judge(thread, now) for thread in page)
-        after = page[-1]
+    while page := await access.do(
+        access.core.scan(
+            first=first,
+            last=last,
+            after=after,
+            limit=PAGE,
+            all_tenants=all_tenants,
+            idle_before=idle_before,
+            created_before=created_before,
+            with_ttl=with_ttl,
+        )
+    ):
+        yield page
+        after = page[-1].thread_key
+
+
+async def decide(
+    access: Access, verdict: Verdict, thread: ThreadInfo, at: datetime, sizes: bool
+) -> tuple[list[Decision], str]:
+    """What is to be done to a thread; or why there is nothing, if there is nothing."""
+    policy = verdict.policy
+    if policy is None or not (verdict.prune or verdict.trim or verdict.seal):
+        return [], verdict.reason
+    core, why = access.of(thread.tenant), verdict.reason
+    found = []
+    try:
+        if verdict.prune:
+            pruning = to_prune(policy, verdict, thread)
+            if sizes:
+                stats = await access.do(core.stats(thread.thread_id))
+                size = stats.stored_bytes + stats.snapshot_bytes
+                pruning = replace(pruning, events=stats.events, bytes=size)
+            return [pruning], ""
+        if verdict.trim:
+            point, why = await access.do(place_to_trim(core, thread.thread_id, policy, at))
+            if point is not None:
+                gone = await access.do(core.trim(thread.thread_id, point.seq, dry_run=True))
+                trimming = to_trim(policy, thread, point.seq, why)
+                found.append(replace(trimming, events=gone.events, bytes=gone.bytes))
+        if verdict.seal and (sealing := to_seal(policy, thread, at)):
+            assert sealing.older_than is not None
+            packed = core.seal(thread.thread_id, sealing.older_than, dry_run=True)
+            if (sealed := await access.do(packed)).events:
+                saved = sealed.bytes_before - sealed.bytes_after
+                found.append(replace(sealing, events=sealed.events, bytes=saved))
+    except ThreadNotFoundError:
+        return [], "gone"
+    return found, why or verdict.reason
+
+
+def to_prune(policy: RetentionPolicy, verdict: Verdict, thread: ThreadInfo) -> Decision:
+    """That a thread is to be pruned."""
+    idle_since, archive = verdict.idle_since, policy.archive
+    return _decision(
+        policy, thread, "prune", verdict.reason, idle_since=idle_since, archive=archive
+    )
+
+
+def to_trim(policy: RetentionPolicy, thread: ThreadInfo, seq: int | None, reason: str) -> Decision:
+    """That a thread is to be trimmed; ``None``: where is to be looked up."""
+    return _decision(policy, thread, "trim", reason, seq=seq, archive=policy.archive)
+
+
+def to_seal(policy: RetentionPolicy, thread: ThreadInfo, at: datetime) -> Decision | None:
+    """That a thread is to be sealed, if anything ever is old enough. Nothing goes by it."""
+    older_than = before(at, policy.seal_after)
+    if older_than is None:
+        return None
+    reason = f"older than the seal_after of {policy.seal_after}"
+    return _decision(policy, thread, "seal", reason, older_than=older_than)
+
+
+def _decision(
+    policy: RetentionPolicy, thread: ThreadInfo, action: Action, reason: str, **values: Any
+) -> Decision:
+    return Decision(
+        thread.thread_id,
+        thread.tenant,
+        thread.thread_key,
+        thread.status,
+        thread.active_at,
+        policy.name,
+        action,
+        reason,
+        **values,
+    )
+
+
+# --- where to trim ----------------------------------------------------------------------
+
+
+async def place_to_trim(
+    core: Core, thread_id: str, policy: RetentionPolicy, at: datetime
+) -> tuple[TrimPoint | None, str]:
+    """Where to trim a thread, and why; or ``None``, and why not, if that is worth saying."""
+    points = await core.trim_points(thread_id)
+    point, reason = promised(policy, points, at), "older than the history that is kept"
+    if policy.max_events is not None or policy.max_bytes is not None:
+        stats = await core.stats(thread_id)
+        size = stats.stored_bytes + stats.snapshot_bytes
+        excess = _over(stats.events, policy.max_events), _over(size, policy.max_bytes)
+        if any(excess) and points:
+            fitting = await _fitting(core, thread_id, points, excess)
+            if point is None or fitting.seq > point.seq:
+                point, reason = fitting, _said(policy, excess)
+        elif not any(excess) and point is None:
+            return None, ""
+    if point is None:
+        return None, "" if points else NOWHERE
+    return point, reason
+
+
+async def _fitting(
+    core: Core, thread_id: str, points: Sequence[TrimPoint], excess: tuple[int, int]
+) -> TrimPoint:
+    """The oldest place where trimming takes so much away; if none does, the newest."""
+    low, high = 0, len(points) - 1
+    while low < high:  # the later the place, the more goes
+        middle = (low + high) // 2
+        goes = await core.trim(thread_id, points[middle].seq, dry_run=True)
+        if goes.events >= excess[0] and goes.bytes >= excess[1]:
+            high = middle
+        else:
+            low = middle + 1
+    return points[low]
+
+
+def _over(number: int, limit: int | None) -> int:
+    return 0 if limit is None else max(0, number - limit)
+
+
+def _said(policy: RetentionPolicy, excess: tuple[int, int]) -> str:
+    limits = (f"max_events of {policy.max_events}", f"max_bytes of {policy.max_bytes}")
+    over = [limit for limit, more in zip(limits, excess, strict=True) if more]
+    return f"more than the {' and the '.join(over)}"

@@ -5,6 +5,9 @@ they print is compared where a ```text block whose first line begins with ``# pr
 follows the code (or the code's own first or last line begins so); ``…`` there stands for
 anything. ``<!-- no-test -->`` before a block, or ``no-test`` behind its language, leaves it out.
 A page with ``<!-- own process -->`` sets something up for the whole process: it runs in its own.
+Code that begins with ``# file: name.py`` is put into that file, too. In a ```console block each
+line that begins with ``$ eventstore`` or ``$ python -m retention`` is run, and what follows it is
+what it prints; ``$ export NAME=value`` and ``$ echo $?`` work as in a shell.
 What an example prints is compared with ``examples/output/<its name>.txt``, if there is one.
 """
 
@@ -15,6 +18,7 @@ import io
 import itertools
 import os
 import re
+import shlex
 import subprocess
 import sys
 import traceback
@@ -22,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Final
+from unittest import mock
 
 import pytest
 
@@ -30,6 +35,7 @@ EXAMPLE_SECONDS_MAX: Final = 300
 EXAMPLE_LINES_MAX: Final = 75
 LONG_EXAMPLE: Final = re.compile(r"^# long example: \S", re.MULTILINE)
 PRINTS: Final = "# prints"
+FILE: Final = re.compile(r"# file: (\w+\.py)$", re.MULTILINE)
 OWN_PROCESS: Final = "<!-- own process -->"
 
 RUN: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -116,10 +122,16 @@ def run_page(path: Path, page: str) -> int:
     sys.modules[module.__name__] = module
     every = blocks(page)
     ran = 0
+    shell = Shell()
     try:
         for block, following in itertools.zip_longest(every, every[1:]):
+            if block.language == "console" and not block.skip:
+                shell.run(path, block)
+                ran += 1
             if block.language != "python" or block.skip:
                 continue
+            if name := FILE.match(block.text):
+                Path(name[1]).write_text(block.text, encoding="utf-8")
             printed = run_block(path, block, module)
             expected = expectation(block, following, page)
             if expected is not None and not matches(expected.text, printed):
@@ -152,6 +164,51 @@ def run_block(path: Path, block: Block, module: ModuleType) -> str:
         line = (here or [block.line])[0]
         raise DocsError(f"{relative(path)}:{line}: {type(error).__name__}: {error}") from error
     return printed.getvalue()
+
+
+class Shell:
+    """Runs the commands of a page, in this process."""
+
+    def __init__(self) -> None:
+        self._environment: dict[str, str] = {}
+        self._code = 0
+
+    def run(self, path: Path, block: Block) -> None:
+        """Run a block; DocsError names the command that printed something else."""
+        parts = re.split(r"^\$ (.*)\n?", block.text + "\n", flags=re.MULTILINE)
+        line = block.line + parts[0].count("\n")
+        for command, expected in zip(parts[1::2], parts[2::2], strict=True):
+            printed = self._printed(command)
+            if not matches(expected, printed):
+                raise DocsError(
+                    f"{relative(path)}:{line}: {command}\nprinted\n\n{printed}\nbut the page says"
+                    f"\n\n{expected}"
+                )
+            line += 1 + expected.count("\n")
+
+    def _printed(self, command: str) -> str:
+        from eventstore.cli import main
+        from retention.__main__ import main as retention
+
+        printed = io.StringIO()
+        with (
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
+            mock.patch.dict(os.environ, self._environment),
+        ):
+            match shlex.split(command, comments=True):
+                case ["export", setting]:
+                    name, _, value = setting.partition("=")
+                    self._environment[name] = value
+                case ["echo", "$?"]:
+                    print(self._code)
+                case ["eventstore", *arguments]:
+                    self._code = main(arguments)
+                case ["python", "-m", "retention", *arguments]:
+                    self._code = retention(arguments)
+                case _:
+                    raise DocsError(f"this shell does not know {command!r}")
+        return printed.getvalue()
 
 
 @pytest.mark.parametrize("path", RUN, ids=relative)
@@ -309,6 +366,25 @@ def test_a_false_page_fails_with_its_line(added: str, message: str) -> None:
 )
 def test_what_is_left_out(skipped: str) -> None:
     assert run_page(ROOT / "docs" / "page.md", f"{PAGE}\n{skipped}\n") in {2, 3}
+
+
+CONSOLE: Final = """\
+```console
+$ export EVENTSTORE_DB=no-such.db
+$ eventstore threads  # a comment
+eventstore: there is no … 'no-such.db'
+$ echo $?
+3
+```
+"""
+
+
+def test_the_commands_of_a_page_are_run() -> None:
+    assert run_page(ROOT / "docs" / "page.md", CONSOLE) == 1
+    with pytest.raises(DocsError, match=r"docs/page\.md:5: echo \$\?\nprinted\n\n3\n"):
+        run_page(ROOT / "docs" / "page.md", CONSOLE.replace("\n3\n", "\n0\n"))
+    with pytest.raises(DocsError, match="does not know 'ls'"):
+        run_page(ROOT / "docs" / "page.md", "```console\n$ ls\n```\n")
 
 
 def test_a_broken_link_is_found() -> None:

@@ -58,6 +58,7 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     ),
     "retention": (
         frozenset({"policy"}),
+        frozenset({"access", "loading"}),
         frozenset({"plan"}),
         frozenset({"sweep"}),
         frozenset({""}),
@@ -72,15 +73,15 @@ FRIENDS: Final[dict[str, frozenset[str]]] = {
 """Which other packages of ours each may import."""
 
 EDGES: Final = frozenset(
-    {"cli", "daemon", "__main__", "persistence", "production", "saver", "testing", "viewer"}
+    "__main__ cli daemon metrics persistence production saver testing viewer".split()
 )
 """Ways into the library for people and other programs. They import anything; only an edge may
 import an edge."""
 
 SPEAK_SQL: Final = frozenset(
     f"eventstore.{name}"
-    for name in "schema dialects postgresql migrations ancestry archive_rows cutting graves "
-    "inserting listing operations pruning rehoming segmenting sharing database "
+    for name in "schema dialects postgresql migrations ancestry cutting graves inserting "
+    "operations archive_rows listing pruning rehoming segmenting sharing database "
     "async_database".split()
 )
 """The only modules that may import SQLAlchemy; others may name its types in annotations."""

@@ -7,10 +7,12 @@ import logging
 import random
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from eventstore import (
     ConcurrencyError,
@@ -276,3 +278,27 @@ def test_deleting_gives_pages_back(tmp_path: Path) -> None:
         with store.engine.connect() as conn:
             conn.exec_driver_sql("PRAGMA incremental_vacuum")
         assert pragma(store, "page_count") <= pages
+
+
+def test_a_transaction_that_is_interrupted_anywhere_leaves_none_open(tmp_path: Path) -> None:
+    """The moment after it began, and that of its commit, included."""
+    steps = 0
+
+    def interrupt() -> int:
+        nonlocal steps
+        steps -= 1
+        return steps == 0
+
+    with EventStore(tmp_path / "a.db") as store:
+        store.setup()
+        event.listen(store.engine, "connect", lambda raw, _: raw.set_progress_handler(interrupt, 1))
+        store.engine.dispose()
+        fill(store, "t", 1)
+        for first in range(1, 400):
+            head = store.head("t")
+            steps = first
+            with suppress(StoreUnavailableError):
+                store.append_after(head, [Event(1, {"n": first})])
+            steps = 0
+            assert store.head("t").seq in (head.seq, head.seq + 1)
+        assert store.head("t").seq > 1

@@ -26,7 +26,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings
 from sqlalchemy import URL, create_engine, make_url
 
-from eventstore import EventStore
+from eventstore import ConfigurationError, EventStore
 from graph import GraphError
 from graph.persistence import MASK, ConnectionString, PersistenceConfig, target_of
 from graph.production import PersistenceConfigError
@@ -155,6 +155,21 @@ def test_the_policy_of_its_ttl() -> None:
     assert days.retention_policy() == RetentionPolicy(ttl=timedelta(days=7))
     forever = config(backend="memory", checkpoint_ttl_days=None)
     assert forever.retention_policy() == RetentionPolicy(ttl=None)
+    careless = config(backend="memory", respect_pending_interrupts=False)
+    assert careless.retention_policies() == (
+        RetentionPolicy(timedelta(days=30), respect_pending_interrupts=False),
+    )
+
+
+def test_policies_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "policies.toml"
+    path.write_text('[[policy]]\nname = "chat"\nttl = "7d"\n', encoding="utf-8")
+    monkeypatch.setenv("GRAPH_EVENTSTORE_RETENTION_POLICY_FILE", str(path))
+    found = config(backend="memory").retention_policies()
+    assert found == (RetentionPolicy(timedelta(days=7), "chat"),)
+    path.write_text('[[policy]]\ntll = "7d"\n', encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="has no key 'tll'"):
+        config(backend="memory").retention_policies()
 
 
 # --- what it refuses --------------------------------------------------------------------

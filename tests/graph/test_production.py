@@ -470,7 +470,7 @@ def test_the_policy_of_a_configuration_sweeps_its_threads(tmp_path: Path, shop: 
         for name in ("old", "new"):
             workflow.execute(name, {"item": "a table"})
         saver.store.set_thread("old", ttl=0)
-        assert sweep(saver.store, config.retention_policy()).pruned == 1
+        assert sweep(saver.store, config.retention_policies()).pruned == 1
         assert workflow.get_status("old")["values"] == {}
         assert workflow.get_status("new")["values"]["price"] == 42
 

@@ -1,0 +1,184 @@
+"""What commands print: results to standard output, everything else to standard error.
+
+Tables are for terminals as wide as they are; where the output goes elsewhere nothing of it is
+cut or folded. Whatever was read from a database passes :func:`~eventstore.cli.values.safe`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from eventstore.cli import values
+
+STYLES: Final = {
+    "failed": "red",
+    "error": "red",
+    "waiting": "yellow",
+    "interrupt": "yellow",
+    "resume": "yellow",
+    "running": "green",
+    "input": "green",
+    "fork": "magenta",
+    "update": "magenta",
+    "prune": "red",
+    "removed": "red",
+    "added": "green",
+    "appended": "green",
+    "changed": "yellow",
+}
+"""Words that stand out where they are a whole cell of a table."""
+
+
+class Output:
+    """Where a command says what it has to say.
+
+    Args:
+        as_json: results are JSON; tables and sentences are left out.
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self._console = Console(markup=False, highlight=False, emoji=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody looks at the results as they come."""
+        return sys.stdout.isatty()
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal; ``None``: there is none."""
+        return self._console.width if self.is_terminal else None
+
+    def json(self, value: Any) -> None:
+        """One result, as a line of JSON."""
+        print(values.document(value))
+
+    def say(self, text: str = "", style: str | None = None) -> None:
+        """A sentence that belongs to the results. Printed as it is: escape what was read."""
+        if self.is_terminal:
+            self._console.print(Text(text, style=style or ""), soft_wrap=True)
+        else:
+            print(text)
+
+    def note(self, text: str) -> None:
+        """Something about the work rather than of its results."""
+        print(text, file=sys.stderr)
+
+    def table(self, names: Sequence[str], rows: Sequence[Sequence[Any]], right: str = "") -> None:
+        """Rows under a header.
+
+        Args:
+            right: names of the columns of numbers, with spaces between.
+        """
+        cells = [[values.safe(str(cell)) for cell in row] for row in rows]
+        numbers = right.split()
+        if not self.is_terminal:
+            lines = [list(names), *cells]
+            widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+            for each in lines:
+                padded = [
+                    cell.rjust(width) if name in numbers else cell.ljust(width)
+                    for name, cell, width in zip(names, each, widths, strict=True)
+                ]
+                print("  ".join(padded).rstrip())
+            return
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        for name in names:
+            justify: Any = "right" if name in numbers else "left"
+            table.add_column(name, justify=justify, overflow="fold")
+        for row in cells:
+            table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        self._console.print(table)
+
+    def facts(self, pairs: Sequence[tuple[str, Any]]) -> None:
+        """Names and values, one below the other; those that are ``None`` are left out."""
+        there = [(name, values.safe(str(value))) for name, value in pairs if value is not None]
+        width = max((len(name) for name, _ in there), default=0)
+        for name, value in there:
+            self.say(f"{name.ljust(width)}  {value}")
+
+    @contextmanager
+    def progress(self, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """A bar on standard error, where that is a terminal; gives what moves it on.
+
+        Args:
+            total: how many steps there will be; ``None``: nobody knows.
+        """
+        if not sys.stderr.isatty() or (self.as_json and self.is_terminal):
+            yield lambda count: None
+            return
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        with bar:
+            task = bar.add_task(what, total=total)
+            yield lambda count: bar.advance(task, count)
+
+
+class _Rate(ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
+
+
+def moment(at: datetime | None) -> str:
+    """A time as tables show it: UTC, to the second."""
+    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def iso(at: datetime | None) -> str | None:
+    """A time as JSON shows it."""
+    return None if at is None else at.astimezone(UTC).isoformat()
+
+
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """A length of time as it is also written: ``30d``, ``1d12h``, ``90s``."""
+    left, parts = int(seconds), []
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def delta(length: timedelta | None) -> str:
+    """A ``timedelta`` likewise; nothing for ``None``."""
+    return "" if length is None else duration(length.total_seconds())

@@ -1,0 +1,56 @@
+"""A store as plans and sweeps reach it: by blocking, or from an event loop.
+
+Owns the difference between the two kinds of store, so that all else is written once, as
+coroutines (see :mod:`eventstore.driving`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from eventstore import AsyncEventStore, EventStore
+from eventstore.core import Core
+from eventstore.driving import awaited
+from eventstore.events import from_micros
+
+T = TypeVar("T")
+
+Store = EventStore | AsyncEventStore
+
+
+class Access:
+    """How one plan or sweep reaches a store, and the tenants that share its database."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.core = store.core
+        self._blocks = isinstance(store, EventStore)
+        self._perform = awaited if isinstance(store, EventStore) else store.database.perform
+        self._other = store.core  # of the tenant that was asked for last
+
+    async def do(self, operation: Awaitable[T]) -> T:
+        """What an operation of a core comes to."""
+        return await self._perform(operation)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, without keeping an event loop from going on."""
+        if self._blocks:
+            time.sleep(seconds)
+        else:
+            await asyncio.sleep(seconds)
+
+    def of(self, tenant: str) -> Core:
+        """What reaches the threads of a tenant by their names."""
+        if self._other.tenant != tenant:
+            self._other = self.core.for_tenant(tenant)
+        return self._other
+
+    def moment(self, now: datetime | None) -> datetime:
+        """The moment that was meant, in UTC; without one, what the store's clock says."""
+        if now is not None and now.tzinfo is None:
+            raise ValueError(f"now must be timezone-aware, not {now!r}")
+        return now.astimezone(UTC) if now else from_micros(self.core.now_us())

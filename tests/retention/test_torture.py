@@ -1,0 +1,40 @@
+"""A sweeper is killed at random moments under live writers: nothing is lost, nothing stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.retention import torture
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
+
+
+def test_a_sweeper_killed_at_random_leaves_nothing_torn(store_url: str) -> None:
+    if store_url == "sqlite://":
+        pytest.skip("a process that dies takes a database in memory with it")
+    kills = int(os.environ.get("TORTURE_KILLS", "20"))
+    with torture.template() as process:
+        summary = torture.torture(
+            store_url, kills, int(os.environ.get("TORTURE_SEED", "1")), process
+        )
+    assert summary.kills == kills
+    assert summary.pruned and summary.revived and summary.forked
+
+
+def test_the_long_script_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.retention.torture", "--kills", "2"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 kills" in done.stdout
