@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from eventstore import AsyncEventStore, EventStore
 from eventstore.core import Core
@@ -18,6 +18,7 @@ from eventstore.driving import awaited
 from eventstore.events import from_micros
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 Store = EventStore | AsyncEventStore
 
@@ -35,6 +36,12 @@ class Access:
     async def do(self, operation: Awaitable[T]) -> T:
         """What an operation of a core comes to."""
         return await self._perform(operation)
+
+    async def beside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What a function returns that waits for something else than this database."""
+        if self._blocks:
+            return function(*args, **kwargs)
+        return await asyncio.to_thread(function, *args, **kwargs)
 
     async def sleep(self, seconds: float) -> None:
         """Wait, without keeping an event loop from going on."""

@@ -26,7 +26,6 @@ from typing import Any, Final, Literal, TypeVar
 
 from eventstore import (
     AsyncEventStore,
-    ConfigurationError,
     EventStore,
     StoreBusyError,
     StoreClosedError,
@@ -37,6 +36,7 @@ from eventstore import (
 from eventstore.driving import drive
 from eventstore.forgetting import Expired, Slice
 from retention.access import Access
+from retention.archives import Archive
 from retention.plan import Decision, Plan, pages, place_to_trim, to_prune, to_seal, to_trim
 from retention.policy import Policies, RetentionPolicy, before, judge, policies_of
 
@@ -202,6 +202,7 @@ class _Sweep:
         if self.at > access.moment(None):
             raise ValueError(f"cannot sweep as of {self.at.isoformat()}, which is in the future")
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        self.archives: dict[str, Archive] = {}
         self.counts = Counter[str]()
         self.stopped = False
 
@@ -430,7 +431,16 @@ class _Sweep:
 
     async def _archive(self, each: Decision) -> Mapping[str, int]:
         """Write a thread to its archive; where its logs ended then."""
-        raise ConfigurationError(f"cannot archive to {each.archive!r}: there are no archives yet")
+        assert each.archive is not None
+        if each.archive not in self.archives:
+            self.archives[each.archive] = await self.access.beside(Archive, each.archive)
+        dump = await self.access.do(self.access.of(each.tenant).dump(each.thread_id))
+        try:
+            archived = await self.access.beside(self.archives[each.archive].put, dump)
+        finally:
+            dump.close()
+        self.counts["archived"] += 1
+        return archived.header.ends
 
     async def _trim(self, each: Decision) -> tuple[Decision, Outcome] | None:
         core, seq = self.access.of(each.tenant), each.seq

@@ -58,8 +58,7 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     ),
     "retention": (
         frozenset({"archives", "policy"}),
-        frozenset({"erasing"}),
-        frozenset({"access", "loading"}),
+        frozenset({"access", "erasing", "loading"}),
         frozenset({"plan"}),
         frozenset({"sweep"}),
         frozenset({""}),

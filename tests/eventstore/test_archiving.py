@@ -6,11 +6,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eventstore import (
     ArchiveDamagedError,
     ArchiveError,
     ArchiveVersionError,
+    Codec,
+    ConfigurationError,
     Dump,
     Event,
     EventStore,
@@ -22,6 +27,7 @@ from eventstore import (
 from tests.eventstore.support import (
     FINGERPRINT,
     check_whole,
+    data_of,
     fill,
     numbers,
     orphans,
@@ -323,6 +329,105 @@ def test_a_fork_of_a_sealed_thread(store: EventStore, at: int, snapshot_at: int 
     assert all_rows(store, key) == rehomed
     assert values_of(store.replay("t", fingerprint=FINGERPRINT)) == given
     assert store.verify("t").ok
+
+
+# --- any thread -----------------------------------------------------------------------
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["append", "sub", "back", "snapshot", "fork", "delete", "seal"]),
+        st.integers(0, 5),
+        st.integers(1, 40),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=40)
+@given(steps=steps, victim=st.integers(0, 5))
+def test_any_thread_comes_back_equal(steps: list[tuple[str, int, int]], victim: int) -> None:
+    """With forks of forks, of the living and the dead, logs beside, snapshots, bases, segments."""
+    with EventStore("sqlite://", tenant="test") as store:
+        for number, (what, which, count) in enumerate(steps):
+            names = [info.thread_id for info in store.threads()]
+            if not names:
+                fill(store, f"first {number}", 1)
+            name = sorted(names or [f"first {number}"])[which % max(1, len(names))]
+            head = store.head(name)
+            if what in ("append", "sub"):
+                fill(store, name, count, "" if what == "append" else "sub")
+            elif what == "back":
+                back = head.position._replace(seq=1 + count % head.seq)
+                store.append(name, [Fork(back), Event(1, {"n": count}, key=str(number))], head.seq)
+            elif what == "snapshot":
+                snapshot = NewSnapshot(FINGERPRINT, bytes(count), b"", step=count)
+                store.append_after(head, [Event(1, {"n": 0})], snapshot=snapshot)
+            elif what == "fork":
+                store.fork(name, 1 + count % head.seq, f"fork {number}")
+            elif what == "delete":
+                store.delete_thread(name)
+            elif what == "seal":
+                aged(store)
+                store.seal(name, datetime.now(UTC) + timedelta(days=1))
+        names = sorted(info.thread_id for info in store.threads())
+        if not names:
+            return
+        name = names[victim % len(names)]
+        key = store.thread(name).thread_key
+        expected = values_of(store.replay(name, fingerprint=FINGERPRINT))
+        info, file = store.thread(name), taken(store, name)
+        for other in names:
+            if other != name:
+                store.delete_thread(other)
+        alone = all_rows(store, key)
+        store.delete_thread(name)
+        assert store.load(file) == info
+        assert all_rows(store, key) == alone
+        found = values_of(store.replay(name, fingerprint=FINGERPRINT))
+        assert found[len(found) - len(expected) :] == expected
+        assert store.verify(name).problems == ()
+        assert not orphans(store)
+
+
+# --- dictionaries -----------------------------------------------------------------------
+
+
+def dictionary(dict_id: int) -> bytes:
+    """A dictionary as an application may train it."""
+    samples = [f"order {n} of customer {n * 7} was shipped to {n % 5}".encode() for n in range(900)]
+    return zstandard.train_dictionary(2048, samples, dict_id=dict_id).as_bytes()
+
+
+def test_dictionaries_come_along(store_url: str) -> None:
+    """Whoever reads the database or the file finds what an application compressed with."""
+    if store_url == "sqlite://":
+        pytest.skip("another store cannot open it")
+    custom = dictionary(40_000)
+    said = {"text": "order 17 of customer 119 was shipped to 2, order 18 was shipped to 3"}
+    with EventStore(store_url, tenant="test", codec=Codec(dictionaries={40_000: custom})) as store:
+        store.append("t", [Event(1, said, key="k")], 0)
+        assert sql(store, "SELECT dict_id FROM dictionaries") == [(40_000,)]
+        file = taken(store, "t")
+    with EventStore(store_url, tenant="test") as store:
+        assert data_of(store, "t") == [said]
+    with EventStore(store_url, tenant="test") as store:
+        assert store.append("t", [Event(1, said, key="k")], 0) == 1
+        assert store.verify("t").ok
+    other = Codec(dictionaries={40_000: dictionary(40_000)[:-1] + b"x"})
+    with (
+        EventStore(store_url, tenant="test", codec=other) as store,
+        pytest.raises(ConfigurationError, match="another dictionary 40000"),
+    ):
+        store.append("u", [Event(1, said)], 0)
+    with EventStore("sqlite://", tenant="test") as store:
+        store.load(file)
+        assert data_of(store, "t") == [said]
+        assert sql(store, "SELECT dict_id FROM dictionaries") == [(40_000,)]
+    with EventStore("sqlite://", tenant="test", codec=other) as store:
+        store.append("u", [Event(1, said)], 0)
+        with pytest.raises(ArchiveError, match="dictionary"):
+            store.load(file)
+        assert [each.thread_id for each in store.threads()] == ["u"]
 
 
 # --- damage -----------------------------------------------------------------------------

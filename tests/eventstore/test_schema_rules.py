@@ -158,6 +158,9 @@ def at_work(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> Statements:
     for name in ("one", "two"):
         store.fork("t", 5, name)
     fill(store, "small", 2)
+    with store.dump("small") as dump:
+        store.delete_thread("small")
+        store.load(dump)
     store.delete_thread("small")
     fill(store, "small", 2)
     store.delete_snapshots("one")
