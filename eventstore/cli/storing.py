@@ -23,7 +23,7 @@ from eventstore.cli.options import (
     writing,
 )
 from eventstore.cli.output import Output, iso, moment, size
-from eventstore.cli.values import safe
+from eventstore.cli.values import counted, safe
 from retention.archives import Archive, Archived, archive_and_prune, archive_thread
 from retention.archives import restore as restore_thread
 from retention.erasing import Erasure, Forks
@@ -86,7 +86,8 @@ def put_away(
     """
     out, where = Output(as_json), Archive(place)
     if prune:
-        confirm(f"Archive {len(threads)} threads, and remove them from the database?", yes)
+        many = counted(len(threads), "thread")
+        confirm(f"Archive {many}, and remove from the database?", yes)
     stayed = 0
     opened = writing if prune else reading
     with opened(Target(db, tenant, schema)) as store, out.progress("archiving", len(threads)) as go:
@@ -213,7 +214,7 @@ def _tell_erased(out: Output, found: Erasure, what: str) -> None:
 
 
 def _erased(found: Erasure, what: str) -> str:
-    return f"{found.threads} threads and {found.archived} archived files {what}"
+    return f"{counted(found.threads, 'thread')} and {counted(found.archived, 'file')} {what}"
 
 
 # --- the archive alone ------------------------------------------------------------------
@@ -284,6 +285,7 @@ def verify_archive(place: Place, as_json: Json = False) -> None:
     if not as_json:
         for name, problem in broken:
             out.say(f"{safe(name)}: {safe(problem)}", "red")
-        out.say(f"{checked} files, {f'{len(broken)} of them damaged' if broken else 'all sound'}")
+        bad = f"{len(broken)} of them damaged" if broken else "all sound"
+        out.say(f"{counted(checked, 'file')}, {bad}")
     if broken:
         raise typer.Exit(FOUND)

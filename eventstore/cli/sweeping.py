@@ -293,7 +293,8 @@ def keep_sweeping(
     with writing(Target(db, tenant, schema)) as store:
         if not yes:
             _agreed(out, store, asked, all_tenants, yes, everything)
-        counts = None if place is None else Metrics()
+        quiet = None if interval is None else 3 * interval
+        counts = None if place is None else Metrics(unhealthy_after=quiet)
         try:
             daemon = BackgroundRetention(
                 store,

@@ -86,7 +86,7 @@ def test_erasing_leaves_nothing_but_a_grave_without_a_name(
     assert refused.code == exits.USAGE and "--yes" in refused.err
     assert read("show", "waits").code == exits.OK
     done = run(*erase, "--yes")
-    assert done.code == exits.OK and "1 threads and 1 archived files erased" in done.out
+    assert done.code == exits.OK and "1 thread and 1 file erased" in done.out
     assert read("show", "waits").code == exits.MISSING
     assert run("archive", "ls", "--json").lines == []
     (grave,) = read("retention", "report", "--json").json["removed"]
