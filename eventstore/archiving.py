@@ -87,7 +87,7 @@ class Archiving(Reading):
         header, doubts, conflicts = dump.header, 0, 0
 
         def insert(conn: Connection) -> int | None:
-            rows = dump.records(self.codec.without_types())
+            rows = dump.records(self.codec, checked=True)
             return archive_rows.insert_thread(conn, rows, self.now_us())
 
         while True:

@@ -103,8 +103,9 @@ class Archive:
         try:
             self._store: ObjectStore = from_url(url, **given)
         except Exception as error:
+            said = _said(error).replace(url, self.url)
             raise ConfigurationError(
-                f"there is no archive at {self.url!r}: {_said(error)}; expected "
+                f"there is no archive at {self.url!r}: {said}; expected "
                 "file:///directory, s3://bucket/prefix, gs://bucket/prefix or memory:///"
             ) from error
 

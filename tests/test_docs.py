@@ -199,7 +199,7 @@ class Shell:
             match shlex.split(command, comments=True):
                 case ["export", setting]:
                     name, _, value = setting.partition("=")
-                    self._environment[name] = value
+                    self._environment[name] = value.replace("$PWD", str(Path.cwd()))
                 case ["echo", "$?"]:
                     print(self._code)
                 case ["eventstore", *arguments]:

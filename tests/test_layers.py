@@ -58,7 +58,8 @@ LAYERS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     ),
     "retention": (
         frozenset({"archives", "policy"}),
-        frozenset({"access", "erasing", "loading"}),
+        frozenset({"erasing"}),
+        frozenset({"access", "loading"}),
         frozenset({"plan"}),
         frozenset({"sweep"}),
         frozenset({""}),

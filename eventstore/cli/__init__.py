@@ -12,12 +12,17 @@ from collections.abc import Sequence
 from eventstore.cli import exits
 
 
-def main(arguments: Sequence[str] | None = None, prog: str = "eventstore") -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    prog: str = "eventstore",
+    only_retention: bool = False,
+) -> int:
     """Run one command; returns the exit code (see :mod:`eventstore.cli.exits`).
 
     Args:
         arguments: without the name of the program; ``None``: those of the process.
         prog: how the program is called in messages.
+        only_retention: the commands are those of ``eventstore retention``.
     """
     try:
         import rich  # noqa: F401
@@ -31,4 +36,5 @@ def main(arguments: Sequence[str] | None = None, prog: str = "eventstore") -> in
         return exits.USAGE
     from eventstore.cli.commands import run
 
-    return run(sys.argv[1:] if arguments is None else list(arguments), prog)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    return run(given, prog, only_retention)

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from eventstore import EventStoreError
-from eventstore.cli import exits, inspecting, keeping, looking, moving, states
+from eventstore.cli import exits, inspecting, keeping, looking, moving, states, storing
 from eventstore.cli.values import safe
 from graph.errors import GraphError
 
@@ -85,32 +85,40 @@ def _logging_to_stderr() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-app = typer.Typer(
-    name="eventstore",
-    cls=Commands,
-    help=HELP,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,  # they would show a URL, and with it a password
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for module in (looking, states, inspecting, moving, keeping):
+RETENTION_HELP = f"""Say what may be forgotten and what must be kept, and do it.
+
+{HELP.partition(".")[2].strip()}
+"""
+
+
+def _root(name: str, text: str) -> typer.Typer:
+    return typer.Typer(
+        name=name,
+        cls=Commands,
+        help=text,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,  # they would show a URL, and with it a password
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+app = _root("eventstore", HELP)
+retention = _root("retention", RETENTION_HELP)
+keeping.fill(retention)
+for module in (looking, states, inspecting, moving, keeping, storing):
     module.register(app)
 
 
-@app.callback()
-def _main() -> None:
-    """The commands follow."""
-
-
-def run(arguments: Sequence[str], prog: str) -> int:
+def run(arguments: Sequence[str], prog: str, only_retention: bool = False) -> int:
     """Run one command; returns its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(args=list(arguments), prog_name=prog)
+        root = retention if only_retention else app
+        root(args=list(arguments), prog_name=prog)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else exits.FOUND
     except Exception:  # a fault of ours: the whole story, and none of the codes that mean something

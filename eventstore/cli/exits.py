@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from eventstore import (
+    ArchiveDamagedError,
+    ArchiveNotFoundError,
     ConcurrencyError,
     CorruptEventError,
     EventStoreError,
@@ -15,6 +17,7 @@ from eventstore import (
     ThreadNotFoundError,
 )
 from graph.errors import GraphError
+from retention.erasing import ErasureRefusedError
 
 OK: Final = 0
 FOUND: Final = 1
@@ -44,10 +47,14 @@ def code_of(error: EventStoreError | GraphError | Failed) -> int:
     match error:
         case Failed():
             return error.code
-        case ThreadNotFoundError() | PositionNotFoundError() | GraphError():
+        case (
+            ThreadNotFoundError() | PositionNotFoundError() | ArchiveNotFoundError() | GraphError()
+        ):
             return MISSING
         case (
-            CorruptEventError()
+            ArchiveDamagedError()
+            | ErasureRefusedError()
+            | CorruptEventError()
             | ConcurrencyError()
             | LineageMovedError()
             | SerializationError()

@@ -26,7 +26,7 @@ from eventstore.cli.options import (
 )
 from eventstore.cli.output import Output, size
 from eventstore.cli.states import reader_of
-from eventstore.cli.values import safe
+from eventstore.cli.values import counted, safe
 from eventstore.driving import drive
 
 Threads = Annotated[
@@ -164,7 +164,7 @@ def _say_verified(
         for problem in report.problems:
             out.say(f"{safe(report.thread_id)}: {safe(problem)}", "red")
     bad = f"{len(broken)} of them damaged" if broken else "all sound"
-    out.say(f"{checked} threads, {events:,} events, {bad}")
+    out.say(f"{counted(checked, 'thread')}, {counted(events, 'event')}, {bad}")
 
 
 # --- migrate ----------------------------------------------------------------------------

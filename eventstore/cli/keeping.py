@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from eventstore import SweepRecord, ThreadInfo, Tombstone
+from eventstore.cli import storing, sweeping
 from eventstore.cli.looking import thread
 from eventstore.cli.options import (
     Db,
@@ -24,21 +25,27 @@ from eventstore.cli.output import Output, iso, moment, size
 from eventstore.cli.output import duration as spelled
 from eventstore.cli.values import line, safe
 
-retention = typer.Typer(
-    name="retention",
-    help="Say what may be forgotten and what must be kept, and do it.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    retention.command("pin")(pin)
-    retention.command("unpin")(unpin)
-    retention.command("ttl")(set_ttl)
-    retention.command("report")(report)
-    app.add_typer(retention)
+    """Add the group of all that is about retention."""
+    group = typer.Typer(
+        name="retention",
+        help="Say what may be forgotten and what must be kept, and do it.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    fill(group)
+    app.add_typer(group)
+
+
+def fill(group: typer.Typer) -> None:
+    """Add the commands of the group."""
+    sweeping.register(group)
+    group.command("pin")(pin)
+    group.command("unpin")(unpin)
+    group.command("ttl")(set_ttl)
+    storing.register_retention(group)
+    group.command("report")(report)
 
 
 # --- one thread -------------------------------------------------------------------------

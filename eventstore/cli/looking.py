@@ -26,7 +26,7 @@ from eventstore.cli.options import (
     reading,
 )
 from eventstore.cli.output import Output, duration, iso, moment, size
-from eventstore.cli.values import block, cut, line, safe
+from eventstore.cli.values import block, counted, cut, line, safe
 from eventstore.events import Status
 
 PAGE: Final = 256
@@ -170,7 +170,7 @@ def show(
             ("ttl", None if info.ttl is None else duration(info.ttl)),
             ("pinned", why or ("yes" if info.pinned else None)),
             ("metadata", line(info.metadata) if info.metadata else None),
-            ("stored", stats and f"{stats.events} events, {size(stats.stored_bytes)}"),
+            ("stored", stats and f"{counted(stats.events, 'event')}, {size(stats.stored_bytes)}"),
             ("snapshots", stats and f"{stats.snapshots}, {size(stats.snapshot_bytes)}"),
             ("forked from", origin and f"{origin['thread_id'] or '?'} at seq {origin['seq']}"),
         ]

@@ -21,7 +21,7 @@ from eventstore.cli.exits import FOUND, USAGE, Failed
 from eventstore.cli.inspecting import thread_ids
 from eventstore.cli.options import All, Db, Json, Schema, Target, Tenant, reading, writing
 from eventstore.cli.output import Output
-from eventstore.cli.values import safe
+from eventstore.cli.values import counted, safe
 
 SUFFIX: Final = ".thread"
 STANDARD: Final = "-"
@@ -159,4 +159,4 @@ def _tell(out: Output, dump: Dump, path: str, way: str) -> None:
         }
         out.json(found)
     elif path != STANDARD:
-        out.say(f"{safe(header.thread_id)} {way} {safe(path)} ({header.events} events)")
+        out.say(f"{safe(header.thread_id)} {way} {safe(path)} ({counted(header.events, 'event')})")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eventstore import FORK, RecordedEvent
-from eventstore.cli.values import line, safe
+from eventstore.cli.values import counted, line, safe
 from graph.events import Kind
 
 _MARKS: Final[dict[int, frozenset[str]]] = {
@@ -101,9 +101,10 @@ class Told:
         """The same as people read it."""
         count = self.events
         yield (
-            f"{count.total()} events: {count['input']} runs, {self.tasks.total()} tasks done, "
-            f"{self.errors.total()} errors, {self.asked} questions, {self.answered} answers, "
-            f"{count['update']} edits, {count['fork']} forks"
+            f"{counted(count.total(), 'event')}: {counted(count['input'], 'run')}, "
+            f"{counted(self.tasks.total(), 'task')} done, {counted(self.errors.total(), 'error')}, "
+            f"{counted(self.asked, 'question')}, {counted(self.answered, 'answer')}, "
+            f"{counted(count['update'], 'edit')}, {counted(count['fork'], 'fork')}"
         )
         for name, found in (("tasks", self.tasks), ("errors", self.errors)):
             if found:

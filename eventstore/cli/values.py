@@ -78,6 +78,11 @@ def block(value: Any) -> str:
     return "\n".join(map(safe, text.split("\n")))  # line breaks inside texts are escaped already
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: ``1 thread``, ``2 threads``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def cut(text: str, chars: int) -> str:
     """So many characters at most, with a mark where some are missing."""
     return text if len(text) <= chars else text[: max(chars - 1, 0)] + CUT

@@ -30,7 +30,7 @@ def test_the_log_alone_tells_runs_tasks_questions_and_edits(read: Read) -> None:
     (asked,) = (each for each in events if each["kind"] == "interrupt")
     assert asked["questions"][0]["value"] == {"publish?": "bees"}
     out = read("history", "done").out
-    assert "7 events: 1 runs, 2 tasks done, 0 errors, 1 questions, 1 answers, 1 edits" in out
+    assert "7 events: 1 run, 2 tasks done, 0 errors, 1 question, 1 answer, 1 edit, 1 fork" in out
     assert "wrote rows, author, notes → ask" in out
     assert "goes on from seq 2" in out and 'asks ask: {"publish?": "bees"}' in out
 

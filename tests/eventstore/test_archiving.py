@@ -331,6 +331,39 @@ def test_a_fork_of_a_sealed_thread(store: EventStore, at: int, snapshot_at: int 
     assert store.verify("t").ok
 
 
+# --- trimmed ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_a_trimmed_thread_comes_back_equal(blocking_store: EventStore, is_sealed: bool) -> None:
+    """It begins behind its base, and a fork of it with its share of that."""
+    store = blocking_store
+    fill(store, "t", 300)
+    snapshot = NewSnapshot(FINGERPRINT, b"state", b"", step=1)
+    head = store.append_after(store.head("t"), [Event(1, {"n": 0})], snapshot=snapshot)
+    head = store.append_after(head, [Fork(head.position._replace(seq=20))])
+    fill(store, "t", 300)
+    snapshot = NewSnapshot(FINGERPRINT, b"later", b"", step=2)
+    head = store.append_after(store.head("t"), [Event(1, {"n": 0})], snapshot=snapshot)
+    fill(store, "t", 50, start=1000)
+    aged(store)
+    if is_sealed:
+        sealed(store, "t")
+    assert store.trim("t", head.seq).events
+    store.fork("t", head.seq + 20, "fork")
+    for name in ("t", "fork"):
+        expected = values_of(store.replay(name, fingerprint=FINGERPRINT))
+        key, info, file = store.thread(name).thread_key, store.thread(name), taken(store, name)
+        if name == "fork":
+            store.delete_thread("t")
+        before = all_rows(store, key)
+        store.delete_thread(name)
+        assert store.load(file) == info
+        assert all_rows(store, key) == before
+        assert values_of(store.replay(name, fingerprint=FINGERPRINT)) == expected
+        assert store.verify(name).ok
+
+
 # --- any thread -----------------------------------------------------------------------
 
 steps = st.lists(
@@ -395,7 +428,7 @@ def test_any_thread_comes_back_equal(steps: list[tuple[str, int, int]], victim: 
 def dictionary(dict_id: int) -> bytes:
     """A dictionary as an application may train it."""
     samples = [f"order {n} of customer {n * 7} was shipped to {n % 5}".encode() for n in range(900)]
-    return zstandard.train_dictionary(2048, samples, dict_id=dict_id).as_bytes()
+    return zstandard.train_dictionary(2048, list(samples), dict_id=dict_id).as_bytes()
 
 
 def test_dictionaries_come_along(store_url: str) -> None:

@@ -26,12 +26,16 @@ from eventstore import (
     EventStore,
     EventStoreError,
     Expired,
+    Fork,
     Head,
+    LineageMovedError,
     NewSnapshot,
     Outcome,
+    Position,
     PositionNotFoundError,
     ThreadExistsError,
     ThreadNotFoundError,
+    Trimmed,
     VerifyReport,
 )
 from eventstore.events import Status
@@ -563,5 +567,125 @@ def test_two_store_a_snapshot_at_one_place(store: EventStore, race: Race) -> Non
         assert race.answers == [None, None]
         found = store.replay("t", fingerprint=FINGERPRINT).snapshot
         assert found is not None and found.state in (b"one", b"other")
+
+    assert beside(race, prepare, check) >= 2
+
+
+# --- a trim and another call ------------------------------------------------------------
+
+
+def trimmable(store: EventStore) -> Head:
+    """A thread with two points, and a fork that goes on from before them; the thread's end."""
+    for name in ("t", "old", "new"):
+        if store.head(name).exists:
+            store.delete_thread(name)
+    for last in (3, 6):
+        fill(store, "t", 3, start=last - 2)
+        state = ",".join(map(str, range(1, last + 1))).encode()
+        store.put_snapshot(store.head("t"), NewSnapshot(FINGERPRINT, state, b""))
+    fill(store, "t", 1, start=7)
+    fill(store, "t", 2, "a:2.0")
+    store.fork("t", 2, "old")
+    return store.head("t")
+
+
+def folded(store: EventStore, thread_id: str, at: Position | None = None) -> list[int]:
+    """The numbers that a thread comes to."""
+    replay = store.replay(thread_id, upto=at, fingerprint=FINGERPRINT)
+    before = replay.snapshot.state.decode().split(",") if replay.snapshot else []
+    return [*map(int, before), *numbers(replay.events)]
+
+
+def trimmed_and_whole(store: EventStore) -> None:
+    """Thread ``t`` begins at 6 and is otherwise as it was; so is its fork; nothing is left over."""
+    assert folded(store, "t")[:7] == [1, 2, 3, 4, 5, 6, 7]
+    assert next(iter(store.read("t"))).seq == 7
+    assert folded(store, "old") == [1, 2]
+    for name in ("t", "old"):
+        assert store.verify(name).problems == ()
+    assert orphans(store) == {}
+
+
+BESIDE_TRIM: dict[str, Callable[[EventStore, Head], Any]] = {
+    "append": lambda store, head: store.append_after(head, [Event(1, {"n": 8})]).seq,
+    "append with a snapshot": lambda store, head: (
+        store.append_after(
+            head,
+            [Event(1, {"n": 8})],
+            snapshot=NewSnapshot(FINGERPRINT, b"1,2,3,4,5,6,7,8", b""),
+        ).seq
+    ),
+    "go back": lambda store, head: (
+        store.append_after(head, [Fork(head.position._replace(seq=5))]).seq
+    ),
+    "fork": lambda store, _: store.fork("t", 5, "new"),
+    "trim": lambda store, _: store.trim("t", 6),
+    "trim less": lambda store, _: store.trim("t", 3),
+    "delete the fork": lambda store, _: store.delete_thread("old"),
+    "delete snapshots": lambda store, _: store.delete_snapshots("t"),
+    "read": lambda store, _: numbers(store.read("t")),
+    "replay": lambda store, _: folded(store, "t"),
+    "replay the fork": lambda store, _: folded(store, "old"),
+    "replay the past": lambda store, head: folded(store, "t", head.position._replace(seq=5)),
+    "verify": lambda store, _: store.verify("t").problems,
+    "points": lambda store, _: [point.seq for point in store.trim_points("t")],
+}
+
+
+@pytest.mark.parametrize("trim_first", [True, False])
+@pytest.mark.parametrize("name", BESIDE_TRIM)
+def test_a_trim_and_another_call(
+    store: EventStore, race: Race, monkeypatch: pytest.MonkeyPatch, name: str, trim_first: bool
+) -> None:
+    set_everywhere(monkeypatch, "STEP", 1)
+
+    def prepare() -> tuple[Call, Call]:
+        head = trimmable(store)
+        calls = lambda: store.trim("t", 6), lambda: BESIDE_TRIM[name](store, head)
+        return calls if trim_first else (calls[1], calls[0])
+
+    def check() -> None:
+        trim, call = race.answers if trim_first else race.answers[::-1]
+        assert isinstance(trim, Trimmed)
+        if name == "fork":
+            only(call, PositionNotFoundError)
+            if call == 1:
+                assert folded(store, "new") == [1, 2, 3, 4, 5]
+                store.delete_thread("new")
+        elif name == "go back":
+            only(call, PositionNotFoundError)
+            if call == 8:  # it was first, and is in the way of the second step
+                assert trim.base == 3
+                assert folded(store, "t") == [1, 2, 3, 4, 5]
+                assert store.verify("t").problems == ()
+                assert orphans(store) == {}
+                return
+        elif name == "delete the fork":
+            assert call is True
+            store.fork("t", 6, "old")
+            assert folded(store, "t") == [1, 2, 3, 4, 5, 6, 7]
+            assert orphans(store) == {}
+            return
+        elif name == "delete snapshots":
+            only(call)
+            assert folded(store, "t") == [1, 2, 3, 4, 5, 6, 7]
+            assert store.verify("t").problems == ()
+            return
+        elif name in ("replay", "replay the fork", "replay the past"):
+            only(call, LineageMovedError, PositionNotFoundError)
+            wanted = {"replay": 7, "replay the fork": 2, "replay the past": 5}[name]
+            if isinstance(call, list):
+                assert call == list(range(1, wanted + 1))
+            if name == "replay":
+                assert not isinstance(call, PositionNotFoundError)
+        elif name == "read":
+            assert call[-1] == 7
+            assert sorted(call) == call
+        elif name == "verify":
+            assert call == ()
+        else:
+            only(call)
+        assert trim.base == 6
+        trimmed_and_whole(store)
 
     assert beside(race, prepare, check) >= 2

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from datetime import timedelta
 from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
@@ -729,6 +730,27 @@ def test_metadata_of_a_run_is_in_its_checkpoints_and_in_the_threads_list(
     assert [each["source"] for each in told] == ["loop", "loop", "input"] * 2
     assert store.thread("t").metadata == {"user": "alice"}
     assert [t.thread_id for t in store.threads(metadata={"user": "alice"})] == ["t"]
+
+
+@pytest.mark.parametrize("ttl", [3600, 3599.5, timedelta(hours=1)])
+def test_a_ttl_is_heeded_when_the_thread_is_made(store: EventStore, ttl: Any) -> None:
+    app = steps("ab", store)
+    config = on("t")
+    config["configurable"]["ttl"] = ttl
+    app.invoke({}, config)
+    assert store.thread("t").ttl == 3600
+    config["configurable"]["ttl"] = 5
+    app.invoke({}, config)
+    assert store.thread("t").ttl == 3600
+
+
+@pytest.mark.parametrize("ttl", ["soon", -1, float("nan"), 1e300])
+def test_a_ttl_has_to_be_a_time(store: EventStore, ttl: Any) -> None:
+    config = on("t")
+    config["configurable"]["ttl"] = ttl
+    with pytest.raises(InvalidConfigError, match="ttl"):
+        steps("a", store).invoke({}, config)
+    assert store.threads() == []
 
 
 # --- trying again -----------------------------------------------------------------------

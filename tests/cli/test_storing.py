@@ -1,0 +1,113 @@
+"""`archive`, `retention archive`, `restore` and `erase`: threads put away, back, and gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from eventstore.cli import exits
+from tests.cli.support import ESCAPE, Done, run
+
+Read = Callable[..., Done]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for an archive, which commands find by the environment."""
+    folder = tmp_path / "archive"
+    monkeypatch.setenv("EVENTSTORE_ARCHIVE", folder.as_uri())
+    return folder
+
+
+def test_threads_are_put_away_and_listed(read: Read, place: Path) -> None:
+    done = read("retention", "archive", "done", ESCAPE, "--json")
+    assert done.code == exits.OK
+    assert [each["thread_id"] for each in done.lines] == ["done", ESCAPE]
+    assert len([each for each in place.rglob("*") if each.is_file()]) == 2
+    found = {each["thread_id"]: each for each in run("archive", "ls", "--json").lines}
+    assert found.keys() == {"done", ESCAPE} and found["done"]["events"] == 7
+    out = run("archive", "ls").out
+    assert r"a \x1b[2J\u202e name" in out and out.startswith("THREAD ")
+    assert run("archive", "ls", "--tenant", "nobody").err == "nothing is there\n"
+    assert run("archive", "verify").out == "2 files, all sound\n"
+    assert read("show", "done").code == exits.OK, "it is still in the database"
+
+
+def test_a_thread_is_moved_and_comes_back_equal(database: str, read: Read, place: Path) -> None:
+    before = read("events", "done", "--json").lines
+    refused = run("retention", "archive", "done", "--prune")
+    assert refused.code == exits.USAGE and "--yes" in refused.err
+    moved = run(
+        "retention", "archive", "done", "--prune", "--reason", "old", "--by", "Ann", "--yes"
+    )
+    assert moved.code == exits.OK and "done moved to " in moved.out
+    assert read("show", "done").code == exits.MISSING
+    (grave,) = read("retention", "report", "--json").json["removed"]
+    assert (grave["reason"], grave["asked_by"]) == ("old", "Ann")
+    assert run("retention", "restore", "done", "--json").json["thread_id"] == "done"
+    assert read("events", "done", "--json").lines == before
+    assert read("retention", "report", "--json").json["removed"] == []
+    assert run("retention", "restore", "done").code == exits.FOUND, "it is there"
+
+
+def test_what_an_archive_does_not_hold(database: str, place: Path) -> None:
+    done = run("retention", "restore", "nobody")
+    assert done.code == exits.MISSING and "nobody" in done.err
+    assert run("retention", "archive", "nobody").code == exits.MISSING
+    for url in ("nonsense", "ftp://host/x"):
+        done = run("archive", "ls", "--archive", url)
+        assert done.code == exits.DATABASE and done.err.startswith("eventstore: ")
+    secret = run("archive", "ls", "--archive", "nope://ann:s3cret@host/x")
+    assert secret.code == exits.DATABASE and "s3cret" not in secret.err
+
+
+def test_a_damaged_file_is_found(read: Read, place: Path) -> None:
+    for name in ("done", "waits"):
+        assert read("retention", "archive", name).code == exits.OK
+    path = next(each for each in place.rglob("*") if each.is_file())
+    path.write_bytes(path.read_bytes()[:-40])
+    done = run("archive", "verify")
+    assert done.code == exits.FOUND and "2 files, 1 of them damaged" in done.out
+    lines = run("archive", "verify", "--json").lines
+    assert sorted(each["ok"] for each in lines) == [False, True]
+
+
+def test_erasing_leaves_nothing_but_a_grave_without_a_name(
+    database: str, read: Read, place: Path
+) -> None:
+    assert read("retention", "archive", "waits").code == exits.OK
+    erase = ("retention", "erase", "waits", "--reason", "asked for", "--by", "Ann")
+    dry = run(*erase, "--dry-run", "--json")
+    assert dry.code == exits.OK
+    assert (dry.json["threads"], dry.json["archived"]) == (1, 1)
+    refused = run(*erase)
+    assert refused.code == exits.USAGE and "--yes" in refused.err
+    assert read("show", "waits").code == exits.OK
+    done = run(*erase, "--yes")
+    assert done.code == exits.OK and "1 thread and 1 file erased" in done.out
+    assert read("show", "waits").code == exits.MISSING
+    assert run("archive", "ls", "--json").lines == []
+    (grave,) = read("retention", "report", "--json").json["removed"]
+    assert grave["erased"] and grave["thread_key"] is None and grave["asked_by"] == "Ann"
+    again = run(*erase, "--yes", "--json")
+    assert again.code == exits.OK and again.json["threads"] == 0, "no harm in asking again"
+
+
+def test_forks_and_pins_stand_against_erasing(database: str, read: Read) -> None:
+    refused = run("retention", "erase", "done", "--reason", "x", "--yes")
+    assert refused.code == exits.FOUND and "branch" in refused.err
+    run("retention", "pin", "failed", "--reason", "case")
+    assert run("retention", "erase", "failed", "--reason", "x", "--yes").code == exits.FOUND
+    kept = run("retention", "erase", "done", "--reason", "x", "--yes", "--forks", "keep", "--json")
+    assert kept.code == exits.OK and kept.json["kept"] == ["branch"]
+    assert read("verify", "branch").code == exits.OK
+
+
+def test_a_whole_tenant_is_erased(database: str, read: Read) -> None:
+    for wrong in ([], ["done", "--whole-tenant"]):
+        assert run("retention", "erase", *wrong, "--reason", "x", "--yes").code == exits.USAGE
+    done = run("retention", "erase", "--whole-tenant", "--reason", "left", "--yes", "--json")
+    assert done.code == exits.OK and done.json["threads"] == 5
+    assert read("threads", "--json").lines == []
