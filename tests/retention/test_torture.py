@@ -15,14 +15,14 @@ from tests.retention import torture
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
 
 
-def test_a_sweeper_killed_at_random_leaves_nothing_torn(store_url: str) -> None:
+def test_a_sweeper_killed_at_random_leaves_nothing_torn(store_url: str, tmp_path: Path) -> None:
     if store_url == "sqlite://":
         pytest.skip("a process that dies takes a database in memory with it")
     kills = int(os.environ.get("TORTURE_KILLS", "20"))
     with torture.template() as process:
-        summary = torture.torture(
-            store_url, kills, int(os.environ.get("TORTURE_SEED", "1")), process
-        )
+        seed = int(os.environ.get("TORTURE_SEED", "1"))
+        archive = f"file://{tmp_path / 'archive'}"
+        summary = torture.torture(store_url, archive, kills, seed, process)
     assert summary.kills == kills
     assert summary.pruned and summary.revived and summary.forked
 

@@ -38,24 +38,33 @@ from eventstore import (
     ThreadNotFoundError,
 )
 from retention import Match, Pace, RetentionPolicy, sweep
+from retention.archives import Archive
 from tests.eventstore.support import FINGERPRINT, orphans, sql
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DAY: Final = timedelta(days=1)
 KILLS_PER_DATABASE: Final = 10
 OLD_PER_ROUND: Final = 30
-LARGE_EVENTS: Final = 120
+EVENTS: Final = {"large": 120, "held": 40}
+"""How many events threads have, by their kind; others have six."""
+
 SAMPLE: Final = 25
 RUN_S_MAX: Final = 0.25
 START_S_MAX: Final = 60.0
 WRITERS: Final = 2
 
-POLICIES: Final = (
-    RetentionPolicy(name="held", match=Match(metadata={"case": "open"})),
-    RetentionPolicy(name="cut", match=Match(thread_id="cut-*"), max_events=25),
-    RetentionPolicy(30 * DAY, "rest", seal_after=60 * DAY),
-)
+EVENTS_MAX: Final = 25
 PACE: Final = Pace(rows=150, rest=0.1)
+
+
+def policies(archive: str) -> tuple[RetentionPolicy, ...]:
+    """What is kept, what is cut, what is archived, and what just goes."""
+    return (
+        RetentionPolicy(name="held", match=Match(metadata={"case": "open"}), seal_after=DAY),
+        RetentionPolicy(name="cut", match=Match(thread_id="cut-*"), max_events=EVENTS_MAX),
+        RetentionPolicy(30 * DAY, "archived", match=Match(thread_id="archived-*"), archive=archive),
+        RetentionPolicy(30 * DAY, "rest"),
+    )
 
 
 class TornError(AssertionError):
@@ -66,17 +75,18 @@ class TornError(AssertionError):
 
 
 def serve() -> None:
-    """Fork a sweeper for each URL on standard input; say its process id."""
+    """Fork a sweeper for each database and archive on standard input; say its process id."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the killed
     delete_in_small_batches()
     print("ready", flush=True)
     for line in sys.stdin:
+        url, archive = json.loads(line)
         pid = os.fork()
         if pid == 0:
             try:
-                with EventStore(json.loads(line)) as store:
+                with EventStore(url) as store:
                     while True:
-                        sweep(store, POLICIES, pace=PACE)
+                        sweep(store, policies(archive), pace=PACE)
             finally:
                 os._exit(1)
         print(pid, flush=True)
@@ -131,6 +141,7 @@ class World:
     """One database, its writers, and what they know to be true of it."""
 
     url: str
+    archive: str
     seed: int
     summary: Summary
     values: dict[str, list[int]] = field(default_factory=dict)
@@ -162,18 +173,18 @@ class World:
         for _ in range(OLD_PER_ROUND):
             self.count += 1
             kind = self.random.choices(
-                ["old", "large", "pinned", "waiting", "held", "cut", "parent"],
-                [60, 8, 5, 5, 5, 8, 9],
+                ["old", "archived", "large", "pinned", "waiting", "held", "cut", "parent"],
+                [45, 15, 8, 5, 5, 5, 8, 9],
             )[0]
             name = f"{kind}-{self.count}"
-            self._write(self.past, name, LARGE_EVENTS if kind == "large" else 6, kind)
+            self._write(self.past, name, EVENTS.get(kind, 6), kind)
             if kind == "pinned":
                 self.past.set_thread(name, pinned=True)
             if kind == "parent":
                 self.past.fork(name, 4, f"child-{self.count}")
                 self.values[f"child-{self.count}"] = self.values[name][:4]
                 self.old += [name, f"child-{self.count}"]
-            elif kind in ("old", "large"):
+            elif kind in ("old", "large", "archived"):
                 self.old.append(name)
             else:
                 self.kept.add(name)
@@ -252,12 +263,18 @@ class World:
 
     def check(self, sample: int | None = None) -> None:
         """What is kept is there, and what is there (or so much of it) is whole."""
+        condemned = "SELECT count(*) FROM threads WHERE condemned_at IS NOT NULL"
+        self.summary.cut_short += sql(self.store, condemned)[0][0]
         if self.wrong:
             raise TornError(f"a writer failed: {self.wrong}") from self.wrong[0]
         there = {thread.thread_id for thread in self.store.threads(limit=100_000)}
         missing = (self.kept | self.alive) - there
         if missing:
             raise TornError(f"pruned, though it is to be kept: {sorted(missing)}")
+        kept = {each.thread_id for each in Archive(self.archive).ls()}
+        lost = {name for name in self.old if name.startswith("archived")} - there - kept
+        if lost:
+            raise TornError(f"neither there nor in the archive: {sorted(lost)}")
         unknown = there - self.values.keys()
         if unknown:
             raise TornError(f"out of nowhere: {sorted(unknown)}")
@@ -280,10 +297,7 @@ class World:
 
     def end(self) -> None:
         """A sweep that nobody kills leaves nothing to be done."""
-        self.summary.cut_short += len(
-            sql(self.store, "SELECT 1 FROM threads WHERE condemned_at IS NOT NULL")
-        )
-        report = sweep(self.store, POLICIES, pace=PACE)
+        report = sweep(self.store, policies(self.archive), pace=PACE)
         if report.failed:
             raise TornError(f"the last sweep failed: {report}")
         self.check()
@@ -292,8 +306,7 @@ class World:
         if for_ever:
             raise TornError(f"kept for ever: {sorted(for_ever)}")
         for name in there:
-            limit = POLICIES[1].max_events or 0
-            if name.startswith("cut-") and self.store.stats(name).events > limit:
+            if name.startswith("cut-") and self.store.stats(name).events > EVENTS_MAX:
                 raise TornError(f"{name} was not trimmed")
         left = orphans(self.store)
         if left:
@@ -301,11 +314,13 @@ class World:
         self.summary.pruned += sql(self.store, "SELECT count(*) FROM tombstones")[0][0]
 
 
-def torture(url: str, kills: int, seed: int, process: subprocess.Popen[str]) -> Summary:
+def torture(
+    url: str, archive: str, kills: int, seed: int, process: subprocess.Popen[str]
+) -> Summary:
     """Kill sweepers of one database so many times."""
     assert process.stdin is not None and process.stdout is not None
     summary = Summary()
-    world = World(url, seed, summary)
+    world = World(url, archive, seed, summary)
     began = time.monotonic()
     writers = [threading.Thread(target=world.write, args=(n,)) for n in range(WRITERS)]
     try:
@@ -314,7 +329,7 @@ def torture(url: str, kills: int, seed: int, process: subprocess.Popen[str]) -> 
         for _ in range(kills):
             with world.turn:
                 world.age()
-            process.stdin.write(json.dumps(url) + "\n")
+            process.stdin.write(json.dumps([url, archive]) + "\n")
             process.stdin.flush()
             pid = int(process.stdout.readline())
             time.sleep(world.random.uniform(0.005, RUN_S_MAX))
@@ -351,8 +366,9 @@ def main() -> int:
         while total.kills < args.kills:
             kills = min(KILLS_PER_DATABASE, args.kills - total.kills)
             url = f"sqlite:///{folder}/{total.kills}.db"
+            archive = f"file://{folder}/{total.kills}"
             try:
-                done = torture(url, kills, args.seed + total.kills, process)
+                done = torture(url, archive, kills, args.seed + total.kills, process)
             except TornError as error:
                 print(f"FAILED after {total.kills} kills: {error}")
                 return 1
@@ -361,7 +377,7 @@ def main() -> int:
     print(
         f"\n{total.kills} kills in {total.seconds:.0f} s: {total.pruned} threads pruned, "
         f"{total.revived} brought back to life and {total.forked} forks, all there; "
-        f"{total.refused} writers refused; {total.cut_short} deletions found cut short at the end; "
+        f"{total.refused} writers refused; {total.cut_short} deletions found cut short; "
         "nothing kept for ever"
     )
     return 0
