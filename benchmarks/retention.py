@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,6 @@ from rich.console import Console
 
 from benchmarks import report
 from benchmarks.figures import Figure
-from benchmarks.limits import sqlite_driver
 from eventstore import Event, EventStore
 from retention import Pace, RetentionPolicy, plan, sweep
 
@@ -87,7 +87,7 @@ def fill_peer(path: Path, threads: int, events: int) -> None:
 
 @contextmanager
 def _peer(path: Path) -> Iterator[SqliteSaver]:
-    conn = sqlite_driver().connect(str(path), check_same_thread=False)
+    conn = sqlite3.connect(str(path), check_same_thread=False)
     conn.execute("PRAGMA journal_mode = WAL")
     conn.execute("PRAGMA synchronous = FULL")
     try:
@@ -122,7 +122,7 @@ def p99_ms(told: Path, since: float, until: float) -> float:
     """Of the appends that ended in this time."""
     lines = [json.loads(line) for line in told.read_text().splitlines() if line.endswith("]")]
     times = sorted(took for at, took in lines if since <= at <= until)
-    return times[int(len(times) * 0.99)] * 1e3
+    return float(times[int(len(times) * 0.99)]) * 1e3
 
 
 def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Figure], dict[str, Any]]:
