@@ -199,7 +199,9 @@ class Archive:
             for batch in self._batches():
                 for name, found in zip(batch, threads.map(self._try_to_look, batch), strict=True):
                     if isinstance(found, ArchiveError):
-                        log.error("left out of the list: %s: %s", name, found)
+                        log.error(
+                            "left out of the list: %s: %s", name, found, extra={"object": name}
+                        )
                     elif tenant is None or found.tenant == tenant:
                         yield found
 
@@ -260,7 +262,7 @@ class Archive:
             with self._asking(name):
                 self._ob.delete(self._store, name)
         except ArchiveNotFoundError:
-            log.debug("%s was gone already", name)
+            log.debug("%s was gone already", name, extra={"object": name})
 
     def _settle(self, name: str) -> None:
         """Make a file in a directory survive power loss, as object storage does by itself."""
