@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from eventstore import dialects
 from eventstore.forgetting import SLICES
@@ -86,6 +86,7 @@ _END_SWEEP = (
     .where(sweeps.c.sweep_id == bindparam("which"))
     .values(finished_at=bindparam("at"), counts=bindparam("said"))
 )
+_FORGET_SWEEPS = delete(sweeps).where(sweeps.c.started_at < bindparam("before"))
 _SWEEPS = (
     select(sweeps).order_by(sweeps.c.started_at.desc(), sweeps.c.sweep_id).limit(bindparam("page"))
 )
@@ -96,9 +97,12 @@ def begin_sweep(conn: Connection, row: Mapping[str, Any]) -> None:
     conn.execute(_BEGIN_SWEEP[conn.dialect.name], row)
 
 
-def end_sweep(conn: Connection, sweep_id: str, at_us: int, counts: str) -> bool:
-    """Record what a sweep did; false when there is none by that id."""
+def end_sweep(
+    conn: Connection, sweep_id: str, at_us: int, counts: str, forget_before_us: int
+) -> bool:
+    """Record what a sweep did, and forget those of long ago; false if there is none by that id."""
     given = {"which": sweep_id, "at": at_us, "said": counts}
+    conn.execute(_FORGET_SWEEPS, {"before": forget_before_us})
     return conn.execute(_END_SWEEP, given).rowcount > 0
 
 

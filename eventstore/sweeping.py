@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from eventstore import records, sharing
 from eventstore.errors import ConfigurationError
@@ -15,6 +15,10 @@ from eventstore.forgetting import Slice, SweepRecord
 from eventstore.transactor import Part
 
 _MICROSECOND = timedelta(microseconds=1)
+
+
+KEPT: Final = timedelta(days=400)
+"""How long it stays on record what a sweep did."""
 
 
 class Sweeping(Part):
@@ -70,8 +74,10 @@ class Sweeping(Part):
 
     async def end_sweep(self, sweep_id: str, counts: Mapping[str, Any]) -> None:
         """Record what a sweep did."""
-        text = json.dumps(dict(counts))
-        if not await self.transactor.write_again(sharing.end_sweep, sweep_id, self.now_us(), text):
+        now, text = self.now_us(), json.dumps(dict(counts))
+        before = now - KEPT // _MICROSECOND
+        done = await self.transactor.write_again(sharing.end_sweep, sweep_id, now, text, before)
+        if not done:
             raise ConfigurationError(f"no sweep {sweep_id!r} is on record")
 
     async def sweeps(self, limit: int = 20) -> list[SweepRecord]:

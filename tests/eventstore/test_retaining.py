@@ -647,6 +647,19 @@ def test_sweeps_are_on_record(store: EventStore, clock: Callable[[timedelta], No
         store.end_sweep("nobody", {})
 
 
+def test_sweeps_of_long_ago_are_forgotten(
+    store: EventStore, clock: Callable[[timedelta], None]
+) -> None:
+    cutoff = datetime(2025, 1, 1, tzinfo=UTC)
+    store.end_sweep(store.begin_sweep("old", cutoff, {}), {})
+    clock(timedelta(days=399))
+    store.end_sweep(store.begin_sweep("young", cutoff, {}), {})
+    assert [each.holder for each in store.sweeps()] == ["young", "old"]
+    clock(timedelta(days=2))
+    store.end_sweep(store.begin_sweep("new", cutoff, {}), {})
+    assert [each.holder for each in store.sweeps()] == ["new", "young"]
+
+
 # --- room -------------------------------------------------------------------------------
 
 
