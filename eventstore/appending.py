@@ -371,7 +371,7 @@ class Appending(Reading):
         found = await self.transactor.read(
             operations.read_segments, head.thread_key, head.ns, seq - 1, seq, 1
         )
-        for event in unseal(found[0], self.codec) if found else ():
+        for event in unseal(found[0]) if found else ():
             if event.seq == seq:
                 return payload_of(event)
         if await self.transactor.read(operations.is_trimmed, head.thread_key, head.ns, seq):

@@ -16,6 +16,7 @@ into objects. Both ways memory is flat, and what is larger than ``SPOOL_BYTES`` 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile, SpooledTemporaryFile
 from types import TracebackType
-from typing import IO, Any, Final, Self, cast
+from typing import IO, Any, Final, Self, cast, get_args
 
 import msgpack
 import zstandard
@@ -37,7 +38,7 @@ from eventstore.errors import (
     ConfigurationError,
     CorruptEventError,
 )
-from eventstore.events import FORK, from_micros
+from eventstore.events import FORK, Status, from_micros
 from eventstore.schema import events, forks, segments, snapshots, threads
 from eventstore.segments import Body, Segment, covered, is_old, unseal
 
@@ -53,6 +54,9 @@ _SUM_BYTES: Final = 32
 _CHUNK_BYTES: Final = 2**16
 _WINDOW_BYTES_MAX: Final = 2**23
 _LEVEL: Final = 3
+
+DICTIONARIES_MAX: Final = 64
+"""Dictionaries in a file; each takes about 1 MB once it is ready for use."""
 
 END, COLUMNS, THREAD, DICTIONARY, LOG, SNAPSHOT, FORK_LINK, SEGMENT, EVENT = range(9)
 """What the records of a file say; the last four are rows of the log named before them."""
@@ -572,6 +576,7 @@ class Checker:
         self._header = header
         self._codec = codec
         self._stage = COLUMNS
+        self._dictionaries = 0
         self._ended = False
         self._ns: str | None = None
         self._seen: dict[int, int] = {}
@@ -615,6 +620,9 @@ class Checker:
             dict_id, data = row
             if type(dict_id) is not int or type(data) is not bytes:
                 raise CorruptEventError("a dictionary holds something else than it should")
+            self._dictionaries += 1
+            if self._dictionaries > DICTIONARIES_MAX:
+                raise CorruptEventError(f"there are more than {DICTIONARIES_MAX} dictionaries")
         elif tag == LOG:
             self._begin(*row)
         elif tag == END:
@@ -642,6 +650,13 @@ class Checker:
         )
         if not same or row["condemned_at"] is not None or self.counts[THREAD] > 1:
             raise CorruptEventError("the thread is not the one that the header names")
+        try:
+            json.loads(row["metadata"])
+            json.loads(row["pin"] or "null")
+        except ValueError as error:
+            raise CorruptEventError(f"what is said of the thread is no JSON: {error}") from error
+        if row["status"] not in get_args(Status):
+            raise CorruptEventError(f"a thread cannot be {row['status']!r}")
 
     def _begin(self, ns: str) -> None:
         if type(ns) is not str or (self._ns is not None and ns <= self._ns):
@@ -679,13 +694,15 @@ class Checker:
     def _fork(self, row: Mapping[str, Any]) -> None:
         if row["source_thread_key"] != self._header.thread_key:
             raise CorruptEventError("a fork leads to another thread")
-        self._links.add(row["seq"])
         target = row["source_ns"]
+        if target == self._ns and not row["source_seq"] < row["seq"]:
+            raise CorruptEventError("a fork leads to what comes after it")
+        self._links.add(row["seq"])
         self._needed[target] = max(self._needed.get(target, 0), row["source_seq"])
 
     def _segment(self, row: Mapping[str, Any]) -> None:
         self._follow(row["seq"], row["link"])
-        for event in unseal(Segment(**row), self._codec):
+        for event in unseal(Segment(**row)):
             if (event.kind == FORK) != (event.seq in self._links) or event.kind < 0:
                 raise CorruptEventError("a fork has no link, or a link no fork")
             self._links.discard(event.seq)

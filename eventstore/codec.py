@@ -396,7 +396,8 @@ _DESCRIPTOR_AT = 2 + len(zstandard.FRAME_HEADER)
 def _may_name_another(payload: bytes) -> bool:
     """Whether a payload looks as if it named a dictionary that does not come with the library."""
     return (
-        len(payload) > _DESCRIPTOR_AT
+        type(payload) is bytes  # else it is damaged
+        and len(payload) > _DESCRIPTOR_AT
         and payload[_DESCRIPTOR_AT] & _ID_OF_SEVERAL_BYTES != 0
         and payload[1] == ZSTD_WITH_DICTIONARY
     )

@@ -103,11 +103,14 @@ class Inspection(Reading):
             for fork in each.forks
         }
         digests: dict[int, bytes] = {}
+        keys: dict[int, str] = {}
         for span, digest in self._verifiable(key, each.ns, each.runs, each.snapshots, problems):
             try:
                 async for page in self._stream(thread_id, [span], digest, key):
                     for event in page:
                         digests[event.seq] = event.digest
+                        if event.key is not None:
+                            keys[event.seq] = event.key
                         if event.kind == FORK:
                             if linked.get(event.seq) != claim(*event.data["source"]):
                                 problems.append(
@@ -115,6 +118,12 @@ class Inspection(Reading):
                                 )
             except CorruptEventError as error:
                 problems.append(str(error))
+        found = await self.transactor.read(operations.keys_of, key, each.ns) if keys else {}
+        problems += [
+            f"{each.ns!r} seq {seq}: the event cannot be found by its key {name!r}"
+            for seq, name in keys.items()
+            if found.get(seq) != name
+        ]
         problems += _snapshot_problems(thread_id, each.ns, each.snapshots, digests)
         return len(digests)
 

@@ -374,6 +374,17 @@ def events_by_key(
     ).fetchall()
 
 
+_KEYS_OF = select(events.c.seq, events.c.key).where(
+    events.c.thread_key == _key, events.c.ns == _ns, events.c.key.is_not(None)
+)
+
+
+def keys_of(conn: Connection, thread_key: int, ns: str) -> dict[int, str]:
+    """The keys that events of a log are found by, sealed ones included."""
+    rows = conn.execute(_KEYS_OF, {"key": thread_key, "ns": ns})
+    return {row.seq: row.key for row in rows}
+
+
 # --- replaying --------------------------------------------------------------------------
 
 

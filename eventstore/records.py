@@ -387,7 +387,7 @@ class EventReader:
         """The events of a segment that are wanted; it was verified as a whole before."""
         key, ns = self._log
         try:
-            events = unseal(segment, self._codec)
+            events = unseal(segment)
             known = (
                 segment.link if self.after < segment.seq else events[self.after - segment.seq][4]
             )

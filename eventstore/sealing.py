@@ -130,7 +130,9 @@ class Sealing(Reading):
 
     def _packed(self, rows: Sequence[SqlRow], link: bytes) -> Segment | None:
         events = list(self._events(rows, link))
-        return seal(link, events) if len(events) >= EVENTS_MIN else None
+        # Few events are worth a segment where a large one behind them would stop it for good.
+        ends_early = 0 < len(events) < len(rows) and not is_old(rows[len(events)].payload)
+        return seal(link, events) if len(events) >= EVENTS_MIN or ends_early else None
 
     def _events(self, rows: Sequence[SqlRow], link: bytes) -> Iterator[Body]:
         """The events of these rows with their bodies, verified, as many as a segment takes."""

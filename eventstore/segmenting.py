@@ -45,6 +45,12 @@ _HOLD: Final = (
 _between = and_(
     events.c.thread_key == _key, events.c.ns == _ns, events.c.seq.between(_first, _last)
 )
+_LAST_DIGEST = select(events.c.digest).where(
+    events.c.thread_key == _key,
+    events.c.ns == _ns,
+    events.c.seq == _last,
+    func.length(events.c.payload) > 0,
+)
 _CLEAR = delete(events).where(_between, events.c.key.is_(None), func.length(events.c.payload) > 0)
 _EMPTY = (
     update(events)
@@ -89,6 +95,8 @@ def put(conn: Connection, thread_key: int, ns: str, segment: Segment) -> bool:
     False when they are not all there any more: others were first, and nothing is to be kept.
     """
     place = {"key": thread_key, "ns": ns, "first": segment.seq, "last_seq": segment.last}
+    if conn.execute(_LAST_DIGEST, place).scalar() != segment.digest:
+        return False
     gone = conn.execute(_CLEAR, place).rowcount
     if gone < segment.events:
         at = {"at_key": thread_key, "at_ns": ns, "first": segment.seq, "last_seq": segment.last}

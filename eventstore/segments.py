@@ -9,6 +9,7 @@ codec; which events go into one, and when, is for :mod:`eventstore.sealing`.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
@@ -77,8 +78,22 @@ def covered(payload: bytes, body: bytes) -> bytes:
     return payload if is_old(payload) else body
 
 
-_WRITER: Final = Codec()
-"""Segments use no dictionary that only an application has."""
+_CLAIM_MAX: Final = 4096
+"""Items that a list in a segment's head may claim to have."""
+
+_CODEC: Final = Codec()
+"""Segments use no dictionary that only an application has, nor its bounds for one payload."""
+
+_BAD = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    ValueError,
+    msgpack.UnpackException,
+    struct.error,
+)
 
 
 def seal(link: bytes, events: Sequence[Body]) -> Segment:
@@ -104,23 +119,20 @@ def seal(link: bytes, events: Sequence[Body]) -> Segment:
         last.digest,
         last.recorded_at,
         sum(map(len, bodies)),
-        _WRITER.compressed(content, LEVEL),
+        _CODEC.compressed(content, LEVEL),
     )
 
 
-def unseal(segment: Segment, codec: Codec = _WRITER) -> list[Body]:
+def unseal(segment: Segment) -> list[Body]:
     """The events of a segment, verified: the chain leads from its link to its last digest.
-
-    Args:
-        codec: says how many bytes are too many.
 
     Raises:
         CorruptEventError: it does not, or the bytes are not a segment.
     """
-    content = codec.body(segment.payload)
     try:
+        content = _CODEC.body(segment.payload)
         found = list(_events(content, segment))
-    except (ValueError, TypeError, msgpack.UnpackException, OverflowError) as error:
+    except _BAD as error:
         raise CorruptEventError(f"the segment does not decode: {error!s:.200}") from error
     if not found or found[-1].digest != segment.digest:
         raise CorruptEventError("the segment does not match the digest chain")
@@ -129,13 +141,17 @@ def unseal(segment: Segment, codec: Codec = _WRITER) -> list[Body]:
 
 def payload_of(event: Body) -> bytes:
     """The payload of an event that is to have a row of its own again."""
-    return _WRITER.compressed(event.body)
+    return _CODEC.compressed(event.body)
 
 
 def _events(content: bytes, segment: Segment) -> Iterator[Body]:
     start = _SIZE + int.from_bytes(content[:_SIZE], "big")
     layout, kinds, deltas, sizes, keys = msgpack.unpackb(
-        content[_SIZE:start], strict_map_key=False, unicode_errors="surrogatepass"
+        content[_SIZE:start],
+        strict_map_key=False,
+        unicode_errors="surrogatepass",
+        max_array_len=_CLAIM_MAX,
+        max_map_len=_CLAIM_MAX,
     )
     if layout != _LAYOUT:
         raise ValueError(f"its layout is {layout!r}; this version reads {_LAYOUT}")

@@ -114,7 +114,9 @@ def test_both_shells_have_the_same_methods(blocking: type, asynchronous: type) -
             continue
         assert described(method) == described(twin), name
         waits = inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin)
-        assert waits or name == "now_us", f"{name} of {asynchronous.__name__} blocks"
+        assert waits or name in ("now_us", "with_tenant"), (
+            f"{name} of {asynchronous.__name__} blocks"
+        )
 
 
 def test_both_shells_are_opened_alike() -> None:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill 
 
 THREADS: Final = 400
 KEPT_EVERY: Final = 4
-KILLS: Final = 8
+KILLS: Final = 4
 SWEEPER: Final = """
 import sys
 from eventstore import EventStore, Expired

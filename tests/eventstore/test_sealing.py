@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventstore import (
+    Codec,
     CorruptEventError,
     DuplicateKeyError,
     Event,
@@ -24,6 +26,7 @@ from eventstore import (
     RecordedEvent,
     ThreadNotFoundError,
     chain,
+    sealing,
     segments,
 )
 from tests.eventstore.support import (
@@ -187,7 +190,7 @@ def test_sealing_anywhere_changes_no_answer(given_steps: list[tuple[str, int]]) 
     with (
         EventStore(":memory:") as plain,
         EventStore(":memory:") as packed,
-        pytest.MonkeyPatch.context() as patch,
+        pytest.MonkeyPatch.context() as monkeypatch,
     ):
         for store in (plain, packed):
             fill(store, "t", 1)
@@ -197,7 +200,7 @@ def test_sealing_anywhere_changes_no_answer(given_steps: list[tuple[str, int]]) 
             for store, head in zip((plain, packed), heads, strict=True):
                 if what == "seal":
                     if store is packed:
-                        set_everywhere(patch, "EVENTS_MAX", n)
+                        set_everywhere(monkeypatch, "EVENTS_MAX", n)
                         seal_now(store, "t")
                 else:
                     _do(store, head, what, n)
@@ -335,17 +338,23 @@ def as_format_1(store: EventStore, thread_id: str) -> None:
 # --- side by side -----------------------------------------------------------------------
 
 
-def test_two_sealers_and_a_writer_and_a_reader(store_url: str) -> None:
+def test_two_sealers_and_a_writer_and_a_reader(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In one process, over stores of their own."""
     if store_url == "sqlite://":
         pytest.skip("memory belongs to one store")
     errors: list[BaseException] = []
     done = threading.Event()
 
+    later = datetime.now(UTC) + timedelta(days=1)
+    set_everywhere(monkeypatch, "EVENTS_MIN", 1)
+    set_everywhere(monkeypatch, "SETTLED_US", -(10**15))
+
     def seals() -> None:
         with EventStore(store_url) as store:
             while not done.is_set():
-                seal_now(store, "t")
+                store.seal("t", later)
 
     def reads() -> None:
         with EventStore(store_url) as store:
@@ -378,6 +387,38 @@ def test_two_sealers_and_a_writer_and_a_reader(store_url: str) -> None:
         assert check_whole(store) == 1
         if is_sqlite(store):
             assert sql(store, "SELECT count(*) FROM segments") > [(1,)]
+
+
+def test_a_large_event_stops_nothing() -> None:
+    """What is before it and what is behind it is sealed all the same."""
+    with EventStore(":memory:") as store:
+        fill(store, "t", 5)
+        big = {"text": "".join(random.Random(1).choices("abcdefgh", k=1_100_000))}
+        store.append("t", [Event(1, big)], 5)
+        fill(store, "t", 100, start=6)
+        with patch.multiple(sealing, SETTLED_US=-(10**15)):
+            sealed = store.seal("t", datetime.now(UTC) + timedelta(days=1))
+        assert (sealed.events, sealed.segments) == (105, 3)
+        assert store.verify("t").ok
+
+
+def test_who_reads_only_small_payloads_reads_segments(store_url: str) -> None:
+    with EventStore(store_url, tenant="test", codec=Codec(max_decoded_bytes=2_000)) as store:
+        fill(store, "t", 200)
+        before = everything(store, "t")
+        seal_now(store, "t")
+        assert everything(store, "t") == before
+        assert store.verify("t").ok
+
+
+def test_a_key_that_was_lost_is_found_missing(store: EventStore) -> None:
+    store.append("t", [Event(1, n, key=f"k{n}") for n in range(20)], 0)
+    seal_now(store, "t")
+    assert store.verify("t").ok
+    key = store.thread("t").thread_key
+    sql(store, "DELETE FROM events WHERE seq = 11 AND thread_key = ?", (key,))
+    report = store.verify("t")
+    assert "k10" in report.problems[0]
 
 
 def test_a_segment_keeps_its_bounds() -> None:

@@ -270,7 +270,7 @@ def test_killed_at_any_moment_it_is_in_one_of_the_two(store_url: str, tmp_path: 
         fill(store, "t", 1500)
         fill(store, "t", 10, "sub")
         expected = numbers(store.read("t"))
-    for turn in range(8):
+    for turn in range(5):
         command = [sys.executable, "-c", MOVER, store_url, url]
         mover = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path.cwd())
         assert mover.stdout is not None

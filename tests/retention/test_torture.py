@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill 
 def test_a_sweeper_killed_at_random_leaves_nothing_torn(store_url: str, tmp_path: Path) -> None:
     if store_url == "sqlite://":
         pytest.skip("a process that dies takes a database in memory with it")
-    kills = int(os.environ.get("TORTURE_KILLS", "20"))
+    kills = int(os.environ.get("TORTURE_KILLS", "8"))
     with torture.template() as process:
         seed = int(os.environ.get("TORTURE_SEED", "1"))
         archive = f"file://{tmp_path / 'archive'}"
