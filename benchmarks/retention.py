@@ -173,7 +173,10 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Figure], di
                     peak = max(peak, process.memory_info().rss - rss)
 
             start = time.perf_counter()
-            done = sweep(store, POLICY, on_progress=counts, should_stop=lambda: counted >= half)
+            pace = Pace(seconds=options.seconds, rest=options.rest)
+            done = sweep(
+                store, POLICY, None, counts, should_stop=lambda: counted >= half, pace=pace
+            )
             took = time.perf_counter() - start
             ended = time.time()
         facts |= {
@@ -203,6 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=100_000)
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--peer-threads", type=int, default=300)
+    parser.add_argument("--seconds", type=float, default=Pace().seconds, help="of a transaction")
+    parser.add_argument("--rest", type=float, default=Pace().rest, help="after each, times its own")
     parser.add_argument("--dir", type=Path, help="where the files go: not in memory")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUP: Final = 16
+GROUP: Final = 8
 """Threads that are locked, looked at and removed together; the time is looked at in between."""
 
 

@@ -79,9 +79,9 @@ class Pace:
     """
 
     rows: int = 2_000
-    seconds: float = 0.02
+    seconds: float = 0.005
     rest: float = 1.0
-    bytes: int = 1_048_576
+    bytes: int = 262_144
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.seconds <= 0 or self.rest < 0 or self.bytes < 1:
