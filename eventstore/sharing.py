@@ -86,7 +86,9 @@ _END_SWEEP = (
     .where(sweeps.c.sweep_id == bindparam("which"))
     .values(finished_at=bindparam("at"), counts=bindparam("said"))
 )
-_FORGET_SWEEPS = delete(sweeps).where(sweeps.c.started_at < bindparam("before"))
+_FORGET_SWEEPS = delete(sweeps).where(
+    sweeps.c.started_at < bindparam("before"), sweeps.c.sweep_id != bindparam("which")
+)
 _SWEEPS = (
     select(sweeps).order_by(sweeps.c.started_at.desc(), sweeps.c.sweep_id).limit(bindparam("page"))
 )
@@ -102,7 +104,7 @@ def end_sweep(
 ) -> bool:
     """Record what a sweep did, and forget those of long ago; false if there is none by that id."""
     given = {"which": sweep_id, "at": at_us, "said": counts}
-    conn.execute(_FORGET_SWEEPS, {"before": forget_before_us})
+    conn.execute(_FORGET_SWEEPS, {"before": forget_before_us, "which": sweep_id})
     return conn.execute(_END_SWEEP, given).rowcount > 0
 
 
