@@ -13,7 +13,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from eventstore import chain, records
 from eventstore.events import Position
-from eventstore.operations import Route, snapshot_chain, snapshots_of, trace
+from eventstore.operations import Route, base_digest, snapshot_chain, snapshots_of, trace
 from eventstore.schema import SqlRow, events, forks, segments, snapshots, threads
 from eventstore.segmenting import rows_between, seqs_of
 from eventstore.segments import EVENTS_MAX, Segment
@@ -82,7 +82,13 @@ def needed(conn: Connection, source: Position) -> Needed:
     if base is not None:
         first = min(first, base.seq + 1)
     elif first > 1:
-        first -= 1  # its digest is the link to the fork event that the needed run begins with
+        # Before the fork event that the needed run begins with: where history was trimmed up to
+        # there, the base has its digest.
+        before = source._replace(seq=first - 1)
+        if base_digest(conn, before) is not None:
+            base = before
+        else:
+            first -= 1
     return Needed(source, chain.prefix_ns(source.thread_key, source.ns), first, base)
 
 
