@@ -335,7 +335,7 @@ class Appending(Reading):
             row = found.get(key)
             if row is None:
                 return None
-            payload = row.payload or await self._sealed_payload(head, row.seq)
+            payload = row.payload or await self._sealed_payload(head, row.seq, key)
             same = row.kind == event.kind and (
                 not payload  # trimmed: nobody can tell any more
                 or payload == self.codec.encode(event.data)
@@ -366,7 +366,7 @@ class Appending(Reading):
             ) from error
         self.kept_dictionaries.add(dict_id)
 
-    async def _sealed_payload(self, head: Head, seq: int) -> bytes:
+    async def _sealed_payload(self, head: Head, seq: int, key: str) -> bytes:
         """The payload of an event that has a key and was sealed; nothing if it was trimmed."""
         found = await self.transactor.read(
             operations.read_segments, head.thread_key, head.ns, seq - 1, seq, 1
@@ -374,6 +374,10 @@ class Appending(Reading):
         for event in unseal(found[0]) if found else ():
             if event.seq == seq:
                 return payload_of(event)
+        # It may have left its segment since its row was read.
+        rows = await self.transactor.read(operations.events_by_key, head.thread_key, head.ns, [key])
+        if rows and rows[0].payload:
+            return bytes(rows[0].payload)
         if await self.transactor.read(operations.is_trimmed, head.thread_key, head.ns, seq):
             return b""
         raise CorruptEventError("the event has no payload").at(head.thread_id, head.ns, seq)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Table, bindparam, delete, insert, select, union
 
-from eventstore import chain, graves, operations, rehoming
+from eventstore import chain, graves, operations, records, rehoming
 from eventstore.archive_file import (
     DICTIONARY,
     EVENT,
@@ -72,7 +72,12 @@ _ROWS: Final = {
     EVENT: (_paged(events, EVENT, PAGE), PAGE),
     SEGMENT: (_paged(segments, SEGMENT, _LARGE_PAGE), _LARGE_PAGE),
 }
-_SNAPSHOT: Final = _paged(snapshots, SNAPSHOT, 1)
+_event_digest = (
+    select(events.c.digest)
+    .where(events.c.thread_key == _key, events.c.ns == _ns, events.c.seq == snapshots.c.seq)
+    .scalar_subquery()
+)
+_SNAPSHOT: Final = _paged(snapshots, SNAPSHOT, 1).add_columns(_event_digest.label("event_digest"))
 _LINKS = select(forks).where(forks.c.thread_key == _key)
 _NAMES = union(
     *(select(t.c.ns).where(t.c.thread_key == _key) for t in (events, segments, snapshots, forks))
@@ -155,10 +160,15 @@ def _gather(conn: Connection, need: rehoming.Needed, logs: dict[str, _Log]) -> S
 
 
 def _rows_of_log(conn: Connection, log: _Log) -> Iterator[Record]:
+    kept: set[int | None] = {None}
     for _, (at, as_base) in sorted(log.snapshots.items()):
         place = {"key": at.thread_key, "ns": at.ns, "after": at.seq - 1, "upto": at.seq}
-        values = dict(zip(FIELDS[SNAPSHOT], conn.execute(_SNAPSHOT, place).one(), strict=True))
-        values["is_base"] = values["is_base"] or as_base
+        found = conn.execute(_SNAPSHOT, place).one()
+        if not (found.is_base or as_base or (found.rests_on in kept and _is_sound(found))):
+            continue  # it can be folded again
+        kept.add(found.seq)
+        values = {name: found._mapping[name] for name in FIELDS[SNAPSHOT]}
+        values["is_base"] = found.is_base or as_base
         yield SNAPSHOT, list(values.values())
     for _, row in sorted(log.forks.items()):
         yield FORK_LINK, row
@@ -173,6 +183,11 @@ def _rows_of_log(conn: Connection, log: _Log) -> Iterator[Record]:
     for _, same in groupby(heapq.merge(*shares, key=by_seq), key=by_seq):
         event = next(same)
         yield EVENT, [event[name] for name in FIELDS[EVENT]]
+
+
+def _is_sound(row: SqlRow) -> bool:
+    """Whether a snapshot is what was stored, and of this history, as far as its row tells."""
+    return records.verifies(row) and row.event_digest in (None, row.digest)
 
 
 def _run(conn: Connection, tag: int, log: Position) -> Iterator[Record]:

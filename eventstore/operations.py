@@ -591,7 +591,8 @@ def is_trimmed(conn: Connection, thread_key: int, ns: str, seq: int) -> bool:
     return empty and beginning(conn, thread_key, "") is not None
 
 
-def _edges(step: int) -> Any:
+def _edges(what: int, step: int) -> Any:
+    """The events of a log with none on one side of them."""
     beside = events.alias()
     neighbour = (
         select(beside.c.seq)
@@ -602,22 +603,28 @@ def _edges(step: int) -> Any:
         )
         .exists()
     )
-    return (
-        select(events.c.seq)
-        .where(events.c.thread_key == _key, events.c.ns == _ns, ~neighbour)
-        .order_by(events.c.seq)
-    )
+    return select(
+        literal_column(str(what)).label("what"), events.c.seq, events.c.seq.label("last")
+    ).where(events.c.thread_key == _key, events.c.ns == _ns, ~neighbour)
 
 
-_RUN_STARTS, _RUN_ENDS = _edges(-1), _edges(+1)
+# One statement: others may be sealing meanwhile, or trimming.
+_RUNS = union_all(
+    _edges(0, -1),
+    _edges(1, +1),
+    select(literal_column("2"), segments.c.seq, segments.c.last).where(
+        segments.c.thread_key == _key, segments.c.ns == _ns
+    ),
+).order_by("what", "seq")
 
 
 def runs(conn: Connection, thread_key: int, ns: str) -> list[tuple[int, int]]:
     """First and last seq of each run of events without a gap: of one, in a log that is whole."""
-    place = {"key": thread_key, "ns": ns}
-    starts = conn.execute(_RUN_STARTS, place).scalars().all()
-    found = list(zip(starts, conn.execute(_RUN_ENDS, place).scalars().all(), strict=True))
-    sealed = [(row.seq, row.last) for row in conn.execute(_SEGMENT_ENDS, place)]
+    edges: tuple[list[tuple[int, int]], ...] = ([], [], [])
+    for what, first, last in conn.execute(_RUNS, {"key": thread_key, "ns": ns}):
+        edges[what].append((first, last))
+    starts, ends, sealed = edges
+    found = [(start, end) for (start, _), (end, _) in zip(starts, ends, strict=True)]
     if not sealed:
         return found
     merged: list[tuple[int, int]] = []
@@ -629,9 +636,6 @@ def runs(conn: Connection, thread_key: int, ns: str) -> list[tuple[int, int]]:
     return merged
 
 
-_SEGMENT_ENDS = select(segments.c.seq, segments.c.last).where(
-    segments.c.thread_key == _key, segments.c.ns == _ns
-)
 _stretches = union_all(
     select(events.c.ns, events.c.seq, events.c.seq.label("last")).where(
         events.c.thread_key == _key

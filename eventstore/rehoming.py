@@ -13,15 +13,17 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from eventstore import chain, records
 from eventstore.events import Position
-from eventstore.operations import Route, snapshot_chain, snapshots_of, trace
-from eventstore.schema import SqlRow, events, forks, snapshots, threads
+from eventstore.operations import Route, base_digest, snapshot_chain, snapshots_of, trace
+from eventstore.schema import SqlRow, events, forks, segments, snapshots, threads
 from eventstore.segmenting import rows_between, seqs_of
+from eventstore.segments import EVENTS_MAX, Segment
 
 WHOLE_MAX: Final = 1_000
 """Events that a fork is given of a deleted thread without a thought: nothing of its history
 is lost then, and no snapshot has to be believed."""
 
 _COPY_EVENT = insert(events)
+_COPY_SEGMENT = insert(segments)
 _COPY_FORK = insert(forks)
 _COPY_SNAPSHOT = insert(snapshots)
 _at_key: Any = bindparam("at_key")
@@ -80,7 +82,13 @@ def needed(conn: Connection, source: Position) -> Needed:
     if base is not None:
         first = min(first, base.seq + 1)
     elif first > 1:
-        first -= 1  # its digest is the link to the fork event that the needed run begins with
+        # Before the fork event that the needed run begins with: where history was trimmed up to
+        # there, the base has its digest.
+        before = source._replace(seq=first - 1)
+        if base_digest(conn, before) is not None:
+            base = before
+        else:
+            first -= 1
     return Needed(source, chain.prefix_ns(source.thread_key, source.ns), first, base)
 
 
@@ -95,9 +103,9 @@ def is_inside(need: Needed, link: Position) -> bool:
 def rehome(conn: Connection, fork: SqlRow) -> None:
     """Give a fork the stored bytes that it still needs of its source, as a prefix of its own.
 
-    They are copied undecoded. Others may be doing the same, or be deleting the fork: whoever
-    holds its link does it, the others find nothing left to do. (Its thread's row first, then
-    the link: the order in which a deletion takes them.)
+    They are copied undecoded, and damage as it is. Others may be doing the same, or be deleting
+    the fork: whoever holds its link does it, the others find nothing left to do. (Its thread's
+    row first, then the link: the order in which a deletion takes them.)
     """
     if conn.execute(_HOLD_THREAD, {"at_key": fork.thread_key}).first() is None:
         return
@@ -129,15 +137,29 @@ def _trusted_route(conn: Connection, source: Position) -> Route:
 
 
 def _copy_events(conn: Connection, thread_key: int, need: Needed, present: set[int]) -> None:
-    for row in events_needed(conn, need):
+    place = {"thread_key": thread_key, "ns": need.ns}
+    damaged: list[Segment] = []
+    for row in events_needed(conn, need, damaged):
         if row["seq"] not in present:
-            conn.execute(_COPY_EVENT, {**row, "thread_key": thread_key, "ns": need.ns})
+            conn.execute(_COPY_EVENT, {**row, **place})
+    for segment in damaged:  # which stays damage, and is in nobody's way
+        if segment.events <= EVENTS_MAX and not {segment.seq, segment.last} <= present:
+            conn.execute(_COPY_SEGMENT, {**segment._asdict(), **place})
 
 
-def events_needed(conn: Connection, need: Needed) -> Iterator[dict[str, Any]]:
-    """The needed events, oldest first, as rows of their own even where they are sealed."""
+def events_needed(
+    conn: Connection, need: Needed, damaged: list[Segment] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The needed events, oldest first, as rows of their own even where they are sealed.
+
+    Args:
+        damaged: takes the segments that were damaged, and that are copied as they are.
+
+    Raises:
+        CorruptEventError: a segment was damaged, and nobody takes it.
+    """
     source = need.source
-    return rows_between(conn, source.thread_key, source.ns, need.first, source.seq)
+    return rows_between(conn, source.thread_key, source.ns, need.first, source.seq, damaged)
 
 
 def _copy_forks(conn: Connection, thread_key: int, need: Needed, present: set[int]) -> None:

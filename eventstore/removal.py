@@ -6,6 +6,7 @@ A thread is removed whole or not at all, and forks of it stay whole (rules 5 and
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -20,6 +21,8 @@ from eventstore.reading import Reading
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+log = logging.getLogger(__name__)
 
 DELETE_BATCH: Final = 1_000
 """Events deleted in one transaction."""
@@ -84,7 +87,11 @@ class Removal(Reading):
         return end != "kept"
 
     async def finish_deletions(self, reason: str = "deleted") -> int:
-        """End deletions that were cut short; returns how many threads were removed."""
+        """End deletions that were cut short; returns how many threads were removed.
+
+        Raises:
+            CorruptEventError: of a thread that was damaged; the others were removed.
+        """
 
         def look(conn: Connection, key: int) -> dict[str, Any] | None:
             row = operations.thread_by_key(conn, key)
@@ -97,10 +104,22 @@ class Removal(Reading):
             return records.tombstone(row, fate, self.now_us(), secret)
 
         keys = await self.transactor.read(operations.condemned, self.tenant)
+        damage: CorruptEventError | None = None
         for key in keys:
-            tombstone = await self.transactor.read(look, key)
-            if tombstone:
-                await self._remove(key, tombstone)
+            try:
+                tombstone = await self.transactor.read(look, key)
+                if tombstone:
+                    await self._remove(key, tombstone)
+            except CorruptEventError as error:
+                log.error(
+                    "cannot end the deletion of the thread stored under key %d: %s",
+                    key,
+                    error,
+                    extra={"thread_key": key},
+                )
+                damage = damage or error
+        if damage is not None:
+            raise damage
         return len(keys)
 
     async def _secret(self) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
 from eventstore import operations, records
+from eventstore.errors import CorruptEventError
 from eventstore.schema import SqlRow, events, segments, threads
 from eventstore.segments import EVENTS_MAX, Body, Segment, payload_of, unseal
 
@@ -141,18 +142,33 @@ def row_of(event: Body) -> dict[str, Any]:
 
 
 def rows_between(
-    conn: Connection, thread_key: int, ns: str, first: int, last: int
+    conn: Connection,
+    thread_key: int,
+    ns: str,
+    first: int,
+    last: int,
+    damaged: list[Segment] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The events of a stretch of a log as rows, sealed or not, oldest first.
 
+    Args:
+        damaged: takes the segments that were damaged; their events are left out.
+
     Raises:
-        CorruptEventError: a segment was damaged.
+        CorruptEventError: a segment was damaged, and nobody takes it.
     """
     after = first - 1
     while page := operations.read_events(conn, thread_key, ns, after, last, EVENTS_MAX):
         for row in page:
             if isinstance(row, Segment):
-                found = [each for each in unseal(row) if first <= each.seq <= last]
+                try:
+                    bodies = unseal(row)
+                except (CorruptEventError, *records.WRONG_TYPE):
+                    if damaged is None:
+                        raise
+                    damaged.append(row)
+                    continue
+                found = [each for each in bodies if first <= each.seq <= last]
                 yield from ({**row_of(each), "ns": ns} for each in found if each.seq > after)
             else:
                 yield {**row._mapping, "ns": ns}

@@ -474,6 +474,9 @@ class EventStore:
 
         Args:
             reason: for those of which it is not known any more why they were begun.
+
+        Raises:
+            CorruptEventError: of a thread that was damaged; the others were removed.
         """
         return drive(self.core.finish_deletions(reason))
 

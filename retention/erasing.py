@@ -17,7 +17,12 @@ from typing import Any, Literal, TypeVar
 from eventstore import AsyncEventStore, EventStore, ThreadInfo, chain
 from eventstore.core import Core
 from eventstore.driving import awaited, drive
-from eventstore.errors import ConfigurationError, EventStoreError, ThreadNotFoundError
+from eventstore.errors import (
+    ConfigurationError,
+    CorruptEventError,
+    EventStoreError,
+    ThreadNotFoundError,
+)
 from eventstore.wiping import Wiped
 from retention.archives import Archive, Archived
 
@@ -96,6 +101,8 @@ def erase(
     Raises:
         ErasureRefusedError: a thread is pinned, or another one holds bytes of it.
         ThreadNotFoundError: nothing of that name is anywhere.
+        CorruptEventError: a deletion that was cut short before cannot be ended; everything that
+            was asked for is erased all the same.
     """
     work = _Work(store.core, awaited, _at_once, archives, reason, by)
     return drive(work.run(thread_id, tenant, forks, dry_run, despite_pin, vacuum))
@@ -261,13 +268,19 @@ class _Work:
             files = [file for _, file in found.files if file.thread_id == name]
             lives = {f.header.life: (f.header.events, f.header.stored_bytes) for f in files}
             hidden += await self._do(core.hide_graves(name, self._reason, self._by, lives))
-        await self._do(core.finish_erasures(self._reason))
+        damage: CorruptEventError | None = None
+        try:
+            await self._do(core.finish_erasures(self._reason))
+        except CorruptEventError as error:  # of another thread, and so in nobody's way
+            damage = error
         for archive, file in found.files:
             await self._wait(archive.remove, file)
         for archive in self._archives:  # once more: somebody may have been archiving meanwhile
             for name in found.names:
                 await self._wait(archive.delete, name, core.tenant)
         wiped = await self._do(core.wipe(vacuum))
+        if damage is not None:
+            raise damage
         return Erasure(
             report.threads, report.archived, hidden, report.kept, report.kept_archived, wiped
         )

@@ -528,3 +528,33 @@ def test_a_file_may_come_from_anywhere(store: EventStore, tmp_path: Any, as_what
         pieces = (content[at : at + 7] for at in range(0, len(content), 7))
         store.load({"bytes": content, "path": path, "pieces": pieces}[as_what])
     assert store.verify("t").ok
+
+
+def test_snapshots_that_are_of_no_use_stay_behind(store: EventStore) -> None:
+    """One that was damaged, one that rests on it, and one that rests on one that is gone."""
+    for name in ("damaged", "gone"):
+        head = store.head(name)
+        for state in (None, b"a", b"b"):
+            fill(store, name, 10, start=head.seq + 1)
+            rests_on = head.seq if state == b"b" else None
+            head = store.head(name)
+            if state:
+                store.put_snapshot(head, NewSnapshot(FINGERPRINT, state, b"", rests_on))
+        store.append(name, [Event(1, {"n": 31})], 30)
+    bad, gone = (store.thread(name).thread_key for name in ("damaged", "gone"))
+    sql(store, "UPDATE snapshots SET payload = x'00' WHERE seq = 20 AND thread_key = ?", (bad,))
+    sql(store, "DELETE FROM snapshots WHERE seq = 20 AND thread_key = ?", (gone,))
+    for name in ("damaged", "gone"):
+        store.put_snapshot(store.head(name), NewSnapshot(FINGERPRINT, b"sound", b""))
+        with store.dump(name) as dump:
+            dump.verify()
+            store.delete_thread(name)
+            store.load(dump)
+        key = store.thread(name).thread_key
+        kept = sql(store, "SELECT seq FROM snapshots WHERE thread_key = ?", (key,))
+        assert kept == [(31,)]
+        replay = store.replay(name, fingerprint=FINGERPRINT)
+        assert replay.snapshot is not None
+        assert replay.snapshot.state == b"sound"
+        assert numbers(store.read(name)) == list(range(1, 32))
+        assert store.verify(name).ok

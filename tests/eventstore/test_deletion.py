@@ -13,6 +13,7 @@ import pytest
 
 from eventstore import (
     ConcurrencyError,
+    CorruptEventError,
     Event,
     EventStore,
     EventStoreError,
@@ -34,6 +35,7 @@ from tests.eventstore.support import (
     numbers,
     orphans,
     rows_of,
+    seal_now,
     set_everywhere,
     sql,
     tables_by_thread,
@@ -428,6 +430,41 @@ def test_finish_deletions_is_of_one_tenant(store: EventStore) -> None:
         assert sql(store, "SELECT tenant FROM threads") == [("other",)]
         assert other.finish_deletions() == 1
         assert not orphans(store)
+
+
+def test_a_damaged_segment_does_not_stop_a_deletion(store: EventStore) -> None:
+    fill(store, "t", 30)
+    store.fork("t", 20, "child")
+    store.fork("t", 5, "other child")
+    fill(store, "child", 5, start=21)
+    seal_now(store, "t")
+    key = store.thread("t").thread_key
+    sql(store, "UPDATE segments SET payload = x'0201abcd' WHERE thread_key = ?", (key,))
+    assert store.delete_thread("t")
+    assert not orphans(store)
+    for name in ("child", "other child"):  # what was damaged before still is, and is found
+        assert not store.verify(name).ok
+        with pytest.raises(CorruptEventError):
+            list(store.replay(name).events)
+    assert numbers(store.read("child")) == list(range(21, 26))
+    assert store.delete_thread("child")
+    assert store.delete_thread("other child")
+    assert sql(store, "SELECT count(*) FROM segments") == [(0,)]
+
+
+def test_a_damaged_thread_stops_no_other_deletion(store: EventStore) -> None:
+    names = [f"t{number}" for number in range(6)]
+    for name in names:
+        fill(store, name, 3)
+    sql(store, "UPDATE threads SET condemned_at = 1")
+    sql(store, "UPDATE threads SET fate = 'damaged' WHERE thread_id IN ('t0', 't3', 't5')")
+    with pytest.raises(CorruptEventError, match=r"'t[035]'"):
+        store.finish_deletions()
+    left = sql(store, "SELECT thread_id FROM threads ORDER BY thread_id")
+    assert left == [("t0",), ("t3",), ("t5",)]
+    sql(store, "UPDATE threads SET fate = NULL")
+    assert store.finish_deletions() == 3
+    assert not orphans(store)
 
 
 # --- names whose hashes are the same ----------------------------------------------------

@@ -49,6 +49,7 @@ from tests.eventstore.support import (
     numbers,
     orphans,
     rows_of,
+    seal_now,
     set_everywhere,
     sql,
 )
@@ -697,3 +698,46 @@ def test_a_trim_and_another_call(
         trimmed_and_whole(store)
 
     assert beside(race, prepare, check) >= 2
+
+
+# --- reading, while what is read goes into a segment or out of one ---
+
+KEYED: Final = [Event(1, {"n": number}, key=f"k{number}") for number in range(51, 61)]
+
+READS: Final[dict[str, tuple[Callable[[EventStore, str], Any], Any]]] = {
+    "read": (lambda store, name: numbers(store.read(name, after=50)), list(range(51, 81))),
+    "replay": (
+        lambda store, name: numbers(store.replay(name, fingerprint=FINGERPRINT).events),
+        list(range(21, 81)),
+    ),
+    "verify": (lambda store, name: store.verify(name).problems, ()),
+    "append again": (lambda store, name: store.append(name, KEYED, 50), 60),
+}
+
+
+@pytest.mark.parametrize("other", ["seal", "trim"])
+@pytest.mark.parametrize("name", READS)
+def test_what_moves_between_rows_and_segments_is_read(
+    store: EventStore, race: Race, name: str, other: str
+) -> None:
+    """A trim within a segment gives the events behind it their rows again."""
+    read, wanted = READS[name]
+    made = itertools.count()
+
+    def prepare() -> tuple[Call, Call]:
+        thread = f"{name} {next(made)}"
+        fill(store, thread, 20)
+        store.put_snapshot(store.head(thread), NewSnapshot(FINGERPRINT, b"", b""))
+        fill(store, thread, 30, start=21)
+        store.append(thread, KEYED, 50)
+        fill(store, thread, 20, start=61)
+        if other == "seal":
+            return lambda: read(store, thread), lambda: seal_now(store, thread)
+        seal_now(store, thread)
+        return lambda: read(store, thread), lambda: store.trim(thread, 20)
+
+    def check() -> None:
+        assert race.answers[0] == wanted
+        assert not isinstance(race.answers[1], EventStoreError)
+
+    assert beside(race, prepare, check) >= 4

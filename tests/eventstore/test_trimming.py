@@ -311,6 +311,32 @@ def test_forks_of_other_threads_are_given_what_they_need(store: EventStore) -> N
         assert store.verify(f"fork {seq}").ok
 
 
+@pytest.mark.parametrize("way", ["deleted", "archived"])
+def test_a_fork_of_a_log_that_goes_elsewhere_right_behind_its_base(
+    store: EventStore, way: str
+) -> None:
+    """The base alone has the link that the fork event stands behind."""
+    grow(store, "u", 10)
+    grow(store, "t", 50, 50)
+    store.append("t", [Fork(position(store, "u", 7))], 50)
+    grow(store, "t", 60)
+    assert store.trim("t", 50).base == 50
+    store.fork("t", 60, "child")
+    wanted = [*range(1, 8), *range(52, 61)]
+    assert numbers(store.replay("child").events) == wanted
+    if way == "deleted":
+        store.delete_thread("t")
+        store.delete_thread("u")
+    else:
+        with store.dump("child") as dump:
+            store.delete_thread("child")
+            store.load(dump)
+    assert numbers(store.replay("child").events) == wanted
+    assert store.verify("child").ok
+    if way == "deleted":
+        assert not orphans(store)
+
+
 def test_a_trimmed_fork_needs_its_parent_no_more(store: EventStore) -> None:
     grow(store, "parent", 5)
     store.fork("parent", 4, "t")

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from eventstore import ArchiveError, Event, EventStore, NewSnapshot, ThreadNotFoundError
+from eventstore import (
+    ArchiveError,
+    CorruptEventError,
+    Event,
+    EventStore,
+    NewSnapshot,
+    ThreadNotFoundError,
+)
 from retention.archives import Archive, archive_and_prune, archive_thread, restore
 from retention.erasing import ErasureRefusedError, aerase, erase
 from tests import awaited
@@ -233,3 +240,22 @@ def test_rows_of_tombstones_tell_nothing(local: EventStore) -> None:
     erase(local, **WHY, thread_id="t")
     (row,) = sql(local, "SELECT * FROM tombstones")
     assert key not in row
+
+
+def test_damage_to_another_thread_is_not_in_the_way(
+    blocking_store: EventStore, archive: Archive
+) -> None:
+    store = blocking_store
+    for name in ("t", "damaged"):
+        fill(store, name, 3)
+    archive_thread(store, archive, "t")
+    sql(
+        store,
+        "UPDATE threads SET condemned_at = 1, fate = 'damaged' WHERE thread_id = 'damaged'",
+    )
+    with pytest.raises(CorruptEventError, match="'damaged'"):  # told, when all is done
+        erase(store, **WHY, thread_id="t", archives=[archive])
+    assert list(archive.ls()) == []
+    assert sql(store, "SELECT thread_id FROM threads") == [("damaged",)]
+    (grave,) = store.tombstones()
+    assert grave.erased
