@@ -508,9 +508,10 @@ class EventStore:
 
         The state stays, and so does the history from there on: the snapshot at that point becomes
         the base of the root's log. The events up to it go, with the logs of subgraphs that ran for
-        them; forks of the thread are given what they need first. It is done in steps, each a
-        transaction after which the thread is whole: whoever is killed leaves one that is trimmed
-        less far. Where there is no such point nothing happens.
+        them (if the snapshot has a ``step``, the sign of a graph: other logs never go, whatever
+        their names are); forks of the thread are given what they need first. It is done in steps,
+        each a transaction after which the thread is whole: whoever is killed leaves one that is
+        trimmed less far. Where there is no such point nothing happens.
 
         Args:
             reason: for the program's own log.

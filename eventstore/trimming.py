@@ -127,7 +127,7 @@ class Trimming(Reading):
                 break
             if done == "needed":
                 rounds += 1
-                await self._rehome(key, cut.seq)
+                await self._rehome(key, cut.chain[0])
             elif done == "moved":
                 moves += 1
             else:
@@ -154,7 +154,7 @@ class Trimming(Reading):
         survey = cutting.survey(conn, key, "")
         sound = _Soundness(conn, key, "")
         cuts = [cut for cut in _possible(survey, "") if cut.seq <= upto]
-        near = [cut for cut in cuts if _weight(survey, cut.seq) <= STEP]
+        near = [cut for cut in cuts if _weight(survey, cut.chain[0]) <= STEP]
         ordered = [*reversed(near), *cuts[len(near) :]]
         return key, survey.base, next(filter(sound.of, ordered), None)
 
@@ -174,7 +174,7 @@ class Trimming(Reading):
         kept = row is None or (keep_if is not None and keep_if(records.thread_info(row)))
         if last is None or kept:
             return Trimmed(base=survey.base)
-        dead = nesting.outlived(survey.events, survey.links, last.seq)
+        dead = _dead(survey, last.chain[0])
         return _told(conn, key, survey, last, dead)
 
     async def _step(
@@ -198,7 +198,7 @@ class Trimming(Reading):
                 return "kept"
             if cut.chain not in [each.chain for each in _possible(survey, "")]:
                 return "moved"
-            dead = nesting.outlived(survey.events, survey.links, cut.seq)
+            dead = _dead(survey, cut.chain[0])
             if _needed(cutting.foreign_forks(conn, key), cut.seq, dead):
                 return "needed"
             dropped = _dropped(survey, cut)
@@ -214,13 +214,13 @@ class Trimming(Reading):
         except _Moved:
             return "moved"
 
-    async def _rehome(self, key: int, cut: int) -> None:
+    async def _rehome(self, key: int, cut: Kept) -> None:
         """Give the forks of other threads what they need of a thread that will be cut."""
 
         def look(conn: Connection) -> list[SqlRow]:
             survey = cutting.survey(conn, key, "")
-            dead = nesting.outlived(survey.events, survey.links, cut)
-            return _needed(cutting.foreign_forks(conn, key), cut, dead)
+            dead = _dead(survey, cut)
+            return _needed(cutting.foreign_forks(conn, key), cut.seq, dead)
 
         def rehome(conn: Connection, fork: SqlRow) -> None:
             # Held, so that nobody cuts it while we copy.
@@ -270,7 +270,7 @@ def _possible(survey: Survey, ns: str) -> Iterator[_Cut]:
             and kept.recorded_at is not None
             and kept.fingerprint == survey.snapshots[-1].fingerprint
             and chain[-1].rests_on is None
-            and not _is_forbidden(survey, ns, kept.seq)
+            and not _is_forbidden(survey, ns, kept)
         ):
             yield _Cut(chain)
 
@@ -283,26 +283,36 @@ def _chain(by_seq: dict[int, Kept], seq: int) -> Iterator[Kept]:
         at = kept.rests_on if kept.rests_on is not None and kept.rests_on < at else None
 
 
-def _is_forbidden(survey: Survey, ns: str, cut: int) -> bool:
+def _dead(survey: Survey, cut: Kept) -> frozenset[str]:
+    """The logs that a cut at this snapshot makes useless.
+
+    Only a layer that names logs by the rule of :mod:`eventstore.nesting` counts steps: in a log
+    whose snapshots have none the names are somebody else's, whatever they look like.
+    """
+    named = cut.step is not None
+    return nesting.outlived(survey.events, survey.links, cut.seq, named=named)
+
+
+def _is_forbidden(survey: Survey, ns: str, cut: Kept) -> bool:
     """Whether a fork that stays goes on from a place before the cut.
 
     From the base itself it may: that can still be read.
     """
-    back = [link for link in survey.links if link.source_ns == ns and link.source_seq < cut]
-    if any(link.ns == ns and link.seq > cut for link in back):
+    back = [link for link in survey.links if link.source_ns == ns and link.source_seq < cut.seq]
+    if any(link.ns == ns and link.seq > cut.seq for link in back):
         return True
     others = {link.ns for link in back if link.ns != ns}
-    return bool(others) and not others <= nesting.outlived(survey.events, survey.links, cut)
+    return bool(others) and not others <= _dead(survey, cut)
 
 
-def _weight(survey: Survey, cut: int) -> int:
+def _weight(survey: Survey, cut: Kept) -> int:
     """How many events would go, about."""
     inner = sum(
         count
         for name, count in survey.events.items()
-        if (began := nesting.began(name)) is not None and began < cut
+        if (began := nesting.began(name)) is not None and began < cut.seq
     )
-    return cut - survey.base + inner
+    return cut.seq - survey.base + inner
 
 
 def _dropped(survey: Survey, cut: _Cut) -> list[int]:

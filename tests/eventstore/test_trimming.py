@@ -395,6 +395,31 @@ def test_logs_of_tasks_go_with_what_they_were_for(store: EventStore) -> None:
     }
 
 
+NAMES = ["host:10.0.0.1", "report:1.pdf", "a:1.5", "model:3.5", "a:3.0|b:1.0", "plain"]
+
+
+def test_logs_that_only_look_like_those_of_tasks_stay(store: EventStore) -> None:
+    fill(store, "t", 5)
+    store.put_snapshot(store.head("t"), NewSnapshot(FINGERPRINT, b"1,2,3,4,5", b""))
+    fill(store, "t", 1, start=6)
+    for name in NAMES:
+        fill(store, "t", 2, name)
+    told = store.trim("t", 5, dry_run=True)
+    assert (told.logs, told.events) == (0, 5)
+    assert store.trim("t", 5) == told
+    assert set(store.verify("t").namespaces) == {"", *NAMES}
+    assert store.verify("t").ok
+
+
+def test_a_mark_is_of_a_task_only_if_all_of_it_is(store: EventStore) -> None:
+    grow(store, "t", 6, 5)
+    names = ["host:10.0.0.1", "report:1.pdf", "a:1.", "a:.0", "a:1F.0", "a:1.0.0.0"]
+    for name in names:
+        fill(store, "t", 2, name)
+    assert store.trim("t", 5).logs == 0
+    assert set(store.verify("t").namespaces) == {"", *names}
+
+
 def test_forks_of_logs_that_go_are_given_what_they_need_together(store: EventStore) -> None:
     grow(store, "t", 10, 5)
     for name in ("a:3.0", "memory"):
