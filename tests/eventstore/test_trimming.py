@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,45 @@ def test_snapshots_of_other_code_that_rest_on_what_goes_go_with_it(store: EventS
     assert store.trim("t", 4).snapshots == 2
     assert [row[0] for row in sql(store, "SELECT seq FROM snapshots ORDER BY seq")] == [4, 7]
     assert store.verify("t").ok
+
+
+def chained(store: EventStore, count: int) -> None:
+    """Events with a snapshot at each, which rests on the one before."""
+    head = store.head("t")
+    for seq in range(1, count + 1):
+        taken = NewSnapshot(FINGERPRINT, b"s", b"i", seq - 1 or None, step=seq)
+        head = store.append_after(head, [Event(1, {"n": seq})], snapshot=taken)
+
+
+def test_what_rests_on_damage_is_not_sound(store: EventStore) -> None:
+    chained(store, 6)
+    sql(store, "UPDATE snapshots SET payload = x'00' WHERE seq = 4")
+    assert points(store, "t") == [1, 2, 3]
+    sql(store, "DELETE FROM snapshots WHERE seq = 2")
+    assert points(store, "t") == [1]
+
+
+def test_trimming_long_chains_takes_as_long_as_they_are() -> None:
+    def calls(count: int) -> int:
+        made = 0
+
+        def look(_frame: Any, event: str, _arg: Any) -> None:
+            nonlocal made
+            made += event == "call"
+
+        with EventStore("sqlite://") as store:
+            chained(store, count)
+            store.trim("t", 1)
+            store.trim_points("t")
+            sys.setprofile(look)
+            try:
+                assert len(store.trim_points("t")) == count - 1
+                assert store.trim("t", count).base == count
+            finally:
+                sys.setprofile(None)
+        return made
+
+    assert calls(400) < 3 * calls(200)
 
 
 # --- forks ------------------------------------------------------------------------------
