@@ -513,6 +513,9 @@ class EventStore:
         each a transaction after which the thread is whole: whoever is killed leaves one that is
         trimmed less far. Where there is no such point nothing happens.
 
+        Keys of events that go are forgotten: an append with such a key is stored again. Do not
+        trim past what somebody may still send again.
+
         Args:
             reason: for the program's own log.
             keep_if: asked in each step's transaction; the thread is left as it is then if true.

@@ -394,6 +394,19 @@ def test_a_key_of_the_last_event_is_known_after_a_trim(store: EventStore) -> Non
     assert store.append("t", [Event(1, {"n": 2}, key="k")], 1) == 2
 
 
+def test_keys_of_what_went_are_forgotten(store: EventStore) -> None:
+    payment = Event(1, {"pay": 1}, key="payment 1")
+    assert store.append("t", [payment], 0) == 1
+    fill(store, "t", 4, start=2)
+    store.put_snapshot(store.head("t"), NewSnapshot(FINGERPRINT, b"s", b""))
+    fill(store, "t", 1, start=6)
+    assert store.append("t", [payment], 0) == 1
+    assert store.head("t").seq == 6
+    store.trim("t", 5)
+    assert store.append("t", [payment], 6) == 7  # a second time, as the documentation says
+    assert store.verify("t").ok
+
+
 def test_a_trimmed_thread_can_be_deleted(store: EventStore, monkeypatch: Any) -> None:
     set_everywhere(monkeypatch, "DELETE_BATCH", 2)
     grow(store, "t", 10, 3, 10)
