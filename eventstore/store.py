@@ -700,8 +700,10 @@ class EventStore:
     def descendants(self, thread_id: str) -> list[ThreadInfo]:
         """The threads that hold bytes of this one or refer to them, in the order of their keys.
 
-        Forks and forks of forks, and threads that were given what they need of it. What was
-        folded into a snapshot before a thread's history was cut is not known any more.
+        Forks and forks of forks, and threads that were given what they need of it. A fork whose
+        history was trimmed behind the place where it was forked is not among them, nor what was
+        given only a snapshot of a fork in between, although their states may hold data of this
+        thread: nothing that is stored tells so any more.
 
         Raises:
             ThreadNotFoundError: no such thread.

@@ -366,6 +366,29 @@ def test_a_trimmed_fork_needs_its_parent_no_more(store: EventStore) -> None:
     assert store.verify("t").namespaces == ("",)
 
 
+def test_a_trimmed_fork_is_no_descendant_any_more(store: EventStore) -> None:
+    """What guide-archive.md says about erasing: such forks are to be erased by name."""
+
+    def found() -> set[str]:
+        return {info.thread_id for info in store.descendants("source")}
+
+    grow(store, "source", 5)
+    store.fork("source", 4, "between")
+    store.fork("source", 5, "trimmed")
+    fill(store, "trimmed", 1)
+    store.put_snapshot(store.head("trimmed"), NewSnapshot(FINGERPRINT, b"s", b""))
+    fill(store, "trimmed", 1, start=2)
+    store.append("between", [Event(1, {"n": n}) for n in range(1_200)], 1)
+    store.put_snapshot(store.head("between"), NewSnapshot(FINGERPRINT, b"s", b""))
+    fill(store, "between", 1, start=2)
+    store.fork("between", store.head("between").seq, "grandchild")
+    assert found() == {"between", "trimmed", "grandchild"}
+    store.trim("trimmed", 2)
+    assert found() == {"between", "grandchild"}
+    store.delete_thread("between")
+    assert found() == set()
+
+
 def test_what_a_fork_was_given_of_a_deleted_parent_goes_when_it_is_trimmed(
     store: EventStore,
 ) -> None:
