@@ -163,7 +163,10 @@ class NewSnapshot:
         items: encoded: what was added to growing lists since the snapshot at ``rests_on``.
         rests_on: seq of the snapshot that this one continues, in the same log; ``None``
             when it stands alone.
-        step: how many checkpoints there were up to this one, as the layer above counts.
+        step: how many checkpoints there were up to this one, as the layer above counts. It also
+            says that the thread's other logs are named by the rule of :mod:`eventstore.nesting`:
+            a trim at this snapshot takes those along that are over by then. Leave it ``None``
+            where logs have names of their own; then none of them ever goes.
     """
 
     fingerprint: str

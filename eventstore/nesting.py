@@ -13,6 +13,7 @@ So the name of a log tells what above it belongs to, and from where on nobody ab
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -20,6 +21,7 @@ from eventstore.chain import origin
 
 SEPARATOR: Final = "|"
 MARK: Final = ":"
+_OF_TASK: Final = re.compile(r"([0-9a-f]+)\.[0-9]+(?:\.[0-9]+)?")
 
 
 class Level(NamedTuple):
@@ -36,12 +38,13 @@ class Level(NamedTuple):
     @property
     def lasts(self) -> bool:
         """Whether it does not belong to one task."""
-        return "." not in self.mark
+        return self.began is None
 
     @property
     def began(self) -> int | None:
         """Of a task's log: the seq of the log above where that began which it is for."""
-        return None if self.lasts else int(self.mark.partition(".")[0], 16)
+        match = _OF_TASK.fullmatch(self.mark)
+        return int(match[1], 16) if match else None
 
     def __str__(self) -> str:
         return f"{self.name}{MARK}{self.mark}" if self.mark else self.name
@@ -72,13 +75,11 @@ def join(levels: Sequence[Level]) -> str:
 def began(ns: str) -> int | None:
     """The seq of the root's log where that began which a log is for, or is inside of.
 
-    ``None`` for logs that last, and where somebody else gave the name.
+    ``None`` for logs that last, and where somebody else gave the name (unless by another rule it
+    looks the same: ask only where the logs are known to be named by this one).
     """
     levels = split(origin(0, ns)[1])
-    try:
-        return levels[0].began if levels else None
-    except ValueError:
-        return None
+    return levels[0].began if levels else None
 
 
 class Link(NamedTuple):
@@ -90,17 +91,23 @@ class Link(NamedTuple):
     source_seq: int
 
 
-def outlived(logs: Iterable[str], links: Iterable[Link], cut: int) -> frozenset[str]:
+def outlived(
+    logs: Iterable[str], links: Iterable[Link], cut: int, *, named: bool
+) -> frozenset[str]:
     """The logs that nobody needs any more once the root's log begins behind seq ``cut``.
 
     Those of tasks that began before, with all that is inside them, and what a fork was given of
     other threads' logs; unless a fork that stays goes on from there. What lasts stays whole:
     which part of it the root's history needs is not known here.
+
+    Args:
+        named: whether the thread's logs are named by the rule above. If not, names tell nothing,
+            and all that goes is what a fork was given.
     """
     families: dict[_Family, list[str]] = {}
     for ns in logs:
         families.setdefault(_family(ns), []).append(ns)
-    dead = {family for family in families if _is_over(family, cut)}
+    dead = {family for family in families if _is_over(family, cut, named)}
     waiting = list(links)
     while True:
         needed = {
@@ -125,9 +132,9 @@ def _family(ns: str) -> _Family:
     return thread, name.partition(SEPARATOR)[0]
 
 
-def _is_over(family: _Family, cut: int) -> bool:
+def _is_over(family: _Family, cut: int, named: bool) -> bool:
     thread, level = family
     if thread:
         return True
-    start = began(level)
+    start = began(level) if named else None
     return start is not None and start < cut

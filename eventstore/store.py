@@ -511,9 +511,13 @@ class EventStore:
 
         The state stays, and so does the history from there on: the snapshot at that point becomes
         the base of the root's log. The events up to it go, with the logs of subgraphs that ran for
-        them; forks of the thread are given what they need first. It is done in steps, each a
-        transaction after which the thread is whole: whoever is killed leaves one that is trimmed
-        less far. Where there is no such point nothing happens.
+        them (if the snapshot has a ``step``, the sign of a graph: other logs never go, whatever
+        their names are); forks of the thread are given what they need first. It is done in steps,
+        each a transaction after which the thread is whole: whoever is killed leaves one that is
+        trimmed less far. Where there is no such point nothing happens.
+
+        Keys of events that go are forgotten: an append with such a key is stored again. Do not
+        trim past what somebody may still send again.
 
         Args:
             reason: for the program's own log.
@@ -699,8 +703,10 @@ class EventStore:
     def descendants(self, thread_id: str) -> list[ThreadInfo]:
         """The threads that hold bytes of this one or refer to them, in the order of their keys.
 
-        Forks and forks of forks, and threads that were given what they need of it. What was
-        folded into a snapshot before a thread's history was cut is not known any more.
+        Forks and forks of forks, and threads that were given what they need of it. A fork whose
+        history was trimmed behind the place where it was forked is not among them, nor what was
+        given only a snapshot of a fork in between, although their states may hold data of this
+        thread: nothing that is stored tells so any more.
 
         Raises:
             ThreadNotFoundError: no such thread.

@@ -9,9 +9,11 @@ what they need of it first.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from eventstore import cutting, nesting, operations, records, rehoming
@@ -89,16 +91,13 @@ class Trimming(Reading):
         def look(conn: Connection) -> list[TrimPoint]:
             key = self._key_of(conn, thread_id)
             survey = cutting.survey(conn, key, ns)
-            sound = _Soundness(conn, key, ns)
+            sound = _Soundness(conn, key, ns, survey)
             return [
                 TrimPoint(
-                    cut.seq,
-                    cut.chain[0].step,
-                    from_micros(cut.chain[0].recorded_at or 0),
-                    cut.seq - survey.base,
+                    kept.seq, kept.step, from_micros(kept.recorded_at or 0), kept.seq - survey.base
                 )
-                for cut in _possible(survey, ns)
-                if sound.of(cut)
+                for kept in _possible(survey, ns)
+                if sound.of(kept)
             ]
 
         return await self.transactor.read(look)
@@ -127,7 +126,7 @@ class Trimming(Reading):
                 break
             if done == "needed":
                 rounds += 1
-                await self._rehome(key, cut.seq)
+                await self._rehome(key, cut.chain[0])
             elif done == "moved":
                 moves += 1
             else:
@@ -152,11 +151,12 @@ class Trimming(Reading):
         """A thread's key, where its history begins, and the next step on the way to ``upto``."""
         key = self._key_of(conn, thread_id)
         survey = cutting.survey(conn, key, "")
-        sound = _Soundness(conn, key, "")
-        cuts = [cut for cut in _possible(survey, "") if cut.seq <= upto]
-        near = [cut for cut in cuts if _weight(survey, cut.seq) <= STEP]
-        ordered = [*reversed(near), *cuts[len(near) :]]
-        return key, survey.base, next(filter(sound.of, ordered), None)
+        sound = _Soundness(conn, key, "", survey)
+        points = [kept for kept in _possible(survey, "") if kept.seq <= upto]
+        near = bisect_right(points, STEP, key=lambda kept: _weight(survey, kept))
+        ordered = [*reversed(points[:near]), *points[near:]]
+        found = next(filter(sound.of, ordered), None)
+        return key, survey.base, found and _cut_at(survey, found.seq)
 
     def _measure(
         self,
@@ -167,15 +167,15 @@ class Trimming(Reading):
     ) -> Trimmed:
         key = self._key_of(conn, thread_id)
         survey = cutting.survey(conn, key, "")
-        sound = _Soundness(conn, key, "")
-        cuts = [cut for cut in _possible(survey, "") if cut.seq <= upto]
-        last = next(filter(sound.of, reversed(cuts)), None)
+        sound = _Soundness(conn, key, "", survey)
+        points = [kept for kept in _possible(survey, "") if kept.seq <= upto]
+        last = next(filter(sound.of, reversed(points)), None)
         row = operations.thread_by_key(conn, key)
         kept = row is None or (keep_if is not None and keep_if(records.thread_info(row)))
         if last is None or kept:
             return Trimmed(base=survey.base)
-        dead = nesting.outlived(survey.events, survey.links, last.seq)
-        return _told(conn, key, survey, last, dead)
+        cut = _cut_at(survey, last.seq)
+        return _told(conn, key, survey, last.seq, _dropped(survey, cut), _dead(survey, last))
 
     async def _step(
         self,
@@ -196,13 +196,13 @@ class Trimming(Reading):
                 return told[-1]  # a commit in doubt went through
             if keep_if is not None and keep_if(records.thread_info(row)):
                 return "kept"
-            if cut.chain not in [each.chain for each in _possible(survey, "")]:
+            if _cut_at(survey, cut.seq) != cut or not _may_cut(survey, "", cut.chain[0]):
                 return "moved"
-            dead = nesting.outlived(survey.events, survey.links, cut.seq)
+            dead = _dead(survey, cut.chain[0])
             if _needed(cutting.foreign_forks(conn, key), cut.seq, dead):
                 return "needed"
             dropped = _dropped(survey, cut)
-            told.append(_told(conn, key, survey, cut, dead))
+            told.append(_told(conn, key, survey, cut.seq, dropped, dead))
             if not cutting.make_base(conn, key, "", [each.seq for each in cut.chain]):
                 raise _Moved
             cutting.cut(conn, key, "", cut.seq, is_end=cut.seq == survey.head)
@@ -214,13 +214,13 @@ class Trimming(Reading):
         except _Moved:
             return "moved"
 
-    async def _rehome(self, key: int, cut: int) -> None:
+    async def _rehome(self, key: int, cut: Kept) -> None:
         """Give the forks of other threads what they need of a thread that will be cut."""
 
         def look(conn: Connection) -> list[SqlRow]:
             survey = cutting.survey(conn, key, "")
-            dead = nesting.outlived(survey.events, survey.links, cut)
-            return _needed(cutting.foreign_forks(conn, key), cut, dead)
+            dead = _dead(survey, cut)
+            return _needed(cutting.foreign_forks(conn, key), cut.seq, dead)
 
         def rehome(conn: Connection, fork: SqlRow) -> None:
             # Held, so that nobody cuts it while we copy.
@@ -232,50 +232,63 @@ class Trimming(Reading):
 
 
 class _Soundness:
-    """Whether snapshots of a log are what was stored, each looked at once."""
+    """Whether snapshots of a log, whole ones, are what was stored; each is looked at once."""
 
-    def __init__(self, conn: Connection, key: int, ns: str) -> None:
+    def __init__(self, conn: Connection, key: int, ns: str, survey: Survey) -> None:
         self._conn = conn
         self._log = (key, ns)
+        self._by_seq = {kept.seq: kept for kept in survey.snapshots}
         self._known: dict[int, bool] = {}
 
-    def of(self, cut: _Cut) -> bool:
+    def of(self, kept: Kept) -> bool:
         """Whether a snapshot and all that it rests on are sound."""
-        return all(map(self._is_sound, reversed(cut.chain)))
-
-    def _is_sound(self, kept: Kept) -> bool:
-        if kept.seq not in self._known:
-            row = cutting.snapshot(self._conn, *self._log, kept.seq)
-            event = cutting.event_digest(self._conn, *self._log, kept.seq)
-            self._known[kept.seq] = (
-                row is not None
-                and row.checksum == kept.checksum
-                and records.verifies(row)
-                and event in (None, row.digest)
-            )
+        links = _chain(self._by_seq, kept.seq)
+        new = list(takewhile(lambda each: each.seq not in self._known, links))
+        for each in reversed(new):
+            below = each.rests_on is None or self._known[each.rests_on]
+            self._known[each.seq] = below and self._is_sound(each)
         return self._known[kept.seq]
 
+    def _is_sound(self, kept: Kept) -> bool:
+        row = cutting.snapshot(self._conn, *self._log, kept.seq)
+        event = cutting.event_digest(self._conn, *self._log, kept.seq)
+        return (
+            row is not None
+            and row.checksum == kept.checksum
+            and records.verifies(row)
+            and event in (None, row.digest)
+        )
 
-def _possible(survey: Survey, ns: str) -> Iterator[_Cut]:
-    """Where a log may be cut, oldest first, going by all but the bytes of its snapshots.
+
+def _possible(survey: Survey, ns: str) -> list[Kept]:
+    """Where a log may be cut, oldest first, going by all but the bytes of its snapshots."""
+    whole: set[int] = set()
+    for kept in survey.snapshots:  # oldest first, so that what one rests on was there before it
+        if kept.rests_on is None or kept.rests_on in whole:
+            whole.add(kept.seq)
+    return [kept for kept in survey.snapshots if kept.seq in whole and _may_cut(survey, ns, kept)]
+
+
+def _may_cut(survey: Survey, ns: str, kept: Kept) -> bool:
+    """Whether a log may be cut at a snapshot that is there with all that it rests on.
 
     Nobody here knows which code reads the log: a snapshot counts if it was made by the code that
     made the newest.
     """
-    by_seq = {kept.seq: kept for kept in survey.snapshots}
-    for kept in survey.snapshots:
-        chain = tuple(_chain(by_seq, kept.seq))
-        if (
-            survey.base < kept.seq <= survey.head
-            and kept.recorded_at is not None
-            and kept.fingerprint == survey.snapshots[-1].fingerprint
-            and chain[-1].rests_on is None
-            and not _is_forbidden(survey, ns, kept.seq)
-        ):
-            yield _Cut(chain)
+    return (
+        survey.base < kept.seq <= survey.head
+        and kept.recorded_at is not None
+        and kept.fingerprint == survey.snapshots[-1].fingerprint
+        and not _is_forbidden(survey, ns, kept)
+    )
 
 
-def _chain(by_seq: dict[int, Kept], seq: int) -> Iterator[Kept]:
+def _cut_at(survey: Survey, seq: int) -> _Cut:
+    """The cut at a snapshot, with what that rests on as far as it is there."""
+    return _Cut(tuple(_chain({kept.seq: kept for kept in survey.snapshots}, seq)))
+
+
+def _chain(by_seq: Mapping[int, Kept], seq: int) -> Iterator[Kept]:
     """A snapshot and what it rests on, as far as that is there."""
     at: int | None = seq
     while at is not None and (kept := by_seq.get(at)) is not None:
@@ -283,38 +296,46 @@ def _chain(by_seq: dict[int, Kept], seq: int) -> Iterator[Kept]:
         at = kept.rests_on if kept.rests_on is not None and kept.rests_on < at else None
 
 
-def _is_forbidden(survey: Survey, ns: str, cut: int) -> bool:
+def _dead(survey: Survey, cut: Kept) -> frozenset[str]:
+    """The logs that a cut at this snapshot makes useless.
+
+    Only a layer that names logs by the rule of :mod:`eventstore.nesting` counts steps: in a log
+    whose snapshots have none the names are somebody else's, whatever they look like.
+    """
+    named = cut.step is not None
+    return nesting.outlived(survey.events, survey.links, cut.seq, named=named)
+
+
+def _is_forbidden(survey: Survey, ns: str, cut: Kept) -> bool:
     """Whether a fork that stays goes on from a place before the cut.
 
     From the base itself it may: that can still be read.
     """
-    back = [link for link in survey.links if link.source_ns == ns and link.source_seq < cut]
-    if any(link.ns == ns and link.seq > cut for link in back):
+    back = [link for link in survey.links if link.source_ns == ns and link.source_seq < cut.seq]
+    if any(link.ns == ns and link.seq > cut.seq for link in back):
         return True
     others = {link.ns for link in back if link.ns != ns}
-    return bool(others) and not others <= nesting.outlived(survey.events, survey.links, cut)
+    return bool(others) and not others <= _dead(survey, cut)
 
 
-def _weight(survey: Survey, cut: int) -> int:
+def _weight(survey: Survey, cut: Kept) -> int:
     """How many events would go, about."""
     inner = sum(
         count
         for name, count in survey.events.items()
-        if (began := nesting.began(name)) is not None and began < cut
+        if (began := nesting.began(name)) is not None and began < cut.seq
     )
-    return cut - survey.base + inner
+    return cut.seq - survey.base + inner
 
 
 def _dropped(survey: Survey, cut: _Cut) -> list[int]:
     """The snapshots that go: older ones, and (of other code) later ones that rest on them."""
-    by_seq = {kept.seq: kept for kept in survey.snapshots}
     stay = {kept.seq for kept in cut.chain}
-    dropped = []
-    for kept in survey.snapshots:
-        below = {each.seq for each in _chain(by_seq, kept.seq) if each.seq < cut.seq}
-        if kept.seq not in stay and (kept.seq < cut.seq or not below <= stay):
-            dropped.append(kept.seq)
-    return dropped
+    dropped: dict[int, None] = {}
+    for kept in survey.snapshots:  # oldest first, so that what one rests on was there before it
+        if kept.seq not in stay and (kept.seq < cut.seq or kept.rests_on in dropped):
+            dropped[kept.seq] = None
+    return list(dropped)
 
 
 def _needed(forks: Sequence[SqlRow], cut: int, dead: Collection[str]) -> list[SqlRow]:
@@ -335,11 +356,18 @@ def _needed(forks: Sequence[SqlRow], cut: int, dead: Collection[str]) -> list[Sq
     ]
 
 
-def _told(conn: Connection, key: int, survey: Survey, cut: _Cut, dead: Collection[str]) -> Trimmed:
+def _told(
+    conn: Connection,
+    key: int,
+    survey: Survey,
+    cut: int,
+    dropped: Iterable[int],
+    dead: Collection[str],
+) -> Trimmed:
     """What a cut removes."""
-    size = cutting.size(conn, key, "", cut.seq, _dropped(survey, cut), sorted(dead))
-    events = cut.seq - survey.base + size.events
-    return Trimmed(events, size.bytes, size.snapshots, len(dead), cut.seq)
+    size = cutting.size(conn, key, "", cut, dropped, sorted(dead))
+    events = cut - survey.base + size.events
+    return Trimmed(events, size.bytes, size.snapshots, len(dead), cut)
 
 
 def _sum(one: Trimmed, other: Trimmed) -> Trimmed:

@@ -93,6 +93,8 @@ def erase(
             may hold bytes of them, too.
         forks: what becomes of other threads that hold bytes of them or refer to them:
             ``"refuse"`` to erase anything, ``"erase"`` them as well, or let them ``"keep"`` these.
+            A fork that was trimmed since does not tell what it was forked from, and is not found:
+            erase it by its own name.
         dry_run: only say what would be erased.
         despite_pin: erase pinned threads, too.
         vacuum: write an SQLite file anew, while writers wait, or vacuum PostgreSQL's tables;

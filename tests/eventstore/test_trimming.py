@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,45 @@ def test_snapshots_of_other_code_that_rest_on_what_goes_go_with_it(store: EventS
     assert store.verify("t").ok
 
 
+def chained(store: EventStore, count: int) -> None:
+    """Events with a snapshot at each, which rests on the one before."""
+    head = store.head("t")
+    for seq in range(1, count + 1):
+        taken = NewSnapshot(FINGERPRINT, b"s", b"i", seq - 1 or None, step=seq)
+        head = store.append_after(head, [Event(1, {"n": seq})], snapshot=taken)
+
+
+def test_what_rests_on_damage_is_not_sound(store: EventStore) -> None:
+    chained(store, 6)
+    sql(store, "UPDATE snapshots SET payload = x'00' WHERE seq = 4")
+    assert points(store, "t") == [1, 2, 3]
+    sql(store, "DELETE FROM snapshots WHERE seq = 2")
+    assert points(store, "t") == [1]
+
+
+def test_trimming_long_chains_takes_as_long_as_they_are() -> None:
+    def calls(count: int) -> int:
+        made = 0
+
+        def look(_frame: Any, event: str, _arg: Any) -> None:
+            nonlocal made
+            made += event == "call"
+
+        with EventStore("sqlite://") as store:
+            chained(store, count)
+            store.trim("t", 1)
+            store.trim_points("t")
+            sys.setprofile(look)
+            try:
+                assert len(store.trim_points("t")) == count - 1
+                assert store.trim("t", count).base == count
+            finally:
+                sys.setprofile(None)
+        return made
+
+    assert calls(400) < 3 * calls(200)
+
+
 # --- forks ------------------------------------------------------------------------------
 
 
@@ -352,6 +392,29 @@ def test_a_trimmed_fork_needs_its_parent_no_more(store: EventStore) -> None:
     assert store.verify("t").namespaces == ("",)
 
 
+def test_a_trimmed_fork_is_no_descendant_any_more(store: EventStore) -> None:
+    """What guide-archive.md says about erasing: such forks are to be erased by name."""
+
+    def found() -> set[str]:
+        return {info.thread_id for info in store.descendants("source")}
+
+    grow(store, "source", 5)
+    store.fork("source", 4, "between")
+    store.fork("source", 5, "trimmed")
+    fill(store, "trimmed", 1)
+    store.put_snapshot(store.head("trimmed"), NewSnapshot(FINGERPRINT, b"s", b""))
+    fill(store, "trimmed", 1, start=2)
+    store.append("between", [Event(1, {"n": n}) for n in range(1_200)], 1)
+    store.put_snapshot(store.head("between"), NewSnapshot(FINGERPRINT, b"s", b""))
+    fill(store, "between", 1, start=2)
+    store.fork("between", store.head("between").seq, "grandchild")
+    assert found() == {"between", "trimmed", "grandchild"}
+    store.trim("trimmed", 2)
+    assert found() == {"between", "grandchild"}
+    store.delete_thread("between")
+    assert found() == set()
+
+
 def test_what_a_fork_was_given_of_a_deleted_parent_goes_when_it_is_trimmed(
     store: EventStore,
 ) -> None:
@@ -378,6 +441,19 @@ def test_a_key_of_the_last_event_is_known_after_a_trim(store: EventStore) -> Non
     store.put_snapshot(store.head("t"), NewSnapshot(FINGERPRINT, b"1,2", b""))
     store.trim("t", 2)
     assert store.append("t", [Event(1, {"n": 2}, key="k")], 1) == 2
+
+
+def test_keys_of_what_went_are_forgotten(store: EventStore) -> None:
+    payment = Event(1, {"pay": 1}, key="payment 1")
+    assert store.append("t", [payment], 0) == 1
+    fill(store, "t", 4, start=2)
+    store.put_snapshot(store.head("t"), NewSnapshot(FINGERPRINT, b"s", b""))
+    fill(store, "t", 1, start=6)
+    assert store.append("t", [payment], 0) == 1
+    assert store.head("t").seq == 6
+    store.trim("t", 5)
+    assert store.append("t", [payment], 6) == 7  # a second time, as the documentation says
+    assert store.verify("t").ok
 
 
 def test_a_trimmed_thread_can_be_deleted(store: EventStore, monkeypatch: Any) -> None:
@@ -419,6 +495,31 @@ def test_logs_of_tasks_go_with_what_they_were_for(store: EventStore) -> None:
         "memory|b:2.0",
         "named:x.y",
     }
+
+
+NAMES = ["host:10.0.0.1", "report:1.pdf", "a:1.5", "model:3.5", "a:3.0|b:1.0", "plain"]
+
+
+def test_logs_that_only_look_like_those_of_tasks_stay(store: EventStore) -> None:
+    fill(store, "t", 5)
+    store.put_snapshot(store.head("t"), NewSnapshot(FINGERPRINT, b"1,2,3,4,5", b""))
+    fill(store, "t", 1, start=6)
+    for name in NAMES:
+        fill(store, "t", 2, name)
+    told = store.trim("t", 5, dry_run=True)
+    assert (told.logs, told.events) == (0, 5)
+    assert store.trim("t", 5) == told
+    assert set(store.verify("t").namespaces) == {"", *NAMES}
+    assert store.verify("t").ok
+
+
+def test_a_mark_is_of_a_task_only_if_all_of_it_is(store: EventStore) -> None:
+    grow(store, "t", 6, 5)
+    names = ["host:10.0.0.1", "report:1.pdf", "a:1.", "a:.0", "a:1F.0", "a:1.0.0.0"]
+    for name in names:
+        fill(store, "t", 2, name)
+    assert store.trim("t", 5).logs == 0
+    assert set(store.verify("t").namespaces) == {"", *names}
 
 
 def test_forks_of_logs_that_go_are_given_what_they_need_together(store: EventStore) -> None:
