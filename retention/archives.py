@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from eventstore.errors import (
     ArchiveNotFoundError,
     ArchiveUnavailableError,
     ConfigurationError,
+    EventStoreError,
 )
 
 if TYPE_CHECKING:
@@ -342,8 +343,47 @@ async def aarchive_thread(store: AsyncEventStore, archive: Archive, thread_id: s
         dump.close()
 
 
+class PruningRefusedError(EventStoreError):
+    """A thread is pinned, or waits for somebody, and stays in the store.
+
+    Attributes:
+        thread_id: of the thread.
+        problem: what stands against removing it.
+    """
+
+    def __init__(self, thread: ThreadInfo) -> None:
+        self.thread_id = thread.thread_id
+        pin = f" by {thread.pin.by} ({thread.pin.reason})" if thread.pin else ""
+        self.problem = f"thread {thread.thread_id!r} " + (
+            f"is pinned{pin}" if thread.pinned else "is waiting for an answer"
+        )
+        super().__init__(
+            f"{self.problem}, and stays; say despite_pin=True to remove it all the same"
+        )
+
+
+def _unless_held(
+    keep_if: Callable[[ThreadInfo], bool] | None, despite_pin: bool
+) -> Callable[[ThreadInfo], bool]:
+    """What keeps a thread, asked under its lock; raises where that is not a matter of time."""
+
+    def keep(thread: ThreadInfo) -> bool:
+        if not despite_pin and (thread.pinned or thread.status == "waiting"):
+            raise PruningRefusedError(thread)
+        return keep_if is not None and keep_if(thread)
+
+    return keep
+
+
 def archive_and_prune(
-    store: EventStore, archive: Archive, thread_id: str, reason: str, **fate: Any
+    store: EventStore,
+    archive: Archive,
+    thread_id: str,
+    reason: str,
+    *,
+    despite_pin: bool = False,
+    keep_if: Callable[[ThreadInfo], bool] | None = None,
+    **fate: Any,
 ) -> Archived | None:
     """Move a thread into an archive: it goes only if nothing was added since it was archived.
 
@@ -351,23 +391,44 @@ def archive_and_prune(
 
     Args:
         reason: kept in the tombstone.
+        despite_pin: also if it is pinned (then its file is, too), or waits for an answer.
+        keep_if: leave it alone if this says so.
         fate: as :meth:`~eventstore.EventStore.delete_thread` takes it (``policy``, ``asked_by``,
-            ``idle_since``, ``keep_if``).
+            ``idle_since``).
 
     Returns:
         What was archived; ``None`` if the thread stayed.
+
+    Raises:
+        PruningRefusedError: it is pinned, or waits for an answer.
+        As :func:`archive_thread`.
     """
+    keep = _unless_held(keep_if, despite_pin)
+    if keep(store.thread(thread_id)):  # so that nothing is archived in vain
+        return None
     archived = archive_thread(store, archive, thread_id)
-    gone = store.delete_thread(thread_id, reason, unchanged=archived.header.ends, **fate)
+    ends = archived.header.ends
+    gone = store.delete_thread(thread_id, reason, unchanged=ends, keep_if=keep, **fate)
     return archived if gone else None
 
 
 async def aarchive_and_prune(
-    store: AsyncEventStore, archive: Archive, thread_id: str, reason: str, **fate: Any
+    store: AsyncEventStore,
+    archive: Archive,
+    thread_id: str,
+    reason: str,
+    *,
+    despite_pin: bool = False,
+    keep_if: Callable[[ThreadInfo], bool] | None = None,
+    **fate: Any,
 ) -> Archived | None:
     """As :func:`archive_and_prune`, for event loops."""
+    keep = _unless_held(keep_if, despite_pin)
+    if keep(await store.thread(thread_id)):
+        return None
     archived = await aarchive_thread(store, archive, thread_id)
-    gone = await store.delete_thread(thread_id, reason, unchanged=archived.header.ends, **fate)
+    ends = archived.header.ends
+    gone = await store.delete_thread(thread_id, reason, unchanged=ends, keep_if=keep, **fate)
     return archived if gone else None
 
 

@@ -27,6 +27,7 @@ from eventstore import (
 )
 from retention.archives import (
     Archive,
+    PruningRefusedError,
     aarchive_and_prune,
     aexport_thread,
     aimport_thread,
@@ -95,7 +96,7 @@ def test_there_and_back(blocking_store: EventStore, tmp_path: Path) -> None:
     store, archive = blocking_store, Archive(f"file://{tmp_path}/archive")
     key = full_thread(store)
     before = all_rows(store, key)
-    archived = archive_and_prune(store, archive, "t", "archived", policy="old")
+    archived = archive_and_prune(store, archive, "t", "archived", policy="old", despite_pin=True)
     assert archived is not None
     with pytest.raises(ThreadNotFoundError):
         store.thread("t")
@@ -185,12 +186,52 @@ def test_a_thread_that_has_come_to_life_stays(
     assert numbers(local.read("t")) == [1, 2, 3]
 
 
+def test_a_thread_that_is_held_stays(store_url: str, local: EventStore, tmp_path: Path) -> None:
+    archive = Archive(f"file://{tmp_path}/archive")
+    fill(local, "pinned", 1)
+    local.pin("pinned", "case 7", "legal")
+    local.append("waits", [Event(1, "?")], 0, status="waiting")
+    for name, why in (("pinned", r"pinned by legal \(case 7\)"), ("waits", "waiting")):
+        with pytest.raises(PruningRefusedError, match=why):
+            archive_and_prune(local, archive, name, "archived")
+        assert archive.find(name, "test") == []
+        assert local.thread(name).thread_id == name
+        assert archive_and_prune(local, archive, name, "archived", despite_pin=True)
+    assert restore(local, archive, "pinned").pinned
+
+    async def main() -> None:
+        async with awaited.opened(store_url) as store:
+            await store.append("t", [Event(1, "?")], 0, status="waiting")
+            with pytest.raises(PruningRefusedError):
+                await aarchive_and_prune(store, archive, "t", "archived")
+            assert await aarchive_and_prune(store, archive, "t", "archived", despite_pin=True)
+
+    awaited.run(main())
+
+
+def test_a_thread_that_is_pinned_while_it_is_archived_stays(
+    local: EventStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive(f"file://{tmp_path}/archive")
+    fill(local, "t", 2)
+    put = archive.put
+
+    def put_and_pin(dump: Any) -> Any:
+        local.pin("t", "case 7", "legal")
+        return put(dump)
+
+    monkeypatch.setattr(archive, "put", put_and_pin)
+    with pytest.raises(PruningRefusedError):
+        archive_and_prune(local, archive, "t", "archived")
+    assert numbers(local.read("t")) == [1, 2]
+
+
 @pytest.mark.parametrize("at", [0, 20, 60, -200, -1])
 def test_damage_in_an_archive_is_found(local: EventStore, tmp_path: Path, at: int) -> None:
     archive = Archive(f"file://{tmp_path}/archive")
     for name in ("t", "other"):
         full_thread(local, name)
-    archived = archive_and_prune(local, archive, "t", "archived")
+    archived = archive_and_prune(local, archive, "t", "archived", despite_pin=True)
     archive_thread(local, archive, "other")
     assert archived is not None
     path = tmp_path / "archive" / archived.name
