@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
@@ -78,7 +79,8 @@ class Archive:
 
     Args:
         url: ``file:///directory``, ``s3://bucket/prefix``, ``gs://bucket/prefix``,
-            ``az://container/prefix`` or ``memory:///`` (for tests: gone with this object).
+            ``az://container/prefix`` or ``memory:///`` (for tests: gone with this object). A
+            directory that is not there is made when the first thread is put into it.
         options: for the object store, as ``obstore.store.from_url`` takes them, such as
             ``{"endpoint": "http://localhost:9000", "client_options": {"allow_http": True}}``.
 
@@ -97,18 +99,30 @@ class Archive:
         self._ob = obstore
         self.url = _without_password(url)
         self._folder: Path | None = None
-        given = dict(options or {})
-        if url.startswith("file:"):
-            self._folder = Path(unquote(urlsplit(url).path))
-            given.setdefault("mkdir", True)
+        self._opened: ObjectStore | None = None
         try:
-            self._store: ObjectStore = from_url(url, **given)
+            if urlsplit(url).scheme == "file":
+                self._folder = _folder_at(url)
+            self._open: Callable[[], ObjectStore] = partial(from_url, url, **(options or {}))
+            if self._folder is None or self._folder.exists():
+                self._opened = self._open()
         except Exception as error:
             said = _said(error).replace(url, self.url)
             raise ConfigurationError(
                 f"there is no archive at {self.url!r}: {said}; expected "
                 "file:///directory, s3://bucket/prefix, gs://bucket/prefix or memory:///"
             ) from error
+
+    @property
+    def _store(self) -> ObjectStore:
+        if self._opened is None:
+            if self._folder is not None and not self._folder.is_dir():
+                raise ArchiveUnavailableError(
+                    f"there is no archive at {self.url}: no such directory, and only what puts "
+                    "threads into an archive makes one"
+                )
+            self._opened = self._open()
+        return self._opened
 
     def __repr__(self) -> str:
         return f"Archive({self.url!r})"
@@ -125,6 +139,8 @@ class Archive:
         """
         name = _name_of(dump)
         with self._asking():
+            if self._folder is not None:
+                self._folder.mkdir(parents=True, exist_ok=True)
             if dump.size <= _WHOLE_BYTES:
                 self._ob.put(self._store, name, dump.read(), use_multipart=False)
             else:
@@ -290,6 +306,16 @@ class Archive:
             raise ArchiveUnavailableError(
                 f"the archive {self.url} cannot be used: {_said(error)}"
             ) from error
+
+
+def _folder_at(url: str) -> Path:
+    parts = urlsplit(url)
+    if parts.netloc or not url[len("file:") :].startswith("///"):
+        raise ValueError("a directory is named from the root on, after file://")
+    folder = Path(unquote(parts.path))
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no directory")
+    return folder
 
 
 def _folder_of(tenant: str, thread_id: str) -> str:

@@ -68,10 +68,20 @@ def test_a_pinned_thread_is_not_moved(database: str, read: Read, place: Path) ->
 
 
 def test_what_an_archive_does_not_hold(database: str, place: Path) -> None:
+    for command in (
+        ("archive", "ls"),
+        ("archive", "verify"),
+        ("retention", "restore", "nobody"),
+        ("retention", "erase", "done", "--reason", "x", "--yes"),
+    ):
+        done = run(*command)
+        assert done.code == exits.DATABASE and "no such directory" in done.err
+    assert not place.exists()
+    place.mkdir()
     done = run("retention", "restore", "nobody")
     assert done.code == exits.MISSING and "nobody" in done.err
     assert run("retention", "archive", "nobody").code == exits.MISSING
-    for url in ("nonsense", "ftp://host/x"):
+    for url in ("nonsense", "ftp://host/x", "file:arch"):
         done = run("archive", "ls", "--archive", url)
         assert done.code == exits.DATABASE and done.err.startswith("eventstore: ")
     secret = run("archive", "ls", "--archive", "nope://ann:s3cret@host/x")

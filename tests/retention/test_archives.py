@@ -38,6 +38,7 @@ from retention.archives import (
     import_thread,
     restore,
 )
+from retention.erasing import erase
 from tests import awaited
 from tests.eventstore.support import check_whole, fill, numbers, orphans
 from tests.eventstore.test_archiving import all_rows, full_thread
@@ -72,6 +73,7 @@ def s3() -> Iterator[str]:
 def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Archive:
     """An archive with nothing in it."""
     if request.param == "directory":
+        (tmp_path / "far/archive").mkdir(parents=True)
         return Archive(f"file://{tmp_path}/far/archive")
     if request.param == "memory":
         return Archive("memory:///")
@@ -194,9 +196,10 @@ def test_a_thread_that_is_held_stays(store_url: str, local: EventStore, tmp_path
     for name, why in (("pinned", r"pinned by legal \(case 7\)"), ("waits", "waiting")):
         with pytest.raises(PruningRefusedError, match=why):
             archive_and_prune(local, archive, name, "archived")
-        assert archive.find(name, "test") == []
+        assert not list(tmp_path.rglob("*.thread")), "nothing is archived in vain"
         assert local.thread(name).thread_id == name
-        assert archive_and_prune(local, archive, name, "archived", despite_pin=True)
+    assert archive_and_prune(local, archive, "waits", "archived", despite_pin=True)
+    assert archive_and_prune(local, archive, "pinned", "archived", despite_pin=True)
     assert restore(local, archive, "pinned").pinned
 
     async def main() -> None:
@@ -275,6 +278,38 @@ def test_an_archive_that_cannot_be_used(local: EventStore, tmp_path: Path) -> No
         archive_and_prune(local, archive, "t", "archived")
     assert "hidden" not in str(caught.value)
     assert numbers(local.read("t")) == [1]
+
+
+def test_a_directory_is_made_by_what_puts_into_it_alone(local: EventStore, tmp_path: Path) -> None:
+    archive = Archive(f"file://{tmp_path}/no/such")
+    fill(local, "t", 1)
+    looks: list[Any] = [
+        lambda: list(archive.ls()),
+        lambda: list(archive.verify()),
+        lambda: archive.find("t"),
+        lambda: archive.delete("t"),
+        lambda: restore(local, archive, "t"),
+        lambda: erase(local, "asked for", "dpo", thread_id="t", archives=[archive]),
+    ]
+    for look in looks:
+        with pytest.raises(ArchiveUnavailableError, match="no such directory"):
+            look()
+    assert not (tmp_path / "no").exists()
+    assert local.thread("t").thread_id == "t"
+    archive_thread(local, archive, "t")
+    assert [each.thread_id for each in archive.ls()] == ["t"]
+
+
+def test_a_directory_is_named_from_the_root_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a file").touch()
+    for url in ("file:arch", "file:/arch", "file://arch", "FILE:arch", "file://localhost/arch"):
+        with pytest.raises(ConfigurationError, match=r"from the root on.*file:///directory"):
+            Archive(url)
+    with pytest.raises(ConfigurationError, match="is no directory"):
+        Archive((tmp_path / "a file").as_uri())
 
 
 def test_export_and_import(local: EventStore, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ WHY: Any = {"reason": "asked to be forgotten", "by": "dpo"}
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Archive:
+    (tmp_path / "archive").mkdir()
     return Archive(f"file://{tmp_path}/archive")
 
 
