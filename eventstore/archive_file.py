@@ -102,6 +102,8 @@ class Header:
         ends: those that the thread itself had, without what is in the file of others.
         events, snapshots, segments, forks: rows of each.
         raw_bytes, stored_bytes: of the rows, before and after compression.
+        pin: why it was pinned (``reason``, ``by``, ``at``: microseconds; nothing where that was
+            not said); ``None``: it was not.
     """
 
     tenant: str
@@ -119,6 +121,7 @@ class Header:
     forks: int
     raw_bytes: int
     stored_bytes: int
+    pin: Mapping[str, Any] | None = None
 
     @property
     def created_at(self) -> datetime:
@@ -176,7 +179,8 @@ def read_header(start: bytes) -> Header:
         raise ArchiveDamagedError("the header does not match its checksum")
     try:
         values = msgpack.unpackb(content[PREAMBLE.size :], strict_map_key=True)
-        found = Header(**{name: values[name] for name in Header.__slots__})
+        known = {"pin": None, **values}  # which files made before there were pins do not have
+        found = Header(**{name: known[name] for name in Header.__slots__})
     except _BAD as error:
         raise ArchiveDamagedError(f"the header cannot be read: {error}") from error
     _check_header(found)
@@ -194,6 +198,7 @@ def _check_header(header: Header) -> None:
             and all(type(ns) is str and _is_number(last) for ns, last in logs.items())
             for logs in (header.logs, header.ends)
         )
+        and (header.pin is None or type(header.pin) is dict)
         and chain.thread_key(header.tenant, header.thread_id, header.life) == header.thread_key
     )
     if not right:

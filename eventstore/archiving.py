@@ -7,9 +7,10 @@ It is put back in one transaction, and so is there whole or not at all.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final
 
-from eventstore import archive_rows, operations
+from eventstore import archive_rows, operations, records
 from eventstore.archive_file import DICTIONARY, Dump, Header, Writer
 from eventstore.errors import ArchiveError, ThreadExistsError, ThreadNotFoundError
 from eventstore.events import ThreadInfo
@@ -37,6 +38,7 @@ class Archiving(Reading):
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             ends = {ns: last for ns, _, last in operations.namespaces(conn, row.thread_key)}
+            info = records.thread_info(row)
             header = Header(
                 tenant=row.tenant,
                 thread_id=row.thread_id,
@@ -53,6 +55,7 @@ class Archiving(Reading):
                 forks=0,
                 raw_bytes=0,
                 stored_bytes=0,
+                pin=json.loads(row.pin or "{}") if info.pinned else None,
             )
             writer = Writer(header, codec)
             try:

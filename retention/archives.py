@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
@@ -29,6 +30,7 @@ from eventstore.errors import (
     ArchiveNotFoundError,
     ArchiveUnavailableError,
     ConfigurationError,
+    EventStoreError,
 )
 
 if TYPE_CHECKING:
@@ -77,7 +79,8 @@ class Archive:
 
     Args:
         url: ``file:///directory``, ``s3://bucket/prefix``, ``gs://bucket/prefix``,
-            ``az://container/prefix`` or ``memory:///`` (for tests: gone with this object).
+            ``az://container/prefix`` or ``memory:///`` (for tests: gone with this object). A
+            directory that is not there is made when the first thread is put into it.
         options: for the object store, as ``obstore.store.from_url`` takes them, such as
             ``{"endpoint": "http://localhost:9000", "client_options": {"allow_http": True}}``.
 
@@ -96,18 +99,30 @@ class Archive:
         self._ob = obstore
         self.url = _without_password(url)
         self._folder: Path | None = None
-        given = dict(options or {})
-        if url.startswith("file:"):
-            self._folder = Path(unquote(urlsplit(url).path))
-            given.setdefault("mkdir", True)
+        self._opened: ObjectStore | None = None
         try:
-            self._store: ObjectStore = from_url(url, **given)
+            if urlsplit(url).scheme == "file":
+                self._folder = _folder_at(url)
+            self._open: Callable[[], ObjectStore] = partial(from_url, url, **(options or {}))
+            if self._folder is None or self._folder.exists():
+                self._opened = self._open()
         except Exception as error:
             said = _said(error).replace(url, self.url)
             raise ConfigurationError(
                 f"there is no archive at {self.url!r}: {said}; expected "
                 "file:///directory, s3://bucket/prefix, gs://bucket/prefix or memory:///"
             ) from error
+
+    @property
+    def _store(self) -> ObjectStore:
+        if self._opened is None:
+            if self._folder is not None and not self._folder.is_dir():
+                raise ArchiveUnavailableError(
+                    f"there is no archive at {self.url}: no such directory, and only what puts "
+                    "threads into an archive makes one"
+                )
+            self._opened = self._open()
+        return self._opened
 
     def __repr__(self) -> str:
         return f"Archive({self.url!r})"
@@ -124,6 +139,8 @@ class Archive:
         """
         name = _name_of(dump)
         with self._asking():
+            if self._folder is not None:
+                self._folder.mkdir(parents=True, exist_ok=True)
             if dump.size <= _WHOLE_BYTES:
                 self._ob.put(self._store, name, dump.read(), use_multipart=False)
             else:
@@ -291,6 +308,16 @@ class Archive:
             ) from error
 
 
+def _folder_at(url: str) -> Path:
+    parts = urlsplit(url)
+    if parts.netloc or not url[len("file:") :].startswith("///"):
+        raise ValueError("a directory is named from the root on, after file://")
+    folder = Path(unquote(parts.path))
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no directory")
+    return folder
+
+
 def _folder_of(tenant: str, thread_id: str) -> str:
     digest = chain.name_digest(tenant, thread_id).hex()
     return f"{digest[:2]}/{digest}"
@@ -342,8 +369,47 @@ async def aarchive_thread(store: AsyncEventStore, archive: Archive, thread_id: s
         dump.close()
 
 
+class PruningRefusedError(EventStoreError):
+    """A thread is pinned, or waits for somebody, and stays in the store.
+
+    Attributes:
+        thread_id: of the thread.
+        problem: what stands against removing it.
+    """
+
+    def __init__(self, thread: ThreadInfo) -> None:
+        self.thread_id = thread.thread_id
+        pin = f" by {thread.pin.by} ({thread.pin.reason})" if thread.pin else ""
+        self.problem = f"thread {thread.thread_id!r} " + (
+            f"is pinned{pin}" if thread.pinned else "is waiting for an answer"
+        )
+        super().__init__(
+            f"{self.problem}, and stays; say despite_pin=True to remove it all the same"
+        )
+
+
+def _unless_held(
+    keep_if: Callable[[ThreadInfo], bool] | None, despite_pin: bool
+) -> Callable[[ThreadInfo], bool]:
+    """What keeps a thread, asked under its lock; raises where that is not a matter of time."""
+
+    def keep(thread: ThreadInfo) -> bool:
+        if not despite_pin and (thread.pinned or thread.status == "waiting"):
+            raise PruningRefusedError(thread)
+        return keep_if is not None and keep_if(thread)
+
+    return keep
+
+
 def archive_and_prune(
-    store: EventStore, archive: Archive, thread_id: str, reason: str, **fate: Any
+    store: EventStore,
+    archive: Archive,
+    thread_id: str,
+    reason: str,
+    *,
+    despite_pin: bool = False,
+    keep_if: Callable[[ThreadInfo], bool] | None = None,
+    **fate: Any,
 ) -> Archived | None:
     """Move a thread into an archive: it goes only if nothing was added since it was archived.
 
@@ -351,23 +417,44 @@ def archive_and_prune(
 
     Args:
         reason: kept in the tombstone.
+        despite_pin: also if it is pinned (then its file is, too), or waits for an answer.
+        keep_if: leave it alone if this says so.
         fate: as :meth:`~eventstore.EventStore.delete_thread` takes it (``policy``, ``asked_by``,
-            ``idle_since``, ``keep_if``).
+            ``idle_since``).
 
     Returns:
         What was archived; ``None`` if the thread stayed.
+
+    Raises:
+        PruningRefusedError: it is pinned, or waits for an answer.
+        As :func:`archive_thread`.
     """
+    keep = _unless_held(keep_if, despite_pin)
+    if keep(store.thread(thread_id)):  # so that nothing is archived in vain
+        return None
     archived = archive_thread(store, archive, thread_id)
-    gone = store.delete_thread(thread_id, reason, unchanged=archived.header.ends, **fate)
+    ends = archived.header.ends
+    gone = store.delete_thread(thread_id, reason, unchanged=ends, keep_if=keep, **fate)
     return archived if gone else None
 
 
 async def aarchive_and_prune(
-    store: AsyncEventStore, archive: Archive, thread_id: str, reason: str, **fate: Any
+    store: AsyncEventStore,
+    archive: Archive,
+    thread_id: str,
+    reason: str,
+    *,
+    despite_pin: bool = False,
+    keep_if: Callable[[ThreadInfo], bool] | None = None,
+    **fate: Any,
 ) -> Archived | None:
     """As :func:`archive_and_prune`, for event loops."""
+    keep = _unless_held(keep_if, despite_pin)
+    if keep(await store.thread(thread_id)):
+        return None
     archived = await aarchive_thread(store, archive, thread_id)
-    gone = await store.delete_thread(thread_id, reason, unchanged=archived.header.ends, **fate)
+    ends = archived.header.ends
+    gone = await store.delete_thread(thread_id, reason, unchanged=ends, keep_if=keep, **fate)
     return archived if gone else None
 
 

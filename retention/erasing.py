@@ -9,7 +9,7 @@ still there of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -96,12 +96,13 @@ def erase(
             A fork that was trimmed since does not tell what it was forked from, and is not found:
             erase it by its own name.
         dry_run: only say what would be erased.
-        despite_pin: erase pinned threads, too.
+        despite_pin: erase pinned threads, too, and files of threads that were pinned.
         vacuum: write an SQLite file anew, while writers wait, or vacuum PostgreSQL's tables;
             ``None``: SQLite files of up to 1 GiB only. What is not vacuumed may hold copies.
 
     Raises:
-        ErasureRefusedError: a thread is pinned, or another one holds bytes of it.
+        ErasureRefusedError: a thread is pinned, or was when it was archived, or another one
+            holds bytes of it.
         ThreadNotFoundError: nothing of that name is anywhere.
         CorruptEventError: a deletion that was cut short before cannot be ended; everything that
             was asked for is erased all the same.
@@ -141,6 +142,24 @@ class _Targets:
     files: list[tuple[Archive, Archived]] = field(default_factory=list)
     holders: dict[str, ThreadInfo] = field(default_factory=dict)
     holding_files: list[tuple[Archive, Archived]] = field(default_factory=list)
+
+    def pinned(self) -> dict[str, str]:
+        """Who is pinned, and why: in the database or, of what is not there, in the newest file."""
+        newest: dict[int, Archived] = {}
+        for _, file in sorted(self.files, key=lambda found: found[1].header.archived_us):
+            newest[file.header.thread_key] = file
+        pinned = {}
+        for info in self.names.values():
+            if info is not None:
+                newest.pop(info.thread_key, None)
+                if info.pinned:
+                    pinned[info.thread_id] = _why(info)
+        for file in newest.values():
+            pin = file.header.pin
+            if pin is not None:
+                why = f" by {pin['by']} ({pin['reason']})" if "by" in pin else ""
+                pinned.setdefault(file.thread_id, f"{why} in an archive")
+        return pinned
 
 
 class _Work:
@@ -191,7 +210,7 @@ class _Work:
                 "forks='erase' to erase them too, or forks='keep' to let them keep these",
                 names,
             )
-        pinned = [info for info in found.names.values() if info is not None and info.pinned]
+        pinned = found.pinned()
         if pinned and not despite_pin:
             raise _pinned(pinned)
         report = Erasure(
@@ -255,11 +274,11 @@ class _Work:
     ) -> Erasure:
         core, hidden = self._core, 0
         for name in found.names:
-            pins: list[ThreadInfo] = []
+            pins: dict[str, str] = {}
 
-            def keep(info: ThreadInfo, pins: list[ThreadInfo] = pins) -> bool:
+            def keep(info: ThreadInfo, pins: dict[str, str] = pins) -> bool:
                 if info.pinned and not despite_pin:  # since we looked
-                    pins.append(info)
+                    pins[info.thread_id] = _why(info)
                 return bool(pins)
 
             # It may be in archives only, or an erasure that was cut short had come so far.
@@ -292,13 +311,12 @@ def _listed(archive: Archive) -> list[Archived]:
     return list(archive.ls())
 
 
-def _pinned(infos: Sequence[ThreadInfo], done: str = "nothing was erased") -> ErasureRefusedError:
-    said = []
-    for info in infos[:10]:
-        why = f" by {info.pin.by} ({info.pin.reason})" if info.pin else ""
-        said.append(f"{info.thread_id!r}{why}")
+def _why(info: ThreadInfo) -> str:
+    return f" by {info.pin.by} ({info.pin.reason})" if info.pin else ""
+
+
+def _pinned(pins: Mapping[str, str], done: str = "nothing was erased") -> ErasureRefusedError:
+    said = [f"{thread_id!r}{why}" for thread_id, why in [*pins.items()][:10]]
     return ErasureRefusedError(
-        f"pinned: {', '.join(said)}; unpin what may go, or say despite_pin=True",
-        [info.thread_id for info in infos],
-        done,
+        f"pinned: {', '.join(said)}; unpin what may go, or say despite_pin=True", [*pins], done
     )

@@ -17,6 +17,7 @@ from eventstore import (
     ThreadNotFoundError,
 )
 from graph.errors import GraphError
+from retention.archives import PruningRefusedError
 from retention.erasing import ErasureRefusedError
 
 OK: Final = 0
@@ -54,6 +55,7 @@ def code_of(error: EventStoreError | GraphError | Failed) -> int:
         case (
             ArchiveDamagedError()
             | ErasureRefusedError()
+            | PruningRefusedError()
             | CorruptEventError()
             | ConcurrencyError()
             | LineageMovedError()

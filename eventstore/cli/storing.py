@@ -76,13 +76,16 @@ def put_away(
     ] = False,
     reason: Annotated[str, typer.Option(help="With --prune: kept in the tombstone.")] = "archived",
     by: Annotated[str | None, typer.Option(help="With --prune: who asked for it.")] = None,
+    despite_pin: Annotated[
+        bool, typer.Option("--despite-pin", help="With --prune: pinned and waiting threads too.")
+    ] = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Put threads, as they are now, into an archive. JSON: a line for each.
 
     With --prune a thread goes only once its file was found to be right, and only if nothing was
-    added meanwhile; that asks first.
+    added meanwhile; that asks first. Threads that are pinned, or wait for an answer, stay.
     """
     out, where = Output(as_json), Archive(place)
     if prune:
@@ -94,7 +97,9 @@ def put_away(
         for thread_id in threads:
             if prune:
                 asked = by or getpass.getuser()
-                gone = archive_and_prune(store, where, thread_id, reason, asked_by=asked)
+                gone = archive_and_prune(
+                    store, where, thread_id, reason, asked_by=asked, despite_pin=despite_pin
+                )
                 stayed += gone is None
                 if gone is None:
                     out.note(f"{safe(thread_id)} has changed meanwhile, and stays")

@@ -39,9 +39,10 @@ def test_a_thread_is_moved_and_comes_back_equal(database: str, read: Read, place
     before = read("events", "done", "--json").lines
     refused = run("retention", "archive", "done", "--prune")
     assert refused.code == exits.USAGE and "--yes" in refused.err
-    moved = run(
-        "retention", "archive", "done", "--prune", "--reason", "old", "--by", "Ann", "--yes"
-    )
+    move = ("retention", "archive", "done", "--prune", "--reason", "old", "--by", "Ann", "--yes")
+    waiting = run(*move)
+    assert waiting.code == exits.FOUND and "waiting for an answer" in waiting.err
+    moved = run(*move, "--despite-pin")
     assert moved.code == exits.OK and "done moved to " in moved.out
     assert read("show", "done").code == exits.MISSING
     (grave,) = read("retention", "report", "--json").json["removed"]
@@ -52,11 +53,35 @@ def test_a_thread_is_moved_and_comes_back_equal(database: str, read: Read, place
     assert run("retention", "restore", "done").code == exits.FOUND, "it is there"
 
 
+def test_a_pinned_thread_is_not_moved(database: str, read: Read, place: Path) -> None:
+    run("retention", "pin", "done", "--reason", "case 7", "--by", "legal")
+    move = ("retention", "archive", "done", "--prune", "--yes")
+    refused = run(*move)
+    assert refused.code == exits.FOUND and "pinned by legal (case 7)" in refused.err
+    assert read("show", "done").code == exits.OK
+    assert run(*move, "--despite-pin").code == exits.OK
+    erase = ("retention", "erase", "done", "--reason", "x", "--yes", "--forks", "keep")
+    refused = run(*erase)
+    assert refused.code == exits.FOUND and "case 7" in refused.err
+    assert [each["thread_id"] for each in run("archive", "ls", "--json").lines] == ["done"]
+    assert run(*erase, "--despite-pin").code == exits.OK
+
+
 def test_what_an_archive_does_not_hold(database: str, place: Path) -> None:
+    for command in (
+        ("archive", "ls"),
+        ("archive", "verify"),
+        ("retention", "restore", "nobody"),
+        ("retention", "erase", "done", "--reason", "x", "--yes"),
+    ):
+        done = run(*command)
+        assert done.code == exits.DATABASE and "no such directory" in done.err
+    assert not place.exists()
+    place.mkdir()
     done = run("retention", "restore", "nobody")
     assert done.code == exits.MISSING and "nobody" in done.err
     assert run("retention", "archive", "nobody").code == exits.MISSING
-    for url in ("nonsense", "ftp://host/x"):
+    for url in ("nonsense", "ftp://host/x", "file:arch"):
         done = run("archive", "ls", "--archive", url)
         assert done.code == exits.DATABASE and done.err.startswith("eventstore: ")
     secret = run("archive", "ls", "--archive", "nope://ann:s3cret@host/x")

@@ -27,6 +27,7 @@ from eventstore import (
 )
 from retention.archives import (
     Archive,
+    PruningRefusedError,
     aarchive_and_prune,
     aexport_thread,
     aimport_thread,
@@ -37,6 +38,7 @@ from retention.archives import (
     import_thread,
     restore,
 )
+from retention.erasing import erase
 from tests import awaited
 from tests.eventstore.support import check_whole, fill, numbers, orphans
 from tests.eventstore.test_archiving import all_rows, full_thread
@@ -71,6 +73,7 @@ def s3() -> Iterator[str]:
 def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Archive:
     """An archive with nothing in it."""
     if request.param == "directory":
+        (tmp_path / "far/archive").mkdir(parents=True)
         return Archive(f"file://{tmp_path}/far/archive")
     if request.param == "memory":
         return Archive("memory:///")
@@ -95,7 +98,7 @@ def test_there_and_back(blocking_store: EventStore, tmp_path: Path) -> None:
     store, archive = blocking_store, Archive(f"file://{tmp_path}/archive")
     key = full_thread(store)
     before = all_rows(store, key)
-    archived = archive_and_prune(store, archive, "t", "archived", policy="old")
+    archived = archive_and_prune(store, archive, "t", "archived", policy="old", despite_pin=True)
     assert archived is not None
     with pytest.raises(ThreadNotFoundError):
         store.thread("t")
@@ -185,12 +188,53 @@ def test_a_thread_that_has_come_to_life_stays(
     assert numbers(local.read("t")) == [1, 2, 3]
 
 
+def test_a_thread_that_is_held_stays(store_url: str, local: EventStore, tmp_path: Path) -> None:
+    archive = Archive(f"file://{tmp_path}/archive")
+    fill(local, "pinned", 1)
+    local.pin("pinned", "case 7", "legal")
+    local.append("waits", [Event(1, "?")], 0, status="waiting")
+    for name, why in (("pinned", r"pinned by legal \(case 7\)"), ("waits", "waiting")):
+        with pytest.raises(PruningRefusedError, match=why):
+            archive_and_prune(local, archive, name, "archived")
+        assert not list(tmp_path.rglob("*.thread")), "nothing is archived in vain"
+        assert local.thread(name).thread_id == name
+    assert archive_and_prune(local, archive, "waits", "archived", despite_pin=True)
+    assert archive_and_prune(local, archive, "pinned", "archived", despite_pin=True)
+    assert restore(local, archive, "pinned").pinned
+
+    async def main() -> None:
+        async with awaited.opened(store_url) as store:
+            await store.append("t", [Event(1, "?")], 0, status="waiting")
+            with pytest.raises(PruningRefusedError):
+                await aarchive_and_prune(store, archive, "t", "archived")
+            assert await aarchive_and_prune(store, archive, "t", "archived", despite_pin=True)
+
+    awaited.run(main())
+
+
+def test_a_thread_that_is_pinned_while_it_is_archived_stays(
+    local: EventStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive(f"file://{tmp_path}/archive")
+    fill(local, "t", 2)
+    put = archive.put
+
+    def put_and_pin(dump: Any) -> Any:
+        local.pin("t", "case 7", "legal")
+        return put(dump)
+
+    monkeypatch.setattr(archive, "put", put_and_pin)
+    with pytest.raises(PruningRefusedError):
+        archive_and_prune(local, archive, "t", "archived")
+    assert numbers(local.read("t")) == [1, 2]
+
+
 @pytest.mark.parametrize("at", [0, 20, 60, -200, -1])
 def test_damage_in_an_archive_is_found(local: EventStore, tmp_path: Path, at: int) -> None:
     archive = Archive(f"file://{tmp_path}/archive")
     for name in ("t", "other"):
         full_thread(local, name)
-    archived = archive_and_prune(local, archive, "t", "archived")
+    archived = archive_and_prune(local, archive, "t", "archived", despite_pin=True)
     archive_thread(local, archive, "other")
     assert archived is not None
     path = tmp_path / "archive" / archived.name
@@ -234,6 +278,38 @@ def test_an_archive_that_cannot_be_used(local: EventStore, tmp_path: Path) -> No
         archive_and_prune(local, archive, "t", "archived")
     assert "hidden" not in str(caught.value)
     assert numbers(local.read("t")) == [1]
+
+
+def test_a_directory_is_made_by_what_puts_into_it_alone(local: EventStore, tmp_path: Path) -> None:
+    archive = Archive(f"file://{tmp_path}/no/such")
+    fill(local, "t", 1)
+    looks: list[Any] = [
+        lambda: list(archive.ls()),
+        lambda: list(archive.verify()),
+        lambda: archive.find("t"),
+        lambda: archive.delete("t"),
+        lambda: restore(local, archive, "t"),
+        lambda: erase(local, "asked for", "dpo", thread_id="t", archives=[archive]),
+    ]
+    for look in looks:
+        with pytest.raises(ArchiveUnavailableError, match="no such directory"):
+            look()
+    assert not (tmp_path / "no").exists()
+    assert local.thread("t").thread_id == "t"
+    archive_thread(local, archive, "t")
+    assert [each.thread_id for each in archive.ls()] == ["t"]
+
+
+def test_a_directory_is_named_from_the_root_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a file").touch()
+    for url in ("file:arch", "file:/arch", "file://arch", "FILE:arch", "file://localhost/arch"):
+        with pytest.raises(ConfigurationError, match=r"from the root on.*file:///directory"):
+            Archive(url)
+    with pytest.raises(ConfigurationError, match="is no directory"):
+        Archive((tmp_path / "a file").as_uri())
 
 
 def test_export_and_import(local: EventStore, tmp_path: Path) -> None:

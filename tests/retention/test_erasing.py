@@ -28,6 +28,7 @@ WHY: Any = {"reason": "asked to be forgotten", "by": "dpo"}
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Archive:
+    (tmp_path / "archive").mkdir()
     return Archive(f"file://{tmp_path}/archive")
 
 
@@ -41,7 +42,7 @@ def test_everything_of_a_thread_goes(blocking_store: EventStore, archive: Archiv
     store = blocking_store
     full_thread(store, "t")
     file = taken(store, "t")
-    archive_and_prune(store, archive, "t", "archived")
+    archive_and_prune(store, archive, "t", "archived", despite_pin=True)
     full_thread(store, "t")
     archive_thread(store, archive, "t")
     full_thread(store, "kept")
@@ -67,7 +68,7 @@ def test_everything_of_a_thread_goes(blocking_store: EventStore, archive: Archiv
 def test_a_thread_that_is_only_in_an_archive(local: EventStore, archive: Archive) -> None:
     full_thread(local, "t")
     file = taken(local, "t")
-    archive_and_prune(local, archive, "t", "archived")
+    archive_and_prune(local, archive, "t", "archived", despite_pin=True)
     report = erase(local, **WHY, thread_id="t", archives=[archive])
     assert (report.threads, report.archived, report.tombstones) == (0, 1, 1)
     assert list(archive.ls()) == []
@@ -75,7 +76,7 @@ def test_a_thread_that_is_only_in_an_archive(local: EventStore, archive: Archive
         local.load(file)
     with EventStore("sqlite://", tenant="test") as other:  # which never saw it
         full_thread(local, "u")
-        archive_and_prune(local, archive, "u", "archived")
+        archive_and_prune(local, archive, "u", "archived", despite_pin=True)
         erase(other, **WHY, thread_id="u", archives=[archive])
         (grave,) = other.tombstones()
         assert (grave.erased, grave.events) == (True, 84)
@@ -99,6 +100,25 @@ def test_a_pinned_thread_is_refused(local: EventStore) -> None:
         erase(local, **WHY, thread_id="t")
     assert local.verify("t").ok
     assert erase(local, **WHY, thread_id="t", despite_pin=True).threads == 1
+
+
+def test_a_pin_holds_in_an_archive(local: EventStore, archive: Archive) -> None:
+    fill(local, "t", 2)
+    local.pin("t", "case 7", "legal")
+    archive_and_prune(local, archive, "t", "archived", despite_pin=True)
+    with pytest.raises(ErasureRefusedError, match=r"'t' by legal \(case 7\) in an archive"):
+        erase(local, **WHY, thread_id="t", archives=[archive])
+    with pytest.raises(ErasureRefusedError):
+        erase(local, **WHY, tenant="test", archives=[archive], dry_run=True)
+    restore(local, archive, "t")
+    local.unpin("t")  # what the database says of a thread that is there is newer
+    archive_and_prune(local, archive, "t", "archived")
+    assert erase(local, **WHY, thread_id="t", archives=[archive]).archived == 2
+    fill(local, "u", 2)
+    local.pin("u", "case 8", "legal")
+    archive_and_prune(local, archive, "u", "archived", despite_pin=True)
+    report = erase(local, **WHY, thread_id="u", archives=[archive], despite_pin=True)
+    assert report.archived == 1
 
 
 @pytest.mark.parametrize("forks", ["erase", "keep"])
@@ -145,7 +165,7 @@ def test_a_tenant(local: EventStore, archive: Archive) -> None:
             full_thread(store, name)
         store.fork("one", 3, "four")
         archive_thread(store, archive, "one")
-        archive_and_prune(store, archive, "three", "archived")
+        archive_and_prune(store, archive, "three", "archived", despite_pin=True)
     report = erase(local, **WHY, tenant="other", archives=[archive])
     assert (report.threads, report.archived) == (3, 2)
     assert other.threads() == []
