@@ -85,9 +85,11 @@ class Match:
 class RetentionPolicy:
     """How long the threads that match are kept, and how much of their history.
 
+    One that sets no limit keeps all of them, also those that have a ``ttl`` of their own.
+
     Attributes:
         ttl: a thread may be pruned so long after its last event. Its own ``ttl``, where it has
-            one, goes first.
+            one, goes first; with ``timedelta.max`` only those that have one go.
         name: kept with what it let go; needed where there are several policies.
         match: which threads it is for.
         max_age: a thread may be pruned so long after it was made, active or not.
@@ -138,6 +140,11 @@ class RetentionPolicy:
             )
 
     @property
+    def limits(self) -> bool:
+        """Whether it limits anything; one that does not keeps its threads as they are."""
+        return any(getattr(self, each) is not None for each in (*DURATIONS, *NUMBERS))
+
+    @property
     def trims(self) -> bool:
         """Whether it says how much history is kept."""
         return any(getattr(self, each) is not None for each in ("keep_history_for", *NUMBERS))
@@ -186,8 +193,8 @@ class Verdict:
 
     Attributes:
         policy: the one that matches; ``None``: none does.
-        reason: why it may be pruned, or ``pinned``, ``waiting``, ``active``, ``no ttl`` or
-            ``no policy``.
+        reason: why it may be pruned, or ``pinned``, ``waiting``, ``active``, ``no ttl``,
+            ``no limits`` (its policy has none) or ``no policy``.
         prune: whether it may be pruned,
         idle_since: if it has no event after this moment; ``None``: whatever it has.
         trim, seal: whether there may be something to trim or to seal: its events will tell.
@@ -208,6 +215,8 @@ def judge(policies: Sequence[RetentionPolicy], thread: ThreadInfo, now: datetime
         return Verdict(None, "no policy")
     if thread.pinned:
         return Verdict(policy, "pinned")
+    if not policy.limits:
+        return Verdict(policy, "no limits")
     reason = "no ttl"
     if thread.status == "waiting" and policy.respect_pending_interrupts:
         reason = "waiting"

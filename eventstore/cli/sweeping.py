@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -82,7 +82,7 @@ def policies_of(path: Path | None, ttl: str | None) -> Sequence[RetentionPolicy]
             return policies_from_file(path)
         if ttl is not None:
             return (RetentionPolicy(duration(ttl)),)
-        return policies_from_env() or (RetentionPolicy(),)
+        return policies_from_env() or (RetentionPolicy(timedelta.max, name="own ttl"),)
     except ValueError as error:
         raise Failed(str(error), USAGE) from error
 

@@ -80,7 +80,9 @@ def test_a_plan_says_what_and_why_and_touches_nothing(aged: str, read: Read) -> 
     assert len(left(aged)) == 5
 
 
-def test_policies_come_from_a_file_the_environment_or_an_option(read: Read, tmp_path: Path) -> None:
+def test_policies_come_from_a_file_the_environment_or_an_option(
+    aged: str, read: Read, tmp_path: Path
+) -> None:
     path = tmp_path / "policies.toml"
     path.write_text(POLICIES)
     found = read("retention", "plan", "--policies", str(path), "--json").json
@@ -91,6 +93,10 @@ def test_policies_come_from_a_file_the_environment_or_an_option(read: Read, tmp_
     assert by_value["counts"]["prune"] == 2
     nothing = read("retention", "plan", "--json").json
     assert nothing["counts"]["prune"] == 0
+    with EventStore(aged) as store:
+        store.set_ttl("a", timedelta(days=1))
+    own = read("retention", "plan", "--json").json
+    assert [each["thread_id"] for each in own["decisions"]] == ["a"]
     both = read("retention", "plan", "--policies", str(path), "--ttl", "1d")
     assert both.code == exits.USAGE
     path.write_text("[[policy]]\nttk = '1d'\n")
