@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventstore import AsyncEventStore, EventStore, ThreadInfo, ThreadNotFoundError
 from eventstore.driving import drive
-from retention.access import Access
+from retention.access import Access, usable
 from retention.policy import (
     ACTIONS,
     Action,
@@ -25,7 +25,6 @@ from retention.policy import (
     Verdict,
     before,
     judge,
-    policies_of,
     promised,
 )
 
@@ -111,8 +110,9 @@ def plan(
 
     Raises:
         ValueError: ``now`` has no timezone; or the policies make no sense together.
+        ConfigurationError: a policy archives, and ``obstore`` is not installed.
     """
-    return drive(planning(Access(store), policies_of(policies), now, all_tenants, sizes))
+    return drive(planning(Access(store), usable(policies), now, all_tenants, sizes))
 
 
 async def aplan(
@@ -124,7 +124,7 @@ async def aplan(
     sizes: bool = False,
 ) -> Plan:
     """:func:`plan` for event loops."""
-    return await planning(Access(store), policies_of(policies), now, all_tenants, sizes)
+    return await planning(Access(store), usable(policies), now, all_tenants, sizes)
 
 
 async def planning(

@@ -7,6 +7,7 @@ that matches a thread is the only one that is asked.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
@@ -31,7 +32,19 @@ DURATIONS: Final = ("ttl", "max_age", "keep_history_for", "seal_after")
 NUMBERS: Final = ("keep_last_checkpoints", "max_events", "max_bytes")
 """Fields of a policy that are a whole number."""
 
+ARCHIVES: Final = re.compile(r"(file|memory):///.*|(s3|gs|az|https?)://[^/].*")
+"""URLs that an archive may have."""
+
 _SCALARS: Final = (str, int, float, bool, type(None))
+
+
+def _check_archive(url: str | None) -> None:
+    _check_text("archive", url)
+    if url is not None and not ARCHIVES.fullmatch(url):
+        raise ValueError(
+            "archive must be a URL such as file:///directory, s3://bucket/prefix, "
+            f"gs://bucket/prefix or az://container/prefix, not {re.sub('//[^/]*@', '//', url)!r}"
+        )
 
 
 def _check_text(name: str, value: object) -> None:
@@ -128,7 +141,7 @@ class RetentionPolicy:
                 raise TypeError(f"{each} must be a whole number or None, not {value!r}")
             if value is not None and value < 1:
                 raise ValueError(f"{each} must be at least 1, not {value}")
-        _check_text("archive", self.archive)
+        _check_archive(self.archive)
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"name must be a text that is not empty, not {self.name!r}")
         if not isinstance(self.match, Match):

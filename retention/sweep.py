@@ -35,10 +35,10 @@ from eventstore import (
 )
 from eventstore.driving import drive
 from eventstore.forgetting import Expired, Slice
-from retention.access import Access
+from retention.access import Access, usable
 from retention.archives import Archive
 from retention.plan import Decision, Plan, pages, place_to_trim, to_prune, to_seal, to_trim
-from retention.policy import Policies, RetentionPolicy, before, judge, policies_of
+from retention.policy import Policies, RetentionPolicy, before, judge
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +150,7 @@ def sweep(
     Raises:
         ValueError: the plan is of another tenant, or the moment in the future, where live
             threads look idle.
+        ConfigurationError: a policy archives, and ``obstore`` is not installed.
         StoreUnavailableError: the database is gone.
         EventStoreError: the threads cannot be listed.
     """
@@ -189,7 +190,7 @@ class _Sweep:
         self.access, self.pace = access, pace
         self.on_progress, self.should_stop = on_progress, should_stop
         self.planned = given if isinstance(given, Plan) else None
-        self.policies = given.policies if isinstance(given, Plan) else policies_of(given)
+        self.policies = usable(given.policies if isinstance(given, Plan) else given)
         self.by_name = {policy.name: policy for policy in self.policies}
         if self.planned is not None:
             if now is not None or self.planned.tenant not in (None, access.store.tenant):

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from eventstore import EventStore
+from eventstore import ConfigurationError, EventStore
 from eventstore.cli.exits import FOUND, USAGE, Failed
 from eventstore.cli.options import (
     All,
@@ -306,6 +306,8 @@ def keep_sweeping(
                 all_tenants=all_tenants,
                 metrics=counts,
             )
+        except ConfigurationError:
+            raise
         except ValueError as error:
             raise Failed(str(error), USAGE) from error
         served = nullcontext() if place is None or counts is None else Endpoint(counts, *place)

@@ -123,6 +123,20 @@ def test_all_tenants(aged: str, read: Read) -> None:
     assert read("retention", "plan", "--ttl", "30d", "--json").json["counts"]["prune"] == 2
 
 
+@pytest.mark.parametrize(
+    "command", [["plan"], ["sweep", "--yes"], ["run", "--yes", "--cron", "* * * * *"]]
+)
+def test_what_archives_needs_obstore_before_anything_is_due(
+    aged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    path = tmp_path / "policies.toml"
+    path.write_text('[[policy]]\nttl = "1000d"\narchive = "file:///var/archive"\n')
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    done = run("retention", *command, "--policies", str(path))
+    assert done.code == exits.DATABASE
+    assert done.err.count("\n") == 1 and "archives need obstore" in done.err
+
+
 # --- sweep ------------------------------------------------------------------------------
 
 
