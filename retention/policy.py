@@ -276,6 +276,13 @@ def promised(
     return found[-1] if found else None
 
 
+def promises_less(policy: RetentionPolicy, created_at: datetime, now: datetime) -> bool:
+    """Whether ``keep_…`` let a thread's first history go."""
+    if policy.keep_history_for is not None:
+        return _is_past(created_at, policy.keep_history_for, now)
+    return policy.keep_last_checkpoints is not None
+
+
 def before(now: datetime, duration: timedelta | None) -> datetime | None:
     """The moment so long before; ``None`` where that is before the calendar, or never."""
     try:
