@@ -7,20 +7,39 @@ coroutines (see :mod:`eventstore.driving`).
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
 
-from eventstore import AsyncEventStore, EventStore
+from eventstore import AsyncEventStore, ConfigurationError, EventStore
 from eventstore.core import Core
 from eventstore.driving import awaited
 from eventstore.events import from_micros
+from retention.policy import Policies, RetentionPolicy, policies_of
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 Store = EventStore | AsyncEventStore
+
+
+def usable(given: Policies) -> tuple[RetentionPolicy, ...]:
+    """The policies that were meant, of which each can be kept here.
+
+    Raises:
+        ValueError: they make no sense together.
+        ConfigurationError: one archives, and ``obstore`` is not installed.
+    """
+    found = policies_of(given)
+    for policy in found:
+        if policy.archive is not None and importlib.util.find_spec("obstore") is None:
+            raise ConfigurationError(
+                f"the policy {policy.name!r} archives, and archives need obstore; "
+                "pip install 'graph-eventstore[archive]'"
+            )
+    return found
 
 
 class Access:

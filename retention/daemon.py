@@ -27,7 +27,8 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from eventstore import AsyncEventStore, EventStore, StoreClosedError
 from eventstore.driving import drive
-from retention.policy import Policies, policies_of
+from retention.access import usable
+from retention.policy import Policies
 from retention.sweep import DEFAULT_PACE, PASSING, Pace, SweepReport, asweep, sweep
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class _Retention(ABC):
             self._trigger = CronTrigger.from_crontab(cron, timezone=UTC)
             self._trigger.jitter = seconds
         self._every = every
-        self._policies = policies_of(policies)
+        self._policies = usable(policies)
         self._tenant = tenant
         self._on_report = on_report
         self._metrics = metrics
@@ -168,6 +169,7 @@ class BackgroundRetention(_Retention):
 
     Raises:
         ValueError: the schedule or the policies make no sense.
+        ConfigurationError: a policy archives, and ``obstore`` is not installed.
     """
 
     def __init__(

@@ -95,7 +95,7 @@ class Metrics:
         )
         self._success = Gauge(
             "retention_last_success_timestamp_seconds",
-            "When a sweep last came to its end; 0: none yet.",
+            "When a sweep last came to its end, and not in vain; 0: none yet.",
             registry=self.registry,
         )
         self._backlog = Gauge(
@@ -105,15 +105,17 @@ class Metrics:
         )
 
     def swept(self, report: SweepReport) -> None:
-        """A sweep came to its end, or was stopped."""
+        """A sweep came to its end, or was stopped. One that only failed is no success."""
         for outcome, counter in self._threads.items():
             counter.inc(getattr(report, outcome))
         self._finished.inc(report.finished)
         self._reclaimed.inc(report.reclaimed)
         self._seconds.observe(report.seconds)
         self._backlog.set(report.left)
-        self._sweeps["stopped" if report.stopped else "done"].inc()
-        if not report.stopped:
+        in_vain = report.failed and not (report.pruned or report.trimmed or report.sealed)
+        result = "stopped" if report.stopped else "failed" if in_vain else "done"
+        self._sweeps[result].inc()
+        if result == "done":
             self._last_success = self._clock()
             self._success.set(self._last_success)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventstore import AsyncEventStore, EventStore, ThreadInfo, ThreadNotFoundError
 from eventstore.driving import drive
-from retention.access import Access
+from retention.access import Access, usable
 from retention.policy import (
     ACTIONS,
     Action,
@@ -25,8 +25,8 @@ from retention.policy import (
     Verdict,
     before,
     judge,
-    policies_of,
     promised,
+    promises_less,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ class Plan:
         policies: in the order in which they were asked.
         decisions: what would be done, in the order of the threads' keys.
         counts: threads by what happens to them (``prune``, ``trim``, ``seal``; ``archive`` of
-            those that would be archived first), or by why nothing does.
+            those that would be archived first), or by why nothing does; and by why history
+            stays that should go, whatever else happens to them.
         events, bytes: what would go or be saved, by what happens; only what was counted.
     """
 
@@ -111,8 +112,9 @@ def plan(
 
     Raises:
         ValueError: ``now`` has no timezone; or the policies make no sense together.
+        ConfigurationError: a policy archives, and ``obstore`` is not installed.
     """
-    return drive(planning(Access(store), policies_of(policies), now, all_tenants, sizes))
+    return drive(planning(Access(store), usable(policies), now, all_tenants, sizes))
 
 
 async def aplan(
@@ -124,7 +126,7 @@ async def aplan(
     sizes: bool = False,
 ) -> Plan:
     """:func:`plan` for event loops."""
-    return await planning(Access(store), policies_of(policies), now, all_tenants, sizes)
+    return await planning(Access(store), usable(policies), now, all_tenants, sizes)
 
 
 async def planning(
@@ -143,7 +145,7 @@ async def planning(
             verdict = judge(policies, thread, at)
             found, why = await decide(access, verdict, thread, at, sizes)
             decisions += found
-            counts[why] += not found
+            counts[why] += bool(why)
             for each in found:
                 counts[each.action] += 1
                 counts["archive"] += each.archive is not None
@@ -187,11 +189,11 @@ async def pages(
 async def decide(
     access: Access, verdict: Verdict, thread: ThreadInfo, at: datetime, sizes: bool
 ) -> tuple[list[Decision], str]:
-    """What is to be done to a thread; or why there is nothing, if there is nothing."""
+    """What is to be done to a thread; and why nothing is, or why history stays."""
     policy = verdict.policy
     if policy is None or not (verdict.prune or verdict.trim or verdict.seal):
         return [], verdict.reason
-    core, why = access.of(thread.tenant), verdict.reason
+    core, why = access.of(thread.tenant), ""
     found = []
     try:
         if verdict.prune:
@@ -202,10 +204,13 @@ async def decide(
                 pruning = replace(pruning, events=stats.events, bytes=size)
             return [pruning], ""
         if verdict.trim:
-            point, why = await access.do(place_to_trim(core, thread.thread_id, policy, at))
-            if point is not None:
+            place = place_to_trim(core, thread.thread_id, policy, at, thread.created_at)
+            point, said = await access.do(place)
+            if point is None:
+                why = said
+            else:
                 gone = await access.do(core.trim(thread.thread_id, point.seq, dry_run=True))
-                trimming = to_trim(policy, thread, point.seq, why)
+                trimming = to_trim(policy, thread, point.seq, said)
                 found.append(replace(trimming, events=gone.events, bytes=gone.bytes))
         if verdict.seal and (sealing := to_seal(policy, thread, at)):
             assert sealing.older_than is not None
@@ -215,7 +220,7 @@ async def decide(
                 found.append(replace(sealing, events=sealed.events, bytes=saved))
     except ThreadNotFoundError:
         return [], "gone"
-    return found, why or verdict.reason
+    return found, why or ("" if found else verdict.reason)
 
 
 def to_prune(policy: RetentionPolicy, verdict: Verdict, thread: ThreadInfo) -> Decision:
@@ -260,10 +265,18 @@ def _decision(
 
 
 async def place_to_trim(
-    core: Core, thread_id: str, policy: RetentionPolicy, at: datetime
+    core: Core,
+    thread_id: str,
+    policy: RetentionPolicy,
+    at: datetime,
+    created_at: datetime | None = None,
 ) -> tuple[TrimPoint | None, str]:
-    """Where to trim a thread, and why; or ``None``, and why not, if that is worth saying."""
-    points = await core.trim_points(thread_id)
+    """Where to trim a thread, and why; or ``None``, and why not, if that is worth saying.
+
+    Args:
+        created_at: of the thread, if somebody wants to know why not.
+    """
+    points, excess = await core.trim_points(thread_id), (0, 0)
     point, reason = promised(policy, points, at), "older than the history that is kept"
     if policy.max_events is not None or policy.max_bytes is not None:
         stats = await core.stats(thread_id)
@@ -273,11 +286,16 @@ async def place_to_trim(
             fitting = await _fitting(core, thread_id, points, excess)
             if point is None or fitting.seq > point.seq:
                 point, reason = fitting, _said(policy, excess)
-        elif not any(excess) and point is None:
-            return None, ""
-    if point is None:
-        return None, "" if points else NOWHERE
-    return point, reason
+    if point is not None:
+        return point, reason
+    if points or created_at is None:
+        return None, ""
+    stays = any(excess) or (
+        promises_less(policy, created_at, at)
+        # Before the base of a log nothing is left, and the base itself is a snapshot.
+        and not (await core.trim(thread_id, 0, dry_run=True)).base
+    )
+    return None, NOWHERE if stays else ""
 
 
 async def _fitting(

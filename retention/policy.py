@@ -7,6 +7,7 @@ that matches a thread is the only one that is asked.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
@@ -31,7 +32,19 @@ DURATIONS: Final = ("ttl", "max_age", "keep_history_for", "seal_after")
 NUMBERS: Final = ("keep_last_checkpoints", "max_events", "max_bytes")
 """Fields of a policy that are a whole number."""
 
+ARCHIVES: Final = re.compile(r"(file|memory):///.*|(s3|gs|az|https?)://[^/].*")
+"""URLs that an archive may have."""
+
 _SCALARS: Final = (str, int, float, bool, type(None))
+
+
+def _check_archive(url: str | None) -> None:
+    _check_text("archive", url)
+    if url is not None and not ARCHIVES.fullmatch(url):
+        raise ValueError(
+            "archive must be a URL such as file:///directory, s3://bucket/prefix, "
+            f"gs://bucket/prefix or az://container/prefix, not {re.sub('//[^/]*@', '//', url)!r}"
+        )
 
 
 def _check_text(name: str, value: object) -> None:
@@ -85,9 +98,11 @@ class Match:
 class RetentionPolicy:
     """How long the threads that match are kept, and how much of their history.
 
+    One that sets no limit keeps all of them, also those that have a ``ttl`` of their own.
+
     Attributes:
         ttl: a thread may be pruned so long after its last event. Its own ``ttl``, where it has
-            one, goes first.
+            one, goes first; with ``timedelta.max`` only those that have one go.
         name: kept with what it let go; needed where there are several policies.
         match: which threads it is for.
         max_age: a thread may be pruned so long after it was made, active or not.
@@ -126,7 +141,7 @@ class RetentionPolicy:
                 raise TypeError(f"{each} must be a whole number or None, not {value!r}")
             if value is not None and value < 1:
                 raise ValueError(f"{each} must be at least 1, not {value}")
-        _check_text("archive", self.archive)
+        _check_archive(self.archive)
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"name must be a text that is not empty, not {self.name!r}")
         if not isinstance(self.match, Match):
@@ -136,6 +151,11 @@ class RetentionPolicy:
                 "respect_pending_interrupts must be True or False, not "
                 f"{self.respect_pending_interrupts!r}"
             )
+
+    @property
+    def limits(self) -> bool:
+        """Whether it limits anything; one that does not keeps its threads as they are."""
+        return any(getattr(self, each) is not None for each in (*DURATIONS, *NUMBERS))
 
     @property
     def trims(self) -> bool:
@@ -186,8 +206,8 @@ class Verdict:
 
     Attributes:
         policy: the one that matches; ``None``: none does.
-        reason: why it may be pruned, or ``pinned``, ``waiting``, ``active``, ``no ttl`` or
-            ``no policy``.
+        reason: why it may be pruned, or ``pinned``, ``waiting``, ``active``, ``no ttl``,
+            ``no limits`` (its policy has none) or ``no policy``.
         prune: whether it may be pruned,
         idle_since: if it has no event after this moment; ``None``: whatever it has.
         trim, seal: whether there may be something to trim or to seal: its events will tell.
@@ -208,6 +228,8 @@ def judge(policies: Sequence[RetentionPolicy], thread: ThreadInfo, now: datetime
         return Verdict(None, "no policy")
     if thread.pinned:
         return Verdict(policy, "pinned")
+    if not policy.limits:
+        return Verdict(policy, "no limits")
     reason = "no ttl"
     if thread.status == "waiting" and policy.respect_pending_interrupts:
         reason = "waiting"
@@ -252,6 +274,13 @@ def promised(
         spare = last - policy.keep_last_checkpoints + 1
         found = [each for each in found if each.step is not None and each.step <= spare]
     return found[-1] if found else None
+
+
+def promises_less(policy: RetentionPolicy, created_at: datetime, now: datetime) -> bool:
+    """Whether ``keep_…`` let a thread's first history go."""
+    if policy.keep_history_for is not None:
+        return _is_past(created_at, policy.keep_history_for, now)
+    return policy.keep_last_checkpoints is not None
 
 
 def before(now: datetime, duration: timedelta | None) -> datetime | None:

@@ -25,8 +25,11 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
 
 from eventstore import (
+    ArchiveUnavailableError,
     AsyncEventStore,
+    ConfigurationError,
     EventStore,
+    EventStoreError,
     StoreBusyError,
     StoreClosedError,
     StoreUnavailableError,
@@ -35,10 +38,10 @@ from eventstore import (
 )
 from eventstore.driving import drive
 from eventstore.forgetting import Expired, Slice
-from retention.access import Access
+from retention.access import Access, usable
 from retention.archives import Archive
 from retention.plan import Decision, Plan, pages, place_to_trim, to_prune, to_seal, to_trim
-from retention.policy import Policies, RetentionPolicy, before, judge, policies_of
+from retention.policy import Policies, RetentionPolicy, before, judge
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +63,18 @@ PASSING: Final = (StoreBusyError, StoreClosedError, StoreUnavailableError)
 LEASE: Final = timedelta(minutes=1)
 """How long a slice stays claimed by a sweeper that is heard of no more."""
 
+REFUSALS_MAX: Final = 3
+"""After so many threads in a row that an archive did not take, a sweep asks it no more."""
+
 REST_S_MAX: Final = 1.0
 
 RECLAIM_STEPS_MAX: Final = 100_000
 
 _CUT_SHORT: Final = "retention: cut short, ended later"
+
+
+class _NoArchive(Exception):
+    """An archive cannot be used in this sweep, which is in the log already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +160,7 @@ def sweep(
     Raises:
         ValueError: the plan is of another tenant, or the moment in the future, where live
             threads look idle.
+        ConfigurationError: a policy archives, and ``obstore`` is not installed.
         StoreUnavailableError: the database is gone.
         EventStoreError: the threads cannot be listed.
     """
@@ -189,7 +200,7 @@ class _Sweep:
         self.access, self.pace = access, pace
         self.on_progress, self.should_stop = on_progress, should_stop
         self.planned = given if isinstance(given, Plan) else None
-        self.policies = given.policies if isinstance(given, Plan) else policies_of(given)
+        self.policies = usable(given.policies if isinstance(given, Plan) else given)
         self.by_name = {policy.name: policy for policy in self.policies}
         if self.planned is not None:
             if now is not None or self.planned.tenant not in (None, access.store.tenant):
@@ -202,7 +213,8 @@ class _Sweep:
         if self.at > access.moment(None):
             raise ValueError(f"cannot sweep as of {self.at.isoformat()}, which is in the future")
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
-        self.archives: dict[str, Archive] = {}
+        self.archives: dict[str, Archive | None] = {}  # None: it cannot be used
+        self.refusals = Counter[str]()
         self.counts = Counter[str]()
         self.stopped = False
 
@@ -432,15 +444,41 @@ class _Sweep:
     async def _archive(self, each: Decision) -> Mapping[str, int]:
         """Write a thread to its archive; where its logs ended then."""
         assert each.archive is not None
-        if each.archive not in self.archives:
-            self.archives[each.archive] = await self.access.beside(Archive, each.archive)
+        archive = await self._opened(each.archive)
         dump = await self.access.do(self.access.of(each.tenant).dump(each.thread_id))
         try:
-            archived = await self.access.beside(self.archives[each.archive].put, dump)
+            archived = await self.access.beside(archive.put, dump)
+        except ArchiveUnavailableError as error:
+            self.refusals[each.archive] += 1
+            if self.refusals[each.archive] < REFUSALS_MAX:
+                raise
+            raise self._given_up(each.archive, error) from error
         finally:
             dump.close()
+        self.refusals[each.archive] = 0
         self.counts["archived"] += 1
         return archived.header.ends
+
+    async def _opened(self, url: str) -> Archive:
+        """An archive, opened once."""
+        if url not in self.archives:
+            try:
+                self.archives[url] = await self.access.beside(Archive, url)
+            except (ArchiveUnavailableError, ConfigurationError) as error:
+                raise self._given_up(url, error) from error
+        if (archive := self.archives[url]) is None:
+            raise _NoArchive
+        return archive
+
+    def _given_up(self, url: str, error: EventStoreError) -> _NoArchive:
+        """Ask an archive no more: said once, and not of each of its threads."""
+        self.archives[url] = None
+        log.error(
+            "an archive cannot be used; what should go there stays until the next sweep: %s",
+            error,
+            extra={"tenant": self.tenant},
+        )
+        return _NoArchive()
 
     async def _trim(self, each: Decision) -> tuple[Decision, Outcome] | None:
         core, seq = self.access.of(each.tenant), each.seq
@@ -498,19 +536,21 @@ class _Sweep:
             self._settle(*done)
 
     def _failed(self, each: Decision, error: Exception) -> None:
-        log.error(
-            "cannot %s thread %r",
-            each.action,
-            each.thread_id,
-            exc_info=error,
-            extra={
-                "tenant": each.tenant,
-                "thread_id": each.thread_id,
-                "policy": each.policy,
-                "action": each.action,
-                "reason": each.reason,
-            },
-        )
+        if not isinstance(error, _NoArchive):
+            log.error(
+                "cannot %s thread %r: %s",
+                each.action,
+                each.thread_id,
+                error,
+                exc_info=None if isinstance(error, EventStoreError) else error,
+                extra={
+                    "tenant": each.tenant,
+                    "thread_id": each.thread_id,
+                    "policy": each.policy,
+                    "action": each.action,
+                    "reason": each.reason,
+                },
+            )
         self.counts["left"] += 1
         self._settle(each, "failed")
 

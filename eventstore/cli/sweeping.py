@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from eventstore import EventStore
+from eventstore import ConfigurationError, EventStore
 from eventstore.cli.exits import FOUND, USAGE, Failed
 from eventstore.cli.options import (
     All,
@@ -82,7 +82,7 @@ def policies_of(path: Path | None, ttl: str | None) -> Sequence[RetentionPolicy]
             return policies_from_file(path)
         if ttl is not None:
             return (RetentionPolicy(duration(ttl)),)
-        return policies_from_env() or (RetentionPolicy(),)
+        return policies_from_env() or (RetentionPolicy(timedelta.max, name="own ttl"),)
     except ValueError as error:
         raise Failed(str(error), USAGE) from error
 
@@ -306,6 +306,8 @@ def keep_sweeping(
                 all_tenants=all_tenants,
                 metrics=counts,
             )
+        except ConfigurationError:
+            raise
         except ValueError as error:
             raise Failed(str(error), USAGE) from error
         served = nullcontext() if place is None or counts is None else Endpoint(counts, *place)

@@ -80,7 +80,9 @@ def test_a_plan_says_what_and_why_and_touches_nothing(aged: str, read: Read) -> 
     assert len(left(aged)) == 5
 
 
-def test_policies_come_from_a_file_the_environment_or_an_option(read: Read, tmp_path: Path) -> None:
+def test_policies_come_from_a_file_the_environment_or_an_option(
+    aged: str, read: Read, tmp_path: Path
+) -> None:
     path = tmp_path / "policies.toml"
     path.write_text(POLICIES)
     found = read("retention", "plan", "--policies", str(path), "--json").json
@@ -91,6 +93,10 @@ def test_policies_come_from_a_file_the_environment_or_an_option(read: Read, tmp_
     assert by_value["counts"]["prune"] == 2
     nothing = read("retention", "plan", "--json").json
     assert nothing["counts"]["prune"] == 0
+    with EventStore(aged) as store:
+        store.set_ttl("a", timedelta(days=1))
+    own = read("retention", "plan", "--json").json
+    assert [each["thread_id"] for each in own["decisions"]] == ["a"]
     both = read("retention", "plan", "--policies", str(path), "--ttl", "1d")
     assert both.code == exits.USAGE
     path.write_text("[[policy]]\nttk = '1d'\n")
@@ -115,6 +121,20 @@ def test_all_tenants(aged: str, read: Read) -> None:
     done = read("retention", "plan", "--ttl", "30d", "--all-tenants")
     assert r"x\x1b/theirs" in done.out and "default/a" in done.out
     assert read("retention", "plan", "--ttl", "30d", "--json").json["counts"]["prune"] == 2
+
+
+@pytest.mark.parametrize(
+    "command", [["plan"], ["sweep", "--yes"], ["run", "--yes", "--cron", "* * * * *"]]
+)
+def test_what_archives_needs_obstore_before_anything_is_due(
+    aged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    path = tmp_path / "policies.toml"
+    path.write_text('[[policy]]\nttl = "1000d"\narchive = "file:///var/archive"\n')
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    done = run("retention", *command, "--policies", str(path))
+    assert done.code == exits.DATABASE
+    assert done.err.count("\n") == 1 and "archives need obstore" in done.err
 
 
 # --- sweep ------------------------------------------------------------------------------

@@ -99,6 +99,28 @@ def test_where_there_is_no_snapshot_the_plan_says_so(
     assert swept(timed, policy) == SweepReport(clock.now)
 
 
+def test_that_history_stays_is_said_where_it_is_sealed_too(timed: EventStore, clock: Clock) -> None:
+    fill(timed, "bare", 60)
+    policy = RetentionPolicy(keep_history_for=7 * DAY, seal_after=DAY, max_bytes=10**9)
+    clock.now += 2 * DAY
+    assert planned(timed, policy).counts == {"prune": 0, "seal": 1}, "all of it is kept as yet"
+    clock.now += 8 * DAY
+    assert planned(timed, policy).counts == {"prune": 0, "seal": 1, NOWHERE: 1}
+
+
+@pytest.mark.parametrize(
+    "policy", [RetentionPolicy(keep_history_for=DAY), RetentionPolicy(keep_last_checkpoints=1)]
+)
+def test_what_is_trimmed_already_lacks_no_snapshot(
+    log: EventStore, clock: Clock, policy: RetentionPolicy
+) -> None:
+    clock.now += 2 * DAY
+    assert swept(log, policy) == SweepReport(clock.now, trimmed=1)
+    assert planned(log, policy).counts == {"prune": 0, "no ttl": 1}
+    fill(log, "t", 5, start=21)
+    assert planned(log, RetentionPolicy(max_events=3)).counts == {"prune": 0, NOWHERE: 1}
+
+
 def test_too_young_is_not_a_matter_of_snapshots(log: EventStore) -> None:
     assert planned(log, RetentionPolicy(keep_history_for=60 * DAY)).counts == {
         "prune": 0,

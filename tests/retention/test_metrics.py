@@ -83,3 +83,18 @@ def test_without_prometheus_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(ConfigurationError, match=r"graph-eventstore\[metrics\]"):
         Metrics()
+
+
+def test_a_sweep_that_failed_with_all_that_was_due_is_no_success() -> None:
+    clock = [0.0]
+    metrics = Metrics(unhealthy_after=timedelta(seconds=60), clock=lambda: clock[0])
+    clock[0] = 61
+    metrics.swept(SweepReport(NOW, failed=3, left=3))
+    assert not metrics.healthy
+    get = metrics.registry.get_sample_value
+    assert get("retention_sweeps_total", {"result": "failed"}) == 1
+    metrics.swept(SweepReport(NOW, pruned=1, failed=3, left=3))
+    assert metrics.healthy
+    clock[0] = 122
+    metrics.swept(SweepReport(NOW))
+    assert metrics.healthy, "nothing was due"

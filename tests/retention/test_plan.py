@@ -67,7 +67,7 @@ def test_the_first_policy_that_matches_decides(timed: EventStore, clock: Clock) 
     ]
     found = planned(timed, policies)
     assert [(each.thread_id, each.policy) for each in found.decisions] == [("chat-1", "chat")]
-    assert found.counts == {"prune": 1, "no ttl": 1, "active": 1}
+    assert found.counts == {"prune": 1, "no limits": 1, "active": 1}
     assert planned(timed, policies[1:2]).counts == {"prune": 2, "no policy": 1}
 
 

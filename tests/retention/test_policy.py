@@ -46,8 +46,14 @@ def thread(days: float, **values: Any) -> ThreadInfo:
         (MONTH, thread(31, ttl=10**11), "no ttl"),
         (MONTH, thread(31, ttl=10**30), "no ttl"),
         (RetentionPolicy(timedelta.max), thread(31), "no ttl"),
-        (RetentionPolicy(), thread(9_999), "no ttl"),
-        (RetentionPolicy(), thread(2, ttl=86_400), "idle for its own ttl of 1 day, 0:00:00"),
+        (
+            RetentionPolicy(timedelta.max),
+            thread(2, ttl=86_400),
+            "idle for its own ttl of 1 day, 0:00:00",
+        ),
+        (RetentionPolicy(), thread(9_999), "no limits"),
+        (RetentionPolicy(), thread(2, ttl=86_400), "no limits"),
+        (RetentionPolicy(archive="file:///var/archive"), thread(2, ttl=86_400), "no limits"),
         (
             RetentionPolicy(DAY, respect_pending_interrupts=False),
             thread(2, status="waiting"),
@@ -115,7 +121,7 @@ def test_the_first_policy_that_matches_is_the_only_one() -> None:
         RetentionPolicy(5 * DAY, "rest"),
     ]
     held = judge(policies, thread(99, thread_id="chat-1", metadata={"case": "open"}), NOW)
-    assert held == Verdict(policies[0], "no ttl")
+    assert held == Verdict(policies[0], "no limits")
     chat = judge(policies, thread(2, thread_id="chat-1"), NOW)
     assert (chat.policy, chat.prune) == (policies[1], True)
     rest = judge(policies, thread(2), NOW)
@@ -255,6 +261,11 @@ def test_trimming_keeps_at_least_what_was_promised(
         ({"keep_last_checkpoints": True}, "keep_last_checkpoints must be a whole number"),
         ({"name": ""}, "name must be a text that is not empty"),
         ({"archive": ""}, "archive must be a text that is not empty"),
+        ({"archive": "/var/archive"}, "archive must be a URL such as .*, not '/var/archive'"),
+        ({"archive": "file:arch"}, "archive must be a URL"),
+        ({"archive": "file://host/arch"}, "archive must be a URL"),
+        ({"archive": "s3:///prefix"}, "archive must be a URL"),
+        ({"archive": "s4://me:secret@x/y"}, "archive must be a URL such as .*, not 's4://x/y'"),
         ({"match": {"tenant": "x"}}, "match must be a Match"),
         ({"respect_pending_interrupts": 1}, "must be True or False"),
     ],

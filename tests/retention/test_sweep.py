@@ -81,6 +81,18 @@ def test_a_sweep_prunes_what_is_due_and_says_why(timed: EventStore, clock: Clock
     assert swept(timed, MONTH) == SweepReport(START + 40 * DAY), "a second one finds nothing"
 
 
+def test_a_policy_without_limits_keeps_what_has_a_ttl_of_its_own(
+    timed: EventStore, clock: Clock
+) -> None:
+    timed.append("held", [Event(1, "x")], 0, metadata={"case": "open"}, ttl=DAY)
+    clock.now += 40 * DAY
+    policies = [RetentionPolicy(name="held", match=Match(metadata={"case": "open"})), MONTH]
+    assert planned(timed, policies).counts == {"prune": 0, "no limits": 1}
+    assert swept(timed, policies) == SweepReport(clock.now)
+    timed.set_thread("held", metadata={})
+    assert swept(timed, policies) == SweepReport(clock.now, pruned=1)
+
+
 def test_a_sweep_is_on_record_with_the_moment_that_decided(timed: EventStore, clock: Clock) -> None:
     old(timed, clock, "a")
     policy = RetentionPolicy(30 * DAY, "chat", Match(thread_id="a*"))

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from eventstore import EventStore
+from eventstore import ArchiveUnavailableError, EventStore
 from retention import Match, RetentionPolicy, SweepReport
 from retention.archives import Archive, restore
+from retention.sweep import REFUSALS_MAX
 from tests.eventstore.support import fill, numbers
 from tests.retention.support import DAY, Clock, names, planned, stepped, swept
 
@@ -59,8 +60,8 @@ def test_what_cannot_be_archived_stays(
     timed: EventStore, clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "taken").write_text("a file, where a directory should be")
-    for thread_id in ("a", "b"):
-        fill(timed, thread_id, 3)
+    for number in range(12):
+        fill(timed, f"t{number}", 3)
     fill(timed, "c", 1)
     clock.now += 40 * DAY
     policies = [
@@ -69,9 +70,44 @@ def test_what_cannot_be_archived_stays(
     ]
     with caplog.at_level(logging.ERROR):
         report = swept(timed, policies)
-    assert report == SweepReport(clock.now, pruned=1, failed=2, left=2)
-    assert names(timed) == {"a", "b"}
-    assert "cannot prune thread 'a'" in caplog.text and "taken" in caplog.text
+    assert report == SweepReport(clock.now, pruned=1, failed=12, left=12)
+    assert len(names(timed)) == 12
+    assert 1 <= len(caplog.records) <= REFUSALS_MAX, "not a line for each thread"
+    assert "taken" in caplog.text and "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(("bad", "archived"), [({0, 1, 3, 4}, 2), ({2, 3, 4, 5}, 2)])
+def test_an_archive_that_refuses_some_in_a_row_is_asked_no_more(
+    blocking: EventStore,
+    clock: Clock,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    bad: set[int],
+    archived: int,
+) -> None:
+    for number in range(6):
+        fill(blocking, f"t{number}", 1)
+    clock.now += 40 * DAY
+    real, asked = Archive.put, 0
+
+    def put(self: Archive, dump: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked - 1 in bad:
+            raise ArchiveUnavailableError("connection refused")
+        return real(self, dump)
+
+    monkeypatch.setattr(Archive, "put", put)
+    report = swept(blocking, RetentionPolicy(30 * DAY, archive=url))
+    failed = 6 - archived
+    expected = SweepReport(
+        clock.now, pruned=archived, archived=archived, failed=failed, left=failed
+    )
+    assert report == expected
+    assert asked == (6 if 0 in bad else 5)
+    assert "Traceback" not in caplog.text
+    assert swept(blocking, RetentionPolicy(30 * DAY, archive=url)).failed < failed
 
 
 def test_what_was_written_to_meanwhile_stays(
