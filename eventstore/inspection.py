@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventstore import chain, listing, operations, records
 from eventstore.errors import CorruptEventError, LineageMovedError, ThreadNotFoundError
-from eventstore.events import FORK, Stats, VerifyReport
+from eventstore.events import FORK, Position, Stats, VerifyReport
 from eventstore.reading import MOVES_MAX, PAGE, Reading, claim
 from eventstore.schema import SqlRow
 
@@ -75,10 +75,16 @@ class Inspection(Reading):
                     problems.append(f"namespace {ns!r}: a name or a seq was damaged: {error}")
                     continue
                 snapshots = operations.snapshots_of(conn, key, ns)
-                logs.append(_Log(ns, runs, snapshots, operations.forks_of(conn, key, ns)))
+                forks = operations.forks_of(conn, key, ns)
+                logs.append(_Log(ns, runs, snapshots, forks))
+                problems.extend(
+                    f"{ns!r} seq {fork.seq}: what the fork goes on from is missing"
+                    for fork in forks
+                    if not _is_whole(conn, fork)
+                )
             return key, logs
 
-        key, logs = await self.transactor.read(look)
+        key, logs = await self.transactor.read_moment(look)
         events = 0
         for each in logs:
             try:
@@ -198,6 +204,15 @@ class _Log(NamedTuple):
     runs: list[tuple[int, int]]
     snapshots: Sequence[SqlRow]
     forks: Sequence[SqlRow]
+
+
+def _is_whole(conn: Connection, fork: SqlRow) -> bool:
+    """Whether what a fork goes on from is there."""
+    source = Position(fork.source_thread_key, fork.source_ns, fork.source_seq)
+    try:
+        return operations.can_be_reached(conn, source)
+    except records.WRONG_TYPE:
+        return False
 
 
 def _snapshot_problems(

@@ -581,6 +581,21 @@ def base_digest(conn: Connection, at: Position) -> bytes | None:
     return conn.execute(_BASE_DIGEST, place).scalar()
 
 
+def can_be_reached(conn: Connection, at: Position) -> bool:
+    """Whether a position is there, and what the events before it in its log begin behind.
+
+    Of what leads to it through a fork nothing is said.
+    """
+    fork, base = marks(conn, at, None)
+    if base is not None and base >= (fork or 0):
+        return base == at.seq or bool(read_events(conn, *at[:2], at.seq - 1, at.seq, 1))
+    first = fork or 1
+    needed = {at.seq, first - 1} - {0}
+    if base_digest(conn, at._replace(seq=first - 1)) is not None:
+        needed.discard(first - 1)
+    return all(read_events(conn, *at[:2], seq - 1, seq, 1) for seq in needed)
+
+
 def is_trimmed(conn: Connection, thread_key: int, ns: str, seq: int) -> bool:
     """Whether an event is not there because its thread was trimmed."""
     begins = beginning(conn, thread_key, ns)

@@ -395,6 +395,23 @@ def test_a_rehomed_prefix_shows_damage(store: EventStore) -> None:
         list(store.replay("child").events)
 
 
+@pytest.mark.parametrize("seq", [3, 8])
+def test_verify_finds_that_a_fork_goes_on_from_nothing(store: EventStore, seq: int) -> None:
+    """An event is missing right before the run that leads to it, or at its end."""
+    fill(store, "parent", 3)
+    jump(store, "parent", at(store, "parent", 1))
+    fill(store, "parent", 5, start=4)
+    store.fork("parent", 8, "child")
+    assert store.verify("child").ok
+    key = store.thread("parent").thread_key
+    sql(store, f"DELETE FROM events WHERE seq = {seq} AND thread_key = ?", (key,))
+    with pytest.raises(EventStoreError):
+        list(store.replay("child").events)
+    (problem,) = store.verify("child").problems
+    assert "what the fork goes on from is missing" in problem
+    assert not store.verify("parent").ok
+
+
 def test_the_prefix_stays_when_a_new_thread_takes_the_parents_name(store: EventStore) -> None:
     fill(store, "parent", 5)
     store.fork("parent", 4, "child")
