@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from eventstore import AsyncEventStore, EventStore, ThreadInfo, chain
 from eventstore.archive_file import PREAMBLE, Dump, Header, header_bytes, read_header
+from eventstore.driving import drive
 from eventstore.errors import (
     ArchiveDamagedError,
     ArchiveError,
@@ -459,28 +461,45 @@ async def aarchive_and_prune(
 
 
 def restore(
-    store: EventStore, archive: Archive, thread_id: str, *, life: int | None = None
+    store: EventStore,
+    archive: Archive,
+    thread_id: str,
+    *,
+    life: int | None = None,
+    pin: tuple[str, str] | None = None,
+    ttl: timedelta | None = None,
 ) -> ThreadInfo:
     """Bring a thread back from an archive, equal; it stays in the archive, too.
 
+    Its last event is as old as it was: a sweep moves it out again, unless it is pinned, or given
+    a ttl that is not over.
+
     Args:
         life: of the nth thread of that name (from 0); ``None``: the last one there is.
+        pin: why it is pinned from the moment on at which it is back, and by whom.
+        ttl: its own time to live from then on, counted from its last event; ``None``: as it was.
 
     Raises:
         ArchiveNotFoundError: the archive does not hold it.
         As :meth:`~eventstore.EventStore.load`.
     """
     with archive.get(thread_id, store.tenant, life=life) as dump:
-        return store.load(dump)
+        return drive(store.core.load(dump, pin=pin, ttl=ttl))
 
 
 async def arestore(
-    store: AsyncEventStore, archive: Archive, thread_id: str, *, life: int | None = None
+    store: AsyncEventStore,
+    archive: Archive,
+    thread_id: str,
+    *,
+    life: int | None = None,
+    pin: tuple[str, str] | None = None,
+    ttl: timedelta | None = None,
 ) -> ThreadInfo:
     """As :func:`restore`, for event loops."""
     dump = await asyncio.to_thread(archive.get, thread_id, store.tenant, life=life)
     try:
-        return await store.load(dump)
+        return await store.database.perform(store.core.load(dump, pin=pin, ttl=ttl))
     finally:
         dump.close()
 

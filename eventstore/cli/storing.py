@@ -19,6 +19,7 @@ from eventstore.cli.options import (
     ThreadId,
     Yes,
     confirm,
+    duration,
     reading,
     writing,
 )
@@ -128,12 +129,28 @@ def restore(
     life: Annotated[
         int | None, typer.Option(min=0, help="Of the nth thread of that name, from 0.")
     ] = None,
+    pin: Annotated[
+        str | None, typer.Option("--pin", metavar="REASON", help="Pin it, for this reason.")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="With --pin: who wants it; else the user of this computer."),
+    ] = None,
+    ttl: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="A time to live of its own, from its last event on."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring a thread back from an archive, as it was; it stays there, too. JSON: the thread."""
+    """Bring a thread back from an archive, as it was; it stays there, too. JSON: the thread.
+
+    Its last event is as old as it was, so the next sweep may remove it again: --pin keeps it.
+    """
+    length = None if ttl is None else duration(ttl)
+    hold = None if pin is None else (pin, by or getpass.getuser())
     out, where = Output(as_json), Archive(place)
     with writing(Target(db, tenant, schema)) as store:
-        info = restore_thread(store, where, thread_id, life=life)
+        info = restore_thread(store, where, thread_id, life=life, pin=hold, ttl=length)
     if as_json:
         out.json(thread(info))
     else:

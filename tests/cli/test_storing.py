@@ -53,6 +53,16 @@ def test_a_thread_is_moved_and_comes_back_equal(database: str, read: Read, place
     assert run("retention", "restore", "done").code == exits.FOUND, "it is there"
 
 
+def test_a_thread_comes_back_to_stay(database: str, place: Path) -> None:
+    assert run("retention", "archive", "failed", "--prune", "--yes").code == exits.OK
+    restore = ("retention", "restore", "failed")
+    assert run(*restore, "--ttl", "long").code == exits.USAGE
+    done = run(*restore, "--pin", "case 7", "--by", "legal", "--ttl", "90d", "--json")
+    assert done.code == exits.OK
+    assert done.json["pinned"] and done.json["ttl_seconds"] == 90 * 86_400
+    assert run("retention", "archive", "failed", "--prune", "--yes").code == exits.FOUND
+
+
 def test_a_pinned_thread_is_not_moved(database: str, read: Read, place: Path) -> None:
     run("retention", "pin", "done", "--reason", "case 7", "--by", "legal")
     move = ("retention", "archive", "done", "--prune", "--yes")
