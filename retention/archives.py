@@ -214,6 +214,12 @@ class Archive:
         Only their headers are read. What has none that can be read is left out, and the log
         says so; :meth:`verify` tells more.
         """
+        for name, found in self.look_through():
+            if isinstance(found, Archived) and tenant in (None, found.tenant):
+                yield found
+
+    def look_through(self) -> Iterator[tuple[str, Archived | ArchiveError]]:
+        """The name of every file, and what it says of itself, or why that cannot be read."""
         with ThreadPoolExecutor(_LOOKS, thread_name_prefix="archive") as threads:
             for batch in self._batches():
                 for name, found in zip(batch, threads.map(self._try_to_look, batch), strict=True):
@@ -221,8 +227,7 @@ class Archive:
                         log.error(
                             "left out of the list: %s: %s", name, found, extra={"object": name}
                         )
-                    elif tenant is None or found.tenant == tenant:
-                        yield found
+                    yield name, found
 
     def verify(self) -> Iterator[tuple[str, str | None]]:
         """Read every file and check all of it: its name, and what is wrong or ``None``.
@@ -318,6 +323,11 @@ def _folder_at(url: str) -> Path:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no directory")
     return folder
+
+
+def is_of(name: str, tenant: str, thread_id: str) -> bool:
+    """Whether a file of this name, whatever is in it, is one of a thread."""
+    return f"/{name}".endswith(f"/{_folder_of(tenant, thread_id)}/{_base(name)}")
 
 
 def _folder_of(tenant: str, thread_id: str) -> str:
