@@ -214,7 +214,7 @@ class Archive:
         Only their headers are read. What has none that can be read is left out, and the log
         says so; :meth:`verify` tells more.
         """
-        for name, found in self.look_through():
+        for _, found in self.look_through():
             if isinstance(found, Archived) and tenant in (None, found.tenant):
                 yield found
 
