@@ -34,13 +34,27 @@ class ErasureRefusedError(EventStoreError):
 
     Attributes:
         thread_ids: of the threads that it is about.
+        problem: what stands against it.
+        pinned: whether that is a pin; else other threads hold bytes of what is to go.
+        done: what was erased all the same.
     """
 
     def __init__(
-        self, message: str, thread_ids: Sequence[str], done: str = "nothing was erased"
+        self,
+        problem: str,
+        thread_ids: Sequence[str],
+        *,
+        pinned: bool,
+        done: str = "nothing was erased",
     ) -> None:
         self.thread_ids = tuple(thread_ids)
-        super().__init__(f"{message}; {done}")
+        self.problem, self.pinned, self.done = problem, pinned, done
+        way = (
+            "unpin what may go, or say despite_pin=True"
+            if pinned
+            else "say forks='erase' to erase them too, or forks='keep' to let them keep these"
+        )
+        super().__init__(f"{problem}; {way}; {done}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +213,9 @@ class _Work:
         if forks == "refuse" and (found.holders or found.holding_files):
             names = sorted({*found.holders, *(f.thread_id for _, f in found.holding_files)})
             raise ErasureRefusedError(
-                f"other threads hold bytes of what is to be erased: {', '.join(names[:10])}; say "
-                "forks='erase' to erase them too, or forks='keep' to let them keep these",
+                f"other threads hold bytes of what is to be erased: {', '.join(names[:10])}",
                 names,
+                pinned=False,
             )
         pinned = found.pinned()
         if pinned and not despite_pin:
@@ -312,6 +326,4 @@ def _why(info: ThreadInfo) -> str:
 
 def _pinned(pins: Mapping[str, str], done: str = "nothing was erased") -> ErasureRefusedError:
     said = [f"{thread_id!r}{why}" for thread_id, why in [*pins.items()][:10]]
-    return ErasureRefusedError(
-        f"pinned: {', '.join(said)}; unpin what may go, or say despite_pin=True", [*pins], done
-    )
+    return ErasureRefusedError(f"pinned: {', '.join(said)}", [*pins], pinned=True, done=done)
