@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from eventstore.cli.exits import FOUND
+from eventstore import CorruptEventError, ThreadNotFoundError
+from eventstore.cli import exits
+from eventstore.cli.exits import FOUND, Failed
 from eventstore.cli.looking import thread
 from eventstore.cli.options import (
     Db,
@@ -25,7 +27,13 @@ from eventstore.cli.options import (
 )
 from eventstore.cli.output import Output, iso, moment, size
 from eventstore.cli.values import counted, safe
-from retention.archives import Archive, Archived, archive_and_prune, archive_thread
+from retention.archives import (
+    Archive,
+    Archived,
+    PruningRefusedError,
+    archive_and_prune,
+    archive_thread,
+)
 from retention.archives import restore as restore_thread
 from retention.erasing import Erasure, Forks
 from retention.erasing import erase as erase_everywhere
@@ -87,30 +95,33 @@ def put_away(
 
     With --prune a thread goes only once its file was found to be right, and only if nothing was
     added meanwhile; that asks first. Threads that are pinned, or wait for an answer, stay.
+    Where one fails the others follow; the exit code is that of the first that did.
     """
     out, where = Output(as_json), Archive(place)
     if prune:
         many = counted(len(threads), "thread")
         confirm(f"Archive {many}, and remove from the database?", yes)
-    stayed = 0
+    code = exits.OK
     opened = writing if prune else reading
     with opened(Target(db, tenant, schema)) as store, out.progress("archiving", len(threads)) as go:
         for thread_id in threads:
-            if prune:
-                asked = by or getpass.getuser()
-                gone = archive_and_prune(
-                    store, where, thread_id, reason, asked_by=asked, despite_pin=despite_pin
-                )
-                stayed += gone is None
-                if gone is None:
-                    out.note(f"{safe(thread_id)} has changed meanwhile, and stays")
-                else:
+            try:
+                if prune:
+                    asked = by or getpass.getuser()
+                    gone = archive_and_prune(
+                        store, where, thread_id, reason, asked_by=asked, despite_pin=despite_pin
+                    )
+                    if gone is None:
+                        raise Failed(f"{thread_id} has changed meanwhile, and stays", FOUND)
                     _tell(out, gone, "moved to")
-            else:
-                _tell(out, archive_thread(store, where, thread_id), "archived as")
+                else:
+                    _tell(out, archive_thread(store, where, thread_id), "archived as")
+            except (ThreadNotFoundError, CorruptEventError, PruningRefusedError, Failed) as error:
+                out.note(f"eventstore: {safe(exits.said(error))}")
+                code = code or exits.code_of(error)
             go(1)
-    if stayed:
-        raise typer.Exit(FOUND)
+    if code:
+        raise typer.Exit(code)
 
 
 def _tell(out: Output, archived: Archived, what: str) -> None:
