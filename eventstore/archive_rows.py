@@ -214,8 +214,13 @@ _INSERT_THREAD = insert(threads)
 _DROP_TOMBSTONE = delete(tombstones).where(tombstones.c.thread_key == _key)
 
 
-def insert_thread(conn: Connection, records: Iterator[Record], now_us: int) -> int | None:
+def insert_thread(
+    conn: Connection, records: Iterator[Record], now_us: int, values: Mapping[str, Any]
+) -> int | None:
     """Put a thread back, from the checked records of a file; all in the caller's transaction.
+
+    Args:
+        values: columns of the thread's row that are not to be as they were.
 
     Returns:
         The key of a row that kept others away, and that is to be buried afterwards.
@@ -231,7 +236,7 @@ def insert_thread(conn: Connection, records: Iterator[Record], now_us: int) -> i
     ns, key, last_tag, kept = "", 0, LOG, None
     for tag, row in records:
         if tag == THREAD:
-            thread = dict(zip(FIELDS[THREAD], row, strict=True))
+            thread = {**dict(zip(FIELDS[THREAD], row, strict=True)), **values}
             key = thread["thread_key"]
             kept = _insert_thread_row(conn, thread, now_us)
             continue

@@ -8,9 +8,12 @@ It is put back in one transaction, and so is there whole or not at all.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 from eventstore import archive_rows, operations, records
+from eventstore.appending import seconds as stored_ttl
 from eventstore.archive_file import DICTIONARY, Dump, Header, Writer
 from eventstore.errors import ArchiveError, ThreadExistsError, ThreadNotFoundError
 from eventstore.events import ThreadInfo
@@ -69,8 +72,22 @@ class Archiving(Reading):
 
         return await self.transactor.read_moment(write)
 
-    async def load(self, dump: Dump) -> ThreadInfo:
-        """Put a thread back from a file, under the name, key and life that it had."""
+    async def load(
+        self,
+        dump: Dump,
+        *,
+        pin: tuple[str, str] | None = None,
+        ttl: timedelta | None = None,
+    ) -> ThreadInfo:
+        """Put a thread back from a file, under the name, key and life that it had.
+
+        Args:
+            pin: why it is to be pinned from the first moment on, and who wants it.
+            ttl: a time to live of its own, in place of what it had.
+        """
+        values: dict[str, Any] = {} if ttl is None else {"ttl": stored_ttl(ttl)}
+        if pin is not None:
+            values |= records.pinned(*pin, self.now_us())
         header = dump.header
         if header.tenant != self.tenant:
             raise ArchiveError(
@@ -79,19 +96,19 @@ class Archiving(Reading):
             )
         codec = self.codec.without_types()
         dump.verify(codec)  # before a transaction opens, so that a damaged file disturbs nobody
-        kept = await self._put_back(dump)
+        kept = await self._put_back(dump, values)
         self.tails.forget(header.thread_key)
         if kept is not None:
             await self._bury(header, kept)
         return await self.thread(header.thread_id)
 
-    async def _put_back(self, dump: Dump) -> int | None:
+    async def _put_back(self, dump: Dump, values: Mapping[str, Any]) -> int | None:
         """Insert everything in one transaction; the key of a row to be buried afterwards."""
         header, doubts, conflicts = dump.header, 0, 0
 
         def insert(conn: Connection) -> int | None:
             rows = dump.records(self.codec, checked=True)
-            return archive_rows.insert_thread(conn, rows, self.now_us())
+            return archive_rows.insert_thread(conn, rows, self.now_us(), values)
 
         while True:
             try:

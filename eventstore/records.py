@@ -238,6 +238,15 @@ def _thread_info(row: SqlRow) -> ThreadInfo:
     )
 
 
+def pinned(reason: str, by: str, now_us: int) -> dict[str, Any]:
+    """What the row of a thread says that is pinned."""
+    for what, text in (("a reason", reason), ("who pins it", by)):
+        if not name(what, text).strip():
+            raise ConfigurationError(f"{what} must be said, for a thread to be pinned")
+    pin = {"reason": reason, "by": by, "at": now_us}
+    return {"pinned": True, "pin": json.dumps(pin)}
+
+
 def _pin(text: str | None) -> Pin | None:
     if text is None:
         return None

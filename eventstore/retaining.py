@@ -8,7 +8,6 @@ up again where it was left.
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -45,11 +44,7 @@ class Retaining(Reading):
 
     async def pin(self, thread_id: str, reason: str, by: str) -> ThreadInfo:
         """Keep a thread whatever any policy says."""
-        for what, text in (("a reason", reason), ("who pins it", by)):
-            if not records.name(what, text).strip():
-                raise ConfigurationError(f"{what} must be said, for a thread to be pinned")
-        pin = {"reason": reason, "by": by, "at": self.now_us()}
-        return await self.change_thread(thread_id, {"pinned": True, "pin": json.dumps(pin)})
+        return await self.change_thread(thread_id, records.pinned(reason, by, self.now_us()))
 
     async def unpin(self, thread_id: str) -> ThreadInfo:
         """Let policies decide about a thread again."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from eventstore import AsyncEventStore, EventStore, ThreadInfo, chain
 from eventstore.archive_file import PREAMBLE, Dump, Header, header_bytes, read_header
+from eventstore.driving import drive
 from eventstore.errors import (
     ArchiveDamagedError,
     ArchiveError,
@@ -212,6 +214,12 @@ class Archive:
         Only their headers are read. What has none that can be read is left out, and the log
         says so; :meth:`verify` tells more.
         """
+        for _, found in self.look_through():
+            if isinstance(found, Archived) and tenant in (None, found.tenant):
+                yield found
+
+    def look_through(self) -> Iterator[tuple[str, Archived | ArchiveError]]:
+        """The name of every file, and what it says of itself, or why that cannot be read."""
         with ThreadPoolExecutor(_LOOKS, thread_name_prefix="archive") as threads:
             for batch in self._batches():
                 for name, found in zip(batch, threads.map(self._try_to_look, batch), strict=True):
@@ -219,8 +227,7 @@ class Archive:
                         log.error(
                             "left out of the list: %s: %s", name, found, extra={"object": name}
                         )
-                    elif tenant is None or found.tenant == tenant:
-                        yield found
+                    yield name, found
 
     def verify(self) -> Iterator[tuple[str, str | None]]:
         """Read every file and check all of it: its name, and what is wrong or ``None``.
@@ -316,6 +323,11 @@ def _folder_at(url: str) -> Path:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no directory")
     return folder
+
+
+def is_of(name: str, tenant: str, thread_id: str) -> bool:
+    """Whether a file of this name, whatever is in it, is one of a thread."""
+    return f"/{name}".endswith(f"/{_folder_of(tenant, thread_id)}/{_base(name)}")
 
 
 def _folder_of(tenant: str, thread_id: str) -> str:
@@ -459,28 +471,45 @@ async def aarchive_and_prune(
 
 
 def restore(
-    store: EventStore, archive: Archive, thread_id: str, *, life: int | None = None
+    store: EventStore,
+    archive: Archive,
+    thread_id: str,
+    *,
+    life: int | None = None,
+    pin: tuple[str, str] | None = None,
+    ttl: timedelta | None = None,
 ) -> ThreadInfo:
     """Bring a thread back from an archive, equal; it stays in the archive, too.
 
+    Its last event is as old as it was: a sweep moves it out again, unless it is pinned, or given
+    a ttl that is not over.
+
     Args:
         life: of the nth thread of that name (from 0); ``None``: the last one there is.
+        pin: why it is pinned from the moment on at which it is back, and by whom.
+        ttl: its own time to live from then on, counted from its last event; ``None``: as it was.
 
     Raises:
         ArchiveNotFoundError: the archive does not hold it.
         As :meth:`~eventstore.EventStore.load`.
     """
     with archive.get(thread_id, store.tenant, life=life) as dump:
-        return store.load(dump)
+        return drive(store.core.load(dump, pin=pin, ttl=ttl))
 
 
 async def arestore(
-    store: AsyncEventStore, archive: Archive, thread_id: str, *, life: int | None = None
+    store: AsyncEventStore,
+    archive: Archive,
+    thread_id: str,
+    *,
+    life: int | None = None,
+    pin: tuple[str, str] | None = None,
+    ttl: timedelta | None = None,
 ) -> ThreadInfo:
     """As :func:`restore`, for event loops."""
     dump = await asyncio.to_thread(archive.get, thread_id, store.tenant, life=life)
     try:
-        return await store.load(dump)
+        return await store.database.perform(store.core.load(dump, pin=pin, ttl=ttl))
     finally:
         dump.close()
 

@@ -18,13 +18,14 @@ from eventstore import AsyncEventStore, EventStore, ThreadInfo, chain
 from eventstore.core import Core
 from eventstore.driving import awaited, drive
 from eventstore.errors import (
+    ArchiveError,
     ConfigurationError,
     CorruptEventError,
     EventStoreError,
     ThreadNotFoundError,
 )
 from eventstore.wiping import Wiped
-from retention.archives import Archive, Archived
+from retention.archives import Archive, Archived, is_of
 
 T = TypeVar("T")
 
@@ -39,13 +40,27 @@ class ErasureRefusedError(EventStoreError):
 
     Attributes:
         thread_ids: of the threads that it is about.
+        problem: what stands against it.
+        pinned: whether that is a pin; else other threads hold bytes of what is to go.
+        done: what was erased all the same.
     """
 
     def __init__(
-        self, message: str, thread_ids: Sequence[str], done: str = "nothing was erased"
+        self,
+        problem: str,
+        thread_ids: Sequence[str],
+        *,
+        pinned: bool,
+        done: str = "nothing was erased",
     ) -> None:
         self.thread_ids = tuple(thread_ids)
-        super().__init__(f"{message}; {done}")
+        self.problem, self.pinned, self.done = problem, pinned, done
+        way = (
+            "unpin what may go, or say despite_pin=True"
+            if pinned
+            else "say forks='erase' to erase them too, or forks='keep' to let them keep these"
+        )
+        super().__init__(f"{problem}; {way}; {done}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +69,7 @@ class Erasure:
 
     Attributes:
         threads: erased from the database.
-        archived: files deleted from archives.
+        archived: files deleted from archives, damaged ones too.
         tombstones: of former threads, that told whose they were and do no longer.
         kept: threads that keep bytes of what was erased (``forks="keep"``), by their ids.
         kept_archived: and files in archives that do, by their names.
@@ -136,10 +151,12 @@ async def _at_once(call: Callable[..., T], *args: Any) -> T:
 
 @dataclass
 class _Targets:
-    """What is to go: names, those of them that are there, their files, and who holds bytes."""
+    """What is to go: names, those of them that are there, their files (of damaged ones the
+    names), and who holds bytes."""
 
     names: dict[str, ThreadInfo | None] = field(default_factory=dict)
     files: list[tuple[Archive, Archived]] = field(default_factory=list)
+    damaged: list[tuple[Archive, str]] = field(default_factory=list)
     holders: dict[str, ThreadInfo] = field(default_factory=dict)
     holding_files: list[tuple[Archive, Archived]] = field(default_factory=list)
 
@@ -206,16 +223,16 @@ class _Work:
         if forks == "refuse" and (found.holders or found.holding_files):
             names = sorted({*found.holders, *(f.thread_id for _, f in found.holding_files)})
             raise ErasureRefusedError(
-                f"other threads hold bytes of what is to be erased: {', '.join(names[:10])}; say "
-                "forks='erase' to erase them too, or forks='keep' to let them keep these",
+                f"other threads hold bytes of what is to be erased: {', '.join(names[:10])}",
                 names,
+                pinned=False,
             )
         pinned = found.pinned()
         if pinned and not despite_pin:
             raise _pinned(pinned)
         report = Erasure(
             sum(info is not None for info in found.names.values()),
-            len(found.files),
+            len(found.files) + len(found.damaged),
             kept=tuple(sorted(found.holders)),
             kept_archived=tuple(file.name for _, file in found.holding_files),
         )
@@ -225,7 +242,7 @@ class _Work:
 
     async def _look(self, thread_id: str | None, names: Any = ()) -> _Targets:
         found = _Targets()
-        everything = await self._files()
+        everything, damaged = await self._files()
         wanted = {*names} if thread_id is None else {thread_id, *names}
         if thread_id is None:  # a whole tenant
             wanted |= {file.thread_id for _, file in everything if self._is_mine(file)}
@@ -252,22 +269,29 @@ class _Work:
             for holder in await self._do(self._core.holders(name, known)):
                 if holder.thread_id not in wanted:
                     found.holders[holder.thread_id] = holder
-            if thread_id is not None and not keys:
+            mine = [each for each in damaged if is_of(each[1], self._core.tenant, name)]
+            found.damaged += mine
+            if thread_id is not None and not keys and not mine:
                 raise ThreadNotFoundError(name, self._core.tenant)
         for archive, file in everything:
-            mine = self._is_mine(file) and file.thread_id in wanted
-            if not mine and any(log[:18] in prefixes for log in file.header.logs):
+            goes = self._is_mine(file) and file.thread_id in wanted
+            if not goes and any(log[:18] in prefixes for log in file.header.logs):
                 found.holding_files.append((archive, file))
         return found
 
     def _is_mine(self, file: Archived) -> bool:
         return file.tenant == self._core.tenant
 
-    async def _files(self) -> list[tuple[Archive, Archived]]:
-        found = []
+    async def _files(self) -> tuple[list[tuple[Archive, Archived]], list[tuple[Archive, str]]]:
+        """What is in the archives, and the names of what is damaged."""
+        found, damaged = [], []
         for archive in self._archives:
-            found += [(archive, file) for file in await self._wait(_listed, archive)]
-        return found
+            for name, file in await self._wait(_listed, archive):
+                if isinstance(file, Archived):
+                    found.append((archive, file))
+                else:
+                    damaged.append((archive, name))
+        return found, damaged
 
     async def _erase(
         self, found: _Targets, report: Erasure, despite_pin: bool, vacuum: bool | None
@@ -296,7 +320,8 @@ class _Work:
             damage = error
         for archive, file in found.files:
             await self._wait(archive.remove, file)
-        for archive in self._archives:  # once more: somebody may have been archiving meanwhile
+        # What is damaged, and once more: somebody may have been archiving meanwhile.
+        for archive in self._archives:
             for name in found.names:
                 await self._wait(archive.delete, name, core.tenant)
         wiped = await self._do(core.wipe(vacuum))
@@ -307,8 +332,8 @@ class _Work:
         )
 
 
-def _listed(archive: Archive) -> list[Archived]:
-    return list(archive.ls())
+def _listed(archive: Archive) -> list[tuple[str, Archived | ArchiveError]]:
+    return list(archive.look_through())
 
 
 def _why(info: ThreadInfo) -> str:
@@ -317,6 +342,4 @@ def _why(info: ThreadInfo) -> str:
 
 def _pinned(pins: Mapping[str, str], done: str = "nothing was erased") -> ErasureRefusedError:
     said = [f"{thread_id!r}{why}" for thread_id, why in [*pins.items()][:10]]
-    return ErasureRefusedError(
-        f"pinned: {', '.join(said)}; unpin what may go, or say despite_pin=True", [*pins], done
-    )
+    return ErasureRefusedError(f"pinned: {', '.join(said)}", [*pins], pinned=True, done=done)

@@ -65,3 +65,20 @@ def code_of(error: EventStoreError | GraphError | Failed) -> int:
             return FOUND
         case _:
             return DATABASE
+
+
+def said(error: Exception) -> str:
+    """What an error says, in the words of the command line where it has some for a way out."""
+    match error:
+        case ErasureRefusedError(pinned=True):
+            way = "unpin what may go, or give --despite-pin"
+            return f"{error.problem}; {way}; {error.done}"
+        case ErasureRefusedError():
+            way = "give --forks erase to erase them too, or --forks keep to let them keep these"
+            return f"{error.problem}; {way}; {error.done}"
+        case PruningRefusedError():
+            return f"{error.problem}, and stays; give --despite-pin to remove it all the same"
+        case ThreadExistsError():
+            return f"thread {error.thread_id!r} is there already, in tenant {error.tenant!r}"
+        case _:
+            return str(error)

@@ -17,7 +17,7 @@ from eventstore import (
     ThreadNotFoundError,
 )
 from eventstore.archive_file import Dump
-from eventstore.cli.exits import FOUND, USAGE, Failed
+from eventstore.cli.exits import FOUND, USAGE, Failed, said
 from eventstore.cli.inspecting import thread_ids
 from eventstore.cli.options import All, Db, Json, Schema, Target, Tenant, reading, writing
 from eventstore.cli.output import Output
@@ -129,7 +129,7 @@ def load(
                 _load(out, store, name, tenant)
             except ThreadExistsError as error:
                 failed += not skip
-                out.note(f"eventstore: {safe(name)}: {safe(str(error))}")
+                out.note(f"eventstore: {safe(name)}: {safe(said(error))}")
             except (ArchiveError, OSError) as error:
                 failed += 1
                 out.note(f"eventstore: {safe(name)}: {safe(str(error))}")

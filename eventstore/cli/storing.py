@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from eventstore.cli.exits import FOUND
+from eventstore import CorruptEventError, ThreadNotFoundError
+from eventstore.cli import exits
+from eventstore.cli.exits import FOUND, Failed
 from eventstore.cli.looking import thread
 from eventstore.cli.options import (
     Db,
@@ -19,12 +21,19 @@ from eventstore.cli.options import (
     ThreadId,
     Yes,
     confirm,
+    duration,
     reading,
     writing,
 )
 from eventstore.cli.output import Output, iso, moment, size
 from eventstore.cli.values import counted, safe
-from retention.archives import Archive, Archived, archive_and_prune, archive_thread
+from retention.archives import (
+    Archive,
+    Archived,
+    PruningRefusedError,
+    archive_and_prune,
+    archive_thread,
+)
 from retention.archives import restore as restore_thread
 from retention.erasing import Erasure, Forks
 from retention.erasing import erase as erase_everywhere
@@ -86,30 +95,33 @@ def put_away(
 
     With --prune a thread goes only once its file was found to be right, and only if nothing was
     added meanwhile; that asks first. Threads that are pinned, or wait for an answer, stay.
+    Where one fails the others follow; the exit code is that of the first that did.
     """
     out, where = Output(as_json), Archive(place)
     if prune:
         many = counted(len(threads), "thread")
         confirm(f"Archive {many}, and remove from the database?", yes)
-    stayed = 0
+    code = exits.OK
     opened = writing if prune else reading
     with opened(Target(db, tenant, schema)) as store, out.progress("archiving", len(threads)) as go:
         for thread_id in threads:
-            if prune:
-                asked = by or getpass.getuser()
-                gone = archive_and_prune(
-                    store, where, thread_id, reason, asked_by=asked, despite_pin=despite_pin
-                )
-                stayed += gone is None
-                if gone is None:
-                    out.note(f"{safe(thread_id)} has changed meanwhile, and stays")
-                else:
+            try:
+                if prune:
+                    asked = by or getpass.getuser()
+                    gone = archive_and_prune(
+                        store, where, thread_id, reason, asked_by=asked, despite_pin=despite_pin
+                    )
+                    if gone is None:
+                        raise Failed(f"{thread_id} has changed meanwhile, and stays", FOUND)
                     _tell(out, gone, "moved to")
-            else:
-                _tell(out, archive_thread(store, where, thread_id), "archived as")
+                else:
+                    _tell(out, archive_thread(store, where, thread_id), "archived as")
+            except (ThreadNotFoundError, CorruptEventError, PruningRefusedError, Failed) as error:
+                out.note(f"eventstore: {safe(exits.said(error))}")
+                code = code or exits.code_of(error)
             go(1)
-    if stayed:
-        raise typer.Exit(FOUND)
+    if code:
+        raise typer.Exit(code)
 
 
 def _tell(out: Output, archived: Archived, what: str) -> None:
@@ -128,12 +140,28 @@ def restore(
     life: Annotated[
         int | None, typer.Option(min=0, help="Of the nth thread of that name, from 0.")
     ] = None,
+    pin: Annotated[
+        str | None, typer.Option("--pin", metavar="REASON", help="Pin it, for this reason.")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="With --pin: who wants it; else the user of this computer."),
+    ] = None,
+    ttl: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="A time to live of its own, from its last event on."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring a thread back from an archive, as it was; it stays there, too. JSON: the thread."""
+    """Bring a thread back from an archive, as it was; it stays there, too. JSON: the thread.
+
+    Its last event is as old as it was, so the next sweep may remove it again: --pin keeps it.
+    """
+    length = None if ttl is None else duration(ttl)
+    hold = None if pin is None else (pin, by or getpass.getuser())
     out, where = Output(as_json), Archive(place)
     with writing(Target(db, tenant, schema)) as store:
-        info = restore_thread(store, where, thread_id, life=life)
+        info = restore_thread(store, where, thread_id, life=life, pin=hold, ttl=length)
     if as_json:
         out.json(thread(info))
     else:

@@ -50,7 +50,28 @@ def test_a_thread_is_moved_and_comes_back_equal(database: str, read: Read, place
     assert run("retention", "restore", "done", "--json").json["thread_id"] == "done"
     assert read("events", "done", "--json").lines == before
     assert read("retention", "report", "--json").json["removed"] == []
-    assert run("retention", "restore", "done").code == exits.FOUND, "it is there"
+    there = run("retention", "restore", "done")
+    assert there.code == exits.FOUND and "is there already" in there.err
+    assert "thread_id" not in there.err
+
+
+def test_one_that_is_missing_does_not_keep_the_others(database: str, place: Path) -> None:
+    done = run("retention", "archive", "waits", "nobody", "failed", "--json")
+    assert done.code == exits.MISSING and "nobody" in done.err
+    assert [each["thread_id"] for each in done.lines] == ["waits", "failed"]
+    done = run("retention", "archive", "waits", "nobody", "failed", "--prune", "--yes", "--json")
+    assert done.code == exits.FOUND and "waits" in done.err and "nobody" in done.err
+    assert [each["thread_id"] for each in done.lines] == ["failed"]
+
+
+def test_a_thread_comes_back_to_stay(database: str, place: Path) -> None:
+    assert run("retention", "archive", "failed", "--prune", "--yes").code == exits.OK
+    restore = ("retention", "restore", "failed")
+    assert run(*restore, "--ttl", "long").code == exits.USAGE
+    done = run(*restore, "--pin", "case 7", "--by", "legal", "--ttl", "90d", "--json")
+    assert done.code == exits.OK
+    assert done.json["pinned"] and done.json["ttl_seconds"] == 90 * 86_400
+    assert run("retention", "archive", "failed", "--prune", "--yes").code == exits.FOUND
 
 
 def test_a_pinned_thread_is_not_moved(database: str, read: Read, place: Path) -> None:
@@ -58,6 +79,7 @@ def test_a_pinned_thread_is_not_moved(database: str, read: Read, place: Path) ->
     move = ("retention", "archive", "done", "--prune", "--yes")
     refused = run(*move)
     assert refused.code == exits.FOUND and "pinned by legal (case 7)" in refused.err
+    assert "--despite-pin" in refused.err and "=" not in refused.err
     assert read("show", "done").code == exits.OK
     assert run(*move, "--despite-pin").code == exits.OK
     erase = ("retention", "erase", "done", "--reason", "x", "--yes", "--forks", "keep")
@@ -123,6 +145,7 @@ def test_erasing_leaves_nothing_but_a_grave_without_a_name(
 def test_forks_and_pins_stand_against_erasing(database: str, read: Read) -> None:
     refused = run("retention", "erase", "done", "--reason", "x", "--yes")
     assert refused.code == exits.FOUND and "branch" in refused.err
+    assert "--forks erase" in refused.err and "forks=" not in refused.err
     run("retention", "pin", "failed", "--reason", "case")
     assert run("retention", "erase", "failed", "--reason", "x", "--yes").code == exits.FOUND
     kept = run("retention", "erase", "done", "--reason", "x", "--yes", "--forks", "keep", "--json")

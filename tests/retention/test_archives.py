@@ -114,7 +114,11 @@ def test_there_and_back_for_event_loops(store_url: str, tmp_path: Path) -> None:
             await store.append("t", [Event(1, {"n": 1})], 0)
             assert await aarchive_and_prune(store, archive, "t", "archived")
             assert (await store.head("t")).seq == 0
-            assert (await arestore(store, archive, "t")).thread_id == "t"
+            with pytest.raises(ConfigurationError, match="must be said"):
+                await arestore(store, archive, "t", pin=(" ", "legal"))
+            back = await arestore(store, archive, "t", pin=("case 7", "legal"))
+            assert back.pin is not None
+            assert (back.thread_id, back.pin.reason) == ("t", "case 7")
             assert (await store.head("t")).seq == 1
             await aexport_thread(store, "t", tmp_path / "t.thread")
             await store.delete_thread("t")

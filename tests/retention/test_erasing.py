@@ -102,6 +102,22 @@ def test_a_pinned_thread_is_refused(local: EventStore) -> None:
     assert erase(local, **WHY, thread_id="t", despite_pin=True).threads == 1
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_damaged_files_are_counted(
+    local: EventStore, archive: Archive, tmp_path: Path, known: bool
+) -> None:
+    for name in ("t", "other"):
+        fill(local, name, 2)
+        path = tmp_path / "archive" / archive_thread(local, archive, name).name
+        path.write_bytes(b"not what was written")
+    with EventStore("sqlite://", tenant="test") as empty:
+        store = local if known else empty
+        dry = erase(store, **WHY, thread_id="t", archives=[archive], dry_run=True)
+        assert (dry.threads, dry.archived) == (int(known), 1)
+        assert erase(store, **WHY, thread_id="t", archives=[archive]).archived == 1
+    assert [*tmp_path.rglob("*.thread")] == [path], "that of the other is left"
+
+
 def test_a_pin_holds_in_an_archive(local: EventStore, archive: Archive) -> None:
     fill(local, "t", 2)
     local.pin("t", "case 7", "legal")

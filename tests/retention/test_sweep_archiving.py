@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eventstore import ArchiveUnavailableError, EventStore
+from eventstore import ArchiveUnavailableError, EventStore, Pin
 from retention import Match, RetentionPolicy, SweepReport
 from retention.archives import Archive, restore
 from retention.sweep import REFUSALS_MAX
@@ -54,6 +54,25 @@ def test_every_tenant_and_kind_of_store(timed: EventStore, clock: Clock, url: st
     assert swept(timed, policy, all_tenants=True) == SweepReport(clock.now, pruned=1, archived=1)
     (each,) = Archive(url).ls()
     assert (each.tenant, each.thread_id) == ("test", "t")
+
+
+def test_a_restored_thread_outlasts_the_next_sweep(
+    blocking: EventStore, clock: Clock, url: str
+) -> None:
+    for name in ("plain", "pinned", "lives on"):
+        fill(blocking, name, 1)
+    clock.now += 40 * DAY
+    policy, archive = RetentionPolicy(30 * DAY, archive=url), Archive(url)
+    assert swept(blocking, policy).pruned == 3
+    restore(blocking, archive, "plain")
+    pinned = restore(blocking, archive, "pinned", pin=("case 7", "legal"))
+    assert pinned.pin == Pin("case 7", "legal", clock.now)
+    assert restore(blocking, archive, "lives on", ttl=60 * DAY).ttl == 60 * 86_400
+    assert swept(blocking, policy).pruned == 1
+    assert names(blocking) == {"pinned", "lives on"}
+    clock.now += 30 * DAY
+    assert swept(blocking, policy).pruned == 1
+    assert names(blocking) == {"pinned"}
 
 
 def test_what_cannot_be_archived_stays(
