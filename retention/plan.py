@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventstore import AsyncEventStore, EventStore, ThreadInfo, ThreadNotFoundError
 from eventstore.driving import drive
-from retention.access import Access, usable
+from retention.access import Access, expect, usable
 from retention.policy import (
     ACTIONS,
     Action,
@@ -111,9 +111,11 @@ def plan(
         sizes: count events and bytes of what would be pruned, too: a query for each thread.
 
     Raises:
+        TypeError: the store is one for event loops: see :func:`aplan`.
         ValueError: ``now`` has no timezone; or the policies make no sense together.
         ConfigurationError: a policy archives, and ``obstore`` is not installed.
     """
+    expect(EventStore, store, "aplan")
     return drive(planning(Access(store), usable(policies), now, all_tenants, sizes))
 
 
@@ -126,6 +128,7 @@ async def aplan(
     sizes: bool = False,
 ) -> Plan:
     """:func:`plan` for event loops."""
+    expect(AsyncEventStore, store, "plan")
     return await planning(Access(store), usable(policies), now, all_tenants, sizes)
 
 
