@@ -31,6 +31,9 @@ ttl = "30d"
 """
 
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
 @pytest.fixture
 def aged(store_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Two threads that are old, one pinned, one that waits, one that is new."""
@@ -218,6 +221,21 @@ def test_a_schedule_must_make_sense(aged: str, arguments: list[str]) -> None:
     done = run("retention", "run", "--ttl", "30d", "--yes", *arguments)
     assert done.code == exits.USAGE and done.err
     assert len(left(aged)) == 5
+
+
+def test_a_container_without_arguments_prunes_nothing(aged: str) -> None:
+    lines = (DOCS / "Containerfile").read_text().splitlines()
+    words = [json.loads(line[line.index("[") :]) for line in lines if line[:3] in ("ENT", "CMD")]
+    (entry, *default) = words
+    assert default == [] and entry[0] == "eventstore"
+    done = run(*entry[1:])
+    assert done.code == exits.USAGE and "--every" in done.err
+    assert len(left(aged)) == 5
+
+
+def test_the_unit_for_systemd_names_a_file_of_policies() -> None:
+    text = (DOCS / "retention.service").read_text()
+    assert "--policies /etc/" in text and "--ttl" not in text
 
 
 def test_python_m_retention_is_the_same(aged: str, capsys: pytest.CaptureFixture[str]) -> None:
