@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import sys
 import urllib.request
 from collections.abc import Callable
@@ -204,6 +205,15 @@ def test_it_serves_metrics(aged: str) -> None:
         daemon.kill()
         daemon.communicate()
     assert daemon.returncode == exits.OK
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(aged: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = str(taken.getsockname()[1])
+        done = run("retention", "run", "--cron", "0 3 * * *", "--yes", "--metrics", place)
+    assert done.code == exits.DATABASE
+    assert done.err.count("\n") == 1
+    assert f"cannot serve metrics on 127.0.0.1:{place}" in done.err
 
 
 @pytest.mark.parametrize(
