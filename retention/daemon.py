@@ -39,6 +39,10 @@ log = logging.getLogger(__name__)
 BACKOFF_S: Final = 1.0
 BACKOFF_S_MAX: Final = 60.0
 
+_QUIET: Final = logging.getLogger(f"{__name__}.scheduler")
+"""What the scheduler says: errors, and not that a sweep takes longer than its interval."""
+_QUIET.setLevel(logging.ERROR)
+
 _JOBS: Final = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
 
 
@@ -87,7 +91,7 @@ class _Retention(ABC):
         self._scheduler = make()
         # The calendar is to be kept to: who says "at three" does not mean now.
         now = {"next_run_time": datetime.now(UTC)} if self._every else {}
-        self._scheduler.add_job(job, self._trigger, **now)
+        self._scheduler.add_job(job, self._trigger, name="retention", **now)
         self._scheduler.start()
 
     async def _turn(self) -> None:
@@ -204,7 +208,7 @@ class BackgroundRetention(_Retention):
     def start(self) -> Self:
         """Sweep from now on. Raises ``RuntimeError`` when it is started already."""
         self._begin(
-            lambda: BackgroundScheduler(timezone=UTC, job_defaults=_JOBS),
+            lambda: BackgroundScheduler(timezone=UTC, job_defaults=_JOBS, logger=_QUIET),
             lambda: drive(self._turn()),
         )
         return self
@@ -267,7 +271,10 @@ class AsyncBackgroundRetention(_Retention):
         """Sweep from now on. Raises ``RuntimeError`` when it is started already."""
         self._begin(
             lambda: AsyncIOScheduler(
-                timezone=UTC, job_defaults=_JOBS, event_loop=asyncio.get_running_loop()
+                timezone=UTC,
+                job_defaults=_JOBS,
+                logger=_QUIET,
+                event_loop=asyncio.get_running_loop(),
             ),
             self._take_turn,
         )
