@@ -42,6 +42,18 @@ def usable(given: Policies) -> tuple[RetentionPolicy, ...]:
     return found
 
 
+def expect(kind: type[Store], store: object, twin: str) -> None:
+    """See to it that a store is of the kind that something works with.
+
+    Raises:
+        TypeError: it is not; names the twin that works with the other kind.
+    """
+    if not isinstance(store, kind):
+        raise TypeError(
+            f"expected an {kind.__name__}, not {store!r}; for the other kind there is {twin}"
+        )
+
+
 class Access:
     """How one plan or sweep reaches a store, and the tenants that share its database."""
 

@@ -1,10 +1,10 @@
 """Sweeps in the background, every so often or by the calendar: APScheduler around a sweep.
 
 Promises that one sweep runs at a time, that one which fails is logged and does not end the next
-ones, that a database which goes away for a while is waited for, and that after ``stop()`` no
-thread is half gone and nothing of this runs any more. Several of these on one database share
-the work. The blocking kind and the one for event loops differ in how they wait, and in nothing
-else.
+ones, that a database which goes away for a while is waited for, that a store which is closed
+ends it with an error in the log, and that after ``stop()`` no thread is half gone and nothing of
+this runs any more. Several of these on one database share the work. The blocking kind and the
+one for event loops differ in how they wait, and in nothing else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from eventstore import AsyncEventStore, EventStore, StoreClosedError
 from eventstore.driving import drive
-from retention.access import usable
+from retention.access import expect, usable
 from retention.policy import Policies
 from retention.sweep import DEFAULT_PACE, PASSING, Pace, SweepReport, asweep, sweep
 
@@ -38,6 +38,10 @@ log = logging.getLogger(__name__)
 
 BACKOFF_S: Final = 1.0
 BACKOFF_S_MAX: Final = 60.0
+
+_QUIET: Final = logging.getLogger(f"{__name__}.scheduler")
+"""What the scheduler says: errors, and not that a sweep takes longer than its interval."""
+_QUIET.setLevel(logging.ERROR)
 
 _JOBS: Final = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
 
@@ -87,7 +91,7 @@ class _Retention(ABC):
         self._scheduler = make()
         # The calendar is to be kept to: who says "at three" does not mean now.
         now = {"next_run_time": datetime.now(UTC)} if self._every else {}
-        self._scheduler.add_job(job, self._trigger, **now)
+        self._scheduler.add_job(job, self._trigger, name="retention", **now)
         self._scheduler.start()
 
     async def _turn(self) -> None:
@@ -102,7 +106,16 @@ class _Retention(ABC):
             except Exception as error:
                 if self._metrics is not None:
                     self._metrics.failed()
-                if not isinstance(error, PASSING) or isinstance(error, StoreClosedError):
+                if isinstance(error, StoreClosedError):
+                    log.error(
+                        "the store is closed: no more sweeps; call stop() before close()",
+                        extra={"tenant": self._tenant},
+                    )
+                    self._stop.set()
+                    if (scheduler := self._scheduler) is not None:
+                        scheduler.remove_all_jobs()
+                    return
+                if not isinstance(error, PASSING):
                     log.exception(
                         "this sweep failed; the next one comes when it is due",
                         extra={"tenant": self._tenant},
@@ -168,6 +181,7 @@ class BackgroundRetention(_Retention):
         metrics: told of each sweep.
 
     Raises:
+        TypeError: the store is one for event loops.
         ValueError: the schedule or the policies make no sense.
         ConfigurationError: a policy archives, and ``obstore`` is not installed.
     """
@@ -185,6 +199,7 @@ class BackgroundRetention(_Retention):
         pace: Pace = DEFAULT_PACE,
         metrics: Metrics | None = None,
     ) -> None:
+        expect(EventStore, store, "AsyncBackgroundRetention")
         tenant = None if all_tenants else store.tenant
         self._store, self._pace = store, pace
         self._stopping = threading.Event()
@@ -193,7 +208,7 @@ class BackgroundRetention(_Retention):
     def start(self) -> Self:
         """Sweep from now on. Raises ``RuntimeError`` when it is started already."""
         self._begin(
-            lambda: BackgroundScheduler(timezone=UTC, job_defaults=_JOBS),
+            lambda: BackgroundScheduler(timezone=UTC, job_defaults=_JOBS, logger=_QUIET),
             lambda: drive(self._turn()),
         )
         return self
@@ -244,6 +259,7 @@ class AsyncBackgroundRetention(_Retention):
         pace: Pace = DEFAULT_PACE,
         metrics: Metrics | None = None,
     ) -> None:
+        expect(AsyncEventStore, store, "BackgroundRetention")
         tenant = None if all_tenants else store.tenant
         self._store, self._pace = store, pace
         self._stopping = asyncio.Event()
@@ -255,7 +271,10 @@ class AsyncBackgroundRetention(_Retention):
         """Sweep from now on. Raises ``RuntimeError`` when it is started already."""
         self._begin(
             lambda: AsyncIOScheduler(
-                timezone=UTC, job_defaults=_JOBS, event_loop=asyncio.get_running_loop()
+                timezone=UTC,
+                job_defaults=_JOBS,
+                logger=_QUIET,
+                event_loop=asyncio.get_running_loop(),
             ),
             self._take_turn,
         )

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventstore import AsyncEventStore, EventStore, ThreadInfo, ThreadNotFoundError
 from eventstore.driving import drive
-from retention.access import Access, usable
+from eventstore.sealing import EVENTS_MIN
+from eventstore.trimming import Trimmed
+from retention.access import Access, expect, usable
 from retention.policy import (
     ACTIONS,
     Action,
@@ -54,7 +56,7 @@ class Decision:
         older_than: seal events from before this moment.
         archive: where it is written to first.
         events, bytes: how much would go (or, of ``seal``, be packed, and saved); ``None``: not
-            counted.
+            counted. A ``seal`` beside a ``trim``: about.
     """
 
     thread_id: str
@@ -111,9 +113,11 @@ def plan(
         sizes: count events and bytes of what would be pruned, too: a query for each thread.
 
     Raises:
+        TypeError: the store is one for event loops: see :func:`aplan`.
         ValueError: ``now`` has no timezone; or the policies make no sense together.
         ConfigurationError: a policy archives, and ``obstore`` is not installed.
     """
+    expect(EventStore, store, "aplan")
     return drive(planning(Access(store), usable(policies), now, all_tenants, sizes))
 
 
@@ -126,6 +130,7 @@ async def aplan(
     sizes: bool = False,
 ) -> Plan:
     """:func:`plan` for event loops."""
+    expect(AsyncEventStore, store, "plan")
     return await planning(Access(store), usable(policies), now, all_tenants, sizes)
 
 
@@ -193,7 +198,7 @@ async def decide(
     policy = verdict.policy
     if policy is None or not (verdict.prune or verdict.trim or verdict.seal):
         return [], verdict.reason
-    core, why = access.of(thread.tenant), ""
+    core, why, gone = access.of(thread.tenant), "", Trimmed()
     found = []
     try:
         if verdict.prune:
@@ -215,9 +220,14 @@ async def decide(
         if verdict.seal and (sealing := to_seal(policy, thread, at)):
             assert sealing.older_than is not None
             packed = core.seal(thread.thread_id, sealing.older_than, dry_run=True)
-            if (sealed := await access.do(packed)).events:
-                saved = sealed.bytes_before - sealed.bytes_after
-                found.append(replace(sealing, events=sealed.events, bytes=saved))
+            sealed = await access.do(packed)
+            saved, left = sealed.bytes_before - sealed.bytes_after, sealed.events
+            if gone.events and left:  # what is trimmed first is not there to be sealed
+                stats = await access.do(core.stats(thread.thread_id))
+                left -= max(0, gone.events - stats.sealed_events)
+            if left >= EVENTS_MIN:
+                saved = saved * left // sealed.events
+                found.append(replace(sealing, events=left, bytes=saved))
     except ThreadNotFoundError:
         return [], "gone"
     return found, why or ("" if found else verdict.reason)

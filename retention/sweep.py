@@ -38,7 +38,7 @@ from eventstore import (
 )
 from eventstore.driving import drive
 from eventstore.forgetting import Expired, Slice
-from retention.access import Access, usable
+from retention.access import Access, expect, usable
 from retention.archives import Archive
 from retention.plan import Decision, Plan, pages, place_to_trim, to_prune, to_seal, to_trim
 from retention.policy import Policies, RetentionPolicy, before, judge
@@ -158,12 +158,14 @@ def sweep(
             to them what they have claimed, and what was swept less than so long ago.
 
     Raises:
+        TypeError: the store is one for event loops: see :func:`asweep`.
         ValueError: the plan is of another tenant, or the moment in the future, where live
             threads look idle.
         ConfigurationError: a policy archives, and ``obstore`` is not installed.
         StoreUnavailableError: the database is gone.
         EventStoreError: the threads cannot be listed.
     """
+    expect(EventStore, store, "asweep")
     run = _Sweep(Access(store), plan_or_policies, now, on_progress, should_stop, all_tenants, pace)
     return drive(run.run(shared))
 
@@ -180,6 +182,7 @@ async def asweep(
     shared: timedelta | None = None,
 ) -> SweepReport:
     """:func:`sweep` for event loops. Cancelled, it leaves whole what it has begun."""
+    expect(AsyncEventStore, store, "sweep")
     run = _Sweep(Access(store), plan_or_policies, now, on_progress, should_stop, all_tenants, pace)
     return await run.run(shared)
 

@@ -26,7 +26,7 @@ FOUND: Final = 1
 USAGE: Final = 2
 """Wrong arguments, an application that cannot be loaded, or not confirmed."""
 DATABASE: Final = 3
-"""The database cannot be used."""
+"""The database cannot be used, or something else that is needed, such as a port."""
 MISSING: Final = 4
 """There is no such thread, log or checkpoint."""
 INTERRUPTED: Final = 130

@@ -6,7 +6,7 @@ import queue
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from eventstore import ConfigurationError, EventStore
-from eventstore.cli.exits import FOUND, USAGE, Failed
+from eventstore.cli.exits import DATABASE, FOUND, USAGE, Failed
 from eventstore.cli.options import (
     All,
     Db,
@@ -310,9 +310,20 @@ def keep_sweeping(
             raise
         except ValueError as error:
             raise Failed(str(error), USAGE) from error
-        served = nullcontext() if place is None or counts is None else Endpoint(counts, *place)
-        with _signals() as arrived, served, daemon:
+        with _signals() as arrived, _served(counts, place), daemon:
             arrived.get()
+
+
+def _served(
+    counts: Metrics | None, place: tuple[str, int] | None
+) -> AbstractContextManager[object]:
+    if counts is None or place is None:
+        return nullcontext()
+    try:
+        return Endpoint(counts, *place)
+    except OSError as error:
+        host, port = place
+        raise Failed(f"cannot serve metrics on {host}:{port}: {error}", DATABASE) from error
 
 
 def _address(text: str) -> tuple[str, int]:

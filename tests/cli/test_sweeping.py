@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import sys
 import urllib.request
 from collections.abc import Callable
@@ -29,6 +30,9 @@ ttl = "1s"
 name = "rest"
 ttl = "30d"
 """
+
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.fixture
@@ -203,6 +207,15 @@ def test_it_serves_metrics(aged: str) -> None:
     assert daemon.returncode == exits.OK
 
 
+def test_a_port_that_is_taken_is_said_in_one_line(aged: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = str(taken.getsockname()[1])
+        done = run("retention", "run", "--cron", "0 3 * * *", "--yes", "--metrics", place)
+    assert done.code == exits.DATABASE
+    assert done.err.count("\n") == 1
+    assert f"cannot serve metrics on 127.0.0.1:{place}" in done.err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -218,6 +231,21 @@ def test_a_schedule_must_make_sense(aged: str, arguments: list[str]) -> None:
     done = run("retention", "run", "--ttl", "30d", "--yes", *arguments)
     assert done.code == exits.USAGE and done.err
     assert len(left(aged)) == 5
+
+
+def test_a_container_without_arguments_prunes_nothing(aged: str) -> None:
+    lines = (DOCS / "Containerfile").read_text().splitlines()
+    words = [json.loads(line[line.index("[") :]) for line in lines if line[:3] in ("ENT", "CMD")]
+    (entry, *default) = words
+    assert default == [] and entry[0] == "eventstore"
+    done = run(*entry[1:])
+    assert done.code == exits.USAGE and "--every" in done.err
+    assert len(left(aged)) == 5
+
+
+def test_the_unit_for_systemd_names_a_file_of_policies() -> None:
+    text = (DOCS / "retention.service").read_text()
+    assert "--policies /etc/" in text and "--ttl" not in text
 
 
 def test_python_m_retention_is_the_same(aged: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import queue
 import signal
@@ -20,7 +21,7 @@ import pytest
 
 from eventstore import Event, EventStore, StoreUnavailableError
 from eventstore.core import Core
-from retention import Pace, RetentionPolicy, SweepReport, sweep
+from retention import Pace, RetentionPolicy, SweepReport, aplan, asweep, plan, sweep
 from retention.__main__ import main
 from retention.daemon import AsyncBackgroundRetention, BackgroundRetention
 from retention.metrics import Metrics
@@ -90,6 +91,7 @@ def test_one_sweep_at_a_time_and_a_failure_does_not_end_it(
         assert done.wait(SECONDS_MAX)
     assert most == 1 and running == 0
     assert "this sweep failed" in caplog.text
+    assert "skipped" not in caplog.text, "it is no news that a sweep takes its time"
 
 
 def test_stopping_finishes_the_batch_under_way_and_no_more(
@@ -189,6 +191,17 @@ def test_stopping_does_not_wait_for_a_database_that_is_away(
         assert tried.wait(SECONDS_MAX)
 
 
+def test_a_store_that_is_closed_ends_it(disk: EventStore, caplog: pytest.LogCaptureFixture) -> None:
+    reports: queue.Queue[SweepReport] = queue.Queue()
+    with BackgroundRetention(disk, MONTH, SOON, reports.put) as daemon:
+        reports.get(timeout=SECONDS_MAX)
+        disk.close()
+        assert daemon._stopping.wait(SECONDS_MAX)
+        time.sleep(5 * SOON.total_seconds())
+    (record,) = [each for each in caplog.records if each.levelno >= logging.ERROR]
+    assert "the store is closed: no more sweeps" in record.message and not record.exc_info
+
+
 def test_several_share_the_work(disk: EventStore, tmp_path: Path) -> None:
     ago(disk, 100)
     for number in range(60):
@@ -265,6 +278,26 @@ def test_in_an_event_loop_stopping_finishes_the_batch_under_way(store_url: str) 
             go_on.set()
             await asyncio.wait_for(stopping, SECONDS_MAX)
             assert len(await store.threads()) == 19
+
+    awaited.run(main())
+
+
+def test_the_wrong_kind_of_store_is_refused_at_once(disk: EventStore, store_url: str) -> None:
+    wrong: Any = disk
+
+    async def main() -> None:
+        async with awaited.opened(store_url) as store:
+            other: Any = store
+            for call in (plan, sweep):
+                with pytest.raises(TypeError, match=f"there is a{call.__name__}"):
+                    call(other, MONTH)
+            with pytest.raises(TypeError, match="there is AsyncBackgroundRetention"):
+                BackgroundRetention(other, MONTH, DAY)
+            for acall in (aplan, asweep):
+                with pytest.raises(TypeError, match="expected an AsyncEventStore"):
+                    await acall(wrong, MONTH)
+            with pytest.raises(TypeError, match="there is BackgroundRetention"):
+                AsyncBackgroundRetention(wrong, MONTH, DAY)
 
     awaited.run(main())
 

@@ -142,11 +142,13 @@ def test_pinned_threads_are_not_touched_and_waiting_ones_are_trimmed(
     assert swept(log, policy) == SweepReport(clock.now)
     log.unpin("t")
     log.set_thread("t", status="waiting")
-    assert planned(log, policy).counts == {"prune": 0, "trim": 1, "seal": 1}
+    assert planned(log, policy).counts == {"prune": 0, "trim": 1}
     assert swept(log, policy) == SweepReport(clock.now, trimmed=1)
 
 
 def test_a_pin_that_comes_after_the_plan_is_heeded(log: EventStore, clock: Clock) -> None:
+    fill(log, "t", 40, start=21)
+    clock.now += 2 * DAY
     found = planned(log, RetentionPolicy(keep_last_checkpoints=3, seal_after=DAY))
     assert found.counts == {"prune": 0, "trim": 1, "seal": 1}
     log.pin("t", "a lawsuit", "legal")
@@ -172,6 +174,20 @@ def test_what_is_cold_is_sealed_once(timed: EventStore, clock: Clock) -> None:
     assert timed.verify("t").ok
     assert planned(timed, policy).counts == {"prune": 0, "active": 1}
     assert swept(timed, policy) == SweepReport(clock.now)
+
+
+def test_a_plan_seals_nothing_that_it_trims_first(log: EventStore, clock: Clock) -> None:
+    policy = RetentionPolicy(keep_last_checkpoints=1, seal_after=HOUR)
+    clock.now += 2 * DAY
+    found = planned(log, policy)
+    assert found.counts == {"prune": 0, "trim": 1}
+    assert found.events == {"trim": 20}
+    fill(log, "t", 40, start=21)
+    clock.now += 2 * DAY
+    found = planned(log, policy)
+    assert found.events == {"trim": 20, "seal": 39}
+    assert swept(log, found) == SweepReport(clock.now, trimmed=1, sealed=1)
+    assert log.stats("t").sealed_events == 39
 
 
 def test_sealed_threads_are_trimmed_and_pruned_like_others(log: EventStore, clock: Clock) -> None:
