@@ -79,6 +79,6 @@ def said(error: Exception) -> str:
         case PruningRefusedError():
             return f"{error.problem}, and stays; give --despite-pin to remove it all the same"
         case ThreadExistsError():
-            return f"thread {error.thread_id!r} is there already, in tenant {error.tenant!r}"
+            return f"thread {error.thread_id!r} already exists in tenant {error.tenant!r}"
         case _:
             return str(error)

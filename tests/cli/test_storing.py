@@ -51,7 +51,7 @@ def test_a_thread_is_moved_and_comes_back_equal(database: str, read: Read, place
     assert read("events", "done", "--json").lines == before
     assert read("retention", "report", "--json").json["removed"] == []
     there = run("retention", "restore", "done")
-    assert there.code == exits.FOUND and "is there already" in there.err
+    assert there.code == exits.FOUND and "already exists" in there.err
     assert "thread_id" not in there.err
 
 
