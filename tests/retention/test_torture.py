@@ -21,6 +21,7 @@ def test_a_sweeper_killed_at_random_leaves_nothing_torn(store_url: str, tmp_path
     kills = int(os.environ.get("TORTURE_KILLS", "8"))
     with torture.template() as process:
         seed = int(os.environ.get("TORTURE_SEED", "1"))
+        (tmp_path / "archive").mkdir()  # nothing may be archived before the first look at it
         archive = f"file://{tmp_path / 'archive'}"
         summary = torture.torture(store_url, archive, kills, seed, process)
     assert summary.kills == kills

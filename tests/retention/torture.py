@@ -367,6 +367,7 @@ def main() -> int:
             kills = min(KILLS_PER_DATABASE, args.kills - total.kills)
             url = f"sqlite:///{folder}/{total.kills}.db"
             archive = f"file://{folder}/{total.kills}"
+            Path(folder, str(total.kills)).mkdir()
             try:
                 done = torture(url, archive, kills, args.seed + total.kills, process)
             except TornError as error:
