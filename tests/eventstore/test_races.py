@@ -320,7 +320,7 @@ def test_a_deletion_and_a_new_fork(
             assert of(store, "old") == [1, 2, 3, 4]
         deleted_or_whole(store, key)
 
-    assert beside(race, prepare, check) >= 4
+    assert beside(race, prepare, check, every=1) >= 4
     assert len(outcomes) > 1
     assert race.waited > 0
 
