@@ -266,3 +266,11 @@ class Copies:
         for name, content in found.items():
             (target / name).write_bytes(content)
         self.paths.append(target / self._source.name)
+
+
+SOON = timedelta(minutes=1)
+
+
+def later() -> datetime:
+    """A moment after everything that a test has appended."""
+    return datetime.now(UTC) + SOON
