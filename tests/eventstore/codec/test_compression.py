@@ -82,7 +82,7 @@ def test_wrong_dictionaries_are_refused() -> None:
 
 
 def test_the_shipped_dictionary_is_what_the_script_writes() -> None:
-    from benchmarks import train_dictionary
+    from benchmarks.dictionary import train as train_dictionary
     from eventstore import dictionaries
 
     assert zstandard.ZstdCompressionDict(dictionaries.builtin(1)).dict_id() == 1

@@ -1,8 +1,7 @@
-"""The chat: a conversation that grows turn by turn, and then is read, forked and deleted.
+"""Measures a conversation that grows turn by turn, and then is read, forked and deleted.
 
-Reading is measured on a store that has just been opened and has so far read only another
-thread: what a library does once per process (compiling statements) is not counted, and no
-state can be kept from before.
+Reading is measured on a newly opened store that has so far read only another thread. So what a
+library does once per process (compiling statements) is not counted, and no state is cached.
 """
 
 from __future__ import annotations
@@ -18,55 +17,59 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from benchmarks import workloads
-from benchmarks.limits import bare_decoder, by_superstep
-from benchmarks.measure import (
-    TAPPED,
+from benchmarks.measuring.bench import Bench
+from benchmarks.measuring.storage import (
+    COUNTED_RUNS,
+    compare_round_trips,
+    compare_storage,
+    open_limits,
+)
+from benchmarks.measuring.timing import (
     THREAD,
     WARM_UP,
-    Bench,
     Config,
     config_of,
     in_turns,
-    open_limits,
-    round_trips,
-    same,
-    stored,
+    read_history,
+    require_same,
     timed,
-    touch_history,
 )
-from benchmarks.peers import Peer, Session, rows_of
+from benchmarks.peers.limits import bare_decoder, by_superstep
+from benchmarks.peers.ours import stored_rows
+from benchmarks.peers.peer import Peer, Session
+from benchmarks.workloads.chat import Turn, chat_graph, chat_turns
+from graph.fold import fold
 
 HISTORY_TURNS_MAX: Final = 200
-"""Beyond this LangGraph's full history takes gigabytes of memory, so only ours is taken."""
+"""Above this, LangGraph's full history takes gigabytes of memory, so only ours is measured."""
 
-Turns = Sequence[workloads.Turn]
+Turns = Sequence[Turn]
 
 
 def chat(bench: Bench, count: int) -> None:
-    """A conversation: every turn is an ``invoke`` that loads the state and adds to it."""
-    name = bench.named(f"chat, {count:,} turns")
-    turns = workloads.chat_turns(count)
+    """Measure a conversation: every turn is an ``invoke`` that loads the state and adds to it."""
+    name = bench.workload_name(f"chat, {count:,} turns")
+    turns = chat_turns(count)
     middles = _talk(bench, name, turns)
-    stored(bench, name, "turn", count)
-    bench.tell(f"{name}: loading states")
+    compare_storage(bench, name, "turn", count)
+    bench.progress(f"{name}: loading states")
     for peer in bench.peers:
         _converse(bench, peer, WARM_UP, turns[: bench.scale.warm_up_turns])
     latest = dict.fromkeys(bench.peers, config_of(THREAD))
     _load(bench, name, "load of the latest state", turns, latest)
     halfway = {peer: middles[peer] for peer in bench.both}
     _load(bench, name, "load of a checkpoint half-way", turns, halfway)
-    bench.tell(f"{name}: full history")
+    bench.progress(f"{name}: full history")
     _history(bench, name, turns)
-    bench.tell(f"{name}: replay")
+    bench.progress(f"{name}: replay")
     _replay(bench, name, turns)
-    bench.tell(f"{name}: forks")
+    bench.progress(f"{name}: forks")
     _forks(bench, name, turns, middles)
-    more: list[tuple[str, Any]] = [(WARM_UP, {"messages": [turns[0].question]})] * (TAPPED + 1)
-    round_trips(
-        bench, name, "turn", lambda peer: workloads.chat_graph(peer, turns * len(more)), more
+    more: list[tuple[str, Any]] = [(WARM_UP, {"messages": [turns[0].question]})] * (
+        COUNTED_RUNS + 1
     )
-    bench.tell(f"{name}: deleting")
+    compare_round_trips(bench, name, "turn", lambda peer: chat_graph(peer, turns * len(more)), more)
+    bench.progress(f"{name}: deleting")
     _delete(bench, name)
 
 
@@ -77,34 +80,36 @@ def _talk(bench: Bench, name: str, turns: Turns) -> dict[Peer, Config]:
     middles: dict[Peer, Config] = {}
     written = 0
     with ExitStack() as stack:
-        sessions = {p: stack.enter_context(p.session(bench.place(p).target)) for p in bench.peers}
-        apps = {p: s.compile(workloads.chat_graph(p, turns)) for p, s in sessions.items()}
+        sessions = {
+            p: stack.enter_context(p.session(bench.database(p).target)) for p in bench.peers
+        }
+        apps = {p: s.compile(chat_graph(p, turns)) for p, s in sessions.items()}
         limits = open_limits(bench, stack)
         bare = dict.fromkeys((limit.name for limit in limits), 0.0)
-        for peer, session in sessions.items():  # the first run opens files and makes tables
+        for peer, session in sessions.items():  # the first run opens files and creates tables
             apps[peer].invoke({"messages": [turns[0].question]}, config_of(WARM_UP))
-            session.delete_thread(WARM_UP)  # its pages are used again
-        bench.ground.begin()
+            session.delete_thread(WARM_UP)  # its pages are reused
+        bench.workspace.begin()
 
         def run(peer: Peer, block: range) -> None:
             nonlocal written
-            bench.tell(f"{name}: {peer.name}, turn {block[0] + 1:,}")
+            bench.progress(f"{name}: {peer.name}, turn {block[0] + 1:,}")
             app, config = apps[peer], config_of(THREAD)
             inputs = [{"messages": [turns[n].question]} for n in block]
-            with bench.place(peer).counted():
+            with bench.database(peer).recording():
                 for values in inputs:
                     spent[peer] += timed(lambda values=values: app.invoke(values, config))  # type: ignore[misc]
             if count // 2 in block:
                 middles[peer] = app.get_state(config).config
-            if peer is bench.us:
-                rows = rows_of(sessions[peer], THREAD)[written:]
+            if peer is bench.ours:
+                rows = stored_rows(sessions[peer].saver.store, THREAD)[written:]
                 written += len(rows)
                 supersteps = by_superstep(rows, (1, 1))
                 for limit in limits:
                     bare[limit.name] += timed(lambda li=limit: li.write(supersteps))  # type: ignore[misc]
 
         in_turns(bench, count, run)
-        same(name, {p: app.get_state(config_of(THREAD)).values for p, app in apps.items()})
+        require_same(name, {p: app.get_state(config_of(THREAD)).values for p, app in apps.items()})
     measure = "wall time per turn"
     wall = {peer: total / count for peer, total in spent.items()}
     bench.compare(name, measure, "ms", wall)
@@ -113,28 +118,28 @@ def _talk(bench: Bench, name: str, turns: Turns) -> dict[Peer, Config]:
             name,
             measure,
             "ms",
-            wall[bench.us],
+            wall[bench.ours],
             total / count,
             limit_name,
-            less=False,
+            gain=False,
             note="the whole invoke, loading the state included, against two inserts",
         )
     return middles
 
 
 def _converse(bench: Bench, peer: Peer, thread_id: str, turns: Turns) -> None:
-    with peer.session(bench.place(peer).target) as session:
-        app = session.compile(workloads.chat_graph(peer, turns))
+    with peer.session(bench.database(peer).target) as session:
+        app = session.compile(chat_graph(peer, turns))
         for turn in turns:
             app.invoke({"messages": [turn.question]}, config_of(thread_id))
 
 
 def _fresh(bench: Bench, stack: ExitStack, peer: Peer, turns: Turns) -> tuple[Any, Session]:
-    """A store just opened, that has read another thread: it knows its statements, not the data."""
-    session = stack.enter_context(peer.session(bench.place(peer).target))
-    app = session.compile(workloads.chat_graph(peer, turns))
+    """Open a store and read another thread: statements are compiled, the data is not cached."""
+    session = stack.enter_context(peer.session(bench.database(peer).target))
+    app = session.compile(chat_graph(peer, turns))
     app.get_state(config_of(WARM_UP))
-    touch_history(app, WARM_UP)
+    read_history(app, WARM_UP)
     gc.collect()
     return app, session
 
@@ -153,32 +158,34 @@ def _load(
                 states[peer] = app.get_state(config).values
                 first[peer].append((time.perf_counter() - started) * 1e3)
                 again[peer].append(timed(lambda a=app, c=config: a.get_state(c)))  # type: ignore[misc]
-        same(measure, states)
+        require_same(measure, states)
     for which, times, note in (
-        ("", first, "store just opened, another thread read before"),
-        (", again", again, "at once a second time"),
+        ("", first, "on a newly opened store that has read another thread"),
+        (", again", again, "a second time, immediately"),
     ):
         middle = {peer: median(each) for peer, each in times.items()}
-        bench.compare(name, measure + which, "ms", middle, less=False, note=note)
+        bench.compare(name, measure + which, "ms", middle, gain=False, note=note)
 
 
 def _history(bench: Bench, name: str, turns: Turns) -> None:
     compared = len(turns) <= HISTORY_TURNS_MAX
     times: dict[Peer, float] = {}
-    seen = {}
+    results = {}
     for peer in bench.peers:
         if not (compared or peer.ours):
             continue
         with ExitStack() as stack:
             app, _ = _fresh(bench, stack, peer, turns)
             started = time.perf_counter()
-            seen[peer] = touch_history(app, THREAD)
+            results[peer] = read_history(app, THREAD)
             times[peer] = (time.perf_counter() - started) * 1e3
-    note = ", ".join(f"{states:,} checkpoints of {peer.name}" for peer, (states, _) in seen.items())
+    note = ", ".join(
+        f"{states:,} checkpoints of {peer.name}" for peer, (states, _) in results.items()
+    )
     bench.compare(name, "full history", "ms", times, note=note)
     if not compared or not bench.scale.memory:
         return
-    memory = {peer: history_memory(peer, bench.place(peer).target) for peer in bench.both}
+    memory = {peer: history_memory(peer, bench.database(peer).target) for peer in bench.both}
     for key, measure in (("traced", "Python's peak memory"), ("resident", "growth of peak RSS")):
         bench.compare(
             name,
@@ -190,23 +197,21 @@ def _history(bench: Bench, name: str, turns: Turns) -> None:
 
 
 def history_memory(peer: Peer, target: str) -> dict[str, float]:
-    """Peak memory of reading the whole history, measured in a child process, in MiB."""
-    command = [sys.executable, "-m", "benchmarks.memory", peer.key, target, THREAD]
-    root = Path(__file__).parent.parent
+    """The peak memory of reading the whole history in a child process, in MiB."""
+    command = [sys.executable, "-m", "benchmarks.measuring.memory", peer.key, target, THREAD]
+    root = Path(__file__).parent.parent.parent
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
     if done.returncode:
-        raise RuntimeError(f"measuring the memory of {peer.name} failed:\n{done.stderr}")
+        raise RuntimeError(f"the memory of {peer.name} could not be measured:\n{done.stderr}")
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
 
 def _replay(bench: Bench, name: str, turns: Turns) -> None:
-    from graph.fold import fold
-
-    with bench.us.session(bench.place(bench.us).target) as session:
+    with bench.ours.session(bench.database(bench.ours).target) as session:
         store = session.saver.store
-        rows = rows_of(session, THREAD)
-        channels = session.compile(workloads.chat_graph(bench.us, turns)).topology.channels
+        rows = stored_rows(store, THREAD)
+        channels = session.compile(chat_graph(bench.ours, turns)).topology.channels
         bare = bare_decoder([row[-1] for row in rows])
         times: dict[str, list[float]] = {"bare": [], "read": [], "fold": []}
         for _ in range(bench.scale.loads):
@@ -221,7 +226,7 @@ def _replay(bench: Bench, name: str, turns: Turns) -> None:
     ):
         against = "bare zstd + msgpack"
         ours, bare_one = per_event[key], per_event["bare"]
-        bench.figures.add(name, measure, "us/event", ours, bare_one, against, less=False)
+        bench.figures.add(name, measure, "us/event", ours, bare_one, against, gain=False)
 
 
 def _forks(bench: Bench, name: str, turns: Turns, middles: Mapping[Peer, Config]) -> None:
@@ -240,7 +245,7 @@ def _forks(bench: Bench, name: str, turns: Turns, middles: Mapping[Peer, Config]
                 across[peer].append(timed(branch))
         branched = config_of("branch-0")
         states = {peer: app.get_state(branched).values for peer, (app, _) in apps.items()}
-        same("a fork into a new thread", states)
+        require_same("a fork into a new thread", states)
         for _, session in apps.values():
             for number in range(bench.scale.forks):
                 session.delete_thread(f"branch-{number}")
@@ -249,7 +254,7 @@ def _forks(bench: Bench, name: str, turns: Turns, middles: Mapping[Peer, Config]
         (
             "fork into a new thread",
             across,
-            "LangGraph: read the state, write it to the new thread; the history stays behind",
+            "LangGraph: reads the state and writes it to the new thread, without its history",
         ),
     ):
         middle_times = {peer: median(each) for peer, each in times.items()}
@@ -274,7 +279,7 @@ def _into_new_thread(
 def _delete(bench: Bench, name: str) -> None:
     times = {}
     for peer in bench.both:
-        with peer.session(bench.place(peer).target) as session:
+        with peer.session(bench.database(peer).target) as session:
             session.delete_thread(WARM_UP)
             times[peer] = timed(lambda s=session: s.delete_thread(THREAD))  # type: ignore[misc]
     bench.compare(name, "delete the thread", "ms", times)

@@ -1,17 +1,18 @@
-"""What nobody can beat on the same machine: rows through a driver alone, payloads decoded alone.
+"""The limits that no library on the same machine can beat.
 
-Each writes the same rows as this library did, with one commit per superstep, into one table
-of the same shape; it encodes, checks and derives nothing.
+A limit on writing inserts the same rows as this library does, with one commit per superstep, into
+one table of the same shape; it encodes, checks and derives nothing. The limit on reading
+decompresses and unpacks payloads that are already in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any, ClassVar, Final, Protocol
 
 import msgpack
+import psycopg
 import zstandard
 from sqlalchemy import (
     BigInteger,
@@ -26,16 +27,19 @@ from sqlalchemy import (
     make_url,
 )
 
+from eventstore.dialects import sqlite_driver
+from eventstore.dictionaries import builtin
+
 Row = tuple[Any, ...]
 
 COLUMNS: Final = 8
 
 
 class Limit(Protocol):
-    """One table of events.
+    """A driver that inserts rows into one table of events.
 
     Attributes:
-        name: what it is called beside a figure.
+        name: its name in reports.
     """
 
     name: ClassVar[str]
@@ -43,21 +47,14 @@ class Limit(Protocol):
     def __init__(self, target: str) -> None: ...
 
     def write(self, supersteps: Sequence[Sequence[Row]]) -> None:
-        """One transaction, and so one fsync, per superstep."""
+        """Insert the rows, with one transaction and so one fsync per superstep."""
 
     def close(self) -> None:
-        """Close what was opened."""
-
-
-def sqlite_driver() -> ModuleType:
-    """The ``sqlite3`` module that the library uses."""
-    from eventstore.dialects import sqlite_driver as chosen
-
-    return chosen()
+        """Close the connection."""
 
 
 class BareSqlite:
-    """The driver of SQLite alone."""
+    """The SQLite driver alone, the same one that the library uses."""
 
     name: ClassVar[str] = "bare sqlite3"
     _TABLE: Final = (
@@ -93,14 +90,12 @@ _POSTGRES_TABLE: Final = (
 
 
 class BarePsycopg:
-    """The driver of PostgreSQL alone; a single row is its own transaction, one round trip."""
+    """The PostgreSQL driver alone; a single row is its own transaction, in one round trip."""
 
     name: ClassVar[str] = "bare psycopg"
     _INSERT: Final = f"INSERT INTO bare_events VALUES ({', '.join(['%s'] * COLUMNS)})"
 
     def __init__(self, target: str) -> None:
-        import psycopg
-
         self._connection = psycopg.connect(target, autocommit=True)
         self._connection.execute("CREATE TABLE bare_events " + _POSTGRES_TABLE)
 
@@ -118,14 +113,14 @@ class BarePsycopg:
 
 
 class BareCore:
-    """The same through SQLAlchemy Core, a connection taken from its pool for each superstep."""
+    """SQLAlchemy Core, which takes a connection from its pool for each superstep."""
 
     name: ClassVar[str] = "bare SQLAlchemy Core"
 
     def __init__(self, target: str) -> None:
         url = make_url(target).set(drivername="postgresql+psycopg")
         self._engine = create_engine(url, connect_args={"prepare_threshold": None})
-        self._alone = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         types = (BigInteger, Text, BigInteger, SmallInteger, Text, BigInteger)
         names = ("thread_key", "ns", "seq", "kind", "key", "recorded_at", "digest", "payload")
         columns = zip(names, (*types, LargeBinary, LargeBinary), strict=True)
@@ -139,7 +134,7 @@ class BareCore:
         for rows in supersteps:
             values = [dict(zip(self._names, row, strict=True)) for row in rows]
             if len(values) == 1:
-                with self._alone.connect() as conn:
+                with self._autocommit.connect() as conn:
                     conn.execute(self._insert, values[0])
             else:
                 with self._engine.begin() as conn:
@@ -151,7 +146,7 @@ class BareCore:
 
 @contextmanager
 def opened(kind: type[Limit], target: str) -> Iterator[Limit]:
-    """A limit on a database, closed afterwards."""
+    """A limit on a database, closed at the end."""
     limit = kind(target)
     try:
         yield limit
@@ -160,9 +155,11 @@ def opened(kind: type[Limit], target: str) -> Iterator[Limit]:
 
 
 def by_superstep(rows: Sequence[Row], sizes: Sequence[int]) -> list[list[Row]]:
-    """Cut rows into transactions of the given sizes, over and over."""
+    """Cut rows into supersteps whose sizes repeat in the given order."""
     if len(rows) % sum(sizes):
-        raise ValueError(f"{len(rows)} rows do not divide into supersteps of {list(sizes)}")
+        raise ValueError(
+            f"{len(rows)} rows cannot be divided into supersteps of {list(sizes)} rows"
+        )
     groups, at = [], 0
     while at < len(rows):
         for size in sizes:
@@ -172,9 +169,7 @@ def by_superstep(rows: Sequence[Row], sizes: Sequence[int]) -> list[list[Row]]:
 
 
 def bare_decoder(payloads: Sequence[bytes]) -> Callable[[], list[Any]]:
-    """A loop over payloads with nothing but ``zstandard`` and ``msgpack`` in it."""
-    from eventstore.dictionaries import builtin
-
+    """A function that decodes the payloads with nothing but ``zstandard`` and ``msgpack``."""
     plain = zstandard.ZstdDecompressor()
     decompressors: dict[int, zstandard.ZstdDecompressor] = {}
 
@@ -187,7 +182,7 @@ def bare_decoder(payloads: Sequence[bytes]) -> Callable[[], list[Any]]:
             decompressors[number] = zstandard.ZstdDecompressor(dict_data=data)
         return decompressors[number]
 
-    # Which decompressor a payload needs is settled before the clock starts.
+    # The decompressor of each payload is chosen before the clock starts.
     work = [(p[2:], decompressor(p[2:]).decompress if p[1] else bytes) for p in payloads]
 
     def loop() -> list[Any]:

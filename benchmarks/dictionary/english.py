@@ -1,9 +1,8 @@
-"""Plain English, written down once: words by frequency, phrases and short passages.
+"""Plain English, written by hand: words by frequency, phrases and short passages.
 
-``train_dictionary.py`` makes the built-in zstd dictionary of it. Everything is general: it
-shares no text with the data that the benchmarks measure, so that they say what text unknown
-to the dictionary costs. Words go from rare to frequent, since zstd reaches the end of a
-dictionary with the shortest offsets.
+The built-in dictionary is made of it. It shares no text with the data that the benchmarks
+measure, so the benchmarks show what unknown text costs. Words go from rare to frequent, because
+zstd reaches the end of a dictionary with the shortest offsets.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A tap on the line between peers and a PostgreSQL server, which counts round trips.
+"""Counts the round trips between a client and a PostgreSQL server.
 
-A peer that connects to the tap's socket reaches the server, and each time that it says
-something after having been answered counts as a round trip. So pipelines, prepared
-statements and whatever else a driver does are counted as the line sees them. It takes time:
-nothing is timed while it listens.
+The counter is a Unix socket in front of the server's. Each message of the client that follows an
+answer counts as one round trip, so pipelines, prepared statements and everything else that a
+driver does are counted as they are on the wire. It slows the client down: nothing is timed
+meanwhile.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ SOCKET: Final = ".s.PGSQL.5432"
 CHUNK: Final = 1 << 16
 
 
-class Tap:
-    """A Unix socket beside the server's.
+class RoundTripCounter:
+    """A proxy in front of the server's socket.
 
     Args:
-        url: of a database on the server.
-        folder: where the server's own socket is.
+        url: the URL of a database on the server.
+        folder: the folder of the server's own socket.
     """
 
     def __init__(self, url: str, folder: Path) -> None:
         self._server = str(folder / SOCKET)
-        self._folder = tempfile.TemporaryDirectory(prefix="tap-")
+        self._folder = tempfile.TemporaryDirectory(prefix="round-trips-")
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(Path(self._folder.name) / SOCKET))
         self._listener.listen()
         self._lock = threading.Lock()
-        self._trips = 0
+        self._count = 0
         parts = urlsplit(url)
         query = {**dict(parse_qsl(parts.query)), "host": self._folder.name}
         self.target = urlunsplit(parts._replace(query=urlencode(query)))
@@ -45,34 +45,36 @@ class Tap:
         self._begin(self._accept)
 
     def _begin(self, run: Callable[..., None], *args: Any) -> None:
-        thread = threading.Thread(target=run, args=args, name="tap", daemon=True)
+        thread = threading.Thread(target=run, args=args, name="round-trips", daemon=True)
         self._threads.append(thread)
         thread.start()
 
     @property
-    def trips(self) -> int:
+    def count(self) -> int:
         """Round trips so far, over all connections."""
         with self._lock:
-            return self._trips
+            return self._count
 
     def _accept(self) -> None:
         while True:
             try:
                 peer, _ = self._listener.accept()
-            except OSError:  # that is how it is closed
+            except OSError:  # the listener was closed
                 return
             server = socket.socket(socket.AF_UNIX)
             server.connect(self._server)
-            line = _Line()
-            self._begin(self._pass_on, peer, server, line, True)
-            self._begin(self._pass_on, server, peer, line, False)
+            connection = _Connection()
+            self._begin(self._forward, peer, server, connection, True)
+            self._begin(self._forward, server, peer, connection, False)
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket, line: _Line, asks: bool) -> None:
-        with source, suppress(OSError):  # one end hangs up, and so does the other
+    def _forward(
+        self, source: socket.socket, sink: socket.socket, connection: _Connection, from_client: bool
+    ) -> None:
+        with source, suppress(OSError):  # either end may close the connection
             while data := source.recv(CHUNK):
                 with self._lock:
-                    self._trips += asks and line.answered
-                    line.answered = not asks
+                    self._count += from_client and connection.answered
+                    connection.answered = not from_client
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_RDWR)
 
@@ -85,14 +87,14 @@ class Tap:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)  # which closing alone would not tell accept()
+        self._listener.shutdown(socket.SHUT_RDWR)  # closing alone does not wake accept()
         self._listener.close()
         for thread in self._threads:
             thread.join()
         self._folder.cleanup()
 
 
-class _Line:
-    """One connection; whether the server had the last word."""
+class _Connection:
+    """The state of one connection: whether the server sent the last message."""
 
     answered = True

@@ -1,8 +1,8 @@
-"""English words for the generated data, by part of speech and roughly by how common they are.
+"""English words by part of speech, roughly from common to rare.
 
-Owns nothing but words. ``workloads`` draws from these lists with Zipf weights, so that the
-text has the mix of few very common and many rare words that compressors meet in practice.
-The dictionary that the library ships is trained on other text; nothing here feeds it.
+``text`` draws from these lists with Zipf weights, so that the text has the mix of few very common
+and many rare words that compressors meet in practice. The dictionary that the library ships was
+made of other text; nothing here feeds it.
 """
 
 from __future__ import annotations
