@@ -15,7 +15,7 @@ from eventstore import (
 from tests.telemetry.support import _READER, Told
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def metered() -> None:
     """Have this process's metrics read."""
     metrics.set_meter_provider(MeterProvider(metric_readers=[_READER], shutdown_on_exit=False))
