@@ -2,19 +2,18 @@
 
     python -m benchmarks.retention [--threads 100000] [--turns 10] [--peer-threads 300]
 
-Owns one workload: many conversations of a few turns each (two events a turn), half of them
-expired, in a file. Pruning is held against deleting threads one by one with LangGraph's saver for
-SQLite, which had the same conversations, in the same run and with the same durability (WAL,
-synchronous=FULL); a writer in another process appends all the while, and its times are held
-against those before the sweep. Ours are appended directly, theirs by running the graph: so there
-are fewer of theirs. Ends with 1 when an aim is missed.
+The workload is a file with many conversations of a few turns each (two events per turn), half of
+them expired. Pruning is compared with deleting thread by thread with LangGraph's saver for SQLite,
+with the same conversations, in the same run and with the same durability (WAL, synchronous=FULL).
+A writer in another process keeps appending; its times are compared with those before the sweep.
+Our threads are appended directly and theirs by running the graph, so there are fewer of theirs.
+Exits with 1 when an aim is missed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -27,18 +26,18 @@ from statistics import median
 from typing import Any, Final
 
 import psutil
-from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.graph import END, START, StateGraph
 from rich.console import Console
 
-from benchmarks import report
-from benchmarks.figures import Figure
-from benchmarks.workloads import chat_graph, chat_turns
+from benchmarks.peers.langgraph import opened_sqlite
+from benchmarks.peers.registry import find_peer
+from benchmarks.reporting.figures import Figure
+from benchmarks.reporting.table import table
+from benchmarks.workloads.chat import chat_graph, chat_turns
 from eventstore import Event, EventStore
 from retention import Pace, RetentionPolicy, plan, sweep
 
 TURNS: Final = 211
-"""Different turns, of which every conversation has some."""
+"""Different turns, from which all conversations are made."""
 
 POLICY: Final = RetentionPolicy(ttl=timedelta(days=30))
 WRITES_BEFORE_S: Final = 8.0
@@ -47,7 +46,7 @@ WRITER: Final = """
 import json, sys, time
 from eventstore import Event, EventStore
 path, out = sys.argv[1:]
-with EventStore(path) as store, open(out, "w", buffering=1) as told:
+with EventStore(path) as store, open(out, "w", buffering=1) as times:
     heads = [store.head(f"live-{number}") for number in range(50)]
     print("ready", flush=True)
     turn = 0
@@ -55,61 +54,43 @@ with EventStore(path) as store, open(out, "w", buffering=1) as told:
         begun = time.perf_counter()
         number = turn % len(heads)
         heads[number] = store.append_after(heads[number], [Event(1, {"turn": turn})])
-        told.write(json.dumps([time.time(), time.perf_counter() - begun]) + chr(10))
+        times.write(json.dumps([time.time(), time.perf_counter() - begun]) + chr(10))
         turn += 1
         time.sleep(0.005)
 """
 
 
 def fill(path: Path, threads: int, turns: int) -> None:
-    """Threads in the order of their age, the first half of them expired."""
+    """Append the threads, oldest first; the first half is expired."""
     now = datetime.now(UTC) - timedelta(days=60)
-    told = chat_turns(TURNS)
+    conversation = chat_turns(TURNS)
     with EventStore(path, durability="normal", clock=lambda: now) as store:
         for number in range(threads):
             if number == threads // 2:
                 now = datetime.now(UTC) - timedelta(days=1)
             batch = []
             for turn in range(turns):
-                each = told[(number * 7 + turn) % TURNS]
+                each = conversation[(number * 7 + turn) % TURNS]
                 batch.append(Event(1, {"writes": {"messages": [each.question]}}))
                 batch.append(Event(2, {"writes": {"messages": [each.answer]}}))
             store.append(f"thread-{number}", batch, 0)
 
 
 def fill_peer(path: Path, threads: int, turns: int) -> None:
-    """The same conversations, held by LangGraph."""
-    told = chat_turns(turns)
-    with _peer(path) as saver:
-        saver.setup()
+    """Store the same conversations with LangGraph."""
+    conversation = chat_turns(turns)
+    with opened_sqlite(str(path)) as saver:
         saver.conn.execute("PRAGMA synchronous = OFF")
-        app = chat_graph(_Api(), told).compile(checkpointer=saver)
+        app = chat_graph(find_peer("langgraph"), conversation).compile(checkpointer=saver)
         for number in range(threads):
-            for turn in told:
+            for turn in conversation:
                 config: Any = {"configurable": {"thread_id": f"thread-{number}"}}
                 app.invoke({"messages": [turn.question]}, config)
 
 
-class _Api:
-    state_graph: Any = StateGraph
-    start = START
-    end = END
-
-
-@contextmanager
-def _peer(path: Path) -> Iterator[SqliteSaver]:
-    conn = sqlite3.connect(str(path), check_same_thread=False)
-    conn.execute("PRAGMA journal_mode = WAL")
-    conn.execute("PRAGMA synchronous = FULL")
-    try:
-        yield SqliteSaver(conn)
-    finally:
-        conn.close()
-
-
 def delete_peer(path: Path, threads: int) -> float:
-    """Threads a second that LangGraph's saver deletes."""
-    with _peer(path) as saver:
+    """Threads per second that LangGraph's saver deletes."""
+    with opened_sqlite(str(path)) as saver:
         begun = time.perf_counter()
         for number in range(threads):
             saver.delete_thread(f"thread-{number}")
@@ -117,9 +98,9 @@ def delete_peer(path: Path, threads: int) -> float:
 
 
 @contextmanager
-def writing(path: Path, told: Path) -> Iterator[None]:
-    """A process that appends to live threads all the while."""
-    command = [sys.executable, "-c", WRITER, str(path), str(told)]
+def writing(path: Path, times: Path) -> Iterator[None]:
+    """Append to live threads in another process, which writes its times to a file."""
+    command = [sys.executable, "-c", WRITER, str(path), str(times)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -129,19 +110,19 @@ def writing(path: Path, told: Path) -> Iterator[None]:
             process.kill()
 
 
-def p99_ms(told: Path, since: float, until: float) -> float:
-    """Of the appends that ended in this time."""
-    lines = [json.loads(line) for line in told.read_text().splitlines() if line.endswith("]")]
+def p99_ms(file: Path, since: float, until: float) -> float:
+    """The 99th percentile of the appends that ended in this period."""
+    lines = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("]")]
     times = sorted(took for at, took in lines if since <= at <= until)
     return float(times[int(len(times) * 0.99)]) * 1e3
 
 
 def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Figure], dict[str, Any]]:
-    """The figures, and what else there is to say."""
+    """Returns the figures, and the facts to print with them."""
     workload = f"{options.threads:,} threads of {2 * options.turns} events, half of them expired"
-    rate = Figure(workload, "pruning", "ms", "LangGraph", 20.0, note="ms a thread")
-    alone = Figure(workload, "pruning without pauses", "ms", "LangGraph", note="ms a thread")
-    waits = Figure(workload, "p99 of live appends", "ms", "no sweep", 2.0, less=False)
+    rate = Figure(workload, "pruning", "ms", "LangGraph", 20.0, note="ms per thread")
+    alone = Figure(workload, "pruning without pauses", "ms", "LangGraph", note="ms per thread")
+    waits = Figure(workload, "p99 of live appends", "ms", "no sweep", 2.0, gain=False)
     facts: dict[str, Any] = {"threads": options.threads, "expired": options.threads // 2}
     path = folder / "ours.db"
     fill(path, options.threads, options.turns)
@@ -156,9 +137,9 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Figure], di
         assert len(found.decisions) == options.threads // 2
         facts["plan_s"] = [round(each, 2) for each in plans]
         del found
-        told = folder / "told"
+        times = folder / "times"
         process = psutil.Process()
-        with writing(path, told):
+        with writing(path, times):
             began = time.time()
             time.sleep(WRITES_BEFORE_S)
             quiet = time.time()
@@ -187,8 +168,8 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Figure], di
         theirs = [delete_peer(folder / "theirs.db", options.peer_threads)]
         rate.ours.append(1e3 * took / done.pruned)
         rate.other.append(1e3 / theirs[0])
-        waits.ours.append(p99_ms(told, quiet, ended))
-        waits.other.append(p99_ms(told, began, quiet))
+        waits.ours.append(p99_ms(times, quiet, ended))
+        waits.other.append(p99_ms(times, began, quiet))
         start = time.perf_counter()
         rest = sweep(store, POLICY, pace=Pace(rest=0))
         took = time.perf_counter() - start
@@ -201,19 +182,26 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Figure], di
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and report; 0 when the aims are met."""
+    """Measure and report; returns 0 when the aims are met, else 1."""
     parser = argparse.ArgumentParser("python -m benchmarks.retention", description=__doc__)
     parser.add_argument("--threads", type=int, default=100_000)
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--peer-threads", type=int, default=300)
-    parser.add_argument("--seconds", type=float, default=Pace().seconds, help="of a transaction")
-    parser.add_argument("--rest", type=float, default=Pace().rest, help="after each, times its own")
-    parser.add_argument("--dir", type=Path, help="where the files go: not in memory")
+    parser.add_argument(
+        "--seconds", type=float, default=Pace().seconds, help="length of a transaction"
+    )
+    parser.add_argument(
+        "--rest",
+        type=float,
+        default=Pace().rest,
+        help="pause after each transaction, as a multiple of its length",
+    )
+    parser.add_argument("--dir", type=Path, help="folder of the files (on a disk, not tmpfs)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.dir) as folder:
         figures, facts = measure(options, Path(folder))
-    Console().print(report.table(figures, "LangGraph"))
+    Console().print(table(figures, "LangGraph"))
     Console().print(facts)
     if options.json:
         rows = [{**vars(f), "ratio": f.ratio(), "met": f.met()} for f in figures]

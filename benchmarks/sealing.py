@@ -2,9 +2,9 @@
 
     python -m benchmarks.sealing [--rounds 5] [--turns 300] [--json results.json]
 
-Owns two workloads (a chat, and a log of tools whose results repeat) and their figures: stored
-bytes of payloads, size of the file without its snapshots, replay of all events. Rounds alternate
-between the sealed and the unsealed log. Ends with 1 when an aim is missed.
+Measures a chat and a log of tool results that repeat: stored bytes of payloads, size of the file
+without its snapshots, replay of all events. Rounds alternate between the sealed and the unsealed
+log. Exits with 1 when an aim is missed.
 """
 
 from __future__ import annotations
@@ -22,65 +22,44 @@ from typing import Final
 from rich.console import Console
 from sqlalchemy import Engine, create_engine, text
 
-from benchmarks import report
-from benchmarks.figures import Figure
-from benchmarks.workloads import SEED, Writer, chat_graph, chat_turns
+from benchmarks.peers.registry import find_peer
+from benchmarks.reporting.figures import Figure
+from benchmarks.reporting.table import table
+from benchmarks.workloads.chat import chat_graph, chat_turns
+from benchmarks.workloads.tool_results import tool_messages
 from eventstore import Event, EventStore
-from graph import END, START, StateGraph
 
 THREAD: Final = "thread"
-RESULTS: Final = 12
-"""Different results that the tools of the second workload give."""
-
-
-class _Api:
-    state_graph = StateGraph
-    start = START
-    end = END
 
 
 def chat(store: EventStore, turns: int) -> None:
-    """A conversation: 600 bytes of question, 1,200 of answer with a call of a tool."""
-    told = chat_turns(turns)
-    app = chat_graph(_Api(), told).compile(checkpointer=store)
-    for turn in told:
+    """Write a conversation by running its graph."""
+    conversation = chat_turns(turns)
+    app = chat_graph(find_peer("ours"), conversation).compile(checkpointer=store)
+    for turn in conversation:
         app.invoke({"messages": [turn.question]}, {"configurable": {"thread_id": THREAD}})
 
 
 def tools(store: EventStore, turns: int) -> None:
-    """Results of tools that come again and again, and an answer to each."""
-    writer = Writer(SEED + 5)
-    pick = writer.random
-    results = [
-        json.dumps(
-            [
-                {"id": pick.randrange(10**6), "owner": writer.word("name"), "note": writer.text(90)}
-                for _ in range(8)
-            ]
-        )
-        for _ in range(RESULTS)
-    ]
+    """Append tool results and answers, one event each."""
     head = store.head(THREAD)
-    for _ in range(turns):
-        result = {"role": "tool", "id": writer.uuid(), "content": pick.choice(results)}
-        answer = {"role": "assistant", "id": writer.uuid(), "content": writer.text(300)}
-        for message in (result, answer):
-            head = store.append_after(head, [Event(2, {"writes": {"messages": [message]}})])
+    for message in tool_messages(turns):
+        head = store.append_after(head, [Event(2, {"writes": {"messages": [message]}})])
 
 
 WORKLOADS: Final[dict[str, tuple[Callable[[EventStore, int], None], float]]] = {
     "chat": (chat, 0.65),
     "tools": (tools, 0.5),
 }
-"""How it is made, and which part of the bytes it is to take at most when sealed."""
+"""What writes the log, and the aim for its bytes when sealed / unsealed."""
 
 
 def measure(name: str, turns: int, rounds: int, folder: Path) -> list[Figure]:
     """The figures of one workload."""
     run, bytes_aim = WORKLOADS[name]
     workload = f"{name}, {turns:,} turns"
-    bytes_ = Figure(workload, "bytes of payloads", "KiB", "unsealed", bytes_aim, less=False)
-    file = Figure(workload, "bytes of the file", "KiB", "unsealed", less=False)
+    bytes_ = Figure(workload, "bytes of payloads", "KiB", "unsealed", bytes_aim, gain=False)
+    file = Figure(workload, "bytes of the file", "KiB", "unsealed", gain=False)
     replay = Figure(workload, "replay of all events", "ms", "unsealed", 2.0)
     now = datetime(2026, 1, 1, tzinfo=UTC)
     stores = []
@@ -110,7 +89,7 @@ def measure(name: str, turns: int, rounds: int, folder: Path) -> list[Figure]:
 
 
 def _packed(engine: Engine, folder: Path) -> int:
-    """Bytes of the file, if it had no free pages."""
+    """Bytes of the file without its free pages."""
     target = folder / "packed.db"
     target.unlink(missing_ok=True)
     with create_engine(engine.url).connect() as conn:
@@ -119,7 +98,7 @@ def _packed(engine: Engine, folder: Path) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and report; 0 when the aims are met."""
+    """Measure and report; returns 0 when the aims are met, else 1."""
     parser = argparse.ArgumentParser("python -m benchmarks.sealing", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--turns", type=int, default=300)
@@ -131,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name in WORKLOADS
             for figure in measure(name, options.turns, options.rounds, Path(folder))
         ]
-    Console().print(report.table(figures, "itself, unsealed"))
+    Console().print(table(figures, "itself, unsealed"))
     if options.json:
         rows = [
             {"workload": f.workload, "measure": f.measure, "ours": f.ours, "other": f.other,

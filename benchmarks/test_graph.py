@@ -1,4 +1,4 @@
-"""The graph on the log: a superstep, replay, loading, history; beside LangGraph where fair."""
+"""The graph on the log: running, replay, loading, history; beside LangGraph where that is fair."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import workloads
 from benchmarks.conftest import LogOf, in_rounds
-from benchmarks.limits import BareSqlite, by_superstep
-from benchmarks.measure import THREAD, config_of, touch_history
-from benchmarks.peers import Peer, rows_of
-from graph.fold import fold
+from benchmarks.measuring.timing import THREAD, config_of, read_history
+from benchmarks.peers.limits import BareSqlite, by_superstep
+from benchmarks.peers.ours import stored_rows
+from benchmarks.peers.peer import Peer
+from benchmarks.workloads.pipeline import PIPELINE_SUPERSTEPS, pipeline_graph, pipeline_inputs
+from graph.state.fold import fold
 
 RUNS = 60
 
 
 def _pipeline(benchmark: BenchmarkFixture, peer: Peer, folder: Path) -> Any:
-    """Time pipeline runs, each on a thread of its own; returns the last state."""
-    inputs = workloads.pipeline_inputs(RUNS + 5)
+    """Time pipeline runs, each on its own thread; returns the last state."""
+    inputs = pipeline_inputs(RUNS + 5)
     with peer.session(str(folder / "state.db")) as session:
-        app = session.compile(workloads.pipeline_graph(peer))
+        app = session.compile(pipeline_graph(peer))
         numbers = iter(range(len(inputs)))
 
         def run() -> Any:
@@ -33,25 +34,25 @@ def _pipeline(benchmark: BenchmarkFixture, peer: Peer, folder: Path) -> Any:
 
 
 @pytest.mark.benchmark(group="a pipeline of three nodes, durably")
-def test_pipeline(benchmark: BenchmarkFixture, us: Peer, tmp_path: Path) -> None:
-    assert _pipeline(benchmark, us, tmp_path)["summary"]
+def test_pipeline(benchmark: BenchmarkFixture, ours: Peer, tmp_path: Path) -> None:
+    assert _pipeline(benchmark, ours, tmp_path)["summary"]
 
 
 @pytest.mark.benchmark(group="a pipeline of three nodes, durably")
-def test_pipeline_langgraph(benchmark: BenchmarkFixture, them: Peer, tmp_path: Path) -> None:
-    assert _pipeline(benchmark, them, tmp_path)["summary"]
+def test_pipeline_langgraph(benchmark: BenchmarkFixture, theirs: Peer, tmp_path: Path) -> None:
+    assert _pipeline(benchmark, theirs, tmp_path)["summary"]
 
 
 @pytest.mark.benchmark(group="a pipeline of three nodes, durably")
-def test_pipeline_bare_sqlite3(benchmark: BenchmarkFixture, us: Peer, tmp_path: Path) -> None:
-    inputs = workloads.pipeline_inputs(RUNS + 5)
-    supersteps = (1,) * (1 + workloads.PIPELINE_SUPERSTEPS)
-    with us.session(str(tmp_path / "source.db")) as session:
-        app = session.compile(workloads.pipeline_graph(us))
+def test_pipeline_bare_sqlite3(benchmark: BenchmarkFixture, ours: Peer, tmp_path: Path) -> None:
+    inputs = pipeline_inputs(RUNS + 5)
+    supersteps = (1,) * (1 + PIPELINE_SUPERSTEPS)
+    with ours.session(str(tmp_path / "source.db")) as session:
+        app = session.compile(pipeline_graph(ours))
         runs = []
         for number, values in enumerate(inputs):
             app.invoke(values, config_of(f"run-{number}"))
-            rows = rows_of(session, f"run-{number}")
+            rows = stored_rows(session.saver.store, f"run-{number}")
             runs.append(by_superstep(rows, supersteps))
     limit = BareSqlite(str(tmp_path / "bare.db"))
     groups = iter(runs)
@@ -61,7 +62,7 @@ def test_pipeline_bare_sqlite3(benchmark: BenchmarkFixture, us: Peer, tmp_path: 
 
 @pytest.mark.parametrize("count", [200, 1_000])
 def test_replay_to_state(benchmark: BenchmarkFixture, log_of: LogOf, count: int) -> None:
-    """Fold the whole log from its first event on, using no snapshot."""
+    """Fold the whole log from its first event, without a snapshot."""
     session, app = log_of(count)
     store, channels = session.saver.store, app.topology.channels
     benchmark.group = f"the state after {count:,} turns"
@@ -71,7 +72,7 @@ def test_replay_to_state(benchmark: BenchmarkFixture, log_of: LogOf, count: int)
 
 @pytest.mark.parametrize("count", [200, 1_000])
 def test_load_latest(benchmark: BenchmarkFixture, log_of: LogOf, count: int) -> None:
-    """From the nearest snapshot on."""
+    """Load the state from the nearest snapshot."""
     _, app = log_of(count)
     benchmark.group = f"the state after {count:,} turns"
     state = in_rounds(benchmark, lambda: app.get_state(config_of(THREAD)), rounds=10)
@@ -81,7 +82,7 @@ def test_load_latest(benchmark: BenchmarkFixture, log_of: LogOf, count: int) -> 
 @pytest.mark.benchmark(group="full history of 200 turns")
 def test_history(benchmark: BenchmarkFixture, log_of: LogOf) -> None:
     _, app = log_of(200)
-    checkpoints, _ = in_rounds(benchmark, lambda: touch_history(app, THREAD), rounds=5)
+    checkpoints, _ = in_rounds(benchmark, lambda: read_history(app, THREAD), rounds=5)
     assert checkpoints >= 2 * 200
 
 

@@ -1,4 +1,4 @@
-"""The log alone: appending, reading back, encoding and decoding, beside the bare limits."""
+"""The log alone: appending, reading, encoding and decoding, beside the bare limits."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 import zstandard
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import workloads
 from benchmarks.conftest import LogOf, in_rounds
-from benchmarks.limits import BareSqlite, bare_decoder
-from benchmarks.measure import THREAD
-from benchmarks.peers import rows_of
+from benchmarks.measuring.timing import THREAD
+from benchmarks.peers.limits import BareSqlite, bare_decoder
+from benchmarks.peers.ours import stored_rows
+from benchmarks.workloads.chat import chat_turns
 from eventstore import Codec, Event, EventStore
 
 ROUNDS = 200
 
 
 def _answer() -> dict[str, Any]:
-    answer = workloads.chat_turns(1)[0].answer
+    answer = chat_turns(1)[0].answer
     return {"step": 1, "task": 0, "node": "chat", "writes": {"messages": [answer]}, "to": []}
 
 
@@ -77,7 +77,7 @@ def test_read_log(benchmark: BenchmarkFixture, log_of: LogOf, count: int) -> Non
 def test_read_log_bare_decoding(benchmark: BenchmarkFixture, log_of: LogOf, count: int) -> None:
     session, _ = log_of(count)
     benchmark.group = f"read a log of {count:,} turns"
-    loop = bare_decoder([row[-1] for row in rows_of(session, THREAD)])
+    loop = bare_decoder([row[-1] for row in stored_rows(session.saver.store, THREAD)])
     values = in_rounds(benchmark, loop, rounds=10)
     assert len(values) == 2 * count
 

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from eventstore import EventStore
-from graph import workers
+from graph.run import workers
 from tests import awaited, postgres
 from tests.effort import PROFILE, THOROUGH
 

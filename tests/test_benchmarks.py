@@ -11,11 +11,18 @@ from typing import Any, Final
 
 import pytest
 
-from benchmarks import backends, measure, report
-from benchmarks.backends import Backend
-from benchmarks.chat import chat
-from benchmarks.figures import Figure, Figures, aim
-from benchmarks.measure import Bench, Scale
+from benchmarks.backends.backend import Backend
+from benchmarks.backends.postgres import PostgresBackend, postgres_backends
+from benchmarks.backends.sqlite import SqliteBackend
+from benchmarks.measuring.bench import Bench, Scale
+from benchmarks.measuring.conversation import chat
+from benchmarks.measuring.log import appends
+from benchmarks.measuring.runs import document, fanout, pipeline
+from benchmarks.reporting.aims import find_aim
+from benchmarks.reporting.data import as_data
+from benchmarks.reporting.figures import Figure, Figures
+from benchmarks.reporting.page import BEGIN, END, put_into
+from benchmarks.reporting.table import table
 from tests.postgres import NoServer
 
 TURNS: Final = 4
@@ -28,11 +35,11 @@ TINY: Final = Scale(
 def measured(
     backend: Backend, *jobs: Callable[[Bench], None]
 ) -> dict[tuple[str, str, str], Figure]:
-    """The chat and these, once; peers whose final states differ would stop it."""
+    """Measure the chat and these jobs once; raises when the peers' final states differ."""
     figures = Figures(backend.key)
     for job in (lambda bench: chat(bench, TURNS), *jobs):
-        with backend.ground() as ground:
-            job(Bench(backend, ground, figures, lambda _: None, TINY))
+        with backend.workspace() as workspace:
+            job(Bench(backend, workspace, figures, lambda _: None, TINY))
     for figure in figures:
         assert figure.ours[0] > 0, figure
         assert figure.other and figure.other[0] > 0, figure
@@ -40,23 +47,23 @@ def measured(
 
 
 def reported(figures: list[Figure], key: str, page: Path) -> list[str]:
-    """The lines of a page that the figures were put into, after all other reports."""
+    """Make every report; returns the lines of the page."""
     facts: dict[str, Any] = {"rounds": "1"}
-    assert json.loads(json.dumps(report.as_data(figures, facts)))["environment"] == facts
-    assert report.table(figures, "LangGraph").row_count > len(figures)
-    page.write_text(f"# Page\n\n{report.BEGIN.format(key)}\nold\n{report.END}\n\nbehind\n")
-    report.put_into(page, key, figures, facts)
+    assert json.loads(json.dumps(as_data(figures, facts)))["environment"] == facts
+    assert table(figures, "LangGraph").row_count > len(figures)
+    page.write_text(f"# Page\n\n{BEGIN.format(key)}\nold\n{END}\n\nbehind\n")
+    put_into(page, key, figures, facts)
     return page.read_text().splitlines()
 
 
 def test_on_sqlite(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     found = measured(
-        backends.Sqlite(tmp_path / "files"),
-        measure.pipeline,
-        measure.document,
-        measure.fanout,
-        measure.appends,
+        SqliteBackend(tmp_path / "files"),
+        pipeline,
+        document,
+        fanout,
+        appends,
     )
     assert ("chat, 4 turns", "full history", "LangGraph") in found
     assert found["pipeline, 2 threads", "wall time per superstep", "bare sqlite3"].aim == 2.5
@@ -70,13 +77,13 @@ def test_on_sqlite(tmp_path: Path) -> None:
 
 
 @contextmanager
-def postgres() -> Iterator[list[backends.Postgres]]:
-    """A small server that compresses in PostgreSQL's own way."""
+def postgres() -> Iterator[list[PostgresBackend]]:
+    """A small server with PostgreSQL's default compression."""
     with ExitStack() as stack:
         try:
-            chosen = stack.enter_context(backends.postgres(["pglz"], durable=False))
+            chosen = stack.enter_context(postgres_backends(["pglz"], durable=False))
         except NoServer as error:
-            if os.environ.get("CI"):  # there, what is not tested must not look as if it were
+            if os.environ.get("CI"):  # in CI, a skipped test must not look like a tested one
                 pytest.fail(str(error))
             pytest.skip(str(error))
         yield chosen
@@ -85,11 +92,12 @@ def postgres() -> Iterator[list[backends.Postgres]]:
 def test_on_postgresql(tmp_path: Path) -> None:
     with postgres() as (backend,):
         assert backend.facts()["synchronous_commit"] == "on"
-        found = measured(backend, measure.fanout)
+        found = measured(backend, fanout)
     chat_of = "chat, 4 turns, pglz"
     assert ("fan-out of 20, pglz", "wall time per run", "bare psycopg") in found
     assert (
-        aim("postgres", "pipeline, 200 threads, lz4", "wall time per superstep", "LangGraph") == 5
+        find_aim("postgres", "pipeline, 200 threads, lz4", "wall time per superstep", "LangGraph")
+        == 5
     )
     assert (chat_of, "wall time per turn, async", "LangGraph, async") in found
     assert (chat_of, "wall time per turn, caller's pool", "LangGraph") in found

@@ -15,7 +15,7 @@ from eventstore import (
     ConfigurationError,
     EventStore,
 )
-from eventstore.forgetting import SLICES
+from eventstore.retention_models import SLICES
 from tests.eventstore.support import (
     SOON,
     later,

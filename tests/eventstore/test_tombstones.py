@@ -9,13 +9,8 @@ from typing import Any
 
 import pytest
 
-from eventstore import (
-    Addition,
-    Event,
-    EventStore,
-    chain,
-    graves,
-)
+from eventstore import Addition, Event, EventStore, queries
+from eventstore.format import digests
 from tests.eventstore.support import (
     fill,
     orphans,
@@ -101,15 +96,15 @@ def test_what_is_left_of_an_erased_thread_tells_nothing_of_its_name(store: Event
     left = everything(store)
     name = ("test", "person@example.org")
     assert name[1] not in left
-    assert chain.name_digest(*name) not in left
+    assert digests.name_digest(*name) not in left
     for life in range(10):
-        assert chain.thread_key(*name, life) not in left
+        assert digests.thread_key(*name, life) not in left
     # With the secret it can still be told that this is the one.
     ((secret,),) = sql(store, "SELECT value FROM eventstore_secrets")
     secret = bytes(secret)
     assert len(secret) == 32
-    assert grave.name_digest == chain.keyed_name_digest(secret, *name)
-    assert grave.thread_key == chain.grave(secret, chain.thread_key(*name, 0))
+    assert grave.name_digest == digests.keyed_name_digest(secret, *name)
+    assert grave.thread_key == digests.tombstone_key(secret, digests.thread_key(*name, 0))
 
 
 BEGINNINGS: dict[str, Callable[[EventStore], Any]] = {
@@ -150,14 +145,14 @@ def test_a_thread_that_is_erased_behind_the_back_of_its_maker(
     fill(store, "t", 1)
     key = store.head("t").thread_key
     store.delete_thread("t", erase=True)
-    real, looked = graves.buried, 0
+    real, looked = queries.tombstones.former_threads, 0
 
-    def buried(*args: Any) -> Any:
+    def former(*args: Any) -> Any:
         nonlocal looked
         looked += 1
-        return graves.Buried(0, set(), None) if looked == 1 else real(*args)
+        return queries.tombstones.FormerThreads(0, set(), None) if looked == 1 else real(*args)
 
-    monkeypatch.setattr(graves, "buried", buried)
+    monkeypatch.setattr(queries.threads, "former_threads", former)
     store.append_together([Addition(store.head("t", ns), [Event(1)]) for ns in ("", "sub")])
     assert looked > 1
     assert store.head("t").thread_key != key
@@ -182,5 +177,5 @@ def test_of_two_who_make_the_secret_one_wins(store_url: str) -> None:
         for thread in threads:
             thread.join()
         ((value,),) = sql(one, "SELECT value FROM eventstore_secrets")
-        digests = {chain.keyed_name_digest(bytes(value), "default", f"t{n}") for n in range(2)}
-        assert {grave.name_digest for grave in one.tombstones()} == digests
+        expected = {digests.keyed_name_digest(bytes(value), "default", f"t{n}") for n in range(2)}
+        assert {grave.name_digest for grave in one.tombstones()} == expected

@@ -12,7 +12,7 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import graph.snapshots
+import graph.run.snapshots
 from graph import (
     START,
     Command,
@@ -62,8 +62,8 @@ layers = st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple).map(Laye
 @contextmanager
 def snapshots_taken_often(often: bool) -> Iterator[None]:
     with (
-        patch.object(graph.snapshots, "FLOOR", 1 if often else graph.snapshots.FLOOR),
-        patch.object(graph.snapshots, "EVENT_WEIGHT", 10_000 if often else 256),
+        patch.object(graph.run.snapshots, "FLOOR", 1 if often else graph.run.snapshots.FLOOR),
+        patch.object(graph.run.snapshots, "EVENT_WEIGHT", 10_000 if often else 256),
     ):
         yield
 

@@ -17,8 +17,8 @@ from eventstore import (
     StoreClosedError,
     StoreUnavailableError,
 )
-from eventstore.forgetting import Expired
-from eventstore.removal import DELETE_BATCH
+from eventstore.core.delete import DELETE_BATCH
+from eventstore.retention_models import Expired
 from retention import Pace, SweepReport, sweep
 from tests.eventstore.support import fill
 from tests.retention.support import (
@@ -144,11 +144,11 @@ def test_a_sweep_rests_in_proportion_to_what_it_does(
 KILLED: Final = """
 import os, signal, sys
 from datetime import datetime, timedelta
-from eventstore import EventStore, operations, pruning
+from eventstore import EventStore, queries
 from retention import Pace, RetentionPolicy, sweep
 
 path, now, module, name, times = sys.argv[1:]
-target = {"operations": operations, "pruning": pruning}[module]
+target = getattr(queries, module)
 real, left = getattr(target, name), int(times)
 
 def dies(*args, **options):
@@ -167,12 +167,19 @@ sweep(store, RetentionPolicy(timedelta(days=30)), pace=Pace(rows=500, rest=0))
 @pytest.mark.parametrize(
     ("count", "module", "name", "times", "gone", "finished"),
     [
-        (3, "pruning", "bury", 1, 0, 0),  # before a batch is gone
-        (200, "pruning", "bury", 2, 1, 0),  # between two batches
-        (DELETE_BATCH + 5, "operations", "condemn", 2, 1, 0),  # before the second's fate is sealed
-        (DELETE_BATCH + 5, "operations", "dependants", 2, 1, 1),  # condemned, nothing removed
-        (DELETE_BATCH + 5, "operations", "remove_events", 2, 1, 1),  # a part of it removed
-        (DELETE_BATCH + 5, "operations", "bury", 2, 1, 1),  # all but the last part removed
+        (3, "prune", "remove_rest", 1, 0, 0),  # before a batch is gone
+        (200, "prune", "remove_rest", 2, 1, 0),  # between two batches
+        (
+            DELETE_BATCH + 5,
+            "delete",
+            "mark_for_deletion",
+            2,
+            1,
+            0,
+        ),  # before the second's fate is sealed
+        (DELETE_BATCH + 5, "forks", "dependants", 2, 1, 1),  # condemned, nothing removed
+        (DELETE_BATCH + 5, "delete", "remove_events", 2, 1, 1),  # a part of it removed
+        (DELETE_BATCH + 5, "delete", "remove_rest", 2, 1, 1),  # all but the last part removed
     ],
 )
 def test_a_sweep_that_was_killed_is_ended_by_the_next_one(

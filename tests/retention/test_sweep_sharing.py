@@ -14,7 +14,7 @@ from eventstore import (
     EventStore,
     ThreadNotFoundError,
 )
-from eventstore.forgetting import SLICES
+from eventstore.retention_models import SLICES
 from retention import Pace, SweepReport, sweep
 from tests.eventstore.support import data_of, fill, sql
 from tests.retention.support import (

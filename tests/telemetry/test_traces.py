@@ -106,7 +106,7 @@ def test_a_run_is_one_trace(told: Told, invoked: Any) -> None:
             "eventstore.thread.id": "t",
             "eventstore.namespace": "",
             "eventstore.tenant": "test",
-            "eventstore.events": 1,
+            "eventstore.models": 1,
             "eventstore.seq": seq,
             "eventstore.bytes": size,
         }
@@ -290,7 +290,7 @@ def test_an_error_is_told_by_its_kind_only(
     assert measured["graph.retries"] == {named: 1}
     assert measured["graph.task.duration"] == {(("error.type", kind), *named): 1}
 
-    (record,) = (each for each in caplog.records if each.name == "graph.driver")
+    (record,) = (each for each in caplog.records if each.name == "graph.run.driver")
     assert record.getMessage() == f"node 'fails' failed with {kind}, trying again"
     assert (
         vars(record).items()

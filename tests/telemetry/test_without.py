@@ -93,7 +93,7 @@ def test_without_it_an_append_is_not_even_wrapped() -> None:
         in_a_process(
             f"{BLOCK}\n"
             "from eventstore import telemetry\n"
-            "from eventstore.appending import Appending\n"
+            "from eventstore.core.append import Appending\n"
             "print(hasattr(Appending.append_together, '__wrapped__'),\n"
             "      telemetry.Operation('a', '').begin() is telemetry.NOTHING)"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eventstore.codec import Codec
+from eventstore.codec.codec import Codec
 from tests.eventstore.codec.support import CLASSES
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from eventstore.codec import FORMAT_VERSION, Codec
+from eventstore.codec.codec import FORMAT_VERSION, Codec
 from eventstore.errors import (
     ConfigurationError,
     CorruptEventError,
@@ -82,8 +82,8 @@ def test_wrong_dictionaries_are_refused() -> None:
 
 
 def test_the_shipped_dictionary_is_what_the_script_writes() -> None:
-    from benchmarks import train_dictionary
-    from eventstore import dictionaries
+    from benchmarks.dictionary import train as train_dictionary
+    from eventstore.codec import dictionaries
 
     assert zstandard.ZstdCompressionDict(dictionaries.builtin(1)).dict_id() == 1
     assert train_dictionary.train(seed=1) == train_dictionary.train(seed=1)

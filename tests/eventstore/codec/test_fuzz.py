@@ -19,8 +19,8 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from eventstore import dictionaries
-from eventstore.codec import Codec
+from eventstore.codec import dictionaries
+from eventstore.codec.codec import Codec
 from eventstore.errors import CorruptEventError
 
 

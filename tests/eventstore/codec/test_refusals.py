@@ -10,7 +10,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from eventstore.codec import Codec
+from eventstore.codec.codec import Codec
 from eventstore.errors import (
     CorruptEventError,
     SerializationError,

@@ -14,7 +14,7 @@ import numpy as np
 import pydantic
 import pytest
 
-from eventstore.codec import Codec
+from eventstore.codec.codec import Codec
 from eventstore.errors import (
     ConfigurationError,
     CorruptEventError,
@@ -178,7 +178,7 @@ def test_registering() -> None:
 
 def test_numpy_is_never_imported_for_values_that_have_none() -> None:
     program = (
-        "import sys; from eventstore.codec import Codec; c = Codec();"
+        "import sys; from eventstore import Codec; c = Codec();"
         "c.decode(c.encode({'a': (1,)}));"
         "print('numpy' in sys.modules, 'pydantic' in sys.modules);"
         "sys.modules['numpy'] = None;"

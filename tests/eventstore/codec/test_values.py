@@ -18,7 +18,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from eventstore.codec import Codec
+from eventstore.codec.codec import Codec
 from eventstore.errors import (
     SerializationError,
 )
@@ -163,7 +163,7 @@ def test_a_memoryview_is_stored_as_bytes(codec: Codec) -> None:
 
 
 PROGRAM = """
-from eventstore.codec import Codec
+from eventstore import Codec
 print(Codec().encode([{f"key {i}" for i in range(50)}, frozenset("abc"), {"k": {1, "1"}}]).hex())
 """
 

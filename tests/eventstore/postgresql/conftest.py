@@ -7,10 +7,8 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, make_url
 
-from eventstore import (
-    postgresql,
-)
-from eventstore.postgresql import PoolOptions
+from eventstore.db import postgresql
+from eventstore.db.postgresql import PoolOptions
 
 
 @pytest.fixture

@@ -10,13 +10,9 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine, exc, make_url, text
 
-from eventstore import (
-    StoreBusyError,
-    StoreUnavailableError,
-    dialects,
-    postgresql,
-)
-from eventstore.postgresql import PoolOptions
+from eventstore import StoreBusyError, StoreUnavailableError
+from eventstore.db import dialects, postgresql
+from eventstore.db.postgresql import PoolOptions
 from tests import postgres
 from tests.eventstore.postgresql.support import role, terminate_all
 

@@ -19,9 +19,8 @@ from eventstore import (
     EventStore,
     StoreBusyError,
     StoreUnavailableError,
-    dialects,
-    postgresql,
 )
+from eventstore.db import dialects, postgresql
 from tests.eventstore.postgresql.support import terminate_all
 from tests.eventstore.support import check_whole, data_of, fill
 

@@ -19,8 +19,8 @@ from eventstore import (
     EventStore,
     EventStoreError,
 )
-from eventstore.migrations import MIGRATIONS
-from eventstore.schema import metadata
+from eventstore.db.migrations import MIGRATIONS
+from eventstore.db.schema import metadata
 from tests.eventstore.postgresql.support import role
 from tests.eventstore.support import check_whole, data_of, fill, sql
 

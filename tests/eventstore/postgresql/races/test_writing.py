@@ -17,7 +17,7 @@ from eventstore import (
     NewSnapshot,
     ThreadExistsError,
 )
-from eventstore.events import Status
+from eventstore.models import Status
 from tests.eventstore.postgresql.races.support import MOMENTS_MAX, Call, Race, beside, only
 from tests.eventstore.support import (
     FINGERPRINT,
