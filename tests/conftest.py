@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import Connection, Engine, event
 
 from eventstore import EventStore
 from graph.run import workers
@@ -80,6 +81,34 @@ def _is_in_the_matrix(item: pytest.Item) -> bool:
         return True
     wanted = EVERY if THOROUGH or item.get_closest_marker("every_backend") else USUAL
     return (api, _backend(item)) in wanted
+
+
+class _Compiled(dict[Any, Any]):
+    """Statements that were compiled, for all engines of one kind together.
+
+    SQLAlchemy keeps them for each engine. Nearly every test opens one, and would spend half of
+    its time with compiling the same statements again.
+    """
+
+    @staticmethod
+    def _of_a_kind(key: Any) -> Any:
+        dialect, *rest = key
+        kind = dialect.name, dialect.driver, dialect.dbapi, dialect.server_version_info
+        return (*kind, dialect.paramstyle, *rest)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get(self._of_a_kind(key), default)
+
+    def __setitem__(self, key: Any, compiled: Any) -> None:
+        super().__setitem__(self._of_a_kind(key), compiled)
+
+
+_COMPILED: Final = _Compiled()
+
+
+@event.listens_for(Engine, "engine_connect")
+def _compile_once(connection: Connection) -> None:
+    connection.execution_options(compiled_cache=_COMPILED)
 
 
 @contextmanager
