@@ -30,6 +30,8 @@ from unittest import mock
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 EXAMPLE_SECONDS_MAX: Final = 300
 EXAMPLE_LINES_MAX: Final = 75

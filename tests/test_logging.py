@@ -66,6 +66,7 @@ def test_the_check_finds_a_fault(code: str, fault: str) -> None:
     assert fault in found
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_unless_the_application_asks() -> None:
     loud = "; ".join(f"logging.getLogger('{name}.part').warning('loud')" for name in PACKAGES)
     done = subprocess.run(

@@ -16,6 +16,8 @@ from eventstore import Event, EventStore
 from eventstore.cli import exits
 from tests.cli.support import ESCAPE, ROOT, SECONDS_MAX, process
 
+pytestmark = pytest.mark.slow
+
 unix = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals and signals of Unix")
 
 

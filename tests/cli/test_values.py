@@ -110,6 +110,7 @@ def test_a_text_is_made_safe(text: str) -> None:
         assert safe(text) == text
 
 
+@pytest.mark.slow
 def test_large_values_cost_what_is_shown_of_them() -> None:
     deep: Any = 1
     for _ in range(5_000):

@@ -301,6 +301,7 @@ def test_a_sealed_thread_comes_back_equal(store: EventStore) -> None:
         assert dump.header.segments == len(before["segments"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 100, 256, 257, 600, 1500])
 @pytest.mark.parametrize("snapshot_at", [None, 300, 1400])
 def test_a_fork_of_a_sealed_thread(store: EventStore, at: int, snapshot_at: int | None) -> None:
@@ -376,6 +377,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(steps=steps, victim=st.integers(0, 5))
 def test_any_thread_comes_back_equal(steps: list[tuple[str, int, int]], victim: int) -> None:

@@ -431,6 +431,7 @@ def test_the_prefix_stays_when_a_new_thread_takes_the_parents_name(store: EventS
 # --- at the same time -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_fork_made_at_any_moment_of_the_deletion(tmp_path: Path) -> None:
     """Before each transaction of a deletion another process forks the thread: whole, or told."""
     moment = 0

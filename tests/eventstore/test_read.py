@@ -78,6 +78,7 @@ def test_many_half_read_logs_hold_nothing(store: EventStore) -> None:
     assert all(next(reader).seq == 2 for reader in readers)
 
 
+@pytest.mark.slow
 def test_reading_twenty_thousand_events_takes_bounded_memory(tmp_path: Path) -> None:
     with EventStore(tmp_path / "store.db") as store:
         text = "x" * 300

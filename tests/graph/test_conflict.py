@@ -369,6 +369,7 @@ print(json.dumps(won))
 """
 
 
+@pytest.mark.slow
 def test_processes_on_one_thread(store_url: str) -> None:
     """First all of them wait for one another, then nobody does."""
     if store_url == "sqlite://":

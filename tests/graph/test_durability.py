@@ -252,6 +252,7 @@ def test_another_writer_wins(store: EventStore, durability: Any) -> None:
     assert store.verify("t").ok
 
 
+@pytest.mark.slow
 def test_async_waits_when_it_gets_too_far_ahead(tmp_path: Path) -> None:
     """While nothing can be written, a run comes so far and no further."""
     calls, begun, locked = Calls(), threading.Event(), threading.Event()

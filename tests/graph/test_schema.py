@@ -371,6 +371,7 @@ def run(seed: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_fingerprints_are_the_same_in_every_process_and_differ_with_the_code() -> None:
     first = run("1")
     assert first == run("2")

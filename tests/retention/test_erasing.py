@@ -250,6 +250,7 @@ def test_nothing_is_left_in_the_file(tmp_path: Path) -> None:
         assert check_whole(store) == 40
 
 
+@pytest.mark.slow
 def test_a_reader_keeps_the_log_from_being_emptied(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     with EventStore(path, tenant="test") as store:
