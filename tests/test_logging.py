@@ -43,6 +43,7 @@ def faults(call: ast.Call) -> list[str]:
     return found + [f"the field {name!r} is a log record's own" for name in names if name in TAKEN]
 
 
+@pytest.mark.slow
 def test_every_log_record_has_a_constant_text_and_fields_of_its_own() -> None:
     calls = dict(log_calls())
     assert len(calls) >= 10

@@ -127,18 +127,17 @@ sys.exit(main(sys.argv[1:]))
 
 @unix
 def test_a_command_that_is_interrupted(path: str) -> None:
-    run = subprocess.Popen(
-        [sys.executable, "-c", SLOW, "verify", "--db", path],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert run.stderr is not None
-    assert run.stderr.readline() == "under way\n"
-    time.sleep(0.1)
-    run.send_signal(signal.SIGINT)
-    out, err = run.communicate(timeout=SECONDS_MAX)
+    command = [sys.executable, "-c", SLOW, "verify", "--db", path]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as run:
+        try:
+            assert run.stderr is not None
+            assert run.stderr.readline() == "under way\n"
+            time.sleep(0.1)
+            run.send_signal(signal.SIGINT)
+            out, err = run.communicate(timeout=SECONDS_MAX)
+        finally:
+            run.kill()
     assert (run.returncode, out, err) == (exits.INTERRUPTED, "", "eventstore: interrupted\n")
 
 

@@ -92,6 +92,7 @@ anything = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(anything)
 def test_any_value_is_one_line_of_json_and_prints_harmlessly(value: Any) -> None:
     text = document(value)

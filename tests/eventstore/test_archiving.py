@@ -173,6 +173,7 @@ def test_a_thread_of_another_tenant(store_url: str) -> None:
 # --- lives ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lives", [1, 2, 3, 6, 12])
 def test_any_life_comes_back_into_any_database(
     store: EventStore, store_url: str, lives: int

@@ -199,6 +199,7 @@ def test_reading_can_be_cancelled_twice(store_url: str) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_a_storm_of_cancellations(store_url: str) -> None:
     """Writers and readers cancelled at random: what was acknowledged is there, once."""
 

@@ -383,6 +383,7 @@ def test_writers_readers_and_a_deleter_at_full_speed(store_url: str) -> None:
 # --- cut short --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_deletion_cut_short_at_any_statement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

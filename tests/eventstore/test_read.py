@@ -95,6 +95,7 @@ def test_reading_twenty_thousand_events_takes_bounded_memory(tmp_path: Path) -> 
     assert peak < 4 * 2**20, f"{peak} bytes at the peak"
 
 
+@pytest.mark.slow
 @given(batches=st.lists(st.integers(1, 40), max_size=12), after=st.integers(0, 300))
 def test_any_batches_read_back_whole(batches: list[int], after: int) -> None:
     with EventStore() as store:

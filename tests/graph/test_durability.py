@@ -111,6 +111,7 @@ def test_the_same_events_and_state(store: EventStore, durability: Any) -> None:
     assert app.replay(on(f"{durability}1")).values == expected.values
 
 
+@pytest.mark.slow
 @durability
 def test_snapshots_and_long_runs(store: EventStore, durability: Any) -> None:
     app = counting(300, store)

@@ -184,6 +184,7 @@ def in_turn(reducer: Any, value: Any, updates: list[Any]) -> Any:
     return functools.reduce(reducer, updates, value)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers()), st.lists(st.lists(st.integers())))
 @pytest.mark.parametrize("reducer", [operator.add, operator.concat, operator.iadd, later])
 def test_reducing_lists_equals_one_by_one_and_leaves_everything_alone(

@@ -220,6 +220,7 @@ def test_arguments() -> None:
 # --- in the file ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_left_in_the_file(tmp_path: Path) -> None:
     """Neither in its pages, nor in the write-ahead log: not the text, and not the name."""
     path = tmp_path / "store.db"
