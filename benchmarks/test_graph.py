@@ -14,7 +14,7 @@ from benchmarks.peers.limits import BareSqlite, by_superstep
 from benchmarks.peers.ours import stored_rows
 from benchmarks.peers.peer import Peer
 from benchmarks.workloads.pipeline import PIPELINE_SUPERSTEPS, pipeline_graph, pipeline_inputs
-from graph.fold import fold
+from graph.state.fold import fold
 
 RUNS = 60
 

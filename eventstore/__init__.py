@@ -6,9 +6,11 @@ Knows threads, events and snapshots as bytes and numbers, and no graphs. Start a
 
 import logging
 
-from eventstore.archive_file import Dump
 from eventstore.async_store import AsyncEventStore
-from eventstore.codec import Codec
+from eventstore.codec.codec import Codec
+from eventstore.codec.extensions import Opaque
+from eventstore.core.seal import Sealed
+from eventstore.core.trim import Trimmed, TrimPoint
 from eventstore.errors import (
     ArchiveDamagedError,
     ArchiveError,
@@ -31,7 +33,8 @@ from eventstore.errors import (
     ThreadNotFoundError,
     UnregisteredTypeError,
 )
-from eventstore.events import (
+from eventstore.format.archive_file import Dump
+from eventstore.models import (
     FORK,
     Addition,
     Event,
@@ -48,11 +51,8 @@ from eventstore.events import (
     ThreadInfo,
     VerifyReport,
 )
-from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
-from eventstore.sealing import Sealed
+from eventstore.retention_models import Expired, Outcome, Slice, SweepRecord, Tombstone
 from eventstore.store import EventStore
-from eventstore.trimming import Trimmed, TrimPoint
-from eventstore.types import Opaque
 
 __version__ = "0.1.0"
 

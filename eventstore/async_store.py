@@ -17,13 +17,18 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from eventstore import dialects
-from eventstore.archive_file import Dump, Source
-from eventstore.async_database import open_database
-from eventstore.codec import Codec
-from eventstore.core import Core
-from eventstore.driving import perform_each
-from eventstore.events import (
+from eventstore.codec.codec import Codec
+from eventstore.concurrency import perform_each
+from eventstore.core.cache import BYTES
+from eventstore.core.core import Core
+from eventstore.core.read import Pages
+from eventstore.core.seal import Sealed
+from eventstore.core.trim import Trimmed, TrimPoint
+from eventstore.db import dialects
+from eventstore.db.async_database import open_database
+from eventstore.db.postgresql import PoolOptions
+from eventstore.format.archive_file import Dump, Source
+from eventstore.models import (
     Addition,
     Event,
     Fork,
@@ -38,12 +43,7 @@ from eventstore.events import (
     ThreadInfo,
     VerifyReport,
 )
-from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
-from eventstore.postgresql import PoolOptions
-from eventstore.reading import Pages
-from eventstore.sealing import Sealed
-from eventstore.tails import BYTES
-from eventstore.trimming import Trimmed, TrimPoint
+from eventstore.retention_models import Expired, Outcome, Slice, SweepRecord, Tombstone
 
 if TYPE_CHECKING:
     from aiosqlite import Connection as AiosqliteConnection
@@ -377,7 +377,7 @@ class AsyncEventStore:
         return await self._perform(self.core.dump(thread_id))
 
     async def load(self, source: Source) -> ThreadInfo:
-        """Put a thread back from a file, as it was: its name, key and life, and every row."""
+        """Put a thread back from a file, as it was: its name, key and generation, and every row."""
         if isinstance(source, Dump):
             return await self._perform(self.core.load(source))
         with await asyncio.to_thread(Dump.open, source) as dump:

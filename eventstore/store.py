@@ -15,13 +15,18 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from eventstore import dialects
-from eventstore.archive_file import Dump, Source
-from eventstore.codec import Codec
-from eventstore.core import Core
-from eventstore.database import Database
-from eventstore.driving import drive, drive_each
-from eventstore.events import (
+from eventstore.codec.codec import Codec
+from eventstore.concurrency import iterate_sync, run_sync
+from eventstore.core.cache import BYTES
+from eventstore.core.core import Core
+from eventstore.core.read import Pages
+from eventstore.core.seal import Sealed
+from eventstore.core.trim import Trimmed, TrimPoint
+from eventstore.db import dialects
+from eventstore.db.database import Database
+from eventstore.db.postgresql import PoolOptions
+from eventstore.format.archive_file import Dump, Source
+from eventstore.models import (
     Addition,
     Event,
     Fork,
@@ -36,12 +41,7 @@ from eventstore.events import (
     ThreadInfo,
     VerifyReport,
 )
-from eventstore.forgetting import Expired, Outcome, Slice, SweepRecord, Tombstone
-from eventstore.postgresql import PoolOptions
-from eventstore.reading import Pages
-from eventstore.sealing import Sealed
-from eventstore.tails import BYTES
-from eventstore.trimming import Trimmed, TrimPoint
+from eventstore.retention_models import Expired, Outcome, Slice, SweepRecord, Tombstone
 
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
@@ -118,7 +118,7 @@ class EventStore:
 
     def setup(self) -> None:
         """Create or migrate the tables. Done at first use; safe from many processes at once."""
-        drive(self.database.setup())
+        run_sync(self.database.setup())
 
     def pending(self) -> list[str]:
         """Names of the migrations that the database lacks; runs none of them.
@@ -126,7 +126,7 @@ class EventStore:
         Raises:
             SchemaVersionError: it was written by a newer version.
         """
-        return drive(self.database.pending())
+        return run_sync(self.database.pending())
 
     def close(self) -> None:
         """Close every connection that this store opened. A second call does nothing."""
@@ -151,7 +151,7 @@ class EventStore:
 
     def head(self, thread_id: str, ns: str = "") -> Head:
         """The end of a log; of a thread that is not there, an end at 0."""
-        return drive(self.core.head(thread_id, ns))
+        return run_sync(self.core.head(thread_id, ns))
 
     def read(
         self, thread_id: str, ns: str = "", *, after: int = 0, upto: int | None = None
@@ -166,7 +166,7 @@ class EventStore:
             ThreadNotFoundError: no such thread, or deleted while being read.
             CorruptEventError: an event does not verify or decode.
         """
-        return _flat(drive(self.core.read(thread_id, ns, after, upto)))
+        return _flat(run_sync(self.core.read(thread_id, ns, after, upto)))
 
     def replay(
         self,
@@ -189,12 +189,12 @@ class EventStore:
             PositionNotFoundError: ``upto`` names nothing that is there.
             CorruptEventError: while the events are read.
         """
-        found = drive(self.core.replay(thread_id, ns, upto, fingerprint, snapshots))
+        found = run_sync(self.core.replay(thread_id, ns, upto, fingerprint, snapshots))
         return replace(found, events=_flat(found.events))  # type: ignore[arg-type, return-value]
 
     def lineage(self, at: Position) -> Lineage:
         """What stands before a position in its log: its beginning, a fork, or a base."""
-        return drive(self.core.lineage(at))
+        return run_sync(self.core.lineage(at))
 
     def read_span(
         self, thread_id: str, after: Position, upto: int | None
@@ -206,11 +206,11 @@ class EventStore:
         Raises:
             PositionNotFoundError: the thread of that log is not there.
         """
-        return _flat(drive(self.core.read_span(thread_id, after, upto)))
+        return _flat(run_sync(self.core.read_span(thread_id, after, upto)))
 
     def thread_at(self, thread_key: int) -> ThreadInfo | None:
         """The thread of this tenant stored under a key, unless it is being deleted."""
-        return drive(self.core.thread_at(thread_key))
+        return run_sync(self.core.thread_at(thread_key))
 
     def thread(self, thread_id: str) -> ThreadInfo:
         """What is known of one thread.
@@ -218,7 +218,7 @@ class EventStore:
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        return drive(self.core.thread(thread_id))
+        return run_sync(self.core.thread(thread_id))
 
     def threads(
         self,
@@ -237,7 +237,7 @@ class EventStore:
             after: the last thread of the page before.
             limit: threads in a page.
         """
-        return drive(
+        return run_sync(
             self.core.threads(
                 status=status, prefix=prefix, metadata=metadata, after=after, limit=limit
             )
@@ -245,7 +245,7 @@ class EventStore:
 
     def thread_counts(self) -> dict[str, int]:
         """How many threads this tenant has, by status."""
-        return drive(self.core.thread_counts())
+        return run_sync(self.core.thread_counts())
 
     def namespaces(self, thread_id: str) -> list[str]:
         """The logs of a thread that have events, what forks were given included.
@@ -253,7 +253,7 @@ class EventStore:
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        return drive(self.core.namespaces(thread_id))
+        return run_sync(self.core.namespaces(thread_id))
 
     def snapshot_positions(self, thread_id: str, fingerprint: str, ns: str = "") -> list[Position]:
         """Where a log's usable snapshots are, oldest first; bases left out.
@@ -261,7 +261,7 @@ class EventStore:
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        return drive(self.core.snapshot_positions(thread_id, fingerprint, ns))
+        return run_sync(self.core.snapshot_positions(thread_id, fingerprint, ns))
 
     # --- appending ----------------------------------------------------------------------
 
@@ -298,7 +298,7 @@ class EventStore:
             SerializationError: a value cannot be stored. Nothing was.
             ThreadNotFoundError: ``expected_seq`` is above 0 and there is no such thread.
         """
-        return drive(
+        return run_sync(
             self.core.append(
                 thread_id, events, expected_seq, ns, status=status, metadata=metadata, ttl=ttl
             )
@@ -327,7 +327,7 @@ class EventStore:
         Raises:
             As :meth:`append`.
         """
-        return drive(
+        return run_sync(
             self.core.append_after(
                 head,
                 events,
@@ -362,7 +362,7 @@ class EventStore:
             As :meth:`append`, naming the log that is in the way. Nothing was stored in any.
             ValueError: the heads are of several threads, or two of one log.
         """
-        return drive(
+        return run_sync(
             self.core.append_together(
                 additions, status=status, metadata=metadata, ttl=ttl, now_us=now_us
             )
@@ -389,7 +389,7 @@ class EventStore:
             PositionNotFoundError: the source's log does not reach that far.
             ThreadExistsError: the new thread is there already.
         """
-        return drive(
+        return run_sync(
             self.core.fork(
                 source_thread_id,
                 source_seq,
@@ -407,7 +407,7 @@ class EventStore:
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        drive(self.core.put_snapshot(head, snapshot))
+        run_sync(self.core.put_snapshot(head, snapshot))
 
     def set_thread(self, thread_id: str, **values: Any) -> ThreadInfo:
         """Change ``metadata``, ``status``, ``ttl`` (seconds or ``None``) or ``pinned``.
@@ -416,7 +416,7 @@ class EventStore:
             ThreadNotFoundError: no such thread.
             ConfigurationError: something else was given.
         """
-        return drive(self.core.set_thread(thread_id, **values))
+        return run_sync(self.core.set_thread(thread_id, **values))
 
     # --- removing -----------------------------------------------------------------------
 
@@ -434,7 +434,7 @@ class EventStore:
     ) -> bool:
         """Remove a thread whole: its logs, snapshots and links. Forks of it stay whole.
 
-        A small thread that no fork needs goes in one transaction. Another is condemned
+        A small thread that no fork needs goes in one transaction. Another is marked for deletion
         first, from when on no reader sees it and no append succeeds; then forks get what
         they need of it; then it is removed in batches. If the process dies meanwhile,
         :meth:`finish_deletions` ends the work.
@@ -444,7 +444,7 @@ class EventStore:
             idle_since: leave the thread alone if it has an event after this moment.
             keep_if: leave it alone if this says so.
             unchanged: leave it alone unless its logs are exactly these, and end at these seqs.
-                All three are asked under the lock that seals its fate.
+                All three are asked under the lock that seals its deletion.
             policy, asked_by: kept in the tombstone.
             erase: leave a tombstone that tells nothing of the name: what it keeps instead
                 nobody can make without a secret of this database. Reason and who asked are
@@ -456,7 +456,7 @@ class EventStore:
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        return drive(
+        return run_sync(
             self.core.delete_thread(
                 thread_id,
                 reason,
@@ -478,7 +478,7 @@ class EventStore:
         Raises:
             CorruptEventError: of a thread that was damaged; the others were removed.
         """
-        return drive(self.core.finish_deletions(reason))
+        return run_sync(self.core.finish_deletions(reason))
 
     def delete_snapshots(self, thread_id: str) -> int:
         """Delete every snapshot that can be folded again; returns how many.
@@ -486,7 +486,7 @@ class EventStore:
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        return drive(self.core.delete_snapshots(thread_id))
+        return run_sync(self.core.delete_snapshots(thread_id))
 
     # --- trimming -----------------------------------------------------------------------
 
@@ -496,7 +496,7 @@ class EventStore:
         Raises:
             ThreadNotFoundError: there is no such thread.
         """
-        return drive(self.core.trim_points(thread_id, ns))
+        return run_sync(self.core.trim_points(thread_id, ns))
 
     def trim(
         self,
@@ -527,7 +527,7 @@ class EventStore:
         Raises:
             ThreadNotFoundError: there is no such thread.
         """
-        return drive(self.core.trim(thread_id, seq, reason, keep_if=keep_if, dry_run=dry_run))
+        return run_sync(self.core.trim(thread_id, seq, reason, keep_if=keep_if, dry_run=dry_run))
 
     # --- archiving ----------------------------------------------------------------------
 
@@ -543,10 +543,10 @@ class EventStore:
             ThreadNotFoundError: no such thread.
             CorruptEventError: something of it does not verify.
         """
-        return drive(self.core.dump(thread_id))
+        return run_sync(self.core.dump(thread_id))
 
     def load(self, source: Source) -> ThreadInfo:
-        """Put a thread back from a file, as it was: its name, key and life, and every row.
+        """Put a thread back from a file, as it was: its name, key and generation, and every row.
 
         Everything is verified first, and then inserted in one transaction. Checkpoint ids go on
         working, and the tombstone that the thread left is gone.
@@ -562,9 +562,9 @@ class EventStore:
             StoreBusyError: a thread of that key is still being removed.
         """
         if isinstance(source, Dump):
-            return drive(self.core.load(source))
+            return run_sync(self.core.load(source))
         with Dump.open(source) as dump:
-            return drive(self.core.load(dump))
+            return run_sync(self.core.load(dump))
 
     # --- sealing ------------------------------------------------------------------------
 
@@ -591,7 +591,7 @@ class EventStore:
             ThreadNotFoundError: no such thread.
             CorruptEventError: an event does not verify. What is before it may be sealed.
         """
-        return drive(self.core.seal(thread_id, older_than, keep_if=keep_if, dry_run=dry_run))
+        return run_sync(self.core.seal(thread_id, older_than, keep_if=keep_if, dry_run=dry_run))
 
     # --- retention: what may go, what must stay ----------------------------------------
 
@@ -607,19 +607,19 @@ class EventStore:
 
     def tenants(self) -> list[str]:
         """Every tenant that has a thread in this database, in order."""
-        return drive(self.core.tenants())
+        return run_sync(self.core.tenants())
 
     def pin(self, thread_id: str, reason: str, by: str) -> ThreadInfo:
         """Keep a thread whatever any policy says, until :meth:`unpin` (a legal hold, say).
 
-        When it returns, no sweep prunes the thread any more: whoever decides a thread's fate
+        When it returns, no sweep prunes the thread any more: whoever decides a thread's deletion
         looks at this under the same lock.
 
         Raises:
             ThreadNotFoundError: no such thread, or it is being deleted.
             ConfigurationError: no reason, or nobody who wants it.
         """
-        return drive(self.core.pin(thread_id, reason, by))
+        return run_sync(self.core.pin(thread_id, reason, by))
 
     def unpin(self, thread_id: str) -> ThreadInfo:
         """Let policies decide about a thread again.
@@ -627,7 +627,7 @@ class EventStore:
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        return drive(self.core.unpin(thread_id))
+        return run_sync(self.core.unpin(thread_id))
 
     def set_ttl(self, thread_id: str, ttl: timedelta | None) -> ThreadInfo:
         """Give a thread its own time to live (whole seconds, rounded up), or that of its policy.
@@ -635,7 +635,7 @@ class EventStore:
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        return drive(self.core.set_ttl(thread_id, ttl))
+        return run_sync(self.core.set_ttl(thread_id, ttl))
 
     def scan(
         self,
@@ -660,7 +660,7 @@ class EventStore:
                 append since; or that are that old; or that have a ttl of their own. Of several,
                 one is enough.
         """
-        return drive(
+        return run_sync(
             self.core.scan(
                 first=first,
                 last=last,
@@ -698,7 +698,7 @@ class EventStore:
             where there was no more room, and the rest was not touched. Of what is ``large``,
             :meth:`delete_thread` removes any amount.
         """
-        return drive(self.core.prune(batch, keep_if=keep_if, rows=rows, seconds=seconds))
+        return run_sync(self.core.prune(batch, keep_if=keep_if, rows=rows, seconds=seconds))
 
     def descendants(self, thread_id: str) -> list[ThreadInfo]:
         """The threads that hold bytes of this one or refer to them, in the order of their keys.
@@ -711,7 +711,7 @@ class EventStore:
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        return drive(self.core.descendants(thread_id))
+        return run_sync(self.core.descendants(thread_id))
 
     def tombstones(self, limit: int = 100, after: Tombstone | None = None) -> list[Tombstone]:
         """One page of what is left of this tenant's removed threads, the last removed first.
@@ -719,7 +719,7 @@ class EventStore:
         Args:
             after: the last one of the page before.
         """
-        return drive(self.core.tombstones(limit, after))
+        return run_sync(self.core.tombstones(limit, after))
 
     def reclaim(self, bytes_max: int) -> int:
         """Give free pages of an SQLite file back to the file system, in one short step.
@@ -728,7 +728,7 @@ class EventStore:
             How many bytes that was; 0: there is nothing (more) to give. On PostgreSQL always:
             its vacuum makes free space usable again.
         """
-        return drive(self.core.reclaim(bytes_max))
+        return run_sync(self.core.reclaim(bytes_max))
 
     # --- retention: sweepers that share the work ----------------------------------------
 
@@ -746,11 +746,11 @@ class EventStore:
         Returns:
             One that nobody else gets meanwhile; ``None``: there is none.
         """
-        return drive(self.core.claim_slice(holder, lease, due, all_tenants=all_tenants))
+        return run_sync(self.core.claim_slice(holder, lease, due, all_tenants=all_tenants))
 
     def renew_slice(self, claimed: Slice, holder: str, lease: timedelta) -> bool:
         """Hold a slice longer, counted from now; false when it is somebody else's by now."""
-        return drive(self.core.renew_slice(claimed, holder, lease))
+        return run_sync(self.core.renew_slice(claimed, holder, lease))
 
     def release_slice(self, claimed: Slice, holder: str, swept_at: datetime | None = None) -> None:
         """Give a slice back, if the holder still has it.
@@ -758,11 +758,11 @@ class EventStore:
         Args:
             swept_at: when its sweep began; ``None``: it did not come to its end.
         """
-        drive(self.core.release_slice(claimed, holder, swept_at))
+        run_sync(self.core.release_slice(claimed, holder, swept_at))
 
     def begin_sweep(self, holder: str, cutoff: datetime, policy: Mapping[str, Any]) -> str:
         """Record that a sweep begins, what it goes by and the moment it judges at; its id."""
-        return drive(self.core.begin_sweep(holder, cutoff, policy))
+        return run_sync(self.core.begin_sweep(holder, cutoff, policy))
 
     def end_sweep(self, sweep_id: str, counts: Mapping[str, Any]) -> None:
         """Record what a sweep did.
@@ -770,11 +770,11 @@ class EventStore:
         Raises:
             ConfigurationError: no sweep of that id is on record.
         """
-        drive(self.core.end_sweep(sweep_id, counts))
+        run_sync(self.core.end_sweep(sweep_id, counts))
 
     def sweeps(self, limit: int = 20) -> list[SweepRecord]:
         """The sweeps of this database on record, the last first."""
-        return drive(self.core.sweeps(limit))
+        return run_sync(self.core.sweeps(limit))
 
     # --- inspecting ---------------------------------------------------------------------
 
@@ -784,7 +784,7 @@ class EventStore:
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        return drive(self.core.verify(thread_id))
+        return run_sync(self.core.verify(thread_id))
 
     def stats(self, thread_id: str | None = None) -> Stats:
         """How much is stored, for one thread or for all of this tenant's.
@@ -792,9 +792,9 @@ class EventStore:
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        return drive(self.core.stats(thread_id))
+        return run_sync(self.core.stats(thread_id))
 
 
 def _flat(pages: Pages) -> Iterator[RecordedEvent]:
-    for page in drive_each(pages):
+    for page in iterate_sync(pages):
         yield from page

@@ -31,8 +31,8 @@ else:
     on = True
 
 if TYPE_CHECKING:
-    from eventstore.events import Addition, Head, NewSnapshot, Snapshot
-    from eventstore.schema import SqlRow
+    from eventstore.db.schema import SqlRow
+    from eventstore.models import Addition, Head, NewSnapshot, Snapshot
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
@@ -307,7 +307,7 @@ def told_append(function: F) -> F:
             return cast("list[Head]", await function(self, additions, **options))
         head = additions[0].head
         facts = place(self.tenant, head.thread_id, head.ns)
-        count = facts["eventstore.events"] = sum(len(each.events) for each in additions)
+        count = facts["eventstore.models"] = sum(len(each.events) for each in additions)
         with _APPEND.begin(facts) as span:
             try:
                 new: list[Head] = await function(self, additions, **options)
@@ -375,7 +375,7 @@ def read(span: Span, rows: Sequence[SqlRow]) -> None:
         payloads = [row.payload for row in rows]
         size = sum(len(each) for each in payloads if type(each) is bytes)  # others are damage
         count = sum(getattr(row, "events", 1) for row in rows)  # a segment holds many
-        span.count("eventstore.events", count)
+        span.count("eventstore.models", count)
         span.count("eventstore.bytes", size)
         _replayed_events.add(count)
         _replayed_bytes.add(size)

@@ -6,7 +6,7 @@ The API is the one that LangGraph's users know; change the imports and keep the 
 import logging
 
 from graph.app import CompiledGraph
-from graph.builder import StateGraph
+from graph.build.builder import StateGraph
 from graph.errors import (
     EmptyInputError,
     GraphError,
@@ -18,7 +18,8 @@ from graph.errors import (
     NodeTimeoutError,
 )
 from graph.messages import REMOVE_ALL_MESSAGES, MessagesState, RemoveMessage, add_messages
-from graph.replaying import ReplayMismatch, ReplayReport
+from graph.read.replay_check import ReplayMismatch, ReplayReport
+from graph.run.scope import get_config, get_runtime, get_stream_writer, interrupt
 from graph.savers import (
     AsyncPostgresSaver,
     AsyncSqliteSaver,
@@ -26,7 +27,6 @@ from graph.savers import (
     PostgresSaver,
     SqliteSaver,
 )
-from graph.scope import get_config, get_runtime, get_stream_writer, interrupt
 from graph.types import (
     END,
     START,

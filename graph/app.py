@@ -18,24 +18,26 @@ from functools import partial
 from typing import Any, Final, Protocol, Self, TypeVar, cast, get_args
 
 from eventstore import AsyncEventStore, EventStore, VerifyReport, telemetry
-from eventstore.core import Core
-from eventstore.driving import Perform, abandon, awaited, drive, drive_each, perform_each
-from graph import calls, planner, replaying, streaming, subgraphs, travel
-from graph.builder import Topology
-from graph.calls import CONFLICT_TIMEOUT_S, Call, OnConflict
-from graph.drawing import DrawableGraph
-from graph.driver import Options, Run
+from eventstore.concurrency import Perform, abandon, awaited, iterate_sync, perform_each, run_sync
+from eventstore.core.core import Core
+from graph.build.builder import Topology
+from graph.build.drawing import DrawableGraph
+from graph.build.schema import Channel, StateSchema, is_schema
+from graph.build.types_registry import register_types
 from graph.errors import InvalidConfigError
-from graph.fold import State
-from graph.history import Reader
-from graph.journal import LogJournal, Means
-from graph.log import ThreadLog, ns_of, position_of, thread_id_of
-from graph.namespaces import called
-from graph.registration import register_types
-from graph.replaying import ReplayReport, Same
-from graph.runners import Blocking, Looping, Runner
-from graph.schema import Channel, StateSchema, is_schema
-from graph.scope import Scope, current, keeping
+from graph.read import replay_check, streaming, subgraphs, time_travel
+from graph.read.history import Reader
+from graph.read.replay_check import ReplayReport, Same
+from graph.run import invocation
+from graph.run.driver import Options, Run
+from graph.run.invocation import CONFLICT_TIMEOUT_S, Call, OnConflict
+from graph.run.journal import LogJournal, Means
+from graph.run.runners import Blocking, Looping, Runner
+from graph.run.scope import Scope, current, keeping
+from graph.run.thread_log import ThreadLog, ns_of, position_of, thread_id_of
+from graph.state import planner
+from graph.state.fold import State
+from graph.state.namespaces import called
 from graph.types import (
     INTERRUPT,
     AuditEntry,
@@ -173,7 +175,7 @@ class CompiledGraph:
             config, context, durability, before=interrupt_before, after=interrupt_after
         )
         call = self._call(Blocking(), input, options, on_conflict, conflict_timeout_s)
-        return drive(self._run(call))
+        return run_sync(self._run(call))
 
     async def ainvoke(
         self,
@@ -238,7 +240,7 @@ class CompiledGraph:
             after=interrupt_after,
         )
         call = self._call(Blocking(), input, options, on_conflict, conflict_timeout_s)
-        yield from drive_each(self._stream(call, isinstance(stream_mode, str)))
+        yield from iterate_sync(self._stream(call, isinstance(stream_mode, str)))
 
     async def astream(
         self,
@@ -347,7 +349,7 @@ class CompiledGraph:
         conflict_timeout_s: float,
         is_node: bool = False,
     ) -> Call:
-        calls.check_conflict(on_conflict)
+        invocation.check_conflict(on_conflict)
         scope = options.scope
         log = self._place(scope)
         perform = _blocking(log) if isinstance(runner, Blocking) else _looping(log)
@@ -366,7 +368,7 @@ class CompiledGraph:
             scope,
             is_node,
             self.checkpointer is True,
-            partial(travel.open_inside, self) if inside else None,
+            partial(time_travel.open_inside, self) if inside else None,
         )
 
     def _scope(self, config: Mapping[str, Any] | None, is_node: bool = False) -> Scope | None:
@@ -400,7 +402,7 @@ class CompiledGraph:
 
     async def _run(self, call: Call) -> dict[str, Any]:
         with self._span(call) as span:
-            started = await calls.start(call)
+            started = await invocation.start(call)
             try:
                 async with aclosing(started.chunks()) as chunks:
                     async for kind, content in chunks:
@@ -409,7 +411,7 @@ class CompiledGraph:
             finally:
                 _tell_logs(call, started.run)
             if call.scope is not None:
-                await calls.finish_inside(started.run, call.scope)
+                await invocation.finish_inside(started.run, call.scope)
             _tell_end(span, started.run)
         return self._result(started.run)
 
@@ -424,7 +426,7 @@ class CompiledGraph:
     async def _streamed(
         self, call: Call, single: bool, span: telemetry.Span
     ) -> AsyncGenerator[Any, None]:
-        started = await calls.start(call)
+        started = await invocation.start(call)
         form = streaming.Form(single, call.options.subgraphs)
         try:
             async with aclosing(started.chunks()) as chunks:
@@ -434,7 +436,7 @@ class CompiledGraph:
         finally:
             _tell_logs(call, started.run)
         if call.scope is not None:
-            await calls.finish_inside(started.run, call.scope)
+            await invocation.finish_inside(started.run, call.scope)
         _tell_end(span, started.run)
 
     async def _shown(
@@ -556,7 +558,7 @@ class CompiledGraph:
             limit: so many at most.
         """
         _blocking(self._log)
-        return drive_each(self._history(config, filter, before, limit))
+        return iterate_sync(self._history(config, filter, before, limit))
 
     async def aget_state_history(
         self,
@@ -596,7 +598,7 @@ class CompiledGraph:
             CorruptEventError: the log was damaged or tampered with.
         """
         _blocking(self._log)
-        return drive_each(self._reader(config).audit(thread_id_of(config), ns_of(config)))
+        return iterate_sync(self._reader(config).audit(thread_id_of(config), ns_of(config)))
 
     async def aevents(self, config: RunnableConfig) -> AsyncGenerator[AuditEntry, None]:
         """:meth:`events` for event loops."""
@@ -681,7 +683,7 @@ class CompiledGraph:
             ThreadNotFoundError: no such thread.
         """
         options = self._options(config, context, "sync")
-        check = replaying.Check(Blocking(), options, nodes, same)
+        check = replay_check.Check(Blocking(), options, nodes, same)
         return self._drive(check.thread(self, self._reader({}).log, thread_id_of(config)))
 
     async def acheck_replay(
@@ -694,7 +696,7 @@ class CompiledGraph:
     ) -> ReplayReport:
         """:meth:`check_replay` for event loops."""
         options = self._options(config, context, "sync")
-        check = replaying.Check(Looping(), options, nodes, same)
+        check = replay_check.Check(Looping(), options, nodes, same)
         return await check.thread(self, self._reader({}).log, thread_id_of(config))
 
     def _drive(self, operation: Awaitable[T]) -> T:
@@ -704,7 +706,7 @@ class CompiledGraph:
         except InvalidConfigError:
             abandon(operation)
             raise
-        return drive(operation)
+        return run_sync(operation)
 
     def get_graph(self, *_config: Any, xray: int | bool = False) -> DrawableGraph:
         """The graph as declared, to be drawn: ``get_graph().draw_mermaid()``."""
@@ -740,7 +742,7 @@ class CompiledGraph:
             ConcurrencyError: a run or another edit was first.
         """
         update = StateUpdate(values, as_node)
-        return drive(self._edit(Blocking(), config, [[update]]))
+        return run_sync(self._edit(Blocking(), config, [[update]]))
 
     async def aupdate_state(
         self,
@@ -765,7 +767,7 @@ class CompiledGraph:
             InvalidUpdateError: an update does not fit; those of the supersteps before it are kept.
             ConcurrencyError: a run or another edit was first.
         """
-        return drive(self._edit(Blocking(), config, supersteps))
+        return run_sync(self._edit(Blocking(), config, supersteps))
 
     async def abulk_update_state(
         self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
@@ -787,15 +789,15 @@ class CompiledGraph:
         graph = subgraphs.graph_of(self, ns_of(config))
         place: Mapping[str, Any] = config
         if ns_of(config):
-            place = await perform(travel.to_edit(self, config))
+            place = await perform(time_travel.to_edit(self, config))
         options = graph._options(place, None, "sync")
         journal = await perform(reader.log.open(place, means))
         run = Run(graph.topology, journal, options, runner, ns=ns_of(place))
         withdrawn = [each.id for each in run.interrupts]
         for updates in supersteps:
-            await run.edit(updates, calls.metadata_of(config))
+            await run.edit(updates, invocation.metadata_of(config))
         if withdrawn and run.ns:
-            await perform(travel.edited(self, thread_id_of(config), run.ns, withdrawn))
+            await perform(time_travel.edited(self, thread_id_of(config), run.ns, withdrawn))
         snapshot = await perform(reader.snapshot(thread_id_of(config), run.state))
         return snapshot.config
 
@@ -815,7 +817,7 @@ def _blocking(log: ThreadLog | None) -> Perform:
     Raises:
         InvalidConfigError: the checkpointer works in an event loop only.
     """
-    if log is not None and not log.core.transactor.blocks:
+    if log is not None and not log.core.transactions.blocks:
         raise InvalidConfigError(
             "this graph's checkpointer is asynchronous: call ainvoke(), astream(), "
             "aget_state(), …, or compile the graph with a synchronous one (PostgresSaver)"
@@ -824,7 +826,7 @@ def _blocking(log: ThreadLog | None) -> Perform:
 
 
 def _looping(log: ThreadLog | None) -> Perform:
-    return awaited if log is None else log.core.transactor.perform
+    return awaited if log is None else log.core.transactions.perform
 
 
 def _refuse(options: Mapping[str, Any]) -> None:
@@ -847,7 +849,7 @@ def _refuse(options: Mapping[str, Any]) -> None:
 
 def _tell_logs(call: Call, run: Run) -> None:
     if call.scope is not None:
-        calls.leave(run, call.scope)
+        invocation.leave(run, call.scope)
 
 
 def _around(scope: Scope | None) -> Mapping[str, Any]:

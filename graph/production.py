@@ -14,16 +14,16 @@ from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar
 
 from eventstore import AsyncEventStore, Codec, EventStore, ThreadInfo, ThreadNotFoundError
-from eventstore.driving import drive
+from eventstore.concurrency import run_sync
 from graph.app import CompiledGraph, Saver
-from graph.builder import StateGraph
+from graph.build.builder import StateGraph
+from graph.config import ConnectionString, PersistenceConfig, target_of
 from graph.errors import (
     InvalidConfigError,
     InvalidGraphError,
     PersistenceConfigError,
     WorkflowError,
 )
-from graph.persistence import ConnectionString, PersistenceConfig, target_of
 from graph.savers import (
     AsyncPostgresSaver,
     AsyncSqliteSaver,
@@ -223,7 +223,7 @@ class ProductionWorkflow:
             WorkflowError: whatever went wrong. What was recorded is kept, and :meth:`resume`
                 goes on from there.
         """
-        return drive(self._run(self._at_once(), thread_id, initial_state, None))
+        return run_sync(self._run(self._at_once(), thread_id, initial_state, None))
 
     async def aexecute(self, thread_id: str, initial_state: Any) -> dict[str, Any]:
         """:meth:`execute` for event loops."""
@@ -241,7 +241,7 @@ class ProductionWorkflow:
         Raises:
             WorkflowError: whatever went wrong; the updates may have been recorded.
         """
-        return drive(self._run(self._at_once(), thread_id, *_going_on(updates, answer)))
+        return run_sync(self._run(self._at_once(), thread_id, *_going_on(updates, answer)))
 
     async def aresume(
         self, thread_id: str, updates: Any = None, *, answer: Any = None
@@ -251,7 +251,7 @@ class ProductionWorkflow:
 
     def get_status(self, thread_id: str) -> WorkflowStatus:
         """Where a thread stands. Of one that is not there the values are empty."""
-        return drive(self._status(self._at_once(), thread_id))
+        return run_sync(self._status(self._at_once(), thread_id))
 
     async def aget_status(self, thread_id: str) -> WorkflowStatus:
         """:meth:`get_status` for event loops."""

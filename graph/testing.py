@@ -17,7 +17,7 @@ from graph.errors import InvalidConfigError
 
 if TYPE_CHECKING:
     from graph.app import CompiledGraph
-    from graph.replaying import Same
+    from graph.read.replay_check import Same
 
 __all__ = ["assert_replays", "recorded_threads"]
 

@@ -8,9 +8,9 @@ the environment. The daemon and its metrics are edges: :mod:`retention.daemon`,
 
 import logging
 
-from retention.loading import policies_from_env, policies_from_file, policies_from_toml
+from retention.config import policies_from_env, policies_from_file, policies_from_toml
 from retention.plan import Decision, Plan, aplan, plan
-from retention.policy import Match, RetentionPolicy, Verdict, judge
+from retention.policies import Match, RetentionPolicy, Verdict, judge
 from retention.sweep import Pace, SweepReport, asweep, sweep
 
 __all__ = [

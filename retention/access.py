@@ -1,7 +1,7 @@
 """A store as plans and sweeps reach it: by blocking, or from an event loop.
 
 Owns the difference between the two kinds of store, so that all else is written once, as
-coroutines (see :mod:`eventstore.driving`).
+coroutines (see :mod:`eventstore.concurrency`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
 
 from eventstore import AsyncEventStore, ConfigurationError, EventStore
-from eventstore.core import Core
-from eventstore.driving import awaited
-from eventstore.events import from_micros
-from retention.policy import Policies, RetentionPolicy, policies_of
+from eventstore.concurrency import awaited
+from eventstore.core.core import Core
+from eventstore.models import from_micros
+from retention.policies import Policies, RetentionPolicy, policies_of
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from eventstore import AsyncEventStore, EventStore, ThreadInfo, chain
-from eventstore.archive_file import PREAMBLE, Dump, Header, header_bytes, read_header
-from eventstore.driving import drive
+from eventstore import AsyncEventStore, EventStore, ThreadInfo
+from eventstore.concurrency import run_sync
 from eventstore.errors import (
     ArchiveDamagedError,
     ArchiveError,
@@ -34,6 +33,8 @@ from eventstore.errors import (
     ConfigurationError,
     EventStoreError,
 )
+from eventstore.format import digests
+from eventstore.format.archive_file import PREAMBLE, Dump, Header, header_bytes, read_header
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -162,17 +163,19 @@ class Archive:
             return self._range(name, 0, dump.size) == dump.read()
         return self._range(name, dump.size - len(dump.checksum), dump.size) == dump.checksum
 
-    def get(self, thread_id: str, tenant: str = "default", *, life: int | None = None) -> Dump:
+    def get(
+        self, thread_id: str, tenant: str = "default", *, generation: int | None = None
+    ) -> Dump:
         """The newest file of a thread, verified; close it after use.
 
         Args:
-            life: of the nth thread of that name (from 0); ``None``: the last one there is.
+            generation: of the nth thread of that name (from 0); ``None``: the last one there is.
 
         Raises:
             ArchiveNotFoundError: there is none.
             ArchiveDamagedError: it is not what was put there.
         """
-        names = self._names(thread_id, tenant, life)
+        names = self._names(thread_id, tenant, generation)
         if not names:
             raise ArchiveNotFoundError(thread_id, tenant, self.url)
         return self.open(names[-1])
@@ -195,9 +198,11 @@ class Archive:
         """Every file of a thread, the newest last, by looking at their headers."""
         return [self._look(name) for name in self._names(thread_id, tenant)]
 
-    def delete(self, thread_id: str, tenant: str = "default", *, life: int | None = None) -> int:
-        """Delete every file of a thread, or of one life of it; returns how many there were."""
-        names = self._names(thread_id, tenant, life)
+    def delete(
+        self, thread_id: str, tenant: str = "default", *, generation: int | None = None
+    ) -> int:
+        """Delete a thread's files, or those of one generation; returns how many there were."""
+        names = self._names(thread_id, tenant, generation)
         for name in names:
             self._remove(name)
         return len(names)
@@ -246,12 +251,12 @@ class Archive:
 
     # --- objects ------------------------------------------------------------------------
 
-    def _names(self, thread_id: str, tenant: str, life: int | None = None) -> list[str]:
+    def _names(self, thread_id: str, tenant: str, generation: int | None = None) -> list[str]:
         folder = _folder_of(tenant, thread_id)
         with self._asking():
             found = self._ob.list(self._store, folder)
             names = sorted(each["path"] for batch in found for each in batch)
-        begins = "" if life is None else f"{life:08x}-"
+        begins = "" if generation is None else f"{generation:08x}-"
         return [n for n in names if n.endswith(SUFFIX) and _base(n).startswith(begins)]
 
     def _batches(self) -> Iterator[list[str]]:
@@ -331,14 +336,14 @@ def is_of(name: str, tenant: str, thread_id: str) -> bool:
 
 
 def _folder_of(tenant: str, thread_id: str) -> str:
-    digest = chain.name_digest(tenant, thread_id).hex()
+    digest = digests.name_digest(tenant, thread_id).hex()
     return f"{digest[:2]}/{digest}"
 
 
 def _name_of(dump: Dump) -> str:
     """Where a file goes: beside the others of its thread, in the order in which they were made."""
     header = dump.header
-    which = f"{header.life:08x}-{header.archived_us:016x}-{dump.checksum.hex()[:16]}"
+    which = f"{header.generation:08x}-{header.archived_us:016x}-{dump.checksum.hex()[:16]}"
     return f"{_folder_of(header.tenant, header.thread_id)}/{which}{SUFFIX}"
 
 
@@ -421,7 +426,7 @@ def archive_and_prune(
     *,
     despite_pin: bool = False,
     keep_if: Callable[[ThreadInfo], bool] | None = None,
-    **fate: Any,
+    **deletion: Any,
 ) -> Archived | None:
     """Move a thread into an archive: it goes only if nothing was added since it was archived.
 
@@ -431,8 +436,8 @@ def archive_and_prune(
         reason: kept in the tombstone.
         despite_pin: also if it is pinned (then its file is, too), or waits for an answer.
         keep_if: leave it alone if this says so.
-        fate: as :meth:`~eventstore.EventStore.delete_thread` takes it (``policy``, ``asked_by``,
-            ``idle_since``).
+        deletion: as :meth:`~eventstore.EventStore.delete_thread` takes it (``policy``,
+            ``asked_by``, ``idle_since``).
 
     Returns:
         What was archived; ``None`` if the thread stayed.
@@ -446,7 +451,7 @@ def archive_and_prune(
         return None
     archived = archive_thread(store, archive, thread_id)
     ends = archived.header.ends
-    gone = store.delete_thread(thread_id, reason, unchanged=ends, keep_if=keep, **fate)
+    gone = store.delete_thread(thread_id, reason, unchanged=ends, keep_if=keep, **deletion)
     return archived if gone else None
 
 
@@ -458,7 +463,7 @@ async def aarchive_and_prune(
     *,
     despite_pin: bool = False,
     keep_if: Callable[[ThreadInfo], bool] | None = None,
-    **fate: Any,
+    **deletion: Any,
 ) -> Archived | None:
     """As :func:`archive_and_prune`, for event loops."""
     keep = _unless_held(keep_if, despite_pin)
@@ -466,7 +471,7 @@ async def aarchive_and_prune(
         return None
     archived = await aarchive_thread(store, archive, thread_id)
     ends = archived.header.ends
-    gone = await store.delete_thread(thread_id, reason, unchanged=ends, keep_if=keep, **fate)
+    gone = await store.delete_thread(thread_id, reason, unchanged=ends, keep_if=keep, **deletion)
     return archived if gone else None
 
 
@@ -475,7 +480,7 @@ def restore(
     archive: Archive,
     thread_id: str,
     *,
-    life: int | None = None,
+    generation: int | None = None,
     pin: tuple[str, str] | None = None,
     ttl: timedelta | None = None,
 ) -> ThreadInfo:
@@ -485,7 +490,7 @@ def restore(
     a ttl that is not over.
 
     Args:
-        life: of the nth thread of that name (from 0); ``None``: the last one there is.
+        generation: of the nth thread of that name (from 0); ``None``: the last one there is.
         pin: why it is pinned from the moment on at which it is back, and by whom.
         ttl: its own time to live from then on, counted from its last event; ``None``: as it was.
 
@@ -493,8 +498,8 @@ def restore(
         ArchiveNotFoundError: the archive does not hold it.
         As :meth:`~eventstore.EventStore.load`.
     """
-    with archive.get(thread_id, store.tenant, life=life) as dump:
-        return drive(store.core.load(dump, pin=pin, ttl=ttl))
+    with archive.get(thread_id, store.tenant, generation=generation) as dump:
+        return run_sync(store.core.load(dump, pin=pin, ttl=ttl))
 
 
 async def arestore(
@@ -502,12 +507,12 @@ async def arestore(
     archive: Archive,
     thread_id: str,
     *,
-    life: int | None = None,
+    generation: int | None = None,
     pin: tuple[str, str] | None = None,
     ttl: timedelta | None = None,
 ) -> ThreadInfo:
     """As :func:`restore`, for event loops."""
-    dump = await asyncio.to_thread(archive.get, thread_id, store.tenant, life=life)
+    dump = await asyncio.to_thread(archive.get, thread_id, store.tenant, generation=generation)
     try:
         return await store.database.perform(store.core.load(dump, pin=pin, ttl=ttl))
     finally:

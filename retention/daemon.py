@@ -26,9 +26,9 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from eventstore import AsyncEventStore, EventStore, StoreClosedError
-from eventstore.driving import drive
+from eventstore.concurrency import run_sync
 from retention.access import expect, usable
-from retention.policy import Policies
+from retention.policies import Policies
 from retention.sweep import DEFAULT_PACE, PASSING, Pace, SweepReport, asweep, sweep
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class BackgroundRetention(_Retention):
         """Sweep from now on. Raises ``RuntimeError`` when it is started already."""
         self._begin(
             lambda: BackgroundScheduler(timezone=UTC, job_defaults=_JOBS, logger=_QUIET),
-            lambda: drive(self._turn()),
+            lambda: run_sync(self._turn()),
         )
         return self
 

@@ -14,9 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from eventstore import AsyncEventStore, EventStore, ThreadInfo, chain
-from eventstore.core import Core
-from eventstore.driving import awaited, drive
+from eventstore import AsyncEventStore, EventStore, ThreadInfo
+from eventstore.concurrency import awaited, run_sync
+from eventstore.core.core import Core
+from eventstore.core.erase import Erased
 from eventstore.errors import (
     ArchiveError,
     ConfigurationError,
@@ -24,7 +25,7 @@ from eventstore.errors import (
     EventStoreError,
     ThreadNotFoundError,
 )
-from eventstore.wiping import Wiped
+from eventstore.format import digests
 from retention.archives import Archive, Archived, is_of
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ class Erasure:
     tombstones: int = 0
     kept: tuple[str, ...] = ()
     kept_archived: tuple[str, ...] = ()
-    wiped: Wiped | None = None
+    wiped: Erased | None = None
 
 
 def erase(
@@ -101,8 +102,8 @@ def erase(
 
     Args:
         reason, by: kept in the tombstones: not whose data it was, but why, and who asked for it.
-        thread_id: of a thread of the store's tenant: every life of that name, in the database or
-            in an archive only.
+        thread_id: of a thread of the store's tenant: every generation of that name, in the
+            database or in an archive only.
         tenant: in its place, a tenant: all of its threads.
         archives: every place where files of them may be. Each is listed, since a file of a fork
             may hold bytes of them, too.
@@ -123,7 +124,7 @@ def erase(
             was asked for is erased all the same.
     """
     work = _Work(store.core, awaited, _at_once, archives, reason, by)
-    return drive(work.run(thread_id, tenant, forks, dry_run, despite_pin, vacuum))
+    return run_sync(work.run(thread_id, tenant, forks, dry_run, despite_pin, vacuum))
 
 
 async def aerase(
@@ -250,22 +251,22 @@ class _Work:
             while page := await self._do(self._core.scan(after=after, limit=PAGE)):
                 wanted |= {info.thread_id for info in page}
                 after = page[-1].thread_key
-        lives: dict[str, set[int]] = {name: set() for name in wanted}
+        generations: dict[str, set[int]] = {name: set() for name in wanted}
         for archive, file in everything:
             if self._is_mine(file) and file.thread_id in wanted:
                 found.files.append((archive, file))
-                lives[file.thread_id].add(file.header.life)
+                generations[file.thread_id].add(file.header.generation)
         prefixes = set()
         for name in sorted(wanted):
             try:
                 found.names[name] = await self._do(self._core.thread(name))
             except ThreadNotFoundError:
                 found.names[name] = None
-            known = lives[name] | await self._do(self._core.former_lives(name))
+            known = generations[name] | await self._do(self._core.former_lives(name))
             info = found.names[name]
-            keys = {chain.thread_key(self._core.tenant, name, life) for life in known}
+            keys = {digests.thread_key(self._core.tenant, name, generation) for generation in known}
             keys |= {info.thread_key} if info else set()
-            prefixes |= {chain.prefix_ns(key, "") for key in keys}
+            prefixes |= {digests.prefix_ns(key, "") for key in keys}
             for holder in await self._do(self._core.holders(name, known)):
                 if holder.thread_id not in wanted:
                     found.holders[holder.thread_id] = holder
@@ -311,8 +312,12 @@ class _Work:
             if pins:
                 raise _pinned(pins, "what came before it was erased")
             files = [file for _, file in found.files if file.thread_id == name]
-            lives = {f.header.life: (f.header.events, f.header.stored_bytes) for f in files}
-            hidden += await self._do(core.hide_graves(name, self._reason, self._by, lives))
+            generations = {
+                f.header.generation: (f.header.events, f.header.stored_bytes) for f in files
+            }
+            hidden += await self._do(
+                core.hide_tombstones(name, self._reason, self._by, generations)
+            )
         damage: CorruptEventError | None = None
         try:
             await self._do(core.finish_erasures(self._reason))

@@ -15,11 +15,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from eventstore import AsyncEventStore, EventStore, ThreadInfo, ThreadNotFoundError
-from eventstore.driving import drive
-from eventstore.sealing import EVENTS_MIN
-from eventstore.trimming import Trimmed
+from eventstore.concurrency import run_sync
+from eventstore.core.seal import EVENTS_MIN
+from eventstore.core.trim import Trimmed
 from retention.access import Access, expect, usable
-from retention.policy import (
+from retention.policies import (
     ACTIONS,
     Action,
     Policies,
@@ -32,8 +32,8 @@ from retention.policy import (
 )
 
 if TYPE_CHECKING:
-    from eventstore.core import Core
-    from eventstore.trimming import TrimPoint
+    from eventstore.core.core import Core
+    from eventstore.core.trim import TrimPoint
 
 PAGE: Final = 1_000
 """Threads read at a time."""
@@ -118,7 +118,7 @@ def plan(
         ConfigurationError: a policy archives, and ``obstore`` is not installed.
     """
     expect(EventStore, store, "aplan")
-    return drive(planning(Access(store), usable(policies), now, all_tenants, sizes))
+    return run_sync(planning(Access(store), usable(policies), now, all_tenants, sizes))
 
 
 async def aplan(

@@ -1,7 +1,7 @@
 """Carries out what policies or a plan ask for: finishes, prunes, trims, seals, gives space back.
 
 Promises: the moment that decides is frozen when the sweep starts, and recorded. Each thread is
-judged again under the lock that decides its fate, its last event is looked at there, and what
+judged again under the lock that decides its deletion, its last event is looked at there, and what
 was to be archived first is in the archive by then, to the last event. A sweep may be killed
 anywhere: the next one first ends what was cut short, and finds the rest again. Whatever it
 writes, it writes in short transactions with pauses between them. What goes wrong with one
@@ -36,12 +36,12 @@ from eventstore import (
     ThreadInfo,
     ThreadNotFoundError,
 )
-from eventstore.driving import drive
-from eventstore.forgetting import Expired, Slice
+from eventstore.concurrency import run_sync
+from eventstore.retention_models import Expired, Slice
 from retention.access import Access, expect, usable
 from retention.archives import Archive
 from retention.plan import Decision, Plan, pages, place_to_trim, to_prune, to_seal, to_trim
-from retention.policy import Policies, RetentionPolicy, before, judge
+from retention.policies import Policies, RetentionPolicy, before, judge
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def sweep(
     """
     expect(EventStore, store, "asweep")
     run = _Sweep(Access(store), plan_or_policies, now, on_progress, should_stop, all_tenants, pace)
-    return drive(run.run(shared))
+    return run_sync(run.run(shared))
 
 
 async def asweep(
@@ -430,7 +430,7 @@ class _Sweep:
         return each, "pruned" if removed else "spared"
 
     def _keeper(self, batch: Sequence[Decision]) -> Callable[[ThreadInfo], bool]:
-        """Whether to keep a thread after all: asked under the lock that decides its fate."""
+        """Whether to keep a thread after all: asked under the lock that decides its deletion."""
         due = {each.thread_key: each for each in batch}
 
         def keep(thread: ThreadInfo) -> bool:

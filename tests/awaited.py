@@ -28,8 +28,8 @@ import pytest
 from sqlalchemy import Engine, create_engine
 
 from eventstore import AsyncEventStore, EventStore, Replay
-from eventstore.codec import Codec
-from eventstore.core import Core
+from eventstore.codec.codec import Codec
+from eventstore.core.core import Core
 from graph import CompiledGraph
 
 T = TypeVar("T")
@@ -256,10 +256,12 @@ def _begun(items: Iterator[T]) -> Iterator[T]:
     return iter(())
 
 
-def finish(checkpointer: Any, awaitable: Awaitable[T], drive: Callable[[Awaitable[T]], T]) -> T:
+def finish(checkpointer: Any, awaitable: Awaitable[T], run_sync: Callable[[Awaitable[T]], T]) -> T:
     """What a coroutine of a store's inside comes to, whichever kind of store it is."""
     return (
-        checkpointer.loop.call(awaitable) if isinstance(checkpointer, Awaited) else drive(awaitable)
+        checkpointer.loop.call(awaitable)
+        if isinstance(checkpointer, Awaited)
+        else run_sync(awaitable)
     )
 
 

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from eventstore import EventStore
-from graph import workers
+from graph.run import workers
 from tests import awaited, postgres
 
 # No deadline and no check for slowness: on a busy machine both would fail for a reason that is

@@ -17,7 +17,7 @@ import zstandard
 
 from benchmarks.dictionary.content import content
 from benchmarks.dictionary.samples import samples
-from eventstore import dictionaries
+from eventstore.codec import dictionaries
 
 DICT_ID: Final = 1
 DICT_BYTES_MAX: Final = 64 * 1024

@@ -38,7 +38,7 @@ from benchmarks.peers.limits import bare_decoder, by_superstep
 from benchmarks.peers.ours import stored_rows
 from benchmarks.peers.peer import Peer, Session
 from benchmarks.workloads.chat import Turn, chat_graph, chat_turns
-from graph.fold import fold
+from graph.state.fold import fold
 
 HISTORY_TURNS_MAX: Final = 200
 """Above this, LangGraph's full history takes gigabytes of memory, so only ours is measured."""

@@ -27,8 +27,8 @@ from sqlalchemy import (
     make_url,
 )
 
-from eventstore.dialects import sqlite_driver
-from eventstore.dictionaries import builtin
+from eventstore.codec.dictionaries import builtin
+from eventstore.db.dialects import sqlite_driver
 
 Row = tuple[Any, ...]
 

@@ -12,7 +12,7 @@ from benchmarks.peers.limits import Row
 from benchmarks.peers.peer import Peer, Session, async_session, event_loop, sync_session
 from benchmarks.peers.pools import documented_pool
 from eventstore import EventStore
-from eventstore.schema import events
+from eventstore.db.schema import events
 from graph import (
     END,
     START,

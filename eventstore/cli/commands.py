@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from eventstore import EventStoreError
-from eventstore.cli import exits, inspecting, keeping, looking, moving, states, storing
+from eventstore.cli import archive, exits, history, retention, stats, threads, transfer
 from eventstore.cli.values import safe
 from graph.errors import GraphError
 
@@ -105,9 +105,9 @@ def _root(name: str, text: str) -> typer.Typer:
 
 
 app = _root("eventstore", HELP)
-retention = _root("retention", RETENTION_HELP)
-keeping.fill(retention)
-for module in (looking, states, inspecting, moving, keeping, storing):
+retention_app = _root("retention", RETENTION_HELP)
+retention.fill(retention_app)
+for module in (threads, history, stats, transfer, retention, archive):
     module.register(app)
 
 
@@ -117,7 +117,7 @@ def run(arguments: Sequence[str], prog: str, only_retention: bool = False) -> in
         if hasattr(stream, "reconfigure"):  # a name may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
-        root = retention if only_retention else app
+        root = retention_app if only_retention else app
         root(args=list(arguments), prog_name=prog)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else exits.FOUND

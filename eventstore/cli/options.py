@@ -16,7 +16,7 @@ import typer
 
 from eventstore import AsyncEventStore, Codec, ConfigurationError, EventStore
 from eventstore.cli.exits import USAGE, Failed
-from eventstore.migrations import MIGRATIONS
+from eventstore.db.migrations import MIGRATIONS
 from graph import StateGraph
 from graph.app import CompiledGraph
 

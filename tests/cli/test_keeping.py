@@ -27,7 +27,7 @@ def test_pinning_says_why_and_by_whom(database: str, read: Read) -> None:
 
 def test_a_thread_may_have_its_own_time_to_live(database: str) -> None:
     assert run("retention", "ttl", "done", "1d12h", "--json").json["ttl_seconds"] == 129_600
-    assert run("retention", "ttl", ESCAPE, "2w").out == "a \\x1b[2J\\u202e name lives for 14d\n"
+    assert run("retention", "ttl", ESCAPE, "2w").out == "a \\x1b[2J\\u202e name is kept for 14d\n"
     assert run("retention", "ttl", "done", "none", "--json").json["ttl_seconds"] is None
     for text in ("soon", "30", "0d", "-1d", "1d x"):
         done = run("retention", "ttl", "done", "--", text)

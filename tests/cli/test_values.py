@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import Opaque
-from eventstore.cli.comparing import changes
+from eventstore.cli.compare import changes
 from eventstore.cli.output import duration, size
 from eventstore.cli.values import ALL, BRIEF, block, document, line, safe, simple
 

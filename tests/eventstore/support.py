@@ -20,16 +20,8 @@ from weakref import WeakKeyDictionary
 import pytest
 from sqlalchemy import Connection, Engine, event, inspect, text
 
-from eventstore import (
-    Addition,
-    Event,
-    EventStore,
-    NewSnapshot,
-    RecordedEvent,
-    Replay,
-    Sealed,
-    sealing,
-)
+from eventstore import Addition, Event, EventStore, NewSnapshot, RecordedEvent, Replay, Sealed
+from eventstore.core import seal
 
 FINGERPRINT: Final = "test/1"
 
@@ -151,7 +143,7 @@ def check_whole(store: EventStore) -> int:
 def seal_now(store: EventStore, thread_id: str, dry_run: bool = False) -> Sealed:
     """Seal all that can be, however few and however young the events are."""
     later = datetime.now(UTC) + timedelta(days=1)
-    with patch.multiple(sealing, EVENTS_MIN=1, SETTLED_US=-(10**15)):
+    with patch.multiple(seal, EVENTS_MIN=1, SETTLED_US=-(10**15)):
         return store.seal(thread_id, later, dry_run=dry_run)
 
 
@@ -266,3 +258,11 @@ class Copies:
         for name, content in found.items():
             (target / name).write_bytes(content)
         self.paths.append(target / self._source.name)
+
+
+SOON = timedelta(minutes=1)
+
+
+def later() -> datetime:
+    """A moment after everything that a test has appended."""
+    return datetime.now(UTC) + SOON

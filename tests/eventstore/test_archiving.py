@@ -111,7 +111,7 @@ def test_what_the_file_says_of_itself(store: EventStore) -> None:
         header = dump.header
         assert dump.size == len(dump.read()) == len(b"".join(dump))
         assert dump.ends == {"": 44, "sub": 40}
-    assert (header.tenant, header.thread_id, header.thread_key, header.life) == (
+    assert (header.tenant, header.thread_id, header.thread_key, header.generation) == (
         "test",
         "t",
         key,

@@ -27,8 +27,8 @@ from eventstore import (
     SerializationError,
     ThreadNotFoundError,
 )
-from eventstore.driving import drive
-from eventstore.events import to_micros
+from eventstore.concurrency import run_sync
+from eventstore.models import to_micros
 from tests.awaited import finish
 from tests.eventstore.support import (
     FINGERPRINT,
@@ -392,7 +392,7 @@ def cached(store: EventStore, ns: str) -> list[Any]:
         state = found.snapshot and store.codec.decode(found.snapshot.state)
         return [*(state or []), *numbers(events)]
 
-    return finish(store, replay(), drive)
+    return finish(store, replay(), run_sync)
 
 
 def test_every_log_is_replayed_as_it_is_right_after(store: EventStore) -> None:
@@ -433,7 +433,7 @@ def test_every_log_is_replayed_as_it_is_right_after(store: EventStore) -> None:
 
 def test_when_a_thread_was_last_alive_in_any_log(store: EventStore) -> None:
     def last(thread_id: str = "t") -> int:
-        found: int = finish(store, store.core.last_recorded_us(thread_id), drive)
+        found: int = finish(store, store.core.last_recorded_us(thread_id), run_sync)
         return found
 
     assert last() == 0

@@ -22,8 +22,8 @@ from eventstore import (
     Fork,
     NewSnapshot,
     RecordedEvent,
-    chain,
 )
+from eventstore.format import digests
 from tests.eventstore.support import (
     FINGERPRINT,
     fill,
@@ -287,10 +287,10 @@ def test_a_payload_that_does_not_decode(damaged: EventStore) -> None:
     key = key_of(damaged)
     rows = sql(damaged, "SELECT seq, kind, key, recorded_at, payload FROM events "
                         "WHERE thread_key = ? AND ns = ? ORDER BY seq", (key, NS))  # fmt: skip
-    digest = chain.genesis(key, NS)
+    digest = digests.genesis(key, NS)
     for seq, kind, name, recorded, stored in rows:
         payload = b"\x02\x00\xc1" if seq == VICTIM else bytes(stored)
-        digest = chain.link(digest, seq, kind, name, recorded, damaged.codec.body(payload))
+        digest = digests.link(digest, seq, kind, name, recorded, damaged.codec.body(payload))
         sql(damaged, "UPDATE events SET payload = ?, digest = ? "
                      "WHERE thread_key = ? AND ns = ? AND seq = ?",
             (payload, digest, key, NS, seq))  # fmt: skip

@@ -23,7 +23,7 @@ from eventstore import (
     PositionNotFoundError,
     ThreadNotFoundError,
 )
-from eventstore import chain as chain_module
+from eventstore.format import digests as chain_module
 from tests.eventstore.support import (
     FINGERPRINT,
     WRITES,

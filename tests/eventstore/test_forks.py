@@ -20,8 +20,8 @@ from eventstore import (
     PositionNotFoundError,
     ThreadExistsError,
     ThreadNotFoundError,
-    chain,
 )
+from eventstore.format import digests
 from tests.eventstore.support import (
     FINGERPRINT,
     Watch,
@@ -133,7 +133,7 @@ def test_a_fork_into_another_tenant_is_refused(store: EventStore) -> None:
     with EventStore(store.engine, tenant="victim") as victim:
         victim.append("secret", [Event(1, {"n": 42})], 0)
         fill(store, "t", 1)
-        key = chain.thread_key("victim", "secret", 0)
+        key = digests.thread_key("victim", "secret", 0)
         with pytest.raises(PositionNotFoundError):
             store.append("t", [Fork(Position(key, "", 1))], 1)
         with pytest.raises(PositionNotFoundError):

@@ -20,8 +20,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from eventstore import Event, EventStore, Expired, Fork, NewSnapshot
-from eventstore.events import Status
-from eventstore.schema import metadata
+from eventstore.db.schema import metadata
+from eventstore.models import Status
 from tests.eventstore.support import FINGERPRINT, fill, set_everywhere, sql
 
 REFERENCE: Final = frozenset(

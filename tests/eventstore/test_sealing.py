@@ -25,10 +25,9 @@ from eventstore import (
     Position,
     RecordedEvent,
     ThreadNotFoundError,
-    chain,
-    sealing,
-    segments,
 )
+from eventstore.core import seal
+from eventstore.format import digests, segments
 from tests.eventstore.support import (
     FINGERPRINT,
     check_whole,
@@ -326,11 +325,11 @@ def test_what_an_older_version_wrote_is_read_and_stays_as_it_is(store_url: str) 
 def as_format_1(store: EventStore, thread_id: str) -> None:
     """Rewrite a log as version 1 of the format had it."""
     key = store.thread(thread_id).thread_key
-    digest = chain.genesis(key, "")
+    digest = digests.genesis(key, "")
     query = "SELECT seq, kind, recorded_at, payload FROM events WHERE thread_key = ? ORDER BY seq"
     for seq, kind, recorded_at, payload in sql(store, query, (key,)):
         old = b"\x01" + bytes(payload)[1:]
-        digest = chain.link(digest, seq, kind, None, recorded_at, old)
+        digest = digests.link(digest, seq, kind, None, recorded_at, old)
         change = "UPDATE events SET payload = ?, digest = ? WHERE thread_key = ? AND seq = ?"
         sql(store, change, (old, digest, key, seq))
 
@@ -396,7 +395,7 @@ def test_a_large_event_stops_nothing() -> None:
         big = {"text": "".join(random.Random(1).choices("abcdefgh", k=1_100_000))}
         store.append("t", [Event(1, big)], 5)
         fill(store, "t", 100, start=6)
-        with patch.multiple(sealing, SETTLED_US=-(10**15)):
+        with patch.multiple(seal, SETTLED_US=-(10**15)):
             sealed = store.seal("t", datetime.now(UTC) + timedelta(days=1))
         assert (sealed.events, sealed.segments) == (105, 3)
         assert store.verify("t").ok

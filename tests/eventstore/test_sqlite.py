@@ -21,8 +21,8 @@ from eventstore import (
     EventStore,
     StoreBusyError,
     StoreUnavailableError,
-    dialects,
 )
+from eventstore.db import dialects
 from tests.eventstore.support import check_whole, data_of, fill, numbers, sql
 
 

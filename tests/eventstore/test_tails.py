@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from eventstore import Event, EventStore, Fork, NewSnapshot
-from eventstore.core import Core
-from eventstore.driving import drive, drive_each
-from eventstore.events import Head
-from eventstore.tails import Tails
+from eventstore.concurrency import iterate_sync, run_sync
+from eventstore.core.cache import LogCache
+from eventstore.core.core import Core
+from eventstore.models import Head
 from tests.eventstore.support import FINGERPRINT, fill
 
 
 def told(core: Core, thread_id: str, cached: bool) -> tuple[Any, ...]:
     """Everything that a replay says; what is cached is remembered, as a graph does it."""
-    replay = drive(core.replay(thread_id, fingerprint=FINGERPRINT, cached=cached))
-    events = [each for page in drive_each(replay.events) for each in page]
+    replay = run_sync(core.replay(thread_id, fingerprint=FINGERPRINT, cached=cached))
+    events = [each for page in iterate_sync(replay.events) for each in page]
     if cached:
         core.remember(replay)
     return replay.head, replay.position, replay.snapshot, events
@@ -97,9 +97,9 @@ def test_a_deleted_thread_leaves_memory(store: EventStore) -> None:
     fill(store, "t", 3)
     told(store.core, "t", cached=True)
     head = store.head("t")
-    assert store.core.tails.get(head, FINGERPRINT, (None, None)) is not None
+    assert store.core.cache.get(head, FINGERPRINT, (None, None)) is not None
     store.delete_thread("t")
-    assert store.core.tails.get(head, FINGERPRINT, (None, None)) is None
+    assert store.core.cache.get(head, FINGERPRINT, (None, None)) is None
 
 
 def test_it_is_bounded_and_lets_go_of_the_oldest() -> None:
@@ -109,22 +109,22 @@ def test_it_is_bounded_and_lets_go_of_the_oldest() -> None:
             told(store.core, f"t{n}", cached=True)
         kept = [
             n for n in range(20)
-            if store.core.tails.get(store.head(f"t{n}"), FINGERPRINT, (None, None)) is not None
+            if store.core.cache.get(store.head(f"t{n}"), FINGERPRINT, (None, None)) is not None
         ]  # fmt: skip
         assert kept == list(range(20 - len(kept), 20))
         assert 5 < len(kept) <= 40
         noise = [Event(1, {"n": n, "b": bytes(range(256)) * 10}) for n in range(40)]
         store.append("large", noise, 0)
         told(store.core, "large", cached=True)
-        assert store.core.tails.get(store.head("large"), FINGERPRINT, (None, None)) is None
+        assert store.core.cache.get(store.head("large"), FINGERPRINT, (None, None)) is None
 
 
 def test_none_at_all() -> None:
-    tails = Tails(0)
+    tails = LogCache(0)
     with EventStore(cache_bytes=0) as store:
         fill(store, "t", 3)
         told(store.core, "t", cached=True)
-        assert store.core.tails.get(store.head("t"), FINGERPRINT, (None, None)) is None
+        assert store.core.cache.get(store.head("t"), FINGERPRINT, (None, None)) is None
     assert tails.get(Head("t", 1, "", 1, b"", True), "", (None, None)) is None
 
 

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import inspect
 
 from eventstore import EventStore
-from eventstore.migrations import MIGRATIONS
-from eventstore.schema import metadata
+from eventstore.db.migrations import MIGRATIONS
+from eventstore.db.schema import metadata
 from tests.eventstore.support import data_of, fill, sql
 
 ADDED = {
@@ -41,5 +41,5 @@ def test_a_database_from_before_there_was_retention(store: EventStore, store_url
         look = inspect(again.engine)
         for table in metadata.sorted_tables:
             found = {column["name"] for column in look.get_columns(table.name)}
-            assert found == set(table.columns.keys())
+            assert found == {column.name for column in table.columns}
         assert sql(again, "SELECT count(*) FROM eventstore_migrations") == [(len(MIGRATIONS),)]

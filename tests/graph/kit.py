@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, TypedDict
 
-from eventstore.driving import drive
+from eventstore.concurrency import run_sync
 from graph import (
     END,
     START,
@@ -21,8 +21,8 @@ from graph import (
     StateSnapshot,
     interrupt,
 )
-from graph.fold import State
-from graph.journal import Means
+from graph.run.journal import Means
+from graph.state.fold import State
 from tests.awaited import finish
 
 Node = Callable[[Any], Any]
@@ -57,7 +57,7 @@ class Trail(TypedDict, total=False):
 def standing(app: CompiledGraph, config: RunnableConfig) -> State:
     """The state in which a run at this config would find the thread."""
     assert app._log is not None
-    return finish(app.checkpointer, app._log.open(config, Means()), drive).state
+    return finish(app.checkpointer, app._log.open(config, Means()), run_sync).state
 
 
 def replayed(app: CompiledGraph, thread_id: str, snapshots: bool) -> State:
@@ -69,7 +69,7 @@ def replayed(app: CompiledGraph, thread_id: str, snapshots: bool) -> State:
         replay = await log.core.replay(thread_id, fingerprint=log.fingerprint, snapshots=snapshots)
         return (await log.fold(replay))[0]
 
-    return finish(app.checkpointer, load(), drive)
+    return finish(app.checkpointer, load(), run_sync)
 
 
 class Calls:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypedDict
 
 from eventstore import EventStore
-from eventstore.nesting import split
+from eventstore.format.namespaces import split
 from graph import START, CompiledGraph, RunnableConfig, StateGraph, interrupt
 from tests.graph.kit import Boom, Calls, on
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-import graph.history
-import graph.snapshots
+import graph.read.history
+import graph.run.snapshots
 from eventstore import EventStore, PositionNotFoundError, ThreadNotFoundError
 from graph import CompiledGraph, InvalidConfigError, StateSnapshot
 from tests.graph.kit import Calls, id_of, on, shape, steps
@@ -234,9 +234,9 @@ def test_a_fork_costs_the_same_however_long_the_history(store: EventStore) -> No
 @pytest.fixture(params=["no snapshots", "many snapshots"])
 def weights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "many snapshots":
-        monkeypatch.setattr(graph.snapshots, "FLOOR", 1)
-        monkeypatch.setattr(graph.snapshots, "EVENT_WEIGHT", 1000)
-        monkeypatch.setattr(graph.history, "BLOCK", 3)
+        monkeypatch.setattr(graph.run.snapshots, "FLOOR", 1)
+        monkeypatch.setattr(graph.run.snapshots, "EVENT_WEIGHT", 1000)
+        monkeypatch.setattr(graph.read.history, "BLOCK", 3)
 
 
 @pytest.mark.usefixtures("weights")
@@ -330,12 +330,12 @@ def test_a_snapshot_exactly_at_the_fork_point(
     store: EventStore, monkeypatch: pytest.MonkeyPatch, within: bool
 ) -> None:
     app = steps("abc", store)
-    monkeypatch.setattr(graph.snapshots, "FLOOR", 1)
-    monkeypatch.setattr(graph.snapshots, "EVENT_WEIGHT", 100_000)
+    monkeypatch.setattr(graph.run.snapshots, "FLOOR", 1)
+    monkeypatch.setattr(graph.run.snapshots, "EVENT_WEIGHT", 100_000)
     app.invoke({"log": ["x"]}, on("main"))
     snapshots = store.stats("main").snapshots
     assert snapshots >= 2, "every checkpoint has one"
-    monkeypatch.setattr(graph.snapshots, "FLOOR", 10**9)
+    monkeypatch.setattr(graph.run.snapshots, "FLOOR", 10**9)
     name = "main" if within else "branch"
     for node in "abc":
         at = after(app, node)
@@ -350,8 +350,8 @@ def test_a_snapshot_of_a_bare_fork(store: EventStore, monkeypatch: pytest.Monkey
     """Its parent is in another thread; a snapshot of it must not go on saying so."""
     app = steps("abc", store)
     app.invoke({"log": ["x"]}, on("main"))
-    monkeypatch.setattr(graph.snapshots, "FLOOR", 1)
-    monkeypatch.setattr(graph.snapshots, "EVENT_WEIGHT", 100_000)
+    monkeypatch.setattr(graph.run.snapshots, "FLOOR", 1)
+    monkeypatch.setattr(graph.run.snapshots, "EVENT_WEIGHT", 100_000)
     app.invoke(None, on("branch", id_of(app.get_state(on("main")))))
     store.delete_thread("main")
     assert app.verify(on("branch")).problems == ()
@@ -368,8 +368,8 @@ def test_going_back_and_failing_at_once_with_a_snapshot_due(
     app = steps("ab", store, calls)
     app.invoke({"log": ["x"]}, on("main"))
     broken = steps("a", store)  # the same channels, and no node that could run next
-    monkeypatch.setattr(graph.snapshots, "FLOOR", 1)
-    monkeypatch.setattr(graph.snapshots, "EVENT_WEIGHT", 100_000)
+    monkeypatch.setattr(graph.run.snapshots, "FLOOR", 1)
+    monkeypatch.setattr(graph.run.snapshots, "EVENT_WEIGHT", 100_000)
     at = after(app, "a")
 
     def fail(name: str) -> int:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graph import END, START, Command, StateGraph
-from graph.drawing import DrawableEdge, DrawableGraph
+from graph.build.drawing import DrawableEdge, DrawableGraph
 from graph.types import INTERRUPT
 
 

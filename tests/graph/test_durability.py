@@ -23,7 +23,7 @@ from graph import (
     StateGraph,
     interrupt,
 )
-from graph.journal import BEHIND_MAX
+from graph.run.journal import BEHIND_MAX
 from tests.graph.kit import Boom, Calls, Trail, logs, on, steps
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -292,7 +292,7 @@ def test_async_waits_when_it_gets_too_far_ahead(tmp_path: Path) -> None:
 
 HOLD: Final = """
 import sys
-from eventstore.dialects import sqlite_driver
+from eventstore.db.dialects import sqlite_driver
 driver = sqlite_driver()
 conn = driver.connect(sys.argv[1], isolation_level=None)
 conn.execute("BEGIN IMMEDIATE")

@@ -25,8 +25,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-import graph.history
-import graph.snapshots
+import graph.read.history
+import graph.run.snapshots
 from eventstore import EventStore
 from graph import (
     END,
@@ -250,9 +250,9 @@ class Machine(RuleBasedStateMachine):
         self.ran: list[tuple[Key, bool]] = []
         self.lock = threading.Lock()
         self.patches = [
-            patch.object(graph.snapshots, "FLOOR", 300),
-            patch.object(graph.snapshots, "EVENT_WEIGHT", 60),
-            patch.object(graph.history, "BLOCK", 5),
+            patch.object(graph.run.snapshots, "FLOOR", 300),
+            patch.object(graph.run.snapshots, "EVENT_WEIGHT", 60),
+            patch.object(graph.read.history, "BLOCK", 5),
         ]
         for each in self.patches:
             each.start()

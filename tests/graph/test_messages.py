@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graph.build.schema import StateSchema
 from graph.errors import InvalidUpdateError
 from graph.messages import REMOVE_ALL_MESSAGES, MessagesState, RemoveMessage, add_messages
-from graph.schema import StateSchema
 
 HI = {"role": "user", "content": "hi", "id": "1"}
 HELLO = {"role": "assistant", "content": "hello", "id": "2"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-import graph.snapshots
+import graph.run.snapshots
 from eventstore import EventStore
 from graph import (
     REMOVE_ALL_MESSAGES,
@@ -30,8 +30,8 @@ def app(
     store: EventStore, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> CompiledGraph:
     if request.param == "many snapshots":
-        monkeypatch.setattr(graph.snapshots, "FLOOR", 1)
-        monkeypatch.setattr(graph.snapshots, "EVENT_WEIGHT", 1000)
+        monkeypatch.setattr(graph.run.snapshots, "FLOOR", 1)
+        monkeypatch.setattr(graph.run.snapshots, "EVENT_WEIGHT", 1000)
     declared = StateGraph(MessagesState)
     declared.add_node("answer", answer)
     declared.add_edge(START, "answer")

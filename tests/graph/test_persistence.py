@@ -28,7 +28,7 @@ from sqlalchemy import URL, create_engine, make_url
 
 from eventstore import ConfigurationError, EventStore
 from graph import GraphError
-from graph.persistence import MASK, ConnectionString, PersistenceConfig, target_of
+from graph.config import MASK, ConnectionString, PersistenceConfig, target_of
 from graph.production import PersistenceConfigError
 from retention import RetentionPolicy
 from tests.graph.kit import logged_at_debug

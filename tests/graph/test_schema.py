@@ -19,10 +19,10 @@ import typing_extensions
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graph.callables import fingerprint
+from graph.build.callables import fingerprint
+from graph.build.schema import MISSING, Channel, StateSchema, channel_of, initial_values, to_writes
 from graph.errors import InvalidGraphError, InvalidUpdateError
 from graph.messages import add_messages
-from graph.schema import MISSING, Channel, StateSchema, channel_of, initial_values, to_writes
 
 
 def later(left: Any, right: Any) -> Any:
@@ -337,7 +337,7 @@ def test_what_is_no_update_is_refused(update: Any) -> None:
 PROGRAM = """
 import functools, operator
 from dataclasses import dataclass
-from graph.callables import fingerprint
+from graph.build.callables import fingerprint
 from graph.messages import add_messages
 
 def merge(left, right, *, keep={"a", "b", "c"}):

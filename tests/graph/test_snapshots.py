@@ -12,11 +12,11 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from sqlalchemy import update
 
-import graph.snapshots
+import graph.run.snapshots
 from eventstore import EventStore, RecordedEvent
-from eventstore.schema import snapshots
+from eventstore.db.schema import snapshots
 from graph import START, CompiledGraph, StateGraph
-from graph.fold import Fold
+from graph.state.fold import Fold
 from tests.graph.kit import Trail, on, replayed
 
 WORDS = "the log is the truth and everything else can be thrown away and built again from it "
@@ -75,7 +75,7 @@ def folded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Snapshots after every few events."""
-    monkeypatch.setattr(graph.snapshots, "FLOOR", 2000)
+    monkeypatch.setattr(graph.run.snapshots, "FLOOR", 2000)
 
 
 def no_snapshots_equal(app: CompiledGraph, store: EventStore, thread_id: str = "t") -> None:
@@ -285,8 +285,8 @@ def test_snapshots_hold_sends_joins_and_deferred_nodes(
     store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A snapshot can be of any complete superstep, whatever still waits in it."""
-    monkeypatch.setattr(graph.snapshots, "FLOOR", 1)
-    monkeypatch.setattr(graph.snapshots, "EVENT_WEIGHT", 100_000)
+    monkeypatch.setattr(graph.run.snapshots, "FLOOR", 1)
+    monkeypatch.setattr(graph.run.snapshots, "EVENT_WEIGHT", 100_000)
     checked = 0
     graph_ = StateGraph(Trail)
     graph_.add_node("a", lambda state: {"log": [text(len(state["log"]), 3000)]})

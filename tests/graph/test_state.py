@@ -22,7 +22,7 @@ from graph import (
     StateGraph,
     StateSnapshot,
 )
-from graph.history import BLOCK
+from graph.read.history import BLOCK
 from tests.graph.kit import Trail, id_of, logs, on, shape, steps
 
 

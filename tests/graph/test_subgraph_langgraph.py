@@ -18,8 +18,8 @@ from typing import Annotated, Any, Final, TypedDict
 
 import pytest
 
+from tests.graph.differential import OURS, THEIRS
 from tests.graph.kit import on
-from tests.graph.test_langgraph import OURS, THEIRS
 
 LIBRARIES: Final = {library.name: library for library in (OURS, THEIRS)}
 

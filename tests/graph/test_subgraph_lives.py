@@ -16,10 +16,11 @@ from typing import Annotated, Any, Literal, TypedDict
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from eventstore.chain import origin
-from eventstore.driving import drive
-from graph import START, Command, CompiledGraph, MemorySaver, RunnableConfig, StateGraph, subgraphs
-from graph.log import position_of
+from eventstore.concurrency import run_sync
+from eventstore.format.digests import origin
+from graph import START, Command, CompiledGraph, MemorySaver, RunnableConfig, StateGraph
+from graph.read import subgraphs
+from graph.run.thread_log import position_of
 from graph.types import Durability
 from tests.graph.kit import Boom, on
 from tests.graph.nesting import Walk, below, calling, check_whole, inside
@@ -263,7 +264,7 @@ class Life:
         if not self.saver.store.thread(thread_id):
             return
         for ns in self.saver.store.verify(thread_id).namespaces:
-            head = drive(core.head(thread_id, ns))
+            head = run_sync(core.head(thread_id, ns))
             self.known.append((head.thread_key, ns, head.seq, dict(self.answers), self.run))
 
     def known_of(self, config: RunnableConfig) -> tuple[dict[str, str], int]:
@@ -293,7 +294,7 @@ def check_replays(saver: MemorySaver, app: CompiledGraph, thread_id: str) -> Non
     for ns in ["", *below(app, on(thread_id))]:
         log = subgraphs.graph_of(app, ns).log_on(saver.store.core)
         whole, quick = (
-            drive(log.load(thread_id, None, ns, snapshots))[1] for snapshots in (False, True)
+            run_sync(log.load(thread_id, None, ns, snapshots))[1] for snapshots in (False, True)
         )
         assert whole == quick
 

@@ -162,9 +162,9 @@ def test_the_newest_of_several_files(local: EventStore, archive: Archive) -> Non
     restore(local, archive, "t")
     assert numbers(local.read("t")) == [100]
     local.delete_thread("t")
-    restore(local, archive, "t", life=0)
+    restore(local, archive, "t", generation=0)
     assert numbers(local.read("t")) == [1, 2, 3, 4]
-    assert archive.delete("t", "test", life=0) == 2
+    assert archive.delete("t", "test", generation=0) == 2
 
 
 def test_a_large_file(local: EventStore, archive: Archive) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import pytest
 
 from eventstore import Event, EventStore, StoreUnavailableError
-from eventstore.core import Core
+from eventstore.core.core import Core
 from retention import Pace, RetentionPolicy, SweepReport, aplan, asweep, plan, sweep
 from retention.__main__ import main
 from retention.daemon import AsyncBackgroundRetention, BackgroundRetention
@@ -401,16 +401,16 @@ def test_the_daemon_sweeps_until_a_signal_and_exits_0(
 
 SIGNALLED: Final = """
 import os, signal, sys
-from eventstore import pruning
+from eventstore.queries import prune
 from retention.__main__ import main
 
-real = pruning.bury
+real = prune.remove_rest
 
 def bury(*args):
     os.kill(os.getpid(), signal.SIGTERM)
     return real(*args)
 
-pruning.bury = bury
+prune.remove_rest = bury
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -15,7 +15,7 @@ from retention import (
     policies_from_file,
     policies_from_toml,
 )
-from retention.loading import duration
+from retention.config import duration
 from tests.retention.support import DAY
 
 TOML = """

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import ThreadInfo
-from eventstore.trimming import TrimPoint
+from eventstore.core.trim import TrimPoint
 from retention import Match, RetentionPolicy, Verdict, judge
-from retention.policy import policies_of, promised
+from retention.policies import policies_of, promised
 from tests.retention.support import DAY
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

@@ -1,14 +1,11 @@
-"""Sweeps: only what is due goes, whole, beside live writers, across kill -9, and only once."""
+"""Sweeps: only what is due goes, whole, and says why; without the application, too."""
 
 from __future__ import annotations
 
 import json
-import logging
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -16,49 +13,22 @@ from typing import Any, Final
 import pytest
 
 from eventstore import (
-    ConcurrencyError,
     Event,
     EventStore,
-    StoreClosedError,
-    StoreUnavailableError,
-    ThreadNotFoundError,
 )
-from eventstore.forgetting import SLICES, Expired
-from eventstore.removal import DELETE_BATCH
 from retention import Decision, Match, Pace, RetentionPolicy, SweepReport, sweep
 from tests.awaited import Awaited
-from tests.eventstore.support import data_of, fill, orphans, rows_of, sql
+from tests.eventstore.support import fill, orphans, rows_of
 from tests.retention.support import (
     DAY,
     START,
     Clock,
     assert_whole,
     names,
-    opened,
     planned,
     swept,
 )
-
-ROOT: Final = Path(__file__).resolve().parents[2]
-MONTH: Final = RetentionPolicy(30 * DAY)
-HOUR: Final = timedelta(hours=1)
-SMALL: Final = Pace(rows=500, rest=0)
-"""A pace at which a thread of more than 500 events is a large one."""
-
-
-@pytest.fixture
-def disk(tmp_path: Path, clock: Clock) -> Iterator[EventStore]:
-    with opened(tmp_path, clock) as store:
-        yield store
-
-
-def old(store: EventStore, clock: Clock, *thread_ids: str) -> dict[str, int]:
-    """Threads of two logs that have been idle for 40 days; name → key."""
-    for thread_id in thread_ids:
-        fill(store, thread_id, 3)
-        fill(store, thread_id, 2, ns="sub")
-    clock.now += 40 * DAY
-    return {thread_id: store.thread(thread_id).thread_key for thread_id in thread_ids}
+from tests.retention.sweep_support import MONTH, ROOT, SMALL, old
 
 
 def test_a_sweep_prunes_what_is_due_and_says_why(timed: EventStore, clock: Clock) -> None:
@@ -255,298 +225,7 @@ def test_a_fork_survives_its_parent(timed: EventStore, clock: Clock) -> None:
     assert [e.data["n"] for e in timed.replay("child").events if e.kind] == [1, 2]
 
 
-# --- when things go wrong ---------------------------------------------------------------
-
-
-def failing_prune(
-    store: EventStore, monkeypatch: pytest.MonkeyPatch, error: Exception, *thread_ids: str
-) -> None:
-    """Let pruning fail as soon as one of these is in the batch."""
-    bad = {store.thread(thread_id).thread_key for thread_id in thread_ids}
-    real = store.core.prune
-
-    async def fails(batch: list[Expired], **options: Any) -> Any:
-        if bad & {each.thread_key for each in batch}:
-            raise error
-        return await real(batch, **options)
-
-    monkeypatch.setattr(store.core, "prune", fails)
-
-
-def test_an_error_on_one_thread_does_not_stop_the_others(
-    timed: EventStore,
-    clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    old(timed, clock, "a", "b", "c")
-    failing_prune(timed, monkeypatch, OSError("the disk has a scratch"), "b")
-
-    async def cannot(*args: Any) -> int:
-        return 1 // 0
-
-    monkeypatch.setattr(timed.core, "finish_deletions", cannot)
-    with caplog.at_level(logging.ERROR):
-        report = swept(timed, MONTH)
-    assert report == SweepReport(clock.now, pruned=2, failed=2, left=1)
-    assert "cannot prune thread 'b'" in caplog.text and "scratch" in caplog.text
-    monkeypatch.undo()
-    assert swept(timed, MONTH) == SweepReport(clock.now, pruned=1)
-
-
-def test_a_database_that_is_gone_is_no_matter_of_one_thread(
-    timed: EventStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old(timed, clock, "a", "b")
-    failing_prune(timed, monkeypatch, StoreUnavailableError("the server went away"), "b")
-    with pytest.raises(StoreUnavailableError):
-        swept(timed, MONTH)
-    monkeypatch.undo()
-    assert swept(timed, MONTH).failed == 0
-    assert names(timed) == set()
-
-
-def test_a_closed_store_is_no_matter_of_one_thread(tmp_path: Path, clock: Clock) -> None:
-    pace = Pace(rows=6, rest=0)
-    with opened(tmp_path, clock) as store:
-        old(store, clock, "a", "b")
-        with pytest.raises(StoreClosedError):
-            sweep(store, MONTH, on_progress=lambda each, outcome: store.close(), pace=pace)
-    with opened(tmp_path, clock) as store:
-        assert sweep(store, MONTH).pruned == 1
-
-
-def test_a_sweep_that_is_asked_to_stop_does_so_between_batches(
-    timed: EventStore, clock: Clock
-) -> None:
-    keys = old(timed, clock, "a", "b", "c")
-    pruned: list[str] = []
-    report = swept(
-        timed,
-        MONTH,
-        on_progress=lambda each, outcome: pruned.append(each.thread_id),
-        should_stop=lambda: len(pruned) == 2,
-        pace=Pace(rows=6, rest=0),
-    )
-    assert report == SweepReport(clock.now, pruned=2, left=1, stopped=True)
-    assert_whole(timed, keys)
-    assert swept(timed, MONTH) == SweepReport(clock.now, pruned=1)
-
-
-def test_a_pace_must_make_sense() -> None:
-    for values in ({"rows": 0}, {"seconds": 0.0}, {"rest": -1.0}, {"bytes": 0}):
-        with pytest.raises(ValueError, match="bounds above 0"):
-            Pace(**values)
-
-
-def test_a_sweep_rests_in_proportion_to_what_it_does(
-    timed: EventStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old(timed, clock, "a", "b", "c")
-    rests: list[float] = []
-
-    async def rest(_self: Any, seconds: float) -> None:
-        rests.append(seconds)
-
-    monkeypatch.setattr("retention.access.Access.sleep", rest)
-    swept(timed, MONTH, pace=Pace(rest=0))
-    assert rests == []
-    old(timed, clock, "a", "b", "c")
-    swept(timed, MONTH, pace=Pace(rows=6, rest=0.5))
-    assert len(rests) >= 3 and 0 < min(rests) <= max(rests) <= 1.0
-
-
-# --- sharing the work -------------------------------------------------------------------
-
-
-def test_who_shares_leaves_alone_what_others_have_or_have_just_done(
-    timed: EventStore, clock: Clock
-) -> None:
-    old(timed, clock, *(f"t{number}" for number in range(40)))
-    lease = timedelta(minutes=1)
-    held = timed.claim_slice("another", lease, clock.now)
-    assert held is not None
-    keys = {thread.thread_key for thread in timed.scan()}
-    theirs = {key for key in keys if held.first_key <= key <= held.last_key}
-    assert theirs and theirs != keys
-    assert swept(timed, MONTH, shared=HOUR).pruned == len(keys - theirs)
-    assert swept(timed, MONTH, shared=HOUR) == SweepReport(clock.now)
-    clock.now += timedelta(minutes=2)  # the other one is heard of no more
-    assert swept(timed, MONTH, shared=HOUR).pruned == len(theirs)
-    fill(timed, "late", 1)
-    timed.set_ttl("late", timedelta(seconds=1))
-    clock.now += timedelta(minutes=30)
-    assert swept(timed, MONTH, shared=HOUR).pruned == 0, "it was swept half an hour ago"
-    clock.now += timedelta(minutes=31)
-    assert swept(timed, MONTH, shared=HOUR).pruned == 1
-
-
-def test_a_slice_that_was_not_finished_waits_for_the_next_one(
-    timed: EventStore, clock: Clock
-) -> None:
-    old(timed, clock, *(f"t{number}" for number in range(40)))
-    pruned: list[str] = []
-    first = swept(
-        timed,
-        MONTH,
-        on_progress=lambda each, outcome: pruned.append(each.thread_id),
-        should_stop=lambda: len(pruned) > 5,
-        shared=HOUR,
-        pace=Pace(rows=6, rest=0),
-    )
-    assert first.stopped and first.pruned == 6
-    assert swept(timed, MONTH, shared=HOUR).pruned == 34
-
-
-def test_sharing_is_among_those_who_sweep_the_same_threads(
-    blocking: EventStore, clock: Clock
-) -> None:
-    stores = [blocking, blocking.with_tenant("other"), blocking.with_tenant("third")]
-    for store in stores:
-        fill(store, "a", 1)
-    clock.now += 40 * DAY
-    assert sweep(stores[0], MONTH, shared=HOUR).pruned == 1
-    assert sweep(stores[1], MONTH, shared=HOUR).pruned == 1
-    assert sweep(stores[0], MONTH, shared=HOUR, all_tenants=True).pruned == 1
-    assert sql(blocking, "SELECT count(*) FROM retention_slices") == [(3 * SLICES,)]
-
-
-@pytest.mark.parametrize("shared", [None, HOUR])
-def test_two_sweepers_side_by_side_prune_each_thread_once(
-    blocking: EventStore, clock: Clock, shared: timedelta | None
-) -> None:
-    keys = old(blocking, clock, *(f"t{number}" for number in range(120)))
-    fill(blocking, "new", 1)
-    reports: list[SweepReport] = []
-    start = threading.Barrier(2)
-
-    def run() -> None:
-        start.wait()
-        reports.append(sweep(blocking, MONTH, shared=shared, pace=Pace(rows=60, rest=0)))
-
-    sweepers = [threading.Thread(target=run) for _ in range(2)]
-    for each in sweepers:
-        each.start()
-    for each in sweepers:
-        each.join()
-    # What one found locked by the other is spared by it, and pruned by the other.
-    assert [report.failed for report in reports] == [0, 0]
-    assert sum(report.pruned for report in reports) == 120
-    assert len(blocking.tombstones(limit=1_000)) == 120
-    assert names(blocking) == {"new"}
-    assert_whole(blocking, keys)
-
-
-def test_live_writers_lose_nothing_that_was_acknowledged(
-    blocking: EventStore, clock: Clock
-) -> None:
-    keys = old(blocking, clock, *(f"t{number}" for number in range(60)))
-    acknowledged: dict[str, list[str]] = {}
-    refused: set[str] = set()
-    wrong: list[BaseException] = []
-    sweeping = threading.Event()
-
-    def write(writer: int) -> None:
-        try:
-            for number in [*range(writer, 60, 3), *range(writer + 20, 60, 3)]:
-                thread_id, text = f"t{number}", f"{writer} wrote"
-                head = blocking.head(thread_id)
-                sweeping.wait(10)
-                try:
-                    if head.exists:
-                        blocking.append_after(head, [Event(1, text)])
-                        acknowledged.setdefault(thread_id, []).append(text)
-                except (ThreadNotFoundError, ConcurrencyError):
-                    refused.add(thread_id)
-        except BaseException as error:
-            wrong.append(error)
-
-    writers = [threading.Thread(target=write, args=(number,)) for number in range(3)]
-    for each in writers:
-        each.start()
-    report = sweep(
-        blocking,
-        MONTH,
-        on_progress=lambda each, outcome: sweeping.set(),
-        pace=Pace(rows=12, rest=1),
-    )
-    for each in writers:
-        each.join()
-    assert wrong == []
-    assert report.failed == 0 and report.pruned + report.spared + report.gone <= 60
-    assert acknowledged and report.pruned, "both had something to do"
-    assert acknowledged.keys() <= names(blocking), "something active was pruned"
-    for thread_id, texts in acknowledged.items():
-        assert [data for data in data_of(blocking, thread_id) if isinstance(data, str)] == texts
-    sweep(blocking, MONTH)
-    assert_whole(blocking, keys)
-    assert names(blocking) == acknowledged.keys()
-
-
 # --- kill -9 ----------------------------------------------------------------------------
-
-KILLED: Final = """
-import os, signal, sys
-from datetime import datetime, timedelta
-from eventstore import EventStore, operations, pruning
-from retention import Pace, RetentionPolicy, sweep
-
-path, now, module, name, times = sys.argv[1:]
-target = {"operations": operations, "pruning": pruning}[module]
-real, left = getattr(target, name), int(times)
-
-def dies(*args, **options):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args, **options)
-
-setattr(target, name, dies)
-store = EventStore(path, clock=lambda: datetime.fromisoformat(now), durability="normal")
-sweep(store, RetentionPolicy(timedelta(days=30)), pace=Pace(rows=500, rest=0))
-"""
-
-
-@pytest.mark.parametrize(
-    ("count", "module", "name", "times", "gone", "finished"),
-    [
-        (3, "pruning", "bury", 1, 0, 0),  # before a batch is gone
-        (200, "pruning", "bury", 2, 1, 0),  # between two batches
-        (DELETE_BATCH + 5, "operations", "condemn", 2, 1, 0),  # before the second's fate is sealed
-        (DELETE_BATCH + 5, "operations", "dependants", 2, 1, 1),  # condemned, nothing removed
-        (DELETE_BATCH + 5, "operations", "remove_events", 2, 1, 1),  # a part of it removed
-        (DELETE_BATCH + 5, "operations", "bury", 2, 1, 1),  # all but the last part removed
-    ],
-)
-def test_a_sweep_that_was_killed_is_ended_by_the_next_one(
-    disk: EventStore,
-    clock: Clock,
-    tmp_path: Path,
-    count: int,
-    module: str,
-    name: str,
-    times: int,
-    gone: int,
-    finished: int,
-) -> None:
-    for thread_id in ("a", "b", "c"):
-        fill(disk, thread_id, count)
-    keys = old(disk, clock, "a", "b", "c")
-    fill(disk, "new", 1)
-    arguments = [str(tmp_path / "store.db"), clock.now.isoformat(), module, name, str(times)]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, timeout=120)
-    assert killed.returncode == -signal.SIGKILL
-    left = names(disk)
-    assert len(left) == 4 - (2 if count == 200 else gone) - finished
-    assert all(disk.verify(thread_id).ok for thread_id in left), "half a thread is in sight"
-    report = sweep(disk, MONTH, pace=SMALL)
-    assert report == SweepReport(clock.now, finished=finished, pruned=len(left) - 1)
-    assert names(disk) == {"new"}
-    assert_whole(disk, keys)
-    assert len(disk.tombstones()) == 3
-    ended = sorted(record.finished_at is not None for record in disk.sweeps())
-    assert ended == [False, True], "the one that was killed can be told"
 
 
 def test_the_twins_take_the_same_arguments() -> None:
@@ -568,6 +247,7 @@ def test_nothing_is_left_of_what_went(timed: EventStore, clock: Clock) -> None:
 
 
 # --- without the application ------------------------------------------------------------
+
 
 APPLICATION: Final = """
 import sys

@@ -1,0 +1,312 @@
+"""Commands about states: ``history`` and ``diff``.
+
+A state is folded by the application's reducers, so it takes its graph (``--app``). Without it
+``history`` tells what the log alone tells.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated, Any, Final
+
+import typer
+
+from eventstore import EventStore, PositionNotFoundError, RecordedEvent
+from eventstore.cli import compare, describe
+from eventstore.cli.exits import MISSING, USAGE, Failed
+from eventstore.cli.options import (
+    All,
+    App,
+    Db,
+    Full,
+    Json,
+    Ns,
+    Schema,
+    Target,
+    Tenant,
+    ThreadId,
+    codec_of,
+    load_app,
+    reading,
+)
+from eventstore.cli.output import Output, iso, moment
+from eventstore.cli.values import block, cut, line, safe
+from eventstore.concurrency import iterate_sync, run_sync
+from graph import StateSnapshot
+from graph.app import CompiledGraph
+from graph.read.history import Reader
+from graph.read.subgraphs import graph_of
+from graph.run.thread_log import position_of
+from graph.state.fold import checkpoint_id
+from graph.types import RunnableConfig
+
+LATEST: Final = "latest"
+
+Limit = Annotated[int, typer.Option("--limit", min=1, help="How many, at most.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("history")(history)
+    app.command("diff")(diff)
+
+
+# --- history ----------------------------------------------------------------------------
+
+
+def history(
+    thread_id: ThreadId,
+    db: Db,
+    tenant: Tenant = "default",
+    schema: Schema = None,
+    app: App = None,
+    ns: Ns = "",
+    limit: Limit = 30,
+    everything: All = False,
+    full: Full = False,
+    as_json: Json = False,
+) -> None:
+    """Tell what happened, newest first. JSON: one document.
+
+    With --app: the checkpoints of a thread, with step, node, what was next, and which channels
+    changed (with --full: their values). Without: the runs, tasks, questions, edits, forks and
+    errors that its log holds.
+    """
+    out = Output(as_json)
+    graph = load_app(app) if app else None
+    with reading(Target(db, tenant, schema), codec_of(graph)) as store:
+        store.thread(thread_id)
+        if not store.head(thread_id, ns).seq:
+            raise Failed(f"thread {thread_id!r} has no log {ns!r}; see `eventstore show`", MISSING)
+        most = None if everything else limit
+        if graph is None:
+            _tell_log(out, store, thread_id, ns, most, full)
+        else:
+            _tell_states(out, reader_of(graph, store, ns), thread_id, ns, most, full)
+
+
+def _tell_log(
+    out: Output, store: EventStore, thread_id: str, ns: str, most: int | None, full: bool
+) -> None:
+    told = describe.Told()
+    newest: deque[RecordedEvent] = deque(maxlen=most)
+    for event in store.read(thread_id, ns):
+        told.add(event)
+        newest.append(event)
+    newest.reverse()
+    if out.as_json:
+        events = [_entry(event) for event in newest]
+        out.json({"thread_id": thread_id, "ns": ns, "summary": told.plain(), "events": events})
+        return
+    for each in told.lines():
+        out.say(each)
+    out.say()
+    names = ("SEQ", "RECORDED (UTC)", "KIND", "STEP", "NODE", "WHAT")
+    rows = [
+        (
+            event.seq,
+            moment(event.recorded_at),
+            describe.kind_of(event),
+            _shown(describe.step_of(event)),
+            describe.node_of(event),
+            describe.sentence(event),
+        )
+        for event in newest
+    ]
+    out.table(names, rows, right="SEQ STEP")
+    if full:
+        for event in newest:
+            out.say(f"\nseq {event.seq}\n{block(event.data)}")
+
+
+def _shown(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
+def _entry(event: RecordedEvent) -> dict[str, Any]:
+    data = event.data if isinstance(event.data, dict) else {}
+    found: dict[str, Any] = {
+        "seq": event.seq,
+        "recorded_at": iso(event.recorded_at),
+        "kind": describe.kind_of(event),
+        "step": describe.step_of(event),
+        "node": describe.node_of(event) or None,
+        "writes": describe.written(data),
+        "next": describe.led_to(data),
+        "says": describe.sentence(event),
+    }
+    if found["kind"] == "interrupt":
+        found["questions"] = list(describe.questions(data))
+    return found
+
+
+def reader_of(graph: CompiledGraph, store: EventStore, ns: str) -> Reader:
+    """What reads the states of a log of this store."""
+    reader: Reader = graph_of(graph, ns).reader_on(store.core)
+    return reader
+
+
+def _tell_states(
+    out: Output, reader: Reader, thread_id: str, ns: str, most: int | None, full: bool
+) -> None:
+    found = _with_changes(reader, thread_id, ns)
+    shown = list(islice(found, most))
+    if out.as_json:
+        entries = [_checkpoint(snapshot, changed, full) for snapshot, changed in shown]
+        out.json({"thread_id": thread_id, "ns": ns, "checkpoints": entries})
+        return
+    names = ("SEQ", "STEP", "CREATED (UTC)", "SOURCE", "NEXT", "CHANGED", "CHECKPOINT")
+    rows = []
+    for snapshot, changed in shown:
+        metadata = snapshot.metadata or {}
+        next_nodes = ", ".join(snapshot.next)
+        asked = "".join(f" (asks: {line(each.value, chars=40)})" for each in snapshot.interrupts)
+        place = place_of(snapshot)
+        rows.append(
+            (
+                place["seq"],
+                metadata.get("step"),
+                _time(snapshot),
+                metadata.get("source"),
+                next_nodes + asked,
+                ", ".join(changed),
+                place["checkpoint_id"],
+            )
+        )
+    out.table(names, rows, right="SEQ STEP")
+    if full:
+        for snapshot, changed in shown:
+            values = {key: snapshot.values.get(key) for key in changed}
+            out.say(f"\nseq {place_of(snapshot)['seq']}\n{block(values)}")
+
+
+def _with_changes(
+    reader: Reader, thread_id: str, ns: str
+) -> Iterator[tuple[StateSnapshot, list[str]]]:
+    """The checkpoints, newest first, each with the channels that differ from its parent's."""
+    newer: StateSnapshot | None = None
+    for snapshot in iterate_sync(reader.history(thread_id, None, ns)):
+        if newer is not None:
+            yield newer, _changed(reader, snapshot, newer)
+        newer = snapshot
+    if newer is not None:
+        yield newer, _changed(reader, None, newer)
+
+
+def _changed(reader: Reader, before: StateSnapshot | None, after: StateSnapshot) -> list[str]:
+    parent = after.parent_config
+    if parent is None:
+        old: dict[str, Any] = {}
+    elif before is not None and place_of(before)["checkpoint_id"] == _id(parent):
+        old = before.values
+    else:  # it was gone back to, or is not on this page
+        try:
+            old = run_sync(reader.state(parent)).values
+        except PositionNotFoundError:  # history no longer reaches back that far
+            old = {}
+    return [each.path for each in compare.channels(old, after.values)]
+
+
+def _id(config: RunnableConfig) -> str:
+    return str(config["configurable"].get("checkpoint_id", ""))
+
+
+def place_of(snapshot: StateSnapshot) -> dict[str, Any]:
+    """Where a checkpoint is."""
+    at = position_of(snapshot.config)
+    return {"checkpoint_id": _id(snapshot.config), "seq": at.seq if at else 0}
+
+
+def _time(snapshot: StateSnapshot) -> str:
+    return (snapshot.created_at or "")[:19].replace("T", " ")
+
+
+def _checkpoint(snapshot: StateSnapshot, changed: list[str], full: bool) -> dict[str, Any]:
+    metadata = dict(snapshot.metadata or {})
+    found = {
+        **place_of(snapshot),
+        "thread_id": snapshot.config["configurable"]["thread_id"],
+        "parent_id": _id(snapshot.parent_config) if snapshot.parent_config else None,
+        "step": metadata.pop("step", None),
+        "source": metadata.pop("source", None),
+        "created_at": snapshot.created_at,
+        "next": list(snapshot.next),
+        "changed": changed,
+        "tasks": [{"name": task.name, "error": task.error} for task in snapshot.tasks],
+        "questions": [{"id": each.id, "value": each.value} for each in snapshot.interrupts],
+        "metadata": metadata,
+    }
+    return {**found, "values": snapshot.values} if full else found
+
+
+# --- diff -------------------------------------------------------------------------------
+
+
+def diff(
+    thread_id: ThreadId,
+    db: Db,
+    before: Annotated[
+        str, typer.Argument(metavar="A", help="A checkpoint: its id, or its seq in the log.")
+    ],
+    after: Annotated[str, typer.Argument(metavar="B", help="Another one.")] = LATEST,
+    tenant: Tenant = "default",
+    schema: Schema = None,
+    app: App = None,
+    ns: Ns = "",
+    full: Full = False,
+    as_json: Json = False,
+) -> None:
+    """Compare the state at two checkpoints: what was added, removed, changed and appended.
+
+    Needs the application's graph (--app), whose reducers make states of events. JSON: one document.
+    """
+    out = Output(as_json)
+    if app is None:
+        raise Failed(
+            "a state is made by the reducers of the application: say where its graph is with "
+            "--app module:graph; what was written is also in `eventstore events`",
+            USAGE,
+        )
+    graph = load_app(app)
+    with reading(Target(db, tenant, schema), codec_of(graph)) as store:
+        store.thread(thread_id)
+        reader = reader_of(graph, store, ns)
+        one, other = (_state(reader, store, thread_id, ns, text) for text in (before, after))
+    changes = list(compare.changes(one.values, other.values))
+    if as_json:
+        places = {name: _at(each) for name, each in (("from", one), ("to", other))}
+        out.json({"thread_id": thread_id, **places, "changes": [each.plain() for each in changes]})
+        return
+    for name, each in (("from", one), ("to", other)):
+        at = _at(each)
+        when = f"{_time(each)} UTC" if each.created_at else "before the first event"
+        out.say(f"{name:<4}  seq {at['seq']}, step {at['step']}, {when}, {at['checkpoint_id']}")
+    out.say()
+    if not changes:
+        out.say("no difference")
+    elif full:
+        for change in changes:
+            out.say(f"{change.kind} {safe(change.path)}")
+            out.say("\n".join(f"    {each}" for each in block(change.shown()).split("\n")))
+    else:
+        rows = [(each.kind, each.path, cut(each.line(), 200)) for each in changes]
+        out.table(("CHANGE", "WHERE", "WHAT"), rows)
+
+
+def _at(snapshot: StateSnapshot) -> dict[str, Any]:
+    step = (snapshot.metadata or {}).get("step")
+    return {**place_of(snapshot), "step": step, "created_at": snapshot.created_at}
+
+
+def _state(reader: Reader, store: EventStore, thread_id: str, ns: str, text: str) -> StateSnapshot:
+    """The state at a checkpoint that somebody named."""
+    place: dict[str, Any] = {"thread_id": thread_id, "checkpoint_ns": ns}
+    if re.fullmatch("[0-9]{1,12}", text):
+        at = store.head(thread_id, ns).position._replace(seq=int(text))
+        place["checkpoint_id"] = checkpoint_id(at)
+    elif text != LATEST:
+        place["checkpoint_id"] = text
+    return run_sync(reader.state({"configurable": place}))

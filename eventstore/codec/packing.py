@@ -1,0 +1,281 @@
+"""Values to msgpack bodies and back, for one thread.
+
+Owns the nesting bounds, which writing and reading share, the stack of msgpack packers and
+the paths in error messages. Raises ``Refused`` when writing; reading lets the errors of
+msgpack through, for the codec to translate. Values without extension types are packed and
+unpacked by msgpack alone, without a step of Python per item.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from eventstore.codec.extensions import (
+    BY_CODE,
+    BYTEARRAY_CODE,
+    REGISTERED_CODE,
+    Opaque,
+    Refused,
+    numpy_extension,
+)
+from eventstore.codec.registry import TypeRegistry
+from eventstore.errors import CorruptEventError, UnregisteredTypeError
+
+# Tuples, sets and registered types inside one another. Each level is a call in C, whose
+# stack is what must not overflow: 32 levels need about 1.5 MB when reading.
+EXTENSION_DEPTH_MAX = 32
+# Lists and dicts inside one another: msgpack's own bound (at most 1024) guards the outer
+# two levels; deeper levels multiply, so there it is this.
+INNER_DEPTH_MAX = 32
+_UNCHECKED_LEVELS = 2
+
+_KEPT_BUFFER_BYTES = 2**20
+_CHECKED_BODY_BYTES = 4096
+_PATH_STEPS_MAX = 24
+_CONTAINERS = frozenset((list, dict))
+_CARE = frozenset((bytearray, msgpack.ExtType))
+
+
+class BodyPacker:
+    """Packs and unpacks bodies; belongs to one thread. May be re-entered by user functions."""
+
+    def __init__(self, types: TypeRegistry) -> None:
+        self._types = types
+        self._level = 0
+        self._reading_level = 0
+        # A msgpack.Packer that is entered again while busy writes garbage without a word,
+        # so every level of nesting has its own.
+        self._packers: list[msgpack.Packer] = []
+
+    def _packer(self, unicode_errors: str | None = None) -> msgpack.Packer:
+        return msgpack.Packer(
+            default=self._default,
+            strict_types=True,
+            unicode_errors=unicode_errors,
+            buf_size=4096 if self._packers else 65536,
+        )
+
+    def pack(self, value: Any) -> bytes:
+        level = self._level
+        if level >= EXTENSION_DEPTH_MAX:
+            raise Refused(value, "values are nested too deeply, or contain themselves")
+        if level >= _UNCHECKED_LEVELS and _depth_exceeds(value, INNER_DEPTH_MAX):
+            raise Refused(value, "values are nested too deeply, or contain themselves")
+        if level == len(self._packers):
+            self._packers.append(self._packer())
+        self._level = level + 1
+        try:
+            body = self._pack(self._packers[level], value)
+            if _may_hold_bin_or_ext(body):
+                if _needs_care(value):
+                    body = self._pack(self._packers[level], _replaced(value))
+                if _structure_end(body) != len(body):
+                    # msgpack writes a list's length first; meanwhile the code of an extension,
+                    # or another thread, made the list longer or shorter.
+                    raise Refused(value, "it was changed while being stored")
+        except Refused as refused:
+            refused.path[:0] = _path_to(value, refused.culprit)
+            raise
+        finally:
+            self._level = level
+        if len(body) > _KEPT_BUFFER_BYTES:  # a packer never gives its buffer back
+            self._packers[level] = self._packer()
+        return body
+
+    def _pack(self, packer: msgpack.Packer, value: Any) -> bytes:
+        try:
+            body: bytes = packer.pack(value)
+        except UnicodeEncodeError:
+            # Lone surrogates. Allowing them always would cost every string (60 % more time).
+            body = self._packer("surrogatepass").pack(value)
+        except BufferError as exc:
+            raise Refused(value, "it holds a memoryview that is not contiguous") from exc
+        except RecursionError as exc:
+            raise Refused(value, "values are nested too deeply") from exc
+        except RuntimeError as exc:
+            raise Refused(value, f"it was changed while being stored ({exc})") from exc
+        except (ValueError, OverflowError) as exc:
+            cycle = _cycle(value)
+            if cycle is None:
+                raise Refused(value, f"it is nested too deeply or too large ({exc})") from exc
+            raise cycle from exc
+        return body
+
+    def _default(self, value: Any) -> msgpack.ExtType:
+        extension = self._types.extensions.get(type(value)) or numpy_extension(value)
+        if extension is None:
+            if type(value) is Opaque:
+                raise Refused(value, f"the type '{value.name}' is only known where it was written")
+            raise Refused(
+                value,
+                "this type is not registered; call codec.register(<class>), or store "
+                "built-in values only",
+            )
+        try:
+            state = extension.encode(value, self.pack)
+            data = state if type(state) is bytes else self.pack(state)
+        except Refused as refused:
+            del refused.path[: extension.lead]
+            refused.culprit = value
+            raise
+        return msgpack.ExtType(extension.code, data)
+
+    def unpack(self, body: bytes) -> Any:
+        # msgpack allocates a list as long as its header claims, before it looks at the items;
+        # nested claims multiply. Skipping over the whole body first allocates nothing.
+        claims = len(body) > _CHECKED_BODY_BYTES and (0xDC in body or 0xDD in body)
+        if claims and _structure_end(body) != len(body):
+            raise CorruptEventError("the body does not hold exactly one value")
+        return msgpack.unpackb(
+            body, ext_hook=self._extend, strict_map_key=False, unicode_errors="surrogatepass"
+        )
+
+    def _extend(self, code: int, data: bytes) -> Any:
+        extension = BY_CODE.get(code)
+        if extension is None and code != REGISTERED_CODE:
+            raise CorruptEventError(f"unknown extension type {code}")
+        if extension is not None and extension.raw:
+            return extension.decode(data)
+        level = self._reading_level + 1
+        if level >= EXTENSION_DEPTH_MAX:
+            raise CorruptEventError("values are nested too deeply")
+        self._reading_level = level
+        try:
+            state = self.unpack(data)
+        finally:
+            self._reading_level = level - 1
+        if extension is None:
+            return self._types.decode(state)
+        try:
+            return extension.decode(state)
+        except UnregisteredTypeError as error:  # it needs a package that is not installed
+            if not self._types.opaque:
+                raise
+            return self._types.as_opaque(error, state, ())
+
+
+def _may_hold_bin_or_ext(body: bytes) -> bool:
+    # Spelled out: on small events a loop over these markers costs more than the search.
+    return (
+        (0xC4 in body or 0xC5 in body or 0xC6 in body)
+        or (0xC7 in body or 0xC8 in body or 0xC9 in body)
+        or (0xD4 in body or 0xD5 in body or 0xD6 in body or 0xD7 in body or 0xD8 in body)
+    )
+
+
+def _structure_end(body: bytes) -> int:
+    """Where the first value of ``body`` ends, found without building it; -1 if it does not."""
+    unpacker = msgpack.Unpacker(max_buffer_size=len(body))
+    unpacker.feed(body)
+    try:
+        unpacker.skip()
+    except msgpack.OutOfData:
+        return -1
+    return int(unpacker.tell())
+
+
+def _depth_exceeds(value: Any, limit: int) -> bool:
+    layer = [value]
+    for _ in range(limit):
+        inner: list[Any] = []
+        for item in layer:
+            if type(item) is list:
+                inner += [child for child in item if type(child) in (list, dict)]
+            elif type(item) is dict:
+                inner += [child for child in item.values() if type(child) in (list, dict)]
+        if not inner:
+            return False
+        # One object may be reached in many ways; looking at it once per layer is enough.
+        layer = list({id(child): child for child in inner}.values())
+    return True
+
+
+def _needs_care(value: Any) -> bool:
+    """Whether msgpack would, unasked, have written a bytearray as bytes, or a foreign ExtType."""
+    if type(value) in _CARE:
+        return True
+    stack = [value] if type(value) in _CONTAINERS else []
+    while stack:
+        item = stack.pop()
+        children = item if type(item) is list else item.values()
+        if type(item) is dict and msgpack.ExtType in set(map(type, item)):
+            return True
+        kinds = set(map(type, children))  # most hold only text: one look at all of them
+        if not _CARE.isdisjoint(kinds):
+            return True
+        if not _CONTAINERS.isdisjoint(kinds):
+            stack += [child for child in children if type(child) in _CONTAINERS]
+    return False
+
+
+def _replaced(value: Any) -> Any:
+    kind = type(value)
+    if kind is bytearray:
+        return msgpack.ExtType(BYTEARRAY_CODE, bytes(value))
+    if kind is msgpack.ExtType:
+        raise Refused(value, "extension codes belong to the codec; store its data instead")
+    if kind is list:
+        return [_replaced(item) for item in value]
+    if kind is dict:
+        return {_replaced(key): _replaced(item) for key, item in value.items()}
+    return value
+
+
+def _steps(item: Any) -> list[tuple[str, Any]]:
+    """The items of a list or dict, each with how a path spells the way to it."""
+    if type(item) is list:
+        return [(f"[{index}]", child) for index, child in enumerate(item)]
+    if type(item) is dict:
+        return [(_step(key), child) for key, child in item.items()]
+    return []
+
+
+def _step(key: Any) -> str:
+    return f".{key}" if type(key) is str and key.isidentifier() else f"[{key!r:.80}]"
+
+
+def _path_to(value: Any, culprit: Any) -> list[str]:
+    """The steps from ``value`` through lists and dicts to ``culprit``, the very object."""
+    stack: list[tuple[Any, tuple[str, ...]]] = [(value, ())]
+    seen: set[int] = set()
+    while stack:
+        item, path = stack.pop()
+        if item is culprit:
+            return list(path)
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if type(item) is dict and any(key is culprit for key in item):
+            return [*path, f"<key {type(culprit).__name__}>"]
+        stack.extend((child, (*path, step)) for step, child in reversed(_steps(item)))
+    return []
+
+
+def _cycle(value: Any) -> Refused | None:
+    """The refusal of the first list or dict that is its own ancestor; None if there is none."""
+    path: list[str] = []
+    ancestors: list[Any] = [value]
+    pending = [iter(_steps(value))]
+    done: set[int] = set()
+    while pending:
+        step, child = next(pending[-1], ("", None))
+        if not step:
+            pending.pop()
+            done.add(id(ancestors.pop()))
+            del path[-1:]
+        elif any(child is ancestor for ancestor in ancestors):
+            refused = Refused(child, "it contains itself")
+            refused.path, refused.culprit = [*path, step], value
+            return refused
+        elif type(child) in (list, dict) and id(child) not in done:
+            path.append(step)
+            ancestors.append(child)
+            pending.append(iter(_steps(child)))
+    return None
+
+
+def path_text(steps: list[str]) -> str:
+    text = "".join(steps[:_PATH_STEPS_MAX]).removeprefix(".")
+    return text if len(steps) <= _PATH_STEPS_MAX else text + "…"

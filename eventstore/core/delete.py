@@ -1,0 +1,182 @@
+"""Removing from an event store: threads whole, and snapshots that can be folded again.
+
+A thread is removed whole or not at all, and forks of it stay whole (rules 5 and 6).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from eventstore import queries
+from eventstore.core.read import Reading
+from eventstore.errors import CorruptEventError, ThreadNotFoundError
+from eventstore.format import records
+from eventstore.models import ThreadInfo, to_micros
+from eventstore.retention_models import Deletion
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+log = logging.getLogger(__name__)
+
+DELETE_BATCH: Final = 1_000
+"""Events deleted in one transaction."""
+
+LARGE_BATCH: Final = 50
+"""Segments or snapshots deleted in one transaction: each may be as large as many events."""
+
+_NO_DIGEST: Final = bytes(16)
+
+
+class Removal(Reading):
+    """What can be taken out of a store."""
+
+    async def delete_thread(
+        self,
+        thread_id: str,
+        reason: str = "deleted",
+        *,
+        idle_since: datetime | None = None,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        unchanged: Mapping[str, int] | None = None,
+        policy: str | None = None,
+        asked_by: str | None = None,
+        erase: bool = False,
+    ) -> bool:
+        """Remove a thread whole: its logs, snapshots and links. Forks of it stay whole."""
+        begun: list[tuple[int, dict[str, Any]]] = []
+        secret = await self._secret() if erase else None
+
+        def seal(conn: Connection) -> Literal["kept", "gone", "marked"]:
+            found = queries.threads.look_up(conn, self.tenant, thread_id, "")
+            row = found and queries.delete.hold(conn, found.thread_key)
+            if row is None:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            key = row.thread_key
+            if begun and begun[-1][0] != key:
+                return "marked"  # a commit in doubt went through, and the name is in use again
+            if idle_since and queries.threads.last_recorded(conn, key) > to_micros(idle_since):
+                return "kept"
+            if unchanged is not None and queries.events.ends(conn, key) != dict(unchanged):
+                return "kept"
+            if keep_if is not None and keep_if(records.thread_info(row)):
+                return "kept"
+            deletion = Deletion(
+                reason, policy, asked_by, erase, *queries.events.totals(conn, key)[:2]
+            )
+            tombstone = records.tombstone_row(row, deletion, self.now_us(), secret)
+            begun.append((key, tombstone))
+            if deletion.events <= DELETE_BATCH and queries.delete.remove_rest(conn, key, tombstone):
+                return "gone"
+            queries.delete.mark_for_deletion(
+                conn, key, self.now_us(), _NO_DIGEST, json.dumps(asdict(deletion))
+            )
+            return "marked"
+
+        try:
+            end = await self.transactions.write_again(seal)
+        except ThreadNotFoundError:
+            if not begun:
+                raise
+            end = "marked"  # a commit in doubt went through
+        if end != "kept" and begun:
+            self.cache.forget(begun[-1][0])
+        if end == "marked":
+            await self._remove(*begun[-1])
+        return end != "kept"
+
+    async def finish_deletions(self, reason: str = "deleted") -> int:
+        """End deletions that were cut short; returns how many threads were removed.
+
+        Raises:
+            CorruptEventError: of a thread that was damaged; the others were removed.
+        """
+
+        def look(conn: Connection, key: int) -> dict[str, Any] | None:
+            row = queries.threads.thread_by_key(conn, key)
+            if row is None:
+                return None
+            deletion = records.deletion(row) or Deletion(
+                reason, None, None, False, *queries.events.totals(conn, key)[:2]
+            )
+            secret = queries.tombstones.secret(conn) if deletion.erase else None
+            return records.tombstone_row(row, deletion, self.now_us(), secret)
+
+        keys = await self.transactions.read(queries.delete.marked_for_deletion, self.tenant)
+        damage: CorruptEventError | None = None
+        for key in keys:
+            try:
+                tombstone = await self.transactions.read(look, key)
+                if tombstone:
+                    await self._remove(key, tombstone)
+            except CorruptEventError as error:
+                log.error(
+                    "cannot end the deletion of the thread stored under key %d: %s",
+                    key,
+                    error,
+                    extra={"thread_key": key},
+                )
+                damage = damage or error
+        if damage is not None:
+            raise damage
+        return len(keys)
+
+    async def _secret(self) -> bytes:
+        """What the tombstones of erased threads are made with; made at the first erasure."""
+        found = await self.transactions.read(queries.tombstones.secret)
+        if found is None:
+            made = secrets.token_bytes(queries.tombstones.SECRET_BYTES)
+            await self.transactions.write_again(queries.tombstones.make_secret, made)
+            found = await self.transactions.read(
+                queries.tombstones.secret
+            )  # another's may have been first
+        if found is None:
+            raise CorruptEventError("the secret that erasures need is not where it was put")
+        return found
+
+    async def _remove(self, key: int, tombstone: Mapping[str, Any]) -> None:
+        """Remove a thread marked for deletion. Forks first: what they still need is still there.
+
+        Its key is never used again, so that others may do the same at the same time.
+        """
+        while await self.transactions.write_again(_detach_one_fork, key):
+            pass
+        while await self.transactions.write_again(queries.delete.remove_some, key, LARGE_BATCH):
+            pass
+        logs = await self.transactions.read(queries.events.namespaces, key)
+        for ns, first, last in logs:
+            for upto in range(first + DELETE_BATCH, last, DELETE_BATCH):
+                await self.transactions.write_again(queries.delete.remove_events, key, ns, upto - 1)
+
+        def remove_rest(conn: Connection) -> None:
+            if queries.threads.is_there(conn, key) and not queries.delete.remove_rest(
+                conn, key, tombstone
+            ):
+                raise AssertionError("a fork was made of a thread marked for deletion")
+
+        await self.transactions.write_again(remove_rest)
+
+    async def delete_snapshots(self, thread_id: str) -> int:
+        """Delete every snapshot that can be folded again; returns how many."""
+
+        def drop(conn: Connection) -> int:
+            row = queries.threads.look_up(conn, self.tenant, thread_id, "")
+            if row is None:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            return queries.snapshots.drop_snapshots(conn, row.thread_key)
+
+        return await self.transactions.write_again(drop)
+
+
+def _detach_one_fork(conn: Connection, key: int) -> bool:
+    """Give one fork of a thread what it needs of it; false when there is none."""
+    forks = queries.forks.dependants(conn, key, 1)
+    if forks:
+        queries.detach.detach_fork(conn, forks[0])
+    return bool(forks)

@@ -1,0 +1,172 @@
+"""Erasing: a thread's rows, its name in tombstones, and its bytes in the file.
+
+Deleting leaves bytes where rows were. On SQLite an erasure overwrites what it deletes, empties
+the write-ahead log, and has the file written anew, since pages that were split in the past hold
+copies that nobody knows of. On PostgreSQL dead rows stay until a vacuum, and in its write-ahead
+log and backups as long as these are kept.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from eventstore import queries
+from eventstore.core.delete import Removal
+from eventstore.db import dialects, schema
+from eventstore.db.schema import SqlRow
+from eventstore.db.transactions import Transactions
+from eventstore.format import digests, records
+from eventstore.models import ThreadInfo
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+T = TypeVar("T")
+
+VACUUM_BYTES_MAX: Final = 2**30
+"""Files up to this size are written anew unasked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was done about the bytes that deleting leaves behind.
+
+    Attributes:
+        vacuumed: whether the file was written anew (on PostgreSQL: the tables vacuumed).
+        log_emptied: whether nothing is left in SQLite's write-ahead log.
+    """
+
+    vacuumed: bool
+    log_emptied: bool
+
+
+class Erasing(Removal):
+    """What takes care that nothing is left."""
+
+    async def erase_thread(self, thread_id: str, reason: str, by: str, **conditions: Any) -> bool:
+        """As ``delete_thread(erase=True)``, overwriting what is deleted."""
+        twin = self._overwriting()
+        return await twin.delete_thread(thread_id, reason, asked_by=by, erase=True, **conditions)
+
+    async def finish_erasures(self, reason: str) -> int:
+        """End deletions that were cut short, overwriting what is deleted."""
+        return await self._overwriting().finish_deletions(reason)
+
+    async def hide_tombstones(
+        self, thread_id: str, reason: str, by: str, generations: Mapping[int, tuple[int, int]]
+    ) -> int:
+        """Let the tombstones of a name tell nothing of it any more.
+
+        Args:
+            generations: of threads that only archives held: their events and bytes.
+
+        Returns:
+            How many tombstones of former threads there were.
+        """
+        secret = await self._secret()
+        name = (self.tenant, thread_id)
+
+        def hide(conn: Connection) -> int:
+            known = {
+                row.generation: {c.key: row._mapping[c] for c in schema.tombstones.c}
+                for row in queries.tombstones.known(conn, *name)
+            }
+            for generation in {*known, *generations}:
+                events, size = generations.get(generation, (0, 0))
+                nothing = {
+                    "thread_key": digests.thread_key(*name, generation),
+                    "generation": generation,
+                    "tenant": self.tenant,
+                    "deleted_at": self.now_us(),
+                    "events": events,
+                    "bytes": size,
+                    "policy": None,
+                }
+                row = {**nothing, **known.get(generation, {}), "reason": reason, "asked_by": by}
+                queries.tombstones.hide(conn, row, secret, name)
+            return len(known)
+
+        twin = self._overwriting()
+        return await twin.transactions.write_again(hide)
+
+    async def wipe(self, vacuum: bool | None = None) -> Erased:
+        """Let nothing be left of what was deleted, as far as the database can.
+
+        Args:
+            vacuum: whether the file is written anew; ``None``: if it is no larger than
+                ``VACUUM_BYTES_MAX``, and not on PostgreSQL.
+        """
+        if vacuum is None:
+            size = await self.transactions.read(dialects.file_bytes)
+            vacuum = size is not None and size <= VACUUM_BYTES_MAX
+        if vacuum:
+            await self.transactions.outside(dialects.vacuum, _TABLES)
+        return Erased(vacuum, await self.transactions.outside(dialects.empty_log))
+
+    def _overwriting(self) -> Erasing:
+        twin = copy.copy(self)
+        twin.transactions = cast("Transactions", _Overwriting(self.transactions))
+        return twin
+
+    async def former_lives(self, thread_id: str) -> set[int]:
+        """The generations of a name that were removed, erased ones too."""
+        return await self.transactions.read(
+            queries.tombstones.generations_of, self.tenant, thread_id
+        )
+
+    async def holders(self, thread_id: str, generations: Collection[int]) -> list[ThreadInfo]:
+        """Threads that hold bytes of any generation of a name, or refer to them.
+
+        Args:
+            generations: those that only archives know of.
+        """
+
+        def look(conn: Connection) -> list[SqlRow]:
+            found = queries.threads.look_up(conn, self.tenant, thread_id, "")
+            keys = set() if found is None else {int(found.thread_key)}
+            known = {*generations, *queries.tombstones.generations_of(conn, self.tenant, thread_id)}
+            keys |= {digests.thread_key(self.tenant, thread_id, generation) for generation in known}
+            holding = {
+                each for key in keys for each in queries.ancestry.descendants(conn, key)
+            } - keys
+            rows = (queries.threads.thread_by_key(conn, key) for key in sorted(holding))
+            return [row for row in rows if row is not None and row.deleting_since is None]
+
+        return [records.thread_info(row) for row in await self.transactions.read(look)]
+
+
+class _Overwriting:
+    """A transactions whose writes overwrite what they delete."""
+
+    def __init__(self, inner: Transactions) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def write(self, operation: Callable[..., T], *args: Any) -> T:
+        return await self._inner.write(_overwriting, operation, *args)
+
+    async def write_again(self, operation: Callable[..., T], *args: Any) -> T:
+        return await self._inner.write_again(_overwriting, operation, *args)
+
+
+def _overwriting(conn: Connection, operation: Callable[..., T], *args: Any) -> T:
+    dialects.overwrites(conn, True)
+    try:
+        return operation(conn, *args)
+    finally:
+        dialects.overwrites(conn, False)
+
+
+_TABLES: Final = (
+    schema.threads,
+    schema.events,
+    schema.segments,
+    schema.snapshots,
+    schema.forks,
+    schema.tombstones,
+)

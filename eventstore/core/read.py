@@ -1,0 +1,463 @@
+"""Reading an event store: heads, events, replays, lineages.
+
+What is read is verified and decoded page by page, each page in a transaction of its own: the
+log only grows, so that a long read needs no long transaction. Reading never writes.
+
+Streams of events are asynchronous iterators of *pages*. A page decodes as it is iterated,
+and has to be used up before the next one is asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from eventstore import queries, telemetry
+from eventstore.core.cache import CachedLog
+from eventstore.db.schema import SqlRow
+from eventstore.db.transactions import Part
+from eventstore.errors import (
+    CorruptEventError,
+    EventStoreError,
+    LineageMovedError,
+    PositionNotFoundError,
+    ThreadNotFoundError,
+)
+from eventstore.format import digests, records
+from eventstore.format.segments import Segment
+from eventstore.models import (
+    FORK,
+    Head,
+    Lineage,
+    Position,
+    RecordedEvent,
+    Replay,
+    Snapshot,
+    ThreadInfo,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+log = logging.getLogger(__name__)
+
+PAGE: Final = 256
+"""Events read at a time."""
+
+MOVES_MAX: Final = 5
+"""How often what leads to a position may go elsewhere while it is looked up once."""
+
+Page = Iterator[RecordedEvent]
+Pages = AsyncGenerator[Page, None]
+
+_Rows = Sequence[SqlRow | Segment]
+
+
+class Reading(Part):
+    """What can be learned from a store."""
+
+    async def head(self, thread_id: str, ns: str = "") -> Head:
+        """The end of a log; of a thread that is not there, an end at 0."""
+        records.name("a thread_id", thread_id)
+        records.name("a namespace", ns)
+        row = await self.transactions.read(queries.threads.look_up, self.tenant, thread_id, ns)
+        return records.head(self.tenant, thread_id, ns, row)
+
+    async def read(
+        self, thread_id: str, ns: str = "", after: int = 0, upto: int | None = None
+    ) -> Pages:
+        """The events of a log that are there, oldest first, verified and decoded, a page at a time.
+
+        Those of a trimmed log begin behind its base.
+        """
+
+        def look(conn: Connection, after: int) -> queries.lineage.Span:
+            row = queries.threads.look_up(conn, self.tenant, thread_id, ns)
+            if row is None:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            last = records.head(self.tenant, thread_id, ns, row).seq
+            begins = queries.lineage.beginning(conn, row.thread_key, ns) or 0
+            first = max(after, begins, 0) + 1
+            end = last if upto is None else min(upto, last)
+            return queries.lineage.Span(row.thread_key, ns, first, end)
+
+        span = await self.transactions.read(look, after)
+
+        async def pages() -> Pages:
+            nonlocal span
+            while True:
+                seen = span.first - 1
+
+                def noting(page: Page) -> Page:
+                    nonlocal seen
+                    for event in page:
+                        seen = event.seq
+                        yield event
+
+                try:
+                    async with aclosing(
+                        self._stream(thread_id, [span], own=span.thread_key)
+                    ) as found:
+                        async for page in found:
+                            yield noting(page)
+                    return
+                except LineageMovedError:  # it was trimmed meanwhile: on with what is left
+                    key, span = span.thread_key, await self.transactions.read(look, seen)
+                    if span.thread_key != key:
+                        raise ThreadNotFoundError(thread_id, self.tenant) from None
+
+        return pages()
+
+    async def replay(
+        self,
+        thread_id: str,
+        ns: str = "",
+        upto: Position | None = None,
+        fingerprint: str = "",
+        snapshots: bool = True,
+        cached: bool = False,
+    ) -> Replay[Pages]:
+        """What to fold to know the state of a thread: the nearest snapshot, then the events.
+
+        Args:
+            cached: what is in memory need not be read again; :meth:`remember` puts it there.
+        """
+        records.name("a fingerprint", fingerprint)
+
+        def look(conn: Connection) -> _Found:
+            row = queries.threads.look_up(conn, self.tenant, thread_id, ns, fingerprint)
+            head = records.head(self.tenant, thread_id, ns, row)
+            at = upto or head.position
+            marks = None
+            if at == head.position:
+                marks = (None, None) if row is None else (row.last_fork, row.last_snapshot)
+                found = self._found_in_memory(conn, head, fingerprint, marks) if cached else None
+                if found is not None:
+                    return found
+            else:
+                self._check_position(conn, thread_id, at)
+            chosen = fingerprint if snapshots else None
+            route = queries.lineage.trace(conn, at, chosen, marks if snapshots else None)
+            rows = queries.snapshots.snapshot_chain(conn, route.snapshot) if route.snapshot else ()
+            # The first page comes along: most replays have no second one.
+            page: _Rows = ()
+            if route.spans and (
+                route.spans[0].first == 1 or route.spans[0].before == route.snapshot
+            ):
+                key, log_ns, first, last = route.spans[0]
+                page = queries.events.read_events(conn, key, log_ns, first - 1, last, PAGE)
+            return _Found(head, at, route, rows, page, marks)
+
+        span = telemetry.replay(self.tenant, thread_id, ns)
+        with span.current():
+            for _ in range(MOVES_MAX):
+                head, at, route, rows, page, marks, tail = await self.transactions.read(look)
+                if tail is not None:
+                    snapshot, digest = tail.snapshot, tail.link
+                    break
+                if route.snapshot is not None and not rows:
+                    continue  # it was there a moment ago, and another one is in its place now
+                snapshot, digest = self._snapshot(thread_id, route.snapshot, rows, snapshots)
+                if snapshot is not None or route.snapshot is None:
+                    break
+                snapshots = cached = False  # once more, from as far back as the events go
+            else:
+                raise LineageMovedError(thread_id)
+        if snapshot is not None:
+            await self._learn((snapshot.state, *snapshot.items))
+        if cached and tail is None and marks is not None and _is_own_tail(head, route, page):
+            tail = CachedLog.of(head, fingerprint, marks, snapshot, digest, list(page))
+        if snapshot is not None:
+            telemetry.begins_with(span, snapshot)
+        events = self._lineage(thread_id, head.thread_key, route, digest, page, span)
+        return Replay(head, at, snapshot, span.over(events), tail)
+
+    def _found_in_memory(
+        self,
+        conn: Connection,
+        head: Head,
+        fingerprint: str,
+        marks: tuple[int | None, int | None],
+    ) -> _Found | None:
+        """What leads to the end of a log, as far as possible from memory."""
+        tail = self.cache.get(head, fingerprint, marks)
+        if tail is None or head.seq - tail.end.seq > PAGE:
+            return None
+        if head.seq > tail.end.seq:
+            rows = queries.events.read_events(
+                conn, head.thread_key, head.ns, tail.end.seq, head.seq, PAGE
+            )
+            tail = tail.behind(head.position, rows[-1].digest if rows else b"", rows)
+        if tail.digest != head.digest:
+            return None
+        start = tail.snapshot.position if tail.snapshot else None
+        first = start.seq + 1 if start else 1
+        spans = (
+            [queries.lineage.Span(head.thread_key, head.ns, first, head.seq)] if tail.rows else []
+        )
+        route = queries.lineage.Route(start, spans)
+        return _Found(head, head.position, route, (), tail.rows, marks, tail)
+
+    def remember(self, replay: Replay[Pages]) -> None:
+        """Keep in memory what was replayed without a fault, for who comes back to its thread."""
+        if replay.tail is not None:
+            self.cache.keep(replay.tail)
+
+    async def _lineage(
+        self,
+        thread_id: str,
+        own: int,
+        route: queries.lineage.Route,
+        digest: bytes | None,
+        ready: _Rows,
+        told: telemetry.Span,
+    ) -> Pages:
+        """The events of a route; each fork among them must lead from one span to the next."""
+        come_from = route.snapshot
+        for span in route.spans:
+            link = digest if span.before == route.snapshot else None
+            async with aclosing(self._stream(thread_id, [span], link, own, ready, told)) as pages:
+                async for page in pages:
+                    yield _checked(thread_id, span.first, come_from, page, told)
+            ready = ()
+            come_from = Position(span.thread_key, span.ns, span.last)
+
+    def _check_position(self, conn: Connection, thread_id: str, at: Position) -> None:
+        row = queries.threads.thread_by_key(conn, at.thread_key)
+        if row is None or row.tenant != self.tenant or row.deleting_since is not None:
+            raise PositionNotFoundError(thread_id, at.ns, at.seq, "its thread is not there")
+        begins = queries.lineage.beginning(conn, at.thread_key, at.ns)
+        if begins is not None and at.seq < begins:
+            raise _before_beginning(row.thread_id, at, begins)
+        last = queries.events.head_seq(conn, at.thread_key, at.ns)
+        if not last and queries.lineage.is_trimmed(conn, *at):
+            raise _before_beginning(
+                row.thread_id, at, queries.lineage.beginning(conn, at.thread_key, "")
+            )
+        if not 1 <= at.seq <= last and queries.lineage.floor(conn, at) != at.seq:
+            raise PositionNotFoundError(row.thread_id, at.ns, at.seq, f"the log ends at seq {last}")
+
+    def _snapshot(
+        self, thread_id: str, at: Position | None, rows: Sequence[SqlRow], snapshots: bool
+    ) -> tuple[Snapshot | None, bytes | None]:
+        """A snapshot with its event's digest; a damaged one that is not a base is passed over
+        (where ``snapshots`` were wanted: else it can only be a base).
+        """
+        if at is None:
+            return None, None
+        try:
+            return records.snapshot(at, rows), rows[0].digest
+        except CorruptEventError as error:
+            if not snapshots or (rows and rows[0].is_base):
+                raise error.at(thread_id, at.ns, at.seq) from error
+            log.warning(
+                "unusable snapshot of thread %r at %d: %s",
+                thread_id,
+                at.seq,
+                error,
+                extra={"thread_id": thread_id, "ns": at.ns, "seq": at.seq},
+            )
+            return None, None
+
+    async def _stream(
+        self,
+        thread_id: str,
+        spans: Sequence[queries.lineage.Span],
+        digest: bytes | None = None,
+        own: int | None = None,
+        ready: _Rows = (),
+        told: telemetry.Span = telemetry.NOTHING,
+    ) -> Pages:
+        """The events of these spans.
+
+        Args:
+            digest: the link before the first event, if it is known.
+            own: the key of the thread that is being read; the spans may be its ancestors'.
+            ready: the first page, where it has been read already.
+            told: counts what is read.
+        """
+        for key, ns, first, last in spans:
+            reader = records.EventReader(self.codec, thread_id, key, ns, first - 1, digest, last)
+            digest = None
+            missed: int | None = None
+            while reader.after < last:
+                rows = ready or await self.transactions.read(
+                    queries.events.read_events, key, ns, reader.after, last, PAGE
+                )
+                ready = ()
+                if reader.lacks_link(rows):  # it begins behind a base, which has the link
+                    before = Position(key, ns, first - 1)
+                    reader.begin(await self.transactions.read(queries.lineage.base_digest, before))
+                telemetry.read(told, rows)
+                await self._learn(row.payload for row in rows)
+                yield reader.feed(rows)
+                if not rows or reader.after != min(last, records.end_of(rows)):
+                    # Looked for once more: it may have left its segment while we looked there.
+                    if missed == reader.after:
+                        raise await self._gap(thread_id, own, key, ns, reader.after + 1)
+                    missed = reader.after
+
+    async def _learn(self, payloads: Iterable[bytes]) -> None:
+        """Tell the codec of dictionaries that others wrote these payloads with.
+
+        What is in no database either is left to the codec to complain of.
+        """
+        for dict_id in self.codec.lacks(payloads):
+            data = await self.transactions.read(queries.dictionaries.read_dictionary, dict_id)
+            if data is not None:
+                self.codec.add_dictionary(dict_id, data, write=False)
+
+    async def _gap(
+        self, thread_id: str, own: int | None, key: int, ns: str, seq: int
+    ) -> EventStoreError:
+        """Why an event that should follow does not: damage, or a thread trimmed or deleted."""
+        row = await self.transactions.read(queries.threads.thread_by_key, key)
+        if row is not None and row.deleting_since is None:
+            if await self.transactions.read(queries.lineage.is_trimmed, key, ns, seq):
+                return LineageMovedError(thread_id)
+            return CorruptEventError(
+                "the event is missing, or history no longer reaches back this far"
+            ).at(thread_id, ns, seq)
+        if own is None:
+            own = (await self.head(thread_id)).thread_key
+        return (
+            ThreadNotFoundError(thread_id, self.tenant)
+            if own == key
+            else LineageMovedError(thread_id)
+        )
+
+    async def lineage(self, at: Position) -> Lineage:
+        """What stands before a position in its log: its beginning, a fork, or a base."""
+
+        def look(conn: Connection) -> tuple[int | None, Position | None, int | None]:
+            fork, _ = queries.lineage.marks(conn, at, "")
+            source = queries.lineage.fork_source(conn, at.thread_key, at.ns, fork) if fork else None
+            return fork, source, queries.lineage.floor(conn, at)
+
+        fork, source, floor = await self.transactions.read(look)
+        if floor is not None and floor >= (fork or 0):
+            return Lineage(floor + 1, None, at._replace(seq=floor))
+        return Lineage(fork or 1, source, None)
+
+    async def read_span(self, thread_id: str, after: Position, upto: int | None) -> Pages:
+        """Events behind a position of one log, up to seq ``upto`` or its end.
+
+        The log may be another thread's of this tenant, as a fork's lineage is.
+        """
+
+        def look(conn: Connection) -> int:
+            row = queries.threads.thread_by_key(conn, after.thread_key)
+            if row is None or row.tenant != self.tenant:
+                raise PositionNotFoundError(thread_id, *after[1:], "its thread is not there")
+            if upto is not None:
+                return upto
+            return queries.events.head_seq(conn, after.thread_key, after.ns)
+
+        last = await self.transactions.read(look)
+        span = queries.lineage.Span(after.thread_key, after.ns, after.seq + 1, last)
+        return self._stream(thread_id, [span])
+
+    async def thread_at(self, thread_key: int) -> ThreadInfo | None:
+        """The thread of this tenant stored under a key, unless it is being deleted."""
+        row = await self.transactions.read(queries.threads.thread_by_key, thread_key)
+        if row is None or row.tenant != self.tenant or row.deleting_since is not None:
+            return None
+        return records.thread_info(row)
+
+    async def thread(self, thread_id: str) -> ThreadInfo:
+        """What is known of one thread."""
+
+        def look(conn: Connection) -> SqlRow | None:
+            found = queries.threads.look_up(conn, self.tenant, thread_id, "")
+            return found and queries.threads.thread_by_key(conn, found.thread_key)
+
+        row = await self.transactions.read(look)
+        if row is None:
+            raise ThreadNotFoundError(thread_id, self.tenant)
+        return records.thread_info(row)
+
+    async def last_recorded_us(self, thread_id: str) -> int:
+        """When the newest event of any log of a thread was recorded; 0 when it has none.
+
+        A run that works in one log for long leaves the others as they were: this tells whether
+        anything of the thread is alive.
+        """
+
+        def look(conn: Connection) -> int:
+            found = queries.threads.look_up(conn, self.tenant, thread_id, "")
+            return queries.threads.last_recorded(conn, found.thread_key) if found else 0
+
+        return await self.transactions.read(look)
+
+    async def snapshot_positions(
+        self, thread_id: str, fingerprint: str, ns: str = ""
+    ) -> list[Position]:
+        """Where a log's usable snapshots are, oldest first; bases left out."""
+        key = (await self.thread(thread_id)).thread_key
+        rows = await self.transactions.read(queries.snapshots.snapshots_of, key, ns)
+        return [
+            Position(key, ns, row.seq)
+            for row in rows
+            if row.fingerprint == fingerprint and not row.is_base
+        ]
+
+
+class _Found(NamedTuple):
+    """What a replay begins with, as it was at one moment."""
+
+    head: Head
+    at: Position
+    route: queries.lineage.Route
+    rows: _Rows
+    page: _Rows
+    marks: tuple[int | None, int | None] | None
+    tail: CachedLog | None = None
+
+
+def _is_own_tail(head: Head, route: queries.lineage.Route, page: _Rows) -> bool:
+    """Whether a page holds all that leads to the end of a log, within that log."""
+    own = (head.thread_key, head.ns)
+    if not head.seq or (route.snapshot is not None and route.snapshot[:2] != own):
+        return False
+    if len(route.spans) != 1:
+        return not route.spans
+    span = route.spans[0]
+    begins = span.first == 1 if route.snapshot is None else span.before == route.snapshot
+    return begins and span[:2] == own and records.is_run(page, span.first, head.seq)
+
+
+def _checked(
+    thread_id: str, first: int, come_from: Position | None, page: Page, told: telemetry.Span
+) -> Page:
+    """A page of a lineage; a fork may only stand where a run of events begins, and must lead
+    from where the run before it ended.
+    """
+    try:
+        for event in page:
+            if event.kind == FORK:
+                claimed = claim(*event.data["source"])
+                led = come_from is not None and claim(*come_from) == claimed
+                if event.seq != first or not led:
+                    raise CorruptEventError(
+                        "the fork's link is missing, or leads elsewhere than the event says"
+                    ).at(thread_id, event.ns, event.seq)
+            yield event
+    except CorruptEventError as error:  # raised where the page is used, outside the span
+        told.fail(error)
+        raise
+
+
+def _before_beginning(thread_id: str, at: Position, begins: int | None) -> PositionNotFoundError:
+    return PositionNotFoundError(
+        thread_id,
+        at.ns,
+        at.seq,
+        f"history of thread {thread_id!r} begins at seq {begins}: what was before was trimmed",
+    )
+
+
+def claim(thread_key: int, ns: str, seq: int) -> tuple[int, str, int]:
+    """A position by the log that it was first written to, wherever a copy of that stands now."""
+    return (*digests.origin(thread_key, ns), seq)

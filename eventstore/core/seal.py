@@ -1,0 +1,189 @@
+"""Sealing: cold events, many in one row.
+
+A segment is made outside any transaction, from rows that were verified, and then put in their
+place in one short transaction: so whoever is killed leaves either the rows or the segment, and
+two sealers at once do no harm. Nothing is decoded but the compression: neither the types nor
+the reducers of the application are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from eventstore import queries
+from eventstore.core.read import Reading
+from eventstore.db.schema import SqlRow
+from eventstore.errors import CorruptEventError, ThreadNotFoundError
+from eventstore.format import digests, records
+from eventstore.format.segments import BODIES_MAX, EVENTS_MAX, Body, Segment, is_old, seal
+from eventstore.models import ThreadInfo, to_micros
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+EVENTS_MIN: Final = 16
+"""Fewer events than this are left as they are: a row for them would save too little."""
+
+SETTLED_US: Final = 60_000_000
+"""Events younger than this are never sealed: their writer may still ask for their rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What was sealed of a thread, or would be.
+
+    Attributes:
+        events: how many.
+        segments: into how many rows.
+        bytes_before, bytes_after: of the payloads as stored. Of a dry run, ``bytes_after`` is
+            what the segments would take.
+    """
+
+    events: int = 0
+    segments: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+
+
+class _Moved(Exception):
+    """The rows are not there any more: somebody else sealed, trimmed or deleted."""
+
+
+class Sealing(Reading):
+    """What packs the cold part of logs."""
+
+    async def seal(
+        self,
+        thread_id: str,
+        older_than: datetime,
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        dry_run: bool = False,
+    ) -> Sealed:
+        """Pack the events of a thread that were recorded before a moment, many into one row."""
+        moment = min(to_micros(older_than), self.now_us() - SETTLED_US)
+
+        def look(conn: Connection) -> tuple[int, Sequence[SqlRow]]:
+            row = queries.threads.look_up(conn, self.tenant, thread_id, "")
+            if row is None:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            return row.thread_key, queries.segments.sealable(conn, row.thread_key, moment)
+
+        key, logs = await self.transactions.read(look)
+        done = Sealed()
+        try:
+            for ns, first, last, young, _ in logs:
+                # The last event of a log always has a row of its own.
+                upto = min(last - 1, last if young is None else young - 1)
+                link: bytes | None = None
+                while upto - first + 1 >= EVENTS_MIN:
+                    segment, before = await self._segment(thread_id, key, ns, first, upto, link)
+                    if segment is None:
+                        break
+                    first, link = segment.last + 1, segment.digest
+                    if before is None:
+                        continue
+                    if not dry_run:
+                        await self._put(thread_id, key, ns, segment, keep_if)
+                    done = replace(
+                        done,
+                        events=done.events + segment.events,
+                        segments=done.segments + 1,
+                        bytes_before=done.bytes_before + before,
+                        bytes_after=done.bytes_after + len(segment.payload),
+                    )
+        except _Moved:
+            pass  # what is left is for another time
+        if done.events and not dry_run:
+            self.cache.forget(key)
+        return done
+
+    async def _segment(
+        self, thread_id: str, key: int, ns: str, first: int, upto: int, link: bytes | None
+    ) -> tuple[Segment | None, int | None]:
+        """A segment that begins with an event, and the stored bytes that it replaces.
+
+        Where the event is in one already, that one and ``None``; ``None`` where there can be none.
+        """
+
+        def look(conn: Connection) -> tuple[bytes | None, Sequence[SqlRow | Segment]]:
+            known = link or _link_before(conn, key, ns, first)
+            return known, queries.events.read_events(conn, key, ns, first - 1, upto, EVENTS_MAX)
+
+        known, rows = await self.transactions.read(look)
+        if known is None:  # an event that a fork was given for its digest alone
+            return None, None
+        if not rows or rows[0].seq > first:
+            raise _Moved
+        if isinstance(rows[0], Segment):
+            return rows[0], None
+        await self._learn(row.payload for row in rows)
+        try:
+            segment = await self.transactions.compute(self._packed, rows, known)
+        except CorruptEventError as error:
+            raise error.at(thread_id, ns, first) from error
+        if segment is None:
+            return None, None
+        return segment, sum(len(row.payload) for row in rows[: segment.events])
+
+    def _packed(self, rows: Sequence[SqlRow], link: bytes) -> Segment | None:
+        events = list(self._events(rows, link))
+        # Few events are worth a segment where a large one behind them would stop it for good.
+        ends_early = 0 < len(events) < len(rows) and not is_old(rows[len(events)].payload)
+        return seal(link, events) if len(events) >= EVENTS_MIN or ends_early else None
+
+    def _events(self, rows: Sequence[SqlRow], link: bytes) -> Iterator[Body]:
+        """The events of these rows with their bodies, verified, as many as a segment takes."""
+        size = 0
+        for seq, kind, name, recorded_us, digest, payload in rows:
+            if is_old(payload):
+                return
+            body = self.codec.body(payload)
+            size += len(body)
+            if size > BODIES_MAX and size > len(body):
+                return
+            if digests.link(link, seq, kind, name, recorded_us, body) != digest:
+                raise CorruptEventError(f"seq {seq}: the stored bytes do not match the chain")
+            link = digest
+            yield Body(seq, kind, name, recorded_us, digest, body)
+
+    async def _put(
+        self,
+        thread_id: str,
+        key: int,
+        ns: str,
+        segment: Segment,
+        keep_if: Callable[[ThreadInfo], bool] | None,
+    ) -> None:
+        def run(conn: Connection) -> None:
+            row = queries.segments.hold(conn, key)
+            if row is None:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            if keep_if is not None and keep_if(records.thread_info(row)):
+                raise _Moved
+            if not queries.segments.put(conn, key, ns, segment) and not _holds(
+                conn, key, ns, segment
+            ):
+                raise _Moved
+
+        await self.transactions.write_again(run)
+
+
+def _holds(conn: Connection, key: int, ns: str, segment: Segment) -> bool:
+    """Whether this very segment is there: a commit in doubt went through."""
+    found = queries.events.read_segments(conn, key, ns, segment.seq - 1, segment.seq, 1)
+    return bool(found) and found[0] == segment
+
+
+def _link_before(conn: Connection, key: int, ns: str, first: int) -> bytes | None:
+    """The digest before a log's first event that has a row."""
+    if first == 1:
+        return digests.genesis(key, ns)
+    sealed = queries.events.read_segments(conn, key, ns, first - 2, first - 1, 1)
+    if sealed:
+        return sealed[0].digest if sealed[0].last == first - 1 else None
+    bases = [row for row in queries.snapshots.snapshots_of(conn, key, ns) if row.is_base]
+    return next((row.digest for row in bases if row.seq == first - 1), None)

@@ -1,0 +1,93 @@
+"""How several sweepers share one database without a leader, and what is on record of sweeps."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from eventstore import queries
+from eventstore.db.transactions import Part
+from eventstore.errors import ConfigurationError
+from eventstore.format import records
+from eventstore.models import to_micros
+from eventstore.retention_models import Slice, SweepRecord
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+KEPT: Final = timedelta(days=400)
+"""How long it stays on record what a sweep did."""
+
+
+class Sweeping(Part):
+    """What a store keeps for sweepers."""
+
+    async def claim_slice(
+        self, holder: str, lease: timedelta, due: datetime, *, all_tenants: bool = False
+    ) -> Slice | None:
+        """The part of the key space that nobody sweeps and that has waited longest."""
+        until = self._lease(holder, lease)
+        scope = "*" if all_tenants else f"={self.tenant}"
+        number = await self.transactions.write_again(
+            queries.sweeps.claim, scope, holder, self.now_us(), until, to_micros(due)
+        )
+        return None if number is None else Slice(number, scope)
+
+    async def renew_slice(self, claimed: Slice, holder: str, lease: timedelta) -> bool:
+        """Hold a slice longer; false when it is somebody else's by now."""
+        until = self._lease(holder, lease)
+        return await self.transactions.write_again(
+            queries.sweeps.renew, claimed.scope, claimed.number, holder, until
+        )
+
+    async def release_slice(
+        self, claimed: Slice, holder: str, swept_at: datetime | None = None
+    ) -> None:
+        """Give a slice back; with the beginning of its sweep, if that came to its end."""
+        swept_us = None if swept_at is None else to_micros(swept_at)
+        await self.transactions.write_again(
+            queries.sweeps.release, claimed.scope, claimed.number, holder, swept_us
+        )
+
+    def _lease(self, holder: str, lease: timedelta) -> int:
+        if not records.name("a holder", holder):
+            raise ConfigurationError("a holder of slices needs a name")
+        if lease <= timedelta(0):
+            raise ConfigurationError(f"a lease must be longer than nothing, not {lease}")
+        return self.now_us() + lease // _MICROSECOND
+
+    async def begin_sweep(self, holder: str, cutoff: datetime, policy: Mapping[str, Any]) -> str:
+        """Record that a sweep begins, what it goes by and the moment it judges at; its id."""
+        row = {
+            "sweep_id": uuid.uuid4().hex,
+            "holder": records.name("a holder", holder),
+            "started_at": self.now_us(),
+            "finished_at": None,
+            "cutoff": to_micros(cutoff),
+            "policy": json.dumps(dict(policy)),
+            "counts": "{}",
+        }
+        await self.transactions.write_again(queries.sweeps.begin_sweep, row)
+        return str(row["sweep_id"])
+
+    async def end_sweep(self, sweep_id: str, counts: Mapping[str, Any]) -> None:
+        """Record what a sweep did."""
+        now, text = self.now_us(), json.dumps(dict(counts))
+        before = now - KEPT // _MICROSECOND
+        done = await self.transactions.write_again(
+            queries.sweeps.end_sweep, sweep_id, now, text, before
+        )
+        if not done:
+            raise ConfigurationError(f"no sweep {sweep_id!r} is on record")
+
+    async def sweeps(self, limit: int = 20) -> list[SweepRecord]:
+        """The sweeps of this database, the last first."""
+        if limit < 1:
+            raise ConfigurationError(f"limit must be at least 1, not {limit}")
+        return [
+            records.sweep(row)
+            for row in await self.transactions.read(queries.sweeps.list_sweeps, limit)
+        ]

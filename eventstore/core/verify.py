@@ -1,0 +1,233 @@
+"""Looking after an event store: is everything as it was written, and how much is it?
+
+Both read only, page by page, and say what is wrong instead of stopping at the first fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from eventstore import queries
+from eventstore.core.read import MOVES_MAX, PAGE, Reading, claim
+from eventstore.db.schema import SqlRow
+from eventstore.errors import CorruptEventError, LineageMovedError, ThreadNotFoundError
+from eventstore.format import digests, records
+from eventstore.models import FORK, Position, Stats, VerifyReport
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_HEADER_BYTES: Final = 32
+
+
+class Inspection(Reading):
+    """What can be checked and counted in a store."""
+
+    async def namespaces(self, thread_id: str) -> list[str]:
+        """The logs of a thread that have events, what forks were given included."""
+
+        def look(conn: Connection) -> list[str]:
+            row = queries.threads.look_up(conn, self.tenant, thread_id, "")
+            if row is None:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            return [ns for ns, _, _ in queries.events.namespaces(conn, row.thread_key)]
+
+        return await self.transactions.read(look)
+
+    async def verify(self, thread_id: str) -> VerifyReport:
+        """Walk the digest chain of every log of a thread, decode everything, check every link."""
+        for _ in range(MOVES_MAX):
+            try:
+                report, beginnings = await self._verify(thread_id)
+                if report.ok or beginnings == await self._beginnings(thread_id):
+                    return report
+            except LineageMovedError:
+                continue  # trimmed while we read: what is left is to be looked at
+        raise LineageMovedError(thread_id)
+
+    async def _beginnings(self, thread_id: str) -> dict[str, int]:
+        """Where each log of a thread begins."""
+
+        def look(conn: Connection) -> dict[str, int]:
+            row = queries.threads.look_up(conn, self.tenant, thread_id, "")
+            if row is None:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            return {ns: first for ns, first, _ in queries.events.namespaces(conn, row.thread_key)}
+
+        return await self.transactions.read(look)
+
+    async def _verify(self, thread_id: str) -> tuple[VerifyReport, dict[str, int]]:
+        """A report, and where the logs began when it was begun."""
+        problems: list[str] = []
+        beginnings = await self._beginnings(thread_id)
+
+        def look(conn: Connection) -> tuple[int, list[_Log]]:
+            problems.clear()  # a transaction may be tried again
+            row = queries.threads.look_up(conn, self.tenant, thread_id, "")
+            if row is None:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            key, logs = row.thread_key, []
+            for ns, _, _ in queries.events.namespaces(conn, key):
+                try:
+                    records.name("a namespace", ns)
+                    runs = queries.events.runs(conn, key, ns)
+                except ValueError as error:
+                    problems.append(f"namespace {ns!r}: a name or a seq was damaged: {error}")
+                    continue
+                snapshots = queries.snapshots.snapshots_of(conn, key, ns)
+                forks = queries.forks.forks_of(conn, key, ns)
+                logs.append(_Log(ns, runs, snapshots, forks))
+                problems.extend(
+                    f"{ns!r} seq {fork.seq}: what the fork goes on from is missing"
+                    for fork in forks
+                    if not _is_whole(conn, fork)
+                )
+            return key, logs
+
+        key, logs = await self.transactions.read_moment(look)
+        events = 0
+        for each in logs:
+            try:
+                events += await self._verify_log(thread_id, key, each, problems)
+            except records.WRONG_TYPE as error:
+                problems.append(f"namespace {each.ns!r}: a column was damaged: {error}")
+        if await self.thread_at(key) is None:  # what was missing was being deleted, not damaged
+            raise ThreadNotFoundError(thread_id, self.tenant)
+        report = VerifyReport(
+            thread_id,
+            tuple(each.ns for each in logs),
+            events,
+            sum(len(each.snapshots) for each in logs),
+            tuple(problems),
+        )
+        return report, beginnings
+
+    async def _verify_log(self, thread_id: str, key: int, each: _Log, problems: list[str]) -> int:
+        """Look through one log, note what is wrong, and return how many events are right."""
+        linked = {
+            fork.seq: claim(fork.source_thread_key, fork.source_ns, fork.source_seq)
+            for fork in each.forks
+        }
+        digests: dict[int, bytes] = {}
+        keys: dict[int, str] = {}
+        for span, digest in self._verifiable(key, each.ns, each.runs, each.snapshots, problems):
+            try:
+                async for page in self._stream(thread_id, [span], digest, key):
+                    for event in page:
+                        digests[event.seq] = event.digest
+                        if event.key is not None:
+                            keys[event.seq] = event.key
+                        if event.kind == FORK:
+                            if linked.get(event.seq) != claim(*event.data["source"]):
+                                problems.append(
+                                    f"{each.ns!r} seq {event.seq}: the fork's link is wrong"
+                                )
+            except CorruptEventError as error:
+                problems.append(str(error))
+        found = await self.transactions.read(queries.events.keys_of, key, each.ns) if keys else {}
+        problems += [
+            f"{each.ns!r} seq {seq}: the event cannot be found by its key {name!r}"
+            for seq, name in keys.items()
+            if found.get(seq) != name
+        ]
+        problems += _snapshot_problems(thread_id, each.ns, each.snapshots, digests)
+        return len(digests)
+
+    def _verifiable(
+        self,
+        key: int,
+        ns: str,
+        runs: Sequence[tuple[int, int]],
+        snapshots: Sequence[SqlRow],
+        problems: list[str],
+    ) -> Iterator[tuple[queries.lineage.Span, bytes | None]]:
+        """The runs of events that a log consists of, each with the link before it.
+
+        A log begins at 1, or behind or at a base; what a fork was given of a deleted thread
+        (a prefix) may also begin with an event that is there for its digest alone.
+        """
+        bases = {row.seq: row.digest for row in snapshots if row.is_base}
+        for start, end in runs:
+            digest = bases.get(start - 1)
+            if digest is None and start in bases:  # trimmed: the row of its last event stayed
+                digest = bases[start]
+                start += 1
+            elif digest is None and start > 1:
+                if digests.origin(key, ns) == (key, ns):
+                    problems.append(f"{ns!r}: the events before seq {start} are missing")
+                start += 1
+            yield queries.lineage.Span(key, ns, start, end), digest
+
+    async def stats(self, thread_id: str | None = None) -> Stats:
+        """How much is stored, for one thread or for all of this tenant's."""
+        total = [0] * 7
+        async for key in self._keys(thread_id):
+            total[0] += 1
+            async for rows in self._sizes(key):
+                for row in rows:
+                    total[1] += 1
+                    total[2] += self.codec.raw_size(row.start, row.stored)
+                    total[3] += row.stored
+            sealed = await self.transactions.read(queries.events.sealed_totals, key)
+            total[1] += sealed.events
+            total[2] += sealed.raw
+            total[3] += sealed.stored
+            total[6] += sealed.events
+            count, size = await self.transactions.read(queries.listing.snapshot_sizes, key)
+            total[4] += count
+            total[5] += size
+        return Stats(*total)
+
+    async def _keys(self, thread_id: str | None) -> AsyncIterator[int]:
+        if thread_id is not None:
+            yield (await self.thread(thread_id)).thread_key
+            return
+        after = -1
+        while page := await self.transactions.read(
+            queries.listing.thread_keys, self.tenant, after, PAGE
+        ):
+            for key in page:
+                yield key
+            after = page[-1]
+
+    async def _sizes(self, key: int) -> AsyncIterator[Sequence[SqlRow]]:
+        after = ("", 0)
+        while rows := await self.transactions.read(
+            queries.listing.payload_sizes, key, after, PAGE, _HEADER_BYTES
+        ):
+            yield rows
+            after = (rows[-1].ns, rows[-1].seq)
+
+
+class _Log(NamedTuple):
+    """What ``verify`` looks at together: a log as it was at one moment, events excepted."""
+
+    ns: str
+    runs: list[tuple[int, int]]
+    snapshots: Sequence[SqlRow]
+    forks: Sequence[SqlRow]
+
+
+def _is_whole(conn: Connection, fork: SqlRow) -> bool:
+    """Whether what a fork goes on from is there."""
+    source = Position(fork.source_thread_key, fork.source_ns, fork.source_seq)
+    try:
+        return queries.lineage.can_be_reached(conn, source)
+    except records.WRONG_TYPE:
+        return False
+
+
+def _snapshot_problems(
+    thread_id: str, ns: str, rows: Sequence[SqlRow], digests: Mapping[int, bytes]
+) -> Iterator[str]:
+    """What is wrong with a log's snapshots, given the digests of its events."""
+    present = {row.seq for row in rows}
+    for row in rows:
+        where = f"thread {thread_id!r}, namespace {ns!r}, snapshot at seq {row.seq}"
+        if not records.verifies(row):
+            yield f"{where}: does not match its checksum"
+        elif row.rests_on is not None and row.rests_on not in present:
+            yield f"{where}: rests on one at seq {row.rests_on}, which is missing"
+        elif digests.get(row.seq, row.digest) != row.digest:
+            yield f"{where}: was taken of another history"

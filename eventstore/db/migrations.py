@@ -1,0 +1,181 @@
+"""How a database comes to have the tables of today, from nothing or from any older version.
+
+Migrations are ordered, named and append-only: one that has been released is never edited.
+Each runs in one transaction together with the record that it ran. A database that carries
+a migration unknown to us was written by a newer version and is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from sqlalchemy import Column, Connection, Table, exc, inspect, select
+from sqlalchemy.schema import CreateIndex
+
+from eventstore.db import dialects, schema
+from eventstore.errors import ConfigurationError, SchemaVersionError
+
+_FIRST_TABLES = (
+    schema.threads,
+    schema.events,
+    schema.snapshots,
+    schema.forks,
+    schema.tombstones,
+)
+
+
+_RETENTION_TABLES = (
+    schema.segments,
+    schema.dictionaries,
+    schema.secrets,
+    schema.slices,
+    schema.sweeps,
+)
+_RETENTION_COLUMNS = (
+    schema.threads.c.pin,
+    schema.threads.c.deletion,
+    schema.snapshots.c.step,
+    schema.tombstones.c.policy,
+    schema.tombstones.c.asked_by,
+)
+
+
+_VACUUMED_SOON = (schema.threads, schema.events, schema.segments, schema.snapshots)
+_VACUUM_SOON = ", ".join(
+    f"{prefix}autovacuum_vacuum_{name} = {value}"
+    for prefix in ("", "toast.")
+    for name, value in (("scale_factor", 0.02), ("threshold", 1000))
+)
+"""What a sweep deletes is free for new rows when 2 % of a table is dead, not 20 %: of ten
+million events that is 200,000. Payloads are out of line, in tables that are vacuumed by
+settings of their own."""
+
+
+def _create_tables(conn: Connection) -> None:
+    schema.metadata.create_all(conn, tables=_FIRST_TABLES, checkfirst=False)
+
+
+def _add_retention(conn: Connection) -> None:
+    """What sealing, trimming, erasing and sharing the work of sweeping need."""
+    schema.metadata.create_all(conn, tables=_RETENTION_TABLES, checkfirst=False)
+    _add_columns(conn, _RETENTION_COLUMNS)
+    for index in schema.tombstones.indexes:  # a new database has them
+        conn.execute(CreateIndex(index, if_not_exists=True))
+    if conn.dialect.name == "postgresql":
+        for table in _VACUUMED_SOON:
+            conn.exec_driver_sql(f"ALTER TABLE {_quoted(conn, table)} SET ({_VACUUM_SOON})")
+
+
+def _add_columns(conn: Connection, columns: Iterable[Column[Any]]) -> None:
+    """Add columns, all of them nullable, to tables that were made before there were any."""
+    look, schema_name = inspect(conn), _schema_of(conn)
+    prepare = conn.dialect.identifier_preparer
+    for column in columns:
+        if column.name in {c["name"] for c in look.get_columns(column.table.name, schema_name)}:
+            continue  # the database is new: its tables were made as they are today
+        table = _quoted(conn, column.table)
+        name, kind = prepare.quote(column.name), column.type.compile(conn.dialect)
+        conn.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+
+
+def _quoted(conn: Connection, table: Table) -> str:
+    """The name of a table, with the schema that it is in, for a statement in text."""
+    prepare, schema_name = conn.dialect.identifier_preparer, _schema_of(conn)
+    name = prepare.quote(table.name)
+    return name if schema_name is None else f"{prepare.quote(schema_name)}.{name}"
+
+
+MIGRATIONS: Final[tuple[tuple[str, Callable[[Connection], None]], ...]] = (
+    ("0001_log", _create_tables),
+    ("0002_retention", _add_retention),
+)
+
+
+class Overtaken(Exception):
+    """Another process was setting the database up at the same time: look again."""
+
+
+def pending(conn: Connection) -> list[str]:
+    """Names of the migrations that this database lacks.
+
+    Raises:
+        SchemaVersionError: it has one that this version does not know.
+        ConfigurationError: it has tables by our names that are not ours, or no such schema.
+    """
+    known = [name for name, _ in MIGRATIONS]
+    schema_name = _schema_of(conn)
+    look = inspect(conn)
+    if not look.has_table(schema.migrations.name, schema_name):
+        if schema_name is not None and schema_name not in look.get_schema_names():
+            raise ConfigurationError(
+                f"the database has no schema {schema_name!r}; create it first, and let the user "
+                "of the event store create tables in it"
+            )
+        taken = {t.name for t in _FIRST_TABLES if look.has_table(t.name, schema_name)}
+        # Looked at once more, as all of them may have been made between one look and the next.
+        if taken and not inspect(conn).has_table(schema.migrations.name, schema_name):
+            raise ConfigurationError(
+                f"the database already has tables named {', '.join(sorted(taken))}, which are "
+                "not ours; give the event store a database of its own, or on PostgreSQL a schema"
+            )
+        if not taken:
+            return known
+    applied = set(conn.execute(select(schema.migrations.c.name)).scalars())
+    unknown = sorted(applied - set(known))
+    if unknown:
+        raise SchemaVersionError(unknown[-1], known[-1])
+    return [name for name in known if name not in applied]
+
+
+def demand_none(missing: list[str]) -> None:
+    """What a store that only reads asks of a database.
+
+    Raises:
+        ConfigurationError: there are migrations to run.
+    """
+    if not missing:
+        return
+    if len(missing) == len(MIGRATIONS):
+        raise ConfigurationError(
+            "there is no event store in this database, and it was opened for reading only; "
+            "an application sets one up when it first opens it, or `eventstore migrate` does"
+        )
+    raise ConfigurationError(
+        "the database was made by an older version of graph-eventstore, and was opened for "
+        f"reading only; it lacks {', '.join(missing)}: run `eventstore migrate`"
+    )
+
+
+def _schema_of(conn: Connection) -> str | None:
+    names: dict[str | None, str] = conn.get_execution_options().get("schema_translate_map", {})
+    return names.get(None)
+
+
+def migrate(conn: Connection, now_us: int) -> list[str]:
+    """Run what is pending, inside the caller's write transaction; returns the names.
+
+    Several processes may do so at once. On SQLite each looks again under its own lock. On
+    PostgreSQL the note that a migration ran is written first: it lets one process in, and the
+    others wait for that one and are then refused, as they are by a table that is there.
+
+    Raises:
+        Overtaken: others were first; nothing of this transaction is to be kept.
+    """
+    missing = pending(conn)
+    if not missing:
+        return []
+    try:
+        schema.migrations.create(conn, checkfirst=True)
+        for name, run in MIGRATIONS:
+            if name in missing:
+                conn.execute(schema.migrations.insert().values(name=name, applied_at=now_us))
+                run(conn)
+    except exc.DBAPIError as error:
+        if dialects.is_duplicate(error):
+            raise Overtaken from error
+        raise
+    return missing
+
+
+__all__ = ["MIGRATIONS", "Overtaken", "demand_none", "migrate", "pending"]

@@ -1,0 +1,444 @@
+"""Opening PostgreSQL: engines of our own, engines around a caller's pool, and their errors.
+
+Owns what a connection is set up with, how long one may be waited for and trusted, and what
+the server's error codes mean for a retry. Nothing here keeps state in a session, so that all
+of it works behind a proxy that gives each transaction another one.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from sqlalchemy import URL, Connection, Engine, Transaction, create_engine, event, exc
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
+from sqlalchemy.pool import NullPool
+
+from eventstore.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from psycopg_pool import AsyncConnectionPool, ConnectionPool
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from eventstore.db.dialects import Begin, Durability, Mode
+
+CHECK_AFTER_S: Final = 30.0
+"""A connection idle for longer is asked whether it is still alive before it is used."""
+
+_DRIVER: Final = "postgresql+psycopg"
+_NAMES: Final = ("postgres", "postgresql", _DRIVER)
+_DEFAULTS: Final = {
+    "application_name": "graph-eventstore",
+    "client_encoding": "utf8",
+    # A server that vanished without a word, as in a failover, is given up after these seconds
+    # and not after the quarter of an hour that TCP would wait.
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+_SECRETS: Final = ("password", "sslpassword")
+_OURS: Final = "eventstore_connections"
+_IDLE_SINCE: Final = "eventstore_idle_since"
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """How many connections a store may have, and how long one is waited for.
+
+    Attributes:
+        min_size: connections kept open once they have been needed.
+        max_size: connections open at most.
+        timeout_s: a wait for one of them ends after this with ``StoreBusyError``.
+    """
+
+    min_size: int = 5
+    max_size: int = 20
+    timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.max_size < 1 or not 0 <= self.min_size <= self.max_size:
+            raise ConfigurationError(
+                "a pool needs 0 <= pool_min_size <= pool_max_size, and a pool_max_size of at "
+                f"least 1; got {self.min_size} and {self.max_size}"
+            )
+        if not self.timeout_s > 0:
+            raise ConfigurationError(f"pool_timeout must be above 0 s, not {self.timeout_s}")
+
+
+# --- engines of our own -----------------------------------------------------------------
+
+
+def is_url_of_ours(url: URL) -> bool:
+    """Whether a URL names PostgreSQL, whatever the driver."""
+    return url.drivername.split("+")[0] in _NAMES
+
+
+def open_engine(url: URL, pool: PoolOptions, durability: Durability = "full") -> Engine:
+    """An engine with a pool of its own.
+
+    A URL's query may hold any setting of libpq, which goes before our own, and
+    ``prepare_threshold``: after how many uses a statement is prepared; by default never,
+    because a proxy that pools transactions would lose what was prepared.
+    """
+    options = _options(url, pool, durability)
+    options["connect_args"]["cursor_factory"] = _binary(_psycopg().Cursor)
+    return _set_up(create_engine(_url(url), **options))
+
+
+def open_async_engine(url: URL, pool: PoolOptions, durability: Durability = "full") -> AsyncEngine:
+    """As :func:`open_engine`, for an event loop."""
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    options = _options(url, pool, durability)
+    options["connect_args"]["cursor_factory"] = _binary(_psycopg().AsyncCursor)
+    engine = create_async_engine(_url(url), **options)
+    _set_up(engine.sync_engine)
+    return engine
+
+
+def _url(url: URL) -> URL:
+    if url.drivername not in _NAMES:
+        raise ConfigurationError(
+            f"the event store talks to PostgreSQL through psycopg 3, not {url.drivername!r}; "
+            "begin the URL with postgresql://"
+        )
+    password = url.query.get("password", url.password)
+    if isinstance(password, tuple):
+        raise ConfigurationError("the database URL gives more than one password")
+    # In its own place a password is hidden wherever the URL is shown; in the query it is not.
+    found = url.difference_update_query([*_SECRETS, "prepare_threshold"])
+    return found.set(drivername=_DRIVER, password=password)
+
+
+def _options(url: URL, pool: PoolOptions, durability: Durability) -> dict[str, Any]:
+    connect_args: dict[str, Any] = {
+        "prepare_threshold": _prepare_threshold(url),
+        **{name: value for name, value in _DEFAULTS.items() if name not in url.query},
+    }
+    if durability == "normal":
+        given = url.query.get("options", "")
+        connect_args["options"] = f"{given} -c synchronous_commit=off".strip()
+    if "sslpassword" in url.query:
+        connect_args["sslpassword"] = url.query["sslpassword"]
+    # QueuePool keeps its size and closes what is beyond; a size of 0 would mean no bound.
+    kept = max(pool.min_size, 1)
+    return {
+        "connect_args": connect_args,
+        "use_native_hstore": False,  # a look-up at the first connection, for a type not used
+        "pool_size": kept,
+        "max_overflow": pool.max_size - kept,
+        "pool_timeout": pool.timeout_s,
+        "pool_use_lifo": True,  # so that those beyond what is needed fall idle
+        # We begin and end transactions ourselves; to switch modes at each use costs more.
+        "isolation_level": "AUTOCOMMIT",
+        "pool_reset_on_return": None,
+        "hide_parameters": True,  # payloads and names have no place in messages or logs
+        "execution_options": {_OURS: True},
+    }
+
+
+def _psycopg() -> Any:
+    import psycopg
+
+    return psycopg
+
+
+@cache
+def _binary(cursor: type[Any]) -> type[Any]:
+    """A kind of cursor whose results travel as they are: as text, bytes would be twice as long."""
+
+    class BinaryCursor(cursor):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.format = _psycopg().pq.Format.BINARY
+
+    return BinaryCursor
+
+
+def _prepare_threshold(url: URL) -> int | None:
+    text = url.query.get("prepare_threshold", "none")
+    if isinstance(text, str) and text.lower() == "none":
+        return None
+    if isinstance(text, str) and text.isdecimal():
+        return int(text)
+    raise ConfigurationError(
+        f"prepare_threshold in the database URL must be a number of uses or 'none', not {text!r}"
+    )
+
+
+def _set_up(engine: Engine) -> Engine:
+    dialect, pool = engine.dialect, engine.pool
+    errors: Any = dialect.loaded_dbapi.Error
+
+    def check(connection: Any, record: Any, _proxy: Any) -> None:
+        since = record.info.get(_IDLE_SINCE)
+        if since is None or time.monotonic() - since < CHECK_AFTER_S:
+            return
+        try:
+            dialect.do_ping(connection)
+        except errors as error:
+            lost = exc.DisconnectionError(f"a connection was lost while idle: {error}")
+            lost.invalidate_pool = True  # the others that are as old went with it
+            raise lost from error
+
+    def note(_connection: Any, record: Any) -> None:
+        record.info[_IDLE_SINCE] = time.monotonic()
+
+    event.listen(pool, "connect", _check_encoding)
+    event.listen(pool, "checkout", check)
+    event.listen(pool, "checkin", note)
+    event.listen(engine, "handle_error", _give_up_pool)
+    return engine
+
+
+def _check_encoding(connection: Any, _record: Any) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in (None, "UTF8"):  # a proxy may keep it to itself
+        raise ConfigurationError(
+            f"this database stores text as {encoding}, which cannot hold every name; use one "
+            "that was created with ENCODING 'UTF8'"
+        )
+
+
+def _give_up_pool(context: Any) -> None:
+    # After a failover the server at hand may be a standby, and every connection to it is
+    # of no use, though it works; so the pool is emptied as when the server has gone away.
+    if lost(context.original_exception):
+        context.is_disconnect = True
+
+
+def beginner(engine: Engine) -> Begin:
+    """What begins a transaction.
+
+    A read is no transaction: each of its statements sees what was committed when it began.
+    What it reads was appended and is never changed, and where it finds that something went
+    meanwhile it looks again; so it need not pay for two round trips more. A write waits for
+    the rows that others have locked and then sees them as they have become: its operations
+    look again behind each lock, and would have to be repeated if it saw an older state.
+    """
+    if not engine.get_execution_options().get(_OURS):
+
+        def begin_elsewhere(conn: Connection, mode: Mode) -> Transaction:
+            # Set back when the connection returns to the caller's pool.
+            levels = {"write": "READ COMMITTED", "moment": "REPEATABLE READ"}
+            conn.execution_options(isolation_level=levels.get(mode, "AUTOCOMMIT"))
+            return conn.begin()
+
+        return begin_elsewhere
+
+    def begin(conn: Connection, mode: Mode) -> Transaction:
+        transaction = conn.begin()
+        if mode == "write":  # our connections commit by themselves what is not begun like this
+            conn.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
+        elif mode == "moment":
+            conn.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        return transaction
+
+    return begin
+
+
+# --- engines around a caller's pool -----------------------------------------------------
+
+
+class _Borrowing(PGDialect_psycopg):
+    """Gives a connection back to the pool that it came from, instead of closing it."""
+
+    supports_statement_cache = True
+    give_back: Any = None
+
+    def on_connect(self) -> Any:
+        return None  # SQLAlchemy's adds a handler for notices, one more at every use
+
+    def do_close(self, dbapi_connection: Any) -> None:
+        self.give_back(dbapi_connection)
+
+    def do_terminate(self, dbapi_connection: Any) -> None:
+        self.give_back(dbapi_connection)
+
+    @classmethod
+    def get_async_dialect_cls(cls, url: URL) -> type[Any]:
+        return _AsyncBorrowing
+
+
+class _AsyncBorrowing(PGDialectAsync_psycopg):
+    supports_statement_cache = True
+    give_back: Any = None
+    on_connect = _Borrowing.on_connect
+    do_close = _Borrowing.do_close
+    do_terminate = _Borrowing.do_terminate
+
+
+registry.register("postgresql.eventstore_borrowing", __name__, _Borrowing.__name__)
+_BORROWED_URL: Final = "postgresql+eventstore_borrowing://"
+_BORROWED_OPTIONS: Final = {
+    "poolclass": NullPool,
+    "use_native_hstore": False,
+    "pool_reset_on_return": None,
+    "hide_parameters": True,
+    "execution_options": {_OURS: True},
+}
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What we set on a caller's connection while we have it, and set back afterwards."""
+
+    autocommit: bool
+    isolation_level: Any
+    row_factory: Any
+    cursor_factory: Any
+
+
+def _settings(conn: Any) -> _Settings:
+    return _Settings(conn.autocommit, conn.isolation_level, conn.row_factory, conn.cursor_factory)
+
+
+def around_pool(pool: ConnectionPool[Any]) -> Engine:
+    """An engine that borrows each connection from a caller's pool, which stays the caller's."""
+    from psycopg.rows import tuple_row
+
+    lent: dict[int, _Settings] = {}
+
+    def borrow() -> Any:
+        conn = pool.getconn()
+        lent[id(conn)] = _settings(conn)
+        conn.autocommit = True
+        conn.isolation_level = None
+        conn.row_factory = tuple_row
+        conn.cursor_factory = _binary(_psycopg().Cursor)
+        return conn
+
+    def give_back(conn: Any) -> None:
+        before = lent.pop(id(conn))
+        try:
+            if not conn.closed:
+                conn.rollback()  # nothing is open any more, unless something went wrong
+                conn.autocommit = before.autocommit
+                conn.isolation_level = before.isolation_level
+            conn.row_factory = before.row_factory
+            conn.cursor_factory = before.cursor_factory
+        finally:
+            pool.putconn(conn)
+
+    engine = create_engine(_BORROWED_URL, creator=borrow, **_BORROWED_OPTIONS)
+    engine.dialect.give_back = give_back  # type: ignore[attr-defined]
+    return engine
+
+
+def around_async_pool(pool: AsyncConnectionPool[Any]) -> AsyncEngine:
+    """As :func:`around_pool`, for an event loop: the one that the pool was opened on."""
+    from psycopg.rows import tuple_row
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.util import await_only
+
+    lent: dict[int, _Settings] = {}
+
+    async def borrow() -> Any:
+        conn = await pool.getconn()
+        lent[id(conn)] = _settings(conn)
+        await conn.set_autocommit(True)
+        await conn.set_isolation_level(None)
+        conn.row_factory = tuple_row
+        conn.cursor_factory = _binary(_psycopg().AsyncCursor)
+        return conn
+
+    async def take_back(conn: Any) -> None:
+        before = lent.pop(id(conn))
+        try:
+            if not conn.closed:
+                await conn.rollback()
+                await conn.set_autocommit(before.autocommit)
+                await conn.set_isolation_level(before.isolation_level)
+            conn.row_factory = before.row_factory
+            conn.cursor_factory = before.cursor_factory
+        finally:
+            await pool.putconn(conn)
+
+    def give_back(adapted: Any) -> None:
+        await_only(take_back(adapted.driver_connection))
+
+    engine = create_async_engine(_BORROWED_URL, async_creator=borrow, **_BORROWED_OPTIONS)
+    engine.sync_engine.dialect.give_back = give_back  # type: ignore[attr-defined]
+    return engine
+
+
+# --- errors -----------------------------------------------------------------------------
+
+_AGAIN: Final = ("40001", "40P01")  # serialization failure, deadlock
+_GONE: Final = (
+    "25006",  # read-only: a standby, where a failover has just been
+    "25P03",  # the server ended a transaction that was idle for too long, and the session
+    "40003",  # it does not know itself how the transaction ended
+    "57P01",  # shut down by an administrator
+    "57P02",  # or by the crash of another session
+    "57P03",  # starting up or shutting down
+    "57P05",  # the session was idle for too long
+)
+_BUSY: Final = ("53300", "55P03", "57014")  # too many clients, a lock or statement timed out
+_DUPLICATE: Final = (
+    "23505",  # a row of a key that is there, in our tables or in the server's own catalogue
+    "42P07",  # a table
+    "42710",  # another object
+    "42701",  # a column
+    "XX000",  # "tuple concurrently updated": two changed the same object
+)
+_FULL: Final = ("too many clients", "too many connections", "connection slots")
+_FOR_GOOD: Final = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "pg_hba.conf",
+    "permission denied",
+    "certificate",
+)
+"""What refuses every connection, however often it is tried. By its words, as psycopg gives no
+code for a connection that was not made; what is said in another language counts as lost."""
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    """The server's code for an error of psycopg; ``None`` when it gave none."""
+    code: str | None = getattr(error, "sqlstate", None)
+    return code
+
+
+def again(error: BaseException | None) -> bool:
+    """Whether the transaction was rolled back for sure, and may well succeed when repeated."""
+    return _sqlstate(error) in _AGAIN
+
+
+def lost(error: BaseException | None) -> bool:
+    """Whether the connection is of no use any more, though another one may be.
+
+    It went away, or could not be had, or leads to a server that has become read-only.
+    """
+    code = _sqlstate(error)
+    if code is not None:
+        return code in _GONE or code.startswith("08")
+    psycopg = sys.modules.get("psycopg")
+    if psycopg is None or not isinstance(error, psycopg.OperationalError) or _of_pool(error):
+        return False
+    return not any(phrase in str(error) for phrase in (*_FOR_GOOD, *_FULL))
+
+
+def busy(error: BaseException | None) -> Literal["pool", "server"] | None:
+    """What there was too little of, for as long as was waited."""
+    if _of_pool(error):
+        return "pool" if type(error).__name__ in ("PoolTimeout", "TooManyRequests") else None
+    if _sqlstate(error) in _BUSY or any(phrase in str(error) for phrase in _FULL):
+        return "server"
+    return None
+
+
+def is_duplicate(error: BaseException | None) -> bool:
+    """Whether what was to be created exists, or is being created by somebody else."""
+    return _sqlstate(error) in _DUPLICATE
+
+
+def _of_pool(error: BaseException | None) -> bool:
+    return type(error).__module__.startswith("psycopg_pool")

@@ -1,0 +1,229 @@
+"""The tables, once for every backend.
+
+Written so that a database can be sharded by thread without change: every primary key,
+unique index and foreign key begins with ``thread_key``, nothing is numbered by the
+database, and no foreign key crosses threads. Times are microseconds since 1970 UTC.
+
+On SQLite, ``events`` is a rowid table: rows of a few hundred bytes that arrive for many
+threads in turn would leave a clustered tree half empty, and large ones (``snapshots``)
+spill out of it. The small tables are clustered.
+
+On PostgreSQL, text is compared byte by byte, as SQLite does, whatever the database's locale;
+and payloads, which are compressed already, are stored as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    event,
+)
+from sqlalchemy import Text as AnyText
+
+SqlRow = Any
+"""A row as SQLAlchemy gives it: its type takes other parameters in 2.0 than in 2.1."""
+
+
+class Bytes(LargeBinary):
+    """Bytes that every driver we use takes and gives as they are.
+
+    ``LargeBinary`` wraps and unwraps each value in Python, half the cost of reading a row.
+    """
+
+    cache_ok = True
+
+    def bind_processor(self, _dialect: Any) -> None:
+        return None
+
+    def result_processor(self, _dialect: Any, _coltype: Any) -> None:
+        return None
+
+
+metadata = MetaData()
+
+# On SQLite an INTEGER PRIMARY KEY is the row's own address: no second tree to keep.
+Text = AnyText().with_variant(AnyText(collation="C"), "postgresql")
+_Key = BigInteger().with_variant(Integer, "sqlite")
+
+migrations = Table(
+    "eventstore_migrations",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("applied_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+threads = Table(
+    "threads",
+    metadata,
+    Column("thread_key", _Key, primary_key=True, autoincrement=False),
+    Column("tenant", Text, nullable=False),
+    Column("thread_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("active_at", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("ttl", BigInteger),
+    Column("pinned", Boolean, nullable=False),
+    Column("condemned_at", BigInteger, key="deleting_since"),
+    Column("metadata", Text, nullable=False),  # JSON
+    Column(
+        "life", Integer, nullable=False, key="generation"
+    ),  # how many threads of this name were before
+    Column("pin", Text),  # JSON: why it is pinned, by whom, since when
+    Column("fate", Text, key="deletion"),  # JSON: why it was marked for deletion, for the tombstone
+    Index("threads_by_activity", "tenant", "active_at", "thread_key"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("thread_key", BigInteger, ForeignKey("threads.thread_key"), primary_key=True),
+    Column("ns", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("key", Text),
+    Column("recorded_at", BigInteger, nullable=False),
+    Column("digest", Bytes, nullable=False),
+    Column("payload", Bytes, nullable=False),
+)
+
+# Partial, so that events without a key (nearly all of them) cost nothing here.
+Index(
+    "events_by_key",
+    events.c.thread_key,
+    events.c.ns,
+    events.c.key,
+    unique=True,
+    sqlite_where=events.c.key.is_not(None),
+    postgresql_where=events.c.key.is_not(None),
+)
+
+# Events that are cold, many in one row. In each log they are the oldest ones that are there; the
+# last event of a log is never among them.
+segments = Table(
+    "segments",
+    metadata,
+    Column("thread_key", BigInteger, ForeignKey("threads.thread_key"), primary_key=True),
+    Column("ns", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),  # of its first event
+    Column("last", BigInteger, nullable=False),  # seq of its last event
+    Column("link", Bytes, nullable=False),  # the digest before its first event
+    Column("digest", Bytes, nullable=False),  # of its last event
+    Column("recorded_at", BigInteger, nullable=False),  # of its last event
+    Column("raw", BigInteger, nullable=False),  # bytes of its events' bodies, uncompressed
+    Column("payload", Bytes, nullable=False),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("thread_key", BigInteger, ForeignKey("threads.thread_key"), primary_key=True),
+    Column("ns", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("is_base", Boolean, nullable=False),
+    Column("rests_on", BigInteger),
+    Column("step", BigInteger),  # how many checkpoints there were, as the layer above counts
+    Column("digest", Bytes, nullable=False),  # of the event at seq: the chain goes on here
+    Column("checksum", Bytes, nullable=False),
+    Column("additions", Bytes, nullable=False),
+    Column("payload", Bytes, nullable=False),
+)
+
+forks = Table(
+    "forks",
+    metadata,
+    Column("thread_key", BigInteger, ForeignKey("threads.thread_key"), primary_key=True),
+    Column("ns", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("source_thread_key", BigInteger, nullable=False),
+    Column("source_ns", Text, nullable=False),
+    Column("source_seq", BigInteger, nullable=False),
+    Index("forks_by_source", "source_thread_key", "source_ns", "source_seq"),
+    sqlite_with_rowid=False,
+)
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("thread_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("name_digest", Bytes, nullable=False),
+    Column("life", Integer, nullable=False, key="generation"),
+    Column("tenant", Text, nullable=False),
+    Column("deleted_at", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("policy", Text),  # the name of the policy that asked for it
+    Column("asked_by", Text),  # who asked for it
+    Index("tombstones_by_name", "name_digest", "generation"),
+    Index("tombstones_by_time", "tenant", "deleted_at", "thread_key"),
+    sqlite_with_rowid=False,
+)
+
+# --- what belongs to no thread ----------------------------------------------------------
+
+dictionaries = Table(
+    "dictionaries",
+    metadata,
+    Column("dict_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("data", Bytes, nullable=False),
+)
+
+secrets = Table(
+    "eventstore_secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Bytes, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# The key space in slices, for sweepers that share the work; once for each scope: a tenant
+# (`=` and its name), or all of them (`*`). Who swept one has not swept the others.
+slices = Table(
+    "retention_slices",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("slice", Integer, primary_key=True, autoincrement=False),
+    Column("holder", Text, nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
+    Column("swept_at", BigInteger, nullable=False),  # when its last sweep began; 0: never
+    sqlite_with_rowid=False,
+)
+
+sweeps = Table(
+    "retention_sweeps",
+    metadata,
+    Column("sweep_id", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Column("cutoff", BigInteger, nullable=False),  # the moment it judges at
+    Column("policy", Text, nullable=False),  # JSON
+    Column("counts", Text, nullable=False),  # JSON
+    Index("retention_sweeps_by_time", "started_at"),
+    sqlite_with_rowid=False,
+)
+
+
+def _store_as_is(table: Table, *columns: str) -> None:
+    for column in columns:
+        change = DDL(f"ALTER TABLE %(fullname)s ALTER COLUMN {column} SET STORAGE EXTERNAL")  # type: ignore[no-untyped-call]
+        event.listen(table, "after_create", change.execute_if(dialect="postgresql"))
+
+
+_store_as_is(events, "payload")
+_store_as_is(segments, "payload")
+_store_as_is(snapshots, "additions", "payload")

@@ -1,0 +1,439 @@
+"""Between rows and records: encoding before a transaction opens, verifying after it ends.
+
+Pure functions over rows, bytes and the codec. What is read is checked here: every event
+against the digest chain, every snapshot against its checksum.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from eventstore.codec.codec import Codec
+from eventstore.db.schema import SqlRow
+from eventstore.errors import ConfigurationError, CorruptEventError
+from eventstore.format import digests
+from eventstore.format.segments import Segment, covered, unseal
+from eventstore.models import (
+    FORK,
+    Event,
+    Fork,
+    Head,
+    NewSnapshot,
+    Pin,
+    Position,
+    Prepared,
+    RecordedEvent,
+    Snapshot,
+    ThreadInfo,
+    from_micros,
+)
+from eventstore.queries.snapshots import snapshot_checksum
+from eventstore.retention_models import Deletion, SweepRecord, Tombstone
+
+WRONG_TYPE = (struct.error, TypeError, AttributeError, ValueError, OverflowError)
+"""What a damaged column raises where it is used."""
+
+
+class Batch(NamedTuple):
+    """The rows of one append, as :func:`eventstore.queries.append.append` takes them."""
+
+    events: list[dict[str, Any]]
+    forks: list[dict[str, Any]]
+
+    @property
+    def size(self) -> int:
+        """Stored bytes of the payloads."""
+        return sum(len(row["new_payload"]) for row in self.events)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys that its events bear."""
+        return [row["new_key"] for row in self.events if row["new_key"] is not None]
+
+    @property
+    def digests(self) -> list[bytes]:
+        """What tells these very rows from any others."""
+        return [row["new_digest"] for row in self.events]
+
+
+def encode(
+    codec: Codec, head: Head, events: Sequence[Event | Fork | Prepared], now_us: int
+) -> Batch:
+    """The rows that append ``events`` behind ``head``.
+
+    Raises:
+        SerializationError: a value cannot be stored.
+    """
+    batch = Batch([], [])
+    previous = head.digest
+    for seq, event in enumerate(events, head.seq + 1):
+        if isinstance(event, Fork):
+            kind, key = FORK, None
+            data = {"source": list(event.source), "data": event.data}
+            batch.forks.append(_fork_row(head, seq, event.source))
+            body, at_us = codec.pack(data), now_us
+            payload = codec.compressed(body)
+        elif isinstance(event, Prepared):
+            kind, key, payload, at_us = event.kind, None, event.payload, event.recorded_us
+            body = codec.body(payload)
+        else:
+            kind, key = event.kind, event.key
+            if key is not None:
+                name("a key", key)
+            body, at_us = codec.pack(event.data), now_us
+            payload = codec.compressed(body)
+        digest = digests.link(previous, seq, kind, key, at_us, body)
+        batch.events.append(
+            {
+                "new_thread_key": head.thread_key,
+                "new_ns": head.ns,
+                "new_seq": seq,
+                "new_kind": kind,
+                "new_key": key,
+                "new_recorded_at": at_us,
+                "new_digest": digest,
+                "new_payload": payload,
+                "previous": previous,
+            }
+        )
+        previous = digest
+    return batch
+
+
+def _fork_row(head: Head, seq: int, source: Position) -> dict[str, Any]:
+    return {
+        "thread_key": head.thread_key,
+        "ns": head.ns,
+        "seq": seq,
+        "source_thread_key": source.thread_key,
+        "source_ns": source.ns,
+        "source_seq": source.seq,
+    }
+
+
+def snapshot_row(head: Head, snapshot: NewSnapshot) -> dict[str, Any]:
+    """The row of a snapshot of the state at ``head``.
+
+    Raises:
+        ConfigurationError: its fingerprint cannot be stored.
+    """
+    name("a fingerprint", snapshot.fingerprint)
+    place = (head.seq, snapshot.rests_on)
+    checksum = digests.checksum(
+        head.digest, place, snapshot.fingerprint, snapshot.items, snapshot.state
+    )
+    return {
+        "thread_key": head.thread_key,
+        "ns": head.ns,
+        "seq": head.seq,
+        "fingerprint": snapshot.fingerprint,
+        "is_base": False,
+        "rests_on": snapshot.rests_on,
+        "step": snapshot.step,
+        "digest": head.digest,
+        "checksum": checksum,
+        "additions": snapshot.items,
+        "payload": snapshot.state,
+    }
+
+
+def verifies(row: SqlRow) -> bool:
+    """Whether a snapshot's row is what was stored."""
+    try:
+        return bool(snapshot_checksum(row) == row.checksum)
+    except WRONG_TYPE:
+        return False
+
+
+def snapshot(at: Position, rows: Sequence[SqlRow]) -> Snapshot:
+    """A snapshot from its row and those that it rests on, newest first.
+
+    Raises:
+        CorruptEventError: one is missing, or not what was stored.
+    """
+    if not rows or rows[-1].rests_on is not None:
+        raise CorruptEventError("a snapshot that this one rests on is missing")
+    if not all(map(verifies, rows)):
+        raise CorruptEventError("the snapshot does not match its checksum")
+    top = rows[0]
+    if top.event_digest not in (None, top.digest):
+        raise CorruptEventError("the snapshot was taken of another history")
+    items = tuple(row.additions for row in reversed(rows))
+    return Snapshot(at, top.fingerprint, top.is_base, top.payload, items)
+
+
+def head(tenant: str, thread_id: str, ns: str, row: SqlRow | None) -> Head:
+    """The end of a log, from what looking its thread up gave.
+
+    Raises:
+        CorruptEventError: the last event's row was damaged.
+    """
+    if row is None:
+        key = digests.thread_key(tenant, thread_id, 0)  # the next generation's may be another
+        return Head(thread_id, key, ns, 0, digests.genesis(key, ns), exists=False)
+    if row.last_seq is not None and not (
+        type(row.last_seq) is int and type(row.last_digest) is bytes
+    ):
+        raise CorruptEventError(
+            "the row of the log's last event holds something else than it should"
+        ).at(thread_id, ns, row.last_seq if type(row.last_seq) is int else 0)
+    return Head(
+        thread_id,
+        row.thread_key,
+        ns,
+        row.last_seq or 0,
+        row.last_digest or digests.genesis(row.thread_key, ns),
+        exists=True,
+        status=row.status,
+        active_us=row.active_at,
+    )
+
+
+def name(what: str, text: object) -> str:
+    """A name that can be stored as text.
+
+    Raises:
+        ConfigurationError: it is not text, or not valid Unicode.
+    """
+    if not isinstance(text, str):
+        raise ConfigurationError(f"{what} must be text, not {type(text).__name__}: {text!r:.80}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"{what} {text!r:.80} is not valid Unicode: {error}") from error
+    if "\0" in text:
+        raise ConfigurationError(f"{what} must not hold a NUL character: {text!r:.80}")
+    return text
+
+
+def thread_info(row: SqlRow) -> ThreadInfo:
+    """What is known of a thread, from its row.
+
+    Raises:
+        CorruptEventError: the row was damaged.
+    """
+    try:
+        return _thread_info(row)
+    except WRONG_TYPE as error:
+        raise CorruptEventError(
+            f"the row of thread {row.thread_id!r} was damaged: {error}"
+        ) from error
+
+
+def _thread_info(row: SqlRow) -> ThreadInfo:
+    return ThreadInfo(
+        thread_id=row.thread_id,
+        tenant=row.tenant,
+        created_at=from_micros(row.created_at),
+        active_at=from_micros(row.active_at),
+        status=row.status,
+        ttl=row.ttl,
+        pinned=row.pinned,
+        metadata=dict(json.loads(row.metadata)),
+        thread_key=row.thread_key,
+        pin=_pin(row.pin),
+    )
+
+
+def pinned(reason: str, by: str, now_us: int) -> dict[str, Any]:
+    """What the row of a thread says that is pinned."""
+    for what, text in (("a reason", reason), ("who pins it", by)):
+        if not name(what, text).strip():
+            raise ConfigurationError(f"{what} must be said, for a thread to be pinned")
+    pin = {"reason": reason, "by": by, "at": now_us}
+    return {"pinned": True, "pin": json.dumps(pin)}
+
+
+def _pin(text: str | None) -> Pin | None:
+    if text is None:
+        return None
+    said = json.loads(text)
+    return Pin(said["reason"], said["by"], from_micros(said["at"]))
+
+
+def deletion(row: SqlRow) -> Deletion | None:
+    """What a thread's tombstone is to say, recorded when the thread was marked for deletion.
+
+    Raises:
+        CorruptEventError: the row was damaged.
+    """
+    if row.deletion is None:
+        return None
+    try:
+        return Deletion(**json.loads(row.deletion))
+    except WRONG_TYPE as error:
+        raise CorruptEventError(
+            f"the row of thread {row.thread_id!r}, which is being removed, was damaged: {error}"
+        ) from error
+
+
+def tombstone_row(
+    row: SqlRow, deletion: Deletion, now_us: int, secret: bytes | None
+) -> dict[str, Any]:
+    """The row that is left of a thread; with a ``secret`` nothing in it tells the name."""
+    key, digest = row.thread_key, digests.name_digest(row.tenant, row.thread_id)
+    if secret is not None:
+        key = digests.tombstone_key(secret, key)
+        digest = digests.keyed_name_digest(secret, row.tenant, row.thread_id)
+    return {
+        "thread_key": key,
+        "name_digest": digest,
+        "generation": row.generation,
+        "tenant": row.tenant,
+        "deleted_at": now_us,
+        "reason": deletion.reason,
+        "events": deletion.events,
+        "bytes": deletion.bytes,
+        "policy": deletion.policy,
+        "asked_by": deletion.asked_by,
+    }
+
+
+def tombstone(row: SqlRow) -> Tombstone:
+    """A tombstone from its row."""
+    return Tombstone(
+        row.thread_key,
+        row.name_digest,
+        row.tenant,
+        from_micros(row.deleted_at),
+        row.reason,
+        row.events,
+        row.bytes,
+        row.policy,
+        row.asked_by,
+    )
+
+
+def sweep(row: SqlRow) -> SweepRecord:
+    """A sweep on record from its row."""
+    finished = None if row.finished_at is None else from_micros(row.finished_at)
+    return SweepRecord(
+        row.sweep_id,
+        row.holder,
+        from_micros(row.started_at),
+        finished,
+        from_micros(row.cutoff),
+        json.loads(row.policy),
+        json.loads(row.counts),
+    )
+
+
+class EventReader:
+    """Verifies and decodes the rows of a run of events, page by page.
+
+    Args:
+        after: the run begins behind this seq.
+        digest: of the event at ``after``; ``None`` when it is not known, and then the row
+            of that event must come first.
+        upto: the run ends with this seq, wherever the rows end.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        thread_id: str,
+        key: int,
+        ns: str,
+        after: int,
+        digest: bytes | None,
+        upto: int,
+    ) -> None:
+        self._codec = codec
+        self._upto = upto
+        self._place = (thread_id, ns)
+        self._log = (key, ns)
+        self._digest = digests.genesis(key, ns) if after == 0 else digest
+        self.after = after if self._digest is not None else after - 1
+        """Rows behind this seq are wanted next."""
+
+    def lacks_link(self, rows: Sequence[SqlRow | Segment]) -> bool:
+        """Whether the row that would tell the link before the first event is not there."""
+        return self._digest is None and not (rows and rows[0].seq <= self.after + 1)
+
+    def begin(self, digest: bytes | None) -> None:
+        """Verify from this link on, where there is one."""
+        if digest is not None:
+            self._digest, self.after = digest, self.after + 1
+
+    def feed(self, rows: Sequence[SqlRow | Segment]) -> Iterator[RecordedEvent]:
+        """The events of a page; stops in front of a gap.
+
+        Raises:
+            CorruptEventError: naming the first event that does not verify or decode.
+        """
+        key, ns = self._log
+        body_of, unpack = self._codec.body, self._codec.unpack
+        for row in rows:
+            if isinstance(row, Segment):
+                if not row.seq <= self.after + 1 <= row.last:
+                    return
+                yield from self._unsealed(row)
+                continue
+            seq, kind, name, recorded_us, digest, payload = row
+            if seq != self.after + 1:
+                return
+            if self._digest is None:
+                self._digest, self.after = digest, seq
+                continue
+            if not payload:  # it was trimmed, and left its row as the end of its log
+                return
+            try:
+                body = body_of(payload)
+                content = covered(payload, body)
+                if digests.link(self._digest, seq, kind, name, recorded_us, content) != digest:
+                    raise CorruptEventError("the stored bytes do not match the digest chain")
+                data = unpack(body)
+            except CorruptEventError as error:
+                raise error.at(*self._place, seq) from error
+            except WRONG_TYPE as error:
+                damage = CorruptEventError(f"a column holds something else than it should: {error}")
+                raise damage.at(*self._place, seq) from error
+            self._digest, self.after = digest, seq
+            yield RecordedEvent(seq, kind, data, name, recorded_us, digest, len(payload), key, ns)
+
+    def _unsealed(self, segment: Segment) -> Iterator[RecordedEvent]:
+        """The events of a segment that are wanted; it was verified as a whole before."""
+        key, ns = self._log
+        try:
+            events = unseal(segment)
+            known = (
+                segment.link if self.after < segment.seq else events[self.after - segment.seq][4]
+            )
+            if self._digest not in (None, known):
+                raise CorruptEventError("the segment does not match the digest chain")
+        except CorruptEventError as error:
+            raise error.at(*self._place, max(segment.seq, self.after + 1)) from error
+        except WRONG_TYPE as error:
+            damage = CorruptEventError(f"a segment holds something else than it should: {error}")
+            raise damage.at(*self._place, segment.seq) from error
+        share = len(segment.payload) / max(1, segment.raw)
+        for seq, kind, name, recorded_us, digest, body in events[self.after + 1 - segment.seq :]:
+            if seq > self._upto:
+                return
+            if self._digest is None:
+                self._digest, self.after = digest, seq
+                continue
+            try:
+                data = self._codec.unpack(body)
+            except CorruptEventError as error:
+                raise error.at(*self._place, seq) from error
+            self._digest, self.after = digest, seq
+            size = round(len(body) * share)
+            yield RecordedEvent(seq, kind, data, name, recorded_us, digest, size, key, ns)
+
+
+def end_of(rows: Sequence[SqlRow | Segment]) -> int:
+    """The seq of the last event in a page."""
+    return rows[-1].last if isinstance(rows[-1], Segment) else int(rows[-1].seq)
+
+
+def is_run(rows: Sequence[SqlRow | Segment], first: int, last: int) -> bool:
+    """Whether a page holds the events ``first`` to ``last``, and so begins at or before them."""
+    if not rows or end_of(rows) != last or rows[0].seq > first:
+        return False
+    return (
+        sum(row.events if isinstance(row, Segment) else 1 for row in rows) == last - rows[0].seq + 1
+    )

@@ -1,0 +1,44 @@
+"""Every SQL statement of the log, as functions that take a connection first.
+
+One file per subject. Nothing here opens or ends a transaction, retries, encodes or decodes.
+"""
+
+from eventstore.queries import (
+    ancestry,
+    append,
+    archive,
+    delete,
+    detach,
+    dictionaries,
+    events,
+    forks,
+    lineage,
+    listing,
+    prune,
+    segments,
+    snapshots,
+    sweeps,
+    threads,
+    tombstones,
+    trim,
+)
+
+__all__ = [
+    "ancestry",
+    "append",
+    "archive",
+    "delete",
+    "detach",
+    "dictionaries",
+    "events",
+    "forks",
+    "lineage",
+    "listing",
+    "prune",
+    "segments",
+    "snapshots",
+    "sweeps",
+    "threads",
+    "tombstones",
+    "trim",
+]

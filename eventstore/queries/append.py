@@ -1,0 +1,206 @@
+"""How events get into a log: behind the event that their writer knows, or not at all.
+
+On PostgreSQL an append and
+the change of status that goes with it are one statement, which commits by itself: one round
+trip, where beginning, inserting and committing take three and more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from eventstore.db.schema import events, secrets, threads, tombstones
+from eventstore.queries.tombstones import ERASURE
+
+Row = Mapping[str, Any]
+
+_key: Any = bindparam("key")
+_new = {c.key: bindparam(f"new_{c.key}", type_=c.type) for c in events.c}
+_before = events.alias("before")
+_is_behind = and_(
+    _before.c.thread_key == _new["thread_key"],
+    _before.c.ns == _new["ns"],
+    _before.c.seq == _new["seq"] - 1,
+    _before.c.digest == bindparam("previous"),
+)
+# Keys are for one generation only: not for a thread that was made and deleted before anyone looked.
+_no_erasure = ~select(secrets.c.name).where(secrets.c.name == ERASURE).exists()
+_tombstone_key: Any = bindparam("tombstone_key", type_=BigInteger)
+_is_unused = and_(
+    ~select(tombstones.c.generation)
+    .where(tombstones.c.thread_key.in_([_new["thread_key"], _tombstone_key]))
+    .exists(),
+    or_(_tombstone_key.is_not(None), _no_erasure),
+)
+# As above, by whoever has not looked: tombstones of erased threads tell nothing without a secret.
+_is_surely_unused = and_(
+    ~select(tombstones.c.generation).where(tombstones.c.thread_key == _new["thread_key"]).exists(),
+    _no_erasure,
+)
+_columns = list(events.c)
+_BEGIN = (
+    insert(events)
+    .from_select(_columns, select(*_new.values()).where(_is_unused))
+    .returning(events.c.seq)
+)
+_CONTINUE = (
+    insert(events)
+    .from_select(_columns, select(*_new.values()).select_from(_before).where(_is_behind))
+    .returning(events.c.seq)
+)
+_APPEND_MORE = insert(events).values(_new)
+_touch = update(threads).values(
+    status=func.coalesce(bindparam("new_status", type_=threads.c.status.type), threads.c.status),
+    active_at=bindparam("now"),
+)
+_TOUCH = _touch.where(threads.c.thread_key == _key)
+
+
+class Touch(NamedTuple):
+    """What an append changes about its thread; a status of ``None`` stays what it is."""
+
+    status: str | None
+    active_us: int
+
+
+def append(
+    conn: Connection, rows: Sequence[Row], touch: Touch | None, tombstone_key: int | None = None
+) -> bool:
+    """Insert rows behind the event whose digest the first continues; false if it is not there.
+
+    A log's first event goes only into a thread that has not come and gone meanwhile: there is
+    no tombstone under its key, nor under ``tombstone_key``, nor (without that)
+    was there ever an erasure.
+
+    The primary key refuses a second writer, the foreign key a thread that is gone, and the
+    digest a log that has been deleted and begun anew since the writer looked.
+    """
+    if conn.dialect.name == "postgresql" and rows[0]["new_seq"] > 1:
+        return _append_at_once(conn, rows, touch)
+    if rows[0]["new_seq"] > 1:
+        first = conn.execute(_CONTINUE, rows[0]).first()
+    else:
+        first = conn.execute(_BEGIN, {**rows[0], "tombstone_key": tombstone_key}).first()
+    if first is None:
+        return False
+    if len(rows) > 1:
+        conn.execute(_APPEND_MORE, rows[1:])
+    if touch is not None:
+        key = rows[0]["new_thread_key"]
+        conn.execute(_TOUCH, {"key": key, "new_status": touch.status, "now": touch.active_us})
+    return True
+
+
+# --- the same as one statement ----------------------------------------------------------
+
+_VARYING = ("seq", "kind", "key", "recorded_at", "digest", "payload")
+"""Columns that differ between the rows of an append."""
+
+
+def _appended(source: Any, condition: Any) -> Any:
+    """Insert what ``source`` holds, if the condition holds."""
+    values = [getattr(source.c, c.key) if c.key in _VARYING else _new[c.key] for c in _columns]
+    return (
+        insert(events)
+        .from_select(_columns, select(*values).select_from(source).where(condition))
+        .returning(events.c.seq)
+        .cte("appended")
+    )
+
+
+def _counted(appended: Any, *others: Any) -> Any:
+    statement = select(func.count()).select_from(appended)
+    return statement.add_cte(*others) if others else statement
+
+
+def _continue(source: Any, *, touches: bool) -> Any:
+    appended = _appended(source, select(_before.c.seq).where(_is_behind).exists())
+    if not touches:
+        return _counted(appended)
+    is_new = select(appended.c.seq).exists()
+    touched = _touch.where(threads.c.thread_key == _new["thread_key"], is_new).cte("touched")
+    return _counted(appended, touched)
+
+
+def _begin(source: Any) -> Any:
+    row = [bindparam(f"row_{c.key}", type_=c.type) for c in threads.c]
+    made = (
+        insert(threads)
+        .from_select(list(threads.c), select(*row).where(_is_surely_unused))
+        .returning(threads.c.thread_key)
+        .cte("made")
+    )
+    return _counted(_appended(source, select(made.c.thread_key).exists()))
+
+
+def _one() -> Any:
+    return select(*(_new[name].label(name) for name in _VARYING)).subquery("one")
+
+
+def _several() -> Any:
+    columns = [events.c[name] for name in _VARYING]
+    arrays = [bindparam(f"all_{c.key}", type_=ARRAY(c.type)) for c in columns]
+    return func.unnest(*arrays).table_valued(*columns, name="several").render_derived()
+
+
+_AT_ONCE = {
+    (several, touches): _continue(_several() if several else _one(), touches=touches)
+    for several in (False, True)
+    for touches in (False, True)
+}
+_BEGIN_AT_ONCE = {True: _begin(_several()), False: _begin(_one())}
+_MAKE = (
+    insert(threads)
+    .from_select(
+        list(threads.c),
+        select(*(bindparam(f"row_{c.key}", type_=c.type) for c in threads.c)).where(
+            _is_surely_unused
+        ),
+    )
+    .returning(threads.c.thread_key)
+)
+
+
+def begin(conn: Connection, thread: Row, rows: Sequence[Row]) -> bool:
+    """Make a thread under the first key of its name, with its first events.
+
+    Only where that key was never used: false if it is one of a thread that was deleted, or if
+    that cannot be said without a secret; the primary key refuses it if it is taken. Then the
+    way over :func:`eventstore.queries.threads.create_thread` is the right one.
+    """
+    given = {**rows[0], **{f"row_{name}": value for name, value in thread.items()}}
+    if conn.dialect.name == "postgresql":
+        several = len(rows) > 1
+        if several:
+            given |= _arrays(rows)
+        return conn.execute(_BEGIN_AT_ONCE[several], given).scalar() == len(rows)
+    if conn.execute(_MAKE, given).first() is None:
+        return False
+    conn.execute(_APPEND_MORE, rows if len(rows) > 1 else rows[0])
+    return True
+
+
+def _arrays(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    return {f"all_{name}": [row[f"new_{name}"] for row in rows] for name in _VARYING}
+
+
+def _append_at_once(conn: Connection, rows: Sequence[Row], touch: Touch | None) -> bool:
+    several, touches = len(rows) > 1, touch is not None
+    given = {**rows[0], **_arrays(rows)} if several else dict(rows[0])
+    if touch is not None:
+        given |= {"new_status": touch.status, "now": touch.active_us}
+    return conn.execute(_AT_ONCE[several, touches], given).scalar() == len(rows)

@@ -1,0 +1,316 @@
+"""The rows of one thread, out of the database for a file and back into it.
+
+Operations over a connection that the caller opened. Rows are moved as they are stored. What
+a thread needs of others that it was forked from comes along as if they had been deleted and
+it had been given its share (see :mod:`eventstore.queries.detach`), without writing anything: in a
+file a thread refers to no other.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final
+
+from sqlalchemy import Connection, Table, bindparam, delete, insert, select, union
+
+from eventstore.db.schema import SqlRow, events, forks, segments, snapshots, threads, tombstones
+from eventstore.errors import ArchiveError, StoreBusyError, ThreadExistsError
+from eventstore.format import digests, records
+from eventstore.format.archive_file import (
+    DICTIONARY,
+    EVENT,
+    FIELDS,
+    FORK_LINK,
+    LOG,
+    SEGMENT,
+    SNAPSHOT,
+    THREAD,
+    Record,
+    Row,
+    dictionaries_of,
+)
+from eventstore.models import Position
+from eventstore.queries import detach
+from eventstore.queries.dictionaries import keep_dictionary, read_dictionary
+from eventstore.queries.snapshots import snapshot_chain
+from eventstore.queries.threads import look_up, thread_by_key
+from eventstore.queries.tombstones import is_erased, last_generation
+
+PAGE: Final = 256
+"""Events, or rows to insert, at a time; of larger rows fewer."""
+
+_LARGE_PAGE: Final = 8
+
+_key: Any = bindparam("key")
+_ns: Any = bindparam("ns")
+_after: Any = bindparam("after")
+_upto: Any = bindparam("upto")
+
+
+def _paged(table: Table, tag: int, page: int) -> Any:
+    return (
+        select(*(table.c[name] for name in FIELDS[tag]))
+        .where(
+            table.c.thread_key == _key,
+            table.c.ns == _ns,
+            table.c.seq > _after,
+            table.c.seq <= _upto,
+        )
+        .order_by(table.c.seq)
+        .limit(page)
+    )
+
+
+_ROWS: Final = {
+    EVENT: (_paged(events, EVENT, PAGE), PAGE),
+    SEGMENT: (_paged(segments, SEGMENT, _LARGE_PAGE), _LARGE_PAGE),
+}
+_event_digest = (
+    select(events.c.digest)
+    .where(events.c.thread_key == _key, events.c.ns == _ns, events.c.seq == snapshots.c.seq)
+    .scalar_subquery()
+)
+_SNAPSHOT: Final = _paged(snapshots, SNAPSHOT, 1).add_columns(_event_digest.label("event_digest"))
+_LINKS = select(forks).where(forks.c.thread_key == _key)
+_NAMES = union(
+    *(select(t.c.ns).where(t.c.thread_key == _key) for t in (events, segments, snapshots, forks))
+)
+_SNAPSHOT_SEQS = (
+    select(snapshots.c.seq)
+    .where(snapshots.c.thread_key == _key, snapshots.c.ns == _ns)
+    .order_by(snapshots.c.seq)
+)
+
+
+_MAX_SEQ: Final = 2**63 - 1
+
+
+class _Log:
+    """What goes into one log of a file, by where it is now."""
+
+    def __init__(self) -> None:
+        self.own: Position | None = None
+        self.needs: list[detach.Needed] = []
+        self.forks: dict[int, Row] = {}
+        self.snapshots: dict[int, tuple[Position, bool]] = {}
+
+
+def rows_of(conn: Connection, thread: SqlRow) -> Iterator[Record]:
+    """Everything that a file of this thread holds, in order.
+
+    To be read in one transaction that sees one moment. A thread that goes on from others is
+    followed to where these begin.
+    """
+    key = thread.thread_key
+    yield THREAD, [thread._mapping[name] for name in FIELDS[THREAD]]
+    told: set[int] = set()
+    logs = _logs(conn, key)
+    for ns in sorted(logs):
+        yield LOG, [ns]
+        for tag, row in _rows_of_log(conn, logs[ns]):
+            for dict_id in dictionaries_of(tag, row) - told:
+                data = read_dictionary(conn, dict_id)
+                if data is not None:  # else whoever checks the rows knows it, or says so
+                    yield DICTIONARY, [dict_id, data]
+                told.add(dict_id)
+            yield tag, row
+
+
+def _logs(conn: Connection, key: int) -> dict[str, _Log]:
+    """The logs of a thread, with what they need of other threads in logs beside them."""
+    logs: dict[str, _Log] = {}
+    for ns in conn.execute(_NAMES, {"key": key}).scalars():
+        log = logs.setdefault(ns, _Log())
+        log.own = Position(key, ns, _MAX_SEQ)
+        for seq in conn.execute(_SNAPSHOT_SEQS, {"key": key, "ns": ns}).scalars():
+            log.snapshots[seq] = (Position(key, ns, seq), False)
+    needs: dict[Position, detach.Needed] = {}
+    rows = conn.execute(_LINKS, {"key": key}).fetchall()
+    places: list[tuple[str, SqlRow, detach.Needed | None]] = [(r.ns, r, None) for r in rows]
+    for ns, row, within in places:  # which grows
+        link = Position(row.source_thread_key, row.source_ns, row.source_seq)
+        if within is not None and detach.is_inside(within, link):
+            link = link._replace(thread_key=key, ns=ns)
+        elif link.thread_key != key:
+            need = needs.get(link)
+            if need is None:
+                need = needs[link] = detach.needed(conn, link)
+                places += [(need.ns, each, need) for each in _gather(conn, need, logs)]
+            link = link._replace(thread_key=key, ns=need.ns)
+        logs.setdefault(ns, _Log()).forks.setdefault(row.seq, [row.seq, *link])
+    return logs
+
+
+def _gather(conn: Connection, need: detach.Needed, logs: dict[str, _Log]) -> Sequence[SqlRow]:
+    """Note what is needed of another thread's log; the forks among it come back."""
+    log = logs.setdefault(need.ns, _Log())
+    log.needs.append(need)
+    if need.base is not None:
+        for row in snapshot_chain(conn, need.base):
+            at = need.base._replace(seq=row.seq)
+            log.snapshots.setdefault(row.seq, (at, True))
+    return conn.execute(detach.forks_needed(need)).fetchall()
+
+
+def _rows_of_log(conn: Connection, log: _Log) -> Iterator[Record]:
+    kept: set[int | None] = {None}
+    for _, (at, as_base) in sorted(log.snapshots.items()):
+        place = {"key": at.thread_key, "ns": at.ns, "after": at.seq - 1, "upto": at.seq}
+        found = conn.execute(_SNAPSHOT, place).one()
+        if not (found.is_base or as_base or (found.rests_on in kept and _is_sound(found))):
+            continue  # it can be folded again
+        kept.add(found.seq)
+        values = {name: found._mapping[name] for name in FIELDS[SNAPSHOT]}
+        values["is_base"] = found.is_base or as_base
+        yield SNAPSHOT, list(values.values())
+    for _, row in sorted(log.forks.items()):
+        yield FORK_LINK, row
+    if log.own is not None and not log.needs:
+        # A segment comes before the rows that stand for its events that have keys.
+        runs = [_run(conn, tag, log.own) for tag in (SEGMENT, EVENT)]
+        yield from heapq.merge(*runs, key=lambda record: (record[1][0], record[0]))
+        return
+    needs = log.needs if log.own is None else [detach.Needed(log.own, "", 1, None), *log.needs]
+    shares = [detach.events_needed(conn, need) for need in needs]
+    by_seq = itemgetter("seq")
+    for _, same in groupby(heapq.merge(*shares, key=by_seq), key=by_seq):
+        event = next(same)
+        yield EVENT, [event[name] for name in FIELDS[EVENT]]
+
+
+def _is_sound(row: SqlRow) -> bool:
+    """Whether a snapshot is what was stored, and of this history, as far as its row tells."""
+    return records.verifies(row) and row.event_digest in (None, row.digest)
+
+
+def _run(conn: Connection, tag: int, log: Position) -> Iterator[Record]:
+    statement, page = _ROWS[tag]
+    after = 0
+    while True:
+        place = {"key": log.thread_key, "ns": log.ns, "after": after, "upto": log.seq}
+        rows = conn.execute(statement, place).fetchall()
+        yield from ((tag, tuple(row)) for row in rows)
+        if len(rows) < page:
+            return
+        after = rows[-1].seq
+
+
+# --- and back ---------------------------------------------------------------------------
+
+_INSERTS: Final = {
+    SNAPSHOT: insert(snapshots),
+    FORK_LINK: insert(forks),
+    SEGMENT: insert(segments),
+    EVENT: insert(events),
+}
+_INSERT_THREAD = insert(threads)
+_DROP_TOMBSTONE = delete(tombstones).where(tombstones.c.thread_key == _key)
+
+
+def insert_thread(
+    conn: Connection, records: Iterator[Record], now_us: int, values: Mapping[str, Any]
+) -> int | None:
+    """Put a thread back, from the checked records of a file; all in the caller's transaction.
+
+    Args:
+        values: columns of the thread's row that are not to be as they were.
+
+    Returns:
+        The key of a row that kept others away, and that is to be removed afterwards.
+
+    Raises:
+        ArchiveError: the thread was erased here.
+        ThreadExistsError: a thread of that name is there.
+        StoreBusyError: a thread of that key is still being removed.
+        Conflict: somebody else is making a thread of that name: look again.
+        OtherDictionary: another dictionary has the number of one of this file.
+    """
+    waiting: list[dict[str, Any]] = []
+    ns, key, last_tag, kept = "", 0, LOG, None
+    for tag, row in records:
+        if tag == THREAD:
+            thread = {**dict(zip(FIELDS[THREAD], row, strict=True)), **values}
+            key = thread["thread_key"]
+            kept = _insert_thread_row(conn, thread, now_us)
+            continue
+        if tag == DICTIONARY:
+            keep_dictionary(conn, *row)
+            continue
+        if waiting and (tag != last_tag or len(waiting) == PAGE):
+            conn.execute(_INSERTS[last_tag], waiting)
+            waiting = []
+        last_tag = tag
+        if tag == LOG:
+            ns = row[0]
+        elif tag in _INSERTS:
+            waiting.append(
+                {**dict(zip(FIELDS[tag], row, strict=True)), "thread_key": key, "ns": ns}
+            )
+    if waiting:
+        conn.execute(_INSERTS[last_tag], waiting)
+    return kept
+
+
+def _insert_thread_row(conn: Connection, thread: Mapping[str, Any], now_us: int) -> int | None:
+    """Make the thread's row, so that there is never another one of its name.
+
+    On SQLite nobody else writes meanwhile. On PostgreSQL others may be making a thread of that
+    name, under the first key that was free when they looked. Either they hold the tombstone that
+    we are to take away, and one waits for the other; or another key is theirs, and there we put
+    a row of our own, as if its thread were being removed: the key of that is returned.
+    """
+    key, generation = thread["thread_key"], thread["generation"]
+    name = (thread["tenant"], thread["thread_id"])
+    if is_erased(conn, key):
+        raise ArchiveError(
+            f"thread {name[1]!r} was erased from this database, and is not brought back; delete "
+            "what is left of it in archives (retention.erase does)"
+        )
+    there = thread_by_key(conn, key)
+    if there is not None and there.deleting_since is not None:
+        raise StoreBusyError(
+            f"a former thread named {name[1]!r} is still being removed; call finish_deletions(), "
+            "then load again"
+        )
+    if there is not None or look_up(conn, *name, "") is not None:
+        raise ThreadExistsError(name[1], name[0])
+    conn.execute(_INSERT_THREAD, dict(thread))
+    last = last_generation(conn, *name)
+    theirs = 0 if last is None else last + 1
+    kept = None
+    if theirs not in (generation, generation + 1):
+        kept = digests.thread_key(*name, theirs)
+        placeholder = {"thread_key": kept, "generation": theirs, "deleting_since": now_us}
+        nothing = {"metadata": "{}", "pinned": False, "pin": None}
+        conn.execute(_INSERT_THREAD, {**thread, **placeholder, **nothing})
+    conn.execute(_DROP_TOMBSTONE, {"key": key})
+    if (
+        _found(conn, name) is None and generation > 0
+    ):  # its former generations were in another database
+        conn.execute(insert(tombstones), tombstone_row(thread, generation - 1, now_us))
+    if _found(conn, name) != key:
+        raise ThreadExistsError(name[1], name[0])
+    return kept
+
+
+def _found(conn: Connection, name: tuple[str, str]) -> int | None:
+    row = look_up(conn, *name, "")
+    return None if row is None else int(row.thread_key)
+
+
+def tombstone_row(thread: Mapping[str, Any], generation: int, now_us: int) -> dict[str, Any]:
+    """The tombstone of a generation that never was here, before or behind one that was restored."""
+    name = (thread["tenant"], thread["thread_id"])
+    return {
+        "thread_key": digests.thread_key(*name, generation),
+        "name_digest": digests.name_digest(*name),
+        "generation": generation,
+        "tenant": name[0],
+        "deleted_at": now_us,
+        "reason": f"none: generation {thread['generation']} was restored from an archive",
+        "events": 0,
+        "bytes": 0,
+    }

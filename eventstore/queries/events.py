@@ -1,0 +1,253 @@
+"""Read the events of a log: rows and sealed segments, by place or key; ends and totals of logs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, bindparam, case, func, literal_column, select, union_all
+
+from eventstore.db.schema import SqlRow, events, segments
+from eventstore.format.segments import Segment
+from eventstore.models import DELETION_MARK
+
+_key: Any = bindparam("key")
+
+_ns: Any = bindparam("ns")
+
+_upto: Any = bindparam("upto")
+
+_EVENTS_BETWEEN = (
+    select(
+        events.c.seq,
+        events.c.kind,
+        events.c.key,
+        events.c.recorded_at,
+        events.c.digest,
+        events.c.payload,
+    )
+    .where(
+        events.c.thread_key == _key,
+        events.c.ns == _ns,
+        events.c.seq > bindparam("after"),
+        events.c.seq <= _upto,
+    )
+    .order_by(events.c.seq)
+    .limit(bindparam("page"))
+)
+
+_EVENTS_BY_KEY = (
+    select(events.c.seq, events.c.kind, events.c.key, events.c.payload)
+    .where(
+        events.c.thread_key == _key,
+        events.c.ns == _ns,
+        events.c.key.in_(bindparam("names", expanding=True)),
+    )
+    .order_by(events.c.seq)
+)
+
+_HEAD = select(
+    select(func.max(events.c.seq))
+    .where(events.c.thread_key == _key, events.c.ns == _ns)
+    .scalar_subquery(),
+    select(func.max(segments.c.last))
+    .where(segments.c.thread_key == _key, segments.c.ns == _ns)
+    .scalar_subquery(),
+)
+
+SEGMENTS_PAGE: Final = 4
+"""Segments read at a time."""
+
+_SEGMENTS_BETWEEN = (
+    select(*(segments.c[name] for name in Segment._fields))
+    .where(
+        segments.c.thread_key == _key,
+        segments.c.ns == _ns,
+        segments.c.last > bindparam("after"),
+        segments.c.seq <= _upto,
+    )
+    .order_by(segments.c.seq)
+    .limit(bindparam("page"))
+)
+
+
+def head_seq(conn: Connection, thread_key: int, ns: str) -> int:
+    """The last seq of a log, 0 when it is empty."""
+    row, sealed = conn.execute(_HEAD, {"key": thread_key, "ns": ns}).one()
+    return max(row or 0, sealed or 0)
+
+
+def read_events(
+    conn: Connection, thread_key: int, ns: str, after: int, upto: int, page: int
+) -> Sequence[SqlRow | Segment]:
+    """One page of a log without a gap, oldest first: rows of events, or what is sealed.
+
+    A page that does not begin behind ``after`` is one behind a gap.
+    """
+    place = {"key": thread_key, "ns": ns, "after": after, "upto": upto}
+    rows = conn.execute(_EVENTS_BETWEEN, {**place, "page": page}).fetchall()
+    if rows and rows[-1].seq - after == len(rows) and all(map(_PAYLOAD, rows)):
+        return rows
+    # A row without a payload stands for a sealed event that has a key.
+    run = 0
+    while run < len(rows) and rows[run].seq == after + 1 + run and rows[run].payload:
+        run += 1
+    if run:
+        return rows[:run]
+    sealed = read_segments(conn, thread_key, ns, after, upto)
+    end = after
+    for number, segment in enumerate(sealed):
+        if segment.seq > end + 1:
+            return sealed[: number or 1]
+        end = segment.last
+    behind = [row for row in rows if row.seq > end]
+    if sealed and behind and behind[-1].seq - end == len(behind) and all(map(_PAYLOAD, behind)):
+        return [*sealed, *behind]
+    return sealed or rows
+
+
+_PAYLOAD = itemgetter(5)
+
+
+def read_segments(
+    conn: Connection, thread_key: int, ns: str, after: int, upto: int, page: int = SEGMENTS_PAGE
+) -> list[Segment]:
+    """Segments of a log that hold events behind ``after``, up to ``upto``, oldest first."""
+    place = {"key": thread_key, "ns": ns, "after": after, "upto": upto, "page": page}
+    return [Segment(*row) for row in conn.execute(_SEGMENTS_BETWEEN, place)]
+
+
+def events_by_key(
+    conn: Connection, thread_key: int, ns: str, keys: Iterable[str]
+) -> Sequence[SqlRow]:
+    """The events that bear one of these keys."""
+    return conn.execute(
+        _EVENTS_BY_KEY, {"key": thread_key, "ns": ns, "names": list(keys)}
+    ).fetchall()
+
+
+_KEYS_OF = select(events.c.seq, events.c.key).where(
+    events.c.thread_key == _key, events.c.ns == _ns, events.c.key.is_not(None)
+)
+
+
+def keys_of(conn: Connection, thread_key: int, ns: str) -> dict[int, str]:
+    """The keys that events of a log are found by, sealed ones included."""
+    rows = conn.execute(_KEYS_OF, {"key": thread_key, "ns": ns})
+    return {row.seq: row.key for row in rows}
+
+
+def _edges(what: int, step: int) -> Any:
+    """The events of a log with none on one side of them."""
+    beside = events.alias()
+    neighbour = (
+        select(beside.c.seq)
+        .where(
+            beside.c.thread_key == events.c.thread_key,
+            beside.c.ns == events.c.ns,
+            beside.c.seq == events.c.seq + step,
+        )
+        .exists()
+    )
+    return select(
+        literal_column(str(what)).label("what"), events.c.seq, events.c.seq.label("last")
+    ).where(events.c.thread_key == _key, events.c.ns == _ns, ~neighbour)
+
+
+# One statement: others may be sealing meanwhile, or trimming.
+_RUNS = union_all(
+    _edges(0, -1),
+    _edges(1, +1),
+    select(literal_column("2"), segments.c.seq, segments.c.last).where(
+        segments.c.thread_key == _key, segments.c.ns == _ns
+    ),
+).order_by("what", "seq")
+
+
+def runs(conn: Connection, thread_key: int, ns: str) -> list[tuple[int, int]]:
+    """First and last seq of each run of events without a gap: of one, in a log that is whole."""
+    edges: tuple[list[tuple[int, int]], ...] = ([], [], [])
+    for what, first, last in conn.execute(_RUNS, {"key": thread_key, "ns": ns}):
+        edges[what].append((first, last))
+    starts, ends, sealed = edges
+    found = [(start, end) for (start, _), (end, _) in zip(starts, ends, strict=True)]
+    if not sealed:
+        return found
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted([*found, *sealed]):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged
+
+
+_stretches = union_all(
+    select(events.c.ns, events.c.seq, events.c.seq.label("last")).where(
+        events.c.thread_key == _key
+    ),
+    select(segments.c.ns, segments.c.seq, segments.c.last).where(segments.c.thread_key == _key),
+).subquery()
+
+_NAMESPACES = (
+    select(_stretches.c.ns, func.min(_stretches.c.seq), func.max(_stretches.c.last))
+    .group_by(_stretches.c.ns)
+    .order_by(_stretches.c.ns)
+)
+
+
+def namespaces(conn: Connection, thread_key: int) -> Sequence[SqlRow]:
+    """The logs of a thread, each with its first and last seq."""
+    return conn.execute(_NAMESPACES, {"key": thread_key}).fetchall()
+
+
+def ends(conn: Connection, thread_key: int) -> dict[str, int]:
+    """The last seq of each log of a thread."""
+    return {ns: last for ns, _, last in namespaces(conn, thread_key)}
+
+
+# A sealed event that has a key leaves a row without a payload behind.
+_has_payload = case((func.length(events.c.payload) > 0, 1), else_=0)
+
+_TOTALS = select(
+    func.sum(_has_payload), func.sum(func.length(events.c.payload)), func.count()
+).where(events.c.thread_key == _key, events.c.kind != DELETION_MARK)
+
+_SEALED_TOTALS = select(
+    func.coalesce(func.sum(segments.c.last - segments.c.seq + 1), 0),
+    func.coalesce(func.sum(segments.c.raw), 0),
+    func.coalesce(func.sum(func.length(segments.c.payload)), 0),
+    func.count(),
+).where(segments.c.thread_key == _key)
+
+
+class Totals(NamedTuple):
+    """Of a thread: its events, the stored bytes of their payloads, the rows that hold them."""
+
+    events: int
+    bytes: int
+    rows: int
+
+
+def totals(conn: Connection, thread_key: int) -> Totals:
+    """How much a thread holds."""
+    count, size, rows = conn.execute(_TOTALS, {"key": thread_key}).one()
+    sealed = sealed_totals(conn, thread_key)
+    return Totals(
+        int(count or 0) + sealed.events, int(size or 0) + sealed.stored, rows + sealed.rows
+    )
+
+
+class SealedTotals(NamedTuple):
+    """Of a thread's segments: events, bytes of their bodies, stored bytes, rows."""
+
+    events: int
+    raw: int
+    stored: int
+    rows: int
+
+
+def sealed_totals(conn: Connection, thread_key: int) -> SealedTotals:
+    """How much of a thread is sealed."""
+    return SealedTotals(*map(int, conn.execute(_SEALED_TOTALS, {"key": thread_key}).one()))

@@ -1,0 +1,196 @@
+"""Follow a log back: marks, forks, bases, and the route from a snapshot to a position."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, bindparam, func, or_, select
+
+from eventstore.db.schema import SqlRow, events, forks, segments, snapshots
+from eventstore.format import digests
+from eventstore.models import Position
+from eventstore.queries.events import head_seq, read_events
+
+_LAST_SEQ: Final = 2**63 - 1
+
+LINEAGE_MAX: Final = 100_000
+"""Forks of forks of forks … followed before a log counts as damaged."""
+
+_key: Any = bindparam("key")
+
+_ns: Any = bindparam("ns")
+
+_seq: Any = bindparam("seq")
+
+_upto: Any = bindparam("upto")
+
+_fingerprint: Any = bindparam("fingerprint", type_=snapshots.c.fingerprint.type)
+
+
+def _usable(fingerprint: Any) -> Any:
+    return or_(snapshots.c.fingerprint == fingerprint, snapshots.c.is_base)
+
+
+class Span(NamedTuple):
+    """A run of events, ``first`` to ``last``, of one log."""
+
+    thread_key: int
+    ns: str
+    first: int
+    last: int
+
+    @property
+    def before(self) -> Position:
+        """The position that it goes on from within its log."""
+        return Position(self.thread_key, self.ns, self.first - 1)
+
+
+class Route(NamedTuple):
+    """How to reach a position: from this snapshot (or nothing) through these spans."""
+
+    snapshot: Position | None
+    spans: list[Span]
+
+
+_MARKS = select(
+    select(func.max(forks.c.seq))
+    .where(forks.c.thread_key == _key, forks.c.ns == _ns, forks.c.seq <= _upto)
+    .scalar_subquery(),
+    select(func.max(snapshots.c.seq))
+    .where(
+        snapshots.c.thread_key == _key,
+        snapshots.c.ns == _ns,
+        snapshots.c.seq <= _upto,
+        _usable(_fingerprint),
+    )
+    .scalar_subquery(),
+)
+
+_FORK_AT = select(forks).where(forks.c.thread_key == _key, forks.c.ns == _ns, forks.c.seq == _seq)
+
+
+def marks(conn: Connection, at: Position, fingerprint: str | None) -> tuple[int | None, int | None]:
+    """The last fork and the last usable snapshot of a log, up to a position.
+
+    Without a ``fingerprint`` only bases are usable.
+    """
+    place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq, "fingerprint": fingerprint}
+    fork, snapshot = conn.execute(_MARKS, place).one()
+    return fork, snapshot
+
+
+def fork_source(conn: Connection, thread_key: int, ns: str, seq: int) -> Position | None:
+    """Where the fork recorded at this place goes on from."""
+    row: SqlRow = conn.execute(_FORK_AT, {"key": thread_key, "ns": ns, "seq": seq}).first()
+    if row is None:
+        return None
+    return Position(row.source_thread_key, row.source_ns, row.source_seq)
+
+
+def trace(
+    conn: Connection,
+    at: Position,
+    fingerprint: str | None,
+    known: tuple[int | None, int | None] | None = None,
+) -> Route:
+    """Walk back along the lineage to the nearest usable snapshot, or to the beginning.
+
+    ``known`` spares the first look at a log whose marks the caller has just read.
+    """
+    spans: list[Span] = []
+    for _ in range(LINEAGE_MAX):
+        fork, snapshot = known or marks(conn, at, fingerprint)
+        known = None
+        if snapshot is not None and (fork is None or snapshot >= fork):
+            spans.append(Span(at.thread_key, at.ns, snapshot + 1, at.seq))
+            start: Position | None = Position(at.thread_key, at.ns, snapshot)
+            break
+        spans.append(Span(at.thread_key, at.ns, fork or 1, at.seq))
+        source = fork and fork_source(conn, at.thread_key, at.ns, fork)
+        if not source:
+            start = None
+            break
+        at = source
+    else:
+        raise RecursionError(f"more than {LINEAGE_MAX} forks of forks")
+    spans.reverse()
+    return Route(start, [span for span in spans if span.first <= span.last])
+
+
+_FLOOR = select(func.max(snapshots.c.seq)).where(
+    snapshots.c.thread_key == _key,
+    snapshots.c.ns == _ns,
+    snapshots.c.seq <= _upto,
+    snapshots.c.is_base,
+    ~select(events.c.seq)
+    .where(
+        events.c.thread_key == snapshots.c.thread_key,
+        events.c.ns == snapshots.c.ns,
+        events.c.seq == snapshots.c.seq,
+        func.length(events.c.payload) > 0,  # the last event of a trimmed log leaves its row
+    )
+    .exists(),
+    ~select(segments.c.seq)
+    .where(
+        segments.c.thread_key == snapshots.c.thread_key,
+        segments.c.ns == snapshots.c.ns,
+        segments.c.seq <= snapshots.c.seq,
+        segments.c.last >= snapshots.c.seq,
+    )
+    .exists(),
+)
+
+
+def floor(conn: Connection, at: Position) -> int | None:
+    """The base below which a log has no events any more, as seen from a position."""
+    place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq}
+    return conn.execute(_FLOOR, place).scalar()
+
+
+def beginning(conn: Connection, thread_key: int, ns: str) -> int | None:
+    """The base at which the history of a trimmed log begins; ``None`` for one that is whole.
+
+    What a fork was given of other threads (a prefix) may have gaps, and no one beginning.
+    """
+    if digests.is_prefix(ns):
+        return None
+    return floor(conn, Position(thread_key, ns, _LAST_SEQ))
+
+
+_BASE_DIGEST = select(snapshots.c.digest).where(
+    snapshots.c.thread_key == _key,
+    snapshots.c.ns == _ns,
+    snapshots.c.seq == _seq,
+    snapshots.c.is_base,
+)
+
+
+def base_digest(conn: Connection, at: Position) -> bytes | None:
+    """The link that stands before the events behind a base; ``None`` if there is none here."""
+    place = {"key": at.thread_key, "ns": at.ns, "seq": at.seq}
+    return conn.execute(_BASE_DIGEST, place).scalar()
+
+
+def can_be_reached(conn: Connection, at: Position) -> bool:
+    """Whether a position is there, and what the events before it in its log begin behind.
+
+    Of what leads to it through a fork nothing is said.
+    """
+    fork, base = marks(conn, at, None)
+    if base is not None and base >= (fork or 0):
+        return base == at.seq or bool(read_events(conn, *at[:2], at.seq - 1, at.seq, 1))
+    first = fork or 1
+    needed = {at.seq, first - 1} - {0}
+    if base_digest(conn, at._replace(seq=first - 1)) is not None:
+        needed.discard(first - 1)
+    return all(read_events(conn, *at[:2], seq - 1, seq, 1) for seq in needed)
+
+
+def is_trimmed(conn: Connection, thread_key: int, ns: str, seq: int) -> bool:
+    """Whether an event is not there because its thread was trimmed."""
+    begins = beginning(conn, thread_key, ns)
+    if begins is not None:
+        return seq <= begins
+    # A whole log may have gone with what it belonged to in the log above.
+    empty = bool(ns) and not head_seq(conn, thread_key, ns)
+    return empty and beginning(conn, thread_key, "") is not None

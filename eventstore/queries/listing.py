@@ -1,0 +1,228 @@
+"""List and count: threads by their row, payloads by their size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, bindparam, func, literal, or_, select, tuple_, update
+
+from eventstore.db.schema import SqlRow, events, snapshots, threads, tombstones
+from eventstore.errors import ConfigurationError
+
+_key: Any = bindparam("key")
+_ns: Any = bindparam("ns")
+_seq: Any = bindparam("seq")
+
+
+def list_threads(
+    conn: Connection,
+    tenant: str,
+    *,
+    status: str | None,
+    prefix: str | None,
+    metadata: Mapping[str, Any],
+    after: tuple[int, int] | None,
+    limit: int,
+) -> list[SqlRow]:
+    """One page of threads, the most recently active first."""
+    query = select(threads).where(threads.c.tenant == tenant, threads.c.deleting_since.is_(None))
+    if status is not None:
+        query = query.where(threads.c.status == status)
+    if prefix is not None:
+        begins = func.substr(threads.c.thread_id, 1, len(prefix))
+        query = query.where(threads.c.thread_id >= prefix, begins == prefix)
+    for name, value in metadata.items():
+        query = query.where(threads.c.metadata.contains(_as_stored(name, value), autoescape=True))
+    order = (threads.c.active_at.desc(), threads.c.thread_key.desc())
+    query = query.order_by(*order).limit(limit)
+    found: list[SqlRow] = []
+    while True:
+        page = query
+        if after is not None:
+            place = tuple_(threads.c.active_at, threads.c.thread_key)
+            page = query.where(place < tuple_(literal(after[0]), literal(after[1])))
+        rows = conn.execute(page).fetchall()
+        found += [row for row in rows if _has(row, metadata)] if metadata else rows
+        if len(rows) < limit or len(found) >= limit:
+            return found[:limit]
+        after = (rows[-1].active_at, rows[-1].thread_key)
+
+
+_SEARCHABLE: Final = (str, int, float, bool, type(None))
+
+
+def _as_stored(name: str, value: Any) -> str:
+    """What the text of metadata holds if it has this value, and seldom if it has not.
+
+    The database is asked for this much, and `_has` for the rest: of the JSON that databases
+    speak, each has its own idea of numbers, of truth, and of which text is JSON at all.
+    """
+    if type(value) not in _SEARCHABLE:
+        raise ConfigurationError(
+            f"metadata can be searched for text, numbers, True, False and None, not {value!r}"
+        )
+    return f"{json.dumps(name)}: {'' if type(value) is float else json.dumps(value)}"
+
+
+def _has(row: SqlRow, wanted: Mapping[str, Any]) -> bool:
+    """Whether metadata holds exactly these values: 1 is neither 1.0 nor true."""
+    try:
+        stored = json.loads(row.metadata)
+        return all(
+            name in stored and type(stored[name]) is type(value) and stored[name] == value
+            for name, value in wanted.items()
+        )
+    except (TypeError, ValueError):  # damaged: no reason not to find the others
+        return False
+
+
+def update_thread(conn: Connection, thread_key: int, values: Mapping[str, Any]) -> SqlRow | None:
+    """Change what is said about a thread; its row as it is then, or ``None`` if it is gone.
+
+    One statement, which waits for whoever decides the thread's deletion: what it says was changed
+    is changed before that is decided, and so seen by who decides it.
+    """
+    change = update(threads).where(threads.c.thread_key == thread_key)
+    change = change.where(threads.c.deleting_since.is_(None)).values(dict(values))
+    return conn.execute(change.returning(threads)).first()
+
+
+# --- for retention: in the order of keys, so that the work can be shared and resumed ----
+
+
+def scan(
+    conn: Connection,
+    tenant: str | None,
+    *,
+    after: int,
+    last: int,
+    idle_before: int | None,
+    created_before: int | None,
+    with_ttl: bool,
+    limit: int,
+) -> Sequence[SqlRow]:
+    """One page of threads in the order of their keys; conditions are alternatives."""
+    query = select(threads).where(
+        threads.c.thread_key > after,
+        threads.c.thread_key <= last,
+        threads.c.deleting_since.is_(None),
+    )
+    if tenant is not None:
+        # SQLite would take the index that begins with the tenant, and then sort all that it has
+        # for each page. An expression keeps it to the table, which is in the order we want.
+        of = threads.c.tenant + "" if conn.dialect.name == "sqlite" else threads.c.tenant
+        query = query.where(of == tenant)
+    either = []
+    if idle_before is not None:
+        either.append(threads.c.active_at <= idle_before)
+    if created_before is not None:
+        either.append(threads.c.created_at <= created_before)
+    if with_ttl:
+        either.append(threads.c.ttl.is_not(None))
+    if either:
+        query = query.where(or_(*either))
+    return conn.execute(query.order_by(threads.c.thread_key).limit(limit)).fetchall()
+
+
+def _tenants() -> Any:
+    """From each tenant to the next along the index: as many steps as there are tenants."""
+    found = select(func.min(threads.c.tenant).label("tenant")).cte("found", recursive=True)
+    following = (
+        select(func.min(threads.c.tenant))
+        .where(threads.c.tenant > found.c.tenant)
+        .scalar_subquery()
+    )
+    found = found.union_all(select(following).where(found.c.tenant.is_not(None)))
+    return select(found.c.tenant).where(found.c.tenant.is_not(None)).order_by(found.c.tenant)
+
+
+_TENANTS = _tenants()
+
+
+def tenants(conn: Connection) -> list[str]:
+    """Every tenant that has a thread, or one that is being removed."""
+    return list(conn.execute(_TENANTS).scalars())
+
+
+def list_tombstones(
+    conn: Connection, tenant: str, after: tuple[int, int] | None, limit: int
+) -> Sequence[SqlRow]:
+    """One page of what was removed, the last first."""
+    query = select(tombstones).where(tombstones.c.tenant == tenant)
+    if after is not None:
+        place = tuple_(tombstones.c.deleted_at, tombstones.c.thread_key)
+        query = query.where(place < tuple_(literal(after[0]), literal(after[1])))
+    order = (tombstones.c.deleted_at.desc(), tombstones.c.thread_key.desc())
+    return conn.execute(query.order_by(*order).limit(limit)).fetchall()
+
+
+_COUNTS = (
+    select(threads.c.status, func.count())
+    .where(threads.c.tenant == bindparam("tenant"), threads.c.deleting_since.is_(None))
+    .group_by(threads.c.status)
+)
+
+
+def count_threads(conn: Connection, tenant: str) -> dict[str, int]:
+    """How many threads a tenant has, by status."""
+    return {row[0]: row[1] for row in conn.execute(_COUNTS, {"tenant": tenant})}
+
+
+_SIZES = (
+    select(
+        events.c.ns,
+        events.c.seq,
+        func.length(events.c.payload).label("stored"),
+        func.substr(events.c.payload, 1, bindparam("prefix")).label("start"),
+    )
+    .where(
+        events.c.thread_key == _key,
+        or_(events.c.ns > _ns, and_(events.c.ns == _ns, events.c.seq > _seq)),
+        # A sealed event that has a key leaves a row without a payload behind; and so does the
+        # last event of a trimmed log.
+        func.length(events.c.payload) > 0,
+    )
+    .order_by(events.c.ns, events.c.seq)
+    .limit(bindparam("page"))
+)
+_SNAPSHOT_SIZES = select(
+    func.count(),
+    func.coalesce(
+        func.sum(func.length(snapshots.c.payload) + func.length(snapshots.c.additions)), 0
+    ),
+).where(snapshots.c.thread_key == _key)
+_THREAD_KEYS = (
+    select(threads.c.thread_key)
+    .where(
+        threads.c.tenant == bindparam("tenant"),
+        threads.c.deleting_since.is_(None),
+        threads.c.thread_key > _key,
+    )
+    .order_by(threads.c.thread_key)
+    .limit(bindparam("page"))
+)
+
+
+def payload_sizes(
+    conn: Connection, thread_key: int, after: tuple[str, int], page: int, prefix: int
+) -> Sequence[SqlRow]:
+    """Length and first bytes of payloads: enough to know what they unpack to."""
+    return conn.execute(
+        _SIZES,
+        {"key": thread_key, "ns": after[0], "seq": after[1], "page": page, "prefix": prefix},
+    ).fetchall()
+
+
+def snapshot_sizes(conn: Connection, thread_key: int) -> tuple[int, int]:
+    """How many snapshots a thread has, and their bytes."""
+    count, size = conn.execute(_SNAPSHOT_SIZES, {"key": thread_key}).one()
+    return count, int(size or 0)
+
+
+def thread_keys(conn: Connection, tenant: str, after: int, page: int) -> Sequence[int]:
+    """Keys of a tenant's threads, in order."""
+    return (
+        conn.execute(_THREAD_KEYS, {"tenant": tenant, "key": after, "page": page}).scalars().all()
+    )

@@ -1,0 +1,167 @@
+"""Removing many small threads in one transaction.
+
+Each function serves a group of threads: looking is one statement for all of them, deleting is
+one for each thread and table, sent together. No write names two threads.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    null,
+    select,
+    union_all,
+)
+
+from eventstore.db.schema import SqlRow, events, forks, segments, snapshots, threads, tombstones
+
+_keys: Any = bindparam("keys", type_=BigInteger, expanding=True)
+_HOLD = (
+    select(threads)
+    .where(threads.c.thread_key.in_(_keys), threads.c.deleting_since.is_(None))
+    .with_for_update(skip_locked=True)
+)
+_THERE = select(threads.c.thread_key).where(
+    threads.c.thread_key.in_(_keys), threads.c.deleting_since.is_(None)
+)
+
+_LEAVES: Final = (snapshots, forks, segments, events)
+"""The tables that hold rows of a thread besides its own, in the order in which they go."""
+
+_NEEDED: Final = "needed"
+
+
+def _rows_of(table: Any, **columns: Any) -> Any:
+    """How many rows of a table belong to each of the threads, and what else is asked for."""
+    given = {"ns": null(), "last": null(), "newest": null(), "events": null(), "bytes": null()}
+    given |= columns
+    query = select(
+        literal(table.name).label("what"),
+        table.c.thread_key.label("thread_key"),
+        func.count().label("rows"),
+        *(value.label(name) for name, value in given.items()),
+    ).where(table.c.thread_key.in_(_keys))
+    return query.group_by(table.c.thread_key, *([table.c.ns] if "ns" in columns else []))
+
+
+_nothing = literal(None, type_=BigInteger)
+_dependant = forks.alias("dependant")
+_WEIGH = union_all(
+    _rows_of(
+        events,
+        ns=events.c.ns,
+        last=func.max(events.c.seq),
+        newest=func.max(events.c.recorded_at),
+        events=func.count(func.nullif(func.length(events.c.payload), 0)),
+        bytes=func.sum(func.length(events.c.payload)),
+    ),
+    _rows_of(
+        segments,
+        events=func.sum(segments.c.last - segments.c.seq + 1),
+        bytes=func.sum(func.length(segments.c.payload)),
+    ),
+    _rows_of(snapshots),
+    _rows_of(forks),
+    select(
+        literal(_NEEDED),
+        _dependant.c.source_thread_key,
+        func.count(),
+        *(null() for _ in range(5)),
+    )
+    .where(
+        _dependant.c.source_thread_key.in_(_keys),
+        _dependant.c.thread_key != _dependant.c.source_thread_key,
+    )
+    .group_by(_dependant.c.source_thread_key),
+)
+
+
+@dataclass(slots=True)
+class Weight:
+    """What a thread consists of.
+
+    Attributes:
+        rows: in each table that has any, by its name.
+        ends: the last seq of each log.
+        newest: when its newest event was recorded; 0: it has none.
+        events, bytes: how many, and the stored bytes of their payloads.
+        needed: whether forks elsewhere refer to it.
+    """
+
+    rows: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    ends: dict[str, int] = field(default_factory=dict)
+    newest: int = 0
+    events: int = 0
+    bytes: int = 0
+    needed: bool = False
+
+    @property
+    def total(self) -> int:
+        """Rows to be deleted, its own included."""
+        return 1 + sum(self.rows.values())
+
+
+def hold(conn: Connection, keys: Sequence[int]) -> dict[int, SqlRow]:
+    """The rows of these threads, locked; without those that are gone, or that somebody holds.
+
+    A writer holds the row of its thread while an append is under way; another sweeper, while
+    it looks. Neither is waited for, so that whoever waits for one of ours cannot be waited
+    for by us.
+    """
+    return {row.thread_key: row for row in conn.execute(_HOLD, {"keys": keys})}
+
+
+def there(conn: Connection, keys: Sequence[int]) -> Collection[int]:
+    """Those of these threads that are there and not being removed."""
+    return set(conn.execute(_THERE, {"keys": keys}).scalars()) if keys else ()
+
+
+def weigh(conn: Connection, keys: Sequence[int]) -> Mapping[int, Weight]:
+    """What held threads consist of, as it stays until the transaction ends."""
+    found: dict[int, Weight] = defaultdict(Weight)
+    if not keys:
+        return found
+    for what, key, rows, ns, last, newest, count, size in conn.execute(_WEIGH, {"keys": keys}):
+        weight = found[key]
+        if what == _NEEDED:
+            weight.needed = True
+            continue
+        weight.rows[what] += rows
+        weight.events += count or 0
+        weight.bytes += int(size or 0)
+        if ns is not None:
+            weight.ends[ns] = last
+            weight.newest = max(weight.newest, newest)
+    return found
+
+
+_DELETE = {
+    table.name: delete(table).where(table.c.thread_key == bindparam("key"))
+    for table in (*_LEAVES, threads)
+}
+_INSERT_TOMBSTONES = insert(tombstones)
+
+
+def remove_rest(
+    conn: Connection, weights: Mapping[int, Weight], tombstones: Sequence[Mapping[str, Any]]
+) -> None:
+    """Delete held threads that no fork needs, and leave these tombstones."""
+    if not weights:
+        return
+    for table in _LEAVES:
+        keys = [{"key": key} for key, weight in weights.items() if table.name in weight.rows]
+        if keys:
+            conn.execute(_DELETE[table.name], keys)
+    conn.execute(_DELETE[threads.name], [{"key": key} for key in weights])
+    conn.execute(_INSERT_TOMBSTONES, tombstones)

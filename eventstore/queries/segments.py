@@ -1,0 +1,180 @@
+"""Operations that put events into segments and take them out again.
+
+The last event of a log is always a row of its own: appending and the ends of logs have nothing
+to do with segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+
+from eventstore.db.schema import SqlRow, events, segments, threads
+from eventstore.errors import CorruptEventError
+from eventstore.format import records
+from eventstore.format.segments import EVENTS_MAX, Body, Segment, payload_of, unseal
+from eventstore.queries.events import read_events, read_segments, runs
+
+_key: Any = bindparam("key")
+_ns: Any = bindparam("ns")
+_first: Any = bindparam("first")
+_last: Any = bindparam("last_seq")
+
+# A row without a payload stands for a sealed event that has a key, or marks a log for deletion.
+_own = and_(events.c.thread_key == _key, func.length(events.c.payload) > 0)
+_young = func.min(events.c.seq).filter(events.c.recorded_at >= bindparam("older_than"))
+_SEALABLE = (
+    select(
+        events.c.ns,
+        func.min(events.c.seq).label("first"),
+        func.max(events.c.seq).label("last"),
+        _young.label("young"),
+        func.sum(func.length(events.c.payload)).label("bytes"),
+    )
+    .where(_own)
+    .group_by(events.c.ns)
+    .order_by(events.c.ns)
+)
+_HOLD: Final = (
+    select(threads)
+    .where(threads.c.thread_key == _key, threads.c.deleting_since.is_(None))
+    # Appends hold the row too, for their foreign key: they need not wait.
+    .with_for_update(key_share=True)
+)
+_between = and_(
+    events.c.thread_key == _key, events.c.ns == _ns, events.c.seq.between(_first, _last)
+)
+_LAST_DIGEST = select(events.c.digest).where(
+    events.c.thread_key == _key,
+    events.c.ns == _ns,
+    events.c.seq == _last,
+    func.length(events.c.payload) > 0,
+)
+_CLEAR = delete(events).where(_between, events.c.key.is_(None), func.length(events.c.payload) > 0)
+_EMPTY = (
+    update(events)
+    .where(
+        events.c.thread_key == bindparam("at_key"),
+        events.c.ns == bindparam("at_ns"),
+        events.c.seq.between(_first, _last),
+        events.c.key.is_not(None),
+        func.length(events.c.payload) > 0,
+    )
+    .values(payload=b"")
+)
+_INSERT = insert(segments)
+_DELETE = delete(segments).where(
+    segments.c.thread_key == _key, segments.c.ns == _ns, segments.c.seq == _first
+)
+_INSERT_EVENT = insert(events)
+_FILL = (
+    update(events)
+    .where(
+        events.c.thread_key == bindparam("at_key"),
+        events.c.ns == bindparam("at_ns"),
+        events.c.seq == bindparam("at"),
+    )
+    .values(payload=bindparam("new_payload", type_=events.c.payload.type))
+)
+
+
+def sealable(conn: Connection, thread_key: int, older_than_us: int) -> Sequence[SqlRow]:
+    """Of each log: first and last event with a row, the first that is too young, their bytes."""
+    return conn.execute(_SEALABLE, {"key": thread_key, "older_than": older_than_us}).fetchall()
+
+
+def hold(conn: Connection, thread_key: int) -> SqlRow | None:
+    """A thread's row, held against deletion, trimming and other sealers, not against writers."""
+    return conn.execute(_HOLD, {"key": thread_key}).first()
+
+
+def put(conn: Connection, thread_key: int, ns: str, segment: Segment) -> bool:
+    """Put a segment in the place of the rows that it holds.
+
+    False when they are not all there any more: others were first, and nothing is to be kept.
+    """
+    place = {"key": thread_key, "ns": ns, "first": segment.seq, "last_seq": segment.last}
+    if conn.execute(_LAST_DIGEST, place).scalar() != segment.digest:
+        return False
+    gone = conn.execute(_CLEAR, place).rowcount
+    if gone < segment.events:
+        at = {"at_key": thread_key, "at_ns": ns, "first": segment.seq, "last_seq": segment.last}
+        gone += conn.execute(_EMPTY, at).rowcount
+    if gone != segment.events:
+        return False
+    conn.execute(_INSERT, {"thread_key": thread_key, "ns": ns, **segment._asdict()})
+    return True
+
+
+def unseal_at(conn: Connection, thread_key: int, ns: str, seq: int) -> bool:
+    """Give the events of the segment that holds ``seq`` rows of their own again.
+
+    So that a log can be cut within it; false when no segment holds it.
+
+    Raises:
+        CorruptEventError: the segment was damaged; nothing is to be kept of this transaction.
+    """
+    found = read_segments(conn, thread_key, ns, seq - 1, seq, 1)
+    if not found:
+        return False
+    segment = found[0]
+    conn.execute(_DELETE, {"key": thread_key, "ns": ns, "first": segment.seq})
+    for event in unseal(segment):
+        _put_row(conn, thread_key, ns, event)
+    return True
+
+
+def _put_row(conn: Connection, thread_key: int, ns: str, event: Body) -> None:
+    row = row_of(event)
+    if event.key is not None:
+        at = {"at_key": thread_key, "at_ns": ns, "at": event.seq, "new_payload": row["payload"]}
+        if conn.execute(_FILL, at).rowcount:
+            return
+    conn.execute(_INSERT_EVENT, {**row, "thread_key": thread_key, "ns": ns})
+
+
+def row_of(event: Body) -> dict[str, Any]:
+    """What the row of an event holds, but for the log that it is in."""
+    row = {name: getattr(event, name) for name in Body._fields if name != "body"}
+    return {**row, "payload": payload_of(event)}
+
+
+def rows_between(
+    conn: Connection,
+    thread_key: int,
+    ns: str,
+    first: int,
+    last: int,
+    damaged: list[Segment] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The events of a stretch of a log as rows, sealed or not, oldest first.
+
+    Args:
+        damaged: takes the segments that were damaged; their events are left out.
+
+    Raises:
+        CorruptEventError: a segment was damaged, and nobody takes it.
+    """
+    after = first - 1
+    while page := read_events(conn, thread_key, ns, after, last, EVENTS_MAX):
+        for row in page:
+            if isinstance(row, Segment):
+                try:
+                    bodies = unseal(row)
+                except (CorruptEventError, *records.WRONG_TYPE):
+                    if damaged is None:
+                        raise
+                    damaged.append(row)
+                    continue
+                found = [each for each in bodies if first <= each.seq <= last]
+                yield from ({**row_of(each), "ns": ns} for each in found if each.seq > after)
+            else:
+                yield {**row._mapping, "ns": ns}
+        after = records.end_of(page)
+
+
+def seqs_of(conn: Connection, thread_key: int, ns: str) -> set[int]:
+    """The seqs of a log's events, sealed or not."""
+    return {seq for first, last in runs(conn, thread_key, ns) for seq in range(first, last + 1)}

@@ -1,0 +1,113 @@
+"""How sweepers share the work: slices of the key space, claimed by lease; sweeps on record.
+
+A lease is measured by the
+clocks of those who claim. Where these disagree, two may sweep one slice at once: that costs
+time and does no harm, since the deletion of each thread is decided under its own lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, select, update
+
+from eventstore.db import dialects
+from eventstore.db.schema import SqlRow, slices, sweeps
+from eventstore.retention_models import SLICES
+
+_MAKE_SLICES = dialects.insert_if_new(slices)
+_ALL_SLICES = [
+    {"slice": number, "holder": "", "lease_until": 0, "swept_at": 0} for number in range(SLICES)
+]
+_in_scope = slices.c.scope == bindparam("which")
+_COUNT = select(func.count()).select_from(slices).where(_in_scope)
+_free = (
+    select(slices.c.slice)
+    .where(_in_scope, slices.c.lease_until < bindparam("now"), slices.c.swept_at < bindparam("due"))
+    .order_by(slices.c.swept_at, slices.c.slice)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+    .scalar_subquery()
+)
+_CLAIM = (
+    update(slices)
+    .where(_in_scope, slices.c.slice == _free)
+    .values(holder=bindparam("who"), lease_until=bindparam("until"))
+    .returning(slices.c.slice)
+)
+_is_held = (
+    _in_scope,
+    slices.c.slice == bindparam("number"),
+    slices.c.holder == bindparam("who"),
+)
+_RENEW = update(slices).where(*_is_held).values(lease_until=bindparam("until"))
+_RELEASE = (
+    update(slices)
+    .where(*_is_held)
+    .values(
+        holder="",
+        lease_until=0,
+        swept_at=func.coalesce(bindparam("at", type_=slices.c.swept_at.type), slices.c.swept_at),
+    )
+)
+
+
+def claim(
+    conn: Connection, scope: str, holder: str, now_us: int, until_us: int, due_us: int
+) -> int | None:
+    """The slice that waits longest, of those nobody holds and whose last sweep is long ago."""
+    given = {"which": scope, "who": holder, "now": now_us, "until": until_us, "due": due_us}
+    number: int | None = conn.execute(_CLAIM, given).scalar()
+    if (
+        number is None and conn.execute(_COUNT, {"which": scope}).scalar() != SLICES
+    ):  # nobody ever did
+        made = [{"scope": scope, **each} for each in _ALL_SLICES]
+        conn.execute(_MAKE_SLICES[conn.dialect.name], made)
+        number = conn.execute(_CLAIM, given).scalar()
+    return number
+
+
+def renew(conn: Connection, scope: str, number: int, holder: str, until_us: int) -> bool:
+    """Hold a slice longer; false when another has it by now."""
+    given = {"which": scope, "number": number, "who": holder, "until": until_us}
+    return conn.execute(_RENEW, given).rowcount > 0
+
+
+def release(conn: Connection, scope: str, number: int, holder: str, swept_us: int | None) -> None:
+    """Give a slice back, if the holder still has it."""
+    given = {"which": scope, "number": number, "who": holder, "at": swept_us}
+    conn.execute(_RELEASE, given)
+
+
+_BEGIN_SWEEP = dialects.insert_if_new(sweeps)
+_END_SWEEP = (
+    update(sweeps)
+    .where(sweeps.c.sweep_id == bindparam("which"))
+    .values(finished_at=bindparam("at"), counts=bindparam("said"))
+)
+_FORGET_SWEEPS = delete(sweeps).where(
+    sweeps.c.started_at < bindparam("before"), sweeps.c.sweep_id != bindparam("which")
+)
+_SWEEPS = (
+    select(sweeps).order_by(sweeps.c.started_at.desc(), sweeps.c.sweep_id).limit(bindparam("page"))
+)
+
+
+def begin_sweep(conn: Connection, row: Mapping[str, Any]) -> None:
+    """Record that a sweep begins; a second time it changes nothing."""
+    conn.execute(_BEGIN_SWEEP[conn.dialect.name], row)
+
+
+def end_sweep(
+    conn: Connection, sweep_id: str, at_us: int, counts: str, forget_before_us: int
+) -> bool:
+    """Record what a sweep did, and forget those of long ago; false if there is none by that id."""
+    given = {"which": sweep_id, "at": at_us, "said": counts}
+    conn.execute(_FORGET_SWEEPS, {"before": forget_before_us, "which": sweep_id})
+    return conn.execute(_END_SWEEP, given).rowcount > 0
+
+
+def list_sweeps(conn: Connection, limit: int) -> Sequence[SqlRow]:
+    """The sweeps on record, the last first."""
+    return conn.execute(_SWEEPS, {"page": limit}).fetchall()

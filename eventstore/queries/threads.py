@@ -1,0 +1,222 @@
+"""Find and make threads: names, keys, generations, and the locks that hold a thread alive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    bindparam,
+    exc,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+)
+
+from eventstore.db.schema import SqlRow, events, forks, snapshots, threads, tombstones
+from eventstore.format import digests
+from eventstore.queries.tombstones import former_threads, generations_after
+
+Conflict = exc.IntegrityError
+"""What the database says when a key is taken or a row referred to is gone."""
+
+PROBES: Final = 4
+"""Keys looked at for a name: that of its latest generation, and of others still being removed."""
+
+_key: Any = bindparam("key")
+
+_ns: Any = bindparam("ns")
+
+_fingerprint: Any = bindparam("fingerprint", type_=snapshots.c.fingerprint.type)
+
+
+def _usable(fingerprint: Any) -> Any:
+    return or_(snapshots.c.fingerprint == fingerprint, snapshots.c.is_base)
+
+
+def _last(column: Any, *conditions: Any) -> Any:
+    """The value of a column in the last row of a log that fulfils these conditions."""
+    table = column.table
+    return (
+        select(column)
+        .where(table.c.thread_key == threads.c.thread_key, table.c.ns == _ns, *conditions)
+        .order_by(table.c.seq.desc())
+        .limit(literal_column("1"))
+        .scalar_subquery()
+    )
+
+
+_KEYS = [bindparam(f"k{n}", type_=BigInteger) for n in range(PROBES)]
+
+_LOOK_UP = select(
+    threads.c.thread_key,
+    threads.c.tenant,
+    threads.c.thread_id,
+    threads.c.status,
+    threads.c.active_at,
+    threads.c.deleting_since,
+    _last(events.c.seq).label("last_seq"),
+    _last(events.c.digest).label("last_digest"),
+).where(threads.c.thread_key.in_(_KEYS))
+
+_LOOK_UP_MARKS = _LOOK_UP.add_columns(
+    _last(forks.c.seq).label("last_fork"),
+    _last(snapshots.c.seq, _usable(_fingerprint)).label("last_snapshot"),
+)
+
+_HOLD_TOMBSTONE = (
+    select(tombstones.c.generation)
+    .where(tombstones.c.thread_key == _key)
+    .with_for_update(read=True, key_share=True)
+)
+
+_PROBE = (
+    select(
+        threads.c.thread_key,
+        threads.c.tenant,
+        threads.c.thread_id,
+        threads.c.deleting_since,
+        threads.c.generation,
+    )
+    .where(threads.c.thread_key.in_(_KEYS))
+    .with_for_update(read=True, key_share=True)
+)
+
+_THREAD = select(threads).where(threads.c.thread_key == _key)
+
+
+def _probes(tenant: str, thread_id: str, first: int) -> dict[str, int]:
+    return {f"k{n}": digests.thread_key(tenant, thread_id, first + n) for n in range(PROBES)}
+
+
+def look_up(
+    conn: Connection, tenant: str, thread_id: str, ns: str, fingerprint: str | None = None
+) -> SqlRow | None:
+    """The thread of that name that is not being deleted, with where its log ``ns`` ends.
+
+    With a ``fingerprint`` comes where the log's last fork and last usable snapshot are, too.
+    Names used again are rare: only where nothing is found are there further looks, at what
+    became of former threads of that name, and at the generations after those.
+    (A generation that follows on a deleted one and precedes another was restored from an archive.)
+    """
+    statement = _LOOK_UP if fingerprint is None else _LOOK_UP_MARKS
+    values = {"ns": ns} if fingerprint is None else {"ns": ns, "fingerprint": fingerprint}
+    looked: set[int] = set()
+    firsts = {0}
+    while firsts:
+        for first in sorted(firsts):
+            probes = _probes(tenant, thread_id, first)
+            for row in conn.execute(statement, {**probes, **values}).fetchall():
+                if row.deleting_since is None and (row.tenant, row.thread_id) == (
+                    tenant,
+                    thread_id,
+                ):
+                    return row
+        looked |= firsts
+        firsts = generations_after(conn, tenant, thread_id) - looked
+    return None
+
+
+def thread_by_key(conn: Connection, thread_key: int) -> SqlRow | None:
+    """The thread stored under a key, marked for deletion or not."""
+    return conn.execute(_THREAD, {"key": thread_key}).first()
+
+
+_INSERT_THREAD = insert(threads)
+
+
+class NameTaken(Exception):
+    """A thread of that name is there already."""
+
+
+class NoKeyFree(Exception):
+    """Too many threads of that name are still being removed."""
+
+
+class Created(NamedTuple):
+    """A thread that was just made.
+
+    Attributes:
+        tombstone_key: what its tombstone would be stored under if it had been erased before anyone
+            looked; ``None``: there never was an erasure.
+    """
+
+    thread_key: int
+    tombstone_key: int | None
+
+
+def create_thread(conn: Connection, row: Mapping[str, Any]) -> Created:
+    """Insert a thread under a key that no thread ever had.
+
+    The rows in the way are locked first, and only then the tombstones are read: a thread in
+    the way that was just being removed is found in one or the other. (One that comes and
+    goes behind our back even so is met by the first event: see ``append.append``.)
+    """
+    name = (row["tenant"], row["thread_id"])
+    first = 0
+    while True:
+        probes = _probes(*name, first)
+        taken = conn.execute(_PROBE, probes).fetchall()
+        former = former_threads(conn, *name, list(probes.values()))
+        if former.generations <= first:
+            break
+        first = former.generations
+    own = [each for each in taken if (each.tenant, each.thread_id) == name]
+    if any(each.deleting_since is None for each in own):
+        raise NameTaken
+    if former.generations or own:
+        # Whoever restores a thread takes its tombstone away, or puts a row in our way: so hold the
+        # one, and then look again.
+        newest = digests.thread_key(*name, max(former.generations - 1, 0))
+        conn.execute(_HOLD_TOMBSTONE, {"key": newest}).first()
+        if look_up(conn, *name, "") is not None:
+            raise NameTaken
+    keys = {each.thread_key for each in taken} | former.keys
+    begins = max([first, *(each.generation + 1 for each in own)])
+    for generation in range(begins, first + PROBES):
+        key = probes[f"k{generation - first}"]
+        if key not in keys:
+            conn.execute(_INSERT_THREAD, {**row, "thread_key": key, "generation": generation})
+            secret = former.secret
+            return Created(key, None if secret is None else digests.tombstone_key(secret, key))
+    raise NoKeyFree
+
+
+_THERE = select(threads.c.thread_key).where(threads.c.thread_key == _key).with_for_update()
+
+_LIVE = (
+    select(threads.c.thread_key)
+    .where(threads.c.thread_key == _key, threads.c.deleting_since.is_(None))
+    .with_for_update(read=True, key_share=True)
+)
+
+
+def is_live(conn: Connection, thread_key: int) -> bool:
+    """Whether the thread is there and not being deleted, holding it so until the commit."""
+    return conn.execute(_LIVE, {"key": thread_key}).first() is not None
+
+
+def is_there(conn: Connection, thread_key: int) -> bool:
+    """Whether a thread has a row, held until the commit where it has."""
+    return conn.execute(_THERE, {"key": thread_key}).first() is not None
+
+
+_ends = (
+    select(events.c.ns.label("ns"), func.max(events.c.seq).label("seq"))
+    .where(events.c.thread_key == _key)
+    .group_by(events.c.ns)
+    .subquery()
+)
+
+_NEWEST = select(events.c.recorded_at).where(
+    events.c.thread_key == _key, events.c.ns == _ends.c.ns, events.c.seq == _ends.c.seq
+)
+
+
+def last_recorded(conn: Connection, thread_key: int) -> int:
+    """When the newest event of a thread was recorded; 0 when it has none."""
+    return max((row.recorded_at for row in conn.execute(_NEWEST, {"key": thread_key})), default=0)

@@ -1,0 +1,185 @@
+"""What is known of threads that are no more, so that no key is ever used twice.
+
+A tombstone bears the key that a thread had and a digest of its name. That of an erased thread
+bears neither: its own key and its digest are made with a secret of the database, so that
+nobody who has the tombstones alone can find a name in them by guessing. The secret is made at
+the first erasure; where there was none, nothing here takes a further look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    and_,
+    bindparam,
+    delete,
+    func,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
+
+from eventstore.db import dialects
+from eventstore.db.schema import SqlRow, secrets, tombstones
+from eventstore.format import digests
+
+ERASURE: Final = "erasure"
+"""Name of the secret."""
+
+SECRET_BYTES: Final = 32
+
+_SECRET = select(secrets.c.value).where(secrets.c.name == ERASURE)
+_MAKE_SECRET = dialects.insert_if_new(secrets)
+_digest: Any = bindparam("name_digest", type_=tombstones.c.name_digest.type)
+_DEAD = select(func.max(tombstones.c.generation)).where(tombstones.c.name_digest == _digest)
+_LAST_GENERATION = select(
+    _DEAD.scalar_subquery().label("generation"), _SECRET.scalar_subquery().label("secret")
+)
+_next = tombstones.alias("next_tombstone")
+_LAST_OF_DEAD = select(
+    tombstones.c.generation.label("generation"), tombstones.c.name_digest.label("value")
+).where(
+    tombstones.c.name_digest == _digest,
+    ~select(_next.c.generation)
+    .where(
+        _next.c.name_digest == tombstones.c.name_digest,
+        _next.c.generation == tombstones.c.generation + 1,
+    )
+    .exists(),
+)
+_KNOWN = select(tombstones).where(tombstones.c.name_digest == _digest)
+_DELETE = delete(tombstones).where(tombstones.c.thread_key == bindparam("key"))
+_PUT = dialects.insert_if_new(tombstones)
+_OF_SECRET: Final = -1
+"""What stands for a generation in the row of the secret."""
+_TOMBSTONES = select(
+    tombstones.c.thread_key,
+    tombstones.c.name_digest.label("digest"),
+    tombstones.c.generation.label("generation"),
+).where(
+    or_(
+        tombstones.c.thread_key.in_(bindparam("keys", type_=BigInteger, expanding=True)),
+        and_(
+            tombstones.c.name_digest == _digest, tombstones.c.generation == _DEAD.scalar_subquery()
+        ),
+    )
+)
+_LAST_OF_DEAD_AND_SECRET = union_all(
+    _LAST_OF_DEAD,
+    select(literal_column(f"{_OF_SECRET}"), secrets.c.value).where(secrets.c.name == ERASURE),
+)
+_TOMBSTONES_AND_SECRET = union_all(
+    _TOMBSTONES,
+    select(literal_column("0"), secrets.c.value, literal_column(f"{_OF_SECRET}")).where(
+        secrets.c.name == ERASURE
+    ),
+)
+
+
+class FormerThreads(NamedTuple):
+    """What was there before under a name, and under some keys.
+
+    Attributes:
+        generations: how many threads of the name are known to have come and gone.
+        keys: those of the given ones that a thread had.
+        secret: of the erased ones; ``None``: there never was an erasure.
+    """
+
+    generations: int
+    keys: set[int]
+    secret: bytes | None
+
+
+def secret(conn: Connection) -> bytes | None:
+    """What tombstones of erased threads are made with; ``None``: there is none yet."""
+    found: bytes | None = conn.execute(_SECRET).scalar()
+    return found
+
+
+def make_secret(conn: Connection, value: bytes) -> None:
+    """Store the secret, unless there is one: of several that do so, one wins."""
+    conn.execute(_MAKE_SECRET[conn.dialect.name], {"name": ERASURE, "value": value})
+
+
+def last_generation(conn: Connection, tenant: str, thread_id: str) -> int | None:
+    """The generation of the last thread of this name that was removed."""
+    digest = digests.name_digest(tenant, thread_id)
+    generation, key = conn.execute(_LAST_GENERATION, {"name_digest": digest}).one()
+    if key is None:
+        return None if generation is None else int(generation)
+    digest = digests.keyed_name_digest(key, tenant, thread_id)
+    erased = conn.execute(_DEAD, {"name_digest": digest}).scalar()
+    return max((each for each in (generation, erased) if each is not None), default=None)
+
+
+def generations_after(conn: Connection, tenant: str, thread_id: str) -> set[int]:
+    """Where a thread of this name may be: the generations that follow on those that were removed.
+
+    The one after the last of them; and one that is followed by others was restored.
+    """
+    rows = conn.execute(
+        _LAST_OF_DEAD_AND_SECRET, {"name_digest": digests.name_digest(tenant, thread_id)}
+    ).fetchall()
+    key = next((row.value for row in rows if row.generation == _OF_SECRET), None)
+    if key is not None:
+        digest = digests.keyed_name_digest(key, tenant, thread_id)
+        rows = [*rows, *conn.execute(_LAST_OF_DEAD, {"name_digest": digest})]
+    return {row.generation + 1 for row in rows if row.generation != _OF_SECRET}
+
+
+def known(conn: Connection, tenant: str, thread_id: str) -> Sequence[SqlRow]:
+    """The tombstones of a name that tell whose they are, to one who knows it."""
+    return conn.execute(_KNOWN, {"name_digest": digests.name_digest(tenant, thread_id)}).fetchall()
+
+
+def generations_of(conn: Connection, tenant: str, thread_id: str) -> set[int]:
+    """The generations of a name that were removed, erased ones too."""
+    names = [digests.name_digest(tenant, thread_id)]
+    key = secret(conn)
+    if key is not None:
+        names.append(digests.keyed_name_digest(key, tenant, thread_id))
+    found = (conn.execute(_KNOWN, {"name_digest": each}) for each in names)
+    return {row.generation for rows in found for row in rows}
+
+
+def hide(conn: Connection, row: Mapping[str, Any], key: bytes, name: tuple[str, str]) -> None:
+    """Put a tombstone that tells nothing in the place of one that does (or of none)."""
+    conn.execute(_DELETE, {"key": row["thread_key"]})
+    hidden = {
+        "thread_key": digests.tombstone_key(key, row["thread_key"]),
+        "name_digest": digests.keyed_name_digest(key, *name),
+    }
+    conn.execute(_PUT[conn.dialect.name], {**row, **hidden})
+
+
+def is_erased(conn: Connection, thread_key: int) -> bool:
+    """Whether the thread that had this key was erased, and not only removed."""
+    key = secret(conn)
+    if key is None:
+        return False
+    place = {"keys": [digests.tombstone_key(key, thread_key)], "name_digest": b""}
+    return conn.execute(_TOMBSTONES, place).first() is not None
+
+
+def former_threads(
+    conn: Connection, tenant: str, thread_id: str, keys: Sequence[int]
+) -> FormerThreads:
+    """What was there before under this name, and under these keys."""
+    digest = digests.name_digest(tenant, thread_id)
+    rows = conn.execute(_TOMBSTONES_AND_SECRET, {"keys": keys, "name_digest": digest}).fetchall()
+    value: bytes | None = next((row.digest for row in rows if row.generation == _OF_SECRET), None)
+    tombstones = [row for row in rows if row.generation != _OF_SECRET]
+    generations = [row.generation + 1 for row in tombstones if row.digest == digest]
+    taken = {row.thread_key for row in tombstones}
+    if value is not None:
+        hidden = {digests.tombstone_key(value, key): key for key in keys}
+        digest = digests.keyed_name_digest(value, tenant, thread_id)
+        rows = conn.execute(_TOMBSTONES, {"keys": list(hidden), "name_digest": digest}).fetchall()
+        generations += [row.generation + 1 for row in rows if row.digest == digest]
+        taken |= {hidden[row.thread_key] for row in rows if row.thread_key in hidden}
+    return FormerThreads(max(generations, default=0), taken, value)

@@ -1,0 +1,378 @@
+"""Declaring a graph: nodes, edges and branches on a state.
+
+Owns :class:`StateGraph`: what may be declared, in which forms, and what is read from a
+function's signature and annotations instead. Promises that what it hands to the runtime
+is a checked :class:`Topology` in which every state key has one way of taking updates,
+and that later declarations do not change it. Faults are ``InvalidGraphError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from graph.build import callables
+from graph.build.schema import Channel, StateSchema, is_schema
+from graph.build.topology import Branch, Join, NodeSpec, Topology, check, check_known
+from graph.errors import InvalidGraphError
+from graph.types import END, INTERRUPT, START, RetryPolicy
+
+if TYPE_CHECKING:
+    from graph.app import CompiledGraph
+
+__all__ = ["Branch", "Join", "NodeSpec", "StateGraph", "Topology"]
+
+_RESERVED_NAMES: Final = frozenset({START, END, INTERRUPT})
+# Checkpoint namespaces are written node:task|node:task.
+_RESERVED_CHARACTERS: Final = "|:"
+
+Interrupts = Literal["*"] | str | Sequence[str] | None
+PathMap = Mapping[Any, str] | Sequence[str] | None
+
+
+class StateGraph:
+    """A graph whose nodes read a shared state and return updates to it.
+
+    Example::
+
+        class State(TypedDict):
+            total: Annotated[int, operator.add]
+
+
+        graph = StateGraph(State)
+        graph.add_node("count", lambda state: {"total": 1})
+        graph.add_edge(START, "count")
+        app = graph.compile()
+        app.invoke({"total": 1})  # {"total": 2}
+    """
+
+    def __init__(
+        self,
+        state_schema: Any,
+        context_schema: Any = None,
+        *,
+        input_schema: Any = None,
+        output_schema: Any = None,
+        input: Any = None,
+        output: Any = None,
+    ) -> None:
+        """Declare the state; ``input`` and ``output`` are older names of the ``…_schema``.
+
+        Args:
+            context_schema: the class of what callers pass as ``context`` and nodes find as
+                ``runtime.context``: a ``TypedDict``, dataclass or pydantic model.
+        """
+        self._schemas: dict[Any, StateSchema] = {}
+        self._channels: dict[str, Channel] = {}
+        self._nodes: dict[str, NodeSpec] = {}
+        self._edges: dict[str, list[str]] = {}
+        self._branches: dict[str, list[Branch]] = {}
+        self._joins: list[Join] = []
+        self._state = self._add_schema(state_schema)
+        self._input = self._add_schema(input_schema or input or state_schema)
+        self._output = self._add_schema(output_schema or output or state_schema)
+        self._context: type[Any] | None = context_schema
+
+    def _add_schema(self, declared: Any) -> StateSchema:
+        if is_schema(declared) and declared in self._schemas:
+            return self._schemas[declared]
+        schema = StateSchema.of(declared)
+        for name, channel in schema.channels.items():
+            known = self._channels.setdefault(name, channel)
+            # A schema that only reads a key need not repeat its reducer.
+            if channel.reducer is not None and not known.merges_like(channel):
+                raise InvalidGraphError(
+                    f"The state key '{name}' has two ways of taking updates: "
+                    f"{known.fingerprint} and, in {schema.cls.__qualname__}, "
+                    f"{channel.fingerprint}. Give it the same reducer in every schema."
+                )
+        self._schemas[declared] = schema
+        return schema
+
+    def add_node(
+        self,
+        node: str | Callable[..., Any] | CompiledGraph,
+        action: Callable[..., Any] | CompiledGraph | None = None,
+        *,
+        retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None,
+        defer: bool = False,
+        metadata: dict[str, Any] | None = None,
+        input_schema: Any = None,
+        destinations: Sequence[str] | Mapping[str, str] | None = None,
+        timeout: float | timedelta | None = None,
+        retry: RetryPolicy | Sequence[RetryPolicy] | None = None,
+        input: Any = None,
+    ) -> Self:
+        """Add a node: ``add_node("name", function)``, or ``add_node(function)``.
+
+        Args:
+            node: its name, or the function whose name it takes.
+            action: a callable that takes the state (and ``config``, ``runtime`` and ``writer``,
+                if it has parameters of these names) and returns an update, or a compiled graph.
+            retry_policy: when to try again (older name: ``retry``).
+            defer: run it only when nothing else is left to run.
+            metadata: anything; shown in drawings.
+            input_schema: what the action is given (older name: ``input``). By default the
+                state class that annotates its first parameter, else the graph's.
+            destinations: where a ``Command`` that it returns may go, as names or as
+                name → label. By default what ``-> Command[Literal[…]]`` says.
+            timeout: seconds that each attempt may take; then it fails with
+                ``NodeTimeoutError``, which is worth a retry. A coroutine is cancelled; a plain
+                function goes on, and what it comes to is not looked at.
+        """
+        if not isinstance(node, str):
+            if action is not None:
+                raise InvalidGraphError(
+                    f"add_node(name, action): the name is a text, not {type(node).__qualname__}."
+                )
+            action = node
+            node = _name_of(action)
+        self._check_name(node)
+        if action is None:
+            raise InvalidGraphError(f"Node '{node}' has no action: add_node('{node}', function).")
+        what = f"Node '{node}'"
+        is_graph, function = _resolve(what, action)
+        hint = None if is_graph else callables.first_hint(function)
+        declared = input_schema or input or (hint if is_schema(hint) else None)
+        labels = dict(destinations) if isinstance(destinations, Mapping) else {}
+        if destinations is None and not is_graph:
+            ends = callables.command_ends(function)
+        else:
+            ends = (destinations,) if isinstance(destinations, str) else tuple(destinations or ())
+        self._nodes[node] = NodeSpec(
+            name=node,
+            action=function,
+            schema=self._state if declared is None else self._add_schema(declared),
+            retry=_policies(what, retry_policy if retry_policy is not None else retry),
+            defer=defer,
+            metadata=metadata,
+            ends=ends,
+            accepts=frozenset() if is_graph else callables.accepted(function, what),
+            is_async=not is_graph and callables.is_async(function),
+            labels=labels,
+            timeout_s=_seconds(what, timeout),
+        )
+        return self
+
+    def _check_name(self, name: str) -> None:
+        if not name:
+            raise InvalidGraphError("A node needs a name: add_node('name', function).")
+        if name in _RESERVED_NAMES:
+            raise InvalidGraphError(f"'{name}' is reserved; give the node another name.")
+        if name in self._nodes:
+            raise InvalidGraphError(
+                f"There is a node '{name}' already; give the second one another name."
+            )
+        for character in _RESERVED_CHARACTERS:
+            if character in name:
+                raise InvalidGraphError(
+                    f"'{character}' cannot be in a node's name ('{name}'): checkpoint "
+                    "namespaces are made with it."
+                )
+
+    def add_edge(self, start_key: str | Sequence[str], end_key: str) -> Self:
+        """Go from one node to another; from a list of nodes, once all of them are done."""
+        sources = (start_key,) if isinstance(start_key, str) else tuple(dict.fromkeys(start_key))
+        if not sources:
+            raise InvalidGraphError(f"The edge to '{end_key}' has no source.")
+        if END in sources:
+            raise InvalidGraphError("END cannot be the start of an edge: nothing runs after it.")
+        if end_key == START:
+            raise InvalidGraphError("START cannot be the end of an edge: it runs first, and once.")
+        if len(sources) == 1:
+            targets = self._edges.setdefault(sources[0], [])
+            if end_key not in targets:
+                targets.append(end_key)
+            return self
+        if START in sources:
+            raise InvalidGraphError(
+                f"START cannot be waited for; add_edge(START, '{end_key}') and the other "
+                "edges one by one, or leave START out of the list."
+            )
+        join = Join(sources, end_key)
+        if join not in self._joins:
+            self._joins.append(join)
+        return self
+
+    def add_conditional_edges(
+        self, source: str, path: Callable[..., Any], path_map: PathMap = None
+    ) -> Self:
+        """Let ``path`` decide from the state where to go after ``source``.
+
+        Args:
+            source: the node (or ``START``) whose outcome is judged.
+            path: returns a name, a :class:`Send`, or a list of them.
+            path_map: what ``path`` may return, as answer → node or as a list of nodes. By
+                default what ``-> Literal[…]`` says; else it may return any node's name.
+        """
+        if source == END:
+            raise InvalidGraphError("END cannot have conditional edges: nothing runs after it.")
+        what = f"The condition after '{source}'"
+        function = _resolve(what, path)[1]
+        ends: dict[Hashable, str] | None
+        if isinstance(path_map, Mapping):
+            ends = dict(path_map)
+        elif path_map is None:
+            answers = callables.literal_return(function)
+            ends = None if answers is None else {answer: answer for answer in answers}
+        else:
+            ends = {name: name for name in path_map}
+        present = self._branches.setdefault(source, [])
+        hint = callables.first_hint(function)
+        present.append(
+            Branch(
+                path=function,
+                ends=ends,
+                name=_branch_name(source, path, {branch.name for branch in present}),
+                accepts=callables.accepted(function, what),
+                is_async=callables.is_async(function),
+                schema=self._add_schema(hint) if is_schema(hint) else None,
+            )
+        )
+        return self
+
+    def add_sequence(
+        self, nodes: Sequence[Callable[..., Any] | tuple[str, Callable[..., Any]]]
+    ) -> Self:
+        """Add nodes (functions, or (name, function) pairs) that run one after another."""
+        if not nodes:
+            raise InvalidGraphError("add_sequence needs at least one node.")
+        previous: str | None = None
+        for node in nodes:
+            name, action = node if isinstance(node, tuple) else (_name_of(node), node)
+            self.add_node(name, action)
+            if previous is not None:
+                self.add_edge(previous, name)
+            previous = name
+        return self
+
+    def set_entry_point(self, key: str) -> Self:
+        """The same as ``add_edge(START, key)``."""
+        return self.add_edge(START, key)
+
+    def set_conditional_entry_point(
+        self, path: Callable[..., Any], path_map: PathMap = None
+    ) -> Self:
+        """The same as ``add_conditional_edges(START, path, path_map)``."""
+        return self.add_conditional_edges(START, path, path_map)
+
+    def set_finish_point(self, key: str) -> Self:
+        """The same as ``add_edge(key, END)``."""
+        return self.add_edge(key, END)
+
+    def topology(self) -> Topology:
+        """The graph as declared so far, checked; later declarations do not change it."""
+        topology = Topology(
+            nodes=dict(self._nodes),
+            edges={source: tuple(targets) for source, targets in self._edges.items()},
+            branches={source: tuple(found) for source, found in self._branches.items()},
+            joins=tuple(self._joins),
+            channels=dict(self._channels),
+            state=self._state,
+            input=self._input,
+            output=self._output,
+            context=self._context,
+        )
+        check(topology)
+        return topology
+
+    def compile(
+        self,
+        checkpointer: Any = None,
+        *,
+        interrupt_before: Interrupts = None,
+        interrupt_after: Interrupts = None,
+        name: str | None = None,
+        version: str | None = None,
+        debug: bool = False,
+        snapshot_each_run: bool = False,
+    ) -> CompiledGraph:
+        """Check the graph and make it runnable.
+
+        Args:
+            checkpointer: keeps the threads; without one a run leaves nothing behind. Of a graph
+                inside another one: ``None`` begins afresh at each call and can stop and go on
+                within it, ``True`` remembers from call to call within the thread, ``False``
+                keeps no log of its own.
+            interrupt_before: nodes (or ``"*"``) before which a run stops for a person.
+            interrupt_after: nodes (or ``"*"``) after which it stops.
+            name: names the graph in drawings and where it is a node of another.
+            version: part of what snapshots are checked against: after a change they are folded
+                afresh.
+            debug: accepted for compatibility; ``stream_mode="debug"`` shows the same.
+            snapshot_each_run: a run that comes to its end stores a snapshot with its last event, so
+                that history can be trimmed up to there. It costs what the state takes, compressed,
+                for each run; of lists that only grow only what was added.
+        """
+        from graph.app import CompiledGraph  # it runs topologies, so it imports this module
+
+        topology = self.topology()
+        return CompiledGraph(
+            topology,
+            checkpointer=checkpointer,
+            interrupt_before=_interrupts(topology, "interrupt_before", interrupt_before),
+            interrupt_after=_interrupts(topology, "interrupt_after", interrupt_after),
+            name=name,
+            version=version,
+            snapshot_each_run=snapshot_each_run,
+        )
+
+
+def _resolve(what: str, action: Any) -> tuple[bool, Any]:
+    """Whether it is a compiled graph, and what is to be called."""
+    if callable(action):
+        return False, action
+    if not callable(getattr(action, "invoke", None)):
+        raise InvalidGraphError(
+            f"{what} must be something to call (or a compiled graph), not {action!r:.100}."
+        )
+    from graph.app import CompiledGraph
+
+    if isinstance(action, CompiledGraph):
+        return True, action
+    return False, action.invoke
+
+
+def _name_of(action: Any) -> str:
+    """The name that a function, object or class bears; none if it is a lambda."""
+    for found in (getattr(action, "__name__", None), getattr(action, "name", None)):
+        if isinstance(found, str):
+            return "" if found == "<lambda>" else found
+    return type(action).__name__ if callable(action) else ""
+
+
+def _branch_name(source: str, path: Any, taken: Collection[str]) -> str:
+    name = _name_of(path)
+    if name:
+        if name in taken:
+            raise InvalidGraphError(f"'{source}' has conditional edges by '{name}' already.")
+        return name
+    names = ("condition", *(f"condition_{n}" for n in range(2, len(taken) + 2)))
+    return next(candidate for candidate in names if candidate not in taken)
+
+
+def _policies(what: str, retry: Any) -> tuple[RetryPolicy, ...]:
+    policies = tuple(retry or ()) if isinstance(retry, Sequence | None) else (retry,)
+    for policy in policies:
+        if not isinstance(policy, RetryPolicy):
+            raise InvalidGraphError(f"{what} has a retry policy that is none: {policy!r:.100}.")
+    return policies
+
+
+def _seconds(what: str, timeout: float | timedelta | None) -> float | None:
+    if timeout is None:
+        return None
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
+    if not seconds > 0:
+        raise InvalidGraphError(f"{what} has a timeout of {seconds:g} s; it has to be more than 0.")
+    return seconds
+
+
+def _interrupts(topology: Topology, argument: str, names: Interrupts) -> tuple[str, ...]:
+    wanted = (names,) if isinstance(names, str) else tuple(names or ())
+    if "*" in wanted:
+        return tuple(topology.nodes)
+    for name in wanted:
+        check_known(topology, name, f"{argument} names")
+    return wanted

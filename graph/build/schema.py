@@ -1,0 +1,358 @@
+"""From a declared state class to channels: how each key of the state takes updates.
+
+Owns the reading of state schemas (``TypedDict``, dataclass, pydantic model), the rule
+that picks a key's reducer, and the way between the state and what a node is given
+(:meth:`StateSchema.coerce`) or returns (:meth:`StateSchema.to_writes`). Promises that
+reducing never changes the value it starts from, that folding many updates equals
+applying them one by one, and that an update that does not fit is an
+``InvalidUpdateError`` that names the key.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import functools
+import inspect
+import operator
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Annotated, Any, Final, get_origin, get_type_hints
+
+from graph.build.callables import fingerprint
+from graph.errors import InvalidGraphError, InvalidUpdateError
+
+Reducer = Callable[[Any, Any], Any]
+
+
+class Missing(Enum):
+    """The type of :data:`MISSING`: an enum, so that ``is MISSING`` narrows types."""
+
+    MISSING = "missing"
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = Missing.MISSING
+
+_IN_PLACE = (operator.iadd, operator.iconcat)
+_CONCATENATIONS = (operator.add, operator.concat, *_IN_PLACE)
+
+# The abstract collections cannot be called; these are what stands in for them.
+_CONCRETE: dict[Any, type[Any]] = {
+    collections.abc.Sequence: list,
+    collections.abc.MutableSequence: list,
+    collections.abc.Set: set,
+    collections.abc.MutableSet: set,
+    collections.abc.Mapping: dict,
+    collections.abc.MutableMapping: dict,
+}
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One key of the state and how it takes updates.
+
+    Attributes:
+        name: the key.
+        reducer: merges the value so far with an update; without one the last value wins
+            and only one node may write in a superstep.
+        initial: makes the value that a reducer starts from; ``None`` when the declared
+            type cannot be called without arguments: the first update is then the value.
+    """
+
+    name: str
+    reducer: Reducer | None = None
+    initial: Callable[[], Any] | None = None
+
+    def prepare(self, update: Any) -> Any:
+        """The update as it is to be recorded: whatever is random about it gets decided here."""
+        prepare = getattr(self.reducer, "prepare", None)
+        return update if prepare is None else prepare(update)
+
+    def reduce(self, value: Any, updates: Sequence[Any]) -> Any:
+        """Fold ``updates`` into ``value`` (or ``MISSING``), in their order."""
+        if not updates:
+            return value
+        if self.reducer is None:
+            return updates[-1]
+        if value is MISSING:
+            value, updates = updates[0], updates[1:]
+        try:
+            return _reduce(self.reducer, value, updates)
+        except Exception as error:
+            error.add_note(f"while reducing updates of the state key '{self.name}'")
+            raise
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Names the code that folds this key; the same in every process that runs it."""
+        if self.reducer is None:
+            return "last"
+        start = "none" if self.initial is None else fingerprint(self.initial)
+        return f"{fingerprint(self.reducer)} from {start}"
+
+    def merges_like(self, other: Channel) -> bool:
+        """Whether both take updates in the same way."""
+        if self.reducer is None or other.reducer is None:
+            return self.reducer is other.reducer
+        # String annotations are evaluated anew for each schema, so that one lambda in
+        # the source can be two objects.
+        return self.reducer is other.reducer or (
+            fingerprint(self.reducer) == fingerprint(other.reducer)
+        )
+
+
+def _reduce(reducer: Reducer, value: Any, updates: Sequence[Any]) -> Any:
+    fold = getattr(reducer, "fold", None)
+    if fold is not None:
+        return fold(value, updates)
+    if type(value) in (list, dict, set):
+        value = value.copy()  # a reducer may well change its left argument in place
+    if (
+        type(value) is list
+        and reducer in _CONCATENATIONS
+        and all(type(update) is list for update in updates)
+    ):
+        for update in updates:
+            value.extend(update)
+        return value
+    for update in updates:
+        value = reducer(value, update)
+    return value
+
+
+def initial_values(channels: Iterable[Channel]) -> dict[str, Any]:
+    """The state before any write: reducers start from their empty value, others are absent."""
+    return {
+        channel.name: channel.initial()
+        for channel in channels
+        if channel.reducer is not None and channel.initial is not None
+    }
+
+
+def _strip(annotation: Any) -> Any:
+    """The class behind ``Required``, ``Annotated``, ``list[str]`` and the like."""
+    while (origin := getattr(annotation, "__origin__", None)) is not None:
+        qualifier = getattr(origin, "_name", None) in ("Required", "NotRequired", "ReadOnly")
+        annotation = annotation.__args__[0] if qualifier else origin
+    return annotation
+
+
+def _initial(annotation: Any) -> Callable[[], Any] | None:
+    kind = _strip(annotation)
+    kind = _CONCRETE.get(kind, kind) if isinstance(kind, collections.abc.Hashable) else kind
+    try:
+        kind()
+    except Exception:  # whatever a constructor raises: it cannot be called without arguments
+        return None
+    maker: Callable[[], Any] = kind
+    return maker
+
+
+def _takes_two(candidate: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(candidate).bind(None, None)
+    except ValueError:  # builtins such as ``max`` publish no signature
+        return not isinstance(candidate, type)
+    except TypeError:
+        return False
+    return True
+
+
+def _metadata(annotation: Any) -> tuple[Any, ...]:
+    """What ``Annotated`` adds, looking through ``Required`` and its kin."""
+    while (origin := getattr(annotation, "__origin__", None)) is not None:
+        if hasattr(annotation, "__metadata__"):
+            return tuple(annotation.__metadata__)
+        if getattr(origin, "_name", None) not in ("Required", "NotRequired", "ReadOnly"):
+            return ()
+        annotation = annotation.__args__[0]
+    return ()
+
+
+def channel_of(owner: str, name: str, annotation: Any) -> Channel:
+    """The channel that an annotation declares.
+
+    The reducer is the last item of ``Annotated`` that takes two positional arguments.
+    Descriptions or a pydantic ``Field`` after it do not hide it.
+    """
+    metadata = _metadata(annotation)
+    for item in reversed(metadata):
+        if callable(item) and _takes_two(item):
+            return Channel(name, item, _initial(annotation))
+    if metadata and callable(metadata[-1]):
+        raise InvalidGraphError(
+            f"The reducer of '{name}' in {owner} cannot be called with two arguments: "
+            f"{metadata[-1]!r}. A reducer takes (value so far, update) and returns the new value."
+        )
+    return Channel(name)
+
+
+def _pydantic(name: str) -> Any:
+    """A class of pydantic, if the program uses it at all; else what nothing is an instance of."""
+    return getattr(sys.modules.get("pydantic"), name, ())
+
+
+def _is_typed_dict(cls: type[Any]) -> bool:
+    # typing.is_typeddict does not know the TypedDict of typing_extensions.
+    return issubclass(cls, dict) and hasattr(cls, "__total__")
+
+
+def is_schema(candidate: Any) -> bool:
+    """Whether this is a class that can declare a state."""
+    cls = get_origin(candidate) or candidate
+    return isinstance(cls, type) and (
+        _is_typed_dict(cls)
+        or dataclasses.is_dataclass(cls)
+        or issubclass(cls, _pydantic("BaseModel"))
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class StateSchema:
+    """A class that declares state keys, read once.
+
+    Attributes:
+        cls: the class as declared.
+        keys: its state keys in order of declaration.
+        channels: how each key takes updates.
+        annotations: the type of each key, as declared.
+    """
+
+    cls: type[Any]
+    channels: dict[str, Channel]
+    annotations: dict[str, Any]
+    keys: tuple[str, ...]
+    _required: tuple[str, ...] = field(default=(), repr=False)
+    _aliases: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, declared: Any) -> StateSchema:
+        """Read a ``TypedDict``, dataclass or pydantic model class."""
+        schema = get_origin(declared) or declared
+        if not is_schema(schema):
+            raise InvalidGraphError(
+                f"{declared!r} cannot declare a state. Use a class derived from TypedDict, "
+                "a dataclass, or a pydantic BaseModel."
+            )
+        required: tuple[str, ...] = ()
+        aliases: dict[str, str] = {}
+        if issubclass(schema, _pydantic("BaseModel")):
+            fields = schema.model_fields
+            annotations = {
+                name: Annotated[(info.annotation, *info.metadata)]
+                if info.metadata
+                else info.annotation
+                for name, info in fields.items()
+            }
+            if not {"populate_by_name", "validate_by_name"} & set(schema.model_config):
+                aliases = {
+                    name: info.validation_alias
+                    for name, info in fields.items()
+                    if isinstance(info.validation_alias, str)
+                }
+        else:
+            try:
+                annotations = get_type_hints(schema, include_extras=True)
+            except NameError as error:
+                raise InvalidGraphError(
+                    f"An annotation of {schema.__qualname__} names something unknown: {error}. "
+                    "Define or import it at the top level of the module."
+                ) from error
+            if dataclasses.is_dataclass(schema):
+                settable = [entry for entry in dataclasses.fields(schema) if entry.init]
+                annotations = {entry.name: annotations[entry.name] for entry in settable}
+                required = tuple(
+                    entry.name
+                    for entry in settable
+                    if entry.default is dataclasses.MISSING
+                    and entry.default_factory is dataclasses.MISSING
+                )
+        channels = {
+            name: channel_of(schema.__qualname__, name, annotation)
+            for name, annotation in annotations.items()
+        }
+        return cls(schema, channels, annotations, tuple(channels), required, aliases)
+
+    def coerce(self, values: Mapping[str, Any]) -> Any:
+        """What a node of this schema is given: a dict of the keys present, or an instance."""
+        known = {key: values[key] for key in self.keys if key in values}
+        if issubclass(self.cls, dict):
+            return known
+        for key in self._required:
+            if key not in known:
+                raise InvalidUpdateError(
+                    f"The state has no value for '{key}', which {self.cls.__qualname__} requires. "
+                    "Pass it in the input, write it in an earlier node, or give it a default."
+                )
+        try:
+            if self._aliases:
+                known = {self._aliases.get(key, key): value for key, value in known.items()}
+            return self.cls(**known)
+        except _pydantic("ValidationError") as error:
+            faults = "; ".join(
+                f"'{'.'.join(map(str, fault['loc'])) or self.cls.__qualname__}': {fault['msg']}"
+                for fault in error.errors(include_url=False)
+            )
+            raise InvalidUpdateError(
+                f"The state does not fit {self.cls.__qualname__}: {faults}"
+            ) from error
+
+    def to_writes(self, value: Any) -> list[tuple[str, Any]]:
+        """The (key, update) pairs in what a node returned or a caller passed as input."""
+        return to_writes(value, self.channels)
+
+
+def to_writes(value: Any, known: Collection[str]) -> list[tuple[str, Any]]:
+    """The (key, update) pairs of an update; only keys in ``known`` are allowed.
+
+    A dataclass writes all its fields. A pydantic model writes the fields that were set,
+    and those that no longer hold their default because they were changed in place.
+    """
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        writes = list(value.items())
+    elif isinstance(value, _pydantic("BaseModel")):
+        writes = _model_writes(value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        writes = [
+            (entry.name, getattr(value, entry.name))
+            for entry in dataclasses.fields(value)
+            if entry.init
+        ]
+    else:
+        raise InvalidUpdateError(
+            f"An update is a dict of state keys (or an instance of the state class, or None), "
+            f"not {type(value).__qualname__}: {value!r:.200}"
+        )
+    for key, _ in writes:
+        if key not in known:
+            raise InvalidUpdateError(
+                f"'{key}' is not a key of the state; its keys are: {', '.join(known)}. "
+                "Declare it in the state schema, or leave it out of the update."
+            )
+    return writes
+
+
+def _model_writes(model: Any) -> list[tuple[str, Any]]:
+    written = model.model_fields_set
+    writes = []
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if name in written or not _is_default(info, value):
+            writes.append((name, value))
+    return [*writes, *(model.model_extra or {}).items()]
+
+
+def _is_default(info: Any, value: Any) -> bool:
+    if info.default_factory is None:
+        return value is info.default or bool(value == info.default)
+    try:
+        return bool(value == info.default_factory())
+    except TypeError:  # the factory wants the other fields: no telling, so nothing is dropped
+        return False

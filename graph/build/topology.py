@@ -1,0 +1,184 @@
+"""A graph as declared and checked: nodes, edges, branches, joins and channels.
+
+Owns the frozen records that the builder makes and the runtime reads, and the check that
+they make sense. Promises that a checked topology is complete and consistent: every name
+in it is a node (or ``START`` and ``END`` where they may stand) and no node is left that
+nothing can reach. Faults are ``InvalidGraphError`` with the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from graph.build import callables
+from graph.build.schema import Channel, StateSchema, initial_values, to_writes
+from graph.errors import InvalidGraphError
+from graph.types import END, START, RetryPolicy
+
+if TYPE_CHECKING:
+    from graph.app import CompiledGraph
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """A node as declared.
+
+    Attributes:
+        action: the callable, or the compiled graph that runs as a node.
+        schema: what the action is given.
+        retry: policies in order; the first that wants an error retries it.
+        defer: run only when nothing else is left to run.
+        ends: where a ``Command`` that it returns may go, as far as declared.
+        accepts: which of ``config``, ``runtime`` and ``writer`` the action takes besides the state.
+        is_async: calling it gives an awaitable.
+        labels: texts for the drawn edges to ``ends``.
+        timeout_s: seconds that an attempt may take; ``None``: as long as it likes.
+    """
+
+    name: str
+    action: Callable[..., Any] | CompiledGraph
+    schema: StateSchema
+    retry: tuple[RetryPolicy, ...] = ()
+    defer: bool = False
+    metadata: dict[str, Any] | None = None
+    ends: tuple[str, ...] = ()
+    accepts: frozenset[str] = frozenset()
+    is_async: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Conditional edges of one source.
+
+    Attributes:
+        path: given the state, says where to go.
+        ends: what ``path`` may return, and the node that each answer stands for;
+            ``None``: it returns names of any nodes.
+        schema: what ``path`` is given; ``None``: the same as the source node.
+    """
+
+    path: Callable[..., Any]
+    ends: dict[Hashable, str] | None
+    name: str
+    accepts: frozenset[str] = frozenset()
+    is_async: bool = False
+    schema: StateSchema | None = None
+
+
+@dataclass(frozen=True)
+class Join:
+    """An edge that waits for all its sources."""
+
+    sources: tuple[str, ...]
+    target: str
+
+
+@dataclass(frozen=True)
+class Topology:
+    """A checked graph: all that the runtime needs to know of the declaration."""
+
+    nodes: dict[str, NodeSpec]
+    edges: dict[str, tuple[str, ...]]
+    branches: dict[str, tuple[Branch, ...]]
+    joins: tuple[Join, ...]
+    channels: dict[str, Channel]
+    state: StateSchema
+    input: StateSchema
+    output: StateSchema
+    context: type[Any] | None = None
+
+    def initial_values(self) -> dict[str, Any]:
+        """The state before any write."""
+        return initial_values(self.channels.values())
+
+    def to_writes(self, update: Any) -> list[tuple[str, Any]]:
+        """The (key, update) pairs of what a node returned; a node may write every channel."""
+        return to_writes(update, self.channels)
+
+    def schemas(self) -> Iterator[StateSchema]:
+        """Every schema that takes part, each once."""
+        branches = (branch.schema for each in self.branches.values() for branch in each)
+        nodes = (node.schema for node in self.nodes.values())
+        found = [self.state, self.input, self.output, *nodes, *filter(None, branches)]
+        yield from {id(schema): schema for schema in found}.values()
+
+
+def check_known(topology: Topology, name: Any, where: str, *also: str) -> None:
+    """Refuse a name that is neither a node nor one of ``also``, and suggest the nearest."""
+    if name in topology.nodes or name in also:
+        return
+    close = difflib.get_close_matches(str(name), [*topology.nodes, *also], n=1)
+    remedy = f"did you mean '{close[0]}'?" if close else f"add_node('{name}', …) first."
+    raise InvalidGraphError(f"{where} '{name}', which is not a node; {remedy}")
+
+
+def check(topology: Topology) -> None:
+    """Refuse a graph that cannot run."""
+    _check_names(topology)
+    _check_reachable(topology)
+
+
+def _check_names(topology: Topology) -> None:
+    for source, targets in topology.edges.items():
+        check_known(topology, source, "An edge starts at", START)
+        for target in targets:
+            check_known(topology, target, f"The edge from '{source}' goes to", END)
+    for join in topology.joins:
+        for source in join.sources:
+            check_known(topology, source, f"The edge to '{join.target}' waits for")
+        check_known(topology, join.target, f"The edge from {list(join.sources)} goes to", END)
+    for source, branches in topology.branches.items():
+        check_known(topology, source, "Conditional edges start at", START)
+        for branch in branches:
+            for target in (branch.ends or {}).values():
+                check_known(topology, target, f"'{branch.name}' after '{source}' leads to", END)
+    for node in topology.nodes.values():
+        for target in node.ends:
+            check_known(topology, target, f"A Command of '{node.name}' goes to", END)
+    if not topology.edges.get(START) and not topology.branches.get(START):
+        raise InvalidGraphError(
+            "Nothing says where to begin: add_edge(START, 'name of the first node')."
+        )
+
+
+def _check_reachable(topology: Topology) -> None:
+    """Refuse nodes that nothing leads to.
+
+    Only when every way through the graph is known: no conditional edges without known
+    ends, and no code that might send elsewhere by ``Send`` or an undeclared ``Command``.
+    """
+    ways: dict[str, set[str]] = {source: set(to) for source, to in topology.edges.items()}
+    for join in topology.joins:
+        for source in join.sources:
+            ways.setdefault(source, set()).add(join.target)
+    for source, branches in topology.branches.items():
+        for branch in branches:
+            if branch.ends is None:
+                return
+            ways.setdefault(source, set()).update(branch.ends.values())
+    reached: set[str] = set()
+    to_visit = [START]
+    while to_visit:
+        name = to_visit.pop()
+        if name not in reached:
+            reached.add(name)
+            node = topology.nodes.get(name)
+            to_visit.extend([*ways.get(name, ()), *(node.ends if node else ())])
+    lost = [name for name in topology.nodes if name not in reached]
+    if not lost or any(_may_go_anywhere(node) for node in topology.nodes.values()):
+        return
+    if any(callables.may_route(b.path) for each in topology.branches.values() for b in each):
+        return
+    raise InvalidGraphError(
+        f"Nothing leads to {', '.join(map(repr, lost))}. Add an edge to it, remove it, or, if a "
+        "Command leads there, say so: add_node(…, destinations=[…]) on the node that returns it."
+    )
+
+
+def _may_go_anywhere(node: NodeSpec) -> bool:
+    return not node.ends and callable(node.action) and callables.may_route(node.action)

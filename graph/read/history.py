@@ -1,0 +1,414 @@
+"""What a thread's log tells its readers: state snapshots, history, the audit trail.
+
+Reads only. History is lazy and newest first: the log is folded forward a block at a time,
+each from the nearest snapshot before it, so that listing a thousand checkpoints costs a
+handful of loads and one fold of the log, and the memory of one block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from eventstore import (
+    LineageMovedError,
+    Position,
+    PositionNotFoundError,
+    RecordedEvent,
+    VerifyReport,
+)
+from eventstore.core.read import MOVES_MAX
+from eventstore.format.digests import is_prefix, origin
+from eventstore.format.namespaces import child, token
+from eventstore.models import from_micros
+from graph.build.schema import MISSING
+from graph.errors import InvalidConfigError
+from graph.read import subgraphs
+from graph.run.thread_log import ThreadLog, ns_of, position_of, thread_id_of
+from graph.state import namespaces, planner
+from graph.state.events import Data, Kind, unpack, updates_of
+from graph.state.fold import Fold, State, Task, checkpoint_id, initial, task_id
+from graph.types import AuditEntry, Interrupt, RunnableConfig, StateSnapshot, StateTask
+
+if TYPE_CHECKING:
+    from graph.app import CompiledGraph
+
+BLOCK: Final = 128
+"""Events folded at once while history is listed; their states are held together."""
+
+
+class Reader:
+    """Reads one graph's threads in the form that its users see."""
+
+    def __init__(self, log: ThreadLog, graph: CompiledGraph) -> None:
+        self.log = log
+        self._graph = graph
+        self._keys = graph.topology.state.keys
+        self._names: dict[int, str] = {}
+
+    # --- single states ------------------------------------------------------------------
+
+    async def state(self, config: Mapping[str, Any], inner: bool = False) -> StateSnapshot:
+        """The state where ``config`` points; past checkpoints with what came of their tasks.
+
+        Args:
+            inner: with the states of subgraphs that are under way.
+        """
+        for _ in range(MOVES_MAX):
+            thread_id, state, current = await self.log.read(config)
+            if current:
+                return await self.snapshot(thread_id, state, ns_of(config), inner, current=True)
+            entry = _Entry(state)
+            try:
+                await self._add_following(thread_id, entry)
+            except LineageMovedError:
+                continue  # it was trimmed meanwhile, perhaps so far that this is not there any more
+            return await self._past(thread_id, entry, inner)
+        raise LineageMovedError(thread_id)
+
+    async def _past(self, thread_id: str, entry: _Entry, inner: bool = False) -> StateSnapshot:
+        """A checkpoint of the past: what was next then, and what came of it."""
+        shown = await self.snapshot(thread_id, entry.closed(), inner=inner, then=entry.state)
+        return shown._replace(next=tuple(task.node for _, task in planner.due(entry.state)))
+
+    async def snapshot(
+        self,
+        thread_id: str,
+        state: State,
+        ns: str = "",
+        inner: bool = False,
+        current: bool = False,
+        then: State | None = None,
+    ) -> StateSnapshot:
+        """The public form of a state as it stands.
+
+        Args:
+            current: it is where its log ends.
+            then: it is of the past, and without what its tasks went on to do it was this.
+        """
+        if not state.started:
+            place = {"thread_id": thread_id, **({"checkpoint_ns": ns} if ns else {})}
+            return StateSnapshot({}, (), {"configurable": place}, None, None, None)
+        tasks = [
+            StateTask(
+                id=task_id(state, index),
+                name=task.node,
+                path=("edge", task.node) if task.arg is MISSING else ("send", index),
+                error=_error(state.errors.get(index)),
+                interrupts=_interrupts(state.interrupts.get(index)),
+                state=await self._inside(thread_id, then or state, index, task, inner, current)
+                if subgraphs.inside(self._graph, task.node)
+                else None,
+                result=_result(state.pending.get(index)),
+            )
+            for index, task in enumerate(state.frontier)
+        ]
+        values = planner.shown(self._graph.topology, then or state)
+        source = {"source": state.source, "step": state.step, "run_id": state.run_id}
+        return StateSnapshot(
+            values={key: planner.own(values[key]) for key in self._keys if key in values},
+            next=tuple(task.name for task in tasks if task.result is None),
+            config=await self._config(thread_id, state.checkpoint),
+            metadata={**state.metadata, **source},
+            created_at=from_micros(state.created_us).isoformat(),
+            parent_config=state.parent and await self._config(thread_id, state.parent),
+            tasks=tuple(tasks),
+            interrupts=tuple(each for task in tasks for each in task.interrupts),
+        )
+
+    async def _inside(
+        self, thread_id: str, state: State, index: int, task: Task, inner: bool, current: bool
+    ) -> RunnableConfig | StateSnapshot | None:
+        """How the subgraph of a task stood: its state, or the config that reads it."""
+        if index in state.pending:
+            return None
+        known = state.logs.get(index, {})
+        own = origin(state.at.thread_key, state.at.ns)[1]
+        for name, graph in subgraphs.inside(self._graph, task.node).items():
+            if graph.checkpointer is False:
+                continue
+            if graph.checkpointer is True:
+                ns = namespaces.memory(own, name, state.branch)
+            else:
+                ns = child(own, name, token(state.began, index))
+            place: dict[str, Any] = {"thread_id": thread_id, "checkpoint_ns": ns}
+            if not current and ns not in known:
+                continue
+            if not inner:
+                return {"configurable": place}
+            reader = graph.reader_on(self.log.core)
+            at = None if current else namespaces.beside(state.at, ns, known[ns])
+            _, found, _ = await reader.log.load(thread_id, at, ns)
+            if found.started:
+                return await reader.snapshot(thread_id, found, ns, inner, current)
+        return None
+
+    async def _config(self, thread_id: str, at: Position) -> RunnableConfig:
+        """The config that reads a position: in its own thread's name, while that is there."""
+        owner = self._names.get(at.thread_key)
+        if owner is None:
+            found = await self.log.core.thread_at(at.thread_key)
+            owner = self._names[at.thread_key] = found.thread_id if found else thread_id
+        return {
+            "configurable": {
+                "thread_id": owner,
+                "checkpoint_ns": at.ns,
+                "checkpoint_id": checkpoint_id(at),
+            }
+        }
+
+    # --- history ------------------------------------------------------------------------
+
+    async def history(
+        self, thread_id: str, before: Position | None, ns: str = ""
+    ) -> AsyncGenerator[StateSnapshot, None]:
+        """Every checkpoint, newest first.
+
+        All of the thread's own log, branches left behind included; then, where the thread
+        was forked from another, the lineage that led to the fork.
+        """
+        moves = 0
+        while True:
+            try:
+                async with aclosing(self._spans(thread_id, before, ns)) as spans:
+                    async for span in spans:
+                        async with aclosing(self._entries(thread_id, span)) as entries:
+                            async for entry in entries:
+                                shown = await self._past(thread_id, entry)
+                                before, moves = entry.state.checkpoint, 0
+                                yield shown
+                return
+            except (LineageMovedError, PositionNotFoundError):
+                moves += 1  # something was trimmed or deleted: on with what is left
+                if moves == MOVES_MAX:
+                    raise
+
+    async def _spans(
+        self, thread_id: str, before: Position | None, ns: str
+    ) -> AsyncGenerator[_Span, None]:
+        """Runs of events without a fork inside, newest first, cut off at ``before``."""
+        core = self.log.core
+        at: Position | None = (await core.head(thread_id, ns)).position
+        own = at
+        found = before is None
+        while at is not None and at.seq > 0:
+            lineage = await core.lineage(at)
+            span = _Span(at._replace(seq=lineage.first), at.seq, lineage.source, lineage.base)
+            if not found and before is not None and span.holds(before):
+                found = True
+                span = replace(span, last=before.seq - 1)
+            if found:
+                yield span
+            inside = own is not None and at[:2] == own[:2]
+            if inside and lineage.base is None and lineage.first > 1:
+                at = at._replace(seq=lineage.first - 1)
+            else:
+                at = lineage.source
+
+    async def _entries(self, thread_id: str, span: _Span) -> AsyncGenerator[_Entry, None]:
+        log, last = self.log, span.last
+        while last >= span.first.seq:
+            first = max(span.first.seq, last - BLOCK + 1)
+            start = await self._state_before(thread_id, span, first)
+            after = span.first._replace(seq=first - 1)
+            entries = [_Entry(start)]
+            folding = Fold(log.channels, start)
+            async with aclosing(await log.core.read_span(thread_id, after, last)) as pages:
+                async for page in pages:
+                    for event in page:
+                        for entry in reversed(entries):
+                            if entry.state.began != entries[-1].state.began:
+                                break
+                            entry.add(event)
+                        if folding.feed(event.kind, event.data, event.position, event.recorded_us):
+                            entries.append(_Entry(folding.state()))
+            if len(entries) > 1:
+                await self._add_following(thread_id, entries[-1], folding.state())
+            for entry in reversed(entries[1:]):
+                yield entry
+            last = first - 1
+        if span.base is not None and span.base.seq <= last:
+            entry = _Entry(await self._state_before(thread_id, span, span.first.seq))
+            await self._add_following(thread_id, entry)
+            yield entry
+
+    async def _state_before(self, thread_id: str, span: _Span, first: int) -> State:
+        if first > span.first.seq:
+            upto: Position | None = span.first._replace(seq=first - 1)
+        else:
+            upto = span.source or span.base
+        if upto is None:
+            return initial(self.log.channels)
+        return (await self.log.load(thread_id, upto))[1]
+
+    async def _add_following(
+        self, thread_id: str, entry: _Entry, state: State | None = None
+    ) -> None:
+        """Add the events behind a state (the entry's own, or where reading it has come to), as
+        long as they belong to its superstep.
+        """
+        state = state or entry.state
+        if not state.frontier or entry.full:
+            return
+        async with aclosing(await self.log.core.read_span(thread_id, state.at, None)) as pages:
+            async for page in pages:
+                for event in page:
+                    if event.kind not in _OF_SUPERSTEP or event.data["step"] != state.step + 1:
+                        return
+                    entry.add(event)
+                    if entry.full:
+                        return
+
+    # --- audit --------------------------------------------------------------------------
+
+    async def audit(self, thread_id: str, ns: str = "") -> AsyncGenerator[AuditEntry, None]:
+        """One of the thread's own logs, oldest first, line by line."""
+        async with aclosing(await self.log.core.read(thread_id, ns)) as pages:
+            async for page in pages:
+                for event in page:
+                    yield _audit_entry(event)
+
+    # --- folding afresh -----------------------------------------------------------------
+
+    async def replayed(
+        self, config: Mapping[str, Any], upto: Mapping[str, Any] | int | None
+    ) -> StateSnapshot:
+        """The state at a checkpoint or an event, folded from the first event on."""
+        log, thread_id, ns = self.log, thread_id_of(config), ns_of(config)
+        if isinstance(upto, int):
+            head = await log.core.head(thread_id, ns)
+            at: Position | None = head.position._replace(seq=upto)
+        else:
+            at = await log.resolve(thread_id, position_of(upto or config))
+        replay, state, _ = await log.load(thread_id, at, ns, snapshots=False)
+        current = replay.position == replay.head.position
+        return await self.snapshot(thread_id, state, ns, current=current)
+
+    async def rebuild(self, thread_id: str) -> int:
+        """Drop every snapshot and store afresh those of the ends of the logs that are due one."""
+        core = self.log.core
+        dropped = await core.delete_snapshots(thread_id)
+        for ns in await core.namespaces(thread_id):
+            graph = self._graph_of(ns)
+            if graph is not None:
+                replay, state, taker = await graph.log_on(core).load(thread_id, None, ns, False)
+                snapshot = taker.take(state) if state.settled else None
+                if snapshot is not None:
+                    await core.put_snapshot(replay.head, snapshot)
+        return dropped
+
+    def _graph_of(self, ns: str) -> CompiledGraph | None:
+        """The graph that folds a log, if it is there (still)."""
+        if is_prefix(ns):
+            return None
+        try:
+            return subgraphs.graph_of(self._graph, ns)
+        except InvalidConfigError:
+            return None
+
+    async def verify(self, thread_id: str) -> VerifyReport:
+        """The store's checks, and that every snapshot in use equals the fold of its events."""
+        report = await self.log.core.verify(thread_id)
+        if not report.ok:
+            return report
+        problems: list[str] = []
+        for ns in report.namespaces:
+            graph = self._graph_of(ns)
+            if graph is not None:
+                problems += await graph.reader_on(self.log.core)._differing(thread_id, ns)
+        return replace(report, problems=tuple(problems))
+
+    async def _differing(self, thread_id: str, ns: str) -> list[str]:
+        log, where = self.log, f" of {ns}" if ns else ""
+        problems = []
+        for at in await log.core.snapshot_positions(thread_id, log.fingerprint, ns):
+            quick, whole = [
+                (await log.load(thread_id, at, ns, snapshots))[1] for snapshots in (True, False)
+            ]
+            if replace(quick, parent=None) != replace(whole, parent=None):
+                problems.append(
+                    f"the snapshot at seq {at.seq}{where} differs from the fold of its events"
+                )
+        return problems
+
+
+_OF_SUPERSTEP: Final = frozenset({Kind.OUTPUT, Kind.ERROR, Kind.INTERRUPT, Kind.RESUME})
+"""What happens before a superstep is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Events ``first`` to ``last`` of one log, which began as its ``Lineage`` says."""
+
+    first: Position
+    last: int
+    source: Position | None
+    base: Position | None
+
+    def holds(self, at: Position) -> bool:
+        beginning = self.base or self.first
+        same = origin(*at[:2]) == origin(*self.first[:2])  # or a fork's copy of it
+        return same and beginning.seq <= at.seq <= self.last
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A checkpoint's state, gathering what its tasks went on to do."""
+
+    state: State
+    pending: dict[int, Data] = field(default_factory=dict)
+    errors: dict[int, Data] = field(default_factory=dict)
+
+    @property
+    def full(self) -> bool:
+        """Whether every task has come to something."""
+        return all(i in self.pending for i, _ in planner.due(self.state))
+
+    def add(self, event: RecordedEvent) -> None:
+        if event.kind == Kind.OUTPUT:
+            self.pending[event.data["task"]] = event.data
+        elif event.kind == Kind.ERROR:
+            self.errors[event.data["task"]] = event.data
+
+    def closed(self) -> State:
+        pending = {**self.state.pending, **self.pending}
+        errors = {**self.state.errors, **self.errors}
+        errors = {i: data for i, data in errors.items() if i not in pending}
+        return replace(self.state, pending=pending, errors=errors)
+
+
+def _audit_entry(event: RecordedEvent) -> AuditEntry:
+    data = event.data
+    parts = updates_of(data) if event.kind == Kind.UPDATE else [data]
+    writes: dict[str, Any] = {}
+    goto: list[str] = []
+    for part in parts:
+        writes |= dict(unpack(part.get("writes", {})))
+        sends = (node for node, _ in part.get("sends", ()))
+        joins = (target for target, _, _ in part.get("joins", ()))
+        goto += (*part.get("to", ()), *part.get("later", ()), *sends, *joins)
+    return AuditEntry(
+        seq=event.seq,
+        kind=Kind(event.kind).name.lower(),
+        recorded_at=event.recorded_at.isoformat(),
+        step=data.get("step"),
+        node=", ".join(part["node"] for part in parts) if "node" in parts[0] else None,
+        writes=writes,
+        goto=tuple(goto),
+        data=data,
+    )
+
+
+def _interrupts(data: Data | None) -> tuple[Interrupt, ...]:
+    asked = data["interrupts"] if data else ()
+    return tuple(Interrupt(each["value"], each["id"]) for each in asked)
+
+
+def _error(data: Data | None) -> str | None:
+    return None if data is None else f"{data['type']}: {data['message']}"
+
+
+def _result(data: Data | None) -> dict[str, Any] | None:
+    return None if data is None else dict(unpack(data["writes"]))

@@ -1,0 +1,132 @@
+"""What listeners get to see of a run: its happenings in the forms of the stream modes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+from eventstore.concurrency import Perform
+from eventstore.format.namespaces import SEPARATOR
+from eventstore.models import from_micros
+from graph.errors import InvalidConfigError
+from graph.read.history import Reader
+from graph.run.driver import Run
+from graph.run.journal import LogJournal
+from graph.state.events import Data, unpack
+from graph.state.fold import State, task_id
+from graph.types import INTERRUPT, Interrupt, StreamMode
+
+if TYPE_CHECKING:
+    from graph.app import CompiledGraph
+
+_MODES: Final = frozenset(get_args(StreamMode))
+
+
+def modes_of(stream_mode: str | Sequence[str]) -> frozenset[str]:
+    """The modes that are asked for.
+
+    Raises:
+        InvalidConfigError: there is no such mode.
+    """
+    modes = frozenset([stream_mode] if isinstance(stream_mode, str) else stream_mode)
+    unknown = modes - _MODES
+    if unknown:
+        raise InvalidConfigError(
+            f"unknown stream mode {', '.join(sorted(unknown))}; known are "
+            f"{', '.join(sorted(_MODES))}"
+        )
+    return modes
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How chunks are told apart.
+
+    Attributes:
+        single: there is one mode, so it is not named.
+        subgraphs: each chunk bears the way to the graph that it is from.
+    """
+
+    single: bool
+    subgraphs: bool
+
+    def of(self, ns: str, mode: str, chunk: Any) -> Any:
+        """A chunk as it is yielded."""
+        path = tuple(ns.split(SEPARATOR)) if ns else ()
+        if self.subgraphs:
+            return (path, chunk) if self.single else (path, mode, chunk)
+        return chunk if self.single else (mode, chunk)
+
+
+async def chunks(
+    graph: CompiledGraph,
+    run: Run,
+    reader: Reader | None,
+    perform: Perform,
+    kind: str,
+    content: Any,
+) -> list[tuple[str, Any]]:
+    """The chunks, by mode, that something which happened in a run makes."""
+    modes = run.options.modes
+    if kind == "checkpoint":
+        found = [("values", graph.output(content))] if "values" in modes else []
+        if modes & {"checkpoints", "debug"} and reader is not None:
+            found += await _checkpoint(run, reader, perform, content)
+    elif kind == "custom":
+        found = [("custom", content)]
+    elif kind == "output":
+        began, data = content
+        writes = dict(unpack(data["writes"]))
+        update = ("updates", {data["node"]: writes or None})
+        found = [update, *_ended(began, data, result=writes)]
+    elif kind == "error":
+        began, data = content
+        found = _ended(began, data, error=f"{data['type']}: {data['message']}")
+    elif kind == "waiting":
+        began, data, ran = content
+        asked = tuple(Interrupt(each["value"], each["id"]) for each in data["interrupts"])
+        found = [("updates", {INTERRUPT: asked})]
+        if "values" in modes:
+            found.append(("values", {**graph.output(run.state), INTERRUPT: asked}))
+        found += _ended(began, data, interrupts=asked) if ran else []
+    elif kind == "interrupt":
+        found = [("updates", {INTERRUPT: content})]
+    else:
+        began, index, given = content
+        node = began.frontier[index].node
+        shown = {"id": task_id(began, index), "name": node, "input": given, "triggers": ()}
+        found = [("tasks", shown), ("debug", _debug("task", began.step + 1, shown))]
+    return [(mode, chunk) for mode, chunk in found if mode in modes]
+
+
+async def _checkpoint(
+    run: Run, reader: Reader, perform: Perform, state: State
+) -> list[tuple[str, Any]]:
+    assert isinstance(run.journal, LogJournal)
+    snapshot = await perform(reader.snapshot(run.journal.thread_id, state, run.ns))
+    shown = snapshot._asdict()
+    return [("checkpoints", shown), ("debug", _debug("checkpoint", state.step, shown))]
+
+
+def _ended(
+    began: State,
+    data: Data,
+    result: Mapping[str, Any] | None = None,
+    error: str | None = None,
+    interrupts: tuple[Interrupt, ...] = (),
+) -> list[tuple[str, Any]]:
+    shown = {
+        "id": task_id(began, data["task"]),
+        "name": data["node"],
+        "error": error,
+        "result": result or {},
+        "interrupts": [{"value": each.value, "id": each.id} for each in interrupts],
+    }
+    return [("tasks", shown), ("debug", _debug("task_result", began.step + 1, shown))]
+
+
+def _debug(kind: str, step: int, payload: Mapping[str, Any]) -> dict[str, Any]:
+    now = from_micros(time.time_ns() // 1000).isoformat()
+    return {"type": kind, "step": step, "timestamp": now, "payload": payload}

@@ -1,0 +1,650 @@
+"""The driver: runs tasks and records what comes of them, superstep by superstep.
+
+Thin on purpose: what to run and what to record is decided by the planner and the fold, how
+user code is called and waited for by a runner (threads, or an event loop). One place does
+all the recording. A superstep of one task runs right there; parallel tasks run beside it, and
+while one commit is under way the next outputs gather, so that twenty finished tasks cost a
+few commits. A superstep ends when all its outputs are durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+
+from eventstore import SerializationError, telemetry
+from eventstore.format.namespaces import token
+from graph.build.builder import Branch, NodeSpec, Topology
+from graph.errors import (
+    GraphInterrupt,
+    GraphRecursionError,
+    InvalidGraphError,
+    InvalidUpdateError,
+    NodeTimeoutError,
+)
+from graph.run.journal import Draft, Journal, LogJournal
+from graph.run.runners import Runner, TooLong
+from graph.run.scope import ParentCommand, Scope, current
+from graph.state import planner
+from graph.state.events import Data, Kind, error_data, interrupt_data, named, waiting_data
+from graph.state.fold import State, Task, checkpoint_id, task_id
+from graph.state.namespaces import lasting
+from graph.types import Command, Durability, ExecutionInfo, Interrupt, Runtime, StateUpdate
+
+log = logging.getLogger(__name__)
+
+TASK: Final = telemetry.Operation("graph.task", "Time that a task took, with all its attempts.")
+RETRIES: Final = telemetry.Counter("graph.retries", "{retry}", "Tasks that were tried again.")
+
+CONCURRENCY: Final = 32
+"""Tasks of one superstep that run at the same moment, unless ``max_concurrency`` says else."""
+
+Chunk = tuple[str, Any]
+
+Listener = Callable[[str, str, Any], None]
+"""Is told what happens in subgraphs: namespace, stream mode, chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one run behaves.
+
+    Attributes:
+        config: what the caller passed, for nodes that take it.
+        modes: stream modes somebody listens to; what nobody asked for is not made.
+        own_modes: those of them that whoever called this graph listens to.
+        interrupt_before, interrupt_after: nodes at which to stop; ``"*"`` is all.
+        graph: the graph's name, for traces.
+        context: what nodes find as ``runtime.context``.
+        durability: when what happened is written.
+        subgraphs: somebody listens to what happens inside subgraphs, too.
+        listener: in a subgraph: who is told what happens.
+        scope: in a subgraph: the task that it runs for.
+    """
+
+    config: Mapping[str, Any]
+    modes: frozenset[str] = frozenset()
+    own_modes: frozenset[str] = frozenset()
+    recursion_limit: int = 25
+    max_concurrency: int | None = None
+    interrupt_before: frozenset[str] = frozenset()
+    interrupt_after: frozenset[str] = frozenset()
+    graph: str = "graph"
+    context: Any = None
+    durability: Durability = "sync"
+    subgraphs: bool = False
+    listener: Listener | None = None
+    scope: Scope | None = None
+
+
+@dataclass(slots=True)
+class Use:
+    """Who uses a graph that remembers in a superstep.
+
+    Attributes:
+        task: the task that it has to be.
+        shape: tells the graph from others of its name.
+        active: a call is under way.
+    """
+
+    task: int
+    shape: object
+    active: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a task: its output event's data, the error after so many attempts, or what it
+    waits for.
+
+    Attributes:
+        logs: where the logs of the graphs that it called ended.
+    """
+
+    index: int
+    data: Data | None = None
+    error: BaseException | None = None
+    waiting: Data | None = None
+    attempts: int = 1
+    logs: Mapping[str, int] = field(default_factory=dict)
+
+
+class Run:
+    """One run of a graph, from where its journal stands to an end, a stop or an error.
+
+    Args:
+        ns: the namespace of its log, or the one that it would have.
+        above: the task that it runs for, in a graph that is called inside another.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        journal: Journal,
+        options: Options,
+        runner: Runner,
+        *,
+        ns: str = "",
+        above: Scope | None = None,
+    ) -> None:
+        self.journal = journal
+        self.options = options
+        self.ns = ns
+        self.over = False
+        self.in_use: dict[str, Use] = {}
+        self._topology = topology
+        self._runner = runner
+        self._above = above
+        self._given = _given(above) if not isinstance(journal, LogJournal) else {}
+        self._writers: dict[str, str] = {}
+        self._waiting: list[Data] = []
+        self._failure: BaseException | None = None
+
+    @property
+    def state(self) -> State:
+        """Where the run stands."""
+        return self.journal.state
+
+    @property
+    def interrupts(self) -> tuple[Interrupt, ...]:
+        """What waits for answers."""
+        asked = planner.questions(self.state)
+        return tuple(Interrupt(each["value"], name) for name, each in asked.items())
+
+    def logs(self) -> dict[str, int]:
+        """Where the log of this run and those of its subgraphs end, by name."""
+        if not isinstance(self.journal, LogJournal):
+            return {}
+        found = dict(self.state.kept)
+        for logs in self.state.logs.values():
+            found |= logs
+        return {**found, self.ns: self.journal.at.seq}
+
+    async def close(self) -> None:
+        """Return when everything recorded is durable; what still runs may record no more."""
+        self.over = True
+        cancelled: BaseException | None = None
+        while True:
+            try:
+                await self.journal.flush()
+                break
+            except asyncio.CancelledError as error:  # by what is written to the end: we wait
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+    # --- the loop -----------------------------------------------------------------------
+
+    async def begin(
+        self, given: Any, run_id: str | None, metadata: Mapping[str, Any], call: str = ""
+    ) -> None:
+        """Record the input, before any node runs."""
+        data = await planner.begin(
+            self._topology, self.state, given, run_id, metadata, self.decide, call
+        )
+        await self._append([(Kind.INPUT, data)])
+
+    async def resume(self, given: Command[Any]) -> frozenset[int]:
+        """Record answers, before any node runs.
+
+        Returns:
+            The tasks that wait on: nothing that they ask was answered.
+        """
+        return await self._resume(planner.resume(self._topology, self.state, given))
+
+    async def pass_on(self, answers: Mapping[int | str, Any]) -> frozenset[int]:
+        """Record what of the answers in the graph above is for this one; as :meth:`resume`."""
+        data = planner.pass_on(self.state, answers)
+        return frozenset() if data is None else await self._resume(data)
+
+    async def _resume(self, data: Data) -> frozenset[int]:
+        await self._append([(Kind.RESUME, data)])
+        answered = {answer["task"] for answer in data["answers"]}
+        return frozenset(self.state.interrupts) - answered if answered else frozenset()
+
+    async def edit(self, updates: Sequence[StateUpdate], metadata: Mapping[str, Any]) -> None:
+        """Record an edit of the state as if nodes had made it, side by side."""
+        data = await planner.edit(self._topology, self.state, updates, metadata, self.decide)
+        await self._append([(Kind.UPDATE, data)])
+
+    async def branch(self) -> None:
+        """Record that the run leaves a checkpoint of the past, if it does."""
+        await self.journal.branch(self._stops)
+
+    async def _append(self, drafts: list[Draft]) -> None:
+        await self.journal.record(drafts, self._stops)
+
+    async def steps(
+        self, resumed: bool, waiting: frozenset[int] = frozenset()
+    ) -> AsyncGenerator[Chunk, None]:
+        """Run supersteps to the end, or to where it has to stop; yields what is streamed.
+
+        Args:
+            resumed: go over the interrupt at which the run stands.
+            waiting: tasks of the first superstep that are not run.
+
+        Raises:
+            GraphRecursionError: too many supersteps.
+            Exception: what a node raised, after what its siblings did has been recorded.
+        """
+        count = 0
+        limit = self.options.recursion_limit
+        yield "checkpoint", self.state
+        while self.state.frontier:
+            if not (resumed and count == 0) and self._stops(self.state):
+                yield "interrupt", ()
+                return
+            if count >= limit:
+                raise GraphRecursionError(limit, tuple(task.node for task in self.state.frontier))
+            count += 1
+            # Closed by hand: whoever stops listening must not leave tasks running.
+            superstep = self._superstep(waiting)
+            waiting = frozenset()
+            try:
+                async for chunk in superstep:
+                    yield chunk
+            finally:
+                await superstep.aclose()
+            if self.state.interrupts:
+                return
+            yield "checkpoint", self.state
+
+    def _stops(self, state: State) -> bool:
+        """Whether the run is to wait for a person before the frontier of ``state``."""
+        before, after = self.options.interrupt_before, self.options.interrupt_after
+        coming = (task.node for task in state.frontier)
+        return bool(state.frontier) and (
+            _meets(before, coming) or (state.source == "loop" and _meets(after, state.last))
+        )
+
+    async def _superstep(self, waiting: frozenset[int]) -> AsyncGenerator[Chunk, None]:
+        due = [(index, task) for index, task in planner.due(self.state) if index not in waiting]
+        began = self.state
+        self._writers, self._waiting, self._failure = {}, [], None
+        self.in_use = {}
+        for output in began.pending.values():
+            planner.claim(self._topology, began.step + 1, self._writers, output)
+        if self.options.modes & {"debug", "tasks"}:
+            for index, task in due:
+                given = planner.argument(self._topology, began, task)
+                yield "task", (began, index, given)
+        if len(due) == 1 and not self._streams:
+            index, task = due[0]
+            for chunk in await self._record([await self.attempt(began, index, task)]):
+                yield chunk
+        else:
+            parallel = self._parallel(due)
+            try:
+                async for chunk in parallel:
+                    yield chunk
+            finally:
+                await parallel.aclose()
+        await self._stop()
+        for index in sorted(self.state.interrupts):
+            ran = any(each["task"] == index for each in self._waiting)
+            yield "waiting", (began, self.state.interrupts[index], ran)
+        if self._failure is not None:
+            raise self._failure
+
+    async def _stop(self) -> None:
+        """Record what is asked of people, and so a checkpoint of what has been done by now; not if
+        the log ends with that already.
+        """
+        state, step = self.state, self.state.step + 1
+        asked = [each for each in self._waiting if not _is_known(state, each)]
+        if not asked and (not state.interrupts or state.at == state.checkpoint):
+            return
+        try:
+            await self._append([(Kind.INTERRUPT, interrupt_data(step, asked))])
+        except SerializationError:
+            for each in asked:  # one by one, so that those are kept that can be
+                await self._ask(step, each)
+
+    async def _ask(self, step: int, waiting: Data) -> None:
+        try:
+            await self._append([(Kind.INTERRUPT, interrupt_data(step, [waiting]))])
+        except SerializationError as error:
+            error.add_note(f"in a question of node {waiting['node']!r}, superstep {step}")
+            self._failure = self._failure or error
+
+    @property
+    def _streams(self) -> bool:
+        """Whether somebody listens to what happens while a task runs."""
+        return self.options.subgraphs or "custom" in self.options.modes
+
+    async def _parallel(self, due: list[tuple[int, Task]]) -> AsyncGenerator[Chunk, None]:
+        """Run tasks side by side and record them as they finish.
+
+        After a failure siblings that have begun come to their end, so that their work is
+        kept; no further ones begin.
+        """
+        state, runner = self.state, self._runner
+        limit = self.options.max_concurrency or CONCURRENCY
+        coming, running = iter(due), 0
+        try:
+            while True:
+                for index, task in islice(coming, 0 if self._failure else limit - running):
+                    runner.start(self.attempt(state, index, task))
+                    running += 1
+                if not running:
+                    break
+                batch = await runner.next()
+                done = [item for item in batch if isinstance(item, Done)]
+                running -= len(done)
+                for item in batch:
+                    if not isinstance(item, Done):
+                        yield item
+                try:
+                    chunks = await self._record(done)
+                except Exception as not_recorded:
+                    chunks = []
+                    self._failure = self._failure or not_recorded
+                for chunk in chunks:
+                    yield chunk
+        finally:
+            if running:
+                self.over = True
+                await runner.stop()
+
+    async def _record(self, done: list[Done]) -> list[Chunk]:
+        """Append what became of tasks, in one transaction; what waits is recorded when all have
+        ended.
+
+        Returns:
+            What is streamed of it.
+        """
+        items = [self._checked(item) for item in done]
+        try:
+            return await self._store(items)
+        except SerializationError:
+            chunks = []
+            for item in items:  # one by one, so that nothing is lost but what cannot be stored
+                chunks += await self._store_one(item)
+            return chunks
+
+    async def _store_one(self, item: Done) -> list[Chunk]:
+        try:
+            return await self._store([item])
+        except SerializationError as error:
+            if item.data is None:
+                raise
+            return await self._store([Done(item.index, error=error, attempts=item.attempts)])
+
+    async def _store(self, items: list[Done]) -> list[Chunk]:
+        drafts: list[Draft] = []
+        chunks: list[Chunk] = []
+        began = self.state
+        for item in items:
+            if item.data is not None:
+                drafts.append((Kind.OUTPUT, item.data))
+                chunks.append(("output", (began, item.data)))
+            elif item.error is not None:
+                node = began.frontier[item.index].node
+                if self._failure is None:
+                    self._failure = item.error
+                    where = f"in node {node!r}, superstep {began.step + 1}, attempt {item.attempts}"
+                    item.error.add_note(where)
+                if isinstance(item.error, Exception):
+                    data = error_data(began.step + 1, item.index, node, item.error, item.attempts)
+                    drafts.append((Kind.ERROR, _with_logs(data, item.logs)))
+                    chunks.append(("error", (began, data)))
+        if drafts:
+            await self._append(drafts)
+        self._waiting += [_with_logs(each.waiting, each.logs) for each in items if each.waiting]
+        return chunks
+
+    def _checked(self, item: Done) -> Done:
+        """Siblings may have written the same key meanwhile: the later one is at fault."""
+        if item.data is None:
+            return item
+        try:
+            planner.claim(self._topology, self.state.step + 1, self._writers, item.data)
+        except InvalidUpdateError as error:
+            return Done(item.index, error=error, attempts=item.attempts)
+        return item
+
+    # --- one task -----------------------------------------------------------------------
+
+    async def attempt(self, state: State, index: int, task: Task) -> Done:
+        """Run a task, as one span of the run's trace; never raises anything."""
+        with self._span(state, index, task) as span:
+            done = await self._tries(state, index, task)
+            if done.error is not None:
+                span.fail(done.error)
+            if telemetry.on:
+                span.tell({"graph.task.attempts": done.attempts})
+            return done
+
+    def _span(self, state: State, index: int, task: Task) -> telemetry.Span:
+        if not telemetry.on:
+            return telemetry.NOTHING
+        facts = {"graph.step": state.step + 1, "graph.task.index": index}
+        return TASK.begin(facts, self._labels(task.node), of=task.node)
+
+    def _labels(self, node: str) -> telemetry.Facts:
+        return {"graph.name": self.options.graph, "graph.node": node}
+
+    async def _tries(self, state: State, index: int, task: Task) -> Done:
+        """Run a task, again as its retry policies say."""
+        spec = self._topology.nodes[task.node]
+        failed: list[list[str]] = []
+        logs: dict[str, int] = {}
+        while True:
+            attempt = len(failed) + 1
+            scope = self._scope(state, index, task, attempt, logs)
+            try:
+                try:
+                    data = await self._outcome(spec, state, index, scope)
+                finally:
+                    scope.over = True  # what it left running is not recorded any more
+                kept = lasting(scope.logs, self.ns) if scope.logs else {}
+                return Done(
+                    index, _with(_with_logs(data, kept), "failed", failed), attempts=attempt
+                )
+            except GraphInterrupt as left:
+                waiting = waiting_data(index, task.node, left.interrupts)
+                return Done(index, waiting=waiting, attempts=attempt, logs=scope.logs)
+            except Exception as error:
+                policy = next((p for p in spec.retry if p.retries(error)), None)
+                if policy is None or attempt >= policy.max_attempts:
+                    return Done(index, error=error, attempts=attempt, logs=scope.logs)
+                failed.append(list(named(error)))
+                wait = policy.initial_interval * policy.backoff_factor ** (attempt - 1)
+                wait = min(wait, policy.max_interval)
+                wait += random.random() if policy.jitter else 0
+                self._tell_retry(task.node, state.step + 1, attempt, error, wait)
+            except BaseException as error:  # whoever waits for this task must learn of it
+                return Done(index, error=error, attempts=attempt, logs=scope.logs)
+            await self._runner.sleep(wait)
+
+    async def _outcome(self, spec: NodeSpec, state: State, index: int, scope: Scope) -> Data:
+        """The output event of one attempt."""
+        try:
+            with scope:
+                result = await self._result(spec, state, state.frontier[index], scope)
+                data = await planner.outcome(self._topology, state, index, result, self.decide)
+        except BaseExceptionGroup as group:
+            raise _parted(group) from None
+        _refuse_caught(scope)
+        if data.get("above") and not self.ns:
+            raise InvalidUpdateError(
+                f"node {spec.name!r} returned Command(graph=Command.PARENT), and there is no graph "
+                "above this one"
+            )
+        return data
+
+    async def _result(self, spec: NodeSpec, state: State, task: Task, scope: Scope) -> Any:
+        """What the node returns, in the time that it has."""
+        call = self._call_node(spec, planner.argument(self._topology, state, task))
+        try:
+            if spec.timeout_s is None:
+                result = await call
+            else:
+                result = await self._runner.limited(call, spec.timeout_s)
+        except ParentCommand as sent:
+            return sent.command
+        except TooLong:
+            raise NodeTimeoutError(spec.name, spec.timeout_s or 0) from None
+        _refuse_caught(scope)
+        return result
+
+    def _scope(
+        self, state: State, index: int, task: Task, attempt: int, logs: dict[str, int]
+    ) -> Scope:
+        answers = {key: planner.own(each) for key, each in state.answers.get(index, {}).items()}
+        mark = token(state.began, index)
+        return Scope(
+            task.node,
+            self.options.config,
+            self,
+            state.at.thread_key,
+            self.ns,
+            index,
+            mark,
+            answers,
+            self._given,
+            bool(answers) or index in state.interrupts,
+            self._write,
+            partial(self._runtime, state, index, attempt),
+            self._above,
+            logs=logs,
+        )
+
+    def _runtime(self, state: State, task: int, attempt: int) -> Runtime[Any]:
+        thread_id = self.journal.thread_id if isinstance(self.journal, LogJournal) else None
+        return Runtime(
+            context=self.options.context,
+            stream_writer=self._write,
+            execution_info=ExecutionInfo(
+                checkpoint_id=checkpoint_id(state.checkpoint),
+                checkpoint_ns=self.ns,
+                task_id=task_id(state, task),
+                thread_id=thread_id,
+                run_id=state.run_id or None,
+                node_attempt=attempt,
+            ),
+        )
+
+    def _tell_retry(
+        self, node: str, step: int, attempt: int, error: Exception, wait_s: float
+    ) -> None:
+        # Of the error only its kind: what it says may quote the state.
+        kind = telemetry.kind_of(error)
+        log.info(
+            "node %r failed with %s, trying again",
+            node,
+            kind,
+            extra={
+                "graph": self.options.graph,
+                "node": node,
+                "step": step,
+                "attempt": attempt,
+                "error_type": kind,
+                "wait_s": wait_s,
+            },
+        )
+        RETRIES.add(1, self._labels(node))
+        telemetry.note("graph.retry", {"graph.task.attempt": attempt, "error.type": kind})
+
+    async def _call_node(self, spec: NodeSpec, argument: Any) -> Any:
+        action: Any = spec.action
+        if hasattr(action, "nested"):
+            return await action.nested(argument, self._topology.channels, self._runner.another())
+        call = partial(action, argument, **self._extras(spec.accepts))
+        return await self._runner.call(f"node {spec.name!r}", spec.is_async, call)
+
+    async def decide(self, branch: Branch, argument: Any) -> Any:
+        """What a conditional edge says."""
+        call = partial(branch.path, argument, **self._extras(branch.accepts))
+        return await self._runner.call(f"conditional edge {branch.name!r}", branch.is_async, call)
+
+    def _extras(self, accepts: frozenset[str]) -> dict[str, Any]:
+        extras: dict[str, Any] = {}
+        if not accepts:
+            return extras
+        if "config" in accepts:
+            extras["config"] = self.options.config
+        if "writer" in accepts:
+            extras["writer"] = self._write
+        if "runtime" in accepts:
+            scope = current()
+            extras["runtime"] = (
+                scope.runtime()
+                if scope is not None and scope.host is self
+                else self._runtime(self.state, 0, 1)
+            )
+        return extras
+
+    def _write(self, chunk: Any) -> None:
+        """Stream a chunk of a node's own."""
+        if self.options.listener is not None:
+            if "custom" in self.options.modes:
+                self.options.listener(self.ns, "custom", chunk)
+        elif self._above is not None:
+            self._above.write(chunk)
+        elif "custom" in self.options.modes:
+            self._runner.put(("custom", chunk))
+
+    def hear(self, ns: str, mode: str, chunk: Any) -> None:
+        """Pass on what happened in a subgraph."""
+        self._runner.put(("inside", (ns, mode, chunk)))
+
+
+def _is_known(state: State, waiting: Data) -> bool:
+    """Whether a task asks once more what the log says already that it asks."""
+    task = waiting["task"]
+    known = _with_logs(state.interrupts.get(task, {}), state.logs.get(task, {}))
+    try:
+        return bool(known == waiting) and task not in state.errors
+    except ValueError:  # arrays do not say whether they are equal
+        return False
+
+
+def _given(above: Scope | None) -> dict[str, Any]:
+    """The answers by id that a run without a log goes by: it begins again each time."""
+    if above is None:
+        return {}
+    named = {key: value for key, value in above.answers.items() if isinstance(key, str)}
+    return {**above.given, **named}
+
+
+def _refuse_caught(scope: Scope) -> None:
+    if scope.raised:
+        raise InvalidGraphError(
+            f"node {scope.node!r}, or a conditional edge behind it, caught the GraphInterrupt by "
+            "which interrupt() leaves it; let it pass: no `except BaseException` or bare `except` "
+            "around interrupt()"
+        )
+
+
+def _parted(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """A group of errors without the questions in it; if there is nothing else, these as one."""
+    asked, others = group.split(GraphInterrupt)
+    if asked is None or others is not None:
+        return others or group
+    return GraphInterrupt([each for left in _leaves(asked) for each in left.interrupts])
+
+
+def _leaves(group: BaseExceptionGroup[GraphInterrupt]) -> list[GraphInterrupt]:
+    found: list[GraphInterrupt] = []
+    for each in group.exceptions:
+        found += _leaves(each) if isinstance(each, BaseExceptionGroup) else [each]
+    return found
+
+
+def _with(data: Data, name: str, value: Any) -> Data:
+    return {**data, name: value} if value else data
+
+
+def _with_logs(data: Data, logs: Mapping[str, int]) -> Data:
+    return _with(data, "logs", dict(logs))
+
+
+def _meets(wanted: frozenset[str], nodes: Any) -> bool:
+    return bool(wanted) and ("*" in wanted or not wanted.isdisjoint(nodes))

@@ -1,0 +1,410 @@
+"""The journal of one run: its events on their way into the log, and the state that they make.
+
+Owns the state of a run, kept equal to the log by folding exactly what is appended, and *when* it
+is appended: at once (``sync``), beside the next superstep (``async``), or at the end (``exit``).
+Nothing else in this package writes to the store. What the logs of subgraphs held when a run was at
+the checkpoint that a branch goes back to is taken along here, in the transaction of the fork.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+from eventstore import Addition, Event, Fork, Head, Position
+from eventstore.concurrency import Perform, awaited
+from eventstore.core.core import Core
+from eventstore.format.digests import genesis, origin
+from eventstore.format.namespaces import split
+from eventstore.models import Prepared, Status
+from graph.build.schema import Channel
+from graph.errors import InvalidGraphError
+from graph.run.snapshots import SnapshotTaker
+from graph.state.events import Data, Kind
+from graph.state.fold import NOWHERE, Fold, State, initial
+from graph.state.namespaces import beside, lasting, moved
+from graph.types import Durability
+
+BEHIND_MAX: Final = 8
+"""Records that a run with ``durability="async"`` is ahead of the log at most: a crash costs these,
+and the tasks that were running.
+"""
+
+Draft = tuple[Kind, Data]
+Stops = Callable[[State], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """How a run's journals write.
+
+    Attributes:
+        perform: runs operations of the store.
+        spawn: begins work beside the run.
+        durability: when events are written.
+        forbidden: why the run may not write any more, if it may not.
+        together: with ``exit``: the journals of the run and its subgraphs, by namespace.
+        recorded: where the logs of subgraphs are read up to, when a recorded run is looked into.
+    """
+
+    perform: Perform = awaited
+    spawn: Callable[[Coroutine[Any, Any, None]], Awaitable[None]] | None = None
+    durability: Durability = "sync"
+    forbidden: Callable[[], str | None] = lambda: None
+    together: dict[str, LogJournal] = field(default_factory=dict)
+    recorded: Mapping[str, int] = field(default_factory=dict)
+
+
+class Journal(Protocol):
+    """Where a run's events go; ``state`` is always the fold of what was recorded."""
+
+    state: State
+
+    @property
+    def busy_at(self) -> int | None:
+        """The seq at which another run was under way when this was opened; ``None``: none was."""
+
+    async def record(self, drafts: Sequence[Draft], stops: Stops) -> State:
+        """Record events, all or nothing, and return the state after them."""
+
+    async def branch(self, stops: Stops) -> None:
+        """Record that the run goes on from the past, if that is so."""
+
+    async def flush(self) -> None:
+        """Return when everything recorded is durable (with ``exit``: the whole run's)."""
+
+
+class NoJournal:
+    """The journal of a graph without a checkpointer: the fold alone, nothing stored."""
+
+    def __init__(self, channels: Mapping[str, Channel], now_us: Callable[[], int]) -> None:
+        self._channels = channels
+        self._now_us = now_us
+        self.state = initial(channels)
+        self.busy_at = None
+
+    async def record(self, drafts: Sequence[Draft], stops: Stops) -> State:
+        """Fold the events."""
+        folding = Fold(self._channels, self.state)
+        now = self._now_us()
+        for seq, (kind, data) in enumerate(drafts, self.state.at.seq + 1):
+            folding.feed(kind, data, NOWHERE._replace(seq=seq), now)
+        self.state = folding.state()
+        return self.state
+
+    async def branch(self, stops: Stops) -> None:
+        """There is no past to go on from."""
+
+    async def flush(self) -> None:
+        """There is nothing to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What one record is to append, and the state that it leads to."""
+
+    events: list[Event | Fork | Prepared]
+    state: State
+    settled: bool
+    status: Status | None
+    now_us: int
+    beside: list[Addition]
+
+
+class LogJournal:
+    """The journal of one run on one log: appends, and folds what it appended.
+
+    Attributes:
+        earlier: in the log of a graph that remembers, the states after earlier calls of a task.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        channels: Mapping[str, Channel],
+        head: Head,
+        state: State,
+        taker: SnapshotTaker,
+        means: Means,
+        *,
+        fork_from: Position | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
+    ) -> None:
+        self.core = core
+        self.state = state
+        self.means = means
+        self.busy_at = head.seq if head.status == "running" else None
+        self.earlier: dict[str, State] = {}
+        self._channels = channels
+        self._head = head
+        self._at = head.position
+        self._taker = taker
+        self._fork_from = fork_from
+        self._metadata = metadata or {}
+        self._ttl = ttl
+        self._lock = threading.Lock()
+        self._waiting: list[_Batch] = []
+        self._writer: Awaitable[None] | None = None
+        self._unwritten = 0
+        self._writes = False
+        self._failure: BaseException | None = None
+
+    @property
+    def thread_id(self) -> str:
+        """The thread that the log belongs to."""
+        return self._head.thread_id
+
+    @property
+    def is_written(self) -> bool:
+        """Whether everything recorded is durable.
+
+        Raises:
+            Exception: what keeps it from being written.
+        """
+        if self._failure is not None:
+            raise self._failure
+        with self._lock:
+            return not self._writes
+
+    @property
+    def at(self) -> Position:
+        """Where the log ends, as far as it is recorded."""
+        return self._at
+
+    def as_of(self, state: State) -> LogJournal:
+        """The same log, read as of an earlier state."""
+        past = LogJournal(self.core, self._channels, self._head, state, self._taker, self.means)
+        past._at = self._at
+        return past
+
+    def taken_over(self, means: Means, reason: str) -> LogJournal:
+        """The same journal for another run, with what is not written; this one records no more."""
+        new = copy.copy(self)
+        new.means = means
+        self.means = replace(self.means, forbidden=lambda: reason)
+        if means.together.get(self._at.ns) is self:
+            means.together[self._at.ns] = new
+        return new
+
+    async def record(self, drafts: Sequence[Draft], stops: Stops) -> State:
+        """Append the events in one transaction, with a fork before them if we left the past.
+
+        Raises:
+            ConcurrencyError: another writer was first; nothing was stored.
+            SerializationError: a value cannot be stored; nothing was.
+        """
+        reason = self.means.forbidden()
+        if reason is not None:
+            raise InvalidGraphError(reason)
+        batch = self._batch(drafts, stops)
+        # What a fork takes along has to be in the log before a subgraph can go on from there.
+        if self.means.durability == "exit" and not batch.beside:
+            self._keep(batch)
+            self.means.together.setdefault(self._at.ns, self)
+        elif self.means.durability == "async" and _may_wait(drafts):
+            self._keep(batch)
+            await self._write_beside()
+        else:
+            await self.flush()
+            await self.means.perform(self._write([batch]))
+            moved_to = self._head.thread_key
+            if moved_to != self._at.thread_key:  # the first choice of key was taken
+                self._at = self._at._replace(thread_key=moved_to)
+                batch = self._batch(drafts, stops)
+            self._advance(batch)
+        return self.state
+
+    async def branch(self, stops: Stops) -> None:
+        """Append the fork alone, so that the thread stands where the caller went back to."""
+        if self._fork_from is not None:
+            await self.record([], stops)
+
+    async def flush(self) -> None:
+        """Return when everything recorded is durable.
+
+        With ``exit`` this is for the journal of the root: all logs of the run are written
+        together, in one transaction.
+
+        Raises:
+            Exception: what kept the events from being written.
+        """
+        if self.means.durability == "exit":
+            if not split(self._at.ns):
+                await self.means.perform(self._write_together())
+            return
+        if self._writer is not None:
+            await self._writer
+        if self._failure is not None:
+            raise self._failure
+
+    # --- making batches -----------------------------------------------------------------
+
+    def _batch(self, drafts: Sequence[Draft], stops: Stops) -> _Batch:
+        now = self.core.now_us()
+        events: list[Event | Fork | Prepared] = []
+        if self.means.durability == "sync":
+            events += [Event(int(kind), data) for kind, data in drafts]
+        else:  # what cannot be stored is found out at once, and takes nothing else with it
+            encode = self.core.codec.encode
+            events += [Prepared(int(kind), encode(data), now) for kind, data in drafts]
+        beside: list[Addition] = []
+        if self._fork_from is not None:
+            events.insert(0, Fork(self._fork_from))
+            beside = self._taken_along(self._fork_from, drafts)
+        state = self._fold(drafts, now)
+        # A parent in another log may move with it; one of ours stays where it is.
+        local = state.parent is None or state.parent[:2] == state.at[:2]
+        # The row of the thread tells of its root.
+        status = None if self._at.ns else status_of(state, stops, drafts)
+        return _Batch(events, state, state.settled and local, status, now, beside)
+
+    def _fold(self, drafts: Sequence[Draft], now: int) -> State:
+        folding = Fold(self._channels, self.state)
+        at = self._at
+        if self._fork_from is not None:
+            at = at._replace(seq=at.seq + 1)
+            folding.feed(Kind.FORK, {}, at, now)
+        for kind, data in drafts:
+            at = at._replace(seq=at.seq + 1)
+            folding.feed(kind, data, at, now)
+        return folding.state()
+
+    def _taken_along(self, source: Position, drafts: Sequence[Draft]) -> list[Addition]:
+        """Forks of the subgraphs' logs, from where they ended at the position gone back to."""
+        fork = self._at.seq + 1
+        above = origin(source.thread_key, source.ns)[1]
+        logs = dict(self.state.kept)
+        # Answers go to the tasks of the superstep; anything else puts others in their place.
+        keeps = not drafts or drafts[0][0] == Kind.RESUME
+        for found in self.state.logs.values():
+            logs |= found if keeps else lasting(found, above)
+        additions = []
+        for ns, seq in sorted(logs.items()):
+            event = Fork(beside(source, ns, seq))
+            additions.append(Addition(self._empty(moved(ns, above, fork)), [event]))
+        return additions
+
+    def _empty(self, ns: str) -> Head:
+        """The end of a log of this thread that has no events yet."""
+        return replace(
+            self._head, ns=ns, seq=0, digest=genesis(self._head.thread_key, ns), written=0
+        )
+
+    def _advance(self, batch: _Batch) -> None:
+        if self.state.call in batch.state.ended:
+            self.earlier.setdefault(self.state.call, self.state)
+        self.state, self._fork_from = batch.state, None
+        self._at = self._at._replace(seq=self._at.seq + len(batch.events))
+
+    # --- writing them -------------------------------------------------------------------
+
+    async def _write(self, batches: list[_Batch]) -> None:
+        """Append these in one transaction, with the snapshot that is due behind them."""
+        main, beside = self._addition(batches)
+        heads = await self.core.append_together(
+            [main, *beside],
+            status=batches[-1].status,
+            metadata=self._metadata,
+            ttl=self._ttl,
+            now_us=batches[-1].now_us,
+        )
+        self._written(heads[0], main)
+
+    def _addition(self, batches: list[_Batch]) -> tuple[Addition, list[Addition]]:
+        events = [event for batch in batches for event in batch.events]
+        last = batches[-1]
+        snapshot = self._taker.take(last.state) if last.settled else None
+        beside = [addition for batch in batches for addition in batch.beside]
+        return Addition(self._head, events, snapshot), beside
+
+    def _written(self, head: Head, addition: Addition) -> None:
+        if addition.snapshot is None:
+            self._taker.saw(head.written, len(addition.events))
+        self._head = head
+
+    def _keep(self, batch: _Batch) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._advance(batch)
+        with self._lock:
+            self._waiting.append(batch)
+            self._unwritten += 1
+
+    async def _write_beside(self) -> None:
+        """See to it that what waits gets written; wait for it ourselves if that is much."""
+        with self._lock:
+            behind, begins = self._unwritten, not self._writes
+            self._writes = True
+        if begins and self.means.spawn is not None:
+            self._writer = self.means.spawn(self._drain())
+        if behind >= BEHIND_MAX:
+            await self.flush()
+
+    async def _drain(self) -> None:
+        """Write what waits, and what has come to wait meanwhile, each time in one transaction."""
+        while True:
+            with self._lock:
+                batches, self._waiting = self._waiting, []
+                self._writes = bool(batches)
+            if not batches:
+                return
+            try:
+                await self.means.perform(self._write(batches))
+            except BaseException as error:  # whoever records or flushes next must learn of it
+                self._failure = error
+                return
+            with self._lock:
+                self._unwritten -= len(batches)
+
+    async def _write_together(self) -> None:
+        """Append what every log of the run has kept back, in one transaction."""
+        journals = [
+            self,
+            *(each for each in list(self.means.together.values()) if each is not self),
+        ]
+        kept = [(each, each._waiting) for each in journals if each._waiting]
+        if not kept:
+            return
+        mains, besides = [], []
+        for journal, batches in kept:
+            main, beside = journal._addition(batches)
+            mains.append(main)
+            besides += beside
+        last = self._waiting[-1] if self._waiting else kept[0][1][-1]
+        heads = await self.core.append_together(
+            [*mains, *besides],
+            status=last.status,
+            metadata=self._metadata,
+            ttl=self._ttl,
+            now_us=last.now_us,
+        )
+        for (journal, _), main, head in zip(kept, mains, heads, strict=False):
+            journal._waiting, journal._unwritten = [], 0
+            journal._written(head, main)
+
+
+def _may_wait(drafts: Sequence[Draft]) -> bool:
+    """Whether the run may go on before these are durable: what tasks came to, and no more."""
+    return bool(drafts) and all(kind == Kind.OUTPUT for kind, _ in drafts)
+
+
+def status_of(state: State, stops: Stops, drafts: Sequence[Draft] = ()) -> Status:
+    """What the thread's row says of a run that has come to ``state``."""
+    last = drafts[-1][0] if drafts else None
+    if last == Kind.RESUME:
+        return "running"
+    if state.errors:
+        return "failed"
+    if not state.frontier:
+        return "idle"
+    if last == Kind.UPDATE:
+        return "waiting"  # for whoever edited it to let it go on
+    if state.interrupts:
+        unfinished = len(state.frontier) - len(state.pending)
+        return "waiting" if len(state.interrupts) == unfinished else "running"
+    return "waiting" if not state.pending and stops(state) else "running"

@@ -1,0 +1,230 @@
+"""How a run calls user code and runs tasks side by side: on threads, or in an event loop.
+
+The driver is written once, as coroutines, over this: :class:`Blocking` never suspends, so that
+``invoke`` can drive a run to its end at once; :class:`Looping` awaits what is asynchronous,
+and runs plain functions on threads, so that no node ever blocks the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from concurrent import futures
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, Self, TypeVar
+
+from eventstore.concurrency import abandon, run_sync
+from graph.errors import InvalidGraphError
+from graph.run import workers
+
+T = TypeVar("T")
+
+
+class TooLong(Exception):
+    """Work took longer than it may."""
+
+
+class Runner(ABC):
+    """Calls user code for one run, and gathers what its tasks come to."""
+
+    @abstractmethod
+    def another(self) -> Self:
+        """A runner of the same kind for a run inside this one."""
+
+    @abstractmethod
+    async def call(self, name: str, is_async: bool, function: Callable[[], Any]) -> Any:
+        """What a function of the user's returns, awaited if it is asynchronous.
+
+        Raises:
+            InvalidGraphError: it is, and there is no event loop to await it in.
+        """
+
+    @abstractmethod
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    @abstractmethod
+    def spawn(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """Begin work beside the run; awaiting gives its result, any number of times."""
+
+    @abstractmethod
+    async def limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+        """The result of work that may take so long.
+
+        Raises:
+            TooLong: it took longer. What cannot be cancelled, as a thread, goes on unheeded.
+        """
+
+    @abstractmethod
+    def start(self, task: Coroutine[Any, Any, Any]) -> None:
+        """Run a task beside the others; what it returns is put where :meth:`next` finds it."""
+
+    @abstractmethod
+    def put(self, item: Any) -> None:
+        """Hand something to :meth:`next`; from any thread."""
+
+    @abstractmethod
+    async def next(self) -> list[Any]:
+        """What tasks have come to meanwhile: at least one item, waiting for it if need be."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Make an end of the tasks that still run, as far as that is possible."""
+
+
+class Blocking(Runner):
+    """The caller's thread waits; parallel tasks run on threads."""
+
+    def __init__(self) -> None:
+        self._items: SimpleQueue[Any] = SimpleQueue()
+
+    def another(self) -> Self:
+        return type(self)()
+
+    async def call(self, name: str, is_async: bool, function: Callable[[], Any]) -> Any:
+        result = None if is_async else _contained(function)
+        if is_async or inspect.isawaitable(result):
+            abandon(result)
+            raise InvalidGraphError(
+                f"{name} is asynchronous, which invoke() and stream() cannot run; call ainvoke() "
+                "or astream(), or make it a plain function"
+            )
+        return result
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        context = contextvars.copy_context()
+        return _Blocked(workers.pool().submit(context.run, run_sync, work))
+
+    async def limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+        context = contextvars.copy_context()
+        future = workers.pool().submit(context.run, run_sync, work)
+        try:
+            return future.result(seconds)
+        except futures.TimeoutError:
+            if future.done():  # the work raised one itself
+                raise
+            raise TooLong from None
+
+    def start(self, task: Coroutine[Any, Any, Any]) -> None:
+        context = contextvars.copy_context()
+        workers.pool().submit(context.run, self._work, task)
+
+    def _work(self, task: Coroutine[Any, Any, Any]) -> None:
+        self._items.put(run_sync(task))
+
+    def put(self, item: Any) -> None:
+        self._items.put(item)
+
+    async def next(self) -> list[Any]:
+        items = [self._items.get()]
+        while not self._items.empty():
+            items.append(self._items.get())
+        return items
+
+    async def stop(self) -> None:
+        """A thread cannot be stopped: what it comes to is not looked at any more."""
+
+
+class Looping(Runner):
+    """The event loop waits; coroutines run in it, plain functions on threads."""
+
+    def __init__(self) -> None:
+        self._items: asyncio.Queue[Any] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def another(self) -> Self:
+        return type(self)()
+
+    async def call(self, name: str, is_async: bool, function: Callable[[], Any]) -> Any:
+        if is_async:
+            return await function()
+        context = contextvars.copy_context()
+        result = await asyncio.wrap_future(workers.pool().submit(context.run, _contained, function))
+        return await result if inspect.isawaitable(result) else result
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        return _Shielded(self._loop.create_task(work))
+
+    async def limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+        task = self._loop.create_task(work)
+        try:
+            await asyncio.wait([task], timeout=seconds)
+            if task.done():
+                return task.result()
+            raise TooLong
+        finally:
+            task.cancel()
+            await asyncio.wait([task])  # what it still writes must not meet the next attempt
+
+    def start(self, task: Coroutine[Any, Any, Any]) -> None:
+        running = self._loop.create_task(self._work(task))
+        self._tasks.add(running)
+        running.add_done_callback(self._tasks.discard)
+        running.add_done_callback(lambda _: abandon(task))  # if it was stopped before it began
+
+    async def _work(self, task: Coroutine[Any, Any, Any]) -> None:
+        self._items.put_nowait(await task)
+
+    def put(self, item: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._items.put_nowait(item)
+        elif not self._loop.is_closed():
+            with suppress(RuntimeError):  # closed meanwhile: nobody listens any more
+                self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+
+    async def next(self) -> list[Any]:
+        items = [await self._items.get()]
+        while not self._items.empty():
+            items.append(self._items.get_nowait())
+        return items
+
+    async def stop(self) -> None:
+        """Cancel them, and return when they have ended; a thread's work goes on unheeded."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Blocked(Awaitable[T]):
+    """What a thread works on; awaiting it blocks until that is done."""
+
+    def __init__(self, future: Future[T]) -> None:
+        self._future = future
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._future.result()
+        yield  # pragma: no cover - makes this a generator, which never suspends
+
+
+class _Shielded(Awaitable[T]):
+    """A task that goes on when one who waits for it is cancelled."""
+
+    def __init__(self, task: asyncio.Task[T]) -> None:
+        self._task = task
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return asyncio.shield(self._task).__await__()
+
+
+def _contained(function: Callable[[], Any]) -> Any:
+    """What would end, unseen, a coroutine of ours, if the user's function raised it, may not."""
+    try:
+        return function()
+    except (StopIteration, GeneratorExit) as error:
+        raise RuntimeError(f"the node raised {type(error).__name__}") from error

@@ -1,0 +1,424 @@
+"""State is the fold of events: ``state = reduce(apply, events)``. Pure: no I/O, no clock.
+
+Owns what each event means: values, frontier, joins, unfinished supersteps. The live run
+and every replay go through the same :class:`Fold`, so they cannot differ. Of user code
+only reducers are called; they see all updates of a channel together, which makes folding
+a long log linear (see ``Channel.reduce``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+from eventstore import Position, RecordedEvent
+from eventstore.format.digests import origin
+from graph.build.schema import MISSING, Channel
+from graph.state.events import Data, Kind, unpack, updates_of
+from graph.state.namespaces import Caller, home_of, lasting, moved, same_task
+from graph.types import START
+
+
+def checkpoint_id(at: Position) -> str:
+    """Opaque text that locates a checkpoint by itself and sorts by age within its thread."""
+    return f"{at.thread_key:016x}-{at.seq:010x}"
+
+
+def task_id(state: State, task: int) -> str:
+    """Names a task for as long as its superstep lasts, through failures and interrupts."""
+    return f"{checkpoint_id(state.checkpoint._replace(seq=state.began))}/{task}"
+
+
+def _original(at: Position) -> Position:
+    """Where an event was first written, which a copy of it in a fork's prefix still tells."""
+    return Position(*origin(at.thread_key, at.ns), at.seq)
+
+
+NOWHERE: Final = Position(0, "", 0)
+"""Where a log stands before its first event."""
+
+_SPECIAL: Final = frozenset({"later", "sends", "joins"})
+"""What an event holds only when its node's edges did more than name nodes."""
+
+JoinKey = tuple[str, tuple[str, ...], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A node that is to run in the next superstep.
+
+    Attributes:
+        arg: what :class:`~graph.types.Send` gave; ``MISSING`` when it reads the state.
+    """
+
+    node: str
+    arg: Any = MISSING
+
+
+@lru_cache(maxsize=1_000)
+def _task(node: str) -> Task:
+    """The task of a node that reads the state; there is one for each checkpoint and replay."""
+    return Task(node)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that is known of a run at a position. Never changed; values are shared.
+
+    Attributes:
+        at: position of the last event folded in.
+        checkpoint: the last position at which a superstep was complete, or stopped for people.
+        parent: the checkpoint before that, in the lineage.
+        step: of the last complete superstep; the first input makes 0.
+        values: the channels.
+        frontier: the tasks of the coming superstep, in the order in which they are merged.
+        pending: outputs of those of them that have finished, by index in the frontier.
+        errors: failures of those that have not.
+        interrupts: what those of them ask that wait for people.
+        answers: what they were answered: by ``nth`` question, or by id in a subgraph.
+        logs: where the logs of their subgraphs ended when they failed or stopped, by name.
+        kept: where the logs of subgraphs that remember ended, by name.
+        began: seq at which the coming superstep began, or was gone back to.
+        first: where it began at first, perhaps in the log that this one was forked from.
+        branch: seq of this log's last fork, or 0.
+        joins: who has arrived at each join that still waits for others.
+        later: deferred nodes that wait until nothing else is to be run.
+        last: the nodes whose writes made this checkpoint.
+        source: ``input``, ``loop``, ``update`` or ``fork``: what made this checkpoint.
+        run_id: the caller's name for the run, or else the checkpoint that its input made.
+        call: in the log of a subgraph that remembers, the call that the run was for.
+        ended: there, where the runs for earlier calls of the same task ended.
+        above: what a node commands in the graph above, which ends this run.
+    """
+
+    at: Position = NOWHERE
+    checkpoint: Position = NOWHERE
+    parent: Position | None = None
+    step: int = -1
+    values: Mapping[str, Any] = field(default_factory=dict)
+    frontier: tuple[Task, ...] = ()
+    pending: Mapping[int, Data] = field(default_factory=dict)
+    errors: Mapping[int, Data] = field(default_factory=dict)
+    joins: Mapping[JoinKey, frozenset[str]] = field(default_factory=dict)
+    later: frozenset[str] = frozenset()
+    last: tuple[str, ...] = ()
+    source: str = ""
+    run_id: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    created_us: int = 0
+    interrupts: Mapping[int, Data] = field(default_factory=dict)
+    answers: Mapping[int, Mapping[int | str, Any]] = field(default_factory=dict)
+    logs: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    kept: Mapping[str, int] = field(default_factory=dict)
+    began: int = 0
+    first: Position = NOWHERE
+    branch: int = 0
+    call: str = ""
+    above: Data | None = None
+    ended: Mapping[str, Position] = field(default_factory=dict)
+
+    def caller(self, task: int, call: int) -> str:
+        """Names a task's nth call of a graph that remembers: see :class:`namespaces.Caller`."""
+        key, ns = origin(self.first.thread_key, self.first.ns)
+        return str(Caller(home_of(key, ns), self.first.seq, task, call))
+
+    @property
+    def settled(self) -> bool:
+        """Whether the position is one at which nothing of the coming superstep has happened."""
+        return self.at == self.checkpoint and not (self.pending or self.errors or self.interrupts)
+
+    @property
+    def started(self) -> bool:
+        """Whether there is anything to show: at least one event."""
+        return self.checkpoint.seq > 0
+
+
+def initial(channels: Mapping[str, Channel]) -> State:
+    """The state before the first event: reducers' channels hold their empty value."""
+    return State(
+        values={name: c.initial() for name, c in channels.items() if c.initial is not None}
+    )
+
+
+class Fold:
+    """Folds events into a state; feed it any number, then ask for the state.
+
+    Writes to a channel with a reducer are gathered and reduced when the state is asked for:
+    the same result as one at a time, at the cost of one pass.
+    """
+
+    __slots__ = (
+        "_channels",
+        "_run_began",
+        "_updates",
+        "above",
+        "answers",
+        "at",
+        "began",
+        "branch",
+        "call",
+        "checkpoint",
+        "created_us",
+        "ended",
+        "errors",
+        "first",
+        "frontier",
+        "interrupts",
+        "joins",
+        "kept",
+        "last",
+        "later",
+        "logs",
+        "metadata",
+        "parent",
+        "pending",
+        "run_id",
+        "source",
+        "step",
+        "values",
+    )
+
+    def __init__(self, channels: Mapping[str, Channel], state: State | None = None) -> None:
+        state = state or initial(channels)
+        self._channels = channels
+        self._updates: dict[str, list[Any]] = {}
+        self.at, self.checkpoint, self.parent = state.at, state.checkpoint, state.parent
+        self.step, self.frontier = state.step, state.frontier
+        self.values = dict(state.values)
+        self.pending, self.errors = dict(state.pending), dict(state.errors)
+        self.joins, self.later = dict(state.joins), state.later
+        self.last, self.source = state.last, state.source
+        self.run_id, self.metadata = state.run_id, state.metadata
+        self.created_us = state.created_us
+        self.interrupts, self.answers = dict(state.interrupts), dict(state.answers)
+        self.logs, self.kept = dict(state.logs), dict(state.kept)
+        self.began, self.first, self.branch = state.began, state.first, state.branch
+        self.call, self.above, self.ended = state.call, state.above, dict(state.ended)
+        self._run_began = NOWHERE
+
+    def feed(self, kind: int, data: Data, at: Position, recorded_us: int) -> bool:
+        """Fold one event in; whether its position is a checkpoint."""
+        before, self.at = self.at, at
+        if kind == Kind.OUTPUT:
+            self._finish(data)
+            if len(self.pending) < len(self.frontier):
+                return False
+            outputs = self._write_pending()
+            if len(outputs) == 1:
+                self.last = (data["node"],)
+            else:
+                self.last = tuple(dict.fromkeys(output["node"] for output in outputs))
+            self._advance(outputs)
+            self._complete(recorded_us, "loop", self.step + 1)
+        elif kind == Kind.INPUT:
+            self._write(data)
+            self.joins, self.later, self.above = {}, frozenset(), None
+            self.run_id, self._run_began = data.get("run", ""), at
+            self._called(data.get("call", ""), before)
+            self.metadata = data.get("metadata", {})
+            self.last = (START,)
+            self._advance([{**data, "node": START}] if "joins" in data else [data])
+            self._complete(recorded_us, "input", self.step + 1)
+        elif kind == Kind.ERROR:
+            self.errors[data["task"]] = data
+            self._note_logs(data)
+            return False
+        elif kind == Kind.INTERRUPT:
+            for waiting in data["tasks"]:
+                self._note_logs(waiting)
+                told = {name: each for name, each in waiting.items() if name != "logs"}
+                self.interrupts[waiting["task"]] = told
+                self.errors.pop(waiting["task"], None)
+            self._mark(recorded_us, "interrupt")
+        elif kind == Kind.RESUME:
+            self._resume(data)
+            return False
+        elif kind == Kind.UPDATE:
+            # What tasks had finished is kept; what they led to is replaced.
+            self._arrive(self._write_pending())
+            updates = updates_of(data)
+            for update in updates:
+                self._write(update)
+            self.metadata = data.get("metadata", self.metadata)
+            self.last = tuple(dict.fromkeys(update["node"] for update in updates))
+            self.later, self.above = frozenset(), None
+            self._advance(updates)
+            self._complete(recorded_us, "update", self.step + 1)
+        elif kind == Kind.FORK:
+            self._fork()
+            self._mark(recorded_us, "fork")
+        else:
+            raise ValueError(f"kind {kind} is not an event of a run")
+        return True
+
+    def _called(self, call: str, before: Position) -> None:
+        """Another call of a subgraph that remembers; the same task may have made some before."""
+        if not same_task(self.call, call):
+            self.ended = {}
+        elif self.call:
+            self.ended[self.call] = before
+        self.call = call
+
+    def _finish(self, output: Data) -> None:
+        task = output["task"]
+        self.pending[task] = output
+        self.errors.pop(task, None)
+        self.interrupts.pop(task, None)
+        self.logs.pop(task, None)
+        if "logs" in output:
+            self.kept |= output["logs"]
+
+    def _note_logs(self, data: Data) -> None:
+        if "logs" in data:
+            self.logs[data["task"]] = data["logs"]
+
+    def _resume(self, data: Data) -> None:
+        """Answers, and perhaps writes and more tasks, for the superstep that is under way."""
+        for answer in data["answers"]:
+            task, key = answer["task"], answer.get("nth", answer["id"])
+            self.answers[task] = {**self.answers.get(task, {}), key: answer["value"]}
+            waiting = self.interrupts.pop(task)
+            left = [each for each in waiting["interrupts"] if each["id"] != answer["id"]]
+            if left:
+                self.interrupts[task] = {**waiting, "interrupts": left}
+        if "writes" in data:
+            self._write(data)
+        if "to" in data:
+            there = {task.node for task in self.frontier if task.arg is MISSING}
+            added = [_task(node) for node in sorted(data["to"]) if node not in there]
+            added += [Task(node, arg) for node, arg in data.get("sends", ())]
+            self.frontier = (*self.frontier, *added)
+            self.later = self.later.union(data.get("later", ()))
+
+    def _fork(self) -> None:
+        """The logs of subgraphs were taken along under the names that they have on this branch."""
+        fork, (_, own) = self.at.seq, origin(self.at.thread_key, self.at.ns)
+        self.kept = {moved(ns, own, fork): 1 for ns in self.kept}
+        self.logs = {
+            task: {moved(ns, own, fork): 1 for ns in logs} for task, logs in self.logs.items()
+        }
+        self.began = self.branch = fork  # `first` stays: it is the same superstep
+
+    def _write(self, data: Data) -> None:
+        channels, updates = self._channels, self._updates
+        for key, value in unpack(data["writes"]):
+            channel = channels.get(key)
+            if channel is None or channel.reducer is None:
+                self.values[key] = value
+            else:
+                updates.setdefault(key, []).append(value)
+
+    def _write_pending(self) -> list[Data]:
+        """Apply finished outputs in the frontier's order, whatever order they finished in."""
+        pending = self.pending
+        outputs = [pending[index] for index in sorted(pending)]
+        self.above = next((output["above"] for output in outputs if "above" in output), self.above)
+        for output in outputs:
+            self._write(output)
+        return outputs
+
+    def _arrive(self, outputs: Iterable[Data]) -> list[JoinKey]:
+        """Note who arrived at which joins in one superstep; returns the joins now complete."""
+        arrived: dict[JoinKey, set[str]] = {}
+        for output in outputs:
+            for target, names, late in output.get("joins", ()):
+                if late and target in self.later:
+                    continue  # due already: whoever comes again comes for nothing
+                key = (target, tuple(names), late)
+                arrived.setdefault(key, set(self.joins.get(key, ()))).add(output["node"])
+        complete = [key for key, nodes in arrived.items() if nodes.issuperset(key[1])]
+        for key, nodes in arrived.items():
+            self.joins[key] = frozenset(nodes)
+        for key in complete:
+            del self.joins[key]
+        return complete
+
+    def _advance(self, outputs: Sequence[Data]) -> None:
+        """Make the frontier that these outputs lead to."""
+        if self.above is not None:
+            self.frontier, self.later = (), frozenset()
+            return
+        if len(outputs) == 1 and not self.later and outputs[0].keys().isdisjoint(_SPECIAL):
+            self.frontier = tuple(map(_task, sorted(outputs[0]["to"])))
+            return
+        nodes: set[str] = set()
+        later = set(self.later)
+        sends: list[Task] = []
+        for output in outputs:
+            nodes.update(output["to"])
+            if "later" in output:
+                later.update(output["later"])
+            if "sends" in output:
+                sends += [Task(node, arg) for node, arg in output["sends"]]
+        for target, _, late in self._arrive(outputs):
+            (later if late else nodes).add(target)
+        if not nodes and not sends:
+            nodes, later = later, set()
+        self.frontier = (*map(_task, sorted(nodes)), *sends)
+        self.later = frozenset(later)
+
+    def _complete(self, recorded_us: int, source: str, step: int) -> None:
+        for logs in self.logs.values():  # of tasks that come to nothing any more
+            self.kept |= lasting(logs, origin(self.at.thread_key, self.at.ns)[1])
+        self.pending, self.errors, self.interrupts = {}, {}, {}
+        self.answers, self.logs = {}, {}
+        self.first, self.began, self.step = self.at, self.at.seq, step
+        self._mark(recorded_us, source)
+
+    def _mark(self, recorded_us: int, source: str) -> None:
+        """This position is a checkpoint."""
+        self.parent = self.checkpoint if self.checkpoint.seq else None
+        self.checkpoint = self.at
+        self.created_us, self.source = recorded_us, source
+
+    def state(self) -> State:
+        """The state so far."""
+        for key, updates in self._updates.items():
+            self.values[key] = self._channels[key].reduce(self.values.get(key, MISSING), updates)
+        self._updates = {}
+        if not self.run_id and self._run_began.seq:
+            self.run_id = checkpoint_id(_original(self._run_began))
+        return State(
+            self.at,
+            self.checkpoint,
+            self.parent,
+            self.step,
+            dict(self.values),
+            self.frontier,
+            dict(self.pending),
+            dict(self.errors),
+            dict(self.joins),
+            self.later,
+            self.last,
+            self.source,
+            self.run_id,
+            self.metadata,
+            self.created_us,
+            dict(self.interrupts),
+            dict(self.answers),
+            dict(self.logs),
+            dict(self.kept),
+            self.began,
+            self.first,
+            self.branch,
+            self.call,
+            self.above,
+            dict(self.ended),
+        )
+
+
+def apply(channels: Mapping[str, Channel], state: State, event: RecordedEvent) -> State:
+    """The state after one more event; ``fold`` is this, repeated."""
+    return fold(channels, state, [event])
+
+
+def fold(
+    channels: Mapping[str, Channel], state: State | None, events: Iterable[RecordedEvent]
+) -> State:
+    """The state after these events, starting from ``state`` (``None``: from nothing)."""
+    folding = Fold(channels, state)
+    for event in events:
+        folding.feed(event.kind, event.data, event.position, event.recorded_us)
+    return folding.state()

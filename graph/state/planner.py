@@ -1,0 +1,401 @@
+"""What to run, and what to record: pure functions from state and results to event data.
+
+No I/O, no threads, no clock. A driver asks which tasks are due, runs each through
+``arguments`` and ``outcome``, and appends what comes back. ``outcome`` also follows the
+node's edges, so that every routing decision is in the event that caused it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from graph.build.builder import Branch, Topology
+from graph.build.schema import MISSING, StateSchema
+from graph.errors import InvalidUpdateError
+from graph.state import events
+from graph.state.events import Data, Goto, Writes, unpack
+from graph.state.fold import State, Task
+from graph.types import END, START, Command, Send, StateUpdate
+
+Call = Callable[[Branch, Any], Awaitable[Any]]
+"""Calls a conditional edge with a state, adding what else it accepts (config, writer). The
+coroutines here wait for that and nothing else."""
+
+
+def due(state: State) -> list[tuple[int, Task]]:
+    """The tasks of the frontier that have no output yet, with their indices."""
+    return [(i, task) for i, task in enumerate(state.frontier) if i not in state.pending]
+
+
+def argument(topology: Topology, state: State, task: Task) -> Any:
+    """What the node of a task is called with: its Send's argument, or its view of the state.
+
+    Lists, dicts and sets at the top level are the task's own copies: a node that changes
+    them in place changes nothing for the others, nor what the log says.
+    """
+    if task.arg is not MISSING:
+        return task.arg
+    return view(topology.nodes[task.node].schema, state.values)
+
+
+def view(schema: StateSchema, values: Mapping[str, Any]) -> Any:
+    """The state as a node sees it, in the form that the schema asks for."""
+    return schema.coerce({key: own(values[key]) for key in schema.keys if key in values})
+
+
+def own(value: Any) -> Any:
+    """A list, dict or set of its own for whoever gets it; what is in it is shared."""
+    return value.copy() if type(value) in (list, dict, set) else value
+
+
+async def outcome(topology: Topology, state: State, index: int, result: Any, call: Call) -> Data:
+    """The output event of a task from what its node returned.
+
+    Raises:
+        InvalidUpdateError: the result does not fit the state, or leads to no node.
+    """
+    task = state.frontier[index]
+    node = task.node
+    writes, gotos, above = _read_result(topology, node, result)
+    goto = await _follow(topology, node, state, writes, gotos, call)
+    return events.output_data(state.step + 1, index, node, writes, goto, above)
+
+
+async def begin(
+    topology: Topology,
+    state: State,
+    given: Any,
+    run: str | None,
+    metadata: Mapping[str, Any],
+    call: Call,
+    token: str = "",
+) -> Data:
+    """The input event that begins a run.
+
+    A ``Command`` to a thread that has run before goes only where it says: START's edges are for
+    inputs.
+    """
+    if isinstance(given, Command):
+        writes, gotos, _ = _read_result(topology, START, _plain(given))
+    else:
+        writes, gotos = prepared(topology, topology.input.to_writes(given)), []
+    if isinstance(given, Command) and state.started:
+        goto = _towards(topology, START, gotos)
+    else:
+        goto = await _follow(topology, START, state, writes, gotos, call)
+    data = events.input_data(run, writes, goto, metadata, token)
+    return {**data, "command": True} if isinstance(given, Command) else data
+
+
+def resume(topology: Topology, state: State, given: Command[Any]) -> Data:
+    """The resume event by which somebody answers a run that waits, or lets it go on otherwise.
+
+    Raises:
+        InvalidUpdateError: an answer to a question that nobody asked, one answer to several
+            questions, or an update that does not fit.
+    """
+    answers = [] if given.resume is None else _answers(state, given.resume)
+    writes, gotos, _ = _read_result(topology, START, _plain(given))
+    return events.resume_data(state.step + 1, answers, writes, _towards(topology, START, gotos))
+
+
+def questions(state: State) -> dict[str, Data]:
+    """What waits for an answer: by id, as recorded, with the task that asks."""
+    found: dict[str, Data] = {}
+    for task in sorted(state.interrupts):
+        for each in state.interrupts[task]["interrupts"]:
+            found[each["id"]] = {**each, "task": task}
+    return found
+
+
+def pass_on(state: State, given: Mapping[int | str, Any]) -> Data | None:
+    """The resume event of a subgraph: which of the answers in the graph above are for it."""
+    asked = questions(state)
+    answers = [_answer(asked[name], given[name]) for name in asked if name in given]
+    return events.resume_data(state.step + 1, answers, [], Goto()) if answers else None
+
+
+def _answers(state: State, given: Any) -> list[Data]:
+    asked = questions(state)
+    # What is asked is not quoted: texts of errors end up in logs and trackers.
+    listed = ", ".join(
+        f"{name} (node {state.frontier[each['task']].node!r})" for name, each in asked.items()
+    )
+    if isinstance(given, Mapping) and given and asked.keys() >= given.keys():
+        return [_answer(asked[name], value) for name, value in given.items()]
+    if not asked:
+        raise InvalidUpdateError(
+            "there is no question that waits for an answer on this thread; go on with "
+            "invoke(None, config), or, to give another answer, pass the config of the stop at "
+            "which it was asked (see get_state_history(config))"
+        )
+    if isinstance(given, Mapping) and any(_is_id(name) for name in given):
+        unknown = ", ".join(str(name) for name in given if name not in asked)
+        raise InvalidUpdateError(f"no question {unknown} waits on this thread; there are: {listed}")
+    if len(asked) > 1:
+        raise InvalidUpdateError(
+            f"{len(asked)} questions wait, so say which of them is answered: "
+            f"Command(resume={{id: answer}}) with one or more of {listed}"
+        )
+    (question,) = asked.values()
+    return [_answer(question, given)]
+
+
+def _answer(question: Data, value: Any) -> Data:
+    told: Data = {name: question[name] for name in ("task", "id", "nth") if name in question}
+    return {**told, "value": value}
+
+
+def _is_id(name: Any) -> bool:
+    return isinstance(name, str) and len(name) == 32 and set(name) <= set("0123456789abcdef")
+
+
+def _plain(command: Command[Any]) -> Command[Any]:
+    if command.graph is not None:
+        raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for inputs")
+    return command
+
+
+async def edit(
+    topology: Topology,
+    state: State,
+    updates: Sequence[StateUpdate],
+    metadata: Mapping[str, Any],
+    call: Call,
+) -> Data:
+    """The update event that edits the state as if nodes had written it, side by side.
+
+    Raises:
+        InvalidUpdateError: there is no such node, the values do not fit, or it is unclear whose
+            they are.
+    """
+    parts: list[tuple[str, Writes, Goto]] = []
+    writers: dict[str, str] = {}
+    for values, as_node in updates:
+        if as_node is None and len(updates) > 1:
+            raise InvalidUpdateError(
+                "several updates are made side by side, so say whose each is: "
+                "StateUpdate(values, as_node)"
+            )
+        node = as_node or infer_as_node(topology, state)
+        if node not in topology.nodes and node not in (START, END):
+            raise InvalidUpdateError(
+                f"as_node={node!r} is not a node (there are {', '.join(map(repr, topology.nodes))})"
+            )
+        if isinstance(values, Command) and values.resume is not None:
+            raise InvalidUpdateError(
+                "an edit answers no question: invoke(Command(resume=…), config)"
+            )
+        writes, gotos, above = _read_result(topology, node, values)
+        if above is not None:
+            raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for edits")
+        parts.append((node, writes, await _follow(topology, node, state, writes, gotos, call)))
+        if len(updates) > 1:
+            claim(topology, state.step + 1, writers, {"node": node, "writes": dict(writes)})
+    return events.update_data(parts, metadata)
+
+
+def infer_as_node(topology: Topology, state: State) -> str:
+    """Whose update an edit is taken to be, when the caller does not say: the node that wrote last.
+
+    Raises:
+        InvalidUpdateError: several nodes wrote last, or questions wait beside finished tasks.
+    """
+    if len(topology.nodes) == 1:
+        return next(iter(topology.nodes))
+    if state.interrupts and state.pending:
+        raise InvalidUpdateError(
+            "questions wait beside tasks that have finished; say whose edges the edit follows, "
+            "which takes the questions back: update_state(config, values, as_node=…); or let the "
+            "tasks go on with what you write: invoke(Command(update=…), config)"
+        )
+    finished = [state.pending[task]["node"] for task in sorted(state.pending)]
+    last = tuple(dict.fromkeys(finished)) or state.last
+    if not last:
+        return START
+    if len(last) == 1:
+        return last[0]
+    raise InvalidUpdateError(
+        f"nodes {', '.join(last)} wrote last, side by side; say which of them (or which "
+        "other node) the update comes from: update_state(config, values, as_node=…)"
+    )
+
+
+def shown(topology: Topology, state: State) -> Mapping[str, Any]:
+    """The values as a reader sees them: with what has finished of a superstep that waits."""
+    if not (state.interrupts and state.pending):
+        return state.values
+    values = state.values
+    for task in sorted(state.pending):
+        values = _after(topology, values, list(unpack(state.pending[task]["writes"])))
+    return values
+
+
+def prepared(topology: Topology, writes: Writes) -> list[tuple[str, Any]]:
+    """Writes as they are recorded: with whatever their reducers would else choose at random,
+    and apart from what the node may go on changing.
+    """
+    return [
+        (key, own(topology.channels[key].prepare(value) if key in topology.channels else value))
+        for key, value in writes
+    ]
+
+
+def claim(topology: Topology, step: int, writers: dict[str, str], output: Data) -> None:
+    """Note which node writes which single-valued key in a superstep; refuse the second one.
+
+    Args:
+        writers: key to node, of the outputs so far; updated.
+
+    Raises:
+        InvalidUpdateError: naming the key, both nodes and the remedy.
+    """
+    node: str = output["node"]
+    keys = [
+        key
+        for key, _ in unpack(output["writes"])
+        if key not in topology.channels or topology.channels[key].reducer is None
+    ]
+    for key in keys:
+        if key in writers or keys.count(key) > 1:
+            raise InvalidUpdateError(
+                f"{key!r} was written twice in superstep {step}: by {writers.get(key, node)!r} "
+                f"and by {node!r}. It holds one value; to merge several, give it a reducer: "
+                f"{key}: Annotated[<type>, <function of (old, new)>]"
+            )
+    writers |= dict.fromkeys(keys, node)
+
+
+def _read_result(
+    topology: Topology, node: str, result: Any
+) -> tuple[list[tuple[str, Any]], list[str | Send], Data | None]:
+    """Split what a node returned into writes, where it wants to go, and what is for the graph
+    above.
+    """
+    writes: list[tuple[str, Any]] = []
+    gotos: list[str | Send] = []
+    above: Data | None = None
+    parts = result if _is_parts(result) else [result]
+    for part in parts:
+        if isinstance(part, Command):
+            if part.graph is not None:
+                above = _for_above(node, part, above)
+                continue
+            gotos += _gotos(part)
+            part = part.update
+        if part is not None:
+            writes += _to_writes(topology, node, part)
+    return prepared(topology, writes), gotos, above
+
+
+def _gotos(command: Command[Any]) -> list[str | Send]:
+    goto = command.goto
+    return [goto] if isinstance(goto, str | Send) else list(goto)
+
+
+def _for_above(node: str, command: Command[Any], other: Data | None) -> Data:
+    if command.graph != Command.PARENT:
+        raise InvalidUpdateError(
+            f"node {node!r} returned Command(graph={command.graph!r}); the only other graph that "
+            "can be meant is the one above: Command.PARENT"
+        )
+    if other is not None:
+        raise InvalidUpdateError(f"node {node!r} returned two Commands for the graph above")
+    gotos = [[t.node, t.arg] if isinstance(t, Send) else t for t in _gotos(command)]
+    return {"update": command.update, "goto": gotos}
+
+
+def command_above(data: Data) -> Command[Any]:
+    """The command for the graph above, from its recorded form."""
+    gotos = [Send(*target) if isinstance(target, list) else target for target in data["goto"]]
+    return Command(update=data["update"], goto=gotos)
+
+
+def _is_parts(result: Any) -> bool:
+    return isinstance(result, list | tuple) and any(isinstance(p, Command) for p in result)
+
+
+def _to_writes(topology: Topology, node: str, update: Any) -> list[tuple[str, Any]]:
+    try:
+        return topology.to_writes(update)
+    except InvalidUpdateError as error:
+        raise InvalidUpdateError(f"node {node!r}: {error}") from error
+
+
+def _after(topology: Topology, before: Mapping[str, Any], writes: Writes) -> dict[str, Any]:
+    """The values as this task alone leaves them: what its conditional edges decide on."""
+    values = dict(before)
+    for key, value in writes:
+        channel = topology.channels.get(key)
+        if channel is None or channel.reducer is None:
+            values[key] = value
+        else:
+            values[key] = channel.reduce(values.get(key, MISSING), [value])
+    return values
+
+
+async def _follow(
+    topology: Topology,
+    node: str,
+    state: State,
+    writes: Writes,
+    gotos: Iterable[str | Send],
+    call: Call,
+) -> Goto:
+    """Where the edges of a node lead: its own, its conditional ones, and what it asked for."""
+    targets: list[str | Send] = [*topology.edges.get(node, ()), *gotos]
+    branches = topology.branches.get(node, ())
+    if branches:
+        spec = topology.nodes.get(node)
+        default = spec.schema if spec else topology.state
+        values = _after(topology, state.values, writes)
+        for branch in branches:
+            targets += _decide(branch, await call(branch, view(branch.schema or default, values)))
+    joins = [
+        (join.target, join.sources, topology.nodes[join.target].defer)
+        for join in topology.joins
+        if node in join.sources and join.target != END
+    ]
+    return _towards(topology, node, targets, joins)
+
+
+def _towards(
+    topology: Topology, node: str, targets: Iterable[str | Send], joins: Sequence[Any] = ()
+) -> Goto:
+    """These targets, checked and sorted out."""
+    nodes: dict[str, None] = {}
+    later: dict[str, None] = {}
+    sends: list[tuple[str, Any]] = []
+    for target in targets:
+        name = target.node if isinstance(target, Send) else target
+        if name == END and not isinstance(target, Send):
+            continue
+        if name not in topology.nodes:
+            raise InvalidUpdateError(
+                f"node {node!r} leads to {name!r}, which the graph does not have "
+                f"(it has {', '.join(map(repr, topology.nodes))})"
+            )
+        if isinstance(target, Send):
+            sends.append((name, target.arg))
+        elif topology.nodes[name].defer:
+            later[name] = None
+        else:
+            nodes[name] = None
+    return Goto(tuple(nodes), tuple(later), tuple(sends), tuple(joins))
+
+
+def _decide(branch: Branch, decision: Any) -> list[str | Send]:
+    several = isinstance(decision, Sequence) and not isinstance(decision, str)
+    found: list[str | Send] = []
+    for choice in decision if several else [decision]:
+        if isinstance(choice, Send) or branch.ends is None:
+            found.append(choice)
+        elif choice in branch.ends:
+            found.append(branch.ends[choice])
+        else:
+            raise InvalidUpdateError(
+                f"conditional edge {branch.name!r} returned {choice!r}, which is none of "
+                f"{', '.join(map(repr, branch.ends))}"
+            )
+    return found
