@@ -44,7 +44,7 @@ def _ending(prog: str) -> Iterator[None]:
     try:
         yield
     except (EventStoreError, GraphError, exits.Failed) as error:
-        print(f"{prog}: {_printable(exits.said(error))}", file=sys.stderr)
+        print(f"{prog}: {_printable(exits.message_of(error))}", file=sys.stderr)
         raise typer.Exit(exits.code_of(error)) from error
     except KeyboardInterrupt as error:
         print(f"{prog}: interrupted", file=sys.stderr)

@@ -67,7 +67,7 @@ def code_of(error: EventStoreError | GraphError | Failed) -> int:
             return DATABASE
 
 
-def said(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     """What an error says, in the words of the command line where it has some for a way out."""
     match error:
         case ErasureRefusedError(pinned=True):

@@ -130,7 +130,7 @@ def shown(store: EventStore) -> str:
 _UNITS: Final = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
-def duration(text: str) -> timedelta:
+def parse_duration(text: str) -> timedelta:
     """A length of time such as ``30d``, ``12h``, ``1d12h`` or ``90s``."""
     parts = re.findall(r"([0-9]{1,6})([wdhms])", text)
     if not parts or "".join(map("".join, parts)) != text:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich import box
@@ -177,8 +177,3 @@ def duration(seconds: float) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
-
-
-def delta(length: timedelta | None) -> str:
-    """A ``timedelta`` likewise; nothing for ``None``."""
-    return "" if length is None else duration(length.total_seconds())

@@ -70,7 +70,7 @@ def list_threads(
         shown = found if everything else islice(found, limit)
         if as_json:
             for info in shown:
-                out.json(thread(info))
+                out.json(thread_json(info))
             return
         rows = [
             (
@@ -113,7 +113,7 @@ def _wanted(pairs: Any) -> dict[str, Any]:
     return wanted
 
 
-def thread(info: ThreadInfo) -> dict[str, Any]:
+def thread_json(info: ThreadInfo) -> dict[str, Any]:
     """A thread as JSON shows it."""
     return {
         "thread_id": info.thread_id,
@@ -151,7 +151,7 @@ def show(
         origin = _origin(store, thread_id)
         asked = _asked(store, thread_id) if info.status == "waiting" else []
     if as_json:
-        found = thread(info)
+        found = thread_json(info)
         found["logs"] = [{**each, "last_at": iso(each["last_at"])} for each in logs]
         found["stored"] = stats and asdict(stats)
         found["forked_from"] = origin
@@ -263,7 +263,7 @@ def list_events(
         events = store.read(thread_id, ns, after=after, upto=upto)
         if as_json:
             for event in events:
-                out.json(record(event))
+                out.json(event_json(event))
             return
         out.say(f"{'SEQ':>6}  {'RECORDED (UTC)':<19}  {'KIND':<9}  {'NODE':<14}  DATA", "bold")
         for event in events:
@@ -283,7 +283,7 @@ def _print_event(out: Output, event: RecordedEvent, full: bool) -> None:
     out.say(f"{start}{key}{line(event.data, chars=room)}")
 
 
-def record(event: RecordedEvent) -> dict[str, Any]:
+def event_json(event: RecordedEvent) -> dict[str, Any]:
     """An event as JSON shows it."""
     return {
         "seq": event.seq,

@@ -16,7 +16,7 @@ from eventstore import (
     ThreadExistsError,
     ThreadNotFoundError,
 )
-from eventstore.cli.exits import FOUND, USAGE, Failed, said
+from eventstore.cli.exits import FOUND, USAGE, Failed, message_of
 from eventstore.cli.options import All, Db, Json, Schema, Target, Tenant, reading, writing
 from eventstore.cli.output import Output
 from eventstore.cli.stats import thread_ids
@@ -129,7 +129,7 @@ def load(
                 _load(out, store, name, tenant)
             except ThreadExistsError as error:
                 failed += not skip
-                out.note(f"eventstore: {safe(name)}: {safe(said(error))}")
+                out.note(f"eventstore: {safe(name)}: {safe(message_of(error))}")
             except (ArchiveError, OSError) as error:
                 failed += 1
                 out.note(f"eventstore: {safe(name)}: {safe(str(error))}")
