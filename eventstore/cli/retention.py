@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
     """Add the group of all that is about retention."""
     group = typer.Typer(
         name="retention",
-        help="Say what may be forgotten and what must be kept, and do it.",
+        help="Decide what to keep and for how long, and apply it.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
