@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from eventstore.codec.codec import Codec
-from eventstore.concurrency import iterate_sync, run_sync
+from eventstore.concurrency import Blocking, Concurrency, iterate_sync, run_sync
 from eventstore.core.cache import BYTES
 from eventstore.core.core import Core
 from eventstore.core.read import Pages
@@ -100,6 +100,7 @@ class EventStore:
         self.database = Database(engine, owned=owned, now_us=self.now_us, read_only=read_only)
         self.core = Core(self.database, tenant, codec, clock, cache_bytes)
         self._is_guest = False
+        self.concurrency: Concurrency = Blocking()
         self.engine = engine
 
     @property

@@ -122,7 +122,7 @@ class Sealing(Reading):
             return rows[0], None
         await self._learn(row.payload for row in rows)
         try:
-            segment = await self.transactions.compute(self._packed, rows, known)
+            segment = await self.transactions.concurrency.call(self._packed, rows, known)
         except CorruptEventError as error:
             raise error.at(thread_id, ns, first) from error
         if segment is None:

@@ -8,26 +8,17 @@ decoding and waiting happen outside. Drivers' errors leave here in our own words
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import threading
-import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, exc
 
-from eventstore.concurrency import abandon, run_sync
+from eventstore.concurrency import Asyncio, Blocking, StoreThreads
 from eventstore.db import dialects, migrations
 from eventstore.db.transactions import Interrupted, LostConnection, Transactions
-from eventstore.errors import StoreClosedError
 
 T = TypeVar("T")
-
-THREADS: Final = 8
-"""Threads on which one store runs operations for event loops. The database lets one writer in
-at a time (SQLite), or is better asked through an asynchronous engine (PostgreSQL)."""
 
 
 class Database(Transactions):
@@ -44,8 +35,9 @@ class Database(Transactions):
         self._now_us = now_us
         self._turns = dialects.turns(engine)
         self._begin = dialects.beginner(engine)
-        self._threads: ThreadPoolExecutor | None = None
-        self._lock = threading.Lock()
+        self._threads = StoreThreads()
+        self.concurrency = self.blocking = Blocking()
+        self.asyncio = Asyncio(self._threads)
 
     async def transact(
         self, mode: dialects.Mode, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
@@ -67,50 +59,18 @@ class Database(Transactions):
         if missing:
             self._transact("write", migrations.migrate, (self._now_us(),), {})
 
-    async def sleep(self, seconds: float) -> None:
-        """Block the thread for a while."""
-        time.sleep(seconds)
-
-    async def perform(self, operation: Awaitable[T]) -> T:
-        """Run a whole operation for an event loop: on a thread, so as not to block that.
-
-        Once begun it comes to its end, even if the task that waits for it is cancelled:
-        what that leaves behind is the whole operation or nothing of it.
-        """
-        with self._lock:
-            if self._closed:
-                abandon(operation)
-                raise StoreClosedError
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="eventstore")
-            job = self._threads.submit(contextvars.copy_context().run, run_sync, operation)
-        running = asyncio.wrap_future(job)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            if job.cancel():
-                abandon(operation)
-                raise
-            while not running.done():
-                with suppress(asyncio.CancelledError):  # again: there is nothing else to stop
-                    await asyncio.wait([running])
-            running.exception()  # whoever waited for it is gone
-            raise
-
     def close(self) -> None:
         """Close what was opened here. A second call does nothing."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-        if self._threads is not None:
-            self._threads.shutdown()
+        if self._closed:
+            return
+        self._closed = True
+        self._threads.close()
         if self._owned:
             self.engine.dispose()
 
     async def aclose(self) -> None:
         """Close, for an event loop: what is under way may take a while to come to its end."""
-        if self._threads is None or self._closed:
+        if self._closed or self._threads.are_idle:
             self.close()
         else:
             await asyncio.to_thread(self.close)

@@ -12,6 +12,7 @@ in rollback-journal mode, and the log says so.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sqlite3
@@ -272,8 +273,10 @@ def _open_sqlite(
     module: ModuleType,
     durability: Durability,
     creator: Callable[[], Any] | None = None,
+    *,
+    is_file: bool = False,
 ) -> Engine:
-    memory = creator is not None or url.database in (None, "", ":memory:")
+    memory = not is_file and url.database in (None, "", ":memory:")
     if not memory and url.database is not None and not url.database.startswith("file:"):
         folder = Path(url.database).absolute().parent
         if not folder.is_dir():
@@ -299,7 +302,7 @@ def _open_sqlite(
         **sizes,
     )
     _tune_sqlite(engine, "connect", durability)
-    if creator is None:
+    if creator is None or is_file:
         event.listen(engine, "connect", _tolerate_damaged_text)
     return engine
 
@@ -311,6 +314,32 @@ def open_file(path: str, durability: Durability) -> Engine:
     (https://www.sqlite.org/howtocorrupt.html, 2.2.1): stay with the caller's.
     """
     return _open_sqlite(URL.create("sqlite", database=path), sqlite3, durability)
+
+
+def open_file_of(connection: Any, durability: Durability) -> Engine:
+    """An engine for the file of a caller's ``aiosqlite.Connection``, which stays the caller's.
+
+    Its name is looked up when we first connect: that has to be awaited, and the caller has to
+    have opened the connection by then.
+    """
+
+    async def look_up() -> str:
+        async with connection.execute("PRAGMA database_list") as cursor:
+            return str(next(row[2] for row in await cursor.fetchall() if row[1] == "main"))
+
+    def connect() -> sqlite3.Connection:
+        # On a thread of the store; aiosqlite answers to whichever loop asks.
+        path = asyncio.run(look_up())
+        if not path:
+            raise ConfigurationError(
+                "an aiosqlite connection to memory cannot be shared with the event store; pass "
+                "':memory:' instead, or connect to a file"
+            )
+        return sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+
+    return _open_sqlite(URL.create("sqlite"), sqlite3, durability, connect, is_file=True)
 
 
 def _from_connection(connection: sqlite3.Connection, durability: Durability) -> tuple[Engine, bool]:

@@ -9,7 +9,6 @@ have happened: a read is repeated all the same, and whoever writes is told
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from abc import ABC, abstractmethod
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from eventstore import telemetry
 from eventstore.codec.codec import Codec
+from eventstore.concurrency import Asyncio, Blocking, Concurrency
 from eventstore.core.cache import BYTES, LogCache
 from eventstore.db import migrations
 from eventstore.errors import ConfigurationError, StoreClosedError, StoreUnavailableError
@@ -56,11 +56,15 @@ class Transactions(ABC):
     """Runs operations, each in a transaction of its own.
 
     Attributes:
-        blocks: whether waiting blocks the thread, so that nothing here ever suspends.
+        concurrency: how an operation waits within itself.
+        asyncio: how an event loop runs a whole operation.
+        blocking: how a blocking caller does; ``None``: it cannot.
         read_only: whatever would write is refused, setting the database up too.
     """
 
-    blocks: bool
+    concurrency: Concurrency
+    asyncio: Asyncio
+    blocking: Blocking | None
     read_only: bool
 
     def __init__(self, read_only: bool = False) -> None:
@@ -172,7 +176,7 @@ class Transactions(ABC):
             extra={"attempt": count, "reason": reason, "sqlstate": sqlstate, "pause_s": pause},
         )
         telemetry.retry(reason, sqlstate, count)
-        await self.sleep(pause)
+        await self.concurrency.sleep(pause)
 
     async def setup(self) -> None:
         """Create or migrate the tables. Done at first use; safe from many processes at once."""
@@ -216,19 +220,14 @@ class Transactions(ABC):
     async def prepare(self) -> None:
         """One try of bringing the database into the form that is needed."""
 
-    @abstractmethod
+    @property
+    def blocks(self) -> bool:
+        """Whether waiting blocks the thread."""
+        return self.blocking is not None
+
     async def perform(self, operation: Awaitable[T]) -> T:
-        """Run a whole operation for an event loop, without blocking that."""
-
-    async def compute(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What ``function(…)`` returns, without holding up an event loop while it works."""
-        if self.blocks:
-            return function(*args, **kwargs)
-        return await asyncio.to_thread(function, *args, **kwargs)
-
-    @abstractmethod
-    async def sleep(self, seconds: float) -> None:
-        """Wait, without disturbing others."""
+        """Run a whole operation for an event loop."""
+        return await self.asyncio.run(operation)
 
 
 class Part:
