@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from eventstore import queries
 from eventstore.core.append import seconds as stored_ttl
@@ -20,10 +20,7 @@ from eventstore.errors import ArchiveError, ThreadExistsError, ThreadNotFoundErr
 from eventstore.format import records
 from eventstore.format.archive_file import DICTIONARY, Dump, Header, Writer
 from eventstore.models import ThreadInfo
-from eventstore.queries.threads import Conflict
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from eventstore.queries import Conflict, Connection
 
 _CONFLICTS_MAX: Final = 5
 

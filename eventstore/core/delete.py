@@ -11,17 +11,15 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from eventstore import queries
 from eventstore.core.read import Reading
 from eventstore.errors import CorruptEventError, ThreadNotFoundError
 from eventstore.format import records
 from eventstore.models import ThreadInfo, to_micros
+from eventstore.queries import Connection
 from eventstore.retention_models import Deletion
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 log = logging.getLogger(__name__)
 

@@ -11,18 +11,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from eventstore import queries
 from eventstore.core.delete import Removal
 from eventstore.db import dialects, schema
-from eventstore.db.schema import SqlRow
 from eventstore.db.transactions import Transactions
 from eventstore.format import digests, records
-from eventstore.models import ThreadInfo
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from eventstore.models import SqlRow, ThreadInfo
+from eventstore.queries import Connection
 
 T = TypeVar("T")
 

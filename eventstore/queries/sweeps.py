@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from eventstore.db import dialects
-from eventstore.db.schema import SqlRow, slices, sweeps
+from eventstore.db.schema import slices, sweeps
+from eventstore.models import SqlRow
 from eventstore.retention_models import SLICES
 
 _MAKE_SLICES = dialects.insert_if_new(slices)

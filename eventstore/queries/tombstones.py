@@ -25,8 +25,9 @@ from sqlalchemy import (
 )
 
 from eventstore.db import dialects
-from eventstore.db.schema import SqlRow, secrets, tombstones
+from eventstore.db.schema import secrets, tombstones
 from eventstore.format import digests
+from eventstore.models import SqlRow
 
 ERASURE: Final = "erasure"
 """Name of the secret."""
