@@ -27,7 +27,7 @@ from eventstore.core.trim import Trimmed, TrimPoint
 from eventstore.db import dialects
 from eventstore.db.async_database import open_database
 from eventstore.db.postgresql import PoolOptions
-from eventstore.format.archive_file import Dump, Source
+from eventstore.format.archive.dump import Dump, Source
 from eventstore.models import (
     Addition,
     Event,

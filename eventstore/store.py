@@ -25,7 +25,7 @@ from eventstore.core.trim import Trimmed, TrimPoint
 from eventstore.db import dialects
 from eventstore.db.database import Database
 from eventstore.db.postgresql import PoolOptions
-from eventstore.format.archive_file import Dump, Source
+from eventstore.format.archive.dump import Dump, Source
 from eventstore.models import (
     Addition,
     Event,

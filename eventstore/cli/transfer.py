@@ -21,7 +21,7 @@ from eventstore.cli.options import All, Db, Json, Schema, Target, Tenant, readin
 from eventstore.cli.output import Output
 from eventstore.cli.stats import thread_ids
 from eventstore.cli.values import counted, safe
-from eventstore.format.archive_file import Dump
+from eventstore.format.archive.dump import Dump
 
 SUFFIX: Final = ".thread"
 STANDARD: Final = "-"

@@ -18,7 +18,10 @@ from eventstore.core.read import Reading
 from eventstore.db.transactions import LostConnection
 from eventstore.errors import ArchiveError, ThreadExistsError, ThreadNotFoundError
 from eventstore.format import records
-from eventstore.format.archive_file import DICTIONARY, Dump, Header, Writer
+from eventstore.format.archive.dump import Dump
+from eventstore.format.archive.header import Header
+from eventstore.format.archive.rows import DICTIONARY
+from eventstore.format.archive.writer import Writer
 from eventstore.models import ThreadInfo
 from eventstore.queries import Conflict, Connection
 

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Table, bindparam, delete, insert, select, uni
 from eventstore.db.schema import events, forks, segments, snapshots, threads, tombstones
 from eventstore.errors import ArchiveError, StoreBusyError, ThreadExistsError
 from eventstore.format import digests, records
-from eventstore.format.archive_file import (
+from eventstore.format.archive.rows import (
     DICTIONARY,
     EVENT,
     FIELDS,
