@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar, overload
 
@@ -240,6 +240,16 @@ class Codec:
 
     def is_registered(self, cls: type) -> bool:
         return cls in self._types
+
+    def register_later(self, key: Hashable, classes: Callable[[], Iterable[type]]) -> None:
+        """Have more classes registered, under their own names, once one of them is needed.
+
+        Args:
+            key: names the source; another one under the same key takes its place.
+            classes: asked whenever a class or a name is met that is not registered. It must not
+                import anything: what is not loaded has no instances.
+        """
+        self._types.add_source(key, classes)
 
     @property
     def unknown_types(self) -> list[str]:
