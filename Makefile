@@ -8,7 +8,7 @@ IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ARGS ?=
 
 .NOTPARALLEL:
-.PHONY: help test check thorough lint types pytest format demo bench torture clean FORCE
+.PHONY: help test check thorough lint types pytest format demo bench paths torture clean FORCE
 
 help:
 	@echo 'make test      check format, lint and types, then run the tests with their coverage'
@@ -21,6 +21,7 @@ help:
 	@echo 'make demo      a job that is killed, resumed, rewound and forked'
 	@echo 'make bench     compare with LangGraph and its SQLite saver, as a table;'
 	@echo '               ARGS="--backend postgres" or "--quick", ARGS=--help tells more'
+	@echo 'make paths     print the functions between a call and its SQL statement'
 	@echo 'make torture   kill -9 a writer thousands of times and check what it left'
 	@echo 'make clean     remove .venv, caches and build results'
 
@@ -58,6 +59,9 @@ demo: $(VENV)/ready-demo
 
 bench: $(VENV)/ready-bench
 	$(PY) -m benchmarks.compare $(ARGS)
+
+paths: $(VENV)/ready-test
+	$(PY) -m benchmarks.paths $(ARGS)
 
 torture: $(VENV)/ready-test
 	$(PY) -m tests.eventstore.torture $(ARGS)
