@@ -128,8 +128,9 @@ sys.exit(main(sys.argv[1:]))
 @unix
 def test_a_command_that_is_interrupted(path: str) -> None:
     command = [sys.executable, "-c", SLOW, "verify", "--db", path]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as run:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
         try:
             assert run.stderr is not None
             assert run.stderr.readline() == "under way\n"
