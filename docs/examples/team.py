@@ -1,8 +1,7 @@
 """A team: a supervisor hands out tasks to two subgraphs.
 
 The researcher keeps what it has read from one task to the next (``checkpointer=True``). The
-buyer starts anew for each task, and asks a person. Both end with ``Command.PARENT``, which
-continues in the graph above.
+buyer starts anew for each task, and asks a person. Both end with ``Command.PARENT``.
 """
 
 import operator
