@@ -50,7 +50,7 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def place(path: Path, node: ast.expr | ast.stmt) -> str:
+def place(path: Path, node: ast.expr | ast.stmt | ast.arg) -> str:
     return f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
