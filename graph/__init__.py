@@ -1,6 +1,6 @@
 """A state-graph runtime whose node outputs are events in an append-only log.
 
-The API is the one that LangGraph's users know; change the imports and keep the code.
+The API is LangGraph's: change the imports, keep the code.
 """
 
 import logging
@@ -84,5 +84,5 @@ __all__ = [
     "interrupt",
 ]
 
-# Whoever uses the library decides where its log goes; nothing is printed unasked.
+# The application configures logging; without it nothing is printed.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
