@@ -7,7 +7,6 @@ again, so that it happens once (rule 3).
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from eventstore import queries, telemetry
 from eventstore.core.read import Reading
+from eventstore.core.threads import json_text, stored_ttl
 from eventstore.db.driver_errors import CommitInDoubt, RolledBack
 from eventstore.db.options import Mode
 from eventstore.errors import (
@@ -26,7 +26,6 @@ from eventstore.errors import (
     DuplicateKeyError,
     EventStoreError,
     PositionNotFoundError,
-    SerializationError,
     StoreBusyError,
     ThreadExistsError,
     ThreadNotFoundError,
@@ -343,7 +342,7 @@ class _Append:
         self._additions = additions
         self._status = status
         self._now = core.now_us() if now_us is None else now_us
-        self._ttl = seconds(ttl)
+        self._ttl = stored_ttl(ttl)
         # The ends were read at different moments: one that knows the thread places all logs.
         self._place = next((e.head for e in additions if e.head.exists), additions[0].head)
         self._metadata = "" if self._place.exists else json_text(metadata or {})
@@ -558,26 +557,3 @@ def _other_history(head: Head) -> CorruptEventError:
     return CorruptEventError("the event to append behind is not the one that was read").at(
         head.thread_id, head.ns, head.seq
     )
-
-
-def json_text(metadata: Mapping[str, Any]) -> str:
-    """The metadata of a thread as JSON text."""
-    if not isinstance(metadata, Mapping):
-        raise ConfigurationError(f"metadata must be a mapping, not {metadata!r:.80}")
-    for name, value in metadata.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise SerializationError(
-                f"metadata[{name!r}]", type(value).__name__, f"metadata must be JSON: {error}"
-            ) from error
-    return json.dumps(dict(metadata), ensure_ascii=True)
-
-
-def seconds(ttl: timedelta | None) -> int | None:
-    """A time to live as it is stored: whole seconds, rounded up."""
-    if ttl is None:
-        return None
-    if not isinstance(ttl, timedelta) or ttl < timedelta(0):
-        raise ConfigurationError(f"ttl must be a timedelta and not negative, not {ttl!r:.80}")
-    return -(-ttl // timedelta(seconds=1))
