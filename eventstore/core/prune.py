@@ -8,19 +8,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from eventstore import queries
 from eventstore.core.part import Part
 from eventstore.db import maintenance
-from eventstore.db.schema import SqlRow
 from eventstore.errors import ConfigurationError, CorruptEventError
 from eventstore.format import records
-from eventstore.models import ThreadInfo, to_micros
+from eventstore.models import SqlRow, ThreadInfo, to_micros
+from eventstore.queries import Connection
 from eventstore.retention_models import Deletion, Expired, Outcome
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,10 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import Any, Self, get_args
 
 from eventstore import queries
 from eventstore.core.part import Part
-from eventstore.db.schema import SqlRow
 from eventstore.errors import (
     ConfigurationError,
     CorruptEventError,
@@ -23,11 +22,9 @@ from eventstore.errors import (
     ThreadNotFoundError,
 )
 from eventstore.format import records
-from eventstore.models import Status, ThreadInfo, to_micros
+from eventstore.models import SqlRow, Status, ThreadInfo, to_micros
+from eventstore.queries import Connection
 from eventstore.retention_models import Tombstone
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 log = logging.getLogger(__name__)
 
