@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from eventstore.codec.codec import Codec
 from eventstore.concurrency import iterate
@@ -21,17 +21,12 @@ from eventstore.core.core import Core
 from eventstore.core.read import Pages
 from eventstore.db import engines
 from eventstore.db.options import Durability, Options, PoolOptions
+from eventstore.db.transactions import Transactions
 from eventstore.models import Position, RecordedEvent, Replay
 from eventstore.shell import Shell, async_method
 
 if TYPE_CHECKING:
-    from aiosqlite import Connection as AiosqliteConnection
-    from psycopg_pool import AsyncConnectionPool
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-    from eventstore import store
-
-    Target = store.Target | AsyncEngine | AiosqliteConnection | AsyncConnectionPool[Any]
+    Target = engines.AsyncTarget
 
 
 class AsyncEventStore(Shell):
@@ -65,8 +60,8 @@ class AsyncEventStore(Shell):
         pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
         options = Options(durability, schema, pool, read_only)
         engine, owned = engines.open_async_engine(target, options)
-        super().__init__(engine, owned, read_only, tenant, codec, clock, cache_bytes)
-        self.concurrency = self.database.asyncio
+        database = Transactions(engine, owned=owned, now_us=self.now_us, read_only=read_only)
+        super().__init__(database, database.asyncio, tenant, codec, clock, cache_bytes)
 
     async def setup(self) -> None:
         """Create or migrate the tables. Done at first use; safe from many processes at once."""

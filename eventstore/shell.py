@@ -11,16 +11,12 @@ import copy
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from eventstore.codec.codec import Codec
 from eventstore.concurrency import Concurrency, run_sync
 from eventstore.core.core import Core
 from eventstore.db.transactions import Transactions
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,20 +29,18 @@ class Shell:
         concurrency: runs operations of ``core`` the way this store does.
     """
 
-    concurrency: Concurrency
-
     def __init__(
         self,
-        engine: Engine | AsyncEngine,
-        owned: bool,
-        read_only: bool,
+        database: Transactions,
+        concurrency: Concurrency,
         tenant: str,
         codec: Codec | None,
         clock: Callable[[], datetime] | None,
         cache_bytes: int,
     ) -> None:
-        self.database = Transactions(engine, owned=owned, now_us=self.now_us, read_only=read_only)
-        self.core = Core(self.database, tenant, codec, clock, cache_bytes)
+        self.database = database
+        self.concurrency = concurrency
+        self.core = Core(database, tenant, codec, clock, cache_bytes)
         self._is_guest = False
 
     @property

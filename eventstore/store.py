@@ -6,13 +6,11 @@ A thin shell: it opens and closes the database and runs the operations of
 
 from __future__ import annotations
 
-import os
-import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from eventstore.codec.codec import Codec
 from eventstore.concurrency import Blocking, iterate_sync, run_sync
@@ -21,14 +19,12 @@ from eventstore.core.core import Core
 from eventstore.core.read import Pages
 from eventstore.db import engines
 from eventstore.db.options import Durability, Options, PoolOptions
+from eventstore.db.transactions import Transactions
 from eventstore.models import Position, RecordedEvent, Replay
 from eventstore.shell import Shell, sync_method
 
 if TYPE_CHECKING:
-    from psycopg_pool import ConnectionPool
-    from sqlalchemy import URL, Engine
-
-    Target = str | os.PathLike[str] | URL | Engine | sqlite3.Connection | ConnectionPool[Any]
+    Target = engines.Target
 
 
 class EventStore(Shell):
@@ -78,8 +74,8 @@ class EventStore(Shell):
         pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
         options = Options(durability, schema, pool, read_only)
         engine, owned = engines.open_engine(target, options)
-        super().__init__(engine, owned, read_only, tenant, codec, clock, cache_bytes)
-        self.concurrency = Blocking()
+        database = Transactions(engine, owned=owned, now_us=self.now_us, read_only=read_only)
+        super().__init__(database, Blocking(), tenant, codec, clock, cache_bytes)
         self.engine = engine
 
     def setup(self) -> None:
