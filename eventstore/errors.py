@@ -99,7 +99,7 @@ class CorruptEventError(EventStoreError):
 
 
 class UnregisteredTypeError(CorruptEventError):
-    """A payload holds an application type that this codec was not told about."""
+    """A payload holds an application type that is not registered with this codec."""
 
     def __init__(self, name: str, version: int, reason: str | None = None) -> None:
         self.type_name = name
@@ -107,7 +107,8 @@ class UnregisteredTypeError(CorruptEventError):
         super().__init__(
             reason
             or f"the payload holds a value of type '{name}/{version}', which is not registered; "
-            f"call codec.register(<class>, name={name!r}, version={version}) before reading"
+            f"call codec.register(<class>, name={name!r}, version={version}) on the codec that the "
+            "store was opened with (codec=), then read again"
         )
 
 

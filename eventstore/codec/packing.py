@@ -16,11 +16,10 @@ from eventstore.codec.extensions import (
     BY_CODE,
     BYTEARRAY_CODE,
     REGISTERED_CODE,
-    Opaque,
     Refused,
     numpy_extension,
 )
-from eventstore.codec.registry import TypeRegistry
+from eventstore.codec.registry import TypeRegistry, why_refused
 from eventstore.errors import CorruptEventError, UnregisteredTypeError
 
 # Tuples, sets and registered types inside one another. Each level is a call in C, whose
@@ -106,13 +105,7 @@ class BodyPacker:
     def _default(self, value: Any) -> msgpack.ExtType:
         extension = self._types.extensions.get(type(value)) or numpy_extension(value)
         if extension is None:
-            if type(value) is Opaque:
-                raise Refused(value, f"the type '{value.name}' is only known where it was written")
-            raise Refused(
-                value,
-                "this type is not registered; call codec.register(<class>), or store "
-                "built-in values only",
-            )
+            raise Refused(value, why_refused(value))
         try:
             state = extension.encode(value, self.pack)
             data = state if type(state) is bytes else self.pack(state)

@@ -12,8 +12,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import enum
+import io
 import sys
 import threading
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +46,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Registration:
+    """What the application says about one of its classes."""
+
     cls: type
     name: str
     version: int
@@ -130,7 +134,7 @@ def _pydantic_shape(cls: Any, name: str) -> Shape:
         for key in cls.model_fields:
             if key not in value.__dict__:
                 raise Refused(value, f"its field {key!r} is not set")
-        # Only fields: __dict__ also caches what the class computes.
+        # Only fields: __dict__ also caches computed properties.
         fields = {key: value.__dict__[key] for key in cls.model_fields}
         fields.update(value.__pydantic_extra__ or {})
         were_set = [key for key in fields if key in value.__pydantic_fields_set__]
@@ -149,7 +153,7 @@ def _pydantic_shape(cls: Any, name: str) -> Shape:
             else:
                 values[key] = _pydantic_default(field, values)
         extra = {key: item for key, item in stored.items() if key not in cls.model_fields}
-        # What an upcaster added counts as set; what it removed no longer does.
+        # A field that an upcaster added counts as set; one that it removed no longer does.
         added = set(stored).difference(before if isinstance(before, dict) else ())
         value = cls.__new__(cls)
         for slot, content in (
@@ -165,7 +169,7 @@ def _pydantic_shape(cls: Any, name: str) -> Shape:
 
 
 def _pydantic_private(cls: Any, stored: dict[str, Any]) -> dict[str, Any] | None:
-    """Private attributes: as stored or by default; those that the class lost are not missed."""
+    """Private attributes, as stored or by default, without those that the class lost since."""
     if not cls.__private_attributes__:
         return None
     undefined = sys.modules["pydantic_core"].PydanticUndefined
@@ -183,16 +187,24 @@ def _pydantic_default(field: Any, validated: dict[str, Any]) -> Any:
     return field.get_default(call_default_factory=True)
 
 
-def _shape_of(asked: Registration) -> Shape:
-    cls, name = asked.cls, asked.name
-    if asked.pack is not None and asked.unpack is not None:
-        return _custom_shape(asked.pack, asked.unpack)
-    pydantic = sys.modules.get("pydantic")  # whoever has a model class has loaded pydantic
-    if pydantic is not None and issubclass(cls, pydantic.BaseModel):
+def _is_pydantic(cls: type) -> bool:
+    pydantic = sys.modules.get("pydantic")  # a model class exists only if pydantic was imported
+    return pydantic is not None and issubclass(cls, pydantic.BaseModel)
+
+
+def _is_named_tuple(cls: type) -> bool:
+    return issubclass(cls, tuple) and isinstance(getattr(cls, "_fields", None), tuple)
+
+
+def _shape_of(given: Registration) -> Shape:
+    cls, name = given.cls, given.name
+    if given.pack is not None and given.unpack is not None:
+        return _custom_shape(given.pack, given.unpack)
+    if _is_pydantic(cls):
         return _pydantic_shape(cls, name)
     if issubclass(cls, enum.Enum):
         return _enum_shape(cls)
-    if issubclass(cls, tuple) and isinstance(getattr(cls, "_fields", None), tuple):
+    if _is_named_tuple(cls):
         return _named_tuple_shape(cls, name)
     if dataclasses.is_dataclass(cls):
         try:
@@ -204,8 +216,58 @@ def _shape_of(asked: Registration) -> Shape:
             ) from exc
         return _dataclass_shape(cls, name)
     raise ConfigurationError(
-        f"{cls.__qualname__} is no Enum, dataclass, NamedTuple or pydantic model; "
+        f"{cls.__qualname__} is not an Enum, dataclass, NamedTuple or pydantic model; "
         "register it with pack= and unpack="
+    )
+
+
+# --- values that are refused -------------------------------------------------------------
+
+_ONLY_IN_PROCESS = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.ModuleType,
+    types.GeneratorType,
+    types.CoroutineType,
+    types.AsyncGeneratorType,
+    type,
+    io.IOBase,
+    type(threading.Lock()),
+    type(threading.RLock()),
+    threading.Condition,
+    threading.Event,
+    threading.Semaphore,
+    threading.Thread,
+)
+
+
+def why_refused(value: Any) -> str:
+    """Why a value that is neither built in nor of a registered class cannot be stored, and what
+    to do about it.
+    """
+    cls = type(value)
+    if cls is Opaque:
+        return (
+            f"it was read without its class; register the class of '{value.name}' with this codec "
+            "and read it again"
+        )
+    if isinstance(value, _ONLY_IN_PROCESS):
+        return (
+            "it exists only in this process and cannot be registered; store the data that it is "
+            "made from, and make it again where it is used"
+        )
+    has_shape = (
+        issubclass(cls, enum.Enum)
+        or dataclasses.is_dataclass(cls)
+        or _is_named_tuple(cls)
+        or _is_pydantic(cls)
+    )
+    how = "" if has_shape else ", pack=…, unpack=…"
+    return (
+        f"its class is not registered; call codec.register({cls.__name__}, "
+        f"name={cls.__name__.lower()!r}{how}) on a Codec, and open the store or saver with "
+        "codec=codec"
     )
 
 
@@ -213,8 +275,8 @@ class TypeRegistry:
     """The application types of one codec. Registering is locked, looking up needs no lock.
 
     Attributes:
-        opaque: what cannot be rebuilt for want of its type is given as :class:`Opaque`.
-        unknown: names and versions of such types that were met so far.
+        opaque: whether values of unknown types are read as :class:`Opaque`.
+        unknown: names and versions of such types read so far.
     """
 
     def __init__(self, opaque: bool = False) -> None:
@@ -228,24 +290,33 @@ class TypeRegistry:
     def __contains__(self, cls: type) -> bool:
         return cls in self._by_type
 
-    def register(self, asked: Registration) -> None:
-        cls, name = asked.cls, asked.name
+    def register(self, new: Registration) -> None:
+        """Add a class; adding it again in the same way changes nothing.
+
+        Raises:
+            ConfigurationError: it cannot be stored like this, or its name or class is taken.
+        """
+        cls, name = new.cls, new.name
         if not isinstance(cls, type):
             raise ConfigurationError(f"only classes can be registered, not {cls!r:.100}")
         if cls in BY_TYPE or cls in _NATIVE:
-            raise ConfigurationError(f"{cls.__qualname__} is stored as it is; do not register it")
-        if type(asked.version) is not int or asked.version < 1:
-            raise ConfigurationError(f"version of {name!r} must be a whole number from 1 on")
+            raise ConfigurationError(
+                f"{cls.__qualname__} is a built-in type of the codec; do not register it"
+            )
+        if type(new.version) is not int or new.version < 1:
+            raise ConfigurationError(
+                f"version of {name!r} must be a whole number of at least 1, not {new.version!r}"
+            )
         if not isinstance(name, str) or not 0 < len(name) <= 200:
             raise ConfigurationError("a registered name must have 1 to 200 characters")
-        if any(type(v) is not int or not 1 <= v < asked.version for v in asked.upcasters):
+        if any(type(v) is not int or not 1 <= v < new.version for v in new.upcasters):
             raise ConfigurationError(
-                f"upcasters of {name!r} must start from versions 1 to {asked.version - 1}"
+                f"upcasters of {name!r} must start from versions 1 to {new.version - 1}"
             )
-        if (asked.pack is None) != (asked.unpack is None):
+        if (new.pack is None) != (new.unpack is None):
             raise ConfigurationError(f"{name!r} needs both pack= and unpack=, or neither")
         with self._lock:
-            if self._by_type.get(cls) == asked:
+            if self._by_type.get(cls) == new:
                 return
             if cls in self._by_type:
                 raise ConfigurationError(
@@ -258,24 +329,25 @@ class TypeRegistry:
                     f"the name {name!r} already belongs to {other.__module__}."
                     f"{other.__qualname__}; register {cls.__qualname__} under another name="
                 )
-            shape = _shape_of(asked)
-            self._by_type[cls] = asked
-            self._by_name[name] = (asked, shape)
-            self.extensions[cls] = self._extension(asked, shape)
+            shape = _shape_of(new)
+            self._by_type[cls] = new
+            self._by_name[name] = (new, shape)
+            self.extensions[cls] = self._extension(new, shape)
 
-    def _extension(self, asked: Registration, shape: Shape) -> Extension:
+    def _extension(self, known: Registration, shape: Shape) -> Extension:
         def encode(value: Any, pack: Pack) -> list[Any]:
             try:
-                return [asked.name, asked.version, *shape.take(value)]
+                return [known.name, known.version, *shape.take(value)]
             except Refused:
                 raise
             except Exception as exc:  # the application's own code
                 reason = f"taking it apart raised {type(exc).__name__}"
                 raise Refused(value, reason) from exc
 
-        return Extension(REGISTERED_CODE, (asked.cls,), encode, self.decode, lead=1)
+        return Extension(REGISTERED_CODE, (known.cls,), encode, self.decode, lead=1)
 
     def decode(self, state: Any) -> Any:
+        """The value of a registered type that was stored as ``[name, version, fields, …]``."""
         if type(state) is not list or len(state) < 3:
             raise CorruptEventError("a registered type without name, version and fields")
         name, version, fields, *rest = state
@@ -289,32 +361,32 @@ class TypeRegistry:
             return self.as_opaque(error, fields, tuple(rest))
 
     def as_opaque(self, error: UnregisteredTypeError, fields: Any, rest: tuple[Any, ...]) -> Opaque:
-        """What stands for a value whose type is not known."""
+        """The stand-in for a value whose type is unknown."""
         self.unknown.add((error.type_name, error.version))
         return Opaque(error.type_name, error.version, fields, rest)
 
     def _rebuild(self, name: str, version: int, before: Any, rest: list[Any]) -> Any:
-        known = self._by_name.get(name)
-        if known is None:
+        found = self._by_name.get(name)
+        if found is None:
             raise UnregisteredTypeError(name, version)
-        asked, shape = known
-        if version > asked.version:
+        known, shape = found
+        if version > known.version:
             raise UnregisteredTypeError(
                 name,
                 version,
                 f"the payload holds '{name}/{version}', which is newer than the registered "
-                f"'{name}/{asked.version}'; upgrade the application before reading",
+                f"'{name}/{known.version}'; upgrade the application before reading",
             )
         fields = before
         before = dict(before) if isinstance(before, dict) else before
         try:
-            for step in range(version, asked.version):
-                upcast = asked.upcasters.get(step)
+            for step in range(version, known.version):
+                upcast = known.upcasters.get(step)
                 if upcast is None:
                     raise UnregisteredTypeError(
                         name,
                         version,
-                        f"the payload holds '{name}/{version}' and '{name}/{asked.version}' is "
+                        f"the payload holds '{name}/{version}' and '{name}/{known.version}' is "
                         f"registered without an upcaster from version {step}; add upcasters="
                         f"{{{step}: …}}",
                     )
