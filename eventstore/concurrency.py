@@ -1,34 +1,201 @@
-"""Running a coroutine to its end at once, for those who wait by blocking.
+"""The one way to wait: each operation is one coroutine, for sync and async callers alike.
 
-Everything above single operations is written once, as coroutines, which wait only for what
-they were given to wait for: a transaction, a pause, a task. Where that waits by blocking the
-thread, the coroutine never suspends, and one ``send`` is a plain call of it; where it waits
-by awaiting, an event loop runs the very same coroutine. (psycopg does the like with
-generators: https://www.psycopg.org/articles/2024/09/23/async-to-sync/.)
+Code that waits takes a :class:`Concurrency` and calls nothing else that waits. With
+:class:`Blocking` the calling thread waits; such a coroutine never suspends, and
+:func:`run_sync` runs it like a plain call. With :class:`Asyncio` an event loop runs the same
+coroutine. (psycopg does the like with generators:
+https://www.psycopg.org/articles/2024/09/23/async-to-sync/.)
+
+Owns the threads that this takes: those of one store (:class:`StoreThreads`), and those for
+parallel and blocking work, which the process shares (:func:`worker_pool`).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
-from typing import Any, Protocol, TypeVar
+import asyncio
+import contextvars
+import os
+import threading
+import time
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+)
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
+
+from eventstore.errors import StoreClosedError
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+STORE_THREADS: Final = 8
+"""Threads on which one store runs operations for event loops. The database lets one writer in
+at a time (SQLite), or is better reached through an asynchronous engine (PostgreSQL)."""
+
+WORKERS_MAX: Final = 1_000
+"""So many because a task may itself run a graph and wait for it; each run bounds its own use."""
+
+WORKER_NAME: Final = "eventstore-worker"
 
 _END: Any = object()
 
 
-class Perform(Protocol):
-    """How a whole operation is run from an event loop: awaited, or driven on another thread."""
+class Concurrency(Protocol):
+    """How a coroutine waits."""
 
-    async def __call__(self, operation: Awaitable[T], /) -> T:
-        """Its result."""
+    async def sleep(self, seconds: float) -> None:
+        """Wait that long."""
+
+    async def run(self, operation: Awaitable[T]) -> T:
+        """The result of a whole operation of a store, such as ``core.head("t")``."""
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of a function that blocks or works for long."""
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """Start work in parallel; it can be awaited any number of times."""
+
+
+class Blocking:
+    """The calling thread waits."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Block the thread that long."""
+        time.sleep(seconds)
+
+    async def run(self, operation: Awaitable[T]) -> T:
+        """The result of a whole operation of a store."""
+        return await operation
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of a function, called on this thread."""
+        return function(*args, **kwargs)
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """Start work on a thread of the :func:`worker_pool`."""
+        context = contextvars.copy_context()
+        return _OnThread(worker_pool().submit(context.run, run_sync, work))
+
+
+class Asyncio:
+    """An event loop waits, and runs other tasks meanwhile.
+
+    Args:
+        threads: run the operations of a store whose driver would block the loop.
+    """
+
+    def __init__(self, threads: StoreThreads | None = None) -> None:
+        self.threads = threads
+
+    async def sleep(self, seconds: float) -> None:
+        """Let other tasks run that long."""
+        await asyncio.sleep(seconds)
+
+    async def run(self, operation: Awaitable[T]) -> T:
+        """The result of a whole operation of a store, on one of its threads if it has any."""
+        if self.threads is None:
+            return await operation
+        return await self.threads.run(operation)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of a function, called on a thread of the :func:`worker_pool`."""
+        bound = partial(function, *args, **kwargs)
+        context = contextvars.copy_context()
+        return await asyncio.wrap_future(worker_pool().submit(context.run, bound))
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """Start work as a task; cancelling one that awaits it does not cancel it."""
+        return _Shielded(asyncio.get_running_loop().create_task(work))
+
+
+class StoreThreads:
+    """Threads on which a store with a blocking driver runs whole operations for event loops.
+
+    A whole operation, since going to another thread for every statement costs several times
+    as much.
+    """
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    async def run(self, operation: Awaitable[T]) -> T:
+        """The result of an operation that never suspends.
+
+        Once started it runs to its end, even if the task that awaits it is cancelled: what
+        that leaves behind is the whole operation or nothing of it.
+        """
+        with self._lock:
+            if self._closed:
+                discard(operation)
+                raise StoreClosedError
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="eventstore")
+            job = self._pool.submit(contextvars.copy_context().run, run_sync, operation)
+        running = asyncio.wrap_future(job)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            if job.cancel():
+                discard(operation)
+                raise
+            while not running.done():
+                with suppress(asyncio.CancelledError):  # again: there is nothing else to cancel
+                    await asyncio.wait([running])
+            running.exception()  # nobody awaits it any more
+            raise
+
+    @property
+    def are_idle(self) -> bool:
+        """Whether no thread was ever needed, so that closing waits for nothing."""
+        return self._pool is None
+
+    def close(self) -> None:
+        """Start no more operations, and wait for those that are running."""
+        with self._lock:
+            self._closed = True
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+class _OnThread(Awaitable[T]):
+    """Work on a thread; awaiting it blocks until it is done."""
+
+    def __init__(self, future: Future[T]) -> None:
+        self._future = future
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._future.result()
+        yield  # pragma: no cover - makes this a generator, which never suspends
+
+
+class _Shielded(Awaitable[T]):
+    """A task that goes on when a task that awaits it is cancelled."""
+
+    def __init__(self, task: asyncio.Task[T]) -> None:
+        self._task = task
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return asyncio.shield(self._task).__await__()
+
+
+# --- running and closing coroutines -----------------------------------------------------
 
 
 def run_sync(awaitable: Awaitable[T]) -> T:
     """The result of a coroutine that never suspends.
 
     Raises:
-        RuntimeError: it did suspend: it waits for something that needs an event loop.
+        RuntimeError: it suspended: it waits for something that needs an event loop.
     """
     running = awaitable.__await__()
     try:
@@ -54,11 +221,64 @@ def iterate_sync(items: AsyncIterator[T]) -> Iterator[T]:
             run_sync(close())
 
 
-async def perform_each(perform: Perform, items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
-    """The items of an asynchronous iterator, each fetched the way that ``perform`` runs things.
+async def iterate(concurrency: Concurrency, items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    """The items of an asynchronous iterator that reads a store, each one an operation.
 
-    Closing it is not: that waits for nothing, and is possible when the store is closed already.
+    Closing it is not an operation: it waits for nothing, and works after the store is closed.
     """
+    try:
+        while (item := await concurrency.run(anext(items, _END))) is not _END:
+            yield item
+    finally:
+        close = getattr(items, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def discard(awaitable: object) -> None:
+    """Close a coroutine that will not be run, so that Python does not warn of it."""
+    close = getattr(awaitable, "close", None)
+    if close is not None:
+        close()
+
+
+# --- the threads of the process ---------------------------------------------------------
+
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+
+
+def worker_pool() -> ThreadPoolExecutor:
+    """The process's threads for parallel and blocking work; each starts when first needed."""
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(WORKERS_MAX, thread_name_prefix=WORKER_NAME)
+        return _pool
+
+
+def _forget_workers() -> None:
+    """A forked child has none of its parent's threads: it starts its own."""
+    global _lock, _pool
+    _lock, _pool = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_workers)
+
+
+# --- until the graph and retention use the above ----------------------------------------
+
+
+class Perform(Protocol):
+    """How a whole operation is run from an event loop: awaited, or driven on another thread."""
+
+    async def __call__(self, operation: Awaitable[T], /) -> T:
+        """Its result."""
+
+
+async def perform_each(perform: Perform, items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    """The items of an asynchronous iterator, each fetched the way that ``perform`` runs things."""
     try:
         while (item := await perform(anext(items, _END))) is not _END:
             yield item
@@ -73,8 +293,4 @@ async def awaited(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def abandon(awaitable: object) -> None:
-    """Close a coroutine that will not be run after all."""
-    close = getattr(awaitable, "close", None)
-    if close is not None:
-        close()
+abandon = discard

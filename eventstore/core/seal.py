@@ -69,7 +69,7 @@ class Sealing(Reading):
                 raise ThreadNotFoundError(thread_id, self.tenant)
             return row.thread_key, queries.segments.sealable(conn, row.thread_key, moment)
 
-        key, logs = await self.transactions.read(look)
+        key, logs = await self.transactions.run("read", look)
         done = Sealed()
         try:
             for ns, first, last, young, _ in logs:
@@ -110,7 +110,7 @@ class Sealing(Reading):
             known = link or _link_before(conn, key, ns, first)
             return known, queries.events.read_events(conn, key, ns, first - 1, upto, EVENTS_MAX)
 
-        known, rows = await self.transactions.read(look)
+        known, rows = await self.transactions.run("read", look)
         if known is None:  # an event that a fork was given for its digest alone
             return None, None
         if not rows or rows[0].seq > first:
@@ -119,7 +119,7 @@ class Sealing(Reading):
             return rows[0], None
         await self._learn(row.payload for row in rows)
         try:
-            segment = await self.transactions.compute(self._packed, rows, known)
+            segment = await self.transactions.concurrency.call(self._packed, rows, known)
         except CorruptEventError as error:
             raise error.at(thread_id, ns, first) from error
         if segment is None:
@@ -166,7 +166,7 @@ class Sealing(Reading):
             ):
                 raise _Moved
 
-        await self.transactions.write_again(run)
+        await self.transactions.run("idempotent_write", run)
 
 
 def _holds(conn: Connection, key: int, ns: str, segment: Segment) -> bool:

@@ -98,7 +98,7 @@ class Trimming(Reading):
                 if sound.of(kept)
             ]
 
-        return await self.transactions.read(look)
+        return await self.transactions.run("read", look)
 
     async def trim(
         self,
@@ -111,10 +111,10 @@ class Trimming(Reading):
     ) -> Trimmed:
         """Remove what is before the last point at or before ``seq`` at which that is possible."""
         if dry_run:
-            return await self.transactions.read(self._measure, thread_id, seq, keep_if)
+            return await self.transactions.run("read", self._measure, thread_id, seq, keep_if)
         total, moves, rounds = Trimmed(), 0, 0
         while moves < MOVES_MAX and rounds < queries.lineage.LINEAGE_MAX:
-            key, base, cut = await self.transactions.read(self._next, thread_id, seq)
+            key, base, cut = await self.transactions.run("read", self._next, thread_id, seq)
             total = _sum(total, Trimmed(base=base))
             if cut is None:
                 break
@@ -208,7 +208,7 @@ class Trimming(Reading):
             return told[-1]
 
         try:
-            return await self.transactions.write_again(run)
+            return await self.transactions.run("idempotent_write", run)
         except _Moved:
             return "moved"
 
@@ -225,8 +225,8 @@ class Trimming(Reading):
             if queries.threads.is_live(conn, key):
                 queries.detach.detach_fork(conn, fork)
 
-        for fork in await self.transactions.read(look):
-            await self.transactions.write_again(detach_fork, fork)
+        for fork in await self.transactions.run("read", look):
+            await self.transactions.run("idempotent_write", detach_fork, fork)
 
 
 class _Soundness:

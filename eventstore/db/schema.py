@@ -1,8 +1,9 @@
 """The tables, once for every backend.
 
-Written so that a database can be sharded by thread without change: every primary key,
-unique index and foreign key begins with ``thread_key``, nothing is numbered by the
-database, and no foreign key crosses threads. Times are microseconds since 1970 UTC.
+Shaped for sharding by thread: in the tables that belong to threads, every primary key, unique
+index and foreign key begins with ``thread_key``, nothing is numbered by the database, and no
+foreign key crosses threads. Not supported on Citus yet: docs/decisions/databases.md lists what
+stands in the way. Times are microseconds since 1970 UTC.
 
 On SQLite, ``events`` is a rowid table: rows of a few hundred bytes that arrive for many
 threads in turn would leave a clustered tree half empty, and large ones (``snapshots``)
@@ -14,6 +15,7 @@ and payloads, which are compressed already, are stored as they are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -21,6 +23,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Executable,
     ForeignKey,
     Index,
     Integer,
@@ -31,6 +34,7 @@ from sqlalchemy import (
     event,
 )
 from sqlalchemy import Text as AnyText
+from sqlalchemy.dialects import postgresql, sqlite
 
 
 class Bytes(LargeBinary):
@@ -224,3 +228,11 @@ def _store_as_is(table: Table, *columns: str) -> None:
 _store_as_is(events, "payload")
 _store_as_is(segments, "payload")
 _store_as_is(snapshots, "additions", "payload")
+
+
+def insert_if_new(table: Table) -> Mapping[str, Executable]:
+    """For each dialect: a statement that inserts rows, but for those whose key is taken."""
+    return {
+        "sqlite": sqlite.insert(table).on_conflict_do_nothing(),
+        "postgresql": postgresql.insert(table).on_conflict_do_nothing(),
+    }

@@ -22,7 +22,7 @@ from eventstore import (
     StoreUnavailableError,
     ThreadNotFoundError,
 )
-from eventstore.db.dialects import sqlite_driver
+from eventstore.db.sqlite import sqlite_driver
 from tests.eventstore.support import (
     FINGERPRINT,
     fill,
@@ -33,6 +33,8 @@ from tests.eventstore.support import (
     sql,
     tables_by_thread,
 )
+
+pytestmark = pytest.mark.every_backend
 
 # --- reading ----------------------------------------------------------------------------
 

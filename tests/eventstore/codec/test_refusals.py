@@ -6,6 +6,7 @@ import collections
 import datetime as dt
 import io
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
@@ -66,6 +67,10 @@ def test_what_cannot_be_stored_is_named(
     assert codec.encode([1]) == Codec().encode([1])  # the codec works on
 
 
+def iter_nothing() -> Iterator[Any]:
+    yield from ()
+
+
 @pytest.mark.parametrize(
     ("value", "remedy"),
     [
@@ -74,7 +79,7 @@ def test_what_cannot_be_stored_is_named(
         (lambda: 1, "store the data that it is made from"),
         (threading.Lock(), "cannot be registered"),
         (io.BytesIO(), "cannot be registered"),
-        ((number for number in ()), "cannot be registered"),
+        (iter_nothing(), "cannot be registered"),
         (Level, "cannot be registered"),
     ],
 )
