@@ -81,7 +81,7 @@ class Removal(Reading):
 
         def seal(conn: Connection) -> Literal["kept", "gone", "marked"]:
             found = queries.threads.look_up(conn, self.tenant, thread_id, "")
-            row = found and queries.delete.hold(conn, found.thread_key)
+            row = found and queries.delete.lock(conn, found.thread_key)
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             key = row.thread_key
@@ -204,5 +204,5 @@ def _detach_one_fork(conn: Connection, key: int) -> bool:
     """Give one fork of a thread what it needs of it; false when there is none."""
     forks = queries.forks.dependants(conn, key, 1)
     if forks:
-        queries.detach.detach_fork(conn, forks[0])
+        queries.forks.detach_fork(conn, forks[0])
     return bool(forks)

@@ -125,7 +125,7 @@ class Retaining(Reading):
             found = queries.threads.look_up(conn, self.tenant, thread_id, "")
             if found is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
-            keys = queries.ancestry.descendants(conn, found.thread_key)
+            keys = queries.forks.descendants(conn, found.thread_key)
             rows = (queries.threads.thread_by_key(conn, key) for key in sorted(keys))
             return [row for row in rows if row is not None and row.deleting_since is None]
 
@@ -190,7 +190,7 @@ class Retaining(Reading):
         Stops at the first that is small enough for a transaction, but not for what is left.
         """
         left, most = room
-        held = queries.prune.hold(conn, [each.thread_key for each in group])
+        held = queries.prune.lock(conn, [each.thread_key for each in group])
         busy = queries.prune.there(conn, [e.thread_key for e in group if e.thread_key not in held])
         weights = queries.prune.weigh(conn, list(held))
         outcomes: list[Outcome] = []
