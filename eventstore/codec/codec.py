@@ -11,7 +11,7 @@ and that many threads may share one codec.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
 from eventstore.codec.compression import DECODE_ERRORS, Compression, undecodable
@@ -107,6 +107,16 @@ class Codec(Compression):
     def is_registered(self, cls: type) -> bool:
         """Whether payloads may hold instances of this class."""
         return cls in self._types
+
+    def register_later(self, key: Hashable, classes: Callable[[], Iterable[type]]) -> None:
+        """Have more classes registered, under their own names, once one of them is needed.
+
+        Args:
+            key: names the source; another one under the same key takes its place.
+            classes: asked whenever a class or a name is met that is not registered. It must not
+                import anything: what is not loaded has no instances.
+        """
+        self._types.add_source(key, classes)
 
     @property
     def unknown_types(self) -> list[str]:
