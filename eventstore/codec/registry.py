@@ -2,19 +2,15 @@
 
 A class is stored as ``[name, version, fields, …]``, never by import path, and comes back only
 where the reader registered that name. Upcasters lift the fields of older versions step by
-step. Dataclasses, pydantic models, NamedTuples and Enums are taken apart and put together
-without running their constructors or validators; any other class brings ``pack`` and
-``unpack``. Errors of the application's own functions become errors of the payload.
+step. Promises that a name means one class, and that errors of the application's own functions
+become errors of the payload.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
-import enum
 import io
-import sys
 import threading
 import types
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -28,8 +24,8 @@ from eventstore.codec.extensions import (
     Opaque,
     Pack,
     Refused,
-    parts,
 )
+from eventstore.codec.shapes import Shape, custom_shape, has_shape, shape_of
 from eventstore.errors import ConfigurationError, CorruptEventError, UnregisteredTypeError
 
 Upcaster = Callable[[Any], Any]
@@ -38,16 +34,8 @@ _NATIVE = {str, int, float, bool, bytes, bytearray, memoryview, list, dict, type
 
 
 @dataclass(frozen=True)
-class Shape:
-    """How one class is taken apart into ``[fields, *rest]`` and put together again."""
-
-    take: Callable[[Any], list[Any]]
-    make: Callable[[Any, list[Any], Any], Any]  # fields, rest, fields before upcasting
-
-
-@dataclass(frozen=True)
 class Registration:
-    """What the application says about one of its classes."""
+    """A class of the application and how it is stored."""
 
     cls: type
     name: str
@@ -57,173 +45,14 @@ class Registration:
     unpack: Callable[[Any], Any] | None
 
 
-def _checked(name: str, fields: Any, known: Any) -> dict[str, Any]:
-    if type(fields) is not dict:
-        raise CorruptEventError(f"the fields of a '{name}' are not a map")
-    unknown = [key for key in fields if key not in known]
-    if unknown:
-        raise CorruptEventError(
-            f"the payload holds a '{name}' with unknown fields {unknown[:5]!r:.200}; "
-            "register an upcaster that removes or renames them"
-        )
-    return fields
-
-
-def _missing(name: str, field: str) -> CorruptEventError:
-    return CorruptEventError(
-        f"the payload holds a '{name}' without its field {field!r}, which has no default; "
-        "register an upcaster that adds it"
-    )
-
-
-def _custom_shape(pack: Callable[[Any], Any], unpack: Callable[[Any], Any]) -> Shape:
-    return Shape(lambda value: [pack(value)], lambda fields, rest, before: unpack(fields))
-
-
-def _enum_shape(cls: Any) -> Shape:
-    if issubclass(cls, enum.Flag):  # a combination of flags has no name of its own
-        return Shape(lambda value: [value.value], lambda fields, rest, before: cls(fields))
-    return Shape(lambda value: [value.name], lambda fields, rest, before: cls.__members__[fields])
-
-
-def _named_tuple_shape(cls: Any, name: str) -> Shape:
-    def make(fields: Any, rest: list[Any], before: Any) -> Any:
-        values = {**cls._field_defaults, **_checked(name, fields, cls._fields)}
-        for field in cls._fields:
-            if field not in values:
-                raise _missing(name, field)
-        return tuple.__new__(cls, [values[field] for field in cls._fields])
-
-    return Shape(lambda value: [dict(zip(cls._fields, value, strict=True))], make)
-
-
-def _dataclass_shape(cls: Any, name: str) -> Shape:
-    fields_of = {field.name: field for field in dataclasses.fields(cls)}
-
-    def take(value: Any) -> list[Any]:
-        fields = {}
-        for key, field in fields_of.items():
-            try:
-                fields[key] = getattr(value, key)
-            except AttributeError:
-                if field.init or field.default is not dataclasses.MISSING:
-                    raise Refused(value, f"its field {key!r} is not set") from None
-        return [fields]
-
-    def make(fields: Any, rest: list[Any], before: Any) -> Any:
-        stored = _checked(name, fields, fields_of)
-        value = object.__new__(cls)
-        for key, field in fields_of.items():
-            if key in stored:
-                item = stored[key]
-            elif field.default is not dataclasses.MISSING:
-                item = field.default
-            elif field.default_factory is not dataclasses.MISSING:
-                item = field.default_factory()
-            elif field.init:
-                raise _missing(name, key)
-            else:
-                continue
-            object.__setattr__(value, key, item)  # frozen classes forbid the ordinary way
-        return value
-
-    return Shape(take, make)
-
-
-def _pydantic_shape(cls: Any, name: str) -> Shape:
-    def take(value: Any) -> list[Any]:
-        for key in cls.model_fields:
-            if key not in value.__dict__:
-                raise Refused(value, f"its field {key!r} is not set")
-        # Only fields: __dict__ also caches computed properties.
-        fields = {key: value.__dict__[key] for key in cls.model_fields}
-        fields.update(value.__pydantic_extra__ or {})
-        were_set = [key for key in fields if key in value.__pydantic_fields_set__]
-        return [fields, were_set, value.__pydantic_private__ or None]
-
-    def make(fields: Any, rest: list[Any], before: Any) -> Any:
-        were_set, private = parts(rest, list, (dict, type(None)))
-        allows_extra = cls.model_config.get("extra") == "allow"
-        stored = _checked(name, fields, fields if allows_extra else cls.model_fields)
-        values = {}
-        for key, field in cls.model_fields.items():
-            if key in stored:
-                values[key] = stored[key]
-            elif field.is_required():
-                raise _missing(name, key)
-            else:
-                values[key] = _pydantic_default(field, values)
-        extra = {key: item for key, item in stored.items() if key not in cls.model_fields}
-        # A field that an upcaster added counts as set; one that it removed no longer does.
-        added = set(stored).difference(before if isinstance(before, dict) else ())
-        value = cls.__new__(cls)
-        for slot, content in (
-            ("__dict__", values),
-            ("__pydantic_fields_set__", set(were_set).intersection(stored) | added),
-            ("__pydantic_extra__", extra if allows_extra else None),
-            ("__pydantic_private__", _pydantic_private(cls, private or {})),
-        ):
-            object.__setattr__(value, slot, content)  # as pydantic's own unpickling does
-        return value
-
-    return Shape(take, make)
-
-
-def _pydantic_private(cls: Any, stored: dict[str, Any]) -> dict[str, Any] | None:
-    """Private attributes, as stored or by default, without those that the class lost since."""
-    if not cls.__private_attributes__:
-        return None
-    undefined = sys.modules["pydantic_core"].PydanticUndefined
-    private = {}
-    for key, attribute in cls.__private_attributes__.items():
-        value = stored[key] if key in stored else attribute.get_default()
-        if value is not undefined:
-            private[key] = value
-    return private
-
-
-def _pydantic_default(field: Any, validated: dict[str, Any]) -> Any:
-    if getattr(field, "default_factory_takes_validated_data", False):
-        return field.get_default(call_default_factory=True, validated_data=validated)
-    return field.get_default(call_default_factory=True)
-
-
-def _is_pydantic(cls: type) -> bool:
-    pydantic = sys.modules.get("pydantic")  # a model class exists only if pydantic was imported
-    return pydantic is not None and issubclass(cls, pydantic.BaseModel)
-
-
-def _is_named_tuple(cls: type) -> bool:
-    return issubclass(cls, tuple) and isinstance(getattr(cls, "_fields", None), tuple)
-
-
 def _shape_of(given: Registration) -> Shape:
-    cls, name = given.cls, given.name
     if given.pack is not None and given.unpack is not None:
-        return _custom_shape(given.pack, given.unpack)
-    if _is_pydantic(cls):
-        return _pydantic_shape(cls, name)
-    if issubclass(cls, enum.Enum):
-        return _enum_shape(cls)
-    if _is_named_tuple(cls):
-        return _named_tuple_shape(cls, name)
-    if dataclasses.is_dataclass(cls):
-        try:
-            object.__new__(cls)
-        except TypeError as exc:
-            raise ConfigurationError(
-                f"{cls.__qualname__} is a dataclass that cannot be rebuilt from its fields alone "
-                f"({exc}); register it with pack= and unpack="
-            ) from exc
-        return _dataclass_shape(cls, name)
-    raise ConfigurationError(
-        f"{cls.__qualname__} is not an Enum, dataclass, NamedTuple or pydantic model; "
-        "register it with pack= and unpack="
-    )
+        return custom_shape(given.pack, given.unpack)
+    return shape_of(given.cls, given.name)
 
 
 def _place(cls: type) -> tuple[str, str]:
-    """Where a class is defined: one that is defined there anew takes the place of the other."""
+    """Where a class is defined. A class defined anew in the same place replaces the older one."""
     return cls.__module__, cls.__qualname__
 
 
@@ -263,13 +92,7 @@ def why_refused(value: Any) -> str:
             "it exists only in this process and cannot be registered; store the data that it is "
             "made from, and make it again where it is used"
         )
-    has_shape = (
-        issubclass(cls, enum.Enum)
-        or dataclasses.is_dataclass(cls)
-        or _is_named_tuple(cls)
-        or _is_pydantic(cls)
-    )
-    how = "" if has_shape else ", pack=…, unpack=…"
+    how = "" if has_shape(cls) else ", pack=…, unpack=…"
     return (
         f"its class is not registered; call codec.register({cls.__name__}, "
         f"name={cls.__name__.lower()!r}{how}) on a Codec, and open the store or saver with "
@@ -342,17 +165,14 @@ class TypeRegistry:
             self.extensions[cls] = self._extension(new, shape)
 
     def add_source(self, key: Hashable, classes: Callable[[], Iterable[type]]) -> None:
-        """Ask for more classes when one is met that is not registered; the last source of a key
-        counts.
-        """
+        """Add a function that gives more classes, in place of an older one under the same key."""
         with self._lock:
             self._sources[key] = classes
 
     def discover(self) -> None:
-        """Register what the sources have come to know since they were asked last.
+        """Register the classes that the sources give and that are not registered yet.
 
-        A class whose name is taken stays unknown: which of the two a payload means could not be
-        told apart.
+        A class whose name is taken stays unregistered: payloads could mean either of the two.
         """
         for classes in list(self._sources.values()):
             for cls in classes():
