@@ -175,12 +175,10 @@ def head(tenant: str, thread_id: str, ns: str, row: SqlRow | None) -> Head:
     if row is None:
         key = digests.thread_key(tenant, thread_id, 0)  # a later generation has another key
         return Head(thread_id, key, ns, 0, digests.genesis(key, ns), exists=False)
-    if row.last_seq is not None and not (
-        type(row.last_seq) is int and type(row.last_digest) is bytes
-    ):
-        raise CorruptEventError("the row of the log's last event holds an invalid value").at(
-            thread_id, ns, row.last_seq if type(row.last_seq) is int else 0
-        )
+    is_seq, is_digest = type(row.last_seq) is int, type(row.last_digest) is bytes
+    if row.last_seq is not None and not (is_seq and is_digest):
+        damage = CorruptEventError("the row of the log's last event holds an invalid value")
+        raise damage.at(thread_id, ns, row.last_seq if is_seq else 0)
     return Head(
         thread_id,
         row.thread_key,
