@@ -41,7 +41,7 @@ def test_a_thread_is_moved_and_comes_back_equal(database: str, read: Read, place
     assert refused.code == exits.USAGE and "--yes" in refused.err
     move = ("retention", "archive", "done", "--prune", "--reason", "old", "--by", "Ann", "--yes")
     waiting = run(*move)
-    assert waiting.code == exits.FOUND and "waiting for an answer" in waiting.err
+    assert waiting.code == exits.FOUND and "waiting for a resume value" in waiting.err
     moved = run(*move, "--despite-pin")
     assert moved.code == exits.OK and "done moved to " in moved.out
     assert read("show", "done").code == exits.MISSING

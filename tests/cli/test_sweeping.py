@@ -253,12 +253,12 @@ def test_python_m_retention_is_the_same(aged: str, capsys: pytest.CaptureFixture
 
     assert main(["plan", "--ttl", "30d"]) == exits.OK
     assert "2 prune" in capsys.readouterr().out
-    assert main(["--ttl", "30d", "--dry-run", "--json"]) == exits.OK
+    assert main(["sweep", "--ttl", "30d", "--dry-run", "--json"]) == exits.OK
     assert json.loads(capsys.readouterr().out)["counts"]["prune"] == 2
-    assert main(["--ttl", "30d", "--once", "--yes", "--json"]) == exits.OK
+    assert main(["sweep", "--ttl", "30d", "--yes", "--json"]) == exits.OK
     assert json.loads(capsys.readouterr().out)["pruned"] == 2
     assert main(["report"]) == exits.OK and main([]) == exits.USAGE
     assert main(["--help"]) == exits.OK
-    assert "Usage: retention " in capsys.readouterr().out
-    assert main(["--ttl", "30"]) == exits.USAGE
+    assert "Usage: eventstore retention " in capsys.readouterr().out
+    assert main(["sweep", "--ttl", "30"]) == exits.USAGE
     assert sys.stdin is not None

@@ -213,7 +213,7 @@ def test_arguments() -> None:
             {"thread_id": "t", "forks": "ask"},
             {"thread_id": "t", "by": " "},
         ):
-            with pytest.raises(ValueError, match=r"must be|name either"):
+            with pytest.raises(ValueError, match=r"must be|expected either"):
                 erase(store, **{**WHY, **wrong})
 
 

@@ -77,7 +77,7 @@ def test_a_plan_may_look_ahead_but_needs_a_timezone(timed: EventStore, clock: Cl
     assert planned(timed, MONTH, clock.now + 31 * DAY).counts == {"prune": 1}
     with pytest.raises(ValueError, match="timezone-aware"):
         planned(timed, MONTH, datetime(2026, 1, 1))
-    with pytest.raises(ValueError, match="there is no policy"):
+    with pytest.raises(ValueError, match="expected at least one policy"):
         planned(timed, [])
 
 

@@ -117,7 +117,7 @@ def test_a_sweep_that_is_asked_to_stop_does_so_between_batches(
 
 def test_a_pace_must_make_sense() -> None:
     for values in ({"rows": 0}, {"seconds": 0.0}, {"rest": -1.0}, {"bytes": 0}):
-        with pytest.raises(ValueError, match="bounds above 0"):
+        with pytest.raises(ValueError, match="must be above 0"):
             Pace(**values)
 
 
@@ -130,7 +130,7 @@ def test_a_sweep_rests_in_proportion_to_what_it_does(
     async def rest(_self: Any, seconds: float) -> None:
         rests.append(seconds)
 
-    monkeypatch.setattr("retention.access.Access.sleep", rest)
+    monkeypatch.setattr("eventstore.concurrency.Blocking.sleep", rest)
     swept(timed, MONTH, pace=Pace(rest=0))
     assert rests == []
     old(timed, clock, "a", "b", "c")
