@@ -1,8 +1,8 @@
-"""How a deployment says where its threads are kept: ``PersistenceConfig``.
+"""The configuration of a deployment's persistence: ``PersistenceConfig``.
 
-Owns reading that from arguments, the environment and a TOML file, checking that it makes
-sense, and keeping what it holds in confidence: the connection string, which has the password,
-shows in no representation, dump, log or error of this module.
+Owns reading it from arguments, the environment and a TOML file, validating it, and turning its
+connection string into the target that a saver opens. Promises that the connection string, which
+contains the password, appears in no representation, dump, log or error of this module.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ _PAIR: Final = re.compile(r"\b(host|hostaddr|port|dbname|user|password|service)\
 
 
 class ConnectionString(str):
-    """Text for whoever connects, and asterisks for whoever looks.
+    """A string that drivers can use, and that prints as asterisks.
 
-    ``repr``, ``str``, formatting, and so printing and logging, show none of it. What takes a
-    string's characters (psycopg, sqlite3, SQLAlchemy, concatenation, ``encode``) gets them. To
-    have an ordinary string, for ``pathlib.Path`` say, call :meth:`get_secret_value`.
+    ``repr``, ``str`` and formatting, and therefore printing and logging, show asterisks. Code that
+    reads a string's characters (psycopg, sqlite3, SQLAlchemy, concatenation, ``encode``) gets the
+    real text. :meth:`get_secret_value` returns an ordinary string, for ``pathlib.Path`` say.
     """
 
     __slots__ = ()
 
     def get_secret_value(self) -> str:
-        """The same as an ordinary string, which hides nothing."""
+        """The real text, as an ordinary string."""
         return str.__str__(self)
 
     def __repr__(self) -> str:
@@ -69,7 +69,7 @@ def _revealed(value: Any) -> Any:
 
 
 def _hidden(value: str, info: SerializationInfo) -> Any:
-    # Not the ConnectionString itself: json.dumps() of the dump would write its characters.
+    # Not the ConnectionString itself: json.dumps() of the dump would write the real text.
     secret = SecretStr(_plain(value))
     return str(ConnectionString(value)) if info.mode_is_json() else secret
 
@@ -79,35 +79,35 @@ def _plain(text: str) -> str:
 
 
 def _or_none(value: Any) -> Any:
-    # Neither the environment nor TOML has a null.
+    # Neither the environment nor TOML can express None.
     return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
 
 class PersistenceConfig(BaseSettings):
-    """Where and how threads are kept. Frozen, and never shows its connection string.
+    """Where threads are stored, and how. Frozen; never shows its connection string.
 
-    Arguments go before the environment (``GRAPH_EVENTSTORE_BACKEND``, …), which goes before
-    the file that :meth:`from_toml` reads. What only one backend understands is ignored by the
-    others, so that a single variable turns a deployment's configuration into a test's.
+    Arguments override the environment (``GRAPH_EVENTSTORE_BACKEND``, …), which overrides the file
+    that :meth:`from_toml` reads. A setting that a backend does not use is ignored, so that one
+    variable turns a deployment's configuration into a test's.
 
     Attributes:
         backend: ``postgres``, ``sqlite`` or ``memory``.
-        connection_string: for PostgreSQL a URL or ``key=value`` pairs as libpq takes them, for
-            SQLite a path or ``sqlite:///`` URL. A string, to be passed on as it is; printed it
-            is asterisks (:class:`ConnectionString`).
-        pool_min_size, pool_max_size: connections kept, and open at most (PostgreSQL).
-        pool_timeout_s: how long one of them is waited for (PostgreSQL).
-        checkpoint_ttl_days: what :meth:`retention_policy` lets go, so long after a thread's
-            last event; ``None`` (``"none"`` in the environment and in TOML) keeps all.
-        respect_pending_interrupts: whether that policy spares threads that wait for a person.
-        retention_policy_file: a TOML file of policies, in the place of that one.
-        enable_compression: of what is written; both kinds are read whatever this says.
-        tenant: whose threads these are; those of others are not seen.
+        connection_string: for PostgreSQL a URL, or ``key=value`` pairs in libpq's syntax; for
+            SQLite a path or a ``sqlite:///`` URL. Usable as a string, printed as asterisks
+            (:class:`ConnectionString`).
+        pool_min_size, pool_max_size: connections kept open, and open at most (PostgreSQL).
+        pool_timeout_s: seconds to wait for a free connection (PostgreSQL).
+        checkpoint_ttl_days: days after a thread's last event at which :meth:`retention_policy`
+            deletes it; ``None`` (``"none"`` in the environment and in TOML) keeps all threads.
+        respect_pending_interrupts: whether that policy keeps threads that wait for a person.
+        retention_policy_file: a TOML file of policies that replaces these two settings.
+        enable_compression: compress what is written; reading handles both in any case.
+        tenant: the tenant of the threads; those of other tenants are invisible.
         durability: ``full`` survives power loss, ``normal`` any crash of the process.
-        db_schema: of the tables (PostgreSQL); ``None``: the connection's own.
+        db_schema: the schema of the tables (PostgreSQL); ``None`` uses the connection's default.
 
     Raises:
-        PersistenceConfigError: it makes no sense; names the settings, and shows no values.
+        PersistenceConfigError: a setting is invalid; the message names settings, never values.
     """
 
     model_config = SettingsConfigDict(
@@ -141,27 +141,27 @@ class PersistenceConfig(BaseSettings):
 
     @classmethod
     def from_toml(cls, path: str | Path, **values: Any) -> Self:
-        """Read a file's table ``[persistence]``, or its top level where it has none.
+        """Read the table ``[persistence]`` of a file, or its top level if there is no such table.
 
         Args:
-            values: settings that go before the file's and the environment's.
+            values: settings that override those of the environment and of the file.
 
         Raises:
-            PersistenceConfigError: the file cannot be read, or it has keys that are no settings.
+            PersistenceConfigError: the file cannot be read, or has unknown keys.
         """
         settings = _read_toml(Path(path))
         unknown = settings.keys() - cls.model_fields.keys()
         if unknown:
             raise PersistenceConfigError(
                 [
-                    f"{path} has unknown keys {', '.join(sorted(map(repr, unknown)))}; known are "
-                    f"{', '.join(cls.model_fields)}"
+                    f"{path} has unknown keys {', '.join(sorted(map(repr, unknown)))}; known keys "
+                    f"are {', '.join(cls.model_fields)}"
                 ]
             )
         return cls(**{**settings, **EnvSettingsSource(cls)(), **values})
 
     def retention_policy(self) -> RetentionPolicy:
-        """The policy that ``checkpoint_ttl_days`` stands for; for ``retention``'s sweeps."""
+        """The policy given by ``checkpoint_ttl_days``, for the sweeps of ``retention``."""
         days = self.checkpoint_ttl_days
         return RetentionPolicy(
             ttl=None if days is None else timedelta(days=days),
@@ -169,21 +169,21 @@ class PersistenceConfig(BaseSettings):
         )
 
     def retention_policies(self) -> tuple[RetentionPolicy, ...]:
-        """Those of ``retention_policy_file``; without one, :meth:`retention_policy` alone.
+        """The policies of ``retention_policy_file``, or :meth:`retention_policy` without a file.
 
         Raises:
-            ConfigurationError: the file cannot be read, or makes no sense.
+            ConfigurationError: the file cannot be read, or a policy is invalid.
         """
         if self.retention_policy_file is None:
             return (self.retention_policy(),)
         return policies_from_file(self.retention_policy_file)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # pydantic refuses this too, and prints the value as it does.
+        # pydantic would refuse this too, but print the value.
         raise AttributeError(f"{name} cannot be changed: a {type(self).__name__} is frozen")
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        # A copy made with model_copy(update=…) or model_construct() was not validated.
+        # model_copy(update=…) and model_construct() set values without validating them.
         for name, value in super().__repr_args__():
             yield name, ConnectionString(value) if name == "connection_string" else value
 
@@ -197,11 +197,11 @@ class PersistenceConfig(BaseSettings):
             problems = [
                 f"{'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg']}" for each in found
             ]
-        # Out here, so that pydantic's error, which has the input, is not this one's context.
+        # Raised outside the handler: pydantic's error, as context, would carry the input along.
         raise PersistenceConfigError(problems)
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
+    def _consistent(self) -> Self:
         problems = list(self._problems(_plain(self.connection_string)))
         if problems:
             raise PersistenceConfigError(problems)
@@ -210,15 +210,15 @@ class PersistenceConfig(BaseSettings):
     def _problems(self, text: str) -> Iterator[str]:
         if self.pool_min_size > self.pool_max_size:
             yield (
-                f"pool_min_size ({self.pool_min_size}) is more than pool_max_size "
+                f"pool_min_size ({self.pool_min_size}) must not exceed pool_max_size "
                 f"({self.pool_max_size})"
             )
         if self.backend == "memory":
             return
         if not text.strip():
-            needed = "a URL of PostgreSQL" if self.backend == "postgres" else "the path of a file"
+            needed = "a PostgreSQL URL" if self.backend == "postgres" else "a file path"
             yield (
-                f"connection_string: backend {self.backend!r} needs {needed}; pass it, or set "
+                f"connection_string: backend {self.backend!r} requires {needed}; pass it, or set "
                 "GRAPH_EVENTSTORE_CONNECTION_STRING"
             )
         elif self.backend == "postgres":
@@ -228,13 +228,13 @@ class PersistenceConfig(BaseSettings):
                 yield from error.problems
         elif _scheme(text.strip()) not in (None, "sqlite") or _PAIR.search(text):
             yield (
-                "connection_string: backend 'sqlite' takes a path or a URL that begins with "
-                "sqlite:///, and this looks like another database's; set backend='postgres'?"
+                "connection_string: backend 'sqlite' expects a path or a URL that begins with "
+                "sqlite:///; for a PostgreSQL database set backend='postgres'"
             )
 
 
 def target_of(config: PersistenceConfig) -> URL | str:
-    """What a connection string names, in the form that savers take. Not to be shown."""
+    """The target that a saver opens. It contains the password: do not print or log it."""
     if config.backend == "postgres":
         return _postgres_url(_plain(config.connection_string))
     return ":memory:" if config.backend == "memory" else _plain(config.connection_string)
@@ -246,14 +246,14 @@ def _read_toml(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise PersistenceConfigError([f"cannot read {path}: {error.strerror}"]) from error
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
-        # They quote, and carry along, what may be a password; where it is will do.
+        # The parser's message quotes text that may be a password; the position is enough.
         place = re.search(r"at (line \d+, column \d+|end of document)", str(error))
-        problem = f"{path} is no TOML in UTF-8{f' ({place[0]})' if place else ''}"
+        problem = f"{path} is not valid TOML in UTF-8{f' ({place[0]})' if place else ''}"
     else:
         table = document.get("persistence", document)
         if isinstance(table, Mapping):
             return table
-        problem = f"{path}: persistence must be a table, [persistence]"
+        problem = f"{path}: 'persistence' must be a table, [persistence]"
     raise PersistenceConfigError([problem])
 
 
@@ -263,42 +263,46 @@ def _scheme(text: str) -> str | None:
 
 
 def _postgres_url(text: str) -> URL:
-    """What a connection string of any form says, as the URL that SQLAlchemy takes.
+    """Parse a connection string of any form into a SQLAlchemy URL.
 
-    Whatever could be misread is refused here, because drivers quote what they cannot use:
-    the half of a password that was taken for a host or a port.
+    Ambiguous text is refused here, because drivers quote what they cannot use in their errors:
+    part of a password that was taken for a host or a port, for example.
 
     Raises:
-        PersistenceConfigError: it cannot be read; says why without quoting it.
+        PersistenceConfigError: it cannot be parsed; the message does not quote it.
     """
-    text = text.strip()  # such as the end of the line that it was read from
+    text = text.strip()  # a line break at the end, if it was read from a file
     scheme = _scheme(text)
     if scheme not in _SCHEMES and (scheme or not _PAIR.search(text)):
         raise _refused(
-            "backend 'postgres' takes a URL that begins with postgresql://, or key=value pairs "
+            "backend 'postgres' expects a URL that begins with postgresql://, or key=value pairs "
             "(host=… dbname=…)"
         )
     if scheme and text.count("@") > 1:
-        raise _refused("write %40 for an @ within the user name, password or options")
+        raise _refused(
+            "it contains several @; write %40 for an @ in user name, password or options"
+        )
     url = None
     if scheme:
-        with suppress(ArgumentError, ValueError):  # several hosts, say, which libpq reads
+        with suppress(
+            ArgumentError, ValueError
+        ):  # not SQLAlchemy's syntax; libpq also allows several hosts
             url = make_url(text)
-    url = url or _as_libpq_reads(text)
+    url = url or _libpq_url(text)
     password = url.query.get("password") if url else None
     if url and isinstance(password, str):
-        # In its own place SQLAlchemy hides it wherever it shows the URL.
+        # As the URL's password SQLAlchemy masks it wherever it prints the URL.
         url = url.set(password=password).difference_update_query(["password"])
     if url is None or "password" in url.query or not _is_plausible(url):
         raise _refused(
-            "cannot be read; in a URL every special character of user name and password is "
-            "written as %XX, and a key=value pair quotes its value"
+            "it cannot be parsed; in a URL write special characters of user name and password as "
+            "%XX, and in key=value pairs quote the values"
         )
     return url
 
 
 def _is_plausible(url: URL) -> bool:
-    """Whether no part of a password has been taken for a host, a database or a port."""
+    """Whether no part of a password was taken for a host, a database or a port."""
     ports = url.query.get("port", "") if url.port is None else str(url.port)
     return "@" not in f"{url.host or ''}{url.database or ''}" and (
         isinstance(ports, str) and all(_is_port(port) for port in ports.split(",") if ports)
@@ -309,17 +313,17 @@ def _is_port(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 6 and 0 < int(text) < 2**16
 
 
-def _as_libpq_reads(text: str) -> URL | None:
+def _libpq_url(text: str) -> URL | None:
     try:
         from psycopg import ProgrammingError
         from psycopg.conninfo import conninfo_to_dict
     except ImportError as error:
         raise _refused(
-            "reading this form needs psycopg; pip install 'graph-eventstore[postgres]'"
+            "this form requires psycopg; run pip install 'graph-eventstore[postgres]'"
         ) from error
     try:
         found = {name: str(value) for name, value in conninfo_to_dict(text).items()}
-    except ProgrammingError:  # quotes what it stumbled upon
+    except ProgrammingError:  # its message quotes the text
         return None
     return URL.create(
         "postgresql+psycopg",

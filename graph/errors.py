@@ -103,7 +103,7 @@ class PersistenceConfigError(GraphError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
-        super().__init__(f"the persistence configuration is refused: {'; '.join(self.problems)}")
+        super().__init__(f"invalid persistence configuration: {'; '.join(self.problems)}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.problems,)

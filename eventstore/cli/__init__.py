@@ -1,7 +1,8 @@
-"""The command ``eventstore``: looking into a database of threads, and looking after it.
+"""The command ``eventstore``: inspects and maintains a database of threads.
 
-An edge: it may import anything, and nothing imports it. The commands are in modules of their
-own and need ``typer`` and ``rich`` (the extra ``cli``); this one does not, so that it can say so.
+An edge: it may import anything, and nothing imports it. There is one module per group of commands.
+They need ``typer`` and ``rich`` (the extra ``cli``); this module does not, so that it can report
+that they are missing.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ def main(
     """Run one command; returns the exit code (see :mod:`eventstore.cli.exits`).
 
     Args:
-        arguments: without the name of the program; ``None``: those of the process.
-        prog: how the program is called in messages.
-        only_retention: the commands are those of ``eventstore retention``.
+        arguments: without the program's name; ``None`` takes those of the process.
+        prog: the program's name in messages.
+        only_retention: offer only the commands of ``eventstore retention``.
     """
     try:
         import rich  # noqa: F401
         import typer  # noqa: F401
     except ImportError as error:
         print(
-            f"{prog}: the command line needs typer and rich: "
+            f"{prog}: the command line needs typer and rich; run "
             f"pip install 'graph-eventstore[cli]' ({error})",
             file=sys.stderr,
         )

@@ -20,12 +20,12 @@ from eventstore.cli.options import (
     ThreadId,
     Yes,
     confirm,
-    duration,
+    parse_duration,
     reading,
     writing,
 )
 from eventstore.cli.output import Output, iso, moment, size
-from eventstore.cli.threads import thread
+from eventstore.cli.threads import thread_json
 from eventstore.cli.values import counted, safe
 from retention.archives import (
     Archive,
@@ -117,7 +117,7 @@ def put_away(
                 else:
                     _tell(out, archive_thread(store, where, thread_id), "archived as")
             except (ThreadNotFoundError, CorruptEventError, PruningRefusedError, Failed) as error:
-                out.note(f"eventstore: {safe(exits.said(error))}")
+                out.note(f"eventstore: {safe(exits.message_of(error))}")
                 code = code or exits.code_of(error)
             go(1)
     if code:
@@ -157,13 +157,13 @@ def restore(
 
     Its last event is as old as it was, so the next sweep may remove it again: --pin keeps it.
     """
-    length = None if ttl is None else duration(ttl)
+    length = None if ttl is None else parse_duration(ttl)
     hold = None if pin is None else (pin, by or getpass.getuser())
     out, where = Output(as_json), Archive(place)
     with writing(Target(db, tenant, schema)) as store:
         info = restore_thread(store, where, thread_id, generation=generation, pin=hold, ttl=length)
     if as_json:
-        out.json(thread(info))
+        out.json(thread_json(info))
     else:
         out.say(f"{safe(info.thread_id)} is back")
 

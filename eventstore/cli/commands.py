@@ -1,4 +1,8 @@
-"""The commands of ``eventstore``, and how each of them ends."""
+"""Assembles the commands of ``eventstore``, and turns every error into a message and an exit code.
+
+Owns the two entry points, ``eventstore`` and ``eventstore retention`` alone, and the log on
+standard error while a command runs. An unexpected exception prints its traceback.
+"""
 
 from __future__ import annotations
 
@@ -18,39 +22,39 @@ from eventstore.cli import archive, exits, history, retention, stats, threads, t
 from eventstore.cli.values import safe
 from graph.errors import GraphError
 
-HELP = """Look into a database of threads, and look after it.
+HELP = """Inspect and maintain a database of threads.
 
-The database is named by --db or EVENTSTORE_DB. Commands that only read write nothing. Results go to
-standard output (with --json as JSON), everything else to standard error.
+Name the database with --db or EVENTSTORE_DB. Read-only commands change nothing in it. Results go to
+standard output (as JSON with --json), notes and errors to standard error.
 
-Exit codes: 0 done; 1 problems were found, or some of it failed; 2 wrong arguments, or not
-confirmed; 3 the database cannot be used; 4 no such thread or checkpoint; 130 interrupted.
+Exit codes: 0 done; 1 problems were found, or some of the work failed; 2 wrong arguments, or not
+confirmed; 3 unusable database; 4 no such thread or checkpoint; 130 interrupted.
 """
 
 
 class Commands(TyperGroup):
-    """Ends every command with a message and an exit code of ours."""
+    """The root group: an error of any command becomes a message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
-        with _logging_to_stderr(), _ending(ctx.info_name or "eventstore"):
+        """Run the command named by the arguments."""
+        with _logging_to_stderr(), _errors_to_exit_codes(ctx.info_name or "eventstore"):
             result = super().invoke(ctx)
-            sys.stdout.flush()  # here a reader that has gone can still be told from a fault
+            sys.stdout.flush()  # a closed pipe must show up here, where it is handled
             return result
 
 
 @contextmanager
-def _ending(prog: str) -> Iterator[None]:
+def _errors_to_exit_codes(prog: str) -> Iterator[None]:
     try:
         yield
     except (EventStoreError, GraphError, exits.Failed) as error:
-        print(f"{prog}: {_printable(exits.said(error))}", file=sys.stderr)
+        print(f"{prog}: {_printable(exits.message_of(error))}", file=sys.stderr)
         raise typer.Exit(exits.code_of(error)) from error
     except KeyboardInterrupt as error:
         print(f"{prog}: interrupted", file=sys.stderr)
         raise typer.Exit(exits.INTERRUPTED) from error
     except BrokenPipeError as error:
-        # What is left in the buffer would be tried again when the process ends.
+        # Else Python would try to flush the buffer again at exit, and fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(exits.PIPE) from error
 
@@ -65,7 +69,7 @@ class _Formatter(logging.Formatter):
 
 
 class _Stderr(logging.Handler):
-    """Writes to standard error, whatever that is at the time."""
+    """Writes to the standard error of the moment: tests and users may redirect it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -85,7 +89,7 @@ def _logging_to_stderr() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-RETENTION_HELP = f"""Say what may be forgotten and what must be kept, and do it.
+RETENTION_HELP = f"""Decide what to keep and for how long, and apply it.
 
 {HELP.partition(".")[2].strip()}
 """
@@ -99,7 +103,7 @@ def _root(name: str, text: str) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
-        pretty_exceptions_enable=False,  # they would show a URL, and with it a password
+        pretty_exceptions_enable=False,  # they show local variables, and with them a password
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
@@ -114,14 +118,16 @@ for module in (threads, history, stats, transfer, retention, archive):
 def run(arguments: Sequence[str], prog: str, only_retention: bool = False) -> int:
     """Run one command; returns its exit code."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a name may hold what the terminal cannot show
+        if hasattr(
+            stream, "reconfigure"
+        ):  # a name may contain characters that the terminal cannot encode
             stream.reconfigure(errors="backslashreplace")
     try:
         root = retention_app if only_retention else app
         root(args=list(arguments), prog_name=prog)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else exits.FOUND
-    except Exception:  # a fault of ours: the whole story, and none of the codes that mean something
+    except Exception:  # a bug: show the traceback, with a code of its own
         traceback.print_exc()
         return 70
     return exits.OK

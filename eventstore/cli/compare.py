@@ -1,4 +1,8 @@
-"""What differs between two states. Pure."""
+"""The differences between two states: pure functions over plain values.
+
+Owns walking two values side by side, and deciding what counts as equal when the types are the
+application's own. Knows neither stores nor graphs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any, Final, Literal
 from eventstore.cli.values import line
 
 DEPTH_MAX: Final = 6
-"""Objects inside one another that are looked into; deeper ones are equal or changed as a whole."""
+"""Levels of nested objects that are compared; deeper ones are equal or changed as a whole."""
 
 MISSING: Final = object()
 
@@ -19,9 +23,9 @@ class Change:
     """One difference.
 
     Attributes:
-        path: where, such as ``user.name`` or ``rows[3]``.
-        before, after: what was there and is there now; of lists that only grew, or lost their
-            end, just the items that came or went.
+        path: such as ``user.name`` or ``rows[3]``.
+        before, after: the two values; for a list that was only extended or shortened at its end,
+            only the items added or removed.
     """
 
     path: str
@@ -29,22 +33,22 @@ class Change:
     before: Any = MISSING
     after: Any = MISSING
 
-    def shown(self) -> dict[str, Any]:
-        """What was there, and what is."""
+    def values(self) -> dict[str, Any]:
+        """The two values by name, without one that is missing."""
         pairs = (("before", self.before), ("after", self.after))
         return {name: value for name, value in pairs if value is not MISSING}
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON shows it."""
-        return {"path": self.path, "change": self.kind, **self.shown()}
+    def as_json(self) -> dict[str, Any]:
+        """The change as ``--json`` prints it."""
+        return {"path": self.path, "change": self.kind, **self.values()}
 
     def line(self) -> str:
-        """As people read it."""
-        return " → ".join(line(value, chars=100) for value in self.shown().values())
+        """The change in one line, for people."""
+        return " → ".join(line(value, chars=100) for value in self.values().values())
 
 
 def channels(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
-    """The channels that differ, each as a whole."""
+    """The keys whose values differ, each value as a whole."""
     for name in [*before, *(name for name in after if name not in before)]:
         if name not in after:
             yield Change(name, "removed", before[name])
@@ -55,7 +59,7 @@ def channels(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Ch
 
 
 def changes(before: Any, after: Any, path: str = "", depth: int = 0) -> Iterator[Change]:
-    """Every difference, as far inside as it can be told."""
+    """Every difference, each at the deepest path that can be named."""
     if same(before, after):
         return
     if depth < DEPTH_MAX and isinstance(before, dict) and isinstance(after, dict):
@@ -80,21 +84,21 @@ def _in_lists(before: list[Any], after: list[Any], path: str, depth: int) -> Ite
             yield Change(path, "appended", after=after[common:])
         else:
             yield Change(path, "removed", before[common:])
-    elif len(before) <= len(after):  # some items changed, and perhaps more came
+    elif len(before) <= len(after):  # some items changed, and more may have been added
         for index, (old, new) in enumerate(zip(before, after, strict=False)):
             yield from changes(old, new, f"{path}[{index}]", depth + 1)
         if len(after) > len(before):
             yield Change(path, "appended", after=after[len(before) :])
-    else:  # which item became which cannot be told
+    else:  # which item became which is unknown
         where = f"{path}[{prefix}:]"
         yield Change(where, "changed", before[prefix:], after[prefix:])
 
 
 def same(before: Any, after: Any) -> bool:
-    """Whether two values are equal, of one type and all (1 is not true)."""
+    """Whether two values are equal and of the same types throughout (``1`` is not ``True``)."""
     try:
         return _same(before, after)
-    except RecursionError:  # nested too deeply to tell
+    except RecursionError:  # nested too deeply to compare
         return False
 
 
@@ -112,7 +116,7 @@ def _same(before: Any, after: Any) -> bool:
         return bool(before == after)
     except RecursionError:
         raise
-    except Exception:  # the application's own, or an array, which has no one answer
+    except Exception:  # an application's own type, or an array, whose == gives an array
         return repr(before) == repr(after)
 
 

@@ -1,4 +1,8 @@
-"""Exit codes of the command line, and which error leads to which."""
+"""The exit codes of the command line, and the error messages that it words its own way.
+
+Every error of the library ends a command with one of these codes. Scripts depend on them: a code
+is never renumbered.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +26,21 @@ from retention.erasing import ErasureRefusedError
 
 OK: Final = 0
 FOUND: Final = 1
-"""Problems were found, or some of what was asked for could not be done."""
+"""Problems were found, or part of the work failed."""
 USAGE: Final = 2
 """Wrong arguments, an application that cannot be loaded, or not confirmed."""
 DATABASE: Final = 3
-"""The database cannot be used, or something else that is needed, such as a port."""
+"""The database, or something else that the command needs (such as a port), cannot be used."""
 MISSING: Final = 4
 """There is no such thread, log or checkpoint."""
 INTERRUPTED: Final = 130
 """Stopped by Ctrl-C."""
 PIPE: Final = 141
-"""Whoever read the output has gone."""
+"""The reader of standard output has closed it."""
 
 
 class Failed(Exception):
-    """A command cannot go on; says why, and with which code it ends."""
+    """A command cannot continue: the message, and the exit code that it ends with."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -67,17 +71,19 @@ def code_of(error: EventStoreError | GraphError | Failed) -> int:
             return DATABASE
 
 
-def said(error: Exception) -> str:
-    """What an error says, in the words of the command line where it has some for a way out."""
+def message_of(error: Exception) -> str:
+    """An error's message; where it advises what to do, with options instead of arguments."""
     match error:
         case ErasureRefusedError(pinned=True):
-            way = "unpin what may go, or give --despite-pin"
-            return f"{error.problem}; {way}; {error.done}"
+            advice = "unpin the threads, or pass --despite-pin"
+            return f"{error.problem}; {advice}; {error.done}"
         case ErasureRefusedError():
-            way = "give --forks erase to erase them too, or --forks keep to let them keep these"
-            return f"{error.problem}; {way}; {error.done}"
+            advice = (
+                "pass --forks erase to erase them too, or --forks keep to leave them as they are"
+            )
+            return f"{error.problem}; {advice}; {error.done}"
         case PruningRefusedError():
-            return f"{error.problem}, and stays; give --despite-pin to remove it all the same"
+            return f"{error.problem}, so it was not removed; pass --despite-pin to remove it anyway"
         case ThreadExistsError():
             return f"thread {error.thread_id!r} already exists in tenant {error.tenant!r}"
         case _:

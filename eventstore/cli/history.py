@@ -1,7 +1,7 @@
 """Commands about states: ``history`` and ``diff``.
 
-A state is folded by the application's reducers, so it takes its graph (``--app``). Without it
-``history`` tells what the log alone tells.
+The application's reducers compute a state from events, so these commands load its graph
+(``--app``). Without one, ``history`` shows what the log alone contains.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import typer
 
 from eventstore import EventStore, PositionNotFoundError, RecordedEvent
 from eventstore.cli import compare, describe
-from eventstore.cli.exits import MISSING, USAGE, Failed
+from eventstore.cli.exits import USAGE, Failed
 from eventstore.cli.options import (
     All,
     App,
     Db,
     Full,
     Json,
+    Limit,
     Ns,
     Schema,
     Target,
@@ -33,6 +34,7 @@ from eventstore.cli.options import (
     reading,
 )
 from eventstore.cli.output import Output, iso, moment
+from eventstore.cli.threads import no_such_log
 from eventstore.cli.values import block, cut, line, safe
 from eventstore.concurrency import iterate_sync, run_sync
 from graph import StateSnapshot
@@ -44,8 +46,6 @@ from graph.state.fold import checkpoint_id
 from graph.types import RunnableConfig
 
 LATEST: Final = "latest"
-
-Limit = Annotated[int, typer.Option("--limit", min=1, help="How many, at most.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -69,39 +69,38 @@ def history(
     full: Full = False,
     as_json: Json = False,
 ) -> None:
-    """Tell what happened, newest first. JSON: one document.
+    """Show the history of a thread, newest first. JSON: one document.
 
-    With --app: the checkpoints of a thread, with step, node, what was next, and which channels
-    changed (with --full: their values). Without: the runs, tasks, questions, edits, forks and
-    errors that its log holds.
+    With --app: its checkpoints, with step, next nodes and the state keys that changed (with --full
+    their values). Without: the runs, tasks, questions, edits, forks and errors in its log.
     """
     out = Output(as_json)
     graph = load_app(app) if app else None
     with reading(Target(db, tenant, schema), codec_of(graph)) as store:
         store.thread(thread_id)
         if not store.head(thread_id, ns).seq:
-            raise Failed(f"thread {thread_id!r} has no log {ns!r}; see `eventstore show`", MISSING)
-        most = None if everything else limit
+            raise no_such_log(thread_id, ns)
+        limit_or_none = None if everything else limit
         if graph is None:
-            _tell_log(out, store, thread_id, ns, most, full)
+            _print_log(out, store, thread_id, ns, limit_or_none, full)
         else:
-            _tell_states(out, reader_of(graph, store, ns), thread_id, ns, most, full)
+            _print_checkpoints(out, reader_of(graph, store, ns), thread_id, ns, limit_or_none, full)
 
 
-def _tell_log(
-    out: Output, store: EventStore, thread_id: str, ns: str, most: int | None, full: bool
+def _print_log(
+    out: Output, store: EventStore, thread_id: str, ns: str, limit: int | None, full: bool
 ) -> None:
-    told = describe.Told()
-    newest: deque[RecordedEvent] = deque(maxlen=most)
+    summary = describe.Summary()
+    newest: deque[RecordedEvent] = deque(maxlen=limit)
     for event in store.read(thread_id, ns):
-        told.add(event)
+        summary.add(event)
         newest.append(event)
     newest.reverse()
     if out.as_json:
-        events = [_entry(event) for event in newest]
-        out.json({"thread_id": thread_id, "ns": ns, "summary": told.plain(), "events": events})
+        events = [_entry_json(event) for event in newest]
+        out.json({"thread_id": thread_id, "ns": ns, "summary": summary.as_json(), "events": events})
         return
-    for each in told.lines():
+    for each in summary.lines():
         out.say(each)
     out.say()
     names = ("SEQ", "RECORDED (UTC)", "KIND", "STEP", "NODE", "WHAT")
@@ -110,7 +109,7 @@ def _tell_log(
             event.seq,
             moment(event.recorded_at),
             describe.kind_of(event),
-            _shown(describe.step_of(event)),
+            _or_blank(describe.step_of(event)),
             describe.node_of(event),
             describe.sentence(event),
         )
@@ -122,11 +121,11 @@ def _tell_log(
             out.say(f"\nseq {event.seq}\n{block(event.data)}")
 
 
-def _shown(number: int | None) -> str:
+def _or_blank(number: int | None) -> str:
     return "" if number is None else str(number)
 
 
-def _entry(event: RecordedEvent) -> dict[str, Any]:
+def _entry_json(event: RecordedEvent) -> dict[str, Any]:
     data = event.data if isinstance(event.data, dict) else {}
     found: dict[str, Any] = {
         "seq": event.seq,
@@ -134,28 +133,28 @@ def _entry(event: RecordedEvent) -> dict[str, Any]:
         "kind": describe.kind_of(event),
         "step": describe.step_of(event),
         "node": describe.node_of(event) or None,
-        "writes": describe.written(data),
-        "next": describe.led_to(data),
+        "writes": describe.written_keys(data),
+        "next": describe.next_nodes(data),
         "says": describe.sentence(event),
     }
     if found["kind"] == "interrupt":
-        found["questions"] = list(describe.questions(data))
+        found["questions"] = list(describe.interrupts(data))
     return found
 
 
 def reader_of(graph: CompiledGraph, store: EventStore, ns: str) -> Reader:
-    """What reads the states of a log of this store."""
+    """The reader of the states in a log of this store."""
     reader: Reader = graph_of(graph, ns).reader_on(store.core)
     return reader
 
 
-def _tell_states(
-    out: Output, reader: Reader, thread_id: str, ns: str, most: int | None, full: bool
+def _print_checkpoints(
+    out: Output, reader: Reader, thread_id: str, ns: str, limit: int | None, full: bool
 ) -> None:
     found = _with_changes(reader, thread_id, ns)
-    shown = list(islice(found, most))
+    shown = list(islice(found, limit))
     if out.as_json:
-        entries = [_checkpoint(snapshot, changed, full) for snapshot, changed in shown]
+        entries = [_checkpoint_json(snapshot, changed, full) for snapshot, changed in shown]
         out.json({"thread_id": thread_id, "ns": ns, "checkpoints": entries})
         return
     names = ("SEQ", "STEP", "CREATED (UTC)", "SOURCE", "NEXT", "CHANGED", "CHECKPOINT")
@@ -186,7 +185,7 @@ def _tell_states(
 def _with_changes(
     reader: Reader, thread_id: str, ns: str
 ) -> Iterator[tuple[StateSnapshot, list[str]]]:
-    """The checkpoints, newest first, each with the channels that differ from its parent's."""
+    """The checkpoints, newest first, each with the state keys that differ from its parent's."""
     newer: StateSnapshot | None = None
     for snapshot in iterate_sync(reader.history(thread_id, None, ns)):
         if newer is not None:
@@ -202,10 +201,10 @@ def _changed(reader: Reader, before: StateSnapshot | None, after: StateSnapshot)
         old: dict[str, Any] = {}
     elif before is not None and place_of(before)["checkpoint_id"] == _id(parent):
         old = before.values
-    else:  # it was gone back to, or is not on this page
+    else:  # the parent is not the next one in the log, or was not read
         try:
             old = run_sync(reader.state(parent)).values
-        except PositionNotFoundError:  # history no longer reaches back that far
+        except PositionNotFoundError:  # trimmed
             old = {}
     return [each.path for each in compare.channels(old, after.values)]
 
@@ -215,7 +214,7 @@ def _id(config: RunnableConfig) -> str:
 
 
 def place_of(snapshot: StateSnapshot) -> dict[str, Any]:
-    """Where a checkpoint is."""
+    """The id of a checkpoint, and its seq in the log."""
     at = position_of(snapshot.config)
     return {"checkpoint_id": _id(snapshot.config), "seq": at.seq if at else 0}
 
@@ -224,7 +223,7 @@ def _time(snapshot: StateSnapshot) -> str:
     return (snapshot.created_at or "")[:19].replace("T", " ")
 
 
-def _checkpoint(snapshot: StateSnapshot, changed: list[str], full: bool) -> dict[str, Any]:
+def _checkpoint_json(snapshot: StateSnapshot, changed: list[str], full: bool) -> dict[str, Any]:
     metadata = dict(snapshot.metadata or {})
     found = {
         **place_of(snapshot),
@@ -248,10 +247,10 @@ def _checkpoint(snapshot: StateSnapshot, changed: list[str], full: bool) -> dict
 def diff(
     thread_id: ThreadId,
     db: Db,
-    before: Annotated[
-        str, typer.Argument(metavar="A", help="A checkpoint: its id, or its seq in the log.")
-    ],
-    after: Annotated[str, typer.Argument(metavar="B", help="Another one.")] = LATEST,
+    before: Annotated[str, typer.Argument(metavar="A", help="A checkpoint, by its id or its seq.")],
+    after: Annotated[
+        str, typer.Argument(metavar="B", help="The checkpoint to compare it with.")
+    ] = LATEST,
     tenant: Tenant = "default",
     schema: Schema = None,
     app: App = None,
@@ -259,15 +258,15 @@ def diff(
     full: Full = False,
     as_json: Json = False,
 ) -> None:
-    """Compare the state at two checkpoints: what was added, removed, changed and appended.
+    """Compare the states at two checkpoints: what was added, removed, changed or appended.
 
-    Needs the application's graph (--app), whose reducers make states of events. JSON: one document.
+    Requires --app: the application's reducers compute the states. JSON: one document.
     """
     out = Output(as_json)
     if app is None:
         raise Failed(
-            "a state is made by the reducers of the application: say where its graph is with "
-            "--app module:graph; what was written is also in `eventstore events`",
+            "--app is required: the application's reducers compute the states to compare; pass "
+            "--app module:graph, or see the recorded writes with `eventstore events`",
             USAGE,
         )
     graph = load_app(app)
@@ -278,7 +277,9 @@ def diff(
     changes = list(compare.changes(one.values, other.values))
     if as_json:
         places = {name: _at(each) for name, each in (("from", one), ("to", other))}
-        out.json({"thread_id": thread_id, **places, "changes": [each.plain() for each in changes]})
+        out.json(
+            {"thread_id": thread_id, **places, "changes": [each.as_json() for each in changes]}
+        )
         return
     for name, each in (("from", one), ("to", other)):
         at = _at(each)
@@ -290,7 +291,7 @@ def diff(
     elif full:
         for change in changes:
             out.say(f"{change.kind} {safe(change.path)}")
-            out.say("\n".join(f"    {each}" for each in block(change.shown()).split("\n")))
+            out.say("\n".join(f"    {each}" for each in block(change.values()).split("\n")))
     else:
         rows = [(each.kind, each.path, cut(each.line(), 200)) for each in changes]
         out.table(("CHANGE", "WHERE", "WHAT"), rows)
@@ -302,7 +303,7 @@ def _at(snapshot: StateSnapshot) -> dict[str, Any]:
 
 
 def _state(reader: Reader, store: EventStore, thread_id: str, ns: str, text: str) -> StateSnapshot:
-    """The state at a checkpoint that somebody named."""
+    """The state at a checkpoint, given by its id, its seq or ``latest``."""
     place: dict[str, Any] = {"thread_id": thread_id, "checkpoint_ns": ns}
     if re.fullmatch("[0-9]{1,12}", text):
         at = store.head(thread_id, ns).position._replace(seq=int(text))

@@ -1,4 +1,8 @@
-"""What commands have in common: options, opening a database, loading an application."""
+"""What commands share: options, opening a database, loading an application, asking to confirm.
+
+Promises that no command creates a database by mistake, that a read-only command changes nothing,
+and that no message shows a password.
+"""
 
 from __future__ import annotations
 
@@ -26,34 +30,42 @@ Db = Annotated[
         "--db",
         envvar="EVENTSTORE_DB",
         metavar="PATH|URL",
-        help="A SQLite file, or a URL of PostgreSQL. A password is best left to the variable.",
+        help="A SQLite file or a PostgreSQL URL. Keep passwords in the variable, not here.",
         show_default=False,
     ),
 ]
-Tenant = Annotated[str, typer.Option("--tenant", envvar="EVENTSTORE_TENANT", help="Whose threads.")]
+Tenant = Annotated[
+    str, typer.Option("--tenant", envvar="EVENTSTORE_TENANT", help="The tenant of the threads.")
+]
 Schema = Annotated[
     str | None,
-    typer.Option("--schema", envvar="EVENTSTORE_SCHEMA", help="Schema of the tables (PostgreSQL)."),
+    typer.Option(
+        "--schema", envvar="EVENTSTORE_SCHEMA", help="Schema of the tables in PostgreSQL."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 ThreadId = Annotated[str, typer.Argument(metavar="THREAD", help="The thread_id.")]
-Ns = Annotated[str, typer.Option("--ns", help="Which log: that of a subgraph, by its name.")]
+Threads = Annotated[
+    list[str] | None, typer.Argument(metavar="[THREAD]…", help="Thread ids; all if none is named.")
+]
+Ns = Annotated[str, typer.Option("--ns", help="Namespace of the log of a subgraph.")]
 App = Annotated[
     str | None,
     typer.Option(
         "--app",
         metavar="MODULE:GRAPH",
-        help="The application's graph: a CompiledGraph, a StateGraph, or a function that gives "
+        help="The application's graph: a CompiledGraph, a StateGraph, or a function that returns "
         "one. Its code is imported and run.",
     ),
 ]
-Full = Annotated[bool, typer.Option("--full", help="Show values whole.")]
-All = Annotated[bool, typer.Option("--all", help="Without a limit.")]
+Full = Annotated[bool, typer.Option("--full", help="Show values in full.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, help="Show at most this many.")]
+All = Annotated[bool, typer.Option("--all", help="Show all, without a limit.")]
 
 
 class Target(NamedTuple):
-    """Which threads a command is about."""
+    """The database and tenant that a command works on."""
 
     db: str
     tenant: str = "default"
@@ -62,7 +74,7 @@ class Target(NamedTuple):
 
 @contextmanager
 def reading(target: Target, codec: Codec | None = None) -> Iterator[EventStore]:
-    """A store that writes nothing, for the length of a command."""
+    """A read-only store, open while a command runs."""
     store = EventStore(
         target.db,
         tenant=target.tenant,
@@ -72,17 +84,17 @@ def reading(target: Target, codec: Codec | None = None) -> Iterator[EventStore]:
     )
     with store:
         _refuse_memory(store)
-        store.setup()  # which here is to look whether there is an event store at all
+        store.setup()  # on a read-only store: checks that the tables exist and are up to date
         yield store
 
 
 @contextmanager
 def writing(target: Target, create: bool = False, setup: bool = True) -> Iterator[EventStore]:
-    """A store for the length of a command that changes something.
+    """A writable store, open while a command runs.
 
     Args:
-        create: a file that is not there is made.
-        setup: the database has to be ours already, and is migrated if need be.
+        create: create a SQLite file that does not exist.
+        setup: require an event store in the database, and migrate it if necessary.
     """
     store = EventStore(
         target.db, tenant=target.tenant, schema=target.schema, codec=Codec(opaque_types=True)
@@ -90,17 +102,21 @@ def writing(target: Target, create: bool = False, setup: bool = True) -> Iterato
     with store:
         _refuse_memory(store)
         url = store.engine.url
-        # It would be created, and a mistyped name would look like an empty database.
+        # SQLite would create the file, and a mistyped name would look like an empty database.
         if (
             not create
             and url.get_backend_name() == "sqlite"
             and not Path(_path(url.database)).is_file()
         ):
-            raise ConfigurationError(f"there is no database file {url.database!r}")
+            raise ConfigurationError(
+                f"database file {url.database!r} does not exist; check --db, or create it with "
+                "`eventstore migrate --create`"
+            )
         if setup:
             if len(store.pending()) == len(MIGRATIONS):
                 raise ConfigurationError(
-                    f"there is no event store in {shown(store)}; `eventstore migrate` sets one up"
+                    f"no event store in {database_name(store)}; create its tables with "
+                    "`eventstore migrate`"
                 )
             store.setup()
         yield store
@@ -109,7 +125,10 @@ def writing(target: Target, create: bool = False, setup: bool = True) -> Iterato
 def _refuse_memory(store: EventStore) -> None:
     url = store.engine.url
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise ConfigurationError("a database in memory is seen by the process alone that made it")
+        raise ConfigurationError(
+            "a database in memory exists only within the process that created it; expected --db "
+            "to name a file or a server"
+        )
 
 
 def _path(database: str | None) -> str:
@@ -117,8 +136,8 @@ def _path(database: str | None) -> str:
     return unquote(text.removeprefix("file:").partition("?")[0]) if text[:5] == "file:" else text
 
 
-def shown(store: EventStore) -> str:
-    """The name of a database, without a password."""
+def database_name(store: EventStore) -> str:
+    """The path or URL of a store's database, without a password."""
     url = store.engine.url
     if url.get_backend_name() == "sqlite":
         return _path(url.database)
@@ -130,14 +149,16 @@ def shown(store: EventStore) -> str:
 _UNITS: Final = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
-def duration(text: str) -> timedelta:
-    """A length of time such as ``30d``, ``12h``, ``1d12h`` or ``90s``."""
+def parse_duration(text: str) -> timedelta:
+    """Parse a length of time such as ``30d``, ``12h``, ``1d12h`` or ``90s``."""
     parts = re.findall(r"([0-9]{1,6})([wdhms])", text)
     if not parts or "".join(map("".join, parts)) != text:
-        raise typer.BadParameter(f"{text!r} is no duration such as 30d, 12h or 90s")
+        raise typer.BadParameter(
+            f"{text!r} is not a duration; expected a form such as 30d, 12h or 90s"
+        )
     found = sum((timedelta(**{_UNITS[unit]: int(count)}) for count, unit in parts), timedelta())
     if not found:
-        raise typer.BadParameter(f"{text!r} is no duration: it is nothing")
+        raise typer.BadParameter(f"the duration {text!r} must be positive")
     return found
 
 
@@ -145,14 +166,14 @@ def duration(text: str) -> timedelta:
 
 
 def load_app(text: str) -> CompiledGraph:
-    """The graph that ``module:graph`` names.
+    """Import the graph that ``module:graph`` names.
 
     Raises:
-        Failed: there is none.
+        Failed: it cannot be imported, or is not a graph.
     """
     name, _, path = text.partition(":")
     if not name or not path:
-        raise Failed(f"--app {text!r}: expected module:graph", USAGE)
+        raise Failed(f"--app {text!r}: expected module:graph, such as shop.orders:graph", USAGE)
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)  # as `python -m` does
@@ -168,12 +189,13 @@ def load_app(text: str) -> CompiledGraph:
         reason = f"{type(error).__name__}: {error}"
         raise Failed(f"--app {text!r} cannot be loaded: {reason}", USAGE) from error
     if not isinstance(found, CompiledGraph):
-        raise Failed(f"--app {text!r} is no graph, but a {type(found).__name__}", USAGE)
+        kind = type(found).__name__
+        raise Failed(f"--app {text!r} is of type {kind}; expected a graph", USAGE)
     return found
 
 
 def codec_of(graph: CompiledGraph | None) -> Codec | None:
-    """The codec that an application gave its store, with its types under their names."""
+    """The codec of the application's store, in which its types are registered."""
     if graph is None:
         return None
     store = getattr(graph.checkpointer, "store", graph.checkpointer)
@@ -181,16 +203,18 @@ def codec_of(graph: CompiledGraph | None) -> Codec | None:
 
 
 def confirmed(question: str) -> bool:
-    """Whether somebody at a terminal says yes."""
+    """Ask a question on standard error; true if a person at a terminal answers yes."""
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.isatty() and sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Ask before something is done that cannot be undone.
+    """Ask for confirmation, unless ``yes``, before an action that cannot be undone.
 
     Raises:
-        Failed: nobody said yes.
+        Failed: the action was not confirmed.
     """
     if not yes and not confirmed(question):
-        raise Failed("nothing was done; confirm, or give --yes", USAGE)
+        raise Failed(
+            "not confirmed, nothing was done; answer y at a terminal, or pass --yes", USAGE
+        )

@@ -1,7 +1,7 @@
-"""What commands print: results to standard output, everything else to standard error.
+"""Prints what commands produce: results to standard output, everything else to standard error.
 
-Tables are for terminals as wide as they are; where the output goes elsewhere nothing of it is
-cut or folded. Whatever was read from a database passes :func:`~eventstore.cli.values.safe`.
+At a terminal, tables are folded to its width; in a pipe or a file nothing is cut or folded.
+Text read from a database passes :func:`~eventstore.cli.values.safe` before it is printed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich import box
@@ -44,14 +44,14 @@ STYLES: Final = {
     "appended": "green",
     "changed": "yellow",
 }
-"""Words that stand out where they are a whole cell of a table."""
+"""Styles for cells that consist of one of these words."""
 
 
 class Output:
-    """Where a command says what it has to say.
+    """The output of one command.
 
     Args:
-        as_json: results are JSON; tables and sentences are left out.
+        as_json: the command prints JSON; progress stays off the terminal.
     """
 
     def __init__(self, as_json: bool = False) -> None:
@@ -60,34 +60,34 @@ class Output:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether somebody looks at the results as they come."""
+        """Whether standard output is a terminal."""
         return sys.stdout.isatty()
 
     @property
     def width(self) -> int | None:
-        """Columns of the terminal; ``None``: there is none."""
+        """The terminal's width in columns; ``None`` without a terminal."""
         return self._console.width if self.is_terminal else None
 
     def json(self, value: Any) -> None:
-        """One result, as a line of JSON."""
+        """Print one result as a line of JSON."""
         print(values.document(value))
 
     def say(self, text: str = "", style: str | None = None) -> None:
-        """A sentence that belongs to the results. Printed as it is: escape what was read."""
+        """Print a line that belongs to the results. Escape text that was read from a database."""
         if self.is_terminal:
             self._console.print(Text(text, style=style or ""), soft_wrap=True)
         else:
             print(text)
 
     def note(self, text: str) -> None:
-        """Something about the work rather than of its results."""
+        """Print a line about the work, not of its results, to standard error."""
         print(text, file=sys.stderr)
 
     def table(self, names: Sequence[str], rows: Sequence[Sequence[Any]], right: str = "") -> None:
-        """Rows under a header.
+        """Print rows under a header.
 
         Args:
-            right: names of the columns of numbers, with spaces between.
+            right: names of the columns to align right, separated by spaces.
         """
         cells = [[values.safe(str(cell)) for cell in row] for row in rows]
         numbers = right.split()
@@ -110,18 +110,18 @@ class Output:
         self._console.print(table)
 
     def facts(self, pairs: Sequence[tuple[str, Any]]) -> None:
-        """Names and values, one below the other; those that are ``None`` are left out."""
-        there = [(name, values.safe(str(value))) for name, value in pairs if value is not None]
-        width = max((len(name) for name, _ in there), default=0)
-        for name, value in there:
+        """Print names and values, one pair a line; pairs whose value is ``None`` are left out."""
+        shown = [(name, values.safe(str(value))) for name, value in pairs if value is not None]
+        width = max((len(name) for name, _ in shown), default=0)
+        for name, value in shown:
             self.say(f"{name.ljust(width)}  {value}")
 
     @contextmanager
     def progress(self, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """A bar on standard error, where that is a terminal; gives what moves it on.
+        """Show a progress bar on standard error if that is a terminal; yields how to advance it.
 
         Args:
-            total: how many steps there will be; ``None``: nobody knows.
+            total: the number of steps; ``None`` if unknown.
         """
         if not sys.stderr.isatty() or (self.as_json and self.is_terminal):
             yield lambda count: None
@@ -143,7 +143,7 @@ class Output:
 
 
 class _Rate(ProgressColumn):
-    """Steps a second."""
+    """Steps per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -151,17 +151,17 @@ class _Rate(ProgressColumn):
 
 
 def moment(at: datetime | None) -> str:
-    """A time as tables show it: UTC, to the second."""
+    """A time as tables show it: UTC, in whole seconds."""
     return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def iso(at: datetime | None) -> str | None:
-    """A time as JSON shows it."""
+    """A time as JSON shows it: ISO 8601, UTC."""
     return None if at is None else at.astimezone(UTC).isoformat()
 
 
 def size(count: float) -> str:
-    """Bytes as people read them."""
+    """A number of bytes with a binary unit."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(count) < 1024:
             return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
@@ -170,15 +170,10 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time as it is also written: ``30d``, ``1d12h``, ``90s``."""
+    """A length of time in the form that options take: ``30d``, ``1d12h``, ``90s``."""
     left, parts = int(seconds), []
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
         count, left = divmod(left, length)
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
-
-
-def delta(length: timedelta | None) -> str:
-    """A ``timedelta`` likewise; nothing for ``None``."""
-    return "" if length is None else duration(length.total_seconds())

@@ -16,13 +16,12 @@ from eventstore.cli.options import (
     Target,
     Tenant,
     ThreadId,
-    duration,
+    parse_duration,
     reading,
     writing,
 )
-from eventstore.cli.output import Output, iso, moment, size
-from eventstore.cli.output import duration as spelled
-from eventstore.cli.threads import thread
+from eventstore.cli.output import Output, duration, iso, moment, size
+from eventstore.cli.threads import thread_json
 from eventstore.cli.values import line, safe
 
 
@@ -30,7 +29,7 @@ def register(app: typer.Typer) -> None:
     """Add the group of all that is about retention."""
     group = typer.Typer(
         name="retention",
-        help="Say what may be forgotten and what must be kept, and do it.",
+        help="Decide what to keep and for how long, and apply it.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -90,17 +89,17 @@ def set_ttl(
     as_json: Json = False,
 ) -> None:
     """Give a thread a time to live of its own, from its last event on. JSON: the thread."""
-    ttl = None if length == "none" else duration(length)
+    ttl = None if length == "none" else parse_duration(length)
     with writing(Target(db, tenant, schema)) as store:
         info = store.set_ttl(thread_id, ttl)
-    said = "has no ttl of its own" if info.ttl is None else f"is kept for {spelled(info.ttl)}"
+    said = "has no ttl of its own" if info.ttl is None else f"is kept for {duration(info.ttl)}"
     _tell(as_json, info, said)
 
 
 def _tell(as_json: bool, info: ThreadInfo, said: str) -> None:
     out = Output(as_json)
     if as_json:
-        out.json(thread(info))
+        out.json(thread_json(info))
     else:
         out.say(f"{safe(info.thread_id)} {said}")
 

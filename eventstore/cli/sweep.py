@@ -25,7 +25,7 @@ from eventstore.cli.options import (
     Tenant,
     Yes,
     confirm,
-    duration,
+    parse_duration,
     reading,
     writing,
 )
@@ -81,7 +81,7 @@ def policies_of(path: Path | None, ttl: str | None) -> Sequence[RetentionPolicy]
         if path is not None:
             return policies_from_file(path)
         if ttl is not None:
-            return (RetentionPolicy(duration(ttl)),)
+            return (RetentionPolicy(parse_duration(ttl)),)
         return policies_from_env() or (RetentionPolicy(timedelta.max, name="own ttl"),)
     except ValueError as error:
         raise Failed(str(error), USAGE) from error
@@ -287,8 +287,8 @@ def keep_sweeping(
     asked, out = policies_of(policies, ttl), Output(as_json)
     if (every is None) == (cron is None):
         raise typer.BadParameter("give either --every or --cron")
-    interval = None if every is None else duration(every)
-    later = None if jitter is None else duration(jitter)
+    interval = None if every is None else parse_duration(every)
+    later = None if jitter is None else parse_duration(jitter)
     place = None if metrics is None else _address(metrics)
     with writing(Target(db, tenant, schema)) as store:
         if not yes:

@@ -1,16 +1,28 @@
-"""Commands that show what is stored: ``threads``, ``show``, ``events``."""
+"""Commands that show what is stored: ``threads``, ``show`` and ``events``.
+
+Owns walking the threads of a tenant in pages, and the JSON form of a thread and of an event, for
+the other commands too. Nothing here needs the application that wrote the events.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Any, Final
 
 import typer
 
-from eventstore import CorruptEventError, EventStore, Position, RecordedEvent, Stats, ThreadInfo
+from eventstore import (
+    CorruptEventError,
+    EventStore,
+    Position,
+    RecordedEvent,
+    Stats,
+    ThreadInfo,
+    ThreadNotFoundError,
+)
 from eventstore.cli import describe
 from eventstore.cli.exits import MISSING, Failed
 from eventstore.cli.options import (
@@ -18,6 +30,7 @@ from eventstore.cli.options import (
     Db,
     Full,
     Json,
+    Limit,
     Ns,
     Schema,
     Target,
@@ -31,13 +44,12 @@ from eventstore.models import Status
 
 PAGE: Final = 256
 
-Limit = Annotated[int, typer.Option("--limit", min=1, help="How many, at most.")]
 Metadata = Annotated[
     list[str] | None,
     typer.Option(
         "--metadata",
         metavar="KEY=VALUE",
-        help="Only threads that have this in their metadata: JSON, or else text. Repeatable.",
+        help="Only threads with this in their metadata; VALUE is JSON, else text. Repeatable.",
     ),
 ]
 
@@ -56,21 +68,24 @@ def list_threads(
     db: Db,
     tenant: Tenant = "default",
     schema: Schema = None,
-    status: Annotated[Status | None, typer.Option(help="Only threads of this status.")] = None,
-    prefix: Annotated[str | None, typer.Option(help="Only threads whose id begins so.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only threads with this status.")] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="Only threads whose id begins with this.")
+    ] = None,
     metadata: Metadata = None,
     limit: Limit = 50,
     everything: All = False,
     as_json: Json = False,
 ) -> None:
-    """List threads, the most recently active first. JSON: a line for each."""
+    """List threads, the most recently active first. JSON: a line for each thread."""
     out = Output(as_json)
     with reading(Target(db, tenant, schema)) as store:
-        found = _threads(store, status=status, prefix=prefix, metadata=_wanted(metadata or ()))
+        filters = {"status": status, "prefix": prefix, "metadata": _parsed(metadata or ())}
+        found = all_threads(store, **filters)
         shown = found if everything else islice(found, limit)
         if as_json:
             for info in shown:
-                out.json(thread(info))
+                out.json(thread_json(info))
             return
         rows = [
             (
@@ -90,31 +105,56 @@ def list_threads(
         names = ("THREAD", "STATUS", "ACTIVE (UTC)", "CREATED (UTC)", "TTL", "PIN", "METADATA")
         out.table(names, rows)
         if next(found, None) is not None:
-            out.note(f"only the first {limit}: --limit, --all")
+            out.note(f"only the first {limit} are shown; pass --limit or --all for more")
 
 
-def _threads(store: EventStore, **chosen: Any) -> Iterator[ThreadInfo]:
+def _parsed(pairs: Sequence[str]) -> dict[str, Any]:
+    found = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise typer.BadParameter(f"{pair!r} does not have the form KEY=VALUE")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def all_threads(store: EventStore, **filters: Any) -> Iterator[ThreadInfo]:
+    """The threads of a tenant, read a page at a time."""
     after = None
-    while page := store.threads(after=after, limit=PAGE, **chosen):
+    while page := store.threads(after=after, limit=PAGE, **filters):
         yield from page
         after = page[-1]
 
 
-def _wanted(pairs: Any) -> dict[str, Any]:
-    wanted = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE")
-        try:
-            wanted[key] = json.loads(value)
-        except ValueError:
-            wanted[key] = value
-    return wanted
+def for_each_thread(
+    out: Output,
+    store: EventStore,
+    title: str,
+    names: Sequence[str] | None,
+    work: Callable[[str], None],
+) -> None:
+    """Call ``work`` with each named thread, or with every thread of the tenant, under a bar.
+
+    Raises:
+        ThreadNotFoundError: a named thread does not exist. Without names, a thread that another
+            process deletes meanwhile is skipped.
+    """
+    total = len(names) if names else sum(store.thread_counts().values())
+    with out.progress(title, total) as advance:
+        for thread_id in names or (info.thread_id for info in all_threads(store)):
+            try:
+                work(thread_id)
+            except ThreadNotFoundError:
+                if names:
+                    raise
+            advance(1)
 
 
-def thread(info: ThreadInfo) -> dict[str, Any]:
-    """A thread as JSON shows it."""
+def thread_json(info: ThreadInfo) -> dict[str, Any]:
+    """A thread as ``--json`` prints it."""
     return {
         "thread_id": info.thread_id,
         "tenant": info.tenant,
@@ -139,7 +179,7 @@ def show(
     schema: Schema = None,
     as_json: Json = False,
 ) -> None:
-    """Show one thread: what is known of it, its logs, and what it waits for. JSON: one document."""
+    """Show one thread: its status, its logs, and what it waits for. JSON: one document."""
     out = Output(as_json)
     with reading(Target(db, tenant, schema)) as store:
         info = store.thread(thread_id)
@@ -147,19 +187,19 @@ def show(
         try:
             stats: Stats | None = store.stats(thread_id)
         except CorruptEventError:
-            stats = None  # which event it is `verify` says
+            stats = None  # `verify` names the damaged event
         origin = _origin(store, thread_id)
-        asked = _asked(store, thread_id) if info.status == "waiting" else []
+        interrupts = _pending_interrupts(store, thread_id) if info.status == "waiting" else []
     if as_json:
-        found = thread(info)
+        found = thread_json(info)
         found["logs"] = [{**each, "last_at": iso(each["last_at"])} for each in logs]
         found["stored"] = stats and asdict(stats)
         found["forked_from"] = origin
-        found["questions"] = asked
+        found["questions"] = interrupts
         out.json(found)
         return
     pin = info.pin
-    why = pin and f"{pin.reason} (by {pin.by}, {moment(pin.at)})"
+    pinned = pin and f"{pin.reason} (by {pin.by}, {moment(pin.at)})"
     out.facts(
         [
             ("thread", info.thread_id),
@@ -168,14 +208,14 @@ def show(
             ("created", f"{moment(info.created_at)} UTC"),
             ("active", f"{moment(info.active_at)} UTC"),
             ("ttl", None if info.ttl is None else duration(info.ttl)),
-            ("pinned", why or ("yes" if info.pinned else None)),
+            ("pinned", pinned or ("yes" if info.pinned else None)),
             ("metadata", line(info.metadata) if info.metadata else None),
             ("stored", stats and f"{counted(stats.events, 'event')}, {size(stats.stored_bytes)}"),
             ("snapshots", stats and f"{stats.snapshots}, {size(stats.snapshot_bytes)}"),
             ("forked from", origin and f"{origin['thread_id'] or '?'} at seq {origin['seq']}"),
         ]
     )
-    for each in asked:
+    for each in interrupts:
         out.say(f"waits for    {safe(str(each['node']))}: {line(each['value'])}")
     out.say()
     rows = [
@@ -201,7 +241,7 @@ def _log(store: EventStore, thread_id: str, ns: str) -> dict[str, Any]:
 
 
 def _origin(store: EventStore, thread_id: str) -> dict[str, Any] | None:
-    """The position of another thread that this one goes on from."""
+    """The position in another thread that this one was forked from."""
     at: Position | None = store.head(thread_id).position
     while at is not None and at.seq > 0:
         lineage = store.lineage(at)
@@ -219,21 +259,21 @@ def _origin(store: EventStore, thread_id: str) -> dict[str, Any] | None:
     return {"thread_id": owner.thread_id if owner else None, "ns": source.ns, "seq": source.seq}
 
 
-def _asked(store: EventStore, thread_id: str) -> list[dict[str, Any]]:
-    """What the last stop of a thread asks, as far as it was not answered."""
+def _pending_interrupts(store: EventStore, thread_id: str) -> list[dict[str, Any]]:
+    """The interrupts that a thread waits for: those not resumed since the last ``interrupt``."""
     last = store.head(thread_id).seq
-    found: dict[Any, dict[str, Any]] = {}
+    pending: dict[Any, dict[str, Any]] = {}
     try:
         for event in store.read(thread_id, after=max(0, last - PAGE)):
             kind = describe.kind_of(event)
             if kind == "interrupt":
-                found = {each["id"]: dict(each) for each in describe.questions(event.data)}
+                pending = {each["id"]: dict(each) for each in describe.interrupts(event.data)}
             elif kind == "resume":
-                for answer in event.data["answers"]:
-                    found.pop(answer.get("id"), None)
+                for resumed in event.data["answers"]:
+                    pending.pop(resumed.get("id"), None)
     except CorruptEventError:
-        return []  # `verify` is for that; what is known of the thread is shown all the same
-    return list(found.values())
+        return []  # `verify` reports the damage; the rest of the thread can still be shown
+    return list(pending.values())
 
 
 # --- events -----------------------------------------------------------------------------
@@ -245,29 +285,38 @@ def list_events(
     tenant: Tenant = "default",
     schema: Schema = None,
     ns: Ns = "",
-    after: Annotated[int, typer.Option(min=0, help="Only events behind this seq.")] = 0,
-    upto: Annotated[int | None, typer.Option(min=1, help="The last seq to show.")] = None,
-    last: Annotated[int | None, typer.Option(min=1, help="Only so many, the newest.")] = None,
+    after: Annotated[int, typer.Option(min=0, help="Only events after this seq.")] = 0,
+    upto: Annotated[int | None, typer.Option(min=1, help="Only events up to this seq.")] = None,
+    last: Annotated[
+        int | None, typer.Option(min=1, help="Only this many of the newest events.")
+    ] = None,
     full: Full = False,
     as_json: Json = False,
 ) -> None:
-    """List the events of a log, oldest first. JSON: a line for each, with all of its data."""
+    """List the events of a log, oldest first. JSON: a line for each event, with all its data."""
     out = Output(as_json)
     with reading(Target(db, tenant, schema)) as store:
         end = store.head(thread_id, ns).seq
         if not end and ns:
             store.thread(thread_id)
-            raise Failed(f"thread {thread_id!r} has no log {ns!r}; see `eventstore show`", MISSING)
+            raise no_such_log(thread_id, ns)
         if last is not None:
             after = max(after, (end if upto is None else min(upto, end)) - last)
         events = store.read(thread_id, ns, after=after, upto=upto)
         if as_json:
             for event in events:
-                out.json(record(event))
+                out.json(event_json(event))
             return
         out.say(f"{'SEQ':>6}  {'RECORDED (UTC)':<19}  {'KIND':<9}  {'NODE':<14}  DATA", "bold")
         for event in events:
             _print_event(out, event, full)
+
+
+def no_such_log(thread_id: str, ns: str) -> Failed:
+    """The error for a namespace in which a thread has no events."""
+    return Failed(
+        f"thread {thread_id!r} has no log {ns!r}; `eventstore show` lists its logs", MISSING
+    )
 
 
 def _print_event(out: Output, event: RecordedEvent, full: bool) -> None:
@@ -283,8 +332,8 @@ def _print_event(out: Output, event: RecordedEvent, full: bool) -> None:
     out.say(f"{start}{key}{line(event.data, chars=room)}")
 
 
-def record(event: RecordedEvent) -> dict[str, Any]:
-    """An event as JSON shows it."""
+def event_json(event: RecordedEvent) -> dict[str, Any]:
+    """An event as ``--json`` prints it."""
     return {
         "seq": event.seq,
         "kind": describe.kind_of(event),

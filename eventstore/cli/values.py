@@ -1,8 +1,8 @@
-"""Values in a form that people and other programs can read: JSON, bounded, harmless.
+"""Values as JSON and as lines of text: bounded, and harmless on a terminal.
 
-Stored names and texts may hold anything, an escape sequence for the terminal too: what goes
-there is escaped here. What JSON has no word for becomes text, or an object whose key begins
-with ``$``; the way back is not meant to exist.
+Stored names and texts may contain anything, including escape sequences for the terminal; every
+text that is printed is escaped here. A value that JSON cannot express becomes text, or an object
+whose first key begins with ``$``. The conversion is one-way: nothing reads this form back.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Bounds:
     """How much of a value is shown.
 
     Attributes:
-        text: characters of each text, and of bytes as base64.
-        items: of each list or object.
-        values: in all.
-        depth: lists and objects inside one another.
+        text: characters of each text, and of bytes in base64.
+        items: items of each list or object.
+        values: values in total.
+        depth: levels of nested lists and objects.
     """
 
     text: int
@@ -40,13 +40,13 @@ class Bounds:
 
 
 ALL: Final = Bounds(2**62, 2**62, 2**62, 150)
-"""Everything; what is deeper neither Python's JSON nor most others' would take."""
+"""Everything, up to the depth that JSON parsers (Python's among them) accept."""
 
 BRIEF: Final = Bounds(text=200, items=20, values=200, depth=8)
 
 
 def safe(text: str) -> str:
-    """A text with everything escaped that is not to be printed, line breaks too."""
+    """The text with every unprintable character escaped, line breaks included."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
@@ -57,34 +57,34 @@ def _escaped(character: str) -> str:
 
 
 def simple(value: Any, bounds: Bounds = ALL) -> Any:
-    """A value made of what JSON has: objects, lists, text, numbers, true, false and null."""
+    """The value made of JSON types only: objects, lists, text, numbers, true, false and null."""
     return _Simplifier(bounds).simple(value, 0)
 
 
 def document(value: Any) -> str:
-    """A value as one line of JSON, in ASCII."""
+    """The value as one line of JSON, in ASCII."""
     return json.dumps(simple(value), allow_nan=False, separators=(", ", ": "))
 
 
 def line(value: Any, bounds: Bounds = BRIEF, chars: int | None = None) -> str:
-    """A value as one line for people: like JSON, with as much of it as fits."""
+    """The value as one line for people: like JSON, shortened to the bounds."""
     text = safe(json.dumps(simple(value, bounds), ensure_ascii=False))
     return text if chars is None else cut(text, chars)
 
 
 def block(value: Any) -> str:
-    """A whole value over several lines, for people."""
+    """The whole value as indented JSON over several lines, for people."""
     text = json.dumps(simple(value), ensure_ascii=False, indent=2)
     return "\n".join(map(safe, text.split("\n")))  # line breaks inside texts are escaped already
 
 
 def counted(count: int, noun: str) -> str:
-    """A number of things: ``1 thread``, ``2 threads``."""
+    """A count with its noun: ``1 thread``, ``2 threads``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def cut(text: str, chars: int) -> str:
-    """So many characters at most, with a mark where some are missing."""
+    """The text shortened to at most ``chars`` characters, with ``…`` where it was cut."""
     return text if len(text) <= chars else text[: max(chars - 1, 0)] + CUT
 
 
@@ -128,7 +128,7 @@ class _Simplifier:
             return self._object(value, depth)
         items = [self.simple(item, depth + 1) for item in self._first(value)]
         if isinstance(value, set | frozenset):
-            items.sort(key=json.dumps)  # its own order differs from process to process
+            items.sort(key=json.dumps)  # a set's order differs between processes
         return [*items, *self._rest(len(value), len(items))]
 
     def _object(self, value: Mapping[Any, Any], depth: int) -> Any:
@@ -160,7 +160,7 @@ class _Simplifier:
 
 
 def _fields(value: Any) -> Iterable[tuple[str, Any]] | None:
-    """The named parts of a value, after the name of its type; ``None``: it has none."""
+    """The fields of a value after its type as ``$type``; ``None`` if it has no named fields."""
     if isinstance(value, Opaque):
         name = f"{value.name}/{value.version}"
         if type(value.fields) is dict and all(type(key) is str for key in value.fields):

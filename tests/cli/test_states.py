@@ -32,7 +32,7 @@ def test_the_log_alone_tells_runs_tasks_questions_and_edits(read: Read) -> None:
     out = read("history", "done").out
     assert "7 events: 1 run, 2 tasks done, 0 errors, 1 question, 1 answer, 1 edit, 1 fork" in out
     assert "wrote rows, author, notes → ask" in out
-    assert "goes on from seq 2" in out and 'asks ask: {"publish?": "bees"}' in out
+    assert "continues from seq 2" in out and 'asks ask: {"publish?": "bees"}' in out
 
 
 def test_errors_are_told_by_kind(read: Read) -> None:
@@ -107,7 +107,7 @@ def test_the_graph_may_come_from_a_function(read: Read) -> None:
         ("no.such.module:graph", "cannot be loaded: ModuleNotFoundError"),
         ("tests.cli.application:missing", "cannot be loaded: AttributeError"),
         ("tests.cli.application:fails", "cannot be loaded: RuntimeError: no such luck"),
-        ("tests.cli.application:number", "is no graph, but a int"),
+        ("tests.cli.application:number", "is of type int; expected a graph"),
     ],
 )
 def test_an_application_that_cannot_be_loaded(tmp_path: Path, text: str, said: str) -> None:

@@ -132,10 +132,10 @@ def test_a_secret_from_a_file_of_its_own(tmp_path: Path) -> None:
     [
         ('[persistence]\npool_max = 3\nbakend = "x"', r"unknown keys 'bakend', 'pool_max'; known"),
         ('tenant = "a"\n[database]\nurl = "x"', r"unknown keys 'database'"),
-        ("persistence = 3", r"persistence must be a table"),
-        ("tenant = se^cret", r"is no TOML in UTF-8 \(at line 1, column 10\)"),
+        ("persistence = 3", r"'persistence' must be a table"),
+        ("tenant = se^cret", r"is not valid TOML in UTF-8 \(at line 1, column 10\)"),
         ("[persistence]\npool_min_size = 'se^cret'\nbackend = 'memory'", r"pool_min_size: "),
-        (b"tenant = 'se^cret\xff'", r"is no TOML in UTF-8"),
+        (b"tenant = 'se^cret\xff'", r"is not valid TOML in UTF-8"),
         (None, r"cannot read .*service\.toml: No such file"),
     ],
 )
@@ -178,30 +178,36 @@ def test_policies_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({}, ["connection_string: backend 'postgres' needs a URL of PostgreSQL; pass it, or"]),
-        ({"connection_string": " "}, ["connection_string: backend 'postgres' needs a URL"]),
-        ({"backend": "sqlite"}, ["connection_string: backend 'sqlite' needs the path of a file"]),
+        ({}, ["connection_string: backend 'postgres' requires a PostgreSQL URL; pass it, or"]),
+        (
+            {"connection_string": " "},
+            ["connection_string: backend 'postgres' requires a PostgreSQL URL"],
+        ),
+        ({"backend": "sqlite"}, ["connection_string: backend 'sqlite' requires a file path"]),
         (
             {"backend": "memory", "pool_min_size": 6, "pool_max_size": 5},
-            ["pool_min_size (6) is more than pool_max_size (5)"],
+            ["pool_min_size (6) must not exceed pool_max_size (5)"],
         ),
         (
             {"pool_min_size": 21},
-            ["pool_min_size (21) is more", "connection_string: backend 'postgres' needs"],
+            [
+                "pool_min_size (21) must not exceed",
+                "connection_string: backend 'postgres' requires",
+            ],
         ),
-        ({"connection_string": "runs.db"}, ["connection_string: backend 'postgres' takes a URL"]),
+        ({"connection_string": "runs.db"}, ["connection_string: backend 'postgres' expects a URL"]),
         (
             {"connection_string": "mysql://h/d"},
-            ["connection_string: backend 'postgres' takes a URL that begins with postgresql://"],
+            ["connection_string: backend 'postgres' expects a URL that begins with postgresql://"],
         ),
         ({"connection_string": "postgresql+asyncpg://h"}, ["connection_string: backend 'postgres"]),
         (
             {"backend": "sqlite", "connection_string": URL_OF},
-            ["connection_string: backend 'sqlite' takes a path or a URL that begins with sqlite"],
+            ["connection_string: backend 'sqlite' expects a path or a URL that begins with sqlite"],
         ),
         (
             {"backend": "sqlite", "connection_string": "host=h password=p"},
-            ["connection_string: backend 'sqlite' takes a path"],
+            ["connection_string: backend 'sqlite' expects a path"],
         ),
         ({"backend": "oracle"}, ["backend: Input should be 'postgres', 'sqlite' or 'memory'"]),
         ({"backend": "memory", "pool_max_size": 0}, ["pool_max_size: Input should be greater"]),
@@ -225,7 +231,7 @@ def test_the_error_survives_pickling() -> None:
     error = PersistenceConfigError(["one: is wrong", "two: is too"])
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.problems) == (str(error), error.problems)
-    assert str(error) == "the persistence configuration is refused: one: is wrong; two: is too"
+    assert str(error) == "invalid persistence configuration: one: is wrong; two: is too"
 
 
 def test_what_the_backend_does_not_need_is_ignored() -> None:
