@@ -8,10 +8,12 @@ IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ARGS ?=
 
 .NOTPARALLEL:
-.PHONY: help test lint types pytest format demo bench torture clean FORCE
+.PHONY: help test check thorough lint types pytest format demo bench paths torture clean FORCE
 
 help:
-	@echo 'make test      check format, lint and types, then run the tests'
+	@echo 'make test      check format, lint and types, then run the tests with their coverage'
+	@echo 'make check     the same with the fast half of the tests, in less than a minute'
+	@echo 'make thorough  the tests on every backend, with long searches (hours)'
 	@echo 'make lint      ruff format --check and ruff check'
 	@echo 'make types     mypy --strict'
 	@echo 'make pytest    the tests alone; ARGS="-k fork" chooses'
@@ -19,10 +21,24 @@ help:
 	@echo 'make demo      a job that is killed, resumed, rewound and forked'
 	@echo 'make bench     compare with LangGraph and its SQLite saver, as a table;'
 	@echo '               ARGS="--backend postgres" or "--quick", ARGS=--help tells more'
+	@echo 'make paths     print the functions between a call and its SQL statement'
 	@echo 'make torture   kill -9 a writer thousands of times and check what it left'
 	@echo 'make clean     remove .venv, caches and build results'
 
-test: lint types pytest
+# worksteal: a few tests (kill -9, state machines) take most of the time.
+PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+test: lint types
+	$(PYTEST) --cov $(ARGS)
+
+# Types and tests side by side: the one has a single thread, and the other waits now and then.
+check: lint
+	@$(PY) -m mypy --strict & types=$$!; \
+	$(PYTEST) --quiet -m fast $(ARGS); tests=$$?; \
+	wait $$types && exit $$tests
+
+thorough: $(VENV)/ready-test
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) $(ARGS)
 
 lint: $(VENV)/ready-test
 	$(PY) -m ruff format --check .
@@ -31,9 +47,8 @@ lint: $(VENV)/ready-test
 types: $(VENV)/ready-test
 	$(PY) -m mypy --strict
 
-# worksteal: a few tests (kill -9, state machines) take most of the time.
 pytest: $(VENV)/ready-test
-	$(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS)
+	$(PYTEST) $(ARGS)
 
 format: $(VENV)/ready-test
 	$(PY) -m ruff format .
@@ -44,6 +59,9 @@ demo: $(VENV)/ready-demo
 
 bench: $(VENV)/ready-bench
 	$(PY) -m benchmarks.compare $(ARGS)
+
+paths: $(VENV)/ready-test
+	$(PY) -m benchmarks.paths $(ARGS)
 
 torture: $(VENV)/ready-test
 	$(PY) -m tests.eventstore.torture $(ARGS)

@@ -1,64 +1,114 @@
 """What every test shares: a store on each backend, and the proof that nothing is left behind.
 
-A test that takes `store` runs on each backend, over the blocking calls and (but for SQLite in
-memory, which would be the same threads as with a file) over their asynchronous twins; one that
-takes `store_url` runs once on each backend. After every test no thread that it started may live
-on, and a `store` must have all its connections back.
-HYPOTHESIS_PROFILE=thorough looks for counterexamples much longer than the default.
+A test that takes `store` runs with the sync API on SQLite in memory and with the async API on
+PostgreSQL; one that is marked `every_backend`, on every pair of the two that there is. One that
+takes `store_url` runs once on each backend. README.md beside this file holds the matrix and says
+why that is enough. After every test no thread that it started may live on, and a `store` must
+have all its connections back.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import Connection, Engine, event
 
 from eventstore import EventStore
 from graph.run import workers
 from tests import awaited, postgres
+from tests.effort import PROFILE, THOROUGH
 
 # No deadline and no check for slowness: on a busy machine both would fail for a reason that is
 # not the code's. print_blob, so that a failure found elsewhere can be repeated here.
 settings.register_profile(
-    "ci",
+    "usual",
     deadline=None,
     max_examples=50,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-settings.register_profile("thorough", settings.get_profile("ci"), max_examples=2_000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+settings.register_profile("thorough", settings.get_profile("usual"), max_examples=2_000)
+settings.load_profile(PROFILE)
 
 THREAD_END_SECONDS_MAX: Final = 5.0
 
+USUAL: Final = {("sync", "sqlite-memory"), ("async", "postgresql")}
+"""API and backend of what every test that takes `store` runs on: see README.md."""
 
+EVERY: Final = USUAL | {("sync", "sqlite-file"), ("async", "sqlite-file"), ("sync", "postgresql")}
+"""… of tests marked `every_backend`, and of all tests in `make thorough`."""
+
+
+def pytest_configure() -> None:
+    # A shell that starts us in the background lets us ignore Ctrl-C, and so would every process
+    # that a test starts; some of them are interrupted on purpose.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m and -k choose
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items[:] = [item for item in items if not _is_said_already(item)]
+    items[:] = [item for item in items if _is_in_the_matrix(item)]
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in ("slow", "postgresql")):
+            if not {_backend(item), *getattr(item, "fixturenames", ())} & {
+                "sqlite-file",
+                "postgresql",
+                "postgresql_url",
+            }:
+                item.add_marker("fast")
 
 
-SAMPLED: Final = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 3
-"""Of what is mostly said by others too (event loops on a file, blocking calls in memory), every
-third test is run; event loops on PostgreSQL and blocking calls on a file have all of them."""
+def _params(item: pytest.Item) -> dict[str, object]:
+    return item.callspec.params if hasattr(item, "callspec") else {}
 
 
-def _is_said_already(item: pytest.Item) -> bool:
-    params = (
-        item.callspec.params
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-        else {}
-    )
-    pair = (params.get("store"), params.get("store_url"))
-    if pair in {("async", "sqlite-file"), ("sync", "sqlite-memory")}:
-        return zlib.crc32(item.nodeid.encode()) % SAMPLED != 0
-    return pair == ("async", "sqlite-memory")
+def _backend(item: pytest.Item) -> object:
+    return _params(item).get("store_url")
+
+
+def _is_in_the_matrix(item: pytest.Item) -> bool:
+    api = _params(item).get("store")
+    if api is None or _backend(item) is None:  # the test says itself what it runs on
+        return True
+    wanted = EVERY if THOROUGH or item.get_closest_marker("every_backend") else USUAL
+    return (api, _backend(item)) in wanted
+
+
+class _Compiled(dict[Any, Any]):
+    """Statements that were compiled, for all engines of one kind together.
+
+    SQLAlchemy keeps them for each engine. Nearly every test opens one, and would spend half of
+    its time with compiling the same statements again.
+    """
+
+    @staticmethod
+    def _of_a_kind(key: Any) -> Any:
+        dialect, *rest = key
+        kind = dialect.name, dialect.driver, dialect.dbapi, dialect.server_version_info
+        return (*kind, dialect.paramstyle, *rest)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get(self._of_a_kind(key), default)
+
+    def __setitem__(self, key: Any, compiled: Any) -> None:
+        super().__setitem__(self._of_a_kind(key), compiled)
+
+
+_COMPILED: Final = _Compiled()
+
+
+@event.listens_for(Engine, "engine_connect")
+def _compile_once(connection: Connection) -> None:
+    connection.execution_options(compiled_cache=_COMPILED)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """The tables, once for every backend.
 
-Written so that a database can be sharded by thread without change: every primary key,
-unique index and foreign key begins with ``thread_key``, nothing is numbered by the
-database, and no foreign key crosses threads. Times are microseconds since 1970 UTC.
+Shaped for sharding by thread: in the tables that belong to threads, every primary key, unique
+index and foreign key begins with ``thread_key``, nothing is numbered by the database, and no
+foreign key crosses threads. Not supported on Citus yet: docs/decisions/databases.md lists what
+stands in the way. Times are microseconds since 1970 UTC.
 
 On SQLite, ``events`` is a rowid table: rows of a few hundred bytes that arrive for many
 threads in turn would leave a clustered tree half empty, and large ones (``snapshots``)

@@ -16,8 +16,9 @@ from eventstore import (
     AsyncEventStore,
     Event,
 )
+from tests.effort import effort
 
-MOMENTS: Final = [*range(12), *(round(12 * 1.4**n) for n in range(1, 12))]
+MOMENTS: Final = [*range(12), *(round(12 * 1.4**n) for n in range(1, 12))][:: effort(2, 1)]
 """Iterations of the loop to let pass before something is cancelled: each of the first ones, and
 then ever fewer, up to the end of what takes long."""
 

@@ -26,6 +26,8 @@ from tests.eventstore.support import (
     numbers,
 )
 
+pytestmark = pytest.mark.every_backend
+
 # --- appending --------------------------------------------------------------------------
 
 

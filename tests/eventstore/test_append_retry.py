@@ -26,6 +26,7 @@ from tests.eventstore.support import (
     check_whole,
     fill,
     numbers,
+    set_everywhere,
     sql,
 )
 
@@ -167,7 +168,10 @@ def test_losing_several_commits_in_a_row(lossy: Lossy) -> None:
         assert numbers(store.read("t")) == [1, 2, 3]
 
 
-def test_losing_every_commit_is_an_error_within_a_bound(lossy: Lossy) -> None:
+def test_losing_every_commit_is_an_error_within_a_bound(
+    lossy: Lossy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_everywhere(monkeypatch, "PAUSE_MAX_S", 0.05)
     with opened(lossy) as store:
         fill(store, "t", 1)
         lossy.before = 10**6

@@ -42,6 +42,8 @@ from tests.eventstore.support import (
     sql,
 )
 
+pytestmark = pytest.mark.every_backend
+
 LOGS = ["", "left", "right"]
 
 

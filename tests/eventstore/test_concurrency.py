@@ -12,8 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from eventstore import ConcurrencyError, DuplicateKeyError, Event, EventStore, Head
 from tests.eventstore.support import check_whole, data_of, fill, numbers
+
+pytestmark = pytest.mark.every_backend
 
 ROOT = Path(__file__).parents[2]
 

@@ -41,15 +41,6 @@ VICTIM = 5
 QUERY_SECONDS_MAX = 5.0
 
 
-@pytest.fixture(params=["sqlite-memory", "postgresql"])
-def store_url(request: pytest.FixtureRequest) -> str:
-    """Not in a file, too: where SQLite keeps it makes no difference to what is read."""
-    if request.param == "postgresql":
-        url: str = request.getfixturevalue("postgresql_url")
-        return url
-    return "sqlite://"
-
-
 @pytest.fixture(autouse=True)
 def no_endless_queries(store: EventStore) -> None:
     """A query that runs in circles is ended, and fails its test."""

@@ -41,6 +41,8 @@ from tests.eventstore.support import (
     tables_by_thread,
 )
 
+pytestmark = pytest.mark.every_backend
+
 
 def fill_every_table(store: EventStore, thread_id: str = "t", count: int = 40) -> None:
     """A thread with several logs, snapshots that rest on each other, and forks of both kinds."""

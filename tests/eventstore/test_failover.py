@@ -18,10 +18,11 @@ import pytest
 
 from eventstore import AsyncEventStore, ConcurrencyError, Event, EventStore
 from tests import postgres
+from tests.effort import effort
 
 WRITERS: Final = 16
-RESTARTS: Final = 5
-UP_S: Final = 1.2
+RESTARTS: Final = effort(3, 5)
+UP_S: Final = effort(0.8, 1.2)
 """How long the server is up between two restarts."""
 
 SHARED: Final = "shared"

@@ -35,6 +35,8 @@ from tests.eventstore.support import (
     sql,
 )
 
+pytestmark = pytest.mark.every_backend
+
 
 def at(store: EventStore, thread_id: str, seq: int, ns: str = "") -> Position:
     """A position in a thread's log."""

@@ -28,6 +28,8 @@ from tests.eventstore.support import (
     tables_by_thread,
 )
 
+pytestmark = pytest.mark.every_backend
+
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 

@@ -13,13 +13,14 @@ from typing import Final
 import pytest
 
 from eventstore import Event, EventStore, NewSnapshot
+from tests.effort import effort
 from tests.eventstore.support import FINGERPRINT, check_whole, orphans
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
 
 THREADS: Final = 400
 KEPT_EVERY: Final = 4
-KILLS: Final = 4
+KILLS: Final = effort(2, 4)
 SWEEPER: Final = """
 import sys
 from eventstore import EventStore, Expired

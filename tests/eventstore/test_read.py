@@ -34,6 +34,8 @@ from tests.eventstore.support import (
     tables_by_thread,
 )
 
+pytestmark = pytest.mark.every_backend
+
 # --- reading ----------------------------------------------------------------------------
 
 

@@ -182,7 +182,7 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None)
+@settings(max_examples=settings().max_examples // 4)
 @given(steps)
 def test_sealing_anywhere_changes_no_answer(given_steps: list[tuple[str, int]]) -> None:
     """A log that is sealed now and then, and one that never is, say the same everywhere."""

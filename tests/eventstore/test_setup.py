@@ -26,7 +26,10 @@ from eventstore import (
 )
 from eventstore.db.dialects import sqlite_driver
 from eventstore.db.migrations import MIGRATIONS
+from tests.effort import effort
 from tests.eventstore.support import Copies, Watch, check_whole, data_of, fill, numbers, sql
+
+pytestmark = pytest.mark.every_backend
 
 ROOT = Path(__file__).parents[2]
 
@@ -332,7 +335,7 @@ with EventStore(sys.argv[1]) as store:
 """
 
 
-@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize("count", [2, effort(4, 8)])
 def test_processes_that_open_a_new_file_together(tmp_path: Path, count: int) -> None:
     path = tmp_path / "new.db"
     openers = [

@@ -21,6 +21,8 @@ from eventstore import (
 )
 from tests.eventstore.support import FINGERPRINT, fill, numbers, set_everywhere
 
+pytestmark = pytest.mark.every_backend
+
 
 def snapshot_of(store: EventStore, numbers_: list[int], rests_on: int | None = None) -> NewSnapshot:
     """A snapshot whose items are these numbers."""

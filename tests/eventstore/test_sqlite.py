@@ -25,6 +25,8 @@ from eventstore import (
 from eventstore.db import dialects
 from tests.eventstore.support import check_whole, data_of, fill, numbers, sql
 
+pytestmark = pytest.mark.every_backend
+
 
 @pytest.mark.parametrize(
     ("version", "safe"),

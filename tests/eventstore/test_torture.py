@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.effort import effort
 from tests.eventstore import torture
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
 
 
-def test_two_hundred_kills(tmp_path: Path) -> None:
-    kills = int(os.environ.get("TORTURE_KILLS", "200"))
+def test_many_kills(tmp_path: Path) -> None:
+    kills = int(os.environ.get("TORTURE_KILLS", effort("50", "200")))
     summary = torture.torture(tmp_path, kills, seed=int(os.environ.get("TORTURE_SEED", "1")))
     assert summary.kills == summary.checked == kills
     assert summary.acknowledged > kills
@@ -24,7 +25,7 @@ def test_two_hundred_kills(tmp_path: Path) -> None:
 
 def test_two_processes_write_and_checkpoint_one_file(tmp_path: Path) -> None:
     """The WAL-reset bug would lose acknowledged events here."""
-    seconds = float(os.environ.get("TORTURE_SECONDS", "8"))
+    seconds = float(os.environ.get("TORTURE_SECONDS", effort("3", "8")))
     written, checkpoints = torture.checkpointing(tmp_path / "shared.db", seconds)
     assert written > 50
     assert checkpoints > 10

@@ -24,6 +24,8 @@ from tests.eventstore.support import (
 )
 from tests.eventstore.trim_support import back, grow, points, position, state_of
 
+pytestmark = pytest.mark.every_backend
+
 # --- forks ------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ Each child opens the store, appends batches to several threads and namespaces wi
 forks and deletions mixed in, and acknowledges every call over a pipe after it returned. After
 each kill: every acknowledged event is there, no seq is missing, the digests verify, and replay
 from snapshots equals replay from the beginning. `python -m tests.eventstore.torture --kills
-5000` runs it at length; the suite runs a few hundred kills.
+5000` runs it at length; the suite runs fifty kills.
 """
 
 from __future__ import annotations

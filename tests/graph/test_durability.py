@@ -26,6 +26,8 @@ from graph import (
 from graph.run.journal import BEHIND_MAX
 from tests.graph.kit import Boom, Calls, Trail, logs, on, steps
 
+pytestmark = pytest.mark.every_backend
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 MODES: Final = ("sync", "async", "exit")
 

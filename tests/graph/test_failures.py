@@ -25,6 +25,8 @@ from graph import (
 )
 from tests.graph.kit import Boom, Calls, Trail, logs, on, steps
 
+pytestmark = pytest.mark.every_backend
+
 WAIT_SECONDS_MAX = 20.0
 
 

@@ -1,4 +1,4 @@
-"""Eight processes on one database: on threads of their own, and all on the same one."""
+"""Several processes on one database: on threads of their own, and all on the same one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any, Final
 import pytest
 
 from eventstore import EventStore
+from tests.effort import effort
 from tests.graph.kit import on, steps
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-PROCESSES: Final = 8
+PROCESSES: Final = effort(4, 8)
 RUNS: Final = 3
 
 PROGRAM: Final = """

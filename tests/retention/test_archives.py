@@ -40,6 +40,7 @@ from retention.archives import (
 )
 from retention.erasing import erase
 from tests import awaited
+from tests.effort import effort
 from tests.eventstore.support import check_whole, fill, numbers, orphans
 from tests.eventstore.test_archiving import all_rows, full_thread
 
@@ -350,7 +351,7 @@ def test_killed_at_any_moment_it_is_in_one_of_the_two(store_url: str, tmp_path: 
         fill(store, "t", 1500)
         fill(store, "t", 10, "sub")
         expected = numbers(store.read("t"))
-    for turn in range(5):
+    for turn in range(effort(2, 5)):
         command = [sys.executable, "-c", MOVER, store_url, url]
         mover = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path.cwd())
         assert mover.stdout is not None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.effort import effort
 from tests.retention import torture
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill 
 def test_a_sweeper_killed_at_random_leaves_nothing_torn(store_url: str, tmp_path: Path) -> None:
     if store_url == "sqlite://":
         pytest.skip("a process that dies takes a database in memory with it")
-    kills = int(os.environ.get("TORTURE_KILLS", "8"))
+    kills = int(os.environ.get("TORTURE_KILLS", effort("4", "8")))
     with torture.template() as process:
         seed = int(os.environ.get("TORTURE_SEED", "1"))
         (tmp_path / "archive").mkdir()  # nothing may be archived before the first look at it

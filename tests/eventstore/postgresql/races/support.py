@@ -9,23 +9,19 @@ between transactions are all there are (`test_deletion`, `test_forks`).
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import psycopg
 from sqlalchemy import event
 
-from eventstore import (
-    EventStore,
-    EventStoreError,
-)
+from eventstore import EventStore, EventStoreError
+from tests.effort import THOROUGH
 
 END_S_MAX: Final = 30.0
 MOMENTS_MAX: Final = 200
-EVERY: Final = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 6
 WAITS: Final = """
     SELECT EXISTS (SELECT FROM pg_stat_activity
                    WHERE datname = current_database() AND wait_event_type = 'Lock')
@@ -40,7 +36,7 @@ class Race:
     def __init__(self, store: EventStore, watcher: psycopg.Connection[Any]) -> None:
         self._watcher = watcher
         self._moment = 0
-        self._seen = 0
+        self.seen = 0
         self._other: Call | None = None
         self._thread: threading.Thread | None = None
         self._mine: int | None = None
@@ -52,8 +48,8 @@ class Race:
     def _at(self, *_: Any) -> None:
         if threading.get_ident() != self._mine:
             return
-        self._seen += 1
-        if self._seen == self._moment:
+        self.seen += 1
+        if self.seen == self._moment:
             self._thread = threading.Thread(target=self._run)
             self._thread.start()
             give_up_at = time.monotonic() + END_S_MAX
@@ -69,7 +65,7 @@ class Race:
 
     def at(self, moment: int, one: Call, other: Call) -> bool:
         """Run both; false when the one was over before the moment came."""
-        self._moment, self._seen, self._other, self._thread = moment, 0, other, None
+        self._moment, self.seen, self._other, self._thread = moment, 0, other, None
         self.answers = [None, None]
         self._mine = threading.get_ident()
         self.answers[0] = _answer(one)
@@ -89,18 +85,27 @@ def _answer(call: Call) -> Any:
 
 
 def beside(
-    race: Race, prepare: Callable[[], tuple[Call, Call]], check: Call, every: int = EVERY
+    race: Race, prepare: Callable[[], tuple[Call, Call]], check: Call, moments: int = 4
 ) -> int:
-    """Run the race at every moment, each time with new threads; returns how many there were.
+    """Run the race at moments of the first call, each time with new threads.
 
-    At every sixth one, unless thorough tests are asked for.
+    Usually at so many, evenly spread from the first to the last; in `make thorough` at every one.
+    Returns how many moments the call has.
     """
-    for moment in range(1, MOMENTS_MAX, every):
-        one, other = prepare()
-        if not race.at(moment, one, other):
-            return moment - 1
+    race.at(0, *prepare())
+    count = race.seen
+    assert 0 < count < MOMENTS_MAX
+    if THOROUGH or count <= moments:
+        chosen: Sequence[int] = range(
+            1, MOMENTS_MAX
+        )  # up to its end: what it meets may make it take longer
+    else:
+        chosen = [1 + round(step * (count - 1) / (moments - 1)) for step in range(moments)]
+    for moment in chosen:
+        if not race.at(moment, *prepare()):
+            return count
         check()
-    raise AssertionError("the call never came to its end")
+    return count
 
 
 def only(answer: Any, *errors: type[EventStoreError]) -> None:

@@ -1,0 +1,61 @@
+"""The paths from a call to its SQL statement stay short: `make paths` prints them.
+
+`BOUNDS` holds the figures of today and only ever gets lower. The target is 12 frames and 10 touched
+modules on both sync paths.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+import pytest
+
+from benchmarks import paths
+from benchmarks.paths import PathToStatement
+
+BOUNDS: Final[dict[str, dict[str, int]]] = {
+    "invoke": {"frames": 23, "modules": 10, "calls": 99, "touched": 21},
+    "get_state": {"frames": 15, "modules": 8, "calls": 172, "touched": 26},
+    "ainvoke": {"frames": 23, "modules": 10, "calls": 100, "touched": 24},
+    "aget_state": {"frames": 15, "modules": 8, "calls": 172, "touched": 26},
+}
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, PathToStatement]:
+    return {path.call: path for path in paths.measure()}
+
+
+@pytest.mark.parametrize("call", BOUNDS)
+def test_a_path_is_no_longer_than_it_was(measured: dict[str, PathToStatement], call: str) -> None:
+    path = measured[call]
+    counts = {
+        "frames": path.frames,
+        "modules": path.modules,
+        "calls": path.calls,
+        "touched": len(path.touched),
+    }
+    longer = {name: count for name, count in counts.items() if count > BOUNDS[call][name]}
+    assert not longer, f"{call} exceeds {BOUNDS[call]}:\n{paths.as_text([path])}"
+
+
+def test_a_path_goes_from_the_call_to_the_statement(measured: dict[str, PathToStatement]) -> None:
+    assert set(measured) == set(BOUNDS)
+    for call, path in measured.items():
+        assert path.stack[0].function == f"CompiledGraph.{call}"
+        assert path.stack[-1].module.startswith("eventstore.")
+    both_apis = [{frame.function for frame in measured[call].stack} for call in BOUNDS]
+    # Sync and async calls share the implementation, down to the statement.
+    assert len(both_apis[0] & both_apis[2]) > 10
+    assert len(both_apis[1] & both_apis[3]) > 10
+
+
+def test_the_paths_are_printed(measured: dict[str, PathToStatement]) -> None:
+    found = list(measured.values())
+    text = paths.as_text(found).splitlines()
+    assert text[0].split() == ["frames", "modules", "calls", "touched"]
+    assert len(text) == 1 + len(found) + sum(2 + path.frames for path in found)
+    rows = json.loads(paths.as_json(found))
+    assert [row["call"] for row in rows] == list(measured)
+    assert all(len(row["stack"]) == row["frames"] for row in rows)
