@@ -50,7 +50,7 @@ class Storage:
                 "archives need obstore: pip install 'graph-eventstore[archive]'"
             ) from error
         self._obstore = obstore
-        self.url = _without_password(url)
+        self.url = without_password(url)
         self._directory: Path | None = None
         self._opened: ObjectStore | None = None
         try:
@@ -165,7 +165,8 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """A URL without the credentials before its host."""
     scheme, separator, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"

@@ -30,7 +30,7 @@ def test_threads_are_put_away_and_listed(read: Read, place: Path) -> None:
     assert found.keys() == {"done", ESCAPE} and found["done"]["events"] == 7
     out = run("archive", "ls").out
     assert r"a \x1b[2J\u202e name" in out and out.startswith("THREAD ")
-    assert run("archive", "ls", "--tenant", "nobody").err == "nothing is there\n"
+    assert run("archive", "ls", "--tenant", "nobody").err == "no files of tenant 'nobody'\n"
     assert run("archive", "verify").out == "2 files, all sound\n"
     assert read("show", "done").code == exits.OK, "it is still in the database"
 
@@ -116,7 +116,7 @@ def test_a_damaged_file_is_found(read: Read, place: Path) -> None:
     path = next(each for each in place.rglob("*") if each.is_file())
     path.write_bytes(path.read_bytes()[:-40])
     done = run("archive", "verify")
-    assert done.code == exits.FOUND and "2 files, 1 of them damaged" in done.out
+    assert done.code == exits.FOUND and "2 files, 1 damaged" in done.out
     lines = run("archive", "verify", "--json").lines
     assert sorted(each["ok"] for each in lines) == [False, True]
 

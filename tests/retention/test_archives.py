@@ -346,6 +346,7 @@ def test_killed_at_any_moment_it_is_in_one_of_the_two(store_url: str, tmp_path: 
     if store_url == "sqlite://":
         pytest.skip("nothing is left of a database in memory")
     url = f"file://{tmp_path}/archive"
+    (tmp_path / "archive").mkdir()  # a mover may be killed before it archives anything
     archive = Archive(url)
     with EventStore(store_url, tenant="test") as store:
         fill(store, "t", 1500)

@@ -339,7 +339,7 @@ def test_a_dry_run_prints_a_table_and_touches_nothing(
     at = header.index("STATUS"), header.index("WHY")
     assert all(row[at[0] :].startswith("idle ") for row in rows)
     assert all(row[at[1] :].startswith("idle for the ttl of 30 days") for row in rows)
-    assert counts == "2 prune, 1 active, 1 pinned"
+    assert counts == "2 to prune, 1 active, 1 pinned"
     assert main(["sweep", "--db", database, "--ttl", "30d", "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"] == {"prune": 2, "active": 1, "pinned": 1}
     assert len(names(disk)) == 4
@@ -357,7 +357,7 @@ def test_without_a_yes_nothing_is_pruned(disk: EventStore, database: str) -> Non
     run = command("sweep", "--db", database, "--ttl", "30d")
     out, err = run.communicate(timeout=SECONDS_MAX)
     assert run.returncode == 2
-    assert "2 prune" in out and "--yes" in err
+    assert "2 to prune" in out and "--yes" in err
     assert len(names(disk)) == 4
 
 
@@ -396,8 +396,22 @@ def test_the_daemon_sweeps_until_a_signal_and_exits_0(
     finally:
         run.kill()
         run.communicate()
-    assert (run.returncode, err) == (0, "")
+    assert run.returncode == 0
+    assert err.splitlines() == [*announced(database, "1s"), *stopped(number)]
     assert names(disk) == {"pinned", "new"}
+
+
+def announced(database: str, every: str) -> list[str]:
+    """What `run` says on standard error when it starts."""
+    return [
+        f"sweeping tenant 'default' of {database} every {every}, starting now",
+        "policy 'default': ttl 30d",
+    ]
+
+
+def stopped(number: signal.Signals) -> list[str]:
+    """What `run` says on standard error when a signal stops it."""
+    return [f"{number.name}: finishing the batch under way", "stopped"]
 
 
 SIGNALLED: Final = """
@@ -430,7 +444,9 @@ def test_a_signal_amid_a_batch_lets_it_end(
         text=True,
         timeout=SECONDS_MAX,
     )
-    assert (run.returncode, run.stderr) == (0, "")
+    assert run.returncode == 0
+    notes = [*announced(database, "1h"), *stopped(signal.SIGTERM)] if mode[0] == "run" else []
+    assert run.stderr.splitlines() == notes
     report = json.loads(run.stdout)
     # By slices, as the daemon sweeps, the two may be in different batches.
     assert report["pruned"] == 2 or (report["stopped"] and report["pruned"] == 1)
@@ -441,9 +457,12 @@ def test_a_signal_amid_a_batch_lets_it_end(
     ("arguments", "said"),
     [
         (["sweep", "--ttl", "30d"], "--db"),
-        (["sweep", "--db", "x", "--ttl", "30"], "'30' is no duration such as 30d"),
-        (["sweep", "--db", "x", "--ttl", "0d"], "'0d' is no duration"),
-        (["run", "--db", "x", "--every", "-1h"], "'-1h' is no duration"),
+        (
+            ["sweep", "--db", "x", "--ttl", "30"],
+            "'30' is not a duration; expected a form such as 30d",
+        ),
+        (["sweep", "--db", "x", "--ttl", "0d"], "the duration '0d' must be positive"),
+        (["run", "--db", "x", "--every", "-1h"], "'-1h' is not a duration"),
         (["sweep", "--db", "x", "--every", "1h"], "--every"),
     ],
 )

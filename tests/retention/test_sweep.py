@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -316,3 +316,25 @@ def test_a_process_that_knows_no_application_plans_and_sweeps(tmp_path: Path) ->
     assert (counts["prune"], pruned, failed) == (1, 1, 0)
     assert trimmed == counts["trim"] == 1
     assert sealed >= 1 and counts["seal"] >= 1
+
+
+def test_a_report_in_one_line() -> None:
+    now = datetime(2026, 6, 1, tzinfo=UTC)
+    assert SweepReport(now, seconds=0.04).summary == "pruned 0 threads, in 0.0 s"
+    report = SweepReport(
+        now,
+        pruned=1,
+        archived=2,
+        finished=1,
+        spared=2,
+        failed=1,
+        left=4,
+        reclaimed=2**21,
+        seconds=3,
+    )
+    assert report.summary == (
+        "pruned 1 thread, archived 2 threads first, finished 1 interrupted deletion, "
+        "kept 2 that changed meanwhile, failed on 1, left 4 for the next sweep, freed 2.0 MiB, "
+        "in 3.0 s"
+    )
+    assert SweepReport(now, stopped=True).summary.endswith(", stopped before the end")
