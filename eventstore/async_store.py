@@ -24,10 +24,10 @@ from eventstore.core.core import Core
 from eventstore.core.read import Pages
 from eventstore.core.seal import Sealed
 from eventstore.core.trim import Trimmed, TrimPoint
-from eventstore.db import dialects
-from eventstore.db.async_database import open_database
-from eventstore.db.postgresql import PoolOptions
-from eventstore.format.archive_file import Dump, Source
+from eventstore.db import engines
+from eventstore.db.options import Durability, Options, PoolOptions
+from eventstore.db.transactions import Transactions
+from eventstore.format.archive.dump import Dump, Source
 from eventstore.models import (
     Addition,
     Event,
@@ -73,7 +73,7 @@ class AsyncEventStore:
         target: Target = ":memory:",
         *,
         tenant: str = "default",
-        durability: dialects.Durability = "full",
+        durability: Durability = "full",
         codec: Codec | None = None,
         clock: Callable[[], datetime] | None = None,
         schema: str | None = None,
@@ -84,8 +84,9 @@ class AsyncEventStore:
         read_only: bool = False,
     ) -> None:
         pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
-        options = dialects.Options(durability, schema, pool, read_only)
-        self.database = open_database(target, options, self.now_us)
+        options = Options(durability, schema, pool, read_only)
+        engine, owned = engines.open_async_engine(target, options)
+        self.database = Transactions(engine, owned=owned, now_us=self.now_us, read_only=read_only)
         self.core = Core(self.database, tenant, codec, clock, cache_bytes)
         self.concurrency: Concurrency = self.database.asyncio
         self._is_guest = False

@@ -22,10 +22,10 @@ from eventstore.core.core import Core
 from eventstore.core.read import Pages
 from eventstore.core.seal import Sealed
 from eventstore.core.trim import Trimmed, TrimPoint
-from eventstore.db import dialects
-from eventstore.db.database import Database
-from eventstore.db.postgresql import PoolOptions
-from eventstore.format.archive_file import Dump, Source
+from eventstore.db import engines
+from eventstore.db.options import Durability, Options, PoolOptions
+from eventstore.db.transactions import Transactions
+from eventstore.format.archive.dump import Dump, Source
 from eventstore.models import (
     Addition,
     Event,
@@ -84,7 +84,7 @@ class EventStore:
         target: Target = ":memory:",
         *,
         tenant: str = "default",
-        durability: dialects.Durability = "full",
+        durability: Durability = "full",
         codec: Codec | None = None,
         clock: Callable[[], datetime] | None = None,
         schema: str | None = None,
@@ -95,9 +95,9 @@ class EventStore:
         read_only: bool = False,
     ) -> None:
         pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
-        options = dialects.Options(durability, schema, pool, read_only)
-        engine, owned = dialects.open_engine(target, options)
-        self.database = Database(engine, owned=owned, now_us=self.now_us, read_only=read_only)
+        options = Options(durability, schema, pool, read_only)
+        engine, owned = engines.open_engine(target, options)
+        self.database = Transactions(engine, owned=owned, now_us=self.now_us, read_only=read_only)
         self.core = Core(self.database, tenant, codec, clock, cache_bytes)
         self._is_guest = False
         self.concurrency: Concurrency = Blocking()

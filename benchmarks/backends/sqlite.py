@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.backends.backend import Written
 from benchmarks.peers import registry
 from benchmarks.peers.limits import BareSqlite, Limit
-from eventstore.db.dialects import sqlite_driver
+from eventstore.db.sqlite import sqlite_driver
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 from eventstore.codec.dictionaries import builtin
-from eventstore.db.dialects import sqlite_driver
+from eventstore.db.sqlite import sqlite_driver
 
 Row = tuple[Any, ...]
 

@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from eventstore import queries, telemetry
 from eventstore.core.read import Reading
-from eventstore.db.transactions import Interrupted, LostConnection
+from eventstore.db.driver_errors import CommitInDoubt, RolledBack
 from eventstore.errors import (
     ConcurrencyError,
     ConfigurationError,
@@ -33,10 +33,7 @@ from eventstore.errors import (
 from eventstore.format import digests, records
 from eventstore.format.segments import payload_of, unseal
 from eventstore.models import Addition, Event, Fork, Head, NewSnapshot, Position, Status
-from eventstore.queries.threads import Conflict
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from eventstore.queries import Conflict, Connection
 
 log = logging.getLogger(__name__)
 
@@ -154,15 +151,15 @@ class Appending(Reading):
                         "thread_key": first,
                         "generation": 0,
                     }
-                    done = await self.transactions.write_alone(
-                        queries.append.begin, row, alone.batch.events
+                    done = await self.transactions.run(
+                        "statement", queries.append.begin, row, alone.batch.events
                     )
                     if done:
                         return attempts
                     hopeful = False
                 if plain and head.seq > 0:
-                    return await self.transactions.write_alone(run)
-                return await self.transactions.write(run)
+                    return await self.transactions.run("statement", run)
+                return await self.transactions.run("write", run)
             except (Conflict, _Refused, ConcurrencyError) as error:
                 # What was in our way may be our own commit, if one is in doubt.
                 if doubts and await self._holds(attempts[0]):
@@ -173,7 +170,7 @@ class Appending(Reading):
                 if isinstance(error, ConcurrencyError):
                     raise
                 raise await self._why_refused(attempts) from error
-            except LostConnection as error:
+            except CommitInDoubt as error:
                 if await self._holds(attempts[0]):
                     return attempts
                 doubts += 1
@@ -231,7 +228,7 @@ class Appending(Reading):
             touch = each.touch if each is ordered[-1] else None
             if not queries.append.append(conn, each.batch.events, touch, tombstone_key):
                 if not each.head.exists:
-                    raise Interrupted("a thread of that name came and went in the meantime")
+                    raise RolledBack("a thread of that name came and went in the meantime")
                 raise _Refused
         for fork in [fork for each in attempts for fork in each.batch.forks]:
             fault = queries.forks.insert_fork(conn, fork, self.tenant)
@@ -261,7 +258,7 @@ class Appending(Reading):
                 raise ConcurrencyError(new.thread_id, new.ns, 0, made.seq) from error
             return made, made.thread_key
         except Conflict as error:  # whose logs need not be in our way
-            raise Interrupted("another writer made the thread at the same moment") from error
+            raise RolledBack("another writer made the thread at the same moment") from error
         except queries.threads.NoKeyFree as error:
             raise StoreBusyError(
                 f"{queries.threads.PROBES} former threads named {new.thread_id!r} are still being "
@@ -299,8 +296,8 @@ class Appending(Reading):
             return ThreadNotFoundError(head.thread_id, self.tenant)
         if now.seq != head.seq:
             return ConcurrencyError(head.thread_id, head.ns, head.seq, now.seq)
-        taken = await self.transactions.read(
-            queries.events.events_by_key, now.thread_key, head.ns, batch.keys
+        taken = await self.transactions.run(
+            "read", queries.events.events_by_key, now.thread_key, head.ns, batch.keys
         )
         if taken:
             return DuplicateKeyError(head.thread_id, head.ns, taken[0].key, taken[0].seq)
@@ -316,8 +313,8 @@ class Appending(Reading):
         """
         head, last = attempt.head, attempt.new.seq
         # The last digest covers the others, which may have been trimmed by now.
-        rows = await self.transactions.read(
-            queries.events.read_events, head.thread_key, head.ns, last - 1, last, 1
+        rows = await self.transactions.run(
+            "read", queries.events.read_events, head.thread_key, head.ns, last - 1, last, 1
         )
         return [row.digest for row in rows] == attempt.batch.digests[-1:]
 
@@ -327,8 +324,8 @@ class Appending(Reading):
         keys = [event.key for event in named if event.key is not None]
         if not head.exists or not events or len(named) != len(events):
             return None
-        rows = await self.transactions.read(
-            queries.events.events_by_key, head.thread_key, head.ns, keys
+        rows = await self.transactions.run(
+            "read", queries.events.events_by_key, head.thread_key, head.ns, keys
         )
         await self._learn(row.payload for row in rows)
         found = {row.key: row for row in rows}
@@ -349,39 +346,41 @@ class Appending(Reading):
     async def _keep_dictionary(self) -> None:
         """See to it that who reads this database finds what the codec compresses with."""
         dict_id = self.codec.writes_with
-        if dict_id in self.kept_dictionaries or not (data := self.codec.own_dictionary(dict_id)):
+        if dict_id in self.stored_dictionaries or not (data := self.codec.own_dictionary(dict_id)):
             return
 
         def keep(conn: Connection) -> None:
             try:
                 queries.dictionaries.keep_dictionary(conn, dict_id, data)
             except Conflict as error:
-                raise Interrupted("another process kept the dictionary first") from error
+                raise RolledBack("another process kept the dictionary first") from error
 
         try:
-            await self.transactions.write_again(keep)
+            await self.transactions.run("idempotent_write", keep)
         except queries.dictionaries.OtherDictionary as error:
             raise ConfigurationError(
                 f"payloads in this database are compressed with another dictionary {dict_id}; "
                 "train yours with another dict_id"
             ) from error
-        self.kept_dictionaries.add(dict_id)
+        self.stored_dictionaries.add(dict_id)
 
     async def _sealed_payload(self, head: Head, seq: int, key: str) -> bytes:
         """The payload of an event that has a key and was sealed; nothing if it was trimmed."""
-        found = await self.transactions.read(
-            queries.events.read_segments, head.thread_key, head.ns, seq - 1, seq, 1
+        found = await self.transactions.run(
+            "read", queries.events.read_segments, head.thread_key, head.ns, seq - 1, seq, 1
         )
         for event in unseal(found[0]) if found else ():
             if event.seq == seq:
                 return payload_of(event)
         # It may have left its segment since its row was read.
-        rows = await self.transactions.read(
-            queries.events.events_by_key, head.thread_key, head.ns, [key]
+        rows = await self.transactions.run(
+            "read", queries.events.events_by_key, head.thread_key, head.ns, [key]
         )
         if rows and rows[0].payload:
             return bytes(rows[0].payload)
-        if await self.transactions.read(queries.lineage.is_trimmed, head.thread_key, head.ns, seq):
+        if await self.transactions.run(
+            "read", queries.lineage.is_trimmed, head.thread_key, head.ns, seq
+        ):
             return b""
         raise CorruptEventError("the event has no payload").at(head.thread_id, head.ns, seq)
 
@@ -422,7 +421,7 @@ class Appending(Reading):
 
         with telemetry.snapshot(self.tenant, head, snapshot):
             try:
-                await self.transactions.write_again(put)
+                await self.transactions.run("idempotent_write", put)
             except Conflict:
                 log.debug(
                     "another writer stored the snapshot of thread %r at %d first",

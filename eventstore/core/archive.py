@@ -10,20 +10,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from eventstore import queries
 from eventstore.core.append import seconds as stored_ttl
 from eventstore.core.read import Reading
-from eventstore.db.transactions import LostConnection
+from eventstore.db.driver_errors import CommitInDoubt
 from eventstore.errors import ArchiveError, ThreadExistsError, ThreadNotFoundError
 from eventstore.format import records
-from eventstore.format.archive_file import DICTIONARY, Dump, Header, Writer
+from eventstore.format.archive.dump import Dump
+from eventstore.format.archive.header import Header
+from eventstore.format.archive.rows import DICTIONARY
+from eventstore.format.archive.writer import Writer
 from eventstore.models import ThreadInfo
-from eventstore.queries.threads import Conflict
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from eventstore.queries import Conflict, Connection
 
 _CONFLICTS_MAX: Final = 5
 
@@ -71,7 +71,7 @@ class Archiving(Reading):
             finally:
                 writer.close()
 
-        return await self.transactions.read_moment(write)
+        return await self.transactions.run("snapshot_read", write)
 
     async def load(
         self,
@@ -113,7 +113,7 @@ class Archiving(Reading):
 
         while True:
             try:
-                return await self.transactions.write(insert)
+                return await self.transactions.run("write", insert)
             except ThreadExistsError:
                 if doubts and await self._is_ours(header):
                     return None  # the commit in doubt went through
@@ -127,7 +127,7 @@ class Archiving(Reading):
                 conflicts += 1
                 if conflicts > _CONFLICTS_MAX:
                     raise ArchiveError(f"thread {header.thread_id!r} cannot be inserted") from error
-            except LostConnection as error:
+            except CommitInDoubt as error:
                 doubts += 1
                 await self.transactions.pause(doubts, error)
 
@@ -139,7 +139,7 @@ class Archiving(Reading):
             logs = queries.events.namespaces(conn, header.thread_key)
             return {ns: last for ns, _, last in logs} == {n: e for n, e in header.logs.items() if e}
 
-        return await self.transactions.read(look)
+        return await self.transactions.run("read", look)
 
     async def _remove_placeholder(self, header: Header, key: int) -> None:
         """Turn the row that kept others away into a tombstone."""
@@ -155,4 +155,4 @@ class Archiving(Reading):
                 tombstone = queries.archive.tombstone_row(thread, row.generation, self.now_us())
                 queries.delete.remove_rest(conn, key, tombstone)
 
-        await self.transactions.write_again(remove_rest)
+        await self.transactions.run("idempotent_write", remove_rest)

@@ -43,7 +43,8 @@ class Core(Appending, Erasing, Retaining, Sweeping, Sealing, Trimming, Archiving
         if prefix is not None:
             records.name("a prefix", prefix)
         place = None if after is None else (to_micros(after.active_at), after.thread_key)
-        rows = await self.transactions.read(
+        rows = await self.transactions.run(
+            "read",
             queries.listing.list_threads,
             self.tenant,
             status=status,
@@ -56,7 +57,7 @@ class Core(Appending, Erasing, Retaining, Sweeping, Sealing, Trimming, Archiving
 
     async def thread_counts(self) -> dict[str, int]:
         """How many threads this tenant has, by status."""
-        return await self.transactions.read(queries.listing.count_threads, self.tenant)
+        return await self.transactions.run("read", queries.listing.count_threads, self.tenant)
 
     async def set_thread(self, thread_id: str, **values: Any) -> ThreadInfo:
         """Change ``metadata``, ``status``, ``ttl`` (seconds or ``None``) or ``pinned``."""

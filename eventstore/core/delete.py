@@ -11,19 +11,21 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
 from eventstore import queries
 from eventstore.core.read import Reading
+from eventstore.db import maintenance
 from eventstore.errors import CorruptEventError, ThreadNotFoundError
 from eventstore.format import records
 from eventstore.models import ThreadInfo, to_micros
+from eventstore.queries import Connection
 from eventstore.retention_models import Deletion
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 DELETE_BATCH: Final = 1_000
 """Events deleted in one transaction."""
@@ -35,7 +37,31 @@ _NO_DIGEST: Final = bytes(16)
 
 
 class Removal(Reading):
-    """What can be taken out of a store."""
+    """What can be taken out of a store.
+
+    Attributes:
+        overwrites: overwrite in the file what is deleted (SQLite).
+    """
+
+    overwrites = False
+
+    async def _write(
+        self,
+        operation: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        if not self.overwrites:
+            return await self.transactions.run("idempotent_write", operation, *args, **kwargs)
+
+        def overwriting(conn: Connection) -> T:
+            maintenance.overwrite_deleted(conn, True)
+            try:
+                return operation(conn, *args, **kwargs)
+            finally:
+                maintenance.overwrite_deleted(conn, False)
+
+        return await self.transactions.run("idempotent_write", overwriting)
 
     async def delete_thread(
         self,
@@ -80,7 +106,7 @@ class Removal(Reading):
             return "marked"
 
         try:
-            end = await self.transactions.write_again(seal)
+            end = await self._write(seal)
         except ThreadNotFoundError:
             if not begun:
                 raise
@@ -108,11 +134,11 @@ class Removal(Reading):
             secret = queries.tombstones.secret(conn) if deletion.erase else None
             return records.tombstone_row(row, deletion, self.now_us(), secret)
 
-        keys = await self.transactions.read(queries.delete.marked_for_deletion, self.tenant)
+        keys = await self.transactions.run("read", queries.delete.marked_for_deletion, self.tenant)
         damage: CorruptEventError | None = None
         for key in keys:
             try:
-                tombstone = await self.transactions.read(look, key)
+                tombstone = await self.transactions.run("read", look, key)
                 if tombstone:
                     await self._remove(key, tombstone)
             except CorruptEventError as error:
@@ -129,12 +155,12 @@ class Removal(Reading):
 
     async def _secret(self) -> bytes:
         """What the tombstones of erased threads are made with; made at the first erasure."""
-        found = await self.transactions.read(queries.tombstones.secret)
+        found = await self.transactions.run("read", queries.tombstones.secret)
         if found is None:
             made = secrets.token_bytes(queries.tombstones.SECRET_BYTES)
-            await self.transactions.write_again(queries.tombstones.make_secret, made)
-            found = await self.transactions.read(
-                queries.tombstones.secret
+            await self._write(queries.tombstones.make_secret, made)
+            found = await self.transactions.run(
+                "read", queries.tombstones.secret
             )  # another's may have been first
         if found is None:
             raise CorruptEventError("the secret that erasures need is not where it was put")
@@ -145,14 +171,14 @@ class Removal(Reading):
 
         Its key is never used again, so that others may do the same at the same time.
         """
-        while await self.transactions.write_again(_detach_one_fork, key):
+        while await self._write(_detach_one_fork, key):
             pass
-        while await self.transactions.write_again(queries.delete.remove_some, key, LARGE_BATCH):
+        while await self._write(queries.delete.remove_some, key, LARGE_BATCH):
             pass
-        logs = await self.transactions.read(queries.events.namespaces, key)
+        logs = await self.transactions.run("read", queries.events.namespaces, key)
         for ns, first, last in logs:
             for upto in range(first + DELETE_BATCH, last, DELETE_BATCH):
-                await self.transactions.write_again(queries.delete.remove_events, key, ns, upto - 1)
+                await self._write(queries.delete.remove_events, key, ns, upto - 1)
 
         def remove_rest(conn: Connection) -> None:
             if queries.threads.is_there(conn, key) and not queries.delete.remove_rest(
@@ -160,7 +186,7 @@ class Removal(Reading):
             ):
                 raise AssertionError("a fork was made of a thread marked for deletion")
 
-        await self.transactions.write_again(remove_rest)
+        await self._write(remove_rest)
 
     async def delete_snapshots(self, thread_id: str) -> int:
         """Delete every snapshot that can be folded again; returns how many."""
@@ -171,7 +197,7 @@ class Removal(Reading):
                 raise ThreadNotFoundError(thread_id, self.tenant)
             return queries.snapshots.drop_snapshots(conn, row.thread_key)
 
-        return await self.transactions.write_again(drop)
+        return await self._write(drop)
 
 
 def _detach_one_fork(conn: Connection, key: int) -> bool:

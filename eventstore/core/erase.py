@@ -9,22 +9,16 @@ log and backups as long as these are kept.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import Any, Final, Self
 
 from eventstore import queries
 from eventstore.core.delete import Removal
-from eventstore.db import dialects, schema
-from eventstore.db.schema import SqlRow
-from eventstore.db.transactions import Transactions
+from eventstore.db import maintenance, schema
 from eventstore.format import digests, records
-from eventstore.models import ThreadInfo
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-T = TypeVar("T")
+from eventstore.models import SqlRow, ThreadInfo
+from eventstore.queries import Connection
 
 VACUUM_BYTES_MAX: Final = 2**30
 """Files up to this size are written anew unasked."""
@@ -89,8 +83,7 @@ class Erasing(Removal):
                 queries.tombstones.hide(conn, row, secret, name)
             return len(known)
 
-        twin = self._overwriting()
-        return await twin.transactions.write_again(hide)
+        return await self._overwriting()._write(hide)
 
     async def wipe(self, vacuum: bool | None = None) -> Erased:
         """Let nothing be left of what was deleted, as far as the database can.
@@ -100,21 +93,21 @@ class Erasing(Removal):
                 ``VACUUM_BYTES_MAX``, and not on PostgreSQL.
         """
         if vacuum is None:
-            size = await self.transactions.read(dialects.file_bytes)
+            size = await self.transactions.run("read", maintenance.file_bytes)
             vacuum = size is not None and size <= VACUUM_BYTES_MAX
         if vacuum:
-            await self.transactions.outside(dialects.vacuum, _TABLES)
-        return Erased(vacuum, await self.transactions.outside(dialects.empty_log))
+            await self.transactions.run("autocommit", maintenance.vacuum, _TABLES)
+        return Erased(vacuum, await self.transactions.run("autocommit", maintenance.empty_log))
 
-    def _overwriting(self) -> Erasing:
+    def _overwriting(self) -> Self:
         twin = copy.copy(self)
-        twin.transactions = cast("Transactions", _Overwriting(self.transactions))
+        twin.overwrites = True
         return twin
 
     async def former_lives(self, thread_id: str) -> set[int]:
         """The generations of a name that were removed, erased ones too."""
-        return await self.transactions.read(
-            queries.tombstones.generations_of, self.tenant, thread_id
+        return await self.transactions.run(
+            "read", queries.tombstones.generations_of, self.tenant, thread_id
         )
 
     async def holders(self, thread_id: str, generations: Collection[int]) -> list[ThreadInfo]:
@@ -135,31 +128,7 @@ class Erasing(Removal):
             rows = (queries.threads.thread_by_key(conn, key) for key in sorted(holding))
             return [row for row in rows if row is not None and row.deleting_since is None]
 
-        return [records.thread_info(row) for row in await self.transactions.read(look)]
-
-
-class _Overwriting:
-    """A transactions whose writes overwrite what they delete."""
-
-    def __init__(self, inner: Transactions) -> None:
-        self._inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    async def write(self, operation: Callable[..., T], *args: Any) -> T:
-        return await self._inner.write(_overwriting, operation, *args)
-
-    async def write_again(self, operation: Callable[..., T], *args: Any) -> T:
-        return await self._inner.write_again(_overwriting, operation, *args)
-
-
-def _overwriting(conn: Connection, operation: Callable[..., T], *args: Any) -> T:
-    dialects.overwrites(conn, True)
-    try:
-        return operation(conn, *args)
-    finally:
-        dialects.overwrites(conn, False)
+        return [records.thread_info(row) for row in await self.transactions.run("read", look)]
 
 
 _TABLES: Final = (

@@ -12,12 +12,11 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from eventstore import queries, telemetry
 from eventstore.core.cache import CachedLog
-from eventstore.db.schema import SqlRow
-from eventstore.db.transactions import Part
+from eventstore.core.part import Part
 from eventstore.errors import (
     CorruptEventError,
     EventStoreError,
@@ -35,11 +34,10 @@ from eventstore.models import (
     RecordedEvent,
     Replay,
     Snapshot,
+    SqlRow,
     ThreadInfo,
 )
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from eventstore.queries import Connection
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +60,9 @@ class Reading(Part):
         """The end of a log; of a thread that is not there, an end at 0."""
         records.name("a thread_id", thread_id)
         records.name("a namespace", ns)
-        row = await self.transactions.read(queries.threads.look_up, self.tenant, thread_id, ns)
+        row = await self.transactions.run(
+            "read", queries.threads.look_up, self.tenant, thread_id, ns
+        )
         return records.head(self.tenant, thread_id, ns, row)
 
     async def read(
@@ -83,7 +83,7 @@ class Reading(Part):
             end = last if upto is None else min(upto, last)
             return queries.lineage.Span(row.thread_key, ns, first, end)
 
-        span = await self.transactions.read(look, after)
+        span = await self.transactions.run("read", look, after)
 
         async def pages() -> Pages:
             nonlocal span
@@ -104,7 +104,7 @@ class Reading(Part):
                             yield noting(page)
                     return
                 except LineageMovedError:  # it was trimmed meanwhile: on with what is left
-                    key, span = span.thread_key, await self.transactions.read(look, seen)
+                    key, span = span.thread_key, await self.transactions.run("read", look, seen)
                     if span.thread_key != key:
                         raise ThreadNotFoundError(thread_id, self.tenant) from None
 
@@ -153,7 +153,7 @@ class Reading(Part):
         span = telemetry.replay(self.tenant, thread_id, ns)
         with span.current():
             for _ in range(MOVES_MAX):
-                head, at, route, rows, page, marks, tail = await self.transactions.read(look)
+                head, at, route, rows, page, marks, tail = await self.transactions.run("read", look)
                 if tail is not None:
                     snapshot, digest = tail.snapshot, tail.link
                     break
@@ -283,13 +283,15 @@ class Reading(Part):
             digest = None
             missed: int | None = None
             while reader.after < last:
-                rows = ready or await self.transactions.read(
-                    queries.events.read_events, key, ns, reader.after, last, PAGE
+                rows = ready or await self.transactions.run(
+                    "read", queries.events.read_events, key, ns, reader.after, last, PAGE
                 )
                 ready = ()
                 if reader.lacks_link(rows):  # it begins behind a base, which has the link
                     before = Position(key, ns, first - 1)
-                    reader.begin(await self.transactions.read(queries.lineage.base_digest, before))
+                    reader.begin(
+                        await self.transactions.run("read", queries.lineage.base_digest, before)
+                    )
                 telemetry.read(told, rows)
                 await self._learn(row.payload for row in rows)
                 yield reader.feed(rows)
@@ -305,7 +307,9 @@ class Reading(Part):
         What is in no database either is left to the codec to complain of.
         """
         for dict_id in self.codec.lacks(payloads):
-            data = await self.transactions.read(queries.dictionaries.read_dictionary, dict_id)
+            data = await self.transactions.run(
+                "read", queries.dictionaries.read_dictionary, dict_id
+            )
             if data is not None:
                 self.codec.add_dictionary(dict_id, data, write=False)
 
@@ -313,9 +317,9 @@ class Reading(Part):
         self, thread_id: str, own: int | None, key: int, ns: str, seq: int
     ) -> EventStoreError:
         """Why an event that should follow does not: damage, or a thread trimmed or deleted."""
-        row = await self.transactions.read(queries.threads.thread_by_key, key)
+        row = await self.transactions.run("read", queries.threads.thread_by_key, key)
         if row is not None and row.deleting_since is None:
-            if await self.transactions.read(queries.lineage.is_trimmed, key, ns, seq):
+            if await self.transactions.run("read", queries.lineage.is_trimmed, key, ns, seq):
                 return LineageMovedError(thread_id)
             return CorruptEventError(
                 "the event is missing, or history no longer reaches back this far"
@@ -336,7 +340,7 @@ class Reading(Part):
             source = queries.lineage.fork_source(conn, at.thread_key, at.ns, fork) if fork else None
             return fork, source, queries.lineage.floor(conn, at)
 
-        fork, source, floor = await self.transactions.read(look)
+        fork, source, floor = await self.transactions.run("read", look)
         if floor is not None and floor >= (fork or 0):
             return Lineage(floor + 1, None, at._replace(seq=floor))
         return Lineage(fork or 1, source, None)
@@ -355,13 +359,13 @@ class Reading(Part):
                 return upto
             return queries.events.head_seq(conn, after.thread_key, after.ns)
 
-        last = await self.transactions.read(look)
+        last = await self.transactions.run("read", look)
         span = queries.lineage.Span(after.thread_key, after.ns, after.seq + 1, last)
         return self._stream(thread_id, [span])
 
     async def thread_at(self, thread_key: int) -> ThreadInfo | None:
         """The thread of this tenant stored under a key, unless it is being deleted."""
-        row = await self.transactions.read(queries.threads.thread_by_key, thread_key)
+        row = await self.transactions.run("read", queries.threads.thread_by_key, thread_key)
         if row is None or row.tenant != self.tenant or row.deleting_since is not None:
             return None
         return records.thread_info(row)
@@ -373,7 +377,7 @@ class Reading(Part):
             found = queries.threads.look_up(conn, self.tenant, thread_id, "")
             return found and queries.threads.thread_by_key(conn, found.thread_key)
 
-        row = await self.transactions.read(look)
+        row = await self.transactions.run("read", look)
         if row is None:
             raise ThreadNotFoundError(thread_id, self.tenant)
         return records.thread_info(row)
@@ -389,14 +393,14 @@ class Reading(Part):
             found = queries.threads.look_up(conn, self.tenant, thread_id, "")
             return queries.threads.last_recorded(conn, found.thread_key) if found else 0
 
-        return await self.transactions.read(look)
+        return await self.transactions.run("read", look)
 
     async def snapshot_positions(
         self, thread_id: str, fingerprint: str, ns: str = ""
     ) -> list[Position]:
         """Where a log's usable snapshots are, oldest first; bases left out."""
         key = (await self.thread(thread_id)).thread_key
-        rows = await self.transactions.read(queries.snapshots.snapshots_of, key, ns)
+        rows = await self.transactions.run("read", queries.snapshots.snapshots_of, key, ns)
         return [
             Position(key, ns, row.seq)
             for row in rows

@@ -12,20 +12,17 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from eventstore import queries
 from eventstore.core.append import seconds as stored_ttl
 from eventstore.core.read import Reading
-from eventstore.db import dialects
-from eventstore.db.schema import SqlRow
+from eventstore.db import maintenance
 from eventstore.errors import ConfigurationError, CorruptEventError, ThreadNotFoundError
 from eventstore.format import records
-from eventstore.models import ThreadInfo, to_micros
+from eventstore.models import SqlRow, ThreadInfo, to_micros
+from eventstore.queries import Connection
 from eventstore.retention_models import Deletion, Expired, Outcome, Tombstone
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +63,13 @@ class Retaining(Reading):
                 raise ThreadNotFoundError(thread_id, self.tenant)
             return row
 
-        return records.thread_info(await self.transactions.write_again(change))
+        return records.thread_info(await self.transactions.run("idempotent_write", change))
 
     # --- what there is ------------------------------------------------------------------
 
     async def tenants(self) -> list[str]:
         """Every tenant that has a thread, in order."""
-        return await self.transactions.read(queries.listing.tenants)
+        return await self.transactions.run("read", queries.listing.tenants)
 
     async def scan(
         self,
@@ -91,7 +88,8 @@ class Retaining(Reading):
             raise ConfigurationError(f"limit must be at least 1, not {limit}")
         behind = first - 1 if after is None else max(first - 1, after)
         while True:
-            rows = await self.transactions.read(
+            rows = await self.transactions.run(
+                "read",
                 queries.listing.scan,
                 None if all_tenants else self.tenant,
                 after=behind,
@@ -131,15 +129,15 @@ class Retaining(Reading):
             rows = (queries.threads.thread_by_key(conn, key) for key in sorted(keys))
             return [row for row in rows if row is not None and row.deleting_since is None]
 
-        return [records.thread_info(row) for row in await self.transactions.read(look)]
+        return [records.thread_info(row) for row in await self.transactions.run("read", look)]
 
     async def tombstones(self, limit: int = 100, after: Tombstone | None = None) -> list[Tombstone]:
         """One page of what was removed of this tenant's, the last first."""
         if limit < 1:
             raise ConfigurationError(f"limit must be at least 1, not {limit}")
         place = None if after is None else (to_micros(after.deleted_at), after.thread_key)
-        rows = await self.transactions.read(
-            queries.listing.list_tombstones, self.tenant, place, limit
+        rows = await self.transactions.run(
+            "read", queries.listing.list_tombstones, self.tenant, place, limit
         )
         return [records.tombstone(row) for row in rows]
 
@@ -173,7 +171,7 @@ class Retaining(Reading):
                     break
             return outcomes
 
-        outcomes = await self.transactions.write_again(sweep)
+        outcomes = await self.transactions.run("idempotent_write", sweep)
         for each, outcome in zip(batch, outcomes, strict=False):
             if outcome == "pruned":
                 self.cache.forget(each.thread_key)
@@ -227,7 +225,7 @@ class Retaining(Reading):
         """Give free pages of an SQLite file back to the file system; how many bytes that was."""
         if bytes_max < 1:
             raise ConfigurationError(f"bytes_max must be at least 1, not {bytes_max}")
-        return await self.transactions.write_again(dialects.reclaim, bytes_max)
+        return await self.transactions.run("idempotent_write", maintenance.reclaim, bytes_max)
 
 
 def _absent(key: int, busy: Collection[int]) -> Outcome:

@@ -11,18 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from eventstore import queries
 from eventstore.core.read import Reading
-from eventstore.db.schema import SqlRow
 from eventstore.errors import CorruptEventError, ThreadNotFoundError
 from eventstore.format import digests, records
 from eventstore.format.segments import BODIES_MAX, EVENTS_MAX, Body, Segment, is_old, seal
-from eventstore.models import ThreadInfo, to_micros
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from eventstore.models import SqlRow, ThreadInfo, to_micros
+from eventstore.queries import Connection
 
 EVENTS_MIN: Final = 16
 """Fewer events than this are left as they are: a row for them would save too little."""
@@ -72,7 +69,7 @@ class Sealing(Reading):
                 raise ThreadNotFoundError(thread_id, self.tenant)
             return row.thread_key, queries.segments.sealable(conn, row.thread_key, moment)
 
-        key, logs = await self.transactions.read(look)
+        key, logs = await self.transactions.run("read", look)
         done = Sealed()
         try:
             for ns, first, last, young, _ in logs:
@@ -113,7 +110,7 @@ class Sealing(Reading):
             known = link or _link_before(conn, key, ns, first)
             return known, queries.events.read_events(conn, key, ns, first - 1, upto, EVENTS_MAX)
 
-        known, rows = await self.transactions.read(look)
+        known, rows = await self.transactions.run("read", look)
         if known is None:  # an event that a fork was given for its digest alone
             return None, None
         if not rows or rows[0].seq > first:
@@ -169,7 +166,7 @@ class Sealing(Reading):
             ):
                 raise _Moved
 
-        await self.transactions.write_again(run)
+        await self.transactions.run("idempotent_write", run)
 
 
 def _holds(conn: Connection, key: int, ns: str, segment: Segment) -> bool:

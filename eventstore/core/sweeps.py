@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from eventstore import queries
-from eventstore.db.transactions import Part
+from eventstore.core.part import Part
 from eventstore.errors import ConfigurationError
 from eventstore.format import records
 from eventstore.models import to_micros
@@ -31,16 +31,22 @@ class Sweeping(Part):
         """The part of the key space that nobody sweeps and that has waited longest."""
         until = self._lease(holder, lease)
         scope = "*" if all_tenants else f"={self.tenant}"
-        number = await self.transactions.write_again(
-            queries.sweeps.claim, scope, holder, self.now_us(), until, to_micros(due)
+        number = await self.transactions.run(
+            "idempotent_write",
+            queries.sweeps.claim,
+            scope,
+            holder,
+            self.now_us(),
+            until,
+            to_micros(due),
         )
         return None if number is None else Slice(number, scope)
 
     async def renew_slice(self, claimed: Slice, holder: str, lease: timedelta) -> bool:
         """Hold a slice longer; false when it is somebody else's by now."""
         until = self._lease(holder, lease)
-        return await self.transactions.write_again(
-            queries.sweeps.renew, claimed.scope, claimed.number, holder, until
+        return await self.transactions.run(
+            "idempotent_write", queries.sweeps.renew, claimed.scope, claimed.number, holder, until
         )
 
     async def release_slice(
@@ -48,8 +54,13 @@ class Sweeping(Part):
     ) -> None:
         """Give a slice back; with the beginning of its sweep, if that came to its end."""
         swept_us = None if swept_at is None else to_micros(swept_at)
-        await self.transactions.write_again(
-            queries.sweeps.release, claimed.scope, claimed.number, holder, swept_us
+        await self.transactions.run(
+            "idempotent_write",
+            queries.sweeps.release,
+            claimed.scope,
+            claimed.number,
+            holder,
+            swept_us,
         )
 
     def _lease(self, holder: str, lease: timedelta) -> int:
@@ -70,15 +81,15 @@ class Sweeping(Part):
             "policy": json.dumps(dict(policy)),
             "counts": "{}",
         }
-        await self.transactions.write_again(queries.sweeps.begin_sweep, row)
+        await self.transactions.run("idempotent_write", queries.sweeps.begin_sweep, row)
         return str(row["sweep_id"])
 
     async def end_sweep(self, sweep_id: str, counts: Mapping[str, Any]) -> None:
         """Record what a sweep did."""
         now, text = self.now_us(), json.dumps(dict(counts))
         before = now - KEPT // _MICROSECOND
-        done = await self.transactions.write_again(
-            queries.sweeps.end_sweep, sweep_id, now, text, before
+        done = await self.transactions.run(
+            "idempotent_write", queries.sweeps.end_sweep, sweep_id, now, text, before
         )
         if not done:
             raise ConfigurationError(f"no sweep {sweep_id!r} is on record")
@@ -89,5 +100,5 @@ class Sweeping(Part):
             raise ConfigurationError(f"limit must be at least 1, not {limit}")
         return [
             records.sweep(row)
-            for row in await self.transactions.read(queries.sweeps.list_sweeps, limit)
+            for row in await self.transactions.run("read", queries.sweeps.list_sweeps, limit)
         ]

@@ -14,18 +14,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from eventstore import queries
 from eventstore.core.read import MOVES_MAX, Reading
-from eventstore.db.schema import SqlRow
 from eventstore.errors import ThreadNotFoundError
 from eventstore.format import namespaces, records
-from eventstore.models import ThreadInfo, from_micros
+from eventstore.models import SqlRow, ThreadInfo, from_micros
+from eventstore.queries import Connection
 from eventstore.queries.trim import Kept, Survey
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +98,7 @@ class Trimming(Reading):
                 if sound.of(kept)
             ]
 
-        return await self.transactions.read(look)
+        return await self.transactions.run("read", look)
 
     async def trim(
         self,
@@ -114,10 +111,10 @@ class Trimming(Reading):
     ) -> Trimmed:
         """Remove what is before the last point at or before ``seq`` at which that is possible."""
         if dry_run:
-            return await self.transactions.read(self._measure, thread_id, seq, keep_if)
+            return await self.transactions.run("read", self._measure, thread_id, seq, keep_if)
         total, moves, rounds = Trimmed(), 0, 0
         while moves < MOVES_MAX and rounds < queries.lineage.LINEAGE_MAX:
-            key, base, cut = await self.transactions.read(self._next, thread_id, seq)
+            key, base, cut = await self.transactions.run("read", self._next, thread_id, seq)
             total = _sum(total, Trimmed(base=base))
             if cut is None:
                 break
@@ -211,7 +208,7 @@ class Trimming(Reading):
             return told[-1]
 
         try:
-            return await self.transactions.write_again(run)
+            return await self.transactions.run("idempotent_write", run)
         except _Moved:
             return "moved"
 
@@ -228,8 +225,8 @@ class Trimming(Reading):
             if queries.threads.is_live(conn, key):
                 queries.detach.detach_fork(conn, fork)
 
-        for fork in await self.transactions.read(look):
-            await self.transactions.write_again(detach_fork, fork)
+        for fork in await self.transactions.run("read", look):
+            await self.transactions.run("idempotent_write", detach_fork, fork)
 
 
 class _Soundness:

@@ -6,17 +6,14 @@ Both read only, page by page, and say what is wrong instead of stopping at the f
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from eventstore import queries
 from eventstore.core.read import MOVES_MAX, PAGE, Reading, claim
-from eventstore.db.schema import SqlRow
 from eventstore.errors import CorruptEventError, LineageMovedError, ThreadNotFoundError
 from eventstore.format import digests, records
-from eventstore.models import FORK, Position, Stats, VerifyReport
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from eventstore.models import FORK, Position, SqlRow, Stats, VerifyReport
+from eventstore.queries import Connection
 
 _HEADER_BYTES: Final = 32
 
@@ -33,7 +30,7 @@ class Inspection(Reading):
                 raise ThreadNotFoundError(thread_id, self.tenant)
             return [ns for ns, _, _ in queries.events.namespaces(conn, row.thread_key)]
 
-        return await self.transactions.read(look)
+        return await self.transactions.run("read", look)
 
     async def verify(self, thread_id: str) -> VerifyReport:
         """Walk the digest chain of every log of a thread, decode everything, check every link."""
@@ -55,7 +52,7 @@ class Inspection(Reading):
                 raise ThreadNotFoundError(thread_id, self.tenant)
             return {ns: first for ns, first, _ in queries.events.namespaces(conn, row.thread_key)}
 
-        return await self.transactions.read(look)
+        return await self.transactions.run("read", look)
 
     async def _verify(self, thread_id: str) -> tuple[VerifyReport, dict[str, int]]:
         """A report, and where the logs began when it was begun."""
@@ -85,7 +82,7 @@ class Inspection(Reading):
                 )
             return key, logs
 
-        key, logs = await self.transactions.read_moment(look)
+        key, logs = await self.transactions.run("snapshot_read", look)
         events = 0
         for each in logs:
             try:
@@ -125,7 +122,11 @@ class Inspection(Reading):
                                 )
             except CorruptEventError as error:
                 problems.append(str(error))
-        found = await self.transactions.read(queries.events.keys_of, key, each.ns) if keys else {}
+        found = (
+            await self.transactions.run("read", queries.events.keys_of, key, each.ns)
+            if keys
+            else {}
+        )
         problems += [
             f"{each.ns!r} seq {seq}: the event cannot be found by its key {name!r}"
             for seq, name in keys.items()
@@ -169,12 +170,12 @@ class Inspection(Reading):
                     total[1] += 1
                     total[2] += self.codec.raw_size(row.start, row.stored)
                     total[3] += row.stored
-            sealed = await self.transactions.read(queries.events.sealed_totals, key)
+            sealed = await self.transactions.run("read", queries.events.sealed_totals, key)
             total[1] += sealed.events
             total[2] += sealed.raw
             total[3] += sealed.stored
             total[6] += sealed.events
-            count, size = await self.transactions.read(queries.listing.snapshot_sizes, key)
+            count, size = await self.transactions.run("read", queries.listing.snapshot_sizes, key)
             total[4] += count
             total[5] += size
         return Stats(*total)
@@ -184,8 +185,8 @@ class Inspection(Reading):
             yield (await self.thread(thread_id)).thread_key
             return
         after = -1
-        while page := await self.transactions.read(
-            queries.listing.thread_keys, self.tenant, after, PAGE
+        while page := await self.transactions.run(
+            "read", queries.listing.thread_keys, self.tenant, after, PAGE
         ):
             for key in page:
                 yield key
@@ -193,8 +194,8 @@ class Inspection(Reading):
 
     async def _sizes(self, key: int) -> AsyncIterator[Sequence[SqlRow]]:
         after = ("", 0)
-        while rows := await self.transactions.read(
-            queries.listing.payload_sizes, key, after, PAGE, _HEADER_BYTES
+        while rows := await self.transactions.run(
+            "read", queries.listing.payload_sizes, key, after, PAGE, _HEADER_BYTES
         ):
             yield rows
             after = (rows[-1].ns, rows[-1].seq)

@@ -13,7 +13,8 @@ from typing import Any, Final
 from sqlalchemy import Column, Connection, Table, exc, inspect, select
 from sqlalchemy.schema import CreateIndex
 
-from eventstore.db import dialects, schema
+from eventstore.db import driver_errors, schema
+from eventstore.db.driver_errors import RolledBack
 from eventstore.errors import ConfigurationError, SchemaVersionError
 
 _FIRST_TABLES = (
@@ -92,10 +93,6 @@ MIGRATIONS: Final[tuple[tuple[str, Callable[[Connection], None]], ...]] = (
 )
 
 
-class Overtaken(Exception):
-    """Another process was setting the database up at the same time: look again."""
-
-
 def pending(conn: Connection) -> list[str]:
     """Names of the migrations that this database lacks.
 
@@ -160,7 +157,7 @@ def migrate(conn: Connection, now_us: int) -> list[str]:
     others wait for that one and are then refused, as they are by a table that is there.
 
     Raises:
-        Overtaken: others were first; nothing of this transaction is to be kept.
+        RolledBack: another process was first.
     """
     missing = pending(conn)
     if not missing:
@@ -172,10 +169,7 @@ def migrate(conn: Connection, now_us: int) -> list[str]:
                 conn.execute(schema.migrations.insert().values(name=name, applied_at=now_us))
                 run(conn)
     except exc.DBAPIError as error:
-        if dialects.is_duplicate(error):
-            raise Overtaken from error
+        if driver_errors.is_duplicate(error):
+            raise RolledBack("another process was setting the database up") from error
         raise
     return missing
-
-
-__all__ = ["MIGRATIONS", "Overtaken", "demand_none", "migrate", "pending"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -18,13 +19,12 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
 from sqlalchemy.pool import NullPool
 
+from eventstore.db.options import TRANSACTIONAL_WRITES, Durability, Mode, PoolOptions
 from eventstore.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
     from sqlalchemy.ext.asyncio import AsyncEngine
-
-    from eventstore.db.dialects import Begin, Durability, Mode
 
 CHECK_AFTER_S: Final = 30.0
 """A connection idle for longer is asked whether it is still alive before it is used."""
@@ -45,30 +45,6 @@ _DEFAULTS: Final = {
 _SECRETS: Final = ("password", "sslpassword")
 _OURS: Final = "eventstore_connections"
 _IDLE_SINCE: Final = "eventstore_idle_since"
-
-
-@dataclass(frozen=True)
-class PoolOptions:
-    """How many connections a store may have, and how long one is waited for.
-
-    Attributes:
-        min_size: connections kept open once they have been needed.
-        max_size: connections open at most.
-        timeout_s: a wait for one of them ends after this with ``StoreBusyError``.
-    """
-
-    min_size: int = 5
-    max_size: int = 20
-    timeout_s: float = 30.0
-
-    def __post_init__(self) -> None:
-        if self.max_size < 1 or not 0 <= self.min_size <= self.max_size:
-            raise ConfigurationError(
-                "a pool needs 0 <= pool_min_size <= pool_max_size, and a pool_max_size of at "
-                f"least 1; got {self.min_size} and {self.max_size}"
-            )
-        if not self.timeout_s > 0:
-            raise ConfigurationError(f"pool_timeout must be above 0 s, not {self.timeout_s}")
 
 
 # --- engines of our own -----------------------------------------------------------------
@@ -213,8 +189,8 @@ def _give_up_pool(context: Any) -> None:
         context.is_disconnect = True
 
 
-def beginner(engine: Engine) -> Begin:
-    """What begins a transaction.
+def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
+    """The function that begins a transaction on a connection of this engine.
 
     A read is no transaction: each of its statements sees what was committed when it began.
     What it reads was appended and is never changed, and where it finds that something went
@@ -226,17 +202,21 @@ def beginner(engine: Engine) -> Begin:
 
         def begin_elsewhere(conn: Connection, mode: Mode) -> Transaction:
             # Set back when the connection returns to the caller's pool.
-            levels = {"write": "READ COMMITTED", "moment": "REPEATABLE READ"}
-            conn.execution_options(isolation_level=levels.get(mode, "AUTOCOMMIT"))
+            level = "REPEATABLE READ" if mode == "snapshot_read" else "AUTOCOMMIT"
+            if mode in TRANSACTIONAL_WRITES:
+                level = "READ COMMITTED"
+            conn.execution_options(isolation_level=level)
             return conn.begin()
 
         return begin_elsewhere
 
     def begin(conn: Connection, mode: Mode) -> Transaction:
         transaction = conn.begin()
-        if mode == "write":  # our connections commit by themselves what is not begun like this
+        if (
+            mode in TRANSACTIONAL_WRITES
+        ):  # our connections commit by themselves what is not begun like this
             conn.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
-        elif mode == "moment":
+        elif mode == "snapshot_read":
             conn.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         return transaction
 

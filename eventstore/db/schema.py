@@ -15,6 +15,7 @@ and payloads, which are compressed already, are stored as they are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -22,6 +23,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Executable,
     ForeignKey,
     Index,
     Integer,
@@ -32,9 +34,7 @@ from sqlalchemy import (
     event,
 )
 from sqlalchemy import Text as AnyText
-
-SqlRow = Any
-"""A row as SQLAlchemy gives it: its type takes other parameters in 2.0 than in 2.1."""
+from sqlalchemy.dialects import postgresql, sqlite
 
 
 class Bytes(LargeBinary):
@@ -228,3 +228,11 @@ def _store_as_is(table: Table, *columns: str) -> None:
 _store_as_is(events, "payload")
 _store_as_is(segments, "payload")
 _store_as_is(snapshots, "additions", "payload")
+
+
+def insert_if_new(table: Table) -> Mapping[str, Executable]:
+    """For each dialect: a statement that inserts rows, but for those whose key is taken."""
+    return {
+        "sqlite": sqlite.insert(table).on_conflict_do_nothing(),
+        "postgresql": postgresql.insert(table).on_conflict_do_nothing(),
+    }

@@ -1,33 +1,42 @@
-"""What the parts of a store stand on: transactions, repeated where that is safe.
+"""An open database, and the one way to run an operation in it: :meth:`Transactions.run`.
 
-Owns the rule of what may be tried again. A transaction that was rolled back for certain
-(a serialization failure, a deadlock, a connection lost before its COMMIT was sent) is begun
-anew, with growing pauses and a bound. One whose connection went away *during* the commit may
-have happened: a read is repeated all the same, and whoever writes is told
-(:class:`LostConnection`) and finds out by reading.
+Owns the engine, set-up, and the rule of what may be tried again:
+
+- A transaction that was rolled back for certain (a serialization failure, a deadlock, a
+  connection lost before its COMMIT was sent) is tried again, with growing pauses and a bound.
+- If the connection was lost *during* the commit, the transaction may have gone through. What only
+  reads, or does no harm when it happens twice, is tried again all the same; any other writer gets
+  :class:`~eventstore.db.driver_errors.CommitInDoubt` and has to look.
+
+Operations are synchronous functions of a connection, for sync and async callers: SQLAlchemy runs
+them over an asynchronous driver. Encoding, decoding and waiting happen outside of them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
+from sqlalchemy import Connection, Engine, exc
+
 from eventstore import telemetry
-from eventstore.codec.codec import Codec
-from eventstore.concurrency import Asyncio, Blocking, Concurrency
-from eventstore.core.cache import BYTES, LogCache
-from eventstore.db import migrations
+from eventstore.concurrency import Asyncio, Blocking, Concurrency, StoreThreads
+from eventstore.db import migrations, postgresql, sqlite
+from eventstore.db.driver_errors import (
+    TRANSLATION,
+    CommitInDoubt,
+    RolledBack,
+    classify,
+    message,
+)
+from eventstore.db.options import READS, Mode
 from eventstore.errors import ConfigurationError, StoreClosedError, StoreUnavailableError
-from eventstore.models import to_micros
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from eventstore.db.dialects import Mode
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 log = logging.getLogger(__name__)
 
@@ -35,190 +44,154 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 ATTEMPTS: Final = 20
-"""Tries of one transaction: half a minute in all, in which a server may restart or fail over."""
+"""Attempts at one transaction: half a minute, in which a server may restart or fail over."""
 
 FIRST_ATTEMPTS: Final = 4
-"""Tries as long as the database has never answered: its address may simply be wrong."""
+"""Attempts while the database has never answered: its address may simply be wrong."""
 
 PAUSE_S: Final = 0.05
 PAUSE_MAX_S: Final = 2.0
 
-
-class Interrupted(StoreUnavailableError):
-    """A transaction failed for a passing reason and was rolled back for certain."""
-
-
-class LostConnection(StoreUnavailableError):
-    """The connection went away during the commit: whether it went through is unknown."""
+_REPEATABLE: Final[frozenset[Mode]] = READS | {"idempotent_write"}
+"""What is tried again although its commit is in doubt."""
 
 
-class Transactions(ABC):
-    """Runs operations, each in a transaction of its own.
+class Transactions:
+    """Runs operations, each in a transaction of its own, on an engine for sync or async use.
 
     Attributes:
-        concurrency: how an operation waits within itself.
+        concurrency: how an operation waits between its transactions.
         asyncio: how an event loop runs a whole operation.
-        blocking: how a blocking caller does; ``None``: it cannot.
-        read_only: whatever would write is refused, setting the database up too.
+        blocking: how a sync caller does; ``None``: it cannot, the driver is asynchronous.
+        read_only: refuse everything that would write, also to set the database up.
     """
 
-    concurrency: Concurrency
-    asyncio: Asyncio
-    blocking: Blocking | None
-    read_only: bool
-
-    def __init__(self, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Engine | AsyncEngine,
+        *,
+        owned: bool,
+        now_us: Callable[[], int],
+        read_only: bool = False,
+    ) -> None:
+        self.engine = engine
         self.read_only = read_only
+        self._owned = owned
+        self._now_us = now_us
         self._is_set_up = False
         self._closed = False
+        self._threads: StoreThreads | None = None
+        self._sync = engine if isinstance(engine, Engine) else None
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self.blocking: Blocking | None = None
+        self.concurrency: Concurrency
+        if isinstance(engine, Engine):
+            sync_engine = engine
+            self._threads = StoreThreads()
+            self.concurrency = self.blocking = Blocking()
+            self.asyncio = Asyncio(self._threads)
+        else:
+            sync_engine = engine.sync_engine
+            self.concurrency = self.asyncio = Asyncio()
+        self._is_sqlite = sync_engine.dialect.name == "sqlite"
+        self._begin = (sqlite if self._is_sqlite else postgresql).beginner(sync_engine)
+        self._turns = sqlite.turns(sync_engine)
 
-    async def read(
+    async def run(
         self,
+        mode: Mode,
         operation: Callable[Concatenate[Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """What ``operation(conn, …)`` returns; it must not write."""
-        return await self._repeat("read", operation, args, kwargs)
-
-    async def read_moment(
-        self,
-        operation: Callable[Concatenate[Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """As :meth:`read`, all of whose statements see the database as it was at one moment."""
-        return await self._repeat("moment", operation, args, kwargs)
-
-    async def outside(
-        self,
-        operation: Callable[Concatenate[Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """What ``operation(conn, …)`` returns, in no transaction: each statement is one."""
-        return await self._repeat("none", operation, args, kwargs)
-
-    async def write(
-        self,
-        operation: Callable[Concatenate[Connection, P], T],
+        /,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
         """What ``operation(conn, …)`` returns, once it is committed.
 
         Raises:
-            LostConnection: it may or may not have happened.
+            CommitInDoubt: a write that must not happen twice may or may not have happened.
+            StoreUnavailableError: the last attempt failed, too.
         """
-        return await self._repeat("write", operation, args, kwargs)
-
-    async def write_alone(
-        self,
-        operation: Callable[Concatenate[Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """As :meth:`write`, for what is a single statement wherever that has to be told apart.
-
-        A statement alone is its own transaction, and spares a server two round trips.
-        """
-        return await self._repeat("statement", operation, args, kwargs)
-
-    async def write_again(
-        self,
-        operation: Callable[Concatenate[Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """As :meth:`write`, for an operation that does no harm when it happens twice."""
-        count = 1
-        while True:
-            try:
-                return await self.write(operation, *args, **kwargs)
-            except LostConnection as error:
-                await self.pause(count, error)
-            count += 1
-
-    async def _repeat(
-        self, mode: Mode, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
-    ) -> T:
-        if not self._is_set_up:
+        if not self._is_set_up and operation not in _SETTING_UP:
             await self.setup()
-        if self.read_only and mode not in ("read", "moment"):
+        if self.read_only and mode not in READS:
             raise ConfigurationError("this event store was opened for reading only")
-        count = 1
+        attempt = 1
         while True:
             if self._closed:  # perhaps while this waited
                 raise StoreClosedError
             try:
-                return await self.transact(mode, operation, args, kwargs)
-            except (Interrupted, LostConnection) as error:
-                if mode not in ("read", "moment") and isinstance(error, LostConnection):
+                if self._sync is None:
+                    return await self._attempt(mode, operation, args, kwargs)
+                with self._turns, TRANSLATION, self._sync.connect() as conn:
+                    return self._in_transaction(conn, mode, operation, args, kwargs)
+            except RolledBack as error:
+                await self.pause(attempt, error)
+            except CommitInDoubt as error:
+                if mode not in _REPEATABLE:
                     raise
-                await self.pause(count, error)
-            count += 1
+                await self.pause(attempt, error)
+            attempt += 1
 
-    async def pause(self, count: int, error: Exception) -> None:
-        """Wait before attempt ``count + 1``, longer each time and never in step with others.
+    async def _attempt(self, mode: Mode, operation: Callable[..., T], args: Any, kwargs: Any) -> T:
+        """One attempt over an asynchronous driver.
+
+        A task that is cancelled inside the transaction leaves it rolled back, or committed if
+        the commit was already under way.
+        """
+        engine: Any = self.engine
+        self._under_way += 1
+        try:
+            with TRANSLATION:
+                async with engine.connect() as conn:
+                    result: T = await conn.run_sync(
+                        self._in_transaction, mode, operation, args, kwargs
+                    )
+                    return result
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    def _in_transaction(
+        self, conn: Connection, mode: Mode, operation: Callable[..., T], args: Any, kwargs: Any
+    ) -> T:
+        transaction = self._begin(conn, mode)
+        try:
+            result = operation(conn, *args, **kwargs)
+        except BaseException as error:
+            transaction.rollback()
+            # A statement by itself may have been committed before the connection was lost.
+            if mode == "statement" and isinstance(error, exc.SQLAlchemyError):
+                _raise_if_in_doubt(error)
+            raise
+        try:
+            transaction.commit()
+        except exc.SQLAlchemyError as error:
+            sqlite.roll_back(conn)
+            _raise_if_in_doubt(error)
+            raise
+        return result
+
+    async def pause(self, attempt: int, error: Exception) -> None:
+        """Wait before the next attempt, longer each time and never in step with others.
 
         Raises:
             StoreUnavailableError: that was the last one.
         """
-        if count >= (ATTEMPTS if self._is_set_up else FIRST_ATTEMPTS):
-            raise StoreUnavailableError(f"gave up after {count} attempts: {error}") from error
-        pause = min(PAUSE_MAX_S, PAUSE_S * 2 ** (count - 1)) * random.uniform(0.5, 1.5)
-        reason = "commit_in_doubt" if isinstance(error, LostConnection) else "rolled_back"
+        if attempt >= (ATTEMPTS if self._is_set_up else FIRST_ATTEMPTS):
+            raise StoreUnavailableError(f"gave up after {attempt} attempts: {error}") from error
+        pause = min(PAUSE_MAX_S, PAUSE_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
+        reason = "commit_in_doubt" if isinstance(error, CommitInDoubt) else "rolled_back"
         sqlstate = getattr(getattr(error.__cause__, "orig", None), "sqlstate", None)
         log.warning(
             "attempt %d failed, trying again: %s",
-            count,
+            attempt,
             error,
-            extra={"attempt": count, "reason": reason, "sqlstate": sqlstate, "pause_s": pause},
+            extra={"attempt": attempt, "reason": reason, "sqlstate": sqlstate, "pause_s": pause},
         )
-        telemetry.retry(reason, sqlstate, count)
+        telemetry.retry(reason, sqlstate, attempt)
         await self.concurrency.sleep(pause)
-
-    async def setup(self) -> None:
-        """Create or migrate the tables. Done at first use; safe from many processes at once."""
-        if self.read_only:
-            migrations.demand_none(await self.pending())
-        else:
-            await self._until_done(self.prepare)
-        self._is_set_up = True
-
-    async def pending(self) -> list[str]:
-        """Names of the migrations that the database lacks; runs none of them."""
-
-        async def look() -> list[str]:
-            return await self.transact("read", migrations.pending, (), {})
-
-        return await self._until_done(look)
-
-    async def _until_done(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        if self._closed:
-            raise StoreClosedError
-        count = 1
-        while True:
-            try:
-                return await attempt()
-            except (Interrupted, LostConnection) as error:
-                await self.pause(count, error)
-            count += 1
-
-    @abstractmethod
-    async def transact(
-        self, mode: Mode, operation: Callable[..., T], args: Any, kwargs: Mapping[str, Any]
-    ) -> T:
-        """One try of one transaction.
-
-        Raises:
-            Interrupted: it failed for a passing reason, and nothing of it happened.
-            LostConnection: its connection went away during the commit.
-        """
-
-    @abstractmethod
-    async def prepare(self) -> None:
-        """One try of bringing the database into the form that is needed."""
 
     @property
     def blocks(self) -> bool:
@@ -229,30 +202,65 @@ class Transactions(ABC):
         """Run a whole operation for an event loop."""
         return await self.asyncio.run(operation)
 
+    # --- setting up ---------------------------------------------------------------------
 
-class Part:
-    """What every part of a store has: transactions, a codec, a clock, a tenant, a cache."""
+    async def setup(self) -> None:
+        """Create or migrate the tables. Done at first use; safe from many processes at once."""
+        missing = await self.pending()
+        if self.read_only:
+            migrations.demand_none(missing)
+        else:
+            if self._is_sqlite:
+                await self.run("autocommit", sqlite.settle)
+            if missing:
+                await self.run("idempotent_write", migrations.migrate, self._now_us())
+        self._is_set_up = True
 
-    def __init__(
-        self,
-        transactions: Transactions,
-        tenant: str,
-        codec: Codec | None = None,
-        clock: Callable[[], datetime] | None = None,
-        cache_bytes: int = BYTES,
-    ) -> None:
-        self.cache = LogCache(cache_bytes)
-        self.transactions = transactions
-        self.tenant = tenant
-        self.codec = codec or Codec()
-        self.kept_dictionaries: set[int] = set()
-        """Those of the codec that the database is known to have."""
-        self._clock = clock or _utc_now
+    async def pending(self) -> list[str]:
+        """Names of the migrations that the database lacks; runs none of them."""
+        return await self.run("read", migrations.pending)
 
-    def now_us(self) -> int:
-        """What the store's clock says, in microseconds since 1970 UTC."""
-        return to_micros(self._clock())
+    # --- closing ------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close what was opened here, after the operations under way. Harmless when closed.
+
+        For sync engines; :meth:`aclose` closes either kind.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self._threads is not None:
+            self._threads.close()
+        if self._owned and self._sync is not None:
+            self._sync.dispose()
+
+    async def aclose(self) -> None:
+        """Close what was opened here, after the operations under way. Harmless when closed."""
+        if self._threads is not None:
+            if self._closed or self._threads.are_idle:
+                self.close()
+            else:
+                await asyncio.to_thread(self.close)
+        elif not self._closed:
+            self._closed = True
+            # A connection that is given back to a pool that is gone would never be closed.
+            while self._under_way:
+                self._idle.clear()
+                await self._idle.wait()
+            if self._owned:
+                engine: Any = self.engine
+                await engine.dispose()
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+_SETTING_UP: Final[tuple[Callable[..., Any], ...]] = (
+    migrations.pending,
+    migrations.migrate,
+    sqlite.settle,
+)
+"""Operations that do not need the database to be set up."""
+
+
+def _raise_if_in_doubt(error: exc.SQLAlchemyError) -> None:
+    if classify(error) == "lost":
+        raise CommitInDoubt(message(error)) from error

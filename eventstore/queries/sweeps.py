@@ -12,11 +12,11 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
-from eventstore.db import dialects
-from eventstore.db.schema import SqlRow, slices, sweeps
+from eventstore.db.schema import insert_if_new, slices, sweeps
+from eventstore.models import SqlRow
 from eventstore.retention_models import SLICES
 
-_MAKE_SLICES = dialects.insert_if_new(slices)
+_MAKE_SLICES = insert_if_new(slices)
 _ALL_SLICES = [
     {"slice": number, "holder": "", "lease_until": 0, "swept_at": 0} for number in range(SLICES)
 ]
@@ -80,7 +80,7 @@ def release(conn: Connection, scope: str, number: int, holder: str, swept_us: in
     conn.execute(_RELEASE, given)
 
 
-_BEGIN_SWEEP = dialects.insert_if_new(sweeps)
+_BEGIN_SWEEP = insert_if_new(sweeps)
 _END_SWEEP = (
     update(sweeps)
     .where(sweeps.c.sweep_id == bindparam("which"))

@@ -24,9 +24,9 @@ from sqlalchemy import (
     union_all,
 )
 
-from eventstore.db import dialects
-from eventstore.db.schema import SqlRow, secrets, tombstones
+from eventstore.db.schema import insert_if_new, secrets, tombstones
 from eventstore.format import digests
+from eventstore.models import SqlRow
 
 ERASURE: Final = "erasure"
 """Name of the secret."""
@@ -34,7 +34,7 @@ ERASURE: Final = "erasure"
 SECRET_BYTES: Final = 32
 
 _SECRET = select(secrets.c.value).where(secrets.c.name == ERASURE)
-_MAKE_SECRET = dialects.insert_if_new(secrets)
+_MAKE_SECRET = insert_if_new(secrets)
 _digest: Any = bindparam("name_digest", type_=tombstones.c.name_digest.type)
 _DEAD = select(func.max(tombstones.c.generation)).where(tombstones.c.name_digest == _digest)
 _LAST_GENERATION = select(
@@ -54,7 +54,7 @@ _LAST_OF_DEAD = select(
 )
 _KNOWN = select(tombstones).where(tombstones.c.name_digest == _digest)
 _DELETE = delete(tombstones).where(tombstones.c.thread_key == bindparam("key"))
-_PUT = dialects.insert_if_new(tombstones)
+_PUT = insert_if_new(tombstones)
 _OF_SECRET: Final = -1
 """What stands for a generation in the row of the secret."""
 _TOMBSTONES = select(

@@ -20,7 +20,8 @@ from eventstore.errors import (
     ArchiveNotFoundError,
     ArchiveUnavailableError,
 )
-from eventstore.format.archive_file import PREAMBLE, Dump, Header, header_bytes, read_header
+from eventstore.format.archive.dump import Dump
+from eventstore.format.archive.header import PREAMBLE, Header, header_bytes, read_header
 from retention.archives import naming
 from retention.archives.storage import Storage
 

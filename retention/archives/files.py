@@ -6,7 +6,7 @@ import os
 
 from eventstore import AsyncEventStore, EventStore, ThreadInfo
 from eventstore.concurrency import run_sync
-from eventstore.format.archive_file import Header
+from eventstore.format.archive.header import Header
 
 
 def export_thread(store: EventStore, thread_id: str, path: str | os.PathLike[str]) -> Header:

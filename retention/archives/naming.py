@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from eventstore.format import digests
-from eventstore.format.archive_file import Dump
+from eventstore.format.archive.dump import Dump
 
 SUFFIX: Final = ".thread"
 

@@ -24,6 +24,8 @@ from eventstore import (
     ThreadExistsError,
     ThreadNotFoundError,
 )
+from eventstore.db import schema
+from eventstore.format.archive import rows as archive_rows
 from tests.eventstore.support import (
     FINGERPRINT,
     check_whole,
@@ -38,6 +40,35 @@ from tests.eventstore.support import (
 )
 
 ROWS: Final = ("threads", "events", "segments", "snapshots", "forks")
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_files_hold_the_columns_of_the_tables(name: str) -> None:
+    """A column that is new in the database must be in files, too."""
+    tags = {
+        "threads": archive_rows.THREAD,
+        "events": archive_rows.EVENT,
+        "segments": archive_rows.SEGMENT,
+        "snapshots": archive_rows.SNAPSHOT,
+        "forks": archive_rows.FORK_LINK,
+    }
+    bits = {"small_integer": 16, "integer": 32}
+    given = () if name == "threads" else ("thread_key", "ns")  # by the thread and log before
+    table = schema.metadata.tables[name]
+    assert [
+        (each.name, each.stored or each.name, each.kind, each.nullable, each.bits)
+        for each in archive_rows.TABLES[tags[name]]
+    ] == [
+        (
+            column.key,
+            column.name,
+            column.type.python_type,
+            column.nullable,
+            bits.get(column.type.__visit_name__, 64),
+        )
+        for column in table.c
+        if column.key not in given
+    ]
 
 
 def all_rows(store: EventStore, thread_key: int) -> dict[str, list[Any]]:

@@ -22,7 +22,7 @@ from eventstore import (
     StoreUnavailableError,
     ThreadNotFoundError,
 )
-from eventstore.db.dialects import sqlite_driver
+from eventstore.db.sqlite import sqlite_driver
 from tests.eventstore.support import (
     FINGERPRINT,
     fill,

@@ -24,8 +24,8 @@ from eventstore import (
     StoreClosedError,
     StoreUnavailableError,
 )
-from eventstore.db.dialects import sqlite_driver
 from eventstore.db.migrations import MIGRATIONS
+from eventstore.db.sqlite import sqlite_driver
 from tests.effort import effort
 from tests.eventstore.support import Copies, Watch, check_whole, data_of, fill, numbers, sql
 

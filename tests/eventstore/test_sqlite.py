@@ -22,7 +22,7 @@ from eventstore import (
     StoreBusyError,
     StoreUnavailableError,
 )
-from eventstore.db import dialects
+from eventstore.db import sqlite
 from tests.eventstore.support import check_whole, data_of, fill, numbers, sql
 
 pytestmark = pytest.mark.every_backend
@@ -50,7 +50,7 @@ pytestmark = pytest.mark.every_backend
     ],
 )
 def test_which_versions_have_the_wal_reset_bug(version: tuple[int, ...], safe: bool) -> None:
-    assert dialects.wal_is_safe(version) is safe
+    assert sqlite.wal_is_safe(version) is safe
 
 
 def pragma(store: EventStore, name: str) -> Any:
@@ -77,13 +77,13 @@ def test_pragmas_of_every_connection(tmp_path: Path, durability: Any, level: int
 
 def test_a_safe_driver_is_chosen() -> None:
     found = importlib.util.find_spec("pysqlite3")
-    assert found is None or dialects.wal_is_safe(dialects.sqlite_driver().sqlite_version_info)
+    assert found is None or sqlite.wal_is_safe(sqlite.sqlite_driver().sqlite_version_info)
 
 
 def test_an_affected_sqlite_keeps_a_rollback_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(dialects, "wal_is_safe", lambda version: False)
+    monkeypatch.setattr(sqlite, "wal_is_safe", lambda version: False)
     with caplog.at_level(logging.WARNING), EventStore(tmp_path / "a.db") as store:
         fill(store, "t", 3)
         assert pragma(store, "journal_mode") != "wal"
@@ -106,7 +106,7 @@ def test_an_affected_sqlite_does_not_enter_wal(
     with EventStore(tmp_path / "a.db") as store:
         fill(store, "t", 1)
         assert pragma(store, "journal_mode") == "wal"
-    monkeypatch.setattr(dialects, "wal_is_safe", lambda version: False)
+    monkeypatch.setattr(sqlite, "wal_is_safe", lambda version: False)
     with EventStore(tmp_path / "a.db") as store:
         try:
             fill(store, "t", 1, start=2)
@@ -119,7 +119,7 @@ def test_an_affected_sqlite_does_not_enter_wal(
 def test_memory_needs_no_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(dialects, "wal_is_safe", lambda version: False)
+    monkeypatch.setattr(sqlite, "wal_is_safe", lambda version: False)
     with caplog.at_level(logging.WARNING), EventStore() as store:
         fill(store, "t", 1)
     assert "WAL" not in caplog.text
@@ -131,7 +131,7 @@ def test_memory_needs_no_warning(
 def test_a_locked_file_is_busy_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dialects, "BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.2)
     path = tmp_path / "a.db"
     with EventStore(path) as store, EventStore(path) as other:
         fill(store, "t", 3)
@@ -157,7 +157,7 @@ def test_a_locked_file_is_busy_and_nothing_is_written(
 
 def test_readers_do_not_wait_for_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even those that open the file, in another store, while the lock is held."""
-    monkeypatch.setattr(dialects, "BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.2)
     path = tmp_path / "a.db"
     with EventStore(path) as store:
         fill(store, "t", 3)
@@ -187,7 +187,7 @@ def test_a_writer_waits_for_its_turn(tmp_path: Path) -> None:
 
 
 def test_an_exhausted_pool_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialects, "BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.2)
     with EventStore() as store:
         fill(store, "t", 1)
         with store.engine.connect(), pytest.raises(StoreBusyError):

@@ -294,7 +294,7 @@ def test_async_waits_when_it_gets_too_far_ahead(tmp_path: Path) -> None:
 
 HOLD: Final = """
 import sys
-from eventstore.db.dialects import sqlite_driver
+from eventstore.db.sqlite import sqlite_driver
 driver = sqlite_driver()
 conn = driver.connect(sys.argv[1], isolation_level=None)
 conn.execute("BEGIN IMMEDIATE")

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, make_url
 
 from eventstore.db import postgresql
-from eventstore.db.postgresql import PoolOptions
+from eventstore.db.options import PoolOptions
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, exc, make_url, text
 
 from eventstore import StoreBusyError, StoreUnavailableError
-from eventstore.db import dialects, postgresql
-from eventstore.db.postgresql import PoolOptions
+from eventstore.db import driver_errors, postgresql
+from eventstore.db.options import PoolOptions
 from tests import postgres
 from tests.eventstore.postgresql.support import role, terminate_all
 
@@ -128,8 +128,8 @@ def test_an_error_of_the_server(
 ) -> None:
     with pytest.raises(exc.DBAPIError) as caught:
         provoke(engine, store_url)
-    assert dialects.classify(caught.value) == kind
-    assert type(dialects.translate(caught.value)) is means
+    assert driver_errors.classify(caught.value) == kind
+    assert type(driver_errors.translate(caught.value)) is means
 
 
 def test_a_server_that_stops_and_starts() -> None:
@@ -142,10 +142,10 @@ def test_a_server_that_stops_and_starts() -> None:
                 server.stop(mode)
                 with pytest.raises(exc.DBAPIError) as caught:
                     conn.execute(text("SELECT 1"))
-                assert dialects.classify(caught.value) == "lost", mode
+                assert driver_errors.classify(caught.value) == "lost", mode
             with pytest.raises(exc.DBAPIError) as caught, engine.connect():
                 pass
-            assert dialects.classify(caught.value) == "lost", mode
+            assert driver_errors.classify(caught.value) == "lost", mode
             server.start()
             with engine.connect() as conn:
                 assert conn.execute(text("SELECT 1")).scalar() == 1
@@ -163,7 +163,7 @@ def test_a_server_that_stops_and_starts() -> None:
     ],
 )  # fmt: skip
 def test_every_code_that_has_a_meaning(code: str, kind: str | None) -> None:
-    assert dialects.classify(psycopg.errors.lookup(code)("words")) == kind
+    assert driver_errors.classify(psycopg.errors.lookup(code)("words")) == kind
 
 
 @pytest.mark.parametrize(
@@ -184,17 +184,17 @@ def test_every_code_that_has_a_meaning(code: str, kind: str | None) -> None:
     ],
 )
 def test_connections_that_could_not_be_made(words: str, kind: str | None) -> None:
-    assert dialects.classify(psycopg.OperationalError(words)) == kind
+    assert driver_errors.classify(psycopg.OperationalError(words)) == kind
 
 
 def test_what_is_nobodys_fault() -> None:
     for error in (ValueError("server closed the connection"), exc.ArgumentError("x")):
-        assert dialects.classify(error) is None
-        assert dialects.translate(error) is None
+        assert driver_errors.classify(error) is None
+        assert driver_errors.translate(error) is None
 
 
 def test_what_was_in_a_statement_is_not_in_the_message(engine: Engine) -> None:
     with pytest.raises(exc.DBAPIError) as caught, engine.connect() as conn:
         conn.execute(text("SELECT 1 / 0 WHERE :secret <> ''"), {"secret": "hunter2"})
     assert "hunter2" not in str(caught.value)
-    assert dialects.said(caught.value) == "division by zero"
+    assert driver_errors.message(caught.value) == "division by zero"

@@ -20,7 +20,7 @@ from eventstore import (
     StoreBusyError,
     StoreUnavailableError,
 )
-from eventstore.db import dialects, postgresql
+from eventstore.db import driver_errors, postgresql
 from tests.eventstore.postgresql.support import terminate_all
 from tests.eventstore.support import check_whole, data_of, fill
 
@@ -90,7 +90,7 @@ def test_one_lost_connection_empties_the_pool(store_url: str, engine: Engine) ->
     terminate_all(store_url)
     with engine.connect() as conn, pytest.raises(exc.DBAPIError) as caught:
         conn.execute(text("SELECT 1"))
-    assert dialects.classify(caught.value) == "lost"
+    assert driver_errors.classify(caught.value) == "lost"
     for _ in range(3):
         with engine.connect() as conn:
             assert conn.execute(text("SELECT 1")).scalar() == 1

@@ -1,0 +1,153 @@
+"""Opening an engine for whatever a store was given: a path, a URL, an engine, a connection, a pool.
+
+Decides between SQLite and PostgreSQL; how each is opened and set up is in
+:mod:`eventstore.db.sqlite` and :mod:`eventstore.db.postgresql`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import URL, Engine, exc, make_url
+
+from eventstore.db import postgresql, sqlite
+from eventstore.db.options import Options
+from eventstore.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+def open_engine(target: Any, options: Options) -> tuple[Engine, bool]:
+    """An engine for ``target``, and whether we made it (and so may dispose of it).
+
+    ``target`` is a path, a SQLAlchemy URL, an engine, a ``psycopg_pool.ConnectionPool`` or a
+    ``sqlite3.Connection``. Of a connection to a file only the file's name is used, so that its
+    owner's transactions and settings stay untouched; a connection to memory is used itself,
+    and never closed.
+
+    Raises:
+        ConfigurationError: it is none of these, or cannot be opened like this.
+    """
+    engine, owned = _open(target, options)
+    if options.schema is None:
+        return engine, owned
+    if engine.dialect.name == "sqlite":
+        raise ConfigurationError("SQLite has no schemas: schema= is for PostgreSQL")
+    return engine.execution_options(schema_translate_map={None: options.schema}), owned
+
+
+def _open(target: Any, options: Options) -> tuple[Engine, bool]:
+    durability = options.durability
+    if isinstance(target, Engine):
+        if target.dialect.name == "sqlite":
+            sqlite.adopt(target, durability)
+        else:
+            _check_driver(target)
+        return target, False
+    if isinstance(target, sqlite3.Connection):
+        return sqlite.around_connection(target, durability)
+    if _is_of("psycopg_pool", target, "ConnectionPool"):
+        return postgresql.around_pool(target), False
+    url = _url(target)
+    if url.get_backend_name() == "sqlite":
+        return sqlite.open_engine(url, durability, read_only=options.read_only), True
+    with _opening(url):
+        return postgresql.open_engine(url, options.pool, durability), True
+
+
+def open_async_engine(target: Any, options: Options) -> tuple[Engine | AsyncEngine, bool]:
+    """An engine for an event loop: an asynchronous one where its driver does not hop threads.
+
+    ``target`` may also be an ``AsyncEngine``, a ``psycopg_pool.AsyncConnectionPool`` or an
+    ``aiosqlite.Connection`` to a file.
+    """
+    if _is_of("aiosqlite", target, "Connection"):
+        if options.read_only:
+            raise ConfigurationError("read_only needs the file's path, not a connection to it")
+        return sqlite.around_aiosqlite(target, options.durability), True
+    found = _open_async(target, options)
+    if found is None:
+        return open_engine(target, options)
+    engine, owned = found
+    if options.schema is not None:
+        engine = engine.execution_options(schema_translate_map={None: options.schema})
+    return engine, owned
+
+
+def _open_async(target: Any, options: Options) -> tuple[AsyncEngine, bool] | None:
+    if _is_of("sqlalchemy", target, "AsyncEngine"):  # importing it would need greenlet
+        if target.dialect.name != "postgresql":
+            raise ConfigurationError(
+                "an asynchronous engine has to be one for PostgreSQL; for SQLite pass a path, a "
+                "URL or an ordinary engine, which is faster there"
+            )
+        _check_driver(target.sync_engine)
+        return target, False
+    if isinstance(target, str | os.PathLike | URL):
+        url = _url(target)
+        if url.get_backend_name() != "sqlite":
+            with _opening(url):
+                return postgresql.open_async_engine(url, options.pool, options.durability), True
+    if _is_of("psycopg_pool", target, "AsyncConnectionPool"):
+        return postgresql.around_async_pool(target), False
+    return None
+
+
+def _is_of(module: str, target: object, name: str) -> bool:
+    """Whether this is an object of a library that we do not import for the question's sake."""
+    return any(
+        each.__name__ == name and each.__module__.partition(".")[0] == module
+        for each in type(target).__mro__
+    )
+
+
+@contextmanager
+def _opening(url: URL) -> Iterator[None]:
+    if not postgresql.is_url_of_ours(url):
+        raise ConfigurationError(
+            f"there is no event store on {url.drivername!r}; expected a path, sqlite:///path or "
+            "postgresql://user:password@host:port/database"
+        )
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigurationError(
+            f"PostgreSQL needs psycopg 3; pip install 'graph-eventstore[postgres]' ({error})"
+        ) from error
+
+
+def _check_driver(engine: Engine) -> None:
+    if (engine.dialect.name, engine.dialect.driver) != ("postgresql", "psycopg"):
+        raise ConfigurationError(
+            "an engine has to be one for SQLite, or for PostgreSQL through psycopg 3, not "
+            f"for {engine.dialect.name}+{engine.dialect.driver}"
+        )
+
+
+def _url(target: str | os.PathLike[str] | URL) -> URL:
+    if isinstance(target, URL):
+        return target
+    if not isinstance(target, str | os.PathLike):
+        kind = f"{type(target).__module__}.{type(target).__qualname__}"
+        raise ConfigurationError(
+            f"an event store cannot be opened on a {kind}; expected a path, a URL, a SQLAlchemy "
+            "engine, a sqlite3.Connection or a psycopg_pool.ConnectionPool (for event loops: an "
+            "AsyncEngine, an aiosqlite.Connection or an AsyncConnectionPool)"
+        )
+    text = os.fspath(target)
+    if text == ":memory:":
+        return URL.create("sqlite")
+    if "://" not in text:
+        return URL.create("sqlite", database=text)
+    try:
+        return make_url(text)
+    except (exc.ArgumentError, ValueError) as error:  # the text may hold a password: not shown
+        raise ConfigurationError(
+            "cannot read the database URL; expected sqlite:///path or "
+            "postgresql://user:password@host:port/database"
+        ) from error

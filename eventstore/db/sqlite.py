@@ -1,0 +1,375 @@
+"""SQLite: the driver, engines for files and memory, journal mode, transactions, errors.
+
+SQLite 3.7.0 to 3.51.2 can lose committed data in WAL mode when another connection checkpoints
+at the wrong moment (https://www.sqlite.org/wal.html#walresetbug). We depend on a driver that
+carries a fixed SQLite; where there is only an affected one, files stay in rollback-journal mode,
+and the log says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, Engine, Transaction, create_engine, event
+from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
+
+from eventstore.db.options import READS, Durability, Mode
+from eventstore.errors import (
+    ConfigurationError,
+    CorruptEventError,
+    EventStoreError,
+    StoreBusyError,
+    StoreUnavailableError,
+)
+
+try:
+    import pysqlite3
+except ImportError:  # no wheel for this platform
+    pysqlite3 = None
+
+log = logging.getLogger(__name__)
+
+BUSY_TIMEOUT_S: Final = 30.0
+_WAL_ATTEMPTS: Final = 200
+_READY: Final = "eventstore_ready"
+
+ERRORS: Final = tuple({sqlite3.Error, (pysqlite3 or sqlite3).Error})
+"""What a driver for SQLite raises."""
+
+
+def wal_is_safe(version: tuple[int, ...]) -> bool:
+    """Whether this SQLite is free of the WAL-reset bug (fixed in 3.51.3, 3.50.7 and 3.44.6)."""
+    return (
+        version >= (3, 51, 3)
+        or (3, 50, 7) <= version < (3, 51)
+        or (3, 44, 6) <= version < (3, 45)
+        or version < (3, 7)
+    )
+
+
+def sqlite_driver() -> ModuleType:
+    """The driver for files that we open ourselves: the one whose SQLite is sound."""
+    if pysqlite3 is not None and not wal_is_safe(sqlite3.sqlite_version_info):
+        module: ModuleType = pysqlite3.dbapi2
+        return module
+    return sqlite3
+
+
+# --- engines ----------------------------------------------------------------------------
+
+
+def open_engine(url: URL, durability: Durability, *, read_only: bool = False) -> Engine:
+    """An engine of our own, for a file or for memory."""
+    return _open(_for_reading(url) if read_only else url, sqlite_driver(), durability)
+
+
+def adopt(engine: Engine, durability: Durability) -> None:
+    """Set up a caller's engine, and see that it can be used.
+
+    Raises:
+        ConfigurationError: each thread would see a database of its own.
+    """
+    if isinstance(engine.pool, SingletonThreadPool):
+        raise ConfigurationError(
+            "with this engine every thread would see a database of its own; give it "
+            "poolclass=StaticPool, or pass ':memory:' instead of an engine"
+        )
+    _tune(engine, "checkout", durability)  # it may have pooled connections before
+
+
+def around_connection(
+    connection: sqlite3.Connection, durability: Durability
+) -> tuple[Engine, bool]:
+    """An engine for a caller's connection, and whether we made what it connects to."""
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    path = next(row[2] for row in cursor.execute("PRAGMA database_list") if row[1] == "main")
+    if not path and connection.row_factory is not None:
+        raise ConfigurationError("a connection to memory must not have a row_factory of its own")
+    if path:
+        return _open_file(path, durability), True
+    return _open(URL.create("sqlite"), sqlite3, durability, lambda: connection), False
+
+
+def around_aiosqlite(connection: Any, durability: Durability) -> Engine:
+    """An engine for the file of a caller's ``aiosqlite.Connection``, which stays the caller's.
+
+    Its name is looked up when we first connect: that has to be awaited, and the caller has to
+    have opened the connection by then.
+    """
+
+    async def look_up() -> str:
+        async with connection.execute("PRAGMA database_list") as cursor:
+            return str(next(row[2] for row in await cursor.fetchall() if row[1] == "main"))
+
+    def connect() -> sqlite3.Connection:
+        # On a thread of the store; aiosqlite answers to whichever loop asks.
+        path = asyncio.run(look_up())
+        if not path:
+            raise ConfigurationError(
+                "an aiosqlite connection to memory cannot be shared with the event store; pass "
+                "':memory:' instead, or connect to a file"
+            )
+        return sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+
+    return _open(URL.create("sqlite"), sqlite3, durability, connect, is_file=True)
+
+
+def _open_file(path: str, durability: Durability) -> Engine:
+    """An engine for a file that a connection of the caller's has open.
+
+    Two copies of the SQLite library on one file in one process drop each other's locks
+    (https://www.sqlite.org/howtocorrupt.html, 2.2.1): stay with the caller's.
+    """
+    return _open(URL.create("sqlite", database=path), sqlite3, durability)
+
+
+def _open(
+    url: URL,
+    module: ModuleType,
+    durability: Durability,
+    creator: Callable[[], Any] | None = None,
+    *,
+    is_file: bool = False,
+) -> Engine:
+    memory = not is_file and url.database in (None, "", ":memory:")
+    if not memory and url.database is not None and not url.database.startswith("file:"):
+        folder = Path(url.database).absolute().parent
+        if not folder.is_dir():
+            raise ConfigurationError(
+                f"cannot create {url.database!r}: the folder {str(folder)!r} does not exist"
+            )
+    # One connection is all that a memory database has, so its pool is also its lock.
+    sizes: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if memory else {"pool_size": 16}
+    if creator is not None:
+        sizes["creator"] = creator
+    engine = create_engine(
+        url,
+        module=module,
+        poolclass=QueuePool,
+        pool_timeout=BUSY_TIMEOUT_S,
+        pool_reset_on_return=None,  # we end what we begin, and a caller's own stays its own
+        hide_parameters=True,  # payloads and names have no place in messages or logs
+        connect_args={
+            "timeout": BUSY_TIMEOUT_S,
+            "isolation_level": None,
+            "check_same_thread": False,
+        },
+        **sizes,
+    )
+    _tune(engine, "connect", durability)
+    if creator is None or is_file:
+        event.listen(engine, "connect", _tolerate_damaged_text)
+    return engine
+
+
+def _for_reading(url: URL) -> URL:
+    """The same file, opened so that SQLite itself refuses to write; it has to be there."""
+    path = url.database
+    if path in (None, "", ":memory:"):
+        return url
+    if not path.startswith("file:"):
+        if not Path(path).is_file():
+            raise ConfigurationError(f"there is no database file {path!r}")
+        path = f"file:{quote(str(Path(path).absolute()))}"
+    return url.set(database=path, query={**url.query, "mode": "ro", "uri": "true"})
+
+
+def _tune(engine: Engine, when: Literal["connect", "checkout"], dur: Durability) -> None:
+    def prepare(connection: Any, record: Any, _proxy: Any = None) -> None:
+        if not record.info.get(_READY):
+            _set_up_connection(connection, dur)
+            record.info[_READY] = True
+
+    event.listen(engine, when, prepare)
+
+
+def _tolerate_damaged_text(connection: Any, _record: Any) -> None:
+    # One undecodable name would else fail every query that meets it, and so hide the threads
+    # beside it. Decoded like this it equals nothing, and the digest chain tells the rest.
+    connection.text_factory = _decode
+
+
+def _decode(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
+
+
+def _set_up_connection(connection: Any, durability: Durability) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA synchronous = {durability.upper()}")
+
+
+# --- transactions -----------------------------------------------------------------------
+
+
+class Turns:
+    """Lets one thread in at a time, in the order in which they came.
+
+    For a database in memory, which has one connection: its pool would let a busy thread
+    take that again and again, and others wait until they give up.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._line: deque[threading.Lock] = deque()
+
+    def __enter__(self) -> None:
+        turn = threading.Lock()
+        turn.acquire()
+        with self._lock:
+            self._line.append(turn)
+            if len(self._line) == 1:
+                return
+        turn.acquire()
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._line.popleft()
+            if self._line:
+                self._line[0].release()
+
+
+def turns(engine: Engine) -> AbstractContextManager[None]:
+    """What each transaction has to wait for beyond the database's own locks."""
+    if engine.dialect.name != "sqlite":
+        return nullcontext()
+    pool = engine.pool
+    alone = isinstance(pool, QueuePool) and pool.size() == 1 and pool._max_overflow == 0
+    return Turns() if alone or isinstance(pool, StaticPool) else nullcontext()
+
+
+def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
+    """How a transaction begins where that has to be said, which says so.
+
+    A read keeps one consistent view, a write takes the lock at once (one that read first
+    could be refused half-way). Spoken to the driver directly: an event hook would make
+    SQLAlchemy look for hooks at every statement, a fifth of the cost of a small append.
+    """
+    module: Any = engine.dialect.dbapi or sqlite3
+    safe = wal_is_safe(module.sqlite_version_info)
+
+    def begin(conn: Connection, mode: Mode) -> Transaction:
+        raw: Any = conn.connection.dbapi_connection
+        if raw.in_transaction:
+            raise StoreBusyError(
+                "the owner of this connection has a transaction open: end it first"
+            )
+        try:
+            if mode != "autocommit":
+                raw.execute("BEGIN" if mode in READS else "BEGIN IMMEDIATE")
+        except ERRORS as error:
+            if raw.in_transaction:  # it was interrupted at its end
+                raw.rollback()
+            raise translate(str(error)) from error
+        if not safe:
+            _refuse_wal(raw, module.sqlite_version)
+        return conn.begin()
+
+    return begin
+
+
+def roll_back(conn: Connection) -> None:
+    """Roll back what a commit left open that failed.
+
+    SQLite goes on with a transaction whose commit was refused (busy, disk full, interrupted):
+    it would keep the write lock, and the connection be of no use to whoever gets it next.
+    """
+    raw: Any = None if conn.invalidated else conn.connection.dbapi_connection
+    if getattr(raw, "in_transaction", False):
+        raw.rollback()
+
+
+# --- journal mode -----------------------------------------------------------------------
+
+
+def settle(conn: Connection) -> None:
+    """Bring the database into the journal mode that we rely on; called before it is migrated.
+
+    Raises:
+        StoreBusyError: others used the file all the time.
+    """
+    module: Any = conn.dialect.dbapi or sqlite3
+    version = tuple(module.sqlite_version_info)
+    safe = wal_is_safe(version)
+    raw: Any = conn.connection.dbapi_connection
+    if raw.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None:
+        raw.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded before the first table only
+    mode = _ask(raw, "PRAGMA journal_mode")
+    wanted = "wal" if safe else "truncate"
+    if mode in ("memory", wanted):
+        return
+    if not safe:
+        named = ".".join(map(str, version))
+        log.warning(
+            "SQLite %s has the WAL-reset bug: the file is kept in rollback-journal mode, which "
+            "is slower; install pysqlite3, or a Python with SQLite 3.51.3 or newer",
+            named,
+            extra={"sqlite_version": named, "journal_mode": wanted},
+        )
+    _switch_journal(raw, wanted)
+
+
+def _switch_journal(connection: Any, wanted: str) -> None:
+    # Changing the mode needs the file for a moment alone, and SQLite answers "locked" at
+    # once, whatever busy_timeout says, when two processes open a new file together.
+    for attempt in range(_WAL_ATTEMPTS):
+        try:
+            mode = _ask(connection, f"PRAGMA journal_mode = {wanted}")
+        except ERRORS as error:
+            if "locked" not in str(error):
+                raise translate(str(error)) from error
+            time.sleep(0.005 + 0.0005 * attempt)
+        else:
+            if mode != wanted:  # read-only, or a file system without shared memory
+                log.warning(
+                    "this database stays in journal mode %s", mode, extra={"journal_mode": mode}
+                )
+            return
+    raise StoreBusyError(
+        f"the database stayed in use by others while its journal mode was to become {wanted}; "
+        "try again when they are done"
+    )
+
+
+def _refuse_wal(connection: Any, version: str) -> None:
+    if _ask(connection, "PRAGMA journal_mode") == "wal":
+        connection.rollback()
+        raise ConfigurationError(
+            f"another process put this file into WAL mode, which SQLite {version} in this "
+            "process cannot use safely (the WAL-reset bug); install pysqlite3 here"
+        )
+
+
+def _ask(connection: Any, statement: str) -> str:
+    return str(connection.execute(statement).fetchone()[0]).lower()
+
+
+# --- errors -----------------------------------------------------------------------------
+
+
+def translate(words: str) -> EventStoreError:
+    """What an error of SQLite means, by its words."""
+    if "file is not a database" in words:
+        return StoreUnavailableError(
+            "the file is not an SQLite database (or it is encrypted); pass the path of a database "
+            "that an event store made, or a path where there is no file yet"
+        )
+    if "decode to UTF-8" in words:
+        return CorruptEventError(f"a text in the database was damaged: {words[:200]}")
+    if "locked" in words or "busy" in words:
+        return StoreBusyError(f"the database stayed locked for {BUSY_TIMEOUT_S:.0f} s: {words}")
+    return StoreUnavailableError(f"SQLite failed: {words}")
