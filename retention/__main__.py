@@ -1,4 +1,7 @@
-"""``python -m retention``: an alias of ``eventstore retention``."""
+"""``python -m retention``: an alias of ``eventstore retention``.
+
+Both take the same arguments and end with the same exit codes (:mod:`eventstore.cli.exits`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Decisions: one action on one thread, as a plan lists it and a sweep carries it out."""
+"""Decisions: one action on one thread, as a plan lists it and a sweep carries it out.
+
+Pure data, made from a policy's verdict. A decision records what must still be true of the thread
+when it is carried out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Threads as plain files, without an archive: export one to a path, import it from there."""
+"""Threads as plain files, without an archive: export one to a path, import it from there.
+
+The files are the same as in an archive, each complete in itself.
+"""
 
 from __future__ import annotations
 

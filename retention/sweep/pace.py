@@ -1,4 +1,8 @@
-"""How much of the database a sweep takes: short transactions, and a rest after each."""
+"""The pace of a sweep: short transactions, and a rest after each.
+
+Live writers get the database in between. Owns the bounds (:class:`Pace`) and the rests
+(:class:`Pacer`); the operations themselves keep to the bounds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What a sweep did: counts for programs, one line for people."""
+"""What a sweep did: counts for programs, one line for people.
+
+The fields of :class:`SweepReport` are also the keys of ``--json``, of ``store.sweeps()`` and of
+log records: they keep their names.
+"""
 
 from __future__ import annotations
 
