@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, get_args
 
 from eventstore import ThreadInfo
 from retention.policies import RetentionPolicy
-from retention.verdict import Verdict, before
+from retention.verdict import Verdict, before, in_words
 
 Action = Literal["prune", "trim", "seal"]
 
@@ -75,7 +75,7 @@ def to_seal(policy: RetentionPolicy, thread: ThreadInfo, at: datetime) -> Decisi
     older_than = before(at, policy.seal_after)
     if older_than is None:
         return None
-    reason = f"older than the seal_after of {policy.seal_after}"
+    reason = f"older than the seal_after of {in_words(policy.seal_after)}"
     return _decision(policy, thread, "seal", reason, older_than=older_than)
 
 

@@ -49,11 +49,13 @@ def judge(policies: Sequence[RetentionPolicy], thread: ThreadInfo, now: datetime
         reason = "waiting"
     else:
         if is_older(thread.created_at, policy.max_age, now):
-            return Verdict(policy, f"older than the max_age of {policy.max_age}", prune=True)
+            return Verdict(
+                policy, f"older than the max_age of {in_words(policy.max_age)}", prune=True
+            )
         idle_since = before(now, _ttl(policy, thread))
         if idle_since is not None and thread.active_at <= idle_since:
             own = "the" if thread.ttl is None else "its own"
-            reason = f"idle for {own} ttl of {_ttl(policy, thread)}"
+            reason = f"idle for {own} ttl of {in_words(_ttl(policy, thread))}"
             return Verdict(policy, reason, prune=True, idle_since=idle_since)
         if idle_since is not None or before(now, policy.max_age) is not None:
             reason = "active"
@@ -80,6 +82,11 @@ def is_older(since: datetime, duration: timedelta | None, now: datetime) -> bool
     """Whether at least this long has passed since a moment; never without a duration."""
     limit = before(now, duration)
     return limit is not None and since <= limit
+
+
+def in_words(duration: timedelta | None) -> str:
+    """A duration as reasons name it, such as ``30 days`` or ``1:30:00``."""
+    return str(duration).removesuffix(", 0:00:00")
 
 
 def _ttl(policy: RetentionPolicy, thread: ThreadInfo) -> timedelta | None:

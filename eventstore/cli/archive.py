@@ -111,7 +111,10 @@ def archive_threads(
         confirm(f"Archive {many} and remove them from the database?", yes)
     code = exits.OK
     opened = writing if prune else reading
-    with opened(Target(db, tenant, schema)) as store, out.progress("archiving", len(threads)) as go:
+    with (
+        opened(Target(db, tenant, schema)) as store,
+        out.progress("archiving", len(threads)) as advance,
+    ):
         for thread_id in threads:
             try:
                 if prune:
@@ -135,7 +138,7 @@ def archive_threads(
             except (ThreadNotFoundError, CorruptEventError, PruningRefusedError, Failed) as error:
                 out.note(f"eventstore: {safe(exits.message_of(error))}")
                 code = code or exits.code_of(error)
-            go(1)
+            advance(1)
     if code:
         raise typer.Exit(code)
 

@@ -7,6 +7,7 @@ Also assembles the group: its other commands are in :mod:`eventstore.cli.sweep` 
 from __future__ import annotations
 
 import getpass
+from dataclasses import fields
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +27,8 @@ from eventstore.cli.options import (
 )
 from eventstore.cli.output import Output, duration, iso, moment, size
 from eventstore.cli.threads import thread_json
-from eventstore.cli.values import line, safe
+from eventstore.cli.values import safe
+from retention import SweepReport
 
 
 def register(app: typer.Typer) -> None:
@@ -130,7 +132,7 @@ def report(
             }
         )
         return
-    names = ("SWEEP", "STARTED (UTC)", "FINISHED (UTC)", "JUDGED AT (UTC)", "BY", "COUNTS")
+    names = ("SWEEP", "STARTED (UTC)", "FINISHED (UTC)", "JUDGED AT (UTC)", "BY", "DID")
     rows = [
         (
             each.sweep_id,
@@ -138,7 +140,7 @@ def report(
             moment(each.finished_at) or "not finished",
             moment(each.cutoff),
             each.holder,
-            line(each.counts, chars=100),
+            _summary(each),
         )
         for each in sweeps
     ]
@@ -164,6 +166,13 @@ def report(
         out.table(titles, removed, right="EVENTS SIZE")
     else:
         out.say("no threads removed")
+
+
+def _summary(each: SweepRecord) -> str:
+    """What a recorded sweep did; the version that recorded it may have counted other things."""
+    known = {field.name for field in fields(SweepReport)}
+    counts = {name: number for name, number in each.counts.items() if name in known}
+    return SweepReport(each.cutoff, **counts).summary if counts else ""
 
 
 def _sweep(each: SweepRecord) -> dict[str, Any]:

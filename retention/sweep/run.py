@@ -52,7 +52,7 @@ def sweep(
         plan_or_policies: with a plan, only the threads that it names are touched.
         now: the moment at which threads are judged; ``None``: now. A plan has its own.
         on_progress: called after each thread; an exception from it ends the sweep.
-        should_stop: asked between threads; the sweep ends early if it returns true.
+        should_stop: called between threads; the sweep ends early if it returns true.
         all_tenants: sweep the threads of all tenants, not only the store's. A plan has its own.
         shared: share the work with other sweepers of the same threads that pass it, too: skip
             slices that others have claimed, or that were swept less than this long ago.

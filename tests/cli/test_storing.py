@@ -45,8 +45,8 @@ def test_a_thread_is_moved_and_comes_back_equal(database: str, read: Read, place
     moved = run(*move, "--despite-pin")
     assert moved.code == exits.OK and "done moved to " in moved.out
     assert read("show", "done").code == exits.MISSING
-    (grave,) = read("retention", "report", "--json").json["removed"]
-    assert (grave["reason"], grave["asked_by"]) == ("old", "Ann")
+    (tombstone,) = read("retention", "report", "--json").json["removed"]
+    assert (tombstone["reason"], tombstone["asked_by"]) == ("old", "Ann")
     assert run("retention", "restore", "done", "--json").json["thread_id"] == "done"
     assert read("events", "done", "--json").lines == before
     assert read("retention", "report", "--json").json["removed"] == []
@@ -121,7 +121,7 @@ def test_a_damaged_file_is_found(read: Read, place: Path) -> None:
     assert sorted(each["ok"] for each in lines) == [False, True]
 
 
-def test_erasing_leaves_nothing_but_a_grave_without_a_name(
+def test_erasing_leaves_nothing_but_a_tombstone_without_a_name(
     database: str, read: Read, place: Path
 ) -> None:
     assert read("retention", "archive", "waits").code == exits.OK
@@ -136,8 +136,10 @@ def test_erasing_leaves_nothing_but_a_grave_without_a_name(
     assert done.code == exits.OK and "1 thread and 1 file erased" in done.out
     assert read("show", "waits").code == exits.MISSING
     assert run("archive", "ls", "--json").lines == []
-    (grave,) = read("retention", "report", "--json").json["removed"]
-    assert grave["erased"] and grave["thread_key"] is None and grave["asked_by"] == "Ann"
+    (tombstone,) = read("retention", "report", "--json").json["removed"]
+    assert (
+        tombstone["erased"] and tombstone["thread_key"] is None and tombstone["asked_by"] == "Ann"
+    )
     again = run(*erase, "--yes", "--json")
     assert again.code == exits.OK and again.json["threads"] == 0, "no harm in asking again"
 

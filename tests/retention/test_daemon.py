@@ -421,11 +421,11 @@ from retention.__main__ import main
 
 real = prune.remove_rest
 
-def bury(*args):
+def remove(*args):
     os.kill(os.getpid(), signal.SIGTERM)
     return real(*args)
 
-prune.remove_rest = bury
+prune.remove_rest = remove
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -46,7 +46,7 @@ def test_a_sweep_prunes_what_is_due_and_says_why(timed: EventStore, clock: Clock
     assert names(timed) == {"pinned", "waiting", "patient", "new"}
     assert_whole(timed, keys)
     (tombstone, _) = timed.tombstones()
-    assert tombstone.reason == "retention: idle for the ttl of 30 days, 0:00:00"
+    assert tombstone.reason == "retention: idle for the ttl of 30 days"
     assert tombstone.policy == "default"
     assert swept(timed, MONTH) == SweepReport(START + 40 * DAY), "a second one finds nothing"
 
@@ -146,7 +146,7 @@ def test_a_thread_that_became_active_during_the_sweep_is_left_alone(
 def test_a_pin_set_at_the_last_moment_is_heeded(
     blocking: EventStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the sweep's last look and the lock that seals the threads' fate."""
+    """Between the sweep's last look and the lock that decides the threads' deletion."""
     old(blocking, clock, "a")
     fill(blocking, "large", 600)
     clock.now += 40 * DAY
