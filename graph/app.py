@@ -20,13 +20,13 @@ from typing import Any, Final, Protocol, Self, TypeVar, cast, get_args
 from eventstore import AsyncEventStore, EventStore, VerifyReport, telemetry
 from eventstore.concurrency import Perform, abandon, awaited, iterate_sync, perform_each, run_sync
 from eventstore.core.core import Core
-from graph.build.builder import Topology
 from graph.build.drawing import DrawableGraph
 from graph.build.schema import Channel, StateSchema, is_schema
+from graph.build.topology import Graph, Topology
 from graph.build.types_registry import register_types
 from graph.errors import InvalidConfigError
 from graph.read import replay_check, streaming, subgraphs, time_travel
-from graph.read.history import Reader
+from graph.read.history import ReadableGraph, Reader
 from graph.read.replay_check import ReplayReport, Same
 from graph.run import invocation
 from graph.run.driver import Options, Run
@@ -68,7 +68,7 @@ class Saver(Protocol):
         """Where events go."""
 
 
-class CompiledGraph:
+class CompiledGraph(ReadableGraph):
     """A graph that can run. Made by :meth:`StateGraph.compile`."""
 
     def __init__(
@@ -90,18 +90,28 @@ class CompiledGraph:
         self._config: RunnableConfig = {}
         self._interrupt_before = frozenset(interrupt_before)
         self._interrupt_after = frozenset(interrupt_after)
-        self.inner: dict[str, Mapping[str, CompiledGraph]] = {}
+        self.inner: dict[str, Mapping[str, Graph]] = {}
         self._last: Reader | None = None
         self._log: ThreadLog | None = None
         if checkpointer is not None and not isinstance(checkpointer, bool):
             store = checkpointer
             if not isinstance(store, EventStore | AsyncEventStore):
                 store = store.store
-            self._log = self.log_on(store.core)
+            self._log = self.reader_on(store.core).log
 
-    def log_on(self, core: Core) -> ThreadLog:
-        """This graph's threads, or its parts of them, in a store."""
-        return self.reader_on(core).log
+    @property
+    def core(self) -> Core:
+        """The store that keeps its threads.
+
+        Raises:
+            InvalidConfigError: it keeps none.
+        """
+        if self._log is None:
+            raise InvalidConfigError(
+                "this graph keeps no state: compile it with a checkpointer, "
+                "compile(checkpointer=SqliteSaver('runs.db'))"
+            )
+        return self._log.core
 
     def reader_on(self, core: Core) -> Reader:
         """Reads them. Kept for the store that was used last, since it learns names of threads."""
@@ -398,7 +408,7 @@ class CompiledGraph:
         above = scope.host.journal
         if self.checkpointer is False or not isinstance(above, LogJournal):
             return None
-        return self.log_on(above.core)
+        return self.reader_on(above.core).log
 
     async def _run(self, call: Call) -> dict[str, Any]:
         with self._span(call) as span:
@@ -803,12 +813,8 @@ class CompiledGraph:
 
     def _reader(self, config: Mapping[str, Any]) -> Reader:
         """Reads the log that a config names."""
-        if self._log is None:
-            raise InvalidConfigError(
-                "this graph keeps no state: compile it with a checkpointer, "
-                "compile(checkpointer=SqliteSaver('runs.db'))"
-            )
-        return subgraphs.graph_of(self, ns_of(config)).reader_on(self._log.core)
+        core = self.core
+        return subgraphs.graph_of(self, ns_of(config)).reader_on(core)
 
 
 def _blocking(log: ThreadLog | None) -> Perform:

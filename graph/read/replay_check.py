@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from eventstore import Codec, Position, RecordedEvent
 from eventstore.concurrency import Perform, awaited, perform_each
 from eventstore.format.digests import is_prefix
-from graph.build.builder import Topology
+from graph.build.topology import Topology
 from graph.errors import InvalidConfigError, InvalidGraphError
 from graph.messages import ids_from
 from graph.read import subgraphs
+from graph.read.history import ReadableGraph
 from graph.run.driver import Done, Options, Run
 from graph.run.journal import LogJournal, Means
 from graph.run.runners import Blocking, Runner
@@ -26,9 +27,6 @@ from graph.run.thread_log import ThreadLog
 from graph.state import planner
 from graph.state.events import Data, Kind, unpack
 from graph.state.fold import Fold, State, initial
-
-if TYPE_CHECKING:
-    from graph.app import CompiledGraph
 
 Same = Callable[[str, Any, Any], bool]
 """Whether a recorded and a new value of a key count as equal."""
@@ -107,7 +105,7 @@ class Check:
         self._nodes = nodes
         self._same = same
 
-    async def thread(self, graph: CompiledGraph, log: ThreadLog, thread_id: str) -> ReplayReport:
+    async def thread(self, graph: ReadableGraph, log: ThreadLog, thread_id: str) -> ReplayReport:
         """Check every log of a thread that the graph and its subgraphs fold."""
         blocking = isinstance(self._runner, Blocking)
         perform = awaited if blocking else log.core.transactions.perform
@@ -124,7 +122,7 @@ class Check:
                 )
             else:
                 _refuse_async(owner, blocking)
-                one = _Log(self, owner, owner.log_on(log.core), thread_id, ns, perform)
+                one = _Log(self, owner, owner.reader_on(log.core).log, thread_id, ns, perform)
                 found = await one.check()
                 count += one.count
             if found is not None and (first is None or found[0] < first[0]):
@@ -155,7 +153,7 @@ def _before(event: RecordedEvent) -> Position:
     return event.position._replace(seq=event.seq - 1)
 
 
-def _refuse_async(graph: CompiledGraph, blocking: bool) -> None:
+def _refuse_async(graph: ReadableGraph, blocking: bool) -> None:
     for name, spec in graph.topology.nodes.items():
         if blocking and spec.is_async:
             raise InvalidGraphError(
@@ -170,7 +168,7 @@ class _Log:
     def __init__(
         self,
         check: Check,
-        graph: CompiledGraph,
+        graph: ReadableGraph,
         log: ThreadLog,
         thread_id: str,
         ns: str,

@@ -5,21 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import Any, Final, get_args
 
 from eventstore.concurrency import Perform
 from eventstore.format.namespaces import SEPARATOR
 from eventstore.models import from_micros
 from graph.errors import InvalidConfigError
-from graph.read.history import Reader
+from graph.read.history import ReadableGraph, Reader
 from graph.run.driver import Run
 from graph.run.journal import LogJournal
 from graph.state.events import Data, unpack
 from graph.state.fold import State, task_id
 from graph.types import INTERRUPT, Interrupt, StreamMode
-
-if TYPE_CHECKING:
-    from graph.app import CompiledGraph
 
 _MODES: Final = frozenset(get_args(StreamMode))
 
@@ -61,7 +58,7 @@ class Form:
 
 
 async def chunks(
-    graph: CompiledGraph,
+    graph: ReadableGraph,
     run: Run,
     reader: Reader | None,
     perform: Perform,

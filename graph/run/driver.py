@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from eventstore import SerializationError, telemetry
 from eventstore.format.namespaces import token
-from graph.build.builder import Branch, NodeSpec, Topology
+from graph.build.topology import Branch, NodeSpec, Topology
 from graph.errors import (
     GraphInterrupt,
     GraphRecursionError,

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, cast
 from eventstore import ConcurrencyError, telemetry
 from eventstore.concurrency import Perform
 from eventstore.format.namespaces import child
-from graph.build.builder import Topology
+from graph.build.topology import Topology
 from graph.errors import EmptyInputError, GraphError, InvalidConfigError, InvalidGraphError
 from graph.run.driver import Chunk, Options, Run, Use
 from graph.run.journal import Journal, LogJournal, Means, NoJournal
