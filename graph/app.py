@@ -18,7 +18,15 @@ from functools import partial
 from typing import Any, Final, Protocol, Self, TypeVar, cast, get_args
 
 from eventstore import AsyncEventStore, EventStore, VerifyReport, telemetry
-from eventstore.concurrency import Perform, abandon, awaited, iterate_sync, perform_each, run_sync
+from eventstore.concurrency import (
+    Asyncio,
+    Blocking,
+    Concurrency,
+    discard,
+    iterate,
+    iterate_sync,
+    run_sync,
+)
 from eventstore.core.core import Core
 from graph.build.drawing import DrawableGraph
 from graph.build.schema import Channel, StateSchema, is_schema
@@ -32,7 +40,7 @@ from graph.run import invocation
 from graph.run.driver import Options, Run
 from graph.run.invocation import CONFLICT_TIMEOUT_S, Call, OnConflict
 from graph.run.journal import LogJournal, Means
-from graph.run.runners import Blocking, Looping, Runner
+from graph.run.runners import AsyncRunner, Runner, SyncRunner
 from graph.run.scope import Scope, current, keeping
 from graph.run.thread_log import ThreadLog, ns_of, position_of, thread_id_of
 from graph.state import planner
@@ -184,7 +192,7 @@ class CompiledGraph(ReadableGraph):
         options = self._options(
             config, context, durability, before=interrupt_before, after=interrupt_after
         )
-        call = self._call(Blocking(), input, options, on_conflict, conflict_timeout_s)
+        call = self._call(SyncRunner(), input, options, on_conflict, conflict_timeout_s)
         return run_sync(self._run(call))
 
     async def ainvoke(
@@ -210,7 +218,7 @@ class CompiledGraph(ReadableGraph):
         options = self._options(
             config, context, durability, before=interrupt_before, after=interrupt_after
         )
-        call = self._call(Looping(), input, options, on_conflict, conflict_timeout_s)
+        call = self._call(AsyncRunner(), input, options, on_conflict, conflict_timeout_s)
         return await self._run(call)
 
     def stream(
@@ -249,7 +257,7 @@ class CompiledGraph(ReadableGraph):
             before=interrupt_before,
             after=interrupt_after,
         )
-        call = self._call(Blocking(), input, options, on_conflict, conflict_timeout_s)
+        call = self._call(SyncRunner(), input, options, on_conflict, conflict_timeout_s)
         yield from iterate_sync(self._stream(call, isinstance(stream_mode, str)))
 
     async def astream(
@@ -278,7 +286,7 @@ class CompiledGraph(ReadableGraph):
             before=interrupt_before,
             after=interrupt_after,
         )
-        call = self._call(Looping(), input, options, on_conflict, conflict_timeout_s)
+        call = self._call(AsyncRunner(), input, options, on_conflict, conflict_timeout_s)
         chunks = self._stream(call, isinstance(stream_mode, str))
         try:
             async for chunk in chunks:
@@ -362,7 +370,7 @@ class CompiledGraph(ReadableGraph):
         invocation.check_conflict(on_conflict)
         scope = options.scope
         log = self._place(scope)
-        perform = _blocking(log) if isinstance(runner, Blocking) else _looping(log)
+        concurrency = _blocking(log) if isinstance(runner, SyncRunner) else _looping(log)
         inside = scope is None and log is not None and ns_of(options.config)
         return Call(
             self.topology,
@@ -372,7 +380,7 @@ class CompiledGraph(ReadableGraph):
             options.config,
             options,
             runner,
-            perform,
+            concurrency,
             on_conflict,
             conflict_timeout_s,
             scope,
@@ -414,7 +422,7 @@ class CompiledGraph(ReadableGraph):
         with self._span(call) as span:
             started = await invocation.start(call)
             try:
-                async with aclosing(started.chunks()) as chunks:
+                async with started as chunks:
                     async for kind, content in chunks:
                         if call.options.modes:
                             await self._shown(call, started.run, kind, content)
@@ -439,7 +447,7 @@ class CompiledGraph(ReadableGraph):
         started = await invocation.start(call)
         form = streaming.Form(single, call.options.subgraphs)
         try:
-            async with aclosing(started.chunks()) as chunks:
+            async with started as chunks:
                 async for kind, content in chunks:
                     for ns, mode, chunk in await self._shown(call, started.run, kind, content):
                         yield form.of(ns, mode, chunk)
@@ -457,7 +465,9 @@ class CompiledGraph(ReadableGraph):
             return [content] if content[1] in call.options.own_modes else []
         found = []
         reader = None if call.log is None else self.reader_on(call.log.core)
-        for mode, chunk in await streaming.chunks(self, run, reader, call.perform, kind, content):
+        for mode, chunk in await streaming.chunks(
+            self, run, reader, call.concurrency, kind, content
+        ):
             if mode in call.options.own_modes:
                 found.append((run.ns, mode, chunk))
             if call.options.listener is not None:
@@ -550,7 +560,7 @@ class CompiledGraph(ReadableGraph):
 
     async def aget_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
         """:meth:`get_state` for event loops."""
-        return await _looping(self._log)(self._reader(config).state(config, subgraphs))
+        return await _looping(self._log).run(self._reader(config).state(config, subgraphs))
 
     def get_state_history(
         self,
@@ -580,7 +590,7 @@ class CompiledGraph(ReadableGraph):
     ) -> AsyncGenerator[StateSnapshot, None]:
         """:meth:`get_state_history` for event loops."""
         found = self._history(config, filter, before, limit)
-        async with aclosing(perform_each(_looping(self._log), found)) as snapshots:
+        async with aclosing(iterate(_looping(self._log), found)) as snapshots:
             async for snapshot in snapshots:
                 yield snapshot
 
@@ -613,7 +623,7 @@ class CompiledGraph(ReadableGraph):
     async def aevents(self, config: RunnableConfig) -> AsyncGenerator[AuditEntry, None]:
         """:meth:`events` for event loops."""
         found = self._reader(config).audit(thread_id_of(config), ns_of(config))
-        async with aclosing(perform_each(_looping(self._log), found)) as entries:
+        async with aclosing(iterate(_looping(self._log), found)) as entries:
             async for entry in entries:
                 yield entry
 
@@ -627,7 +637,7 @@ class CompiledGraph(ReadableGraph):
 
     async def averify(self, config: RunnableConfig) -> VerifyReport:
         """:meth:`verify` for event loops."""
-        return await _looping(self._log)(self._reader({}).verify(thread_id_of(config)))
+        return await _looping(self._log).run(self._reader({}).verify(thread_id_of(config)))
 
     def replay(
         self, config: RunnableConfig, *, upto: RunnableConfig | int | None = None
@@ -649,7 +659,7 @@ class CompiledGraph(ReadableGraph):
         self, config: RunnableConfig, *, upto: RunnableConfig | int | None = None
     ) -> StateSnapshot:
         """:meth:`replay` for event loops."""
-        return await _looping(self._log)(self._reader(config).replayed(config, upto))
+        return await _looping(self._log).run(self._reader(config).replayed(config, upto))
 
     def rebuild(self, config: RunnableConfig) -> int:
         """Drop the snapshots of a thread and fold it afresh, as after a change of its reducers.
@@ -664,7 +674,7 @@ class CompiledGraph(ReadableGraph):
 
     async def arebuild(self, config: RunnableConfig) -> int:
         """:meth:`rebuild` for event loops."""
-        return await _looping(self._log)(self._reader({}).rebuild(thread_id_of(config)))
+        return await _looping(self._log).run(self._reader({}).rebuild(thread_id_of(config)))
 
     def check_replay(
         self,
@@ -693,7 +703,7 @@ class CompiledGraph(ReadableGraph):
             ThreadNotFoundError: no such thread.
         """
         options = self._options(config, context, "sync")
-        check = replay_check.Check(Blocking(), options, nodes, same)
+        check = replay_check.Check(SyncRunner(), options, nodes, same)
         return self._drive(check.thread(self, self._reader({}).log, thread_id_of(config)))
 
     async def acheck_replay(
@@ -706,7 +716,7 @@ class CompiledGraph(ReadableGraph):
     ) -> ReplayReport:
         """:meth:`check_replay` for event loops."""
         options = self._options(config, context, "sync")
-        check = replay_check.Check(Looping(), options, nodes, same)
+        check = replay_check.Check(AsyncRunner(), options, nodes, same)
         return await check.thread(self, self._reader({}).log, thread_id_of(config))
 
     def _drive(self, operation: Awaitable[T]) -> T:
@@ -714,7 +724,7 @@ class CompiledGraph(ReadableGraph):
         try:
             _blocking(self._log)
         except InvalidConfigError:
-            abandon(operation)
+            discard(operation)
             raise
         return run_sync(operation)
 
@@ -752,7 +762,7 @@ class CompiledGraph(ReadableGraph):
             ConcurrencyError: a run or another edit was first.
         """
         update = StateUpdate(values, as_node)
-        return run_sync(self._edit(Blocking(), config, [[update]]))
+        return run_sync(self._edit(SyncRunner(), config, [[update]]))
 
     async def aupdate_state(
         self,
@@ -762,7 +772,7 @@ class CompiledGraph(ReadableGraph):
     ) -> RunnableConfig:
         """:meth:`update_state` for event loops."""
         update = StateUpdate(values, as_node)
-        return await self._edit(Looping(), config, [[update]])
+        return await self._edit(AsyncRunner(), config, [[update]])
 
     def bulk_update_state(
         self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
@@ -777,13 +787,13 @@ class CompiledGraph(ReadableGraph):
             InvalidUpdateError: an update does not fit; those of the supersteps before it are kept.
             ConcurrencyError: a run or another edit was first.
         """
-        return run_sync(self._edit(Blocking(), config, supersteps))
+        return run_sync(self._edit(SyncRunner(), config, supersteps))
 
     async def abulk_update_state(
         self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
     ) -> RunnableConfig:
         """:meth:`bulk_update_state` for event loops."""
-        return await self._edit(Looping(), config, supersteps)
+        return await self._edit(AsyncRunner(), config, supersteps)
 
     async def _edit(
         self,
@@ -794,21 +804,23 @@ class CompiledGraph(ReadableGraph):
         reader = self._reader(config)
         if not supersteps or not all(supersteps):
             raise InvalidConfigError("there is nothing to update: give at least one StateUpdate")
-        perform = _blocking(self._log) if isinstance(runner, Blocking) else _looping(self._log)
-        means = Means(perform, runner.spawn)
+        concurrency = (
+            _blocking(self._log) if isinstance(runner, SyncRunner) else _looping(self._log)
+        )
+        means = Means(concurrency)
         graph = subgraphs.graph_of(self, ns_of(config))
         place: Mapping[str, Any] = config
         if ns_of(config):
-            place = await perform(time_travel.to_edit(self, config))
+            place = await concurrency.run(time_travel.to_edit(self, config))
         options = graph._options(place, None, "sync")
-        journal = await perform(reader.log.open(place, means))
+        journal = await concurrency.run(reader.log.open(place, means))
         run = Run(graph.topology, journal, options, runner, ns=ns_of(place))
         withdrawn = [each.id for each in run.interrupts]
         for updates in supersteps:
             await run.edit(updates, invocation.metadata_of(config))
         if withdrawn and run.ns:
-            await perform(time_travel.edited(self, thread_id_of(config), run.ns, withdrawn))
-        snapshot = await perform(reader.snapshot(thread_id_of(config), run.state))
+            await concurrency.run(time_travel.edited(self, thread_id_of(config), run.ns, withdrawn))
+        snapshot = await concurrency.run(reader.snapshot(thread_id_of(config), run.state))
         return snapshot.config
 
     def _reader(self, config: Mapping[str, Any]) -> Reader:
@@ -817,7 +829,7 @@ class CompiledGraph(ReadableGraph):
         return subgraphs.graph_of(self, ns_of(config)).reader_on(core)
 
 
-def _blocking(log: ThreadLog | None) -> Perform:
+def _blocking(log: ThreadLog | None) -> Concurrency:
     """How operations run inside a blocking call: by driving, which has to be possible.
 
     Raises:
@@ -828,11 +840,11 @@ def _blocking(log: ThreadLog | None) -> Perform:
             "this graph's checkpointer is asynchronous: call ainvoke(), astream(), "
             "aget_state(), …, or compile the graph with a synchronous one (PostgresSaver)"
         )
-    return awaited
+    return Blocking()
 
 
-def _looping(log: ThreadLog | None) -> Perform:
-    return awaited if log is None else log.core.transactions.perform
+def _looping(log: ThreadLog | None) -> Concurrency:
+    return Asyncio() if log is None else log.core.transactions.asyncio
 
 
 def _refuse(options: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
-from eventstore.concurrency import Perform
+from eventstore.concurrency import Concurrency
 from eventstore.format.namespaces import SEPARATOR
 from eventstore.models import from_micros
 from graph.errors import InvalidConfigError
@@ -61,7 +61,7 @@ async def chunks(
     graph: ReadableGraph,
     run: Run,
     reader: Reader | None,
-    perform: Perform,
+    concurrency: Concurrency,
     kind: str,
     content: Any,
 ) -> list[tuple[str, Any]]:
@@ -70,7 +70,7 @@ async def chunks(
     if kind == "checkpoint":
         found = [("values", graph.output(content))] if "values" in modes else []
         if modes & {"checkpoints", "debug"} and reader is not None:
-            found += await _checkpoint(run, reader, perform, content)
+            found += await _checkpoint(run, reader, concurrency, content)
     elif kind == "custom":
         found = [("custom", content)]
     elif kind == "output":
@@ -99,10 +99,10 @@ async def chunks(
 
 
 async def _checkpoint(
-    run: Run, reader: Reader, perform: Perform, state: State
+    run: Run, reader: Reader, concurrency: Concurrency, state: State
 ) -> list[tuple[str, Any]]:
     assert isinstance(run.journal, LogJournal)
-    snapshot = await perform(reader.snapshot(run.journal.thread_id, state, run.ns))
+    snapshot = await concurrency.run(reader.snapshot(run.journal.thread_id, state, run.ns))
     shown = snapshot._asdict()
     return [("checkpoints", shown), ("debug", _debug("checkpoint", state.step, shown))]
 
