@@ -37,11 +37,12 @@ from graph.read import replay_check, streaming, subgraphs, time_travel
 from graph.read.history import ReadableGraph, Reader
 from graph.read.replay_check import ReplayReport, Same
 from graph.run import invocation
-from graph.run.driver import Options, Run
+from graph.run.driver import Run
 from graph.run.invocation import CONFLICT_TIMEOUT_S, Call, OnConflict
 from graph.run.journal import LogJournal, Means
 from graph.run.runners import AsyncRunner, Runner, SyncRunner
 from graph.run.scope import Scope, current, keeping
+from graph.run.tasks import Options
 from graph.run.thread_log import ThreadLog, ns_of, position_of, thread_id_of
 from graph.state import planner
 from graph.state.fold import State
