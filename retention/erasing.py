@@ -217,7 +217,7 @@ class _Erasing:
         for archive in self._archives:
             for name in targets.threads:
                 await self._concurrency.call(archive.delete, name, core.tenant)
-        wiped = await run(core.wipe(vacuum))
+        wiped = await run(core.vacuum(vacuum))
         if damage is not None:
             raise damage
         return replace(report, tombstones=hidden, wiped=wiped)

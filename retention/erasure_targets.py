@@ -105,7 +105,7 @@ async def find_targets(
     prefixes = set[str]()
     for name in sorted(wanted):
         info = targets.threads[name] = await _thread(core, concurrency, name)
-        generations = archived[name] | await run(core.former_lives(name))
+        generations = archived[name] | await run(core.former_generations(name))
         keys = {digests.thread_key(core.tenant, name, generation) for generation in generations}
         keys |= {info.thread_key} if info else set()
         prefixes |= {digests.prefix_ns(key, "") for key in keys}

@@ -390,7 +390,7 @@ def cached(store: EventStore, ns: str) -> list[Any]:
     async def replay() -> list[Any]:
         found = await store.core.replay("t", ns, fingerprint=FINGERPRINT, cached=True)
         events = [each async for page in found.events for each in page]
-        store.core.remember(found)
+        store.core.cache_replay(found)
         state = found.snapshot and store.codec.decode(found.snapshot.state)
         return [*(state or []), *numbers(events)]
 
@@ -464,6 +464,7 @@ moves = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=20, suppress_health_check=[*HealthCheck])
 @given(moves)
 def test_any_order_of_two_writers_leaves_whole_batches(

@@ -24,7 +24,7 @@ def told(core: Core, thread_id: str, cached: bool) -> tuple[Any, ...]:
     replay = run_sync(core.replay(thread_id, fingerprint=FINGERPRINT, cached=cached))
     events = [each for page in iterate_sync(replay.events) for each in page]
     if cached:
-        core.remember(replay)
+        core.cache_replay(replay)
     return replay.head, replay.position, replay.snapshot, events
 
 
@@ -141,6 +141,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(steps)
 def test_two_stores_write_and_neither_is_misled(
