@@ -17,7 +17,9 @@ import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SOURCES: Final = sorted(
-    path for package in ("eventstore", "graph", "retention") for path in (ROOT / package).rglob("*.py")
+    path
+    for package in ("eventstore", "graph", "retention")
+    for path in (ROOT / package).rglob("*.py")
 )
 
 WORDS: Final = re.compile(
@@ -81,7 +83,9 @@ def called(node: ast.Call) -> str:
 
 
 def is_error_class(node: ast.AST) -> bool:
-    return isinstance(node, ast.ClassDef) and bool(re.search("(Error|Interrupt|Failed)$", node.name))
+    return isinstance(node, ast.ClassDef) and bool(
+        re.search("(Error|Interrupt|Failed)$", node.name)
+    )
 
 
 def error_messages(path: Path) -> Iterator[Message]:
@@ -144,7 +148,9 @@ def starts_in_upper_case(text: str) -> bool:
     return first[:1].isupper() and not is_code and first not in NAMES
 
 
-def problems(found: Iterator[Message], *wrong: re.Pattern[str], sentence: bool = False) -> list[str]:
+def problems(
+    found: Iterator[Message], *wrong: re.Pattern[str], sentence: bool = False
+) -> list[str]:
     said = []
     for where, text in found:
         bad = [match[0] for pattern in wrong for match in [pattern.search(text)] if match]
