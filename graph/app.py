@@ -391,8 +391,8 @@ class CompiledGraph:
         if scope is None:
             if self.checkpointer is True:
                 raise InvalidConfigError(
-                    "checkpointer=True is for a graph inside another one, whose checkpointer it "
-                    "uses; compile this one with a checkpointer of its own"
+                    "checkpointer=True is for a subgraph, which uses its parent's checkpointer; "
+                    "compile this graph with a checkpointer of its own"
                 )
             return self._log
         above = scope.host.journal
@@ -783,7 +783,7 @@ class CompiledGraph:
     ) -> RunnableConfig:
         reader = self._reader(config)
         if not supersteps or not all(supersteps):
-            raise InvalidConfigError("there is nothing to update: give at least one StateUpdate")
+            raise InvalidConfigError("there is nothing to update; pass at least one StateUpdate")
         perform = _blocking(self._log) if isinstance(runner, Blocking) else _looping(self._log)
         means = Means(perform, runner.spawn)
         graph = subgraphs.graph_of(self, ns_of(config))
@@ -805,7 +805,7 @@ class CompiledGraph:
         """Reads the log that a config names."""
         if self._log is None:
             raise InvalidConfigError(
-                "this graph keeps no state: compile it with a checkpointer, "
+                "this graph has no checkpointer; compile it with one: "
                 "compile(checkpointer=SqliteSaver('runs.db'))"
             )
         return subgraphs.graph_of(self, ns_of(config)).reader_on(self._log.core)
@@ -819,7 +819,7 @@ def _blocking(log: ThreadLog | None) -> Perform:
     """
     if log is not None and not log.core.transactions.blocks:
         raise InvalidConfigError(
-            "this graph's checkpointer is asynchronous: call ainvoke(), astream(), "
+            "this graph's checkpointer is asynchronous; call ainvoke(), astream(), "
             "aget_state(), …, or compile the graph with a synchronous one (PostgresSaver)"
         )
     return awaited
@@ -843,7 +843,7 @@ def _refuse(options: Mapping[str, Any]) -> None:
     ]
     if unknown:
         raise InvalidConfigError(
-            f"there is no option {', '.join(map(repr, unknown))} of a call here"
+            f"unknown options {', '.join(map(repr, unknown))}; this call does not have them"
         )
 
 
@@ -893,8 +893,8 @@ def _configs(
     )
     if len(configs) != len(inputs):
         raise InvalidConfigError(
-            f"batch got {len(inputs)} inputs and {len(configs)} configs; give one config, "
-            "or one per input"
+            f"batch() got {len(inputs)} inputs and {len(configs)} configs; pass one config, or "
+            "one per input"
         )
     return configs
 

@@ -50,7 +50,7 @@ def graph_of(top: CompiledGraph, ns: str) -> CompiledGraph:
         if level.name not in found:
             raise InvalidConfigError(
                 f"checkpoint_ns {ns!r}: the graph {graph.name!r} has no subgraph {level.name!r} "
-                f"(of node {node!r}: {', '.join(map(repr, found)) or 'none'})"
+                f"in node {node!r}; it has {', '.join(map(repr, found)) or 'none'}"
             )
         graph = found[level.name]
     return graph
