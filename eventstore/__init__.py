@@ -33,7 +33,7 @@ from eventstore.errors import (
     ThreadNotFoundError,
     UnregisteredTypeError,
 )
-from eventstore.format.archive_file import Dump
+from eventstore.format.archive.dump import Dump
 from eventstore.models import (
     FORK,
     Addition,

@@ -27,7 +27,7 @@ from eventstore.core.trim import Trimmed, TrimPoint
 from eventstore.db import engines
 from eventstore.db.options import Durability, Options, PoolOptions
 from eventstore.db.transactions import Transactions
-from eventstore.format.archive_file import Dump, Source
+from eventstore.format.archive.dump import Dump, Source
 from eventstore.models import (
     Addition,
     Event,

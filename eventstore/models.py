@@ -17,6 +17,9 @@ FORK: Final = 0
 DELETION_MARK: Final = -1
 """Kind of the mark that ends every log of a thread being deleted; no reader ever sees it."""
 
+SqlRow = Any
+"""A row as SQLAlchemy gives it: its type takes other parameters in 2.0 than in 2.1."""
+
 E = TypeVar("E")
 
 Status = Literal["running", "waiting", "failed", "idle"]

@@ -31,8 +31,7 @@ else:
     on = True
 
 if TYPE_CHECKING:
-    from eventstore.db.schema import SqlRow
-    from eventstore.models import Addition, Head, NewSnapshot, Snapshot
+    from eventstore.models import Addition, Head, NewSnapshot, Snapshot, SqlRow
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])

@@ -34,7 +34,8 @@ from eventstore.errors import (
     EventStoreError,
 )
 from eventstore.format import digests
-from eventstore.format.archive_file import PREAMBLE, Dump, Header, header_bytes, read_header
+from eventstore.format.archive.dump import Dump
+from eventstore.format.archive.header import PREAMBLE, Header, header_bytes, read_header
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

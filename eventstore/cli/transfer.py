@@ -15,7 +15,7 @@ from eventstore.cli.options import Db, Json, Schema, Target, Tenant, reading, wr
 from eventstore.cli.output import Output
 from eventstore.cli.threads import for_each_thread
 from eventstore.cli.values import counted, safe
-from eventstore.format.archive_file import Dump
+from eventstore.format.archive.dump import Dump
 
 SUFFIX: Final = ".thread"
 STANDARD: Final = "-"

@@ -1,126 +1,43 @@
-"""Payload <-> value: header, compression and bounds.
+"""Value <-> payload: the codec that an application configures.
 
-A payload is one byte format version, one byte codec, then the body: msgpack (0), zstd (1), or
-zstd with the dictionary that its frame names (2); the smallest wins. In version 1 the digest of
-an event covers its payload as stored, in version 2 its body, so that events can be compressed
-anew, many together, and keep their digests. ``encode`` raises
-``SerializationError`` before anything is written and never returns what ``decode`` refuses.
-``decode`` answers any bytes with the value or a ``CorruptEventError``, and believes no size
-before it is checked. Equal values, in the same order, give equal bytes in every process.
-A codec may be shared by many threads: contexts of zstd and msgpack are kept per thread.
+Joins msgpack (:mod:`~eventstore.codec.packing`), the application's types
+(:mod:`~eventstore.codec.registry`) and compression (:mod:`~eventstore.codec.compression`).
+Promises that ``encode`` raises ``SerializationError`` before anything is written and never
+returns what ``decode`` refuses; that ``decode`` answers any bytes with the value or a
+``CorruptEventError``; that equal values, in the same order, give equal bytes in every process;
+and that many threads may share one codec.
 """
 
 from __future__ import annotations
 
-import struct
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
-import msgpack
-import zstandard
-
-from eventstore.codec import dictionaries as builtin_dictionaries
+from eventstore.codec.compression import DECODE_ERRORS, Compression, undecodable
 from eventstore.codec.extensions import Refused
 from eventstore.codec.packing import BodyPacker, path_text
 from eventstore.codec.registry import Registration, TypeRegistry, Upcaster
-from eventstore.errors import ConfigurationError, CorruptEventError, SerializationError
-
-FORMAT_VERSION = 2
-FIRST_VERSION = 1
-MSGPACK, ZSTD, ZSTD_WITH_DICTIONARY = 0, 1, 2
-
-_HEADERS = tuple(bytes((FORMAT_VERSION, codec)) for codec in range(3))
-_PLAIN = frozenset(bytes((version, MSGPACK)) for version in (FIRST_VERSION, FORMAT_VERSION))
-_FRAMED = frozenset(
-    bytes((version, codec))
-    for version in (FIRST_VERSION, FORMAT_VERSION)
-    for codec in (ZSTD, ZSTD_WITH_DICTIONARY)
-)
-_FRAME_HEADER_BYTES_MAX = 18
-_LEVELS = range(-7, 23)
-
-# Below this no frame is smaller than its body: header, dictionary id and size take 11 bytes.
-_COMPRESSED_BODY_BYTES_MIN = 24
-# Above this the dictionary saves less than 9 % and costs time: the body is its own dictionary.
-_DICTIONARY_BODY_BYTES_MAX = 32 * 1024
-# At fast levels zstd keeps the dictionary's statistics even where they do not fit: text unlike
-# it grew by up to 20 % against no dictionary. So a poor result is tried again without.
-_POOR_RATIO = 2
-_SECOND_TRY_BODY_BYTES_MIN = 256
-
-# How payloads with a dictionary of a one-byte id begin: header, magic number, descriptor with
-# 1 or 2 bytes of size, id. The frame's own size field then allows no more than 65,791 bytes.
-_SMALL_FRAME_STARTS = tuple(
-    _HEADERS[ZSTD_WITH_DICTIONARY] + zstandard.FRAME_HEADER + bytes((descriptor,))
-    for descriptor in (0x21, 0x61)
-)
-_SMALL_FRAME_START_BYTES = 8
-_SMALL_FRAME_BODY_BYTES_MAX = 0xFFFF + 256
-
-# What msgpack, zstd and the decoders of the built-in types raise on bad bytes, and what
-# __hash__ and __eq__ of an application's half-built dict key may add.
-_DECODE_ERRORS = (
-    msgpack.UnpackException,
-    struct.error,
-    zstandard.ZstdError,
-    ArithmeticError,
-    AttributeError,
-    BufferError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SystemError,
-    TypeError,
-    ValueError,
-)
+from eventstore.errors import SerializationError
 
 _Class = TypeVar("_Class", bound=type[Any])
 
 
-class _Dictionary:
-    """A zstd dictionary, digested once for one level; then immutable, shared by threads."""
-
-    def __init__(self, data: bytes, level: int) -> None:
-        self.dict_data = zstandard.ZstdCompressionDict(data, dict_type=zstandard.DICT_TYPE_FULLDICT)
-        self.id = self.dict_data.dict_id()
-        self.level = level
-        self.dict_data.precompute_compress(level=level)
-        # The first decompression digests the dictionary for reading: not safe in two threads.
-        self.decompressor().decompress(self.compressor().compress(b"warm up"))
-
-    def compressor(self) -> zstandard.ZstdCompressor:
-        return zstandard.ZstdCompressor(level=self.level, dict_data=self.dict_data)
-
-    def decompressor(self) -> zstandard.ZstdDecompressor:
-        return zstandard.ZstdDecompressor(dict_data=self.dict_data)
-
-
-@cache
-def _builtin_dictionary(dict_id: int, level: int) -> _Dictionary:
-    return _Dictionary(builtin_dictionaries.builtin(dict_id), level)
-
-
-class _Contexts(threading.local):
-    """What one thread needs and no two threads may share."""
+class _Packers(threading.local):
+    """The packer of one thread; no two threads may share it."""
 
     def __init__(self, types: TypeRegistry) -> None:
         self.packer = BodyPacker(types)
-        self.compressors: dict[int, zstandard.ZstdCompressor] = {}  # by level, no dictionary
-        self.small: dict[int, zstandard.ZstdCompressor] = {}  # by dictionary id
-        self.decompressors: dict[int, zstandard.ZstdDecompressor] = {
-            0: zstandard.ZstdDecompressor()
-        }
-        # By the first bytes of a payload: those that need no look at the frame's header.
-        self.small_frames: dict[bytes, zstandard.ZstdDecompressor] = {}
 
 
-class Codec:
+class Codec(Compression):
     """Encodes values to payloads and decodes them; knows the application's types.
 
     Args:
+        compress: whether to compress payloads at all.
+        level: of compression, as zstd counts.
+        max_decoded_bytes: values that take more are neither stored nor read.
+        dictionaries: zstd dictionaries by their ids; small payloads are compressed with the last.
         opaque_types: read values of types that are not registered as :class:`Opaque`, instead
             of raising ``UnregisteredTypeError``: for tools, which know no application.
     """
@@ -134,65 +51,14 @@ class Codec:
         dictionaries: Mapping[int, bytes] | None = None,
         opaque_types: bool = False,
     ) -> None:
-        if level not in _LEVELS:
-            raise ConfigurationError(f"level must be from {_LEVELS[0]} to {_LEVELS[-1]}")
-        if max_decoded_bytes < 1:
-            raise ConfigurationError("max_decoded_bytes must be at least 1")
-        self.compress = compress
-        self.level = level
-        self.max_decoded_bytes = max_decoded_bytes
+        super().__init__(
+            compress=compress,
+            level=level,
+            max_decoded_bytes=max_decoded_bytes,
+            dictionaries=dictionaries,
+        )
         self._types = TypeRegistry(opaque_types)
-        self._contexts = _Contexts(self._types)
-        self._writing_id = builtin_dictionaries.BUILTIN_ID
-        self._dictionaries = {self._writing_id: _builtin_dictionary(self._writing_id, level)}
-        for dict_id, data in (dictionaries or {}).items():
-            self.add_dictionary(dict_id, data)
-
-    def add_dictionary(self, dict_id: int, data: bytes, *, write: bool = True) -> None:
-        """Read payloads that use this dictionary and, unless told otherwise, write with it."""
-        if dict_id < builtin_dictionaries.FIRST_CUSTOM_ID:
-            raise ConfigurationError(
-                f"dictionary ids below {builtin_dictionaries.FIRST_CUSTOM_ID} are reserved"
-            )
-        try:
-            dictionary = _Dictionary(data, self.level)
-        except (zstandard.ZstdError, ValueError) as exc:
-            raise ConfigurationError(f"dictionary {dict_id} is not a zstd dictionary") from exc
-        if dictionary.id != dict_id:
-            raise ConfigurationError(
-                f"the dictionary given as {dict_id} calls itself {dictionary.id}; "
-                "train it with dict_id="
-            )
-        known = self._dictionaries.setdefault(dict_id, dictionary)
-        if known.dict_data.as_bytes() != data:
-            raise ConfigurationError(f"another dictionary with id {dict_id} is in use")
-        if write:
-            self._writing_id = dict_id
-
-    def own_dictionary(self, dict_id: int) -> bytes | None:
-        """A dictionary that was added."""
-        known = self._dictionaries.get(dict_id)
-        if known is None or dict_id < builtin_dictionaries.FIRST_CUSTOM_ID:
-            return None
-        return known.dict_data.as_bytes()
-
-    @property
-    def writes_with(self) -> int:
-        """The id of the dictionary that small payloads are compressed with."""
-        return self._writing_id
-
-    def lacks(self, payloads: Iterable[bytes]) -> set[int]:
-        """The ids of added dictionaries that these payloads need, and that are not here."""
-        named = {dictionary_id(each) for each in payloads if _may_name_another(each)}
-        return {dict_id for dict_id in named if dict_id and dict_id not in self._dictionaries}
-
-    def without_types(self) -> Codec:
-        """A codec that knows the same dictionaries, and none of the application's types."""
-        plain = Codec(max_decoded_bytes=self.max_decoded_bytes)
-        for dict_id in list(self._dictionaries):
-            if data := self.own_dictionary(dict_id):
-                plain.add_dictionary(dict_id, data, write=False)
-        return plain
+        self._packers = _Packers(self._types)
 
     @overload
     def register(
@@ -239,11 +105,22 @@ class Codec:
         return add if cls is None else add(cls)
 
     def is_registered(self, cls: type) -> bool:
+        """Whether payloads may hold instances of this class."""
         return cls in self._types
+
+    def register_later(self, key: Hashable, classes: Callable[[], Iterable[type]]) -> None:
+        """Have more classes registered, under their own names, once one of them is needed.
+
+        Args:
+            key: names the source; another one under the same key takes its place.
+            classes: asked whenever a class or a name is met that is not registered. It must not
+                import anything: what is not loaded has no instances.
+        """
+        self._types.add_source(key, classes)
 
     @property
     def unknown_types(self) -> list[str]:
-        """Types that were read opaquely so far, as ``name/version``."""
+        """Types that were read as :class:`Opaque` so far, as ``name/version``."""
         return [f"{name}/{version}" for name, version in sorted(self._types.unknown)]
 
     def encode(self, value: Any, level: int | None = None) -> bytes:
@@ -254,10 +131,10 @@ class Codec:
         """The body of a payload, before compression.
 
         Raises:
-            SerializationError: it cannot be stored.
+            SerializationError: the value cannot be stored.
         """
         try:
-            body = self._contexts.packer.pack(value)
+            body = self._packers.packer.pack(value)
         except Refused as refused:
             raise SerializationError(
                 path_text(refused.path), refused.type_name, refused.reason
@@ -271,34 +148,6 @@ class Codec:
             )
         return body
 
-    def compressed(self, body: bytes, level: int | None = None) -> bytes:
-        """The payload that holds a body; :meth:`body` gives it back."""
-        contexts, size = self._contexts, len(body)
-        if not self.compress or size < _COMPRESSED_BODY_BYTES_MIN:
-            return _HEADERS[MSGPACK] + body
-        if size <= _DICTIONARY_BODY_BYTES_MAX:
-            dict_id = self._writing_id
-            small = contexts.small.get(dict_id)
-            if small is None:
-                small = contexts.small[dict_id] = self._dictionaries[dict_id].compressor()
-            frame, codec = small.compress(body), ZSTD_WITH_DICTIONARY
-            if len(frame) * _POOR_RATIO > size >= _SECOND_TRY_BODY_BYTES_MIN:
-                alone = self._compressor(contexts, None).compress(body)
-                if len(alone) < len(frame):
-                    frame, codec = alone, ZSTD
-        else:
-            frame, codec = self._compressor(contexts, level).compress(body), ZSTD
-        return _HEADERS[codec] + frame if len(frame) < size else _HEADERS[MSGPACK] + body
-
-    def _compressor(self, contexts: _Contexts, level: int | None) -> zstandard.ZstdCompressor:
-        level = self.level if level is None else level
-        compressor = contexts.compressors.get(level)
-        if compressor is None:
-            if level not in _LEVELS:
-                raise ValueError(f"level must be from {_LEVELS[0]} to {_LEVELS[-1]}")
-            compressor = contexts.compressors[level] = zstandard.ZstdCompressor(level=level)
-        return compressor
-
     def decode(self, payload: bytes) -> Any:
         """The value of ``payload``, or a ``CorruptEventError``."""
         return self.unpack(self.body(payload))
@@ -306,112 +155,6 @@ class Codec:
     def unpack(self, body: bytes) -> Any:
         """The value that a body holds, or a ``CorruptEventError``."""
         try:
-            return self._contexts.packer.unpack(body)
-        except _DECODE_ERRORS as exc:
-            raise _undecodable(exc) from exc
-
-    def body(self, payload: bytes) -> bytes:
-        """The body in ``payload``, or a ``CorruptEventError``."""
-        contexts = self._contexts
-        if type(payload) is not bytes:  # some drivers return a memoryview
-            payload = bytes(memoryview(payload))  # not bytes(number), which would allocate
-        try:
-            small = contexts.small_frames.get(payload[:_SMALL_FRAME_START_BYTES])
-            if small is None:
-                return self._body(payload, contexts)
-            return small.decompress(payload[2:], 0, False, False)
-        except _DECODE_ERRORS as exc:
-            raise _undecodable(exc) from exc
-
-    def _body(self, payload: bytes, contexts: _Contexts) -> bytes:
-        header, body = payload[:2], payload[2:]
-        if header in _PLAIN:
-            self._check_size(len(body))
-            return body
-        if header not in _FRAMED:
-            raise CorruptEventError(_wrong_header(header))
-        frame = zstandard.get_frame_parameters(body)
-        self._check_size(frame.content_size)
-        decompressor = contexts.decompressors.get(frame.dict_id)
-        if decompressor is None:
-            dictionary = self._dictionaries.get(frame.dict_id)
-            if dictionary is None:
-                raise CorruptEventError(
-                    f"the payload needs the zstd dictionary {frame.dict_id}, which this codec "
-                    "does not know; add it with codec.add_dictionary()"
-                )
-            decompressor = contexts.decompressors[frame.dict_id] = dictionary.decompressor()
-            if frame.dict_id < 256 and self.max_decoded_bytes >= _SMALL_FRAME_BODY_BYTES_MAX:
-                for start in _SMALL_FRAME_STARTS:
-                    contexts.small_frames[start + bytes((frame.dict_id,))] = decompressor
-        return decompressor.decompress(body, 0, False, False)  # no further frame, no extra data
-
-    def _check_size(self, size: int) -> None:
-        if size == zstandard.CONTENTSIZE_UNKNOWN:
-            raise CorruptEventError("the payload does not declare its size")
-        if size > self.max_decoded_bytes:
-            raise CorruptEventError(
-                f"the payload declares {size} bytes, more than "
-                f"max_decoded_bytes={self.max_decoded_bytes}"
-            )
-
-    def raw_size(self, payload: bytes, stored: int | None = None) -> int:
-        """Size of the msgpack body before compression; reads the header only.
-
-        Args:
-            stored: length of the whole payload, where ``payload`` is just its first 32 bytes.
-        """
-        header = payload[:2]
-        if header in _PLAIN:
-            return (len(payload) if stored is None else stored) - 2
-        if header not in _FRAMED:
-            raise CorruptEventError(_wrong_header(header))
-        try:
-            frame = zstandard.get_frame_parameters(payload[2 : 2 + _FRAME_HEADER_BYTES_MAX])
-        except zstandard.ZstdError as exc:
-            raise CorruptEventError("the payload holds no zstd frame") from exc
-        if frame.content_size == zstandard.CONTENTSIZE_UNKNOWN:
-            raise CorruptEventError("the payload does not declare its size")
-        return frame.content_size
-
-
-def _undecodable(exc: BaseException) -> CorruptEventError:
-    return CorruptEventError(f"the payload does not decode: {type(exc).__name__}: {exc!s:.200}")
-
-
-def _wrong_header(header: bytes) -> str:
-    if len(header) < 2:
-        return "the payload is shorter than its header"
-    if not FIRST_VERSION <= header[0] <= FORMAT_VERSION:
-        return (
-            f"the payload has format version {header[0]}; this codec reads up to {FORMAT_VERSION}"
-        )
-    return f"the payload has the unknown codec {header[1]}"
-
-
-_ID_OF_SEVERAL_BYTES = 2
-_DESCRIPTOR_AT = 2 + len(zstandard.FRAME_HEADER)
-
-
-def _may_name_another(payload: bytes) -> bool:
-    """Whether a payload looks as if it named a dictionary that does not come with the library."""
-    return (
-        type(payload) is bytes  # else it is damaged
-        and len(payload) > _DESCRIPTOR_AT
-        and payload[_DESCRIPTOR_AT] & _ID_OF_SEVERAL_BYTES != 0
-        and payload[1] == ZSTD_WITH_DICTIONARY
-    )
-
-
-def dictionary_id(payload: bytes) -> int:
-    """The id of the added dictionary that a payload is compressed with; 0: of none such.
-
-    Anything may be asked about: what is no payload has none.
-    """
-    if not _may_name_another(payload):
-        return 0
-    try:
-        frame = zstandard.get_frame_parameters(payload[2 : 2 + _FRAME_HEADER_BYTES_MAX])
-    except zstandard.ZstdError:
-        return 0
-    return frame.dict_id if frame.dict_id >= builtin_dictionaries.FIRST_CUSTOM_ID else 0
+            return self._packers.packer.unpack(body)
+        except DECODE_ERRORS as exc:
+            raise undecodable(exc) from exc

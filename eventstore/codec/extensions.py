@@ -141,6 +141,12 @@ def _decode_ordered_dict(state: Any) -> Any:
     return collections.OrderedDict(parts([state], dict)[0])
 
 
+def _decode_counter(state: Any) -> Any:
+    counter: collections.Counter[Any] = collections.Counter()
+    dict.update(counter, parts([state], dict)[0])
+    return counter
+
+
 # --- numbers, identifiers, paths ---------------------------------------------------------
 
 
@@ -348,6 +354,7 @@ EXTENSIONS = (
     Extension(NUMPY_SCALAR_CODE, (), _encode_numpy_scalar, _decode_numpy_scalar),
     Extension(16, (collections.deque,), lambda v, pack: [v.maxlen, list(v)], _decode_deque, lead=1),
     Extension(17, (collections.OrderedDict,), lambda v, pack: dict(v), _decode_ordered_dict),
+    Extension(19, (collections.Counter,), lambda v, pack: dict(v), _decode_counter),
     Extension(18, (collections.defaultdict,), _encode_defaultdict, _decode_defaultdict, lead=1),
 )
 

@@ -8,6 +8,7 @@ unpacked by msgpack alone, without a step of Python per item.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -36,6 +37,16 @@ _CHECKED_BODY_BYTES = 4096
 _PATH_STEPS_MAX = 24
 _CONTAINERS = frozenset((list, dict))
 _CARE = frozenset((bytearray, msgpack.ExtType))
+
+# Subclasses of these are stored as what they are underneath, unless they are registered: the
+# methods of the base, since a subclass may have others.
+_PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (list, lambda value: list.__getitem__(value, slice(None))),
+    (dict, dict.copy),
+)
 
 
 class BodyPacker:
@@ -103,9 +114,18 @@ class BodyPacker:
             raise cycle from exc
         return body
 
-    def _default(self, value: Any) -> msgpack.ExtType:
+    def _default(self, value: Any) -> Any:
         extension = self._types.extensions.get(type(value)) or numpy_extension(value)
         if extension is None:
+            self._types.discover()
+            extension = self._types.extensions.get(type(value))
+        if extension is None:
+            for base, plain in _PLAIN:
+                if isinstance(value, base):
+                    found = plain(value)
+                    # msgpack asks once for each value: what it cannot write needs its code now.
+                    is_large = type(found) is int and not -(2**63) <= found < 2**64
+                    return self._default(found) if is_large else found
             if type(value) is Opaque:
                 raise Refused(value, f"the type '{value.name}' is only known where it was written")
             raise Refused(

@@ -9,12 +9,13 @@ without running their constructors or validators; any other class brings ``pack`
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import enum
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,6 +210,11 @@ def _shape_of(asked: Registration) -> Shape:
     )
 
 
+def _place(cls: type) -> tuple[str, str]:
+    """Where a class is defined: one that is defined there anew takes the place of the other."""
+    return cls.__module__, cls.__qualname__
+
+
 class TypeRegistry:
     """The application types of one codec. Registering is locked, looking up needs no lock.
 
@@ -224,6 +230,7 @@ class TypeRegistry:
         self._by_type: dict[type, Registration] = {}
         self._by_name: dict[str, tuple[Registration, Shape]] = {}
         self.extensions: dict[type, Extension] = dict(BY_TYPE)
+        self._sources: dict[Hashable, Callable[[], Iterable[type]]] = {}
 
     def __contains__(self, cls: type) -> bool:
         return cls in self._by_type
@@ -252,8 +259,8 @@ class TypeRegistry:
                     f"{cls.__qualname__} is already registered, in another way, "
                     f"as {self._by_type[cls].name!r}"
                 )
-            if name in self._by_name:
-                other = self._by_name[name][0].cls
+            other = self._by_name[name][0].cls if name in self._by_name else cls
+            if _place(other) != _place(cls):
                 raise ConfigurationError(
                     f"the name {name!r} already belongs to {other.__module__}."
                     f"{other.__qualname__}; register {cls.__qualname__} under another name="
@@ -262,6 +269,25 @@ class TypeRegistry:
             self._by_type[cls] = asked
             self._by_name[name] = (asked, shape)
             self.extensions[cls] = self._extension(asked, shape)
+
+    def add_source(self, key: Hashable, classes: Callable[[], Iterable[type]]) -> None:
+        """Ask for more classes when one is met that is not registered; the last source of a key
+        counts.
+        """
+        with self._lock:
+            self._sources[key] = classes
+
+    def discover(self) -> None:
+        """Register what the sources have come to know since they were asked last.
+
+        A class whose name is taken stays unknown: which of the two a payload means could not be
+        told apart.
+        """
+        for classes in list(self._sources.values()):
+            for cls in classes():
+                if cls not in self._by_type:
+                    with contextlib.suppress(ConfigurationError):
+                        self.register(Registration(cls, cls.__name__, 1, {}, None, None))
 
     def _extension(self, asked: Registration, shape: Shape) -> Extension:
         def encode(value: Any, pack: Pack) -> list[Any]:
@@ -294,6 +320,8 @@ class TypeRegistry:
         return Opaque(error.type_name, error.version, fields, rest)
 
     def _rebuild(self, name: str, version: int, before: Any, rest: list[Any]) -> Any:
+        if name not in self._by_name:
+            self.discover()
         known = self._by_name.get(name)
         if known is None:
             raise UnregisteredTypeError(name, version)

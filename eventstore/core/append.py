@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from eventstore import queries, telemetry
 from eventstore.core.read import Reading
@@ -33,10 +33,7 @@ from eventstore.errors import (
 from eventstore.format import digests, records
 from eventstore.format.segments import payload_of, unseal
 from eventstore.models import Addition, Event, Fork, Head, NewSnapshot, Position, Status
-from eventstore.queries.threads import Conflict
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from eventstore.queries import Conflict, Connection
 
 log = logging.getLogger(__name__)
 

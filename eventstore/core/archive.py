@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from eventstore import queries
 from eventstore.core.append import seconds as stored_ttl
@@ -18,12 +18,12 @@ from eventstore.core.read import Reading
 from eventstore.db.driver_errors import CommitInDoubt
 from eventstore.errors import ArchiveError, ThreadExistsError, ThreadNotFoundError
 from eventstore.format import records
-from eventstore.format.archive_file import DICTIONARY, Dump, Header, Writer
+from eventstore.format.archive.dump import Dump
+from eventstore.format.archive.header import Header
+from eventstore.format.archive.rows import DICTIONARY
+from eventstore.format.archive.writer import Writer
 from eventstore.models import ThreadInfo
-from eventstore.queries.threads import Conflict
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from eventstore.queries import Conflict, Connection
 
 _CONFLICTS_MAX: Final = 5
 

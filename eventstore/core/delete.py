@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
 from eventstore import queries
 from eventstore.core.read import Reading
@@ -19,10 +19,8 @@ from eventstore.db import maintenance
 from eventstore.errors import CorruptEventError, ThreadNotFoundError
 from eventstore.format import records
 from eventstore.models import ThreadInfo, to_micros
+from eventstore.queries import Connection
 from eventstore.retention_models import Deletion
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 log = logging.getLogger(__name__)
 

@@ -11,17 +11,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from eventstore import queries
 from eventstore.core.delete import Removal
 from eventstore.db import maintenance, schema
-from eventstore.db.schema import SqlRow
 from eventstore.format import digests, records
-from eventstore.models import ThreadInfo
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from eventstore.models import SqlRow, ThreadInfo
+from eventstore.queries import Connection
 
 VACUUM_BYTES_MAX: Final = 2**30
 """Files up to this size are written anew unasked."""

@@ -12,12 +12,11 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from eventstore import queries, telemetry
 from eventstore.core.cache import CachedLog
 from eventstore.core.part import Part
-from eventstore.db.schema import SqlRow
 from eventstore.errors import (
     CorruptEventError,
     EventStoreError,
@@ -35,11 +34,10 @@ from eventstore.models import (
     RecordedEvent,
     Replay,
     Snapshot,
+    SqlRow,
     ThreadInfo,
 )
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from eventstore.queries import Connection
 
 log = logging.getLogger(__name__)
 

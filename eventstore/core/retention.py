@@ -12,20 +12,17 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from eventstore import queries
 from eventstore.core.append import seconds as stored_ttl
 from eventstore.core.read import Reading
 from eventstore.db import maintenance
-from eventstore.db.schema import SqlRow
 from eventstore.errors import ConfigurationError, CorruptEventError, ThreadNotFoundError
 from eventstore.format import records
-from eventstore.models import ThreadInfo, to_micros
+from eventstore.models import SqlRow, ThreadInfo, to_micros
+from eventstore.queries import Connection
 from eventstore.retention_models import Deletion, Expired, Outcome, Tombstone
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 log = logging.getLogger(__name__)
 

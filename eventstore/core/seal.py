@@ -11,18 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from eventstore import queries
 from eventstore.core.read import Reading
-from eventstore.db.schema import SqlRow
 from eventstore.errors import CorruptEventError, ThreadNotFoundError
 from eventstore.format import digests, records
 from eventstore.format.segments import BODIES_MAX, EVENTS_MAX, Body, Segment, is_old, seal
-from eventstore.models import ThreadInfo, to_micros
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from eventstore.models import SqlRow, ThreadInfo, to_micros
+from eventstore.queries import Connection
 
 EVENTS_MIN: Final = 16
 """Fewer events than this are left as they are: a row for them would save too little."""

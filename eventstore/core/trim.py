@@ -14,18 +14,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from eventstore import queries
 from eventstore.core.read import MOVES_MAX, Reading
-from eventstore.db.schema import SqlRow
 from eventstore.errors import ThreadNotFoundError
 from eventstore.format import namespaces, records
-from eventstore.models import ThreadInfo, from_micros
+from eventstore.models import SqlRow, ThreadInfo, from_micros
+from eventstore.queries import Connection
 from eventstore.queries.trim import Kept, Survey
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 log = logging.getLogger(__name__)
 

@@ -6,17 +6,14 @@ Both read only, page by page, and say what is wrong instead of stopping at the f
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from eventstore import queries
 from eventstore.core.read import MOVES_MAX, PAGE, Reading, claim
-from eventstore.db.schema import SqlRow
 from eventstore.errors import CorruptEventError, LineageMovedError, ThreadNotFoundError
 from eventstore.format import digests, records
-from eventstore.models import FORK, Position, Stats, VerifyReport
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from eventstore.models import FORK, Position, SqlRow, Stats, VerifyReport
+from eventstore.queries import Connection
 
 _HEADER_BYTES: Final = 32
 

@@ -36,9 +36,6 @@ from sqlalchemy import (
 from sqlalchemy import Text as AnyText
 from sqlalchemy.dialects import postgresql, sqlite
 
-SqlRow = Any
-"""A row as SQLAlchemy gives it: its type takes other parameters in 2.0 than in 2.1."""
-
 
 class Bytes(LargeBinary):
     """Bytes that every driver we use takes and gives as they are.

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from eventstore.codec.codec import Codec
-from eventstore.db.schema import SqlRow
 from eventstore.errors import ConfigurationError, CorruptEventError
 from eventstore.format import digests
 from eventstore.format.segments import Segment, covered, unseal
@@ -27,10 +26,10 @@ from eventstore.models import (
     Prepared,
     RecordedEvent,
     Snapshot,
+    SqlRow,
     ThreadInfo,
     from_micros,
 )
-from eventstore.queries.snapshots import snapshot_checksum
 from eventstore.retention_models import Deletion, SweepRecord, Tombstone
 
 WRONG_TYPE = (struct.error, TypeError, AttributeError, ValueError, OverflowError)
@@ -142,8 +141,10 @@ def snapshot_row(head: Head, snapshot: NewSnapshot) -> dict[str, Any]:
 
 def verifies(row: SqlRow) -> bool:
     """Whether a snapshot's row is what was stored."""
+    place = (row.seq, row.rests_on)
     try:
-        return bool(snapshot_checksum(row) == row.checksum)
+        checksum = digests.checksum(row.digest, place, row.fingerprint, row.additions, row.payload)
+        return bool(checksum == row.checksum)
     except WRONG_TYPE:
         return False
 

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import msgpack
 
-from eventstore.codec.codec import FORMAT_VERSION, Codec
+from eventstore.codec.compression import FORMAT_VERSION, Compression
 from eventstore.errors import CorruptEventError
 from eventstore.format import digests
 
@@ -81,8 +81,8 @@ def covered(payload: bytes, body: bytes) -> bytes:
 _CLAIM_MAX: Final = 4096
 """Items that a list in a segment's head may claim to have."""
 
-_CODEC: Final = Codec()
-"""Segments use no dictionary that only an application has, nor its bounds for one payload."""
+_COMPRESSION: Final = Compression()
+"""Segments use neither the application's dictionaries nor its size bound for one payload."""
 
 _BAD = (
     ArithmeticError,
@@ -119,7 +119,7 @@ def seal(link: bytes, events: Sequence[Body]) -> Segment:
         last.digest,
         last.recorded_at,
         sum(map(len, bodies)),
-        _CODEC.compressed(content, LEVEL),
+        _COMPRESSION.compressed(content, LEVEL),
     )
 
 
@@ -130,7 +130,7 @@ def unseal(segment: Segment) -> list[Body]:
         CorruptEventError: it does not, or the bytes are not a segment.
     """
     try:
-        content = _CODEC.body(segment.payload)
+        content = _COMPRESSION.body(segment.payload)
         found = list(_events(content, segment))
     except _BAD as error:
         raise CorruptEventError(f"the segment does not decode: {error!s:.200}") from error
@@ -141,7 +141,7 @@ def unseal(segment: Segment) -> list[Body]:
 
 def payload_of(event: Body) -> bytes:
     """The payload of an event that is to have a row of its own again."""
-    return _CODEC.compressed(event.body)
+    return _COMPRESSION.compressed(event.body)
 
 
 def _events(content: bytes, segment: Segment) -> Iterator[Body]:

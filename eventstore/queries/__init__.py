@@ -1,7 +1,11 @@
 """Every SQL statement of the log, as functions that take a connection first.
 
 One file per subject. Nothing here opens or ends a transaction, retries, encodes or decodes.
+Callers need no SQLAlchemy: they pass a ``Connection`` through, and catch a ``Conflict``.
 """
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError as Conflict
 
 from eventstore.queries import (
     ancestry,
@@ -24,6 +28,8 @@ from eventstore.queries import (
 )
 
 __all__ = [
+    "Conflict",
+    "Connection",
     "ancestry",
     "append",
     "archive",

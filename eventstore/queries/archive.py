@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Table, bindparam, delete, insert, select, union
 
-from eventstore.db.schema import SqlRow, events, forks, segments, snapshots, threads, tombstones
+from eventstore.db.schema import events, forks, segments, snapshots, threads, tombstones
 from eventstore.errors import ArchiveError, StoreBusyError, ThreadExistsError
 from eventstore.format import digests, records
-from eventstore.format.archive_file import (
+from eventstore.format.archive.rows import (
     DICTIONARY,
     EVENT,
     FIELDS,
@@ -32,7 +32,7 @@ from eventstore.format.archive_file import (
     Row,
     dictionaries_of,
 )
-from eventstore.models import Position
+from eventstore.models import Position, SqlRow
 from eventstore.queries import detach
 from eventstore.queries.dictionaries import keep_dictionary, read_dictionary
 from eventstore.queries.snapshots import snapshot_chain

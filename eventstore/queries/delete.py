@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, update
 
-from eventstore.db.schema import SqlRow, events, forks, segments, snapshots, threads, tombstones
-from eventstore.models import DELETION_MARK
+from eventstore.db.schema import events, forks, segments, snapshots, threads, tombstones
+from eventstore.models import DELETION_MARK, SqlRow
 from eventstore.queries.events import namespaces
 
 _key: Any = bindparam("key")

@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from eventstore.db.schema import SqlRow, events, forks, segments, snapshots, threads
+from eventstore.db.schema import events, forks, segments, snapshots, threads
 from eventstore.format import digests, records
 from eventstore.format.segments import EVENTS_MAX, Segment
-from eventstore.models import Position
+from eventstore.models import Position, SqlRow
 from eventstore.queries.lineage import Route, base_digest, trace
 from eventstore.queries.segments import rows_between, seqs_of
 from eventstore.queries.snapshots import snapshot_chain, snapshots_of

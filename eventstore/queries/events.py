@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, case, func, literal_column, select, union_all
 
-from eventstore.db.schema import SqlRow, events, segments
+from eventstore.db.schema import events, segments
 from eventstore.format.segments import Segment
-from eventstore.models import DELETION_MARK
+from eventstore.models import DELETION_MARK, SqlRow
 
 _key: Any = bindparam("key")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select
 
-from eventstore.db.schema import SqlRow, forks
-from eventstore.models import Position
+from eventstore.db.schema import forks
+from eventstore.models import Position, SqlRow
 from eventstore.queries.events import head_seq
 from eventstore.queries.lineage import beginning, floor
 from eventstore.queries.threads import is_live, thread_by_key

@@ -6,9 +6,9 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, or_, select
 
-from eventstore.db.schema import SqlRow, events, forks, segments, snapshots
+from eventstore.db.schema import events, forks, segments, snapshots
 from eventstore.format import digests
-from eventstore.models import Position
+from eventstore.models import Position, SqlRow
 from eventstore.queries.events import head_seq, read_events
 
 _LAST_SEQ: Final = 2**63 - 1

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, bindparam, func, literal, or_, select, tuple_, update
 
-from eventstore.db.schema import SqlRow, events, snapshots, threads, tombstones
+from eventstore.db.schema import events, snapshots, threads, tombstones
 from eventstore.errors import ConfigurationError
+from eventstore.models import SqlRow
 
 _key: Any = bindparam("key")
 _ns: Any = bindparam("ns")

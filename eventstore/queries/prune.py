@@ -24,7 +24,8 @@ from sqlalchemy import (
     union_all,
 )
 
-from eventstore.db.schema import SqlRow, events, forks, segments, snapshots, threads, tombstones
+from eventstore.db.schema import events, forks, segments, snapshots, threads, tombstones
+from eventstore.models import SqlRow
 
 _keys: Any = bindparam("keys", type_=BigInteger, expanding=True)
 _HOLD = (

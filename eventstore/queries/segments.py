@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
-from eventstore.db.schema import SqlRow, events, segments, threads
+from eventstore.db.schema import events, segments, threads
 from eventstore.errors import CorruptEventError
 from eventstore.format import records
 from eventstore.format.segments import EVENTS_MAX, Body, Segment, payload_of, unseal
+from eventstore.models import SqlRow
 from eventstore.queries.events import read_events, read_segments, runs
 
 _key: Any = bindparam("key")

@@ -7,9 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
-from eventstore.db.schema import SqlRow, events, snapshots
-from eventstore.format import digests
-from eventstore.models import Position
+from eventstore.db.schema import events, snapshots
+from eventstore.models import Position, SqlRow
 
 _key: Any = bindparam("key")
 
@@ -63,12 +62,6 @@ def _snapshot_chain() -> Any:
 
 
 _SNAPSHOT_CHAIN = _snapshot_chain()
-
-
-def snapshot_checksum(row: SqlRow) -> bytes:
-    """What a snapshot's checksum must be, going by the rest of its row."""
-    place = (row.seq, row.rests_on)
-    return digests.checksum(row.digest, place, row.fingerprint, row.additions, row.payload)
 
 
 def snapshot_chain(conn: Connection, at: Position) -> Sequence[SqlRow]:

@@ -12,7 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
-from eventstore.db.schema import SqlRow, insert_if_new, slices, sweeps
+from eventstore.db.schema import insert_if_new, slices, sweeps
+from eventstore.models import SqlRow
 from eventstore.retention_models import SLICES
 
 _MAKE_SLICES = insert_if_new(slices)

@@ -9,7 +9,6 @@ from sqlalchemy import (
     BigInteger,
     Connection,
     bindparam,
-    exc,
     func,
     insert,
     literal_column,
@@ -17,12 +16,10 @@ from sqlalchemy import (
     select,
 )
 
-from eventstore.db.schema import SqlRow, events, forks, snapshots, threads, tombstones
+from eventstore.db.schema import events, forks, snapshots, threads, tombstones
 from eventstore.format import digests
+from eventstore.models import SqlRow
 from eventstore.queries.tombstones import former_threads, generations_after
-
-Conflict = exc.IntegrityError
-"""What the database says when a key is taken or a row referred to is gone."""
 
 PROBES: Final = 4
 """Keys looked at for a name: that of its latest generation, and of others still being removed."""

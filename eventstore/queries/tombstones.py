@@ -24,8 +24,9 @@ from sqlalchemy import (
     union_all,
 )
 
-from eventstore.db.schema import SqlRow, insert_if_new, secrets, tombstones
+from eventstore.db.schema import insert_if_new, secrets, tombstones
 from eventstore.format import digests
+from eventstore.models import SqlRow
 
 ERASURE: Final = "erasure"
 """Name of the secret."""

@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, select, union_all, update
 
-from eventstore.db.schema import SqlRow, events, forks, segments, snapshots
+from eventstore.db.schema import events, forks, segments, snapshots
 from eventstore.format.namespaces import Link
+from eventstore.models import SqlRow
 from eventstore.queries.events import head_seq
 from eventstore.queries.lineage import beginning
 from eventstore.queries.segments import unseal_at

@@ -212,6 +212,34 @@ def is_schema(candidate: Any) -> bool:
     )
 
 
+AliasPath = tuple[str | int, ...]
+"""Where pydantic looks for a field in what it validates: a key, and the way on inside its value."""
+
+
+def _alias_path(alias: Any) -> AliasPath:
+    """The way to a field by its alias; of several choices the first, which pydantic prefers."""
+    if isinstance(alias, str):
+        return (alias,)
+    choices = getattr(alias, "choices", None)
+    return _alias_path(choices[0]) if choices is not None else tuple(alias.path)
+
+
+def _by_alias(values: Mapping[str, Any], paths: Mapping[str, AliasPath]) -> dict[str, Any]:
+    """The values as pydantic expects them under aliases: nested where an alias is a path.
+
+    An index in a path is looked up with ``[…]``, so that a dict of numbers does for a list.
+    """
+    nested: dict[str | int, Any] = {}
+    flat: dict[str | int, Any] = {}
+    for name, value in values.items():
+        *way, last = paths.get(name, (name,))
+        place = nested if way else flat
+        for step in way:
+            place = place.setdefault(step, {})
+        place[last] = value
+    return {str(key): value for key, value in {**nested, **flat}.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class StateSchema:
     """A class that declares state keys, read once.
@@ -228,7 +256,7 @@ class StateSchema:
     annotations: dict[str, Any]
     keys: tuple[str, ...]
     _required: tuple[str, ...] = field(default=(), repr=False)
-    _aliases: dict[str, str] = field(default_factory=dict, repr=False)
+    _aliases: dict[str, AliasPath] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, declared: Any) -> StateSchema:
@@ -240,7 +268,7 @@ class StateSchema:
                 "a dataclass, or a pydantic BaseModel"
             )
         required: tuple[str, ...] = ()
-        aliases: dict[str, str] = {}
+        aliases: dict[str, AliasPath] = {}
         if issubclass(schema, _pydantic("BaseModel")):
             fields = schema.model_fields
             annotations = {
@@ -249,11 +277,12 @@ class StateSchema:
                 else info.annotation
                 for name, info in fields.items()
             }
-            if not {"populate_by_name", "validate_by_name"} & set(schema.model_config):
+            by_name = ("populate_by_name", "validate_by_name")
+            if not any(schema.model_config.get(option) for option in by_name):
                 aliases = {
-                    name: info.validation_alias
+                    name: _alias_path(info.validation_alias)
                     for name, info in fields.items()
-                    if isinstance(info.validation_alias, str)
+                    if info.validation_alias is not None
                 }
         else:
             try:
@@ -291,7 +320,7 @@ class StateSchema:
                 )
         try:
             if self._aliases:
-                known = {self._aliases.get(key, key): value for key, value in known.items()}
+                known = _by_alias(known, self._aliases)
             return self.cls(**known)
         except _pydantic("ValidationError") as error:
             faults = "; ".join(
@@ -302,23 +331,28 @@ class StateSchema:
                 f"the state does not fit {self.cls.__qualname__}: {faults}"
             ) from error
 
-    def to_writes(self, value: Any) -> list[tuple[str, Any]]:
+    def to_writes(self, value: Any, *, defaults: bool = False) -> list[tuple[str, Any]]:
         """The (key, update) pairs in what a node returned or a caller passed as input."""
-        return to_writes(value, self.channels)
+        return to_writes(value, self.channels, defaults=defaults)
 
 
-def to_writes(value: Any, known: Collection[str]) -> list[tuple[str, Any]]:
+def to_writes(
+    value: Any, known: Collection[str], *, defaults: bool = False
+) -> list[tuple[str, Any]]:
     """The (key, update) pairs of an update; only keys in ``known`` are allowed.
 
     A dataclass writes all its fields. A pydantic model writes the fields that were set,
     and those that no longer hold their default because they were changed in place.
+
+    Args:
+        defaults: a pydantic model writes all its fields, too: an input says how the state begins.
     """
     if value is None:
         return []
     if isinstance(value, Mapping):
         writes = list(value.items())
     elif isinstance(value, _pydantic("BaseModel")):
-        writes = _model_writes(value)
+        writes = _model_writes(value, defaults)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         writes = [
             (entry.name, getattr(value, entry.name))
@@ -339,12 +373,12 @@ def to_writes(value: Any, known: Collection[str]) -> list[tuple[str, Any]]:
     return writes
 
 
-def _model_writes(model: Any) -> list[tuple[str, Any]]:
+def _model_writes(model: Any, defaults: bool) -> list[tuple[str, Any]]:
     written = model.model_fields_set
     writes = []
     for name, info in type(model).model_fields.items():
         value = getattr(model, name)
-        if name in written or not _is_default(info, value):
+        if defaults or name in written or not _is_default(info, value):
             writes.append((name, value))
     return [*writes, *(model.model_extra or {}).items()]
 

@@ -1,59 +1,99 @@
-"""Which application types a graph's state may hold: those that its schemas name.
+"""Which application types a graph's state may hold: those that its annotations lead to.
 
-``compile`` registers them with the store's codec under their class names, version 1,
-unless the application registered them itself, with a name and upcasters of its own.
+``compile`` registers them with the store's codec under their class names, version 1, unless the
+application registered them itself, with a name and upcasters of its own. Classes that come into
+being later (subclasses, langchain-core loaded after ``compile``) are found when one is needed.
+Annotations are evaluated name by name: one that only type checkers know hides no other.
 """
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from enum import Enum
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from eventstore import Codec
-from graph.build.builder import Topology
+from graph.build import callables
+from graph.build.topology import Topology
 from graph.messages import add_messages
 
 
 def register_types(codec: Codec, topology: Topology) -> None:
-    """Register every class that is reachable from the schemas' annotations.
+    """Register every class that the annotations of schemas and nodes lead to.
 
     Raises:
         ConfigurationError: two classes bear one name; register them under names of your own.
     """
+    roots = _roots(topology)
+    found = reachable(roots)
+    if any(channel.reducer is add_messages for channel in topology.channels.values()):
+        found += langchain_classes()
+    for cls in found:
+        if not codec.is_registered(cls):
+            codec.register(cls)
+    names = frozenset(f"{cls.__module__}.{cls.__qualname__}" for cls in found)
+    codec.register_later(names, lambda: reachable(roots))
+    codec.register_later("langchain-core", langchain_classes)
+
+
+def _roots(topology: Topology) -> list[Any]:
+    roots: list[Any] = [schema.cls for schema in topology.schemas()]
+    for node in topology.nodes.values():
+        if callable(node.action):
+            roots += hints(callables.underlying(node.action)).values()
+    return roots
+
+
+def reachable(roots: list[Any]) -> list[type]:
+    """The classes with a form of their own that annotations lead to, subclasses included."""
     seen: set[Any] = set()
-    for schema in topology.schemas():
-        for hint in _hints(schema.cls).values():
-            for cls in _classes(hint, seen):
-                if not codec.is_registered(cls):
-                    codec.register(cls)
-    chat = sys.modules.get("langchain_core.messages")
-    if chat is not None and any(c.reducer is add_messages for c in topology.channels.values()):
-        for cls in _classes(chat.BaseMessage, seen):
-            if not codec.is_registered(cls):
-                codec.register(cls)
+    return [cls for hint in roots for cls in _classes(hint, seen)]
+
+
+def langchain_classes() -> list[type]:
+    """The messages and documents of langchain-core, as far as that is loaded."""
+    messages = sys.modules.get("langchain_core.messages")
+    documents = sys.modules.get("langchain_core.documents")
+    roots = [
+        getattr(module, name, None)
+        for module, name in ((messages, "BaseMessage"), (documents, "Document"))
+    ]
+    return reachable([root for root in roots if root is not None])
 
 
 def _classes(hint: Any, seen: set[Any]) -> Iterator[type]:
-    """Classes with a form of their own that an annotation leads to, subclasses included."""
     try:
         if hint in seen:
             return
         seen.add(hint)
     except TypeError:  # an unhashable argument of Annotated; what it annotates is in its args
         pass
-    for part in (*get_args(hint), getattr(hint, "__value__", None)):
-        yield from _classes(part, seen)
-    if not isinstance(hint, type) or not _has_form(hint):
+    if isinstance(hint, Enum):  # of a Literal
+        hint = type(hint)
+    for part in (
+        *get_args(hint),
+        get_origin(hint),  # of Box[int]: Box
+        getattr(hint, "__value__", None),  # of `type Alias = …`
+        getattr(hint, "__supertype__", None),  # of a NewType
+        getattr(hint, "__pydantic_generic_metadata__", {}).get("origin"),
+    ):
+        if part is not None:
+            yield from _classes(part, seen)
+    if not isinstance(hint, type):
         return
-    yield hint
-    for field in _hints(hint).values():
-        yield from _classes(field, seen)
-    subclasses: list[type] = hint.__subclasses__()
-    for each in subclasses:
-        yield from _classes(each, seen)
+    has_form = _has_form(hint)
+    if has_form:
+        yield hint
+    if has_form or _is_typed_dict(hint):
+        for field in hints(hint).values():
+            yield from _classes(field, seen)
+    if has_form:
+        subclasses: list[type] = hint.__subclasses__()
+        for each in subclasses:
+            yield from _classes(each, seen)
 
 
 def _has_form(cls: type) -> bool:
@@ -65,8 +105,70 @@ def _has_form(cls: type) -> bool:
     )
 
 
-def _hints(cls: type) -> dict[str, Any]:
+def _is_typed_dict(cls: type) -> bool:
+    return issubclass(cls, dict) and hasattr(cls, "__total__")
+
+
+def hints(owner: Any) -> dict[str, Any]:
+    """Annotations of a class or function; a name that cannot be resolved stands for nothing."""
     try:
-        return get_type_hints(cls, include_extras=True)
-    except (NameError, TypeError):  # names known to type checkers only: nothing to register
-        return {}
+        return get_type_hints(owner, include_extras=True)
+    except Exception:  # evaluating them runs the application's code, which may raise anything
+        found: dict[str, Any] = {}
+    for place in reversed(owner.__mro__) if isinstance(owner, type) else (owner,):
+        for name, annotation in _annotations(place).items():
+            found[name] = _evaluated(annotation, place)
+    return found
+
+
+def _annotations(place: Any) -> Mapping[str, Any]:
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return annotationlib.get_annotations(place, format=annotationlib.Format.FORWARDREF)
+    found: Mapping[str, Any] = vars(place).get("__annotations__", {})
+    return found
+
+
+def _evaluated(annotation: Any, place: Any) -> Any:
+    """One annotation, in which unknown names stand for themselves."""
+
+    class Holder:
+        __annotations__ = {"value": annotation}
+
+    names = _Names(place)
+    try:
+        return get_type_hints(Holder, vars(builtins), names, include_extras=True)["value"]
+    except Exception:  # as above
+        return Unknown
+
+
+class _UnknownType(type):
+    """Lets an unknown name be used in annotations as any class could be."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+    def __getitem__(cls, _argument: Any) -> Any:
+        return cls
+
+
+class Unknown(metaclass=_UnknownType):
+    """What a name that only type checkers know stands for."""
+
+
+class _Names(dict[str, Any]):
+    """The names that an annotation may use; those that are not there are :class:`Unknown`."""
+
+    def __init__(self, place: Any) -> None:
+        module = sys.modules.get(getattr(place, "__module__", ""), builtins)
+        names = {**vars(builtins), **getattr(place, "__globals__", {}), **vars(module)}
+        if isinstance(place, type):
+            names |= {place.__name__: place, **vars(place)}
+        parameters: tuple[Hashable, ...] = getattr(place, "__type_params__", ())
+        super().__init__({**names, **{str(each): each for each in parameters}})
+
+    def __missing__(self, name: str) -> Any:
+        return Unknown

@@ -144,9 +144,9 @@ class Check:
         """How the runner begins work beside a run."""
         return self._runner.spawn
 
-    def equal(self, key: str, recorded: Any, new: Any) -> bool:
+    def equal(self, key: str, recorded: Any, new: Any, pack: Callable[[Any], bytes]) -> bool:
         """Whether a value is the recorded one."""
-        if _equal(recorded, new):
+        if _equal(recorded, new, pack):
             return True
         return self._same is not None and self._same(key, recorded, new)
 
@@ -252,14 +252,16 @@ class _Log:
             return self._differs(event, node, "asks", None, _asked(done.waiting))
         new = self._stored(done.data or {})
         before, after = _by_key(recorded), _by_key(new)
+        pack = self._log.core.codec.pack
         for key in [*before, *(key for key in after if key not in before)]:
             old, now = before.get(key, []), after.get(key, [])
             same = len(old) == len(now) and all(
-                self._check.equal(key, one, other) for one, other in zip(old, now, strict=True)
+                self._check.equal(key, one, other, pack)
+                for one, other in zip(old, now, strict=True)
             )
             if not same:
                 return self._differs(event, node, key, _shown(old), _shown(now))
-        if not _equal(recorded.get("above"), new.get("above")):
+        if not _equal(recorded.get("above"), new.get("above"), self._log.core.codec.pack):
             return self._differs(
                 event, node, "Command.PARENT", recorded.get("above"), new.get("above")
             )
@@ -278,9 +280,10 @@ class _Log:
         done = await self._task(state, waiting["task"], waiting.get("logs", {}))
         if done.error is not None:
             return self._differs(event, node, "asks", asked, repr(done.error))
+        pack = self._log.core.codec.pack
         new = self._stored(_asked(done.waiting)) if done.waiting is not None else []
         same = len(new) == len(asked) and all(
-            self._check.equal("asks", before, after)
+            self._check.equal("asks", before, after, pack)
             for before, after in zip(asked, new, strict=True)
         )
         return None if same else self._differs(event, node, "asks", asked, new)
@@ -312,7 +315,8 @@ class _Log:
     ) -> ReplayMismatch | None:
         stored = self._stored(new)
         before, after = _routes(recorded), _routes(stored)
-        return None if _equal(before, after) else self._differs(event, node, "goto", before, after)
+        same = _equal(before, after, self._log.core.codec.pack)
+        return None if same else self._differs(event, node, "goto", before, after)
 
     def _differs(
         self, event: RecordedEvent, node: str, what: str, recorded: Any, new: Any
@@ -354,27 +358,26 @@ def _asked(waiting: Data) -> list[Any]:
     return [each["value"] for each in waiting["interrupts"] if "nth" in each]
 
 
-def _equal(recorded: Any, new: Any) -> bool:
+def _equal(recorded: Any, new: Any, pack: Callable[[Any], bytes]) -> bool:
+    """Whether two values are stored alike, but for ids that were drawn."""
     if new is _DRAWN or (type(new) is str and new == _DRAWN):
         return isinstance(recorded, str)
     if type(recorded) is not type(new):
         return False
     if isinstance(recorded, Mapping):
         return recorded.keys() == new.keys() and all(
-            _equal(recorded[key], new[key]) for key in recorded
+            _equal(recorded[key], new[key], pack) for key in recorded
         )
     if isinstance(recorded, list | tuple):
-        return len(recorded) == len(new) and all(map(_equal, recorded, new))
-    if type(recorded) is float and recorded != recorded:
-        return bool(new != new)  # not a number, like the other one
-    try:
-        if bool(recorded == new):
-            return True
-    except ValueError:  # arrays do not say whether they are equal
-        return bool((recorded == new).all())
+        return len(recorded) == len(new) and all(
+            _equal(before, after, pack) for before, after in zip(recorded, new, strict=True)
+        )
+    # By what is stored: not every value has an equality that holds (NaN, arrays, plain objects).
+    if pack(recorded) == pack(new):
+        return True
     parts = list(_parts(recorded))
     return bool(parts) and all(
-        _equal(before, after) for before, after in zip(parts, _parts(new), strict=True)
+        _equal(before, after, pack) for before, after in zip(parts, _parts(new), strict=True)
     )
 
 

@@ -9,12 +9,16 @@ on, so that a long conversation is written twice in all, not once per snapshot.
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
-from eventstore import Codec, NewSnapshot, Position, Snapshot
+from eventstore import Codec, NewSnapshot, Position, SerializationError, Snapshot, telemetry
 from graph.build.schema import MISSING
 from graph.state.fold import State, Task
+
+log = logging.getLogger(__name__)
 
 EVENT_WEIGHT: Final = 256
 """Bytes that an event counts for beyond its own: decoding many small ones costs too."""
@@ -24,6 +28,47 @@ FLOOR: Final = 48 * 1024
 
 LEVEL: Final = 9
 """Of compression: a tenth smaller than the quickest, written seldom, read as fast."""
+
+
+FAILED: Final = telemetry.Counter(
+    "graph.snapshots.failed", "{snapshot}", "Snapshots that were due and could not be made."
+)
+
+
+class Failures:
+    """The logs whose snapshots cannot be made, so that not every run tries and warns again.
+
+    Shared by the takers of one graph, and by threads.
+    """
+
+    KEPT_MAX: Final = 10_000
+
+    def __init__(self) -> None:
+        self._due: dict[tuple[int, str], int] = {}
+        self._warned: set[str] = set()
+        self._lock = threading.Lock()
+
+    def due(self, at: Position) -> int:
+        """The weight of events from which on a snapshot of this log is tried again."""
+        return self._due.get(at[:2], 0)
+
+    def add(self, at: Position, weight: int, error: SerializationError) -> None:
+        """Note that none could be made; the next try comes when twice as much has gathered."""
+        FAILED.add(1)
+        path = error.path.removeprefix("values.") or "the state"
+        with self._lock:
+            if len(self._due) >= self.KEPT_MAX:
+                self._due.clear()
+            self._due[at[:2]] = 2 * max(weight, FLOOR)
+            known = path in self._warned
+            self._warned.add(path)
+        if not known:
+            log.warning(
+                "no snapshot can be made of %s: %s; its threads run on, and take longer to load",
+                path,
+                error,
+                extra={"path": path, "thread_key": at.thread_key, "ns": at.ns, "seq": at.seq},
+            )
 
 
 class SnapshotTaker:
@@ -37,7 +82,15 @@ class SnapshotTaker:
         each_run: where nothing is left to be run in the root's log, one is always due.
     """
 
-    def __init__(self, codec: Codec, fingerprint: str, *, each_run: bool = False) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        fingerprint: str,
+        failures: Failures,
+        *,
+        each_run: bool = False,
+    ) -> None:
+        self._failures = failures
         self._each_run = each_run
         self._codec = codec
         self._fingerprint = fingerprint
@@ -58,7 +111,16 @@ class SnapshotTaker:
         self._weight += size + EVENT_WEIGHT * events
 
     def take(self, state: State) -> NewSnapshot | None:
-        """A snapshot of ``state``, if one is due."""
+        """A snapshot of ``state``, if one is due and can be made: a run goes on without one."""
+        if self._weight < self._failures.due(state.at):
+            return None
+        try:
+            return self._take(state)
+        except SerializationError as error:
+            self._failures.add(state.at, self._weight, error)
+            return None
+
+    def _take(self, state: State) -> NewSnapshot | None:
         ends = self._each_run and not state.frontier and not state.at.ns
         if self._weight < self._due and not ends:
             return None
@@ -132,6 +194,11 @@ def _state_data(state: State, values: Mapping[str, Any]) -> dict[str, Any]:
         "metadata": dict(state.metadata),
         "created": state.created_us,
     }
+
+
+def stored_form(codec: Codec, state: State) -> bytes:
+    """A settled state as bytes, equal for states that are stored alike."""
+    return codec.pack(_state_data(state, state.values))
 
 
 def load(codec: Codec, snapshot: Snapshot) -> tuple[State, frozenset[str]]:

@@ -22,7 +22,7 @@ from eventstore.format.digests import origin, prefix_ns
 from graph.build.schema import Channel
 from graph.errors import InvalidConfigError
 from graph.run.journal import LogJournal, Means
-from graph.run.snapshots import SnapshotTaker, load
+from graph.run.snapshots import Failures, SnapshotTaker, load
 from graph.state.events import Kind
 from graph.state.fold import Fold, State, checkpoint_id
 
@@ -100,6 +100,7 @@ class ThreadLog:
         self.core = core
         self.channels = channels
         self._each_run = snapshot_each_run
+        self._failures = Failures()
         parts = [f"{name}={channels[name].fingerprint}" for name in sorted(channels)]
         text = "\n".join([version or "", *parts])
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
@@ -273,7 +274,9 @@ class ThreadLog:
 
     def taker(self) -> SnapshotTaker:
         """Makes the snapshots of a log that has none yet."""
-        return SnapshotTaker(self.core.codec, self.fingerprint, each_run=self._each_run)
+        return SnapshotTaker(
+            self.core.codec, self.fingerprint, self._failures, each_run=self._each_run
+        )
 
     async def fold(self, replay: Replay[Pages]) -> tuple[State, SnapshotTaker]:
         """The state that a replay leads to, and a taker that goes on from there."""

@@ -79,7 +79,7 @@ async def begin(
     if isinstance(given, Command):
         writes, gotos, _ = _read_result(topology, START, _plain(given))
     else:
-        writes, gotos = prepared(topology, topology.input.to_writes(given)), []
+        writes, gotos = prepared(topology, topology.input.to_writes(given, defaults=True)), []
     if isinstance(given, Command) and state.started:
         goto = _towards(topology, START, gotos)
     else:

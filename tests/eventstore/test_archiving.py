@@ -24,6 +24,8 @@ from eventstore import (
     ThreadExistsError,
     ThreadNotFoundError,
 )
+from eventstore.db import schema
+from eventstore.format.archive import rows as archive_rows
 from tests.eventstore.support import (
     FINGERPRINT,
     check_whole,
@@ -38,6 +40,35 @@ from tests.eventstore.support import (
 )
 
 ROWS: Final = ("threads", "events", "segments", "snapshots", "forks")
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_files_hold_the_columns_of_the_tables(name: str) -> None:
+    """A column that is new in the database must be in files, too."""
+    tags = {
+        "threads": archive_rows.THREAD,
+        "events": archive_rows.EVENT,
+        "segments": archive_rows.SEGMENT,
+        "snapshots": archive_rows.SNAPSHOT,
+        "forks": archive_rows.FORK_LINK,
+    }
+    bits = {"small_integer": 16, "integer": 32}
+    given = () if name == "threads" else ("thread_key", "ns")  # by the thread and log before
+    table = schema.metadata.tables[name]
+    assert [
+        (each.name, each.stored or each.name, each.kind, each.nullable, each.bits)
+        for each in archive_rows.TABLES[tags[name]]
+    ] == [
+        (
+            column.key,
+            column.name,
+            column.type.python_type,
+            column.nullable,
+            bits.get(column.type.__visit_name__, 64),
+        )
+        for column in table.c
+        if column.key not in given
+    ]
 
 
 def all_rows(store: EventStore, thread_key: int) -> dict[str, list[Any]]:
@@ -173,6 +204,7 @@ def test_a_thread_of_another_tenant(store_url: str) -> None:
 # --- lives ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lives", [1, 2, 3, 6, 12])
 def test_any_life_comes_back_into_any_database(
     store: EventStore, store_url: str, lives: int
@@ -301,6 +333,7 @@ def test_a_sealed_thread_comes_back_equal(store: EventStore) -> None:
         assert dump.header.segments == len(before["segments"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 100, 256, 257, 600, 1500])
 @pytest.mark.parametrize("snapshot_at", [None, 300, 1400])
 def test_a_fork_of_a_sealed_thread(store: EventStore, at: int, snapshot_at: int | None) -> None:
@@ -376,6 +409,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(steps=steps, victim=st.integers(0, 5))
 def test_any_thread_comes_back_equal(steps: list[tuple[str, int, int]], victim: int) -> None:

@@ -42,6 +42,8 @@ from eventstore import (
 from tests import postgres
 from tests.eventstore.support import FINGERPRINT, orphans, rows_of, seal_now, set_everywhere, sql
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("a", "b", "c", "d")
 SPACES = ("", "sub")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import inspect
 
-from eventstore import EventStore
+from eventstore import CorruptEventError, EventStore
 from eventstore.db.migrations import MIGRATIONS
 from eventstore.db.schema import metadata
-from tests.eventstore.support import data_of, fill, sql
+from eventstore.format import digests
+from tests.eventstore.support import data_of, fill, seal_now, sql
 
 ADDED = {
     "threads": ("pin", "fate"),
@@ -43,3 +44,30 @@ def test_a_database_from_before_there_was_retention(store: EventStore, store_url
             found = {column["name"] for column in look.get_columns(table.name)}
             assert found == {column.name for column in table.columns}
         assert sql(again, "SELECT count(*) FROM eventstore_migrations") == [(len(MIGRATIONS),)]
+
+
+def test_payloads_from_before_there_were_segments(store: EventStore) -> None:
+    """Their digests cover them as they are stored: they are read, verified, and never sealed."""
+    fill(store, "old", 40)
+    key = store.thread("old").thread_key
+    digest = digests.genesis(key, "")
+    for seq, kind, at, payload in sql(
+        store, "SELECT seq, kind, recorded_at, payload FROM events ORDER BY seq"
+    ):
+        payload = b"\x01" + bytes(payload)[1:]
+        digest = digests.link(digest, seq, kind, None, at, payload)
+        sql(
+            store, "UPDATE events SET payload = ?, digest = ? WHERE seq = ?", (payload, digest, seq)
+        )
+    fill(store, "old", 40, start=41)
+    numbers = [{"n": number} for number in range(1, 81)]
+    assert data_of(store, "old") == numbers
+    assert store.verify("old").ok
+    assert seal_now(store, "old").events == 0
+    with store.dump("old") as dump:
+        store.delete_thread("old")
+        store.load(dump)
+    assert data_of(store, "old") == numbers
+    sql(store, "UPDATE events SET payload = ? WHERE seq = 20", (payload,))
+    with pytest.raises(CorruptEventError, match="seq 20"):
+        data_of(store, "old")

@@ -415,6 +415,7 @@ def shown_anyway() -> str:
     return "\n".join(shown_with(form("Correct-Horse")) for form in FORMS.values())
 
 
+@pytest.mark.slow
 @given(PASSWORDS, st.sampled_from(sorted(FORMS)))
 def test_a_secret_never_shows(password: str, form: str) -> None:
     assume(password not in shown_anyway())  # such as the name of a setting

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypedDict
 
+import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
@@ -299,6 +300,7 @@ def check_replays(saver: MemorySaver, app: CompiledGraph, thread_id: str) -> Non
         assert whole == quick
 
 
+@pytest.mark.slow
 @settings(max_examples=settings().max_examples // 2)
 @given(plans, actions)
 def test_whatever_happens_a_run_comes_to_what_it_should(

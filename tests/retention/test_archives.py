@@ -44,6 +44,8 @@ from tests.effort import effort
 from tests.eventstore.support import check_whole, fill, numbers, orphans
 from tests.eventstore.test_archiving import all_rows, full_thread
 
+pytestmark = pytest.mark.slow
+
 BUCKET = "archive"
 
 

@@ -29,6 +29,8 @@ from tests import awaited
 from tests.eventstore.support import fill
 from tests.retention.support import DAY, Clock, assert_whole, names, opened
 
+pytestmark = pytest.mark.slow
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 MONTH: Final = RetentionPolicy(30 * DAY)
 SOON: Final = timedelta(milliseconds=20)

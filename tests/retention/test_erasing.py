@@ -220,6 +220,7 @@ def test_arguments() -> None:
 # --- in the file ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_left_in_the_file(tmp_path: Path) -> None:
     """Neither in its pages, nor in the write-ahead log: not the text, and not the name."""
     path = tmp_path / "store.db"
@@ -250,6 +251,7 @@ def test_nothing_is_left_in_the_file(tmp_path: Path) -> None:
         assert check_whole(store) == 40
 
 
+@pytest.mark.slow
 def test_a_reader_keeps_the_log_from_being_emptied(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     with EventStore(path, tenant="test") as store:

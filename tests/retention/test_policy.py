@@ -194,7 +194,7 @@ def test_nothing_goes_before_its_time_and_nothing_stays_for_ever(
     verdict = judge(given_policies, about, now)
     first = next((each for each in given_policies if each.match.fits(about)), None)
     assert verdict.policy is first
-    if first is None or about.pinned:
+    if first is None or about.pinned or not first.limits:
         assert not (verdict.prune or verdict.trim or verdict.seal)
         return
     ttl = first.ttl if about.ttl is None else timedelta(seconds=about.ttl)

@@ -294,6 +294,7 @@ print(json.dumps([counts, report.pruned, report.trimmed, report.sealed, report.f
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_knows_no_application_plans_and_sweeps(tmp_path: Path) -> None:
     """No types, no reducers, and not the dictionary that the application compresses with."""
     path = str(tmp_path / "store.db")

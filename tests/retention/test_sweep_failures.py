@@ -164,6 +164,7 @@ sweep(store, RetentionPolicy(timedelta(days=30)), pace=Pace(rows=500, rest=0))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "module", "name", "times", "gone", "finished"),
     [

@@ -18,10 +18,6 @@ from eventstore.errors import (
 from tests.eventstore.codec.support import Box, Level, Model, Note, Point
 
 
-class Text(str):
-    __slots__ = ()
-
-
 def cyclic(kind: str) -> Any:
     inner: list[Any] = []
     inner.append({"list": inner, "dict": {"me": inner}, "tuple": (inner,)}[kind])
@@ -34,20 +30,19 @@ def cyclic(kind: str) -> Any:
         (Box(1), "", "Box"),
         ({"messages": [1, 2, 3, {"attachment": Box(1)}]}, "messages[3].attachment", "Box"),
         ({"data": {"a b": Box(1)}}, "data['a b']", "Box"),
-        ({"data": {7: (1, {"x": Text("a")})}}, "data[7][1].x", "Text"),
+        ({"data": {7: (1, {"x": Box(1)})}}, "data[7][1].x", "Box"),
         ([Point(1, [Note("a", [Box(1)])])], "[0].y[0].tags[0]", "Box"),
+        ({Box("k"): 1}, "<key Box>", "Box"),
         ({"m": Model(name="a", items=[Box(1)])}, "m.items[0]", "Box"),
         ({"m": Model.model_validate({"name": "a", "extra": Box(1)})}, "m.extra", "Box"),
         ({"q": collections.deque([1, Box(1)])}, "q[1]", "Box"),
         ({"d": collections.defaultdict(list, a=[Box(1)])}, "d.a[0]", "Box"),
         ({"d": collections.defaultdict(lambda: 1)}, "d", "defaultdict"),
-        ({"c": collections.Counter("aab")}, "c", "Counter"),
         ({"o": np.array([Box(1)])}, "o", "ndarray"),
         ({"s": np.zeros(2, "i4,f4")}, "s", "ndarray"),
         ({"s": np.recarray(2, "f4")}, "s", "recarray"),
         ({"t": dt.datetime(2024, 1, 1, tzinfo=type("Z", (dt.tzinfo,), {})())}, "t", "datetime"),
         ({"e": msgpack.ExtType(6, b"")}, "e", "ExtType"),
-        ({Text("k"): 1}, "<key Text>", "Text"),
         ({"f": cyclic}, "f", "function"),
         ({"g": Level}, "g", "EnumType"),
         (cyclic("list"), "a[0]", "list"),
@@ -83,6 +78,7 @@ WRAPS: list[Any] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", WRAPS)
 def test_encode_accepts_no_depth_that_decode_refuses(codec: Codec, wrap: Any) -> None:
     refused = 0
