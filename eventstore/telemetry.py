@@ -13,15 +13,12 @@ nowhere.
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
-
-from eventstore.errors import ConcurrencyError
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 try:
     from opentelemetry import context, metrics, trace
@@ -295,34 +292,27 @@ _conflicts: Final = Counter(
 _retries: Final = Counter("eventstore.retries", "{retry}", "Transactions that were tried again.")
 
 
-def told_append(function: F) -> F:
-    """Tell of each call of ``append_together``."""
+def append(tenant: str, additions: Sequence[Addition]) -> Span:
+    """An append, from encoding to the commit."""
+    if not on or not additions:
+        return NOTHING
+    head = additions[0].head
+    facts = place(tenant, head.thread_id, head.ns)
+    facts["eventstore.events"] = sum(len(each.events) for each in additions)
+    return _APPEND.begin(facts)
+
+
+def appended(span: Span, additions: Sequence[Addition], heads: Sequence[Head]) -> None:
+    """An append was committed."""
     if not on:
-        return function
-
-    @functools.wraps(function)
-    async def told(self: Any, additions: Sequence[Addition], **options: Any) -> list[Head]:
-        if not additions:  # refused, and of no log that could be told
-            return cast("list[Head]", await function(self, additions, **options))
-        head = additions[0].head
-        facts = place(self.tenant, head.thread_id, head.ns)
-        count = facts["eventstore.models"] = sum(len(each.events) for each in additions)
-        with _APPEND.begin(facts) as span:
-            try:
-                new: list[Head] = await function(self, additions, **options)
-            except ConcurrencyError:
-                conflict()
-                raise
-            written = sum(each.written for each in new)
-            span.tell({"eventstore.seq": new[0].seq, "eventstore.bytes": written})
-            _appended_events.add(count)
-            _appended_bytes.add(written)
-            for snapshot in [each.snapshot for each in additions if each.snapshot is not None]:
-                span.count("eventstore.snapshot.bytes", snapshot.size)
-                stored(snapshot)
-            return new
-
-    return cast(F, told)
+        return
+    written = sum(each.written for each in heads)
+    span.tell({"eventstore.seq": heads[0].seq, "eventstore.bytes": written})
+    _appended_events.add(sum(len(each.events) for each in additions))
+    _appended_bytes.add(written)
+    for snapshot in [each.snapshot for each in additions if each.snapshot is not None]:
+        span.count("eventstore.snapshot.bytes", snapshot.size)
+        stored(snapshot)
 
 
 def conflict() -> None:
@@ -374,7 +364,7 @@ def read(span: Span, rows: Sequence[SqlRow]) -> None:
         payloads = [row.payload for row in rows]
         size = sum(len(each) for each in payloads if type(each) is bytes)  # others are damage
         count = sum(getattr(row, "events", 1) for row in rows)  # a segment holds many
-        span.count("eventstore.models", count)
+        span.count("eventstore.events", count)
         span.count("eventstore.bytes", size)
         _replayed_events.add(count)
         _replayed_bytes.add(size)

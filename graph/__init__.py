@@ -6,7 +6,6 @@ The API is LangGraph's: change the imports, keep the code.
 import logging
 
 from graph.app import CompiledGraph
-from graph.build.builder import StateGraph
 from graph.errors import (
     EmptyInputError,
     GraphError,
@@ -27,6 +26,7 @@ from graph.savers import (
     PostgresSaver,
     SqliteSaver,
 )
+from graph.state_graph import StateGraph
 from graph.types import (
     END,
     START,

@@ -18,7 +18,6 @@ from typing import Any, Final, Self, TypedDict, TypeVar
 from eventstore import AsyncEventStore, Codec, EventStore, ThreadInfo, ThreadNotFoundError
 from eventstore.concurrency import Blocking, Concurrency, run_sync
 from graph.app import CompiledGraph, Saver
-from graph.build.builder import StateGraph
 from graph.config import ConnectionString, PersistenceConfig, target_of
 from graph.errors import (
     InvalidConfigError,
@@ -33,6 +32,7 @@ from graph.savers import (
     PostgresSaver,
     SqliteSaver,
 )
+from graph.state_graph import StateGraph
 from graph.types import START, Command, Interrupt, RunnableConfig, StateSnapshot
 
 __all__ = [

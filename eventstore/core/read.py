@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from eventstore import queries, telemetry
 from eventstore.core.cache import CachedLog
-from eventstore.core.part import Part
+from eventstore.core.threads import Threads
 from eventstore.errors import (
     CorruptEventError,
     EventStoreError,
@@ -35,7 +35,6 @@ from eventstore.models import (
     Replay,
     Snapshot,
     SqlRow,
-    ThreadInfo,
 )
 from eventstore.queries import Connection
 
@@ -53,7 +52,7 @@ Pages = AsyncGenerator[Page, None]
 _Rows = Sequence[SqlRow | Segment]
 
 
-class Reading(Part):
+class Reading(Threads):
     """What can be learned from a store."""
 
     async def head(self, thread_id: str, ns: str = "") -> Head:
@@ -362,38 +361,6 @@ class Reading(Part):
         last = await self.transactions.run("read", look)
         span = queries.lineage.Span(after.thread_key, after.ns, after.seq + 1, last)
         return self._stream(thread_id, [span])
-
-    async def thread_at(self, thread_key: int) -> ThreadInfo | None:
-        """The thread of this tenant stored under a key, unless it is being deleted."""
-        row = await self.transactions.run("read", queries.threads.thread_by_key, thread_key)
-        if row is None or row.tenant != self.tenant or row.deleting_since is not None:
-            return None
-        return records.thread_info(row)
-
-    async def thread(self, thread_id: str) -> ThreadInfo:
-        """What is known of one thread."""
-
-        def look(conn: Connection) -> SqlRow | None:
-            found = queries.threads.look_up(conn, self.tenant, thread_id, "")
-            return found and queries.threads.thread_by_key(conn, found.thread_key)
-
-        row = await self.transactions.run("read", look)
-        if row is None:
-            raise ThreadNotFoundError(thread_id, self.tenant)
-        return records.thread_info(row)
-
-    async def last_recorded_us(self, thread_id: str) -> int:
-        """When the newest event of any log of a thread was recorded; 0 when it has none.
-
-        A run that works in one log for long leaves the others as they were: this tells whether
-        anything of the thread is alive.
-        """
-
-        def look(conn: Connection) -> int:
-            found = queries.threads.look_up(conn, self.tenant, thread_id, "")
-            return queries.threads.last_recorded(conn, found.thread_key) if found else 0
-
-        return await self.transactions.run("read", look)
 
     async def snapshot_positions(
         self, thread_id: str, fingerprint: str, ns: str = ""
