@@ -271,7 +271,7 @@ class Appending(Reading):
         rows = await self.transactions.run(
             "read", queries.events.events_by_key, head.thread_key, head.ns, keys
         )
-        await self._learn(row.payload for row in rows)
+        await self._load_dictionaries(row.payload for row in rows)
         found = {row.key: row for row in rows}
         for event, key in zip(named, keys, strict=True):
             row = found.get(key)
