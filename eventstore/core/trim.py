@@ -124,7 +124,7 @@ class Trimming(Reading):
                 break
             if done == "needed":
                 rounds += 1
-                await self._rehome(key, cut.chain[0])
+                await self._detach_forks(key, cut.chain[0])
             elif done == "moved":
                 moves += 1
             else:
@@ -212,7 +212,7 @@ class Trimming(Reading):
         except _Moved:
             return "moved"
 
-    async def _rehome(self, key: int, cut: Kept) -> None:
+    async def _detach_forks(self, key: int, cut: Kept) -> None:
         """Give the forks of other threads what they need of a thread that will be cut."""
 
         def look(conn: Connection) -> list[SqlRow]:
