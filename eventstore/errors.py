@@ -108,7 +108,8 @@ class UnregisteredTypeError(CorruptEventError):
         super().__init__(
             reason
             or f"the payload holds a value of type '{name}/{version}', which is not registered; "
-            f"call codec.register(<class>, name={name!r}, version={version}) before reading"
+            f"call codec.register(<class>, name={name!r}, version={version}) on the codec that the "
+            "store was opened with (codec=), then read again"
         )
 
 

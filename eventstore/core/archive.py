@@ -149,8 +149,8 @@ class Archiving(Reading):
                 raise
             except queries.dictionaries.OtherDictionary as error:
                 raise ArchiveError(
-                    "the archived thread needs a dictionary whose id is already used by another "
-                    "dictionary in this database; load it into a database of its own"
+                    f"dictionary id {error.dict_id} of the archived thread is already used by "
+                    "another dictionary in this database; load the thread into another database"
                 ) from error
             except Conflict as error:
                 conflicts += 1

@@ -104,7 +104,7 @@ class Deleting(Reading):
 
         def decide(conn: Connection) -> Literal["kept", "gone", "marked"]:
             found = queries.threads.look_up(conn, self.tenant, thread_id, "")
-            row = found and queries.delete.hold(conn, found.thread_key)
+            row = found and queries.delete.lock(conn, found.thread_key)
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             key = row.thread_key
@@ -231,5 +231,5 @@ def _detach_one_fork(conn: Connection, key: int) -> bool:
     """Give one fork of a thread what it needs of it; false when there is none."""
     forks = queries.forks.dependants(conn, key, 1)
     if forks:
-        queries.detach.detach_fork(conn, forks[0])
+        queries.forks.detach_fork(conn, forks[0])
     return bool(forks)

@@ -122,9 +122,7 @@ class Erasing(Deleting):
             keys = set() if found is None else {int(found.thread_key)}
             known = {*generations, *queries.tombstones.generations_of(conn, self.tenant, thread_id)}
             keys |= {digests.thread_key(self.tenant, thread_id, generation) for generation in known}
-            holding = {
-                each for key in keys for each in queries.ancestry.descendants(conn, key)
-            } - keys
+            holding = {each for key in keys for each in queries.forks.descendants(conn, key)} - keys
             rows = (queries.threads.thread_by_key(conn, key) for key in sorted(holding))
             return [row for row in rows if row is not None and row.deleting_since is None]
 

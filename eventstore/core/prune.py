@@ -91,7 +91,7 @@ class Pruning(Part):
         Stops at the first that is small enough for a transaction, but not for what is left.
         """
         left, most = room
-        held = queries.prune.hold(conn, [each.thread_key for each in group])
+        held = queries.prune.lock(conn, [each.thread_key for each in group])
         locked = queries.prune.there(
             conn, [e.thread_key for e in group if e.thread_key not in held]
         )

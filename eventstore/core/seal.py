@@ -167,7 +167,7 @@ class Sealing(Reading):
         keep_if: Callable[[ThreadInfo], bool] | None,
     ) -> None:
         def run(conn: Connection) -> None:
-            row = queries.segments.hold(conn, key)
+            row = queries.segments.lock(conn, key)
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             if keep_if is not None and keep_if(records.thread_info(row)):

@@ -102,7 +102,7 @@ class Threads(Part):
         """
 
         def look_up(conn: Connection) -> list[SqlRow]:
-            keys = queries.ancestry.descendants(conn, self.key_of(conn, thread_id))
+            keys = queries.forks.descendants(conn, self.key_of(conn, thread_id))
             rows = (queries.threads.thread_by_key(conn, key) for key in sorted(keys))
             return [row for row in rows if row is not None and row.deleting_since is None]
 

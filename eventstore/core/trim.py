@@ -205,7 +205,7 @@ class Trimming(Reading):
         removed: list[Trimmed] = []
 
         def run(conn: Connection) -> Trimmed | Literal["kept", "needed", "moved"]:
-            row = queries.delete.hold(conn, key)
+            row = queries.delete.lock(conn, key)
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             survey = queries.trim.survey(conn, key, "")
@@ -216,7 +216,7 @@ class Trimming(Reading):
             if _cut_at(survey, cut.seq) != cut or not _may_cut(survey, "", cut.chain[0]):
                 return "moved"
             unreachable = _unreachable(survey, cut.chain[0])
-            if _needed(queries.trim.foreign_forks(conn, key), cut.seq, unreachable):
+            if _needed(queries.forks.all_dependants(conn, key), cut.seq, unreachable):
                 return "needed"
             dropped = _dropped(survey, cut)
             removed.append(_measured(conn, key, survey, cut.seq, dropped, unreachable))
@@ -237,12 +237,12 @@ class Trimming(Reading):
         def find(conn: Connection) -> list[SqlRow]:
             survey = queries.trim.survey(conn, key, "")
             unreachable = _unreachable(survey, cut)
-            return _needed(queries.trim.foreign_forks(conn, key), cut.seq, unreachable)
+            return _needed(queries.forks.all_dependants(conn, key), cut.seq, unreachable)
 
         def detach_fork(conn: Connection, fork: SqlRow) -> None:
             # Locked, so that nobody trims it while we copy.
             if queries.threads.is_live(conn, key):
-                queries.detach.detach_fork(conn, fork)
+                queries.forks.detach_fork(conn, fork)
 
         for fork in await self.transactions.run("read", find):
             await self.transactions.run("idempotent_write", detach_fork, fork)
