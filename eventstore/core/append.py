@@ -263,7 +263,7 @@ class Appending(Reading):
     # --- events that were appended before, found by their keys --------------------------
 
     async def _find_by_key(self, head: Head, events: Sequence[Event | Fork]) -> int | None:
-        """The seq of the batch's last event, if the log holds the whole batch under its keys."""
+        """The seq of the last event, if the log already holds the whole batch under its keys."""
         named = [e for e in events if isinstance(e, Event) and e.key is not None]
         keys = [event.key for event in named if event.key is not None]
         if not head.exists or not events or len(named) != len(events):
@@ -279,7 +279,7 @@ class Appending(Reading):
                 return None
             payload = row.payload or await self._sealed_payload(head, row.seq, key)
             same = row.kind == event.kind and (
-                not payload  # trimmed: nobody can tell any more
+                not payload  # trimmed: it cannot be compared any more
                 or payload == self.codec.encode(event.data)
                 or self.codec.decode(payload) == event.data
             )
@@ -288,7 +288,7 @@ class Appending(Reading):
         return int(max(row.seq for row in rows))
 
     async def _sealed_payload(self, head: Head, seq: int, key: str) -> bytes:
-        """The payload of an event that has a key and was sealed; nothing if it was trimmed."""
+        """The payload of a sealed event that has a key; empty if it was trimmed."""
         found = await self.transactions.run(
             "read", queries.events.read_segments, head.thread_key, head.ns, seq - 1, seq, 1
         )
