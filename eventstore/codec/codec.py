@@ -109,12 +109,12 @@ class Codec(Compression):
         return cls in self._types
 
     def register_later(self, key: Hashable, classes: Callable[[], Iterable[type]]) -> None:
-        """Have more classes registered, under their own names, once one of them is needed.
+        """Register more classes, under their own names, when one of them is needed.
 
         Args:
-            key: names the source; another one under the same key takes its place.
-            classes: asked whenever a class or a name is met that is not registered. It must not
-                import anything: what is not loaded has no instances.
+            key: names the function; another one under the same key replaces it.
+            classes: called for each class or name that is not registered. It must not import
+                anything: classes that are not loaded have no instances.
         """
         self._types.add_source(key, classes)
 

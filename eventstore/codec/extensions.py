@@ -1,10 +1,10 @@
-"""How values that msgpack does not know are written: the built-in extension types.
+"""The built-in extension types: values that msgpack does not know by itself.
 
-Each ``Extension`` gives one msgpack extension code to one kind of value. Codes are part of
-the stored format: they are never renumbered or reused. ``encode`` returns bytes, stored as
-they are, or a simpler value, which is packed in turn; ``decode`` builds the value from
-nothing but its argument, so no stored byte can name something to import or to call.
-numpy is looked up among the loaded modules only; reading an array is what imports it.
+Each ``Extension`` gives one msgpack extension code to one kind of value. Codes are part of the
+stored format: they are never renumbered or reused. ``encode`` returns bytes, which are stored, or
+a simpler value, which is packed in turn. ``decode`` builds the value from its argument alone, so
+no stored byte can name something to import or to call. Writing uses numpy only if it is loaded;
+reading an array imports it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REGISTERED_CODE = 32
 
 
 class Refused(Exception):
-    """A value cannot be encoded; carries the way back to it while the packing unwinds."""
+    """A value cannot be encoded. Collects the path to it while packing unwinds."""
 
     def __init__(self, culprit: Any, reason: str) -> None:
         super().__init__(reason)
@@ -50,12 +50,12 @@ class Refused(Exception):
 class Opaque:
     """A value of an application type that the reader does not know, as it is stored.
 
-    Only a codec with ``opaque_types=True`` gives these; none takes them.
+    Only a codec with ``opaque_types=True`` returns these; no codec stores them.
 
     Attributes:
-        name, version: under which the application registered its type.
-        fields: what it was taken apart into, mostly a dictionary.
-        rest: what some kinds of types store besides.
+        name, version: as the application registered the type.
+        fields: the stored fields, usually a dictionary.
+        rest: further parts that some kinds of types store.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Opaque:
     rest: tuple[Any, ...] = ()
 
     def __hash__(self) -> int:
-        """The fields count where they can: it may be a key, or in a set, as the original was."""
+        """Fields count if they are hashable: the value may be a key or in a set."""
         plain = type(self.fields) in (str, int, float, bytes)
         return hash((self.name, self.version, self.fields if plain else None))
 
@@ -74,7 +74,12 @@ class Opaque:
 
 @dataclass(frozen=True)
 class Extension:
-    """One extension code. ``lead``: how many steps of a path are layout, not the user's."""
+    """One extension code.
+
+    Attributes:
+        raw: ``decode`` takes the stored bytes, not the value packed in them.
+        lead: number of leading steps of an error's path that are layout and not the user's data.
+    """
 
     code: int
     types: tuple[type, ...]
@@ -85,7 +90,7 @@ class Extension:
 
 
 def parts(state: Any, *kinds: Any) -> list[Any]:
-    """The items of ``state``, a list of exactly these kinds of values."""
+    """The items of ``state``, checked to be a list of exactly these kinds of values."""
     if type(state) is not list or len(state) != len(kinds):
         raise ValueError(f"expected {len(kinds)} parts")
     for part, kind in zip(state, kinds, strict=True):
@@ -110,7 +115,7 @@ def _array_header(size: int) -> bytes:
 
 
 def _encode_set(value: Any, pack: Pack) -> bytes:
-    # Iteration order of a set differs between processes; equal values need equal bytes.
+    # A set's iteration order differs between processes, but equal values need equal bytes.
     return _array_header(len(value)) + b"".join(sorted(map(pack, value)))
 
 
@@ -252,7 +257,7 @@ def _decode_timedelta(state: Any) -> dt.timedelta:
     return dt.timedelta(microseconds=parts([state], int)[0])
 
 
-# --- numpy, when there is one ------------------------------------------------------------
+# --- numpy, if installed -----------------------------------------------------------------
 
 # Without 'O' (pickled objects) and 'V' (structures, and what other packages add as such).
 _DTYPE = re.compile(r"[<>|=][biufcSUmM][1-9][0-9]{0,9}(\[[0-9]{0,9}[a-zA-Z]{1,2}\])?")
@@ -312,7 +317,7 @@ def _decode_numpy_scalar(state: Any) -> Any:
 
 
 def numpy_extension(value: Any) -> Extension | None:
-    """The extension for a numpy value; never imports numpy: what is not loaded has no values."""
+    """The extension for a numpy value. Never imports numpy: if it is not loaded, no value is."""
     numpy = sys.modules.get("numpy")
     if numpy is None:
         return None

@@ -1,8 +1,8 @@
 """Values to msgpack bodies and back, for one thread.
 
-Owns the nesting bounds, which writing and reading share, the stack of msgpack packers and
-the paths in error messages. Raises ``Refused`` when writing; reading lets the errors of
-msgpack through, for the codec to translate. Values without extension types are packed and
+Owns the nesting bounds, which writing and reading share, the stack of msgpack packers and the
+paths in error messages. Raises ``Refused`` when writing; when reading, the errors of msgpack pass
+through, for the codec to translate. Promises that values without extension types are packed and
 unpacked by msgpack alone, without a step of Python per item.
 """
 
@@ -17,18 +17,17 @@ from eventstore.codec.extensions import (
     BY_CODE,
     BYTEARRAY_CODE,
     REGISTERED_CODE,
-    Opaque,
     Refused,
     numpy_extension,
 )
-from eventstore.codec.registry import TypeRegistry
+from eventstore.codec.registry import TypeRegistry, why_refused
 from eventstore.errors import CorruptEventError, UnregisteredTypeError
 
 # Tuples, sets and registered types inside one another. Each level is a call in C, whose
-# stack is what must not overflow: 32 levels need about 1.5 MB when reading.
+# stack must not overflow: 32 levels need about 1.5 MB when reading.
 EXTENSION_DEPTH_MAX = 32
-# Lists and dicts inside one another: msgpack's own bound (at most 1024) guards the outer
-# two levels; deeper levels multiply, so there it is this.
+# Lists and dicts inside one another: msgpack's own bound (at most 1024) guards the outer two
+# levels of extensions; further levels multiply, so they have this bound.
 INNER_DEPTH_MAX = 32
 _UNCHECKED_LEVELS = 2
 
@@ -56,8 +55,8 @@ class BodyPacker:
         self._types = types
         self._level = 0
         self._reading_level = 0
-        # A msgpack.Packer that is entered again while busy writes garbage without a word,
-        # so every level of nesting has its own.
+        # A msgpack.Packer that is entered again while busy writes garbage and reports nothing, so
+        # every level of nesting has its own.
         self._packers: list[msgpack.Packer] = []
 
     def _packer(self, unicode_errors: str | None = None) -> msgpack.Packer:
@@ -83,8 +82,8 @@ class BodyPacker:
                 if _needs_care(value):
                     body = self._pack(self._packers[level], _replaced(value))
                 if _structure_end(body) != len(body):
-                    # msgpack writes a list's length first; meanwhile the code of an extension,
-                    # or another thread, made the list longer or shorter.
+                    # msgpack writes a list's length first; then an extension's code, or another
+                    # thread, made the list longer or shorter.
                     raise Refused(value, "it was changed while being stored")
         except Refused as refused:
             refused.path[:0] = _path_to(value, refused.culprit)
@@ -126,13 +125,7 @@ class BodyPacker:
                     # msgpack asks once for each value: what it cannot write needs its code now.
                     is_large = type(found) is int and not -(2**63) <= found < 2**64
                     return self._default(found) if is_large else found
-            if type(value) is Opaque:
-                raise Refused(value, f"the type '{value.name}' is only known where it was written")
-            raise Refused(
-                value,
-                "this type is not registered; call codec.register(<class>), or store "
-                "built-in values only",
-            )
+            raise Refused(value, why_refused(value))
         try:
             state = extension.encode(value, self.pack)
             data = state if type(state) is bytes else self.pack(state)
@@ -143,8 +136,8 @@ class BodyPacker:
         return msgpack.ExtType(extension.code, data)
 
     def unpack(self, body: bytes) -> Any:
-        # msgpack allocates a list as long as its header claims, before it looks at the items;
-        # nested claims multiply. Skipping over the whole body first allocates nothing.
+        # msgpack allocates a list as long as its header claims before it reads the items; nested
+        # claims multiply. So first skip over the whole body, which allocates nothing.
         claims = len(body) > _CHECKED_BODY_BYTES and (0xDC in body or 0xDD in body)
         if claims and _structure_end(body) != len(body):
             raise CorruptEventError("the body does not hold exactly one value")
@@ -177,7 +170,7 @@ class BodyPacker:
 
 
 def _may_hold_bin_or_ext(body: bytes) -> bool:
-    # Spelled out: on small events a loop over these markers costs more than the search.
+    # Not a loop: on small events a loop over these markers costs more than the search.
     return (
         (0xC4 in body or 0xC5 in body or 0xC6 in body)
         or (0xC7 in body or 0xC8 in body or 0xC9 in body)
@@ -186,7 +179,7 @@ def _may_hold_bin_or_ext(body: bytes) -> bool:
 
 
 def _structure_end(body: bytes) -> int:
-    """Where the first value of ``body`` ends, found without building it; -1 if it does not."""
+    """Where the first value of ``body`` ends, without building it; -1 if the body is cut short."""
     unpacker = msgpack.Unpacker(max_buffer_size=len(body))
     unpacker.feed(body)
     try:
@@ -207,13 +200,13 @@ def _depth_exceeds(value: Any, limit: int) -> bool:
                 inner += [child for child in item.values() if type(child) in (list, dict)]
         if not inner:
             return False
-        # One object may be reached in many ways; looking at it once per layer is enough.
+        # One object may be reached in many ways; once per layer is enough.
         layer = list({id(child): child for child in inner}.values())
     return True
 
 
 def _needs_care(value: Any) -> bool:
-    """Whether msgpack would, unasked, have written a bytearray as bytes, or a foreign ExtType."""
+    """Whether the value holds a bytearray, which msgpack would write as bytes, or an ExtType."""
     if type(value) in _CARE:
         return True
     stack = [value] if type(value) in _CONTAINERS else []
@@ -222,7 +215,7 @@ def _needs_care(value: Any) -> bool:
         children = item if type(item) is list else item.values()
         if type(item) is dict and msgpack.ExtType in set(map(type, item)):
             return True
-        kinds = set(map(type, children))  # most hold only text: one look at all of them
+        kinds = set(map(type, children))  # most hold only text: check all items at once
         if not _CARE.isdisjoint(kinds):
             return True
         if not _CONTAINERS.isdisjoint(kinds):
@@ -244,7 +237,7 @@ def _replaced(value: Any) -> Any:
 
 
 def _steps(item: Any) -> list[tuple[str, Any]]:
-    """The items of a list or dict, each with how a path spells the way to it."""
+    """The items of a list or dict, each with its step in a path."""
     if type(item) is list:
         return [(f"[{index}]", child) for index, child in enumerate(item)]
     if type(item) is dict:
@@ -257,7 +250,7 @@ def _step(key: Any) -> str:
 
 
 def _path_to(value: Any, culprit: Any) -> list[str]:
-    """The steps from ``value`` through lists and dicts to ``culprit``, the very object."""
+    """The steps from ``value`` through lists and dicts to this very object."""
     stack: list[tuple[Any, tuple[str, ...]]] = [(value, ())]
     seen: set[int] = set()
     while stack:
@@ -274,7 +267,7 @@ def _path_to(value: Any, culprit: Any) -> list[str]:
 
 
 def _cycle(value: Any) -> Refused | None:
-    """The refusal of the first list or dict that is its own ancestor; None if there is none."""
+    """The refusal of the first list or dict that contains itself; ``None`` if there is none."""
     path: list[str] = []
     ancestors: list[Any] = [value]
     pending = [iter(_steps(value))]
@@ -297,5 +290,6 @@ def _cycle(value: Any) -> Refused | None:
 
 
 def path_text(steps: list[str]) -> str:
+    """A path as errors show it, cut off after a number of steps."""
     text = "".join(steps[:_PATH_STEPS_MAX]).removeprefix(".")
     return text if len(steps) <= _PATH_STEPS_MAX else text + "…"

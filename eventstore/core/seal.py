@@ -117,7 +117,7 @@ class Sealing(Reading):
             raise _Moved
         if isinstance(rows[0], Segment):
             return rows[0], None
-        await self._learn(row.payload for row in rows)
+        await self._load_dictionaries(row.payload for row in rows)
         try:
             segment = await self.transactions.concurrency.call(self._packed, rows, known)
         except CorruptEventError as error:
@@ -156,7 +156,7 @@ class Sealing(Reading):
         keep_if: Callable[[ThreadInfo], bool] | None,
     ) -> None:
         def run(conn: Connection) -> None:
-            row = queries.segments.hold(conn, key)
+            row = queries.segments.lock(conn, key)
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             if keep_if is not None and keep_if(records.thread_info(row)):

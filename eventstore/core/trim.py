@@ -186,7 +186,7 @@ class Trimming(Reading):
         told: list[Trimmed] = []
 
         def run(conn: Connection) -> Trimmed | Literal["kept", "needed", "moved"]:
-            row = queries.delete.hold(conn, key)
+            row = queries.delete.lock(conn, key)
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             survey = queries.trim.survey(conn, key, "")
@@ -197,7 +197,7 @@ class Trimming(Reading):
             if _cut_at(survey, cut.seq) != cut or not _may_cut(survey, "", cut.chain[0]):
                 return "moved"
             dead = _dead(survey, cut.chain[0])
-            if _needed(queries.trim.foreign_forks(conn, key), cut.seq, dead):
+            if _needed(queries.forks.all_dependants(conn, key), cut.seq, dead):
                 return "needed"
             dropped = _dropped(survey, cut)
             told.append(_told(conn, key, survey, cut.seq, dropped, dead))
@@ -218,12 +218,12 @@ class Trimming(Reading):
         def look(conn: Connection) -> list[SqlRow]:
             survey = queries.trim.survey(conn, key, "")
             dead = _dead(survey, cut)
-            return _needed(queries.trim.foreign_forks(conn, key), cut.seq, dead)
+            return _needed(queries.forks.all_dependants(conn, key), cut.seq, dead)
 
         def detach_fork(conn: Connection, fork: SqlRow) -> None:
             # Held, so that nobody cuts it while we copy.
             if queries.threads.is_live(conn, key):
-                queries.detach.detach_fork(conn, fork)
+                queries.forks.detach_fork(conn, fork)
 
         for fork in await self.transactions.run("read", look):
             await self.transactions.run("idempotent_write", detach_fork, fork)

@@ -1,10 +1,10 @@
 """The digest chain and the keys of threads: pure functions over bytes.
 
-Each event's digest covers the digest before it and everything in its own row, its body
-uncompressed, so that a changed, swapped or missing row shows at the next link, and events can
-be compressed anew and keep their digests. A log's first link is derived from the log's own
-identity, so that one log cannot pass for another; a prefix that a fork was given of a deleted
-thread (see ``prefix_ns``) keeps the identity of the log it came from.
+Each event's digest covers the digest before it and everything in its own row, with its body
+uncompressed. So a changed, swapped or missing row breaks the chain at the next link, and events
+can be compressed anew and keep their digests. A log's first link is derived from the log's own
+identity, so that one log cannot pass for another; a prefix (see ``prefix_ns``) keeps the identity
+of the log that it was copied from.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ _PREFIX = re.compile(r"~([0-9a-f]{16})~(.*)", re.DOTALL)
 
 
 def thread_key(tenant: str, thread_id: str, generation: int) -> int:
-    """The 63-bit key of the nth thread of this name; no key is ever used twice."""
+    """The 63-bit key of a generation of this name; no key is ever used twice."""
     salt = generation.to_bytes(8, "big")
     digest = hashlib.blake2b(_name(tenant, thread_id), digest_size=8, salt=salt).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def name_digest(tenant: str, thread_id: str) -> bytes:
-    """What a tombstone keeps of a name: enough to know it again, and not the name."""
+    """What a tombstone keeps of a name: enough to recognize the name, not to read it."""
     return hashlib.blake2b(_name(tenant, thread_id), digest_size=16).digest()
 
 
 def keyed_name_digest(secret: bytes, tenant: str, thread_id: str) -> bytes:
-    """What a tombstone keeps of the name of an erased thread: nothing without the secret."""
+    """What a tombstone keeps of an erased thread's name: useless without the secret."""
     return hashlib.blake2b(_name(tenant, thread_id), digest_size=16, key=secret).digest()
 
 
 def tombstone_key(secret: bytes, thread_key: int) -> int:
     """The key of the tombstone of an erased thread: negative, so that no thread has it.
 
-    A thread's own key is a hash of its name, by which anyone who guesses the name knows it.
+    The thread's own key is a hash of its name, and would confirm a guessed name.
     """
     digest = hashlib.blake2b(thread_key.to_bytes(8, "big"), digest_size=8, key=secret).digest()
     return -1 - (int.from_bytes(digest, "big") >> 1)
@@ -48,18 +48,18 @@ def _name(tenant: str, thread_id: str) -> bytes:
 
 
 def prefix_ns(thread_key: int, ns: str) -> str:
-    """The namespace in which a fork keeps what it was given of the log (thread_key, ns)."""
+    """The prefix of a log: the namespace in which a detached fork keeps its copy of that log."""
     return ns if _PREFIX.fullmatch(ns) else f"~{thread_key:016x}~{ns}"
 
 
 def origin(thread_key: int, ns: str) -> tuple[int, str]:
-    """The log that these events were first written to; the inverse of :func:`prefix_ns`."""
+    """The log that the events here were first written to; the inverse of :func:`prefix_ns`."""
     match = _PREFIX.fullmatch(ns)
     return (int(match[1], 16), match[2]) if match else (thread_key, ns)
 
 
 def genesis(thread_key: int, ns: str) -> bytes:
-    """The link that stands before a log's first event."""
+    """The link before a log's first event."""
     key, name = origin(thread_key, ns)
     text = f"{key:016x}/{name}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, digest_size=16).digest()
@@ -68,9 +68,10 @@ def genesis(thread_key: int, ns: str) -> bytes:
 def link(
     previous: bytes, seq: int, kind: int, key: str | None, recorded_us: int, body: bytes
 ) -> bytes:
-    """The digest of an event: BLAKE2b-128 over the one before it and its whole row.
+    """The digest of an event: BLAKE2b-128 over the digest before it and its whole row.
 
-    The ``body`` is what its payload holds, uncompressed; of payloads of version 1, all of it.
+    Args:
+        body: of its payload; for payloads of format 1 the payload itself.
     """
     name = b"" if key is None else key.encode("utf-8", "surrogatepass")
     row = _ROW.pack(seq, kind, recorded_us, -1 if key is None else len(name))
@@ -80,11 +81,11 @@ def link(
 def checksum(
     previous: bytes, place: tuple[int, int | None], fingerprint: str, items: bytes, state: bytes
 ) -> bytes:
-    """What a snapshot row must verify against.
+    """The checksum of a snapshot's row.
 
     Args:
-        previous: digest of the event that it was taken at, which ties it to its log.
-        place: its seq, and that of the snapshot it rests on.
+        previous: the digest of the event that it was taken at, which ties it to its log.
+        place: its seq, and the seq of the snapshot that it rests on.
     """
     seq, rests_on = place
     sizes = struct.pack(">qqii", seq, rests_on or 0, len(fingerprint), len(items))
@@ -93,5 +94,5 @@ def checksum(
 
 
 def is_prefix(ns: str) -> bool:
-    """Whether a namespace is one that :func:`prefix_ns` gives."""
+    """Whether a namespace is a prefix, made by :func:`prefix_ns`."""
     return _PREFIX.fullmatch(ns) is not None

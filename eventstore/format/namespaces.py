@@ -1,14 +1,15 @@
-"""Names of logs that lie inside others: the one rule, for whoever makes, reads or cuts logs.
+"""Names of nested logs: the one rule for those who make, read or trim logs. Pure functions.
 
-Pure. A log's name is a path of levels joined with ``|``, one for each log on the way down from
-the root's, whose name is empty. A level is a name and, behind a colon, a mark:
+A log's name is a path of levels joined with ``|``, one for each log on the way down from the
+root log, whose name is empty. A level is a name and, after a colon, a mark:
 
-- ``node:1a.0``: a log that belongs to one task (index 0) of what began at seq 0x1a of the log
+- ``node:1a.0``: a log of one task (index 0) of the work that began at seq 0x1a of the log
   above; ``node:1a.0.2`` is the third of that name there.
-- ``node``: a log that lasts, whatever task uses it; ``node:2f`` the same on the branch that
+- ``node``: a permanent log, whichever task uses it; ``node:2f`` is the same on the branch that
   began with the fork at seq 0x2f of the log above.
 
-So the name of a log tells what above it belongs to, and from where on nobody above can need it.
+So a log's name tells which event of the log above it belongs to, and so when trimming that log
+makes it unnecessary.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ _OF_TASK: Final = re.compile(r"([0-9a-f]+)\.[0-9]+(?:\.[0-9]+)?")
 
 
 class Level(NamedTuple):
-    """One step on the way down.
+    """One level of a log's name.
 
     Attributes:
-        name: what the log is of, within the log above.
-        mark: what tells the logs of that name apart.
+        name: of the log within the log above.
+        mark: distinguishes the logs of that name.
     """
 
     name: str
@@ -37,12 +38,12 @@ class Level(NamedTuple):
 
     @property
     def lasts(self) -> bool:
-        """Whether it does not belong to one task."""
+        """Whether the log is permanent and does not belong to one task."""
         return self.began is None
 
     @property
     def began(self) -> int | None:
-        """Of a task's log: the seq of the log above where that began which it is for."""
+        """For a task's log: the seq of the log above at which the task's work began."""
         match = _OF_TASK.fullmatch(self.mark)
         return int(match[1], 16) if match else None
 
@@ -51,7 +52,7 @@ class Level(NamedTuple):
 
 
 def token(began: int, task: int, call: int = 0) -> str:
-    """The mark of a task's log (the ``call``-th of its name)."""
+    """The mark of a task's log, the ``call``-th of its name."""
     return f"{began:x}.{task}.{call}" if call else f"{began:x}.{task}"
 
 
@@ -62,7 +63,7 @@ def child(parent: str, name: str, mark: str) -> str:
 
 
 def split(ns: str) -> list[Level]:
-    """The way down to a log; empty for the root's."""
+    """The levels of a log's name; none for the root log."""
     parts = [part.partition(MARK) for part in ns.split(SEPARATOR)] if ns else []
     return [Level(name, mark) for name, _, mark in parts]
 
@@ -73,10 +74,10 @@ def join(levels: Sequence[Level]) -> str:
 
 
 def began(ns: str) -> int | None:
-    """The seq of the root's log where that began which a log is for, or is inside of.
+    """The seq of the root log at which the task began that a log, or one around it, belongs to.
 
-    ``None`` for logs that last, and where somebody else gave the name (unless by another rule it
-    looks the same: ask only where the logs are known to be named by this one).
+    ``None`` for permanent logs and for names not made by this rule. A name made by another rule
+    may look the same: call this only for logs that are named by this one.
     """
     levels = split(origin(0, ns)[1])
     return levels[0].began if levels else None
@@ -94,15 +95,14 @@ class Link(NamedTuple):
 def outlived(
     logs: Iterable[str], links: Iterable[Link], cut: int, *, named: bool
 ) -> frozenset[str]:
-    """The logs that nobody needs any more once the root's log begins behind seq ``cut``.
+    """The logs that are unnecessary once the root log is trimmed up to seq ``cut``.
 
-    Those of tasks that began before, with all that is inside them, and what a fork was given of
-    other threads' logs; unless a fork that stays goes on from there. What lasts stays whole:
-    which part of it the root's history needs is not known here.
+    These are the logs of tasks that began before, with all logs inside them, and the prefixes
+    copied from other threads; but not those that a remaining fork goes on from. Permanent logs
+    stay whole: which part of them the root's history needs is not known here.
 
     Args:
-        named: whether the thread's logs are named by the rule above. If not, names tell nothing,
-            and all that goes is what a fork was given.
+        named: whether the thread's logs are named by the rule above. If not, only prefixes go.
     """
     families: dict[_Family, list[str]] = {}
     for ns in logs:
@@ -115,7 +115,7 @@ def outlived(
             for link in waiting
             if (link.seq > cut if not link.ns else _family(link.ns) not in dead)
         }
-        # Whoever can go back in another thread's root needs what was inside at any point of it.
+        # A fork that goes on from another thread's root log may need any log inside that one.
         whole = {thread for thread, level in needed if thread and not level}
         saved = {family for family in dead if family in needed or family[0] in whole}
         if not saved:
@@ -124,7 +124,7 @@ def outlived(
 
 
 _Family = tuple[int, str]
-"""A thread (0: the own one) and the first level of the path: logs that stay or go together."""
+"""A thread (0: this one) and the first level of a name: logs that stay or go together."""
 
 
 def _family(ns: str) -> _Family:

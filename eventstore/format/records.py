@@ -1,7 +1,7 @@
-"""Between rows and records: encoding before a transaction opens, verifying after it ends.
+"""Rows <-> records: encode before a transaction opens, verify and decode after it ends.
 
-Pure functions over rows, bytes and the codec. What is read is checked here: every event
-against the digest chain, every snapshot against its checksum.
+Pure functions over rows, bytes and the codec. Promises that everything read is verified here:
+every event against the digest chain, every snapshot against its checksum.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from eventstore.models import (
 from eventstore.retention_models import Deletion, SweepRecord, Tombstone
 
 WRONG_TYPE = (struct.error, TypeError, AttributeError, ValueError, OverflowError)
-"""What a damaged column raises where it is used."""
+"""What using the value of a damaged column may raise."""
 
 
 class Batch(NamedTuple):
@@ -49,19 +49,19 @@ class Batch(NamedTuple):
 
     @property
     def keys(self) -> list[str]:
-        """The keys that its events bear."""
+        """The keys of its events."""
         return [row["new_key"] for row in self.events if row["new_key"] is not None]
 
     @property
     def digests(self) -> list[bytes]:
-        """What tells these very rows from any others."""
+        """The digests of its events, which distinguish these rows from any others."""
         return [row["new_digest"] for row in self.events]
 
 
 def encode(
     codec: Codec, head: Head, events: Sequence[Event | Fork | Prepared], now_us: int
 ) -> Batch:
-    """The rows that append ``events`` behind ``head``.
+    """The rows that append ``events`` after ``head``.
 
     Raises:
         SerializationError: a value cannot be stored.
@@ -117,7 +117,7 @@ def snapshot_row(head: Head, snapshot: NewSnapshot) -> dict[str, Any]:
     """The row of a snapshot of the state at ``head``.
 
     Raises:
-        ConfigurationError: its fingerprint cannot be stored.
+        ConfigurationError: its fingerprint cannot be stored as text.
     """
     name("a fingerprint", snapshot.fingerprint)
     place = (head.seq, snapshot.rests_on)
@@ -140,7 +140,7 @@ def snapshot_row(head: Head, snapshot: NewSnapshot) -> dict[str, Any]:
 
 
 def verifies(row: SqlRow) -> bool:
-    """Whether a snapshot's row is what was stored."""
+    """Whether a snapshot's row matches its checksum."""
     place = (row.seq, row.rests_on)
     try:
         checksum = digests.checksum(row.digest, place, row.fingerprint, row.additions, row.payload)
@@ -150,10 +150,10 @@ def verifies(row: SqlRow) -> bool:
 
 
 def snapshot(at: Position, rows: Sequence[SqlRow]) -> Snapshot:
-    """A snapshot from its row and those that it rests on, newest first.
+    """A snapshot from its row and the rows that it rests on, newest first.
 
     Raises:
-        CorruptEventError: one is missing, or not what was stored.
+        CorruptEventError: a row is missing or damaged.
     """
     if not rows or rows[-1].rests_on is not None:
         raise CorruptEventError("a snapshot that this one rests on is missing")
@@ -161,26 +161,24 @@ def snapshot(at: Position, rows: Sequence[SqlRow]) -> Snapshot:
         raise CorruptEventError("the snapshot does not match its checksum")
     top = rows[0]
     if top.event_digest not in (None, top.digest):
-        raise CorruptEventError("the snapshot was taken of another history")
+        raise CorruptEventError("the snapshot belongs to another history")
     items = tuple(row.additions for row in reversed(rows))
     return Snapshot(at, top.fingerprint, top.is_base, top.payload, items)
 
 
 def head(tenant: str, thread_id: str, ns: str, row: SqlRow | None) -> Head:
-    """The end of a log, from what looking its thread up gave.
+    """The end of a log, from the row that looking its thread up returned.
 
     Raises:
-        CorruptEventError: the last event's row was damaged.
+        CorruptEventError: the last event's row is damaged.
     """
     if row is None:
-        key = digests.thread_key(tenant, thread_id, 0)  # the next generation's may be another
+        key = digests.thread_key(tenant, thread_id, 0)  # a later generation has another key
         return Head(thread_id, key, ns, 0, digests.genesis(key, ns), exists=False)
-    if row.last_seq is not None and not (
-        type(row.last_seq) is int and type(row.last_digest) is bytes
-    ):
-        raise CorruptEventError(
-            "the row of the log's last event holds something else than it should"
-        ).at(thread_id, ns, row.last_seq if type(row.last_seq) is int else 0)
+    is_seq, is_digest = type(row.last_seq) is int, type(row.last_digest) is bytes
+    if row.last_seq is not None and not (is_seq and is_digest):
+        damage = CorruptEventError("the row of the log's last event holds an invalid value")
+        raise damage.at(thread_id, ns, row.last_seq if is_seq else 0)
     return Head(
         thread_id,
         row.thread_key,
@@ -194,10 +192,10 @@ def head(tenant: str, thread_id: str, ns: str, row: SqlRow | None) -> Head:
 
 
 def name(what: str, text: object) -> str:
-    """A name that can be stored as text.
+    """Check that a name can be stored as text; returns it.
 
     Raises:
-        ConfigurationError: it is not text, or not valid Unicode.
+        ConfigurationError: it is not text, is not valid Unicode, or holds a NUL.
     """
     if not isinstance(text, str):
         raise ConfigurationError(f"{what} must be text, not {type(text).__name__}: {text!r:.80}")
@@ -211,16 +209,16 @@ def name(what: str, text: object) -> str:
 
 
 def thread_info(row: SqlRow) -> ThreadInfo:
-    """What is known of a thread, from its row.
+    """A thread's facts from its row.
 
     Raises:
-        CorruptEventError: the row was damaged.
+        CorruptEventError: the row is damaged.
     """
     try:
         return _thread_info(row)
     except WRONG_TYPE as error:
         raise CorruptEventError(
-            f"the row of thread {row.thread_id!r} was damaged: {error}"
+            f"the row of thread {row.thread_id!r} is damaged: {error}"
         ) from error
 
 
@@ -240,10 +238,14 @@ def _thread_info(row: SqlRow) -> ThreadInfo:
 
 
 def pinned(reason: str, by: str, now_us: int) -> dict[str, Any]:
-    """What the row of a thread says that is pinned."""
-    for what, text in (("a reason", reason), ("who pins it", by)):
+    """The columns of a thread's row that pin it.
+
+    Raises:
+        ConfigurationError: the reason, or who pins it, is empty or cannot be stored as text.
+    """
+    for what, text in (("reason", reason), ("by", by)):
         if not name(what, text).strip():
-            raise ConfigurationError(f"{what} must be said, for a thread to be pinned")
+            raise ConfigurationError(f"pinning a thread needs a non-empty {what}")
     pin = {"reason": reason, "by": by, "at": now_us}
     return {"pinned": True, "pin": json.dumps(pin)}
 
@@ -251,15 +253,15 @@ def pinned(reason: str, by: str, now_us: int) -> dict[str, Any]:
 def _pin(text: str | None) -> Pin | None:
     if text is None:
         return None
-    said = json.loads(text)
-    return Pin(said["reason"], said["by"], from_micros(said["at"]))
+    stored = json.loads(text)
+    return Pin(stored["reason"], stored["by"], from_micros(stored["at"]))
 
 
 def deletion(row: SqlRow) -> Deletion | None:
-    """What a thread's tombstone is to say, recorded when the thread was marked for deletion.
+    """The facts for a thread's tombstone, recorded when it was marked for deletion, if it was.
 
     Raises:
-        CorruptEventError: the row was damaged.
+        CorruptEventError: the row is damaged.
     """
     if row.deletion is None:
         return None
@@ -267,14 +269,14 @@ def deletion(row: SqlRow) -> Deletion | None:
         return Deletion(**json.loads(row.deletion))
     except WRONG_TYPE as error:
         raise CorruptEventError(
-            f"the row of thread {row.thread_id!r}, which is being removed, was damaged: {error}"
+            f"the row of thread {row.thread_id!r}, which is being deleted, is damaged: {error}"
         ) from error
 
 
 def tombstone_row(
     row: SqlRow, deletion: Deletion, now_us: int, secret: bytes | None
 ) -> dict[str, Any]:
-    """The row that is left of a thread; with a ``secret`` nothing in it tells the name."""
+    """The tombstone of a thread; with a ``secret`` it does not reveal the thread's name."""
     key, digest = row.thread_key, digests.name_digest(row.tenant, row.thread_id)
     if secret is not None:
         key = digests.tombstone_key(secret, key)
@@ -309,7 +311,7 @@ def tombstone(row: SqlRow) -> Tombstone:
 
 
 def sweep(row: SqlRow) -> SweepRecord:
-    """A sweep on record from its row."""
+    """A recorded sweep from its row."""
     finished = None if row.finished_at is None else from_micros(row.finished_at)
     return SweepRecord(
         row.sweep_id,
@@ -326,9 +328,9 @@ class EventReader:
     """Verifies and decodes the rows of a run of events, page by page.
 
     Args:
-        after: the run begins behind this seq.
-        digest: of the event at ``after``; ``None`` when it is not known, and then the row
-            of that event must come first.
+        after: the run begins after this seq.
+        digest: of the event at ``after``; if it is not known (``None``), the row of that event
+            must come first.
         upto: the run ends with this seq, wherever the rows end.
     """
 
@@ -348,22 +350,22 @@ class EventReader:
         self._log = (key, ns)
         self._digest = digests.genesis(key, ns) if after == 0 else digest
         self.after = after if self._digest is not None else after - 1
-        """Rows behind this seq are wanted next."""
+        """Rows after this seq come next."""
 
     def lacks_link(self, rows: Sequence[SqlRow | Segment]) -> bool:
-        """Whether the row that would tell the link before the first event is not there."""
+        """Whether neither the digest before the first event is known nor the row that has it."""
         return self._digest is None and not (rows and rows[0].seq <= self.after + 1)
 
     def begin(self, digest: bytes | None) -> None:
-        """Verify from this link on, where there is one."""
+        """Verify from this digest on, if there is one."""
         if digest is not None:
             self._digest, self.after = digest, self.after + 1
 
     def feed(self, rows: Sequence[SqlRow | Segment]) -> Iterator[RecordedEvent]:
-        """The events of a page; stops in front of a gap.
+        """The events of a page, up to a gap.
 
         Raises:
-            CorruptEventError: naming the first event that does not verify or decode.
+            CorruptEventError: an event does not verify or decode; names the first one.
         """
         key, ns = self._log
         body_of, unpack = self._codec.body, self._codec.unpack
@@ -379,7 +381,7 @@ class EventReader:
             if self._digest is None:
                 self._digest, self.after = digest, seq
                 continue
-            if not payload:  # it was trimmed, and left its row as the end of its log
+            if not payload:  # it was trimmed, and its row marks the end of the log
                 return
             try:
                 body = body_of(payload)
@@ -390,13 +392,13 @@ class EventReader:
             except CorruptEventError as error:
                 raise error.at(*self._place, seq) from error
             except WRONG_TYPE as error:
-                damage = CorruptEventError(f"a column holds something else than it should: {error}")
+                damage = CorruptEventError(f"a column holds an invalid value: {error}")
                 raise damage.at(*self._place, seq) from error
             self._digest, self.after = digest, seq
             yield RecordedEvent(seq, kind, data, name, recorded_us, digest, len(payload), key, ns)
 
     def _unsealed(self, segment: Segment) -> Iterator[RecordedEvent]:
-        """The events of a segment that are wanted; it was verified as a whole before."""
+        """The next events of a segment, which is verified as a whole."""
         key, ns = self._log
         try:
             events = unseal(segment)
@@ -408,7 +410,7 @@ class EventReader:
         except CorruptEventError as error:
             raise error.at(*self._place, max(segment.seq, self.after + 1)) from error
         except WRONG_TYPE as error:
-            damage = CorruptEventError(f"a segment holds something else than it should: {error}")
+            damage = CorruptEventError(f"a segment holds an invalid value: {error}")
             raise damage.at(*self._place, segment.seq) from error
         share = len(segment.payload) / max(1, segment.raw)
         for seq, kind, name, recorded_us, digest, body in events[self.after + 1 - segment.seq :]:
@@ -432,7 +434,7 @@ def end_of(rows: Sequence[SqlRow | Segment]) -> int:
 
 
 def is_run(rows: Sequence[SqlRow | Segment], first: int, last: int) -> bool:
-    """Whether a page holds the events ``first`` to ``last``, and so begins at or before them."""
+    """Whether a page holds all events from ``first`` to ``last`` and ends there."""
     if not rows or end_of(rows) != last or rows[0].seq > first:
         return False
     return (

@@ -1,10 +1,10 @@
-"""Many cold events in one row: what a segment's payload holds, and getting it back.
+"""Segments: many cold events in one row, sealed and unsealed.
 
-Beside one another the bodies of events compress far better than each for itself with a
-dictionary, and one row takes the place of many. The digests of the events are not stored: they
-cover the bodies, so whoever reads a segment computes them again, and the chain from the event
-before it to the event behind it holds for every event in it. Pure functions over bytes and the
-codec; which events go into one, and when, is for :mod:`eventstore.core.seal`.
+Bodies compress far better together than one by one with a dictionary, and one row replaces many.
+The digests of the events are not stored: they cover the bodies, so reading a segment computes
+them again. Promises that the chain from the event before a segment to the event after it is
+verified for every event in it. Pure functions over bytes; :mod:`eventstore.core.seal` decides
+which events are sealed, and when.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from eventstore.errors import CorruptEventError
 from eventstore.format import digests
 
 EVENTS_MAX: Final = 256
-"""Events in a segment."""
+"""Events in a segment at most."""
 
 BODIES_MAX: Final = 2**20
-"""Bytes of their bodies, unless a single event has more."""
+"""Bytes of the bodies in a segment at most, unless a single event has more."""
 
 LEVEL: Final = 15
-"""Of compression: written once, in the background, by somebody who has the time."""
+"""Compression level; high, because segments are written once, in the background."""
 
 _LAYOUT: Final = 1
 _SIZE: Final = 4
 
 
 class Body(NamedTuple):
-    """An event with its payload uncompressed: what its digest covers."""
+    """An event with the body of its payload, which its digest covers."""
 
     seq: int
     kind: int
@@ -48,7 +48,7 @@ class Segment(NamedTuple):
     """A segment's row.
 
     Attributes:
-        seq, last: of its first and its last event.
+        seq, last: seqs of its first and its last event.
         link: the digest before its first event.
         digest, recorded_at: of its last event.
         raw: bytes of the bodies.
@@ -64,22 +64,24 @@ class Segment(NamedTuple):
 
     @property
     def events(self) -> int:
-        """How many events it holds."""
+        """The number of its events."""
         return self.last - self.seq + 1
 
 
 def is_old(payload: bytes) -> bool:
-    """Whether the digest of an event covers its payload as stored, so that it must stay so."""
+    """Whether a payload has format 1: the event's digest covers it as stored, so it must not be
+    compressed anew.
+    """
     return payload[0] < FORMAT_VERSION
 
 
 def covered(payload: bytes, body: bytes) -> bytes:
-    """What of an event's data its digest covers."""
+    """The bytes that an event's digest covers: the body or, in format 1, the payload."""
     return payload if is_old(payload) else body
 
 
 _CLAIM_MAX: Final = 4096
-"""Items that a list in a segment's head may claim to have."""
+"""Items that a list in a segment's head may claim."""
 
 _COMPRESSION: Final = Compression()
 """Segments use neither the application's dictionaries nor its size bound for one payload."""
@@ -140,7 +142,7 @@ def unseal(segment: Segment) -> list[Body]:
 
 
 def payload_of(event: Body) -> bytes:
-    """The payload of an event that is to have a row of its own again."""
+    """The payload for an event that gets a row of its own again."""
     return _COMPRESSION.compressed(event.body)
 
 
@@ -154,9 +156,9 @@ def _events(content: bytes, segment: Segment) -> Iterator[Body]:
         max_map_len=_CLAIM_MAX,
     )
     if layout != _LAYOUT:
-        raise ValueError(f"its layout is {layout!r}; this version reads {_LAYOUT}")
+        raise ValueError(f"its layout is {layout!r}, and this version reads layout {_LAYOUT}")
     if not len(kinds) == len(deltas) == len(sizes) == segment.events or min(sizes) < 0:
-        raise ValueError(f"it does not hold the {segment.events} events that its row says")
+        raise ValueError(f"it does not hold {segment.events} events as its row says")
     if start + sum(sizes) != len(content):
         raise ValueError("its bodies are longer or shorter than they should be")
     digest = segment.link

@@ -1,18 +1,17 @@
 """Every SQL statement of the log, as functions that take a connection first.
 
-One file per subject. Nothing here opens or ends a transaction, retries, encodes or decodes.
-Callers need no SQLAlchemy: they pass a ``Connection`` through, and catch a ``Conflict``.
+One file per subject. Nothing here opens or ends a transaction, retries, or decodes a value.
+Callers need no SQLAlchemy: they pass a ``Connection`` through, and catch a ``Conflict``, which
+the database raises when a key is taken or a row that is referred to is gone.
 """
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError as Conflict
 
 from eventstore.queries import (
-    ancestry,
     append,
     archive,
     delete,
-    detach,
     dictionaries,
     events,
     forks,
@@ -30,11 +29,9 @@ from eventstore.queries import (
 __all__ = [
     "Conflict",
     "Connection",
-    "ancestry",
     "append",
     "archive",
     "delete",
-    "detach",
     "dictionaries",
     "events",
     "forks",

@@ -1,8 +1,8 @@
-"""How events get into a log: behind the event that their writer knows, or not at all.
+"""Append events to a log: directly after the event that the writer knows, or not at all.
 
-On PostgreSQL an append and
-the change of status that goes with it are one statement, which commits by itself: one round
-trip, where beginning, inserting and committing take three and more.
+On PostgreSQL an append and the change of the thread's status are one statement, which commits by
+itself: one round trip in place of three or more to begin, insert and commit. Promises that a
+second writer, a deleted thread and a log that was deleted and begun anew are all refused.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _is_behind = and_(
     _before.c.seq == _new["seq"] - 1,
     _before.c.digest == bindparam("previous"),
 )
-# Keys are for one generation only: not for a thread that was made and deleted before anyone looked.
+# A key is for one generation: it is used up if a thread was made and deleted since we looked.
 _no_erasure = ~select(secrets.c.name).where(secrets.c.name == ERASURE).exists()
 _tombstone_key: Any = bindparam("tombstone_key", type_=BigInteger)
 _is_unused = and_(
@@ -46,7 +46,8 @@ _is_unused = and_(
     .exists(),
     or_(_tombstone_key.is_not(None), _no_erasure),
 )
-# As above, by whoever has not looked: tombstones of erased threads tell nothing without a secret.
+# The same without having looked: tombstones of erased threads cannot be matched without a secret,
+# so after any erasure this refuses every key.
 _is_surely_unused = and_(
     ~select(tombstones.c.generation).where(tombstones.c.thread_key == _new["thread_key"]).exists(),
     _no_erasure,
@@ -71,7 +72,7 @@ _TOUCH = _touch.where(threads.c.thread_key == _key)
 
 
 class Touch(NamedTuple):
-    """What an append changes about its thread; a status of ``None`` stays what it is."""
+    """What an append changes about its thread; the status ``None`` leaves it unchanged."""
 
     status: str | None
     active_us: int
@@ -80,14 +81,14 @@ class Touch(NamedTuple):
 def append(
     conn: Connection, rows: Sequence[Row], touch: Touch | None, tombstone_key: int | None = None
 ) -> bool:
-    """Insert rows behind the event whose digest the first continues; false if it is not there.
+    """Insert rows after the event whose digest the first row continues; false if it is not there.
 
-    A log's first event goes only into a thread that has not come and gone meanwhile: there is
-    no tombstone under its key, nor under ``tombstone_key``, nor (without that)
-    was there ever an erasure.
+    A log's first event is inserted only if its thread was not made and deleted since the writer
+    looked: there is no tombstone under its key or under ``tombstone_key`` and, if that is
+    ``None``, there never was an erasure.
 
     The primary key refuses a second writer, the foreign key a thread that is gone, and the
-    digest a log that has been deleted and begun anew since the writer looked.
+    digest a log that was deleted and begun anew since the writer looked.
     """
     if conn.dialect.name == "postgresql" and rows[0]["new_seq"] > 1:
         return _append_at_once(conn, rows, touch)
@@ -112,7 +113,7 @@ _VARYING = ("seq", "kind", "key", "recorded_at", "digest", "payload")
 
 
 def _appended(source: Any, condition: Any) -> Any:
-    """Insert what ``source`` holds, if the condition holds."""
+    """Insert the rows of ``source`` if the condition is true."""
     values = [getattr(source.c, c.key) if c.key in _VARYING else _new[c.key] for c in _columns]
     return (
         insert(events)
@@ -178,9 +179,8 @@ _MAKE = (
 def begin(conn: Connection, thread: Row, rows: Sequence[Row]) -> bool:
     """Make a thread under the first key of its name, with its first events.
 
-    Only where that key was never used: false if it is one of a thread that was deleted, or if
-    that cannot be said without a secret; the primary key refuses it if it is taken. Then the
-    way over :func:`eventstore.queries.threads.create_thread` is the right one.
+    Returns false if a deleted thread had that key, or if erasures make that uncertain; the primary
+    key refuses a key that is in use. Then call :func:`eventstore.queries.threads.create_thread`.
     """
     given = {**rows[0], **{f"row_{name}": value for name, value in thread.items()}}
     if conn.dialect.name == "postgresql":

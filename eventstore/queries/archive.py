@@ -1,9 +1,8 @@
-"""The rows of one thread, out of the database for a file and back into it.
+"""Archiving: read all rows of a thread for a file, and insert the rows of a file.
 
-Operations over a connection that the caller opened. Rows are moved as they are stored. What
-a thread needs of others that it was forked from comes along as if they had been deleted and
-it had been given its share (see :mod:`eventstore.queries.detach`), without writing anything: in a
-file a thread refers to no other.
+Rows are moved as they are stored. In a file a thread refers to no other thread: what it needs of
+threads that it was forked from is included, as if its forks had been detached (see
+:mod:`eventstore.queries.forks`), without writing anything.
 """
 
 from __future__ import annotations
@@ -33,8 +32,14 @@ from eventstore.format.archive.rows import (
     dictionaries_of,
 )
 from eventstore.models import Position, SqlRow
-from eventstore.queries import detach
 from eventstore.queries.dictionaries import keep_dictionary, read_dictionary
+from eventstore.queries.forks import (
+    Needed,
+    events_needed,
+    forks_needed,
+    is_inside,
+    needed,
+)
 from eventstore.queries.snapshots import snapshot_chain
 from eventstore.queries.threads import look_up, thread_by_key
 from eventstore.queries.tombstones import is_erased, last_generation
@@ -89,70 +94,77 @@ _MAX_SEQ: Final = 2**63 - 1
 
 
 class _Log:
-    """What goes into one log of a file, by where it is now."""
+    """The sources of one log of a file.
+
+    Attributes:
+        own: the thread's log of that name, if it has one.
+        needs: parts of other threads' logs.
+        forks: rows by seq.
+        snapshots: by seq, where each is stored and whether it becomes a base.
+    """
 
     def __init__(self) -> None:
         self.own: Position | None = None
-        self.needs: list[detach.Needed] = []
+        self.needs: list[Needed] = []
         self.forks: dict[int, Row] = {}
         self.snapshots: dict[int, tuple[Position, bool]] = {}
 
 
 def rows_of(conn: Connection, thread: SqlRow) -> Iterator[Record]:
-    """Everything that a file of this thread holds, in order.
+    """All records of this thread's file, in order.
 
-    To be read in one transaction that sees one moment. A thread that goes on from others is
-    followed to where these begin.
+    Call it in one transaction that sees one state. History is followed through forks to its
+    beginning, in whichever threads it is.
     """
     key = thread.thread_key
     yield THREAD, [thread._mapping[name] for name in FIELDS[THREAD]]
-    told: set[int] = set()
+    written: set[int] = set()
     logs = _logs(conn, key)
     for ns in sorted(logs):
         yield LOG, [ns]
         for tag, row in _rows_of_log(conn, logs[ns]):
-            for dict_id in dictionaries_of(tag, row) - told:
+            for dict_id in dictionaries_of(tag, row) - written:
                 data = read_dictionary(conn, dict_id)
-                if data is not None:  # else whoever checks the rows knows it, or says so
+                if data is not None:  # else the check of the row reports that it is missing
                     yield DICTIONARY, [dict_id, data]
-                told.add(dict_id)
+                written.add(dict_id)
             yield tag, row
 
 
 def _logs(conn: Connection, key: int) -> dict[str, _Log]:
-    """The logs of a thread, with what they need of other threads in logs beside them."""
+    """The logs of a thread, and logs for what they need of other threads."""
     logs: dict[str, _Log] = {}
     for ns in conn.execute(_NAMES, {"key": key}).scalars():
         log = logs.setdefault(ns, _Log())
         log.own = Position(key, ns, _MAX_SEQ)
         for seq in conn.execute(_SNAPSHOT_SEQS, {"key": key, "ns": ns}).scalars():
             log.snapshots[seq] = (Position(key, ns, seq), False)
-    needs: dict[Position, detach.Needed] = {}
+    needs: dict[Position, Needed] = {}
     rows = conn.execute(_LINKS, {"key": key}).fetchall()
-    places: list[tuple[str, SqlRow, detach.Needed | None]] = [(r.ns, r, None) for r in rows]
-    for ns, row, within in places:  # which grows
+    places: list[tuple[str, SqlRow, Needed | None]] = [(r.ns, r, None) for r in rows]
+    for ns, row, within in places:  # it grows while we iterate
         link = Position(row.source_thread_key, row.source_ns, row.source_seq)
-        if within is not None and detach.is_inside(within, link):
+        if within is not None and is_inside(within, link):
             link = link._replace(thread_key=key, ns=ns)
         elif link.thread_key != key:
             need = needs.get(link)
             if need is None:
-                need = needs[link] = detach.needed(conn, link)
+                need = needs[link] = needed(conn, link)
                 places += [(need.ns, each, need) for each in _gather(conn, need, logs)]
             link = link._replace(thread_key=key, ns=need.ns)
         logs.setdefault(ns, _Log()).forks.setdefault(row.seq, [row.seq, *link])
     return logs
 
 
-def _gather(conn: Connection, need: detach.Needed, logs: dict[str, _Log]) -> Sequence[SqlRow]:
-    """Note what is needed of another thread's log; the forks among it come back."""
+def _gather(conn: Connection, need: Needed, logs: dict[str, _Log]) -> Sequence[SqlRow]:
+    """Add what is needed of another thread's log; returns the forks among it."""
     log = logs.setdefault(need.ns, _Log())
     log.needs.append(need)
     if need.base is not None:
         for row in snapshot_chain(conn, need.base):
             at = need.base._replace(seq=row.seq)
             log.snapshots.setdefault(row.seq, (at, True))
-    return conn.execute(detach.forks_needed(need)).fetchall()
+    return conn.execute(forks_needed(need)).fetchall()
 
 
 def _rows_of_log(conn: Connection, log: _Log) -> Iterator[Record]:
@@ -161,7 +173,7 @@ def _rows_of_log(conn: Connection, log: _Log) -> Iterator[Record]:
         place = {"key": at.thread_key, "ns": at.ns, "after": at.seq - 1, "upto": at.seq}
         found = conn.execute(_SNAPSHOT, place).one()
         if not (found.is_base or as_base or (found.rests_on in kept and _is_sound(found))):
-            continue  # it can be folded again
+            continue  # it is disposable: replay makes it again
         kept.add(found.seq)
         values = {name: found._mapping[name] for name in FIELDS[SNAPSHOT]}
         values["is_base"] = found.is_base or as_base
@@ -169,12 +181,12 @@ def _rows_of_log(conn: Connection, log: _Log) -> Iterator[Record]:
     for _, row in sorted(log.forks.items()):
         yield FORK_LINK, row
     if log.own is not None and not log.needs:
-        # A segment comes before the rows that stand for its events that have keys.
+        # A segment precedes the emptied rows that its events keep for their keys.
         runs = [_run(conn, tag, log.own) for tag in (SEGMENT, EVENT)]
         yield from heapq.merge(*runs, key=lambda record: (record[1][0], record[0]))
         return
-    needs = log.needs if log.own is None else [detach.Needed(log.own, "", 1, None), *log.needs]
-    shares = [detach.events_needed(conn, need) for need in needs]
+    needs = log.needs if log.own is None else [Needed(log.own, "", 1, None), *log.needs]
+    shares = [events_needed(conn, need) for need in needs]
     by_seq = itemgetter("seq")
     for _, same in groupby(heapq.merge(*shares, key=by_seq), key=by_seq):
         event = next(same)
@@ -182,7 +194,7 @@ def _rows_of_log(conn: Connection, log: _Log) -> Iterator[Record]:
 
 
 def _is_sound(row: SqlRow) -> bool:
-    """Whether a snapshot is what was stored, and of this history, as far as its row tells."""
+    """Whether a snapshot matches its checksum and the digest of its event, if that has a row."""
     return records.verifies(row) and row.event_digest in (None, row.digest)
 
 
@@ -198,7 +210,7 @@ def _run(conn: Connection, tag: int, log: Position) -> Iterator[Record]:
         after = rows[-1].seq
 
 
-# --- and back ---------------------------------------------------------------------------
+# --- insert -----------------------------------------------------------------------------
 
 _INSERTS: Final = {
     SNAPSHOT: insert(snapshots),
@@ -213,28 +225,28 @@ _DROP_TOMBSTONE = delete(tombstones).where(tombstones.c.thread_key == _key)
 def insert_thread(
     conn: Connection, records: Iterator[Record], now_us: int, values: Mapping[str, Any]
 ) -> int | None:
-    """Put a thread back, from the checked records of a file; all in the caller's transaction.
+    """Insert a thread from the checked records of a file, in the caller's transaction.
 
     Args:
-        values: columns of the thread's row that are not to be as they were.
+        values: columns of the thread's row to set in place of the file's.
 
     Returns:
-        The key of a row that kept others away, and that is to be removed afterwards.
+        The key of a placeholder row, if one was needed; remove it afterwards.
 
     Raises:
-        ArchiveError: the thread was erased here.
-        ThreadExistsError: a thread of that name is there.
-        StoreBusyError: a thread of that key is still being removed.
-        Conflict: somebody else is making a thread of that name: look again.
-        OtherDictionary: another dictionary has the number of one of this file.
+        ArchiveError: the thread was erased from this database.
+        ThreadExistsError: a thread of that name exists.
+        StoreBusyError: a thread of that key is still being deleted.
+        Conflict: somebody else is making a thread of that name; try again.
+        OtherDictionary: the id of one of the file's dictionaries is used by another one.
     """
     waiting: list[dict[str, Any]] = []
-    ns, key, last_tag, kept = "", 0, LOG, None
+    ns, key, last_tag, placeholder = "", 0, LOG, None
     for tag, row in records:
         if tag == THREAD:
             thread = {**dict(zip(FIELDS[THREAD], row, strict=True)), **values}
             key = thread["thread_key"]
-            kept = _insert_thread_row(conn, thread, now_us)
+            placeholder = _insert_thread_row(conn, thread, now_us)
             continue
         if tag == DICTIONARY:
             keep_dictionary(conn, *row)
@@ -251,49 +263,48 @@ def insert_thread(
             )
     if waiting:
         conn.execute(_INSERTS[last_tag], waiting)
-    return kept
+    return placeholder
 
 
 def _insert_thread_row(conn: Connection, thread: Mapping[str, Any], now_us: int) -> int | None:
-    """Make the thread's row, so that there is never another one of its name.
+    """Insert the thread's row so that no other thread of its name can appear meanwhile.
 
     On SQLite nobody else writes meanwhile. On PostgreSQL others may be making a thread of that
-    name, under the first key that was free when they looked. Either they hold the tombstone that
-    we are to take away, and one waits for the other; or another key is theirs, and there we put
-    a row of our own, as if its thread were being removed: the key of that is returned.
+    name, under the first key that was free when they looked. If that is the key of the tombstone
+    that we delete, they have locked it and one of us waits for the other. If it is another key, we
+    insert a placeholder there, which looks like a thread being deleted, and return its key.
     """
     key, generation = thread["thread_key"], thread["generation"]
     name = (thread["tenant"], thread["thread_id"])
     if is_erased(conn, key):
         raise ArchiveError(
-            f"thread {name[1]!r} was erased from this database, and is not brought back; delete "
-            "what is left of it in archives (retention.erase does)"
+            f"thread {name[1]!r} was erased from this database and cannot be loaded again; delete "
+            "it from the archives, too (retention.erase does both)"
         )
-    there = thread_by_key(conn, key)
-    if there is not None and there.deleting_since is not None:
+    existing = thread_by_key(conn, key)
+    if existing is not None and existing.deleting_since is not None:
         raise StoreBusyError(
-            f"a former thread named {name[1]!r} is still being removed; call finish_deletions(), "
+            f"a former thread {name[1]!r} is still being deleted; call finish_deletions(), "
             "then load again"
         )
-    if there is not None or look_up(conn, *name, "") is not None:
+    if existing is not None or look_up(conn, *name, "") is not None:
         raise ThreadExistsError(name[1], name[0])
     conn.execute(_INSERT_THREAD, dict(thread))
     last = last_generation(conn, *name)
-    theirs = 0 if last is None else last + 1
-    kept = None
-    if theirs not in (generation, generation + 1):
-        kept = digests.thread_key(*name, theirs)
-        placeholder = {"thread_key": kept, "generation": theirs, "deleting_since": now_us}
+    next_generation = 0 if last is None else last + 1
+    placeholder = None
+    if next_generation not in (generation, generation + 1):
+        placeholder = digests.thread_key(*name, next_generation)
+        mark = {"thread_key": placeholder, "generation": next_generation, "deleting_since": now_us}
         nothing = {"metadata": "{}", "pinned": False, "pin": None}
-        conn.execute(_INSERT_THREAD, {**thread, **placeholder, **nothing})
+        conn.execute(_INSERT_THREAD, {**thread, **mark, **nothing})
     conn.execute(_DROP_TOMBSTONE, {"key": key})
-    if (
-        _found(conn, name) is None and generation > 0
-    ):  # its former generations were in another database
+    if _found(conn, name) is None and generation > 0:
+        # Its former generations were in another database.
         conn.execute(insert(tombstones), tombstone_row(thread, generation - 1, now_us))
     if _found(conn, name) != key:
         raise ThreadExistsError(name[1], name[0])
-    return kept
+    return placeholder
 
 
 def _found(conn: Connection, name: tuple[str, str]) -> int | None:
@@ -302,7 +313,7 @@ def _found(conn: Connection, name: tuple[str, str]) -> int | None:
 
 
 def tombstone_row(thread: Mapping[str, Any], generation: int, now_us: int) -> dict[str, Any]:
-    """The tombstone of a generation that never was here, before or behind one that was restored."""
+    """The tombstone of a generation that was never here, next to one that was restored."""
     name = (thread["tenant"], thread["thread_id"])
     return {
         "thread_key": digests.thread_key(*name, generation),

@@ -1,4 +1,8 @@
-"""Mark a thread for deletion, and remove it in bounded batches."""
+"""Delete a thread: mark it for deletion, then remove its rows in bounded batches.
+
+The caller decides under the lock of :func:`lock` whether to mark it. Promises that after the mark
+no reader sees the thread and no append to it succeeds, and that its row goes last.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, up
 from eventstore.db.schema import events, forks, segments, snapshots, threads, tombstones
 from eventstore.models import DELETION_MARK, SqlRow
 from eventstore.queries.events import namespaces
+from eventstore.queries.forks import dependants
 
 _key: Any = bindparam("key")
 
@@ -19,7 +24,7 @@ _upto: Any = bindparam("upto")
 
 _INSERT_EVENT = insert(events)
 
-_HOLD = (
+_LOCK = (
     select(threads)
     .where(threads.c.thread_key == _key, threads.c.deleting_since.is_(None))
     .with_for_update()
@@ -28,33 +33,30 @@ _HOLD = (
 _MARK_FOR_DELETION = (
     update(threads)
     .where(threads.c.thread_key == _key)
-    .values(deleting_since=bindparam("now"), deletion=bindparam("said"))
+    .values(deleting_since=bindparam("now"), deletion=bindparam("details"))
 )
 
 _MARKED_FOR_DELETION = select(threads.c.thread_key).where(threads.c.deleting_since.is_not(None))
 
-_DEPENDANTS = (
-    select(forks)
-    .where(forks.c.source_thread_key == _key, forks.c.thread_key != _key)
-    .limit(bindparam("page"))
-)
 
-
-def hold(conn: Connection, thread_key: int) -> SqlRow | None:
-    """A thread's row, locked for a change of its deletion; ``None`` when that is already sealed."""
-    return conn.execute(_HOLD, {"key": thread_key}).first()
+def lock(conn: Connection, thread_key: int) -> SqlRow | None:
+    """A thread's row, locked; ``None`` if it is gone or marked for deletion."""
+    return conn.execute(_LOCK, {"key": thread_key}).first()
 
 
 def mark_for_deletion(
     conn: Connection, thread_key: int, now_us: int, digest: bytes, deletion: str
 ) -> None:
-    """Take a held thread out of everybody's sight and end each of its logs with a mark.
+    """Hide a locked thread from all readers, and end each of its logs with a mark.
 
-    A writer that has not noticed will name the seq that the mark now has, and be refused by
-    the primary key: so the append of a single event needs no look at ``threads``. The deletion is
-    for whoever ends the deletion, perhaps another process: what its tombstone is to say.
+    A writer that does not know yet names the seq that the mark has, and the primary key refuses
+    it: so appending a single event need not look at ``threads``.
+
+    Args:
+        deletion: JSON for the tombstone, stored for the process that ends the deletion, perhaps
+            another one.
     """
-    conn.execute(_MARK_FOR_DELETION, {"key": thread_key, "now": now_us, "said": deletion})
+    conn.execute(_MARK_FOR_DELETION, {"key": thread_key, "now": now_us, "details": deletion})
     for ns, _, last in namespaces(conn, thread_key):
         mark = {
             "thread_key": thread_key,
@@ -70,7 +72,7 @@ def mark_for_deletion(
 
 
 def marked_for_deletion(conn: Connection, tenant: str | None = None) -> Sequence[int]:
-    """Threads whose deletion has begun and not ended."""
+    """Keys of the threads that are marked for deletion and still have rows."""
     query = (
         _MARKED_FOR_DELETION
         if tenant is None
@@ -89,7 +91,7 @@ _REMOVE_SEALED = delete(segments).where(
 
 
 def remove_events(conn: Connection, thread_key: int, ns: str, upto: int) -> int:
-    """Delete the beginning of a log of a thread marked for deletion; returns the number of rows."""
+    """Delete the events up to a seq from a log of a marked thread; returns the number of rows."""
     place = {"key": thread_key, "ns": ns, "upto": upto}
     sealed = conn.execute(_REMOVE_SEALED, place).rowcount
     return sealed + conn.execute(_REMOVE, place).rowcount
@@ -112,8 +114,8 @@ def remove_some(conn: Connection, thread_key: int, page: int) -> bool:
 
 
 def remove_rest(conn: Connection, thread_key: int, tombstone: Mapping[str, Any]) -> bool:
-    """Delete what is left of a thread, the row last; false while a fork still needs it."""
-    if conn.execute(_DEPENDANTS, {"key": thread_key, "page": 1}).first() is not None:
+    """Delete all remaining rows of a thread, its own row last; false while a fork needs it."""
+    if dependants(conn, thread_key, 1):
         return False
     for remove in _REMOVE_REST:
         conn.execute(remove, {"key": thread_key})

@@ -1,4 +1,7 @@
-"""Keep the compression dictionaries that an application registers."""
+"""The application's compression dictionaries: store and read them.
+
+Promises that a database has at most one dictionary under an id.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,28 @@ _DICTIONARY = select(dictionaries.c.data).where(dictionaries.c.dict_id == bindpa
 
 
 class OtherDictionary(Exception):
-    """Another dictionary of the same number is in use."""
+    """The database holds another dictionary under this id."""
+
+    def __init__(self, dict_id: int) -> None:
+        super().__init__(dict_id)
+        self.dict_id = dict_id
 
 
 def read_dictionary(conn: Connection, dict_id: int) -> bytes | None:
-    """The dictionary of this number, if any payload was ever written with it."""
+    """The dictionary of this id; ``None`` if none was stored."""
     data: bytes | None = conn.execute(_DICTIONARY, {"dict_id": dict_id}).scalar()
     return data
 
 
 def keep_dictionary(conn: Connection, dict_id: int, data: bytes) -> None:
-    """Keep what payloads are about to be compressed with, unless it is kept already.
+    """Store a dictionary before payloads are compressed with it, unless it is stored already.
 
     Raises:
-        OtherDictionary: another one has the number.
-        Conflict: somebody else keeps it at the same moment.
+        OtherDictionary: another dictionary has this id.
+        Conflict: somebody else stores it at the same moment.
     """
     known = read_dictionary(conn, dict_id)
     if known is None:
         conn.execute(insert(dictionaries), {"dict_id": dict_id, "data": data})
     elif known != data:
-        raise OtherDictionary
+        raise OtherDictionary(dict_id)

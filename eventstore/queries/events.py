@@ -1,4 +1,8 @@
-"""Read the events of a log: rows and sealed segments, by place or key; ends and totals of logs."""
+"""Read the events of a log, by position or key, as rows or as sealed segments; count and measure.
+
+Knows where sealed events are, so that nobody else has to: a page holds rows or segments without
+a gap. A sealed event that has a key leaves an emptied row behind, by which its key is found.
+"""
 
 from __future__ import annotations
 
@@ -81,15 +85,15 @@ def head_seq(conn: Connection, thread_key: int, ns: str) -> int:
 def read_events(
     conn: Connection, thread_key: int, ns: str, after: int, upto: int, page: int
 ) -> Sequence[SqlRow | Segment]:
-    """One page of a log without a gap, oldest first: rows of events, or what is sealed.
+    """One page of a log without a gap, oldest first: rows of events, segments, or both.
 
-    A page that does not begin behind ``after`` is one behind a gap.
+    If the page does not begin with the event after ``after``, that event is missing.
     """
     place = {"key": thread_key, "ns": ns, "after": after, "upto": upto}
     rows = conn.execute(_EVENTS_BETWEEN, {**place, "page": page}).fetchall()
     if rows and rows[-1].seq - after == len(rows) and all(map(_PAYLOAD, rows)):
         return rows
-    # A row without a payload stands for a sealed event that has a key.
+    # A row without a payload belongs to a sealed event that has a key.
     run = 0
     while run < len(rows) and rows[run].seq == after + 1 + run and rows[run].payload:
         run += 1
@@ -101,9 +105,9 @@ def read_events(
         if segment.seq > end + 1:
             return sealed[: number or 1]
         end = segment.last
-    behind = [row for row in rows if row.seq > end]
-    if sealed and behind and behind[-1].seq - end == len(behind) and all(map(_PAYLOAD, behind)):
-        return [*sealed, *behind]
+    later = [row for row in rows if row.seq > end]
+    if sealed and later and later[-1].seq - end == len(later) and all(map(_PAYLOAD, later)):
+        return [*sealed, *later]
     return sealed or rows
 
 
@@ -113,7 +117,7 @@ _PAYLOAD = itemgetter(5)
 def read_segments(
     conn: Connection, thread_key: int, ns: str, after: int, upto: int, page: int = SEGMENTS_PAGE
 ) -> list[Segment]:
-    """Segments of a log that hold events behind ``after``, up to ``upto``, oldest first."""
+    """Segments of a log that hold events after ``after``, up to ``upto``, oldest first."""
     place = {"key": thread_key, "ns": ns, "after": after, "upto": upto, "page": page}
     return [Segment(*row) for row in conn.execute(_SEGMENTS_BETWEEN, place)]
 
@@ -121,7 +125,7 @@ def read_segments(
 def events_by_key(
     conn: Connection, thread_key: int, ns: str, keys: Iterable[str]
 ) -> Sequence[SqlRow]:
-    """The events that bear one of these keys."""
+    """The events that have one of these keys."""
     return conn.execute(
         _EVENTS_BY_KEY, {"key": thread_key, "ns": ns, "names": list(keys)}
     ).fetchall()
@@ -133,13 +137,13 @@ _KEYS_OF = select(events.c.seq, events.c.key).where(
 
 
 def keys_of(conn: Connection, thread_key: int, ns: str) -> dict[int, str]:
-    """The keys that events of a log are found by, sealed ones included."""
+    """The keys of a log's events by their seqs, sealed events included."""
     rows = conn.execute(_KEYS_OF, {"key": thread_key, "ns": ns})
     return {row.seq: row.key for row in rows}
 
 
 def _edges(what: int, step: int) -> Any:
-    """The events of a log with none on one side of them."""
+    """The events of a log that have no neighbour on one side."""
     beside = events.alias()
     neighbour = (
         select(beside.c.seq)
@@ -155,7 +159,7 @@ def _edges(what: int, step: int) -> Any:
     ).where(events.c.thread_key == _key, events.c.ns == _ns, ~neighbour)
 
 
-# One statement: others may be sealing meanwhile, or trimming.
+# One statement, because others may be sealing or trimming meanwhile.
 _RUNS = union_all(
     _edges(0, -1),
     _edges(1, +1),
@@ -166,7 +170,7 @@ _RUNS = union_all(
 
 
 def runs(conn: Connection, thread_key: int, ns: str) -> list[tuple[int, int]]:
-    """First and last seq of each run of events without a gap: of one, in a log that is whole."""
+    """First and last seq of each run of events without a gap; a complete log has one run."""
     edges: tuple[list[tuple[int, int]], ...] = ([], [], [])
     for what, first, last in conn.execute(_RUNS, {"key": thread_key, "ns": ns}):
         edges[what].append((first, last))
@@ -198,7 +202,7 @@ _NAMESPACES = (
 
 
 def namespaces(conn: Connection, thread_key: int) -> Sequence[SqlRow]:
-    """The logs of a thread, each with its first and last seq."""
+    """The logs of a thread, each with its first and last seq, sorted by name."""
     return conn.execute(_NAMESPACES, {"key": thread_key}).fetchall()
 
 
@@ -207,7 +211,7 @@ def ends(conn: Connection, thread_key: int) -> dict[str, int]:
     return {ns: last for ns, _, last in namespaces(conn, thread_key)}
 
 
-# A sealed event that has a key leaves a row without a payload behind.
+# A sealed event that has a key leaves a row without a payload.
 _has_payload = case((func.length(events.c.payload) > 0, 1), else_=0)
 
 _TOTALS = select(
@@ -223,7 +227,7 @@ _SEALED_TOTALS = select(
 
 
 class Totals(NamedTuple):
-    """Of a thread: its events, the stored bytes of their payloads, the rows that hold them."""
+    """A thread's events, the stored bytes of their payloads, and the rows that hold them."""
 
     events: int
     bytes: int
@@ -231,7 +235,7 @@ class Totals(NamedTuple):
 
 
 def totals(conn: Connection, thread_key: int) -> Totals:
-    """How much a thread holds."""
+    """The size of a thread."""
     count, size, rows = conn.execute(_TOTALS, {"key": thread_key}).one()
     sealed = sealed_totals(conn, thread_key)
     return Totals(
@@ -240,7 +244,7 @@ def totals(conn: Connection, thread_key: int) -> Totals:
 
 
 class SealedTotals(NamedTuple):
-    """Of a thread's segments: events, bytes of their bodies, stored bytes, rows."""
+    """The events in a thread's segments, the bytes of their bodies, stored bytes, and rows."""
 
     events: int
     raw: int
@@ -249,5 +253,5 @@ class SealedTotals(NamedTuple):
 
 
 def sealed_totals(conn: Connection, thread_key: int) -> SealedTotals:
-    """How much of a thread is sealed."""
+    """The size of the sealed part of a thread."""
     return SealedTotals(*map(int, conn.execute(_SEALED_TOTALS, {"key": thread_key}).one()))

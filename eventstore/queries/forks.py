@@ -1,31 +1,50 @@
-"""Record forks and find them from both ends."""
+"""Forks: record them, find them from both ends, and detach them from their source.
+
+A fork goes on from a position in another log, by reference. Before the thread that it refers to
+is trimmed or deleted, the fork is given the stored bytes that it still needs, as a prefix of its
+own. These functions copy stored bytes and decode nothing, so that a process without the
+application's types and reducers can run them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
-from eventstore.db.schema import forks
+from eventstore.db.schema import events, forks, segments, snapshots, threads
+from eventstore.format import digests, records
+from eventstore.format.segments import EVENTS_MAX, Segment
 from eventstore.models import Position, SqlRow
 from eventstore.queries.events import head_seq
-from eventstore.queries.lineage import beginning, floor
+from eventstore.queries.lineage import Route, base_digest, beginning, floor, trace
+from eventstore.queries.segments import rows_between, seqs_of
+from eventstore.queries.snapshots import snapshot_chain, snapshots_of
 from eventstore.queries.threads import is_live, thread_by_key
 
-_key: Any = bindparam("key")
+WHOLE_MAX: Final = 1_000
+"""Histories of up to this many events are copied whole when a fork is detached: nothing of the
+fork's history is lost then, and no snapshot has to be trusted."""
 
+_key: Any = bindparam("key")
 _ns: Any = bindparam("ns")
 
-_INSERT_FORKS = insert(forks)
+# --- record and find --------------------------------------------------------------------
+
+_INSERT_FORK = insert(forks)
+_FORKS_OF = select(forks).where(forks.c.thread_key == _key, forks.c.ns == _ns).order_by(forks.c.seq)
+_dependants = select(forks).where(forks.c.source_thread_key == _key, forks.c.thread_key != _key)
+_DEPENDANTS = _dependants.limit(bindparam("page"))
+_ALL_DEPENDANTS = _dependants.order_by(forks.c.thread_key, forks.c.ns, forks.c.seq)
 
 
 def insert_fork(conn: Connection, row: Mapping[str, Any], tenant: str) -> str | None:
     """Record a fork whose event was just appended.
 
     Returns:
-        Why not, or ``None``. The source's row is held, so that a deletion or a trim cannot miss
-        us. (That of our own thread is: the event refers to it.)
+        The reason why it is refused, or ``None``. The source thread's row is locked, so that no
+        deletion or trim can miss the fork. (The fork's own thread is locked by its event.)
     """
     source = Position(row["source_thread_key"], row["source_ns"], row["source_seq"])
     own = (row["thread_key"], row["ns"]) == source[:2]
@@ -33,21 +52,18 @@ def insert_fork(conn: Connection, row: Mapping[str, Any], tenant: str) -> str | 
         last = row["seq"] - 1
     else:
         if not is_live(conn, source.thread_key):
-            return "the thread that holds it is not there"
+            return "its thread does not exist"
         found = thread_by_key(conn, source.thread_key)
         if found is None or found.tenant != tenant:
-            return "the thread that holds it is not there"
+            return "its thread does not exist"
         last = head_seq(conn, source.thread_key, source.ns)
     begins = beginning(conn, source.thread_key, source.ns)
     if begins is not None and source.seq < begins:
-        return f"its history begins at seq {begins}; what was before was trimmed"
+        return f"its history begins at seq {begins}; earlier events were trimmed"
     if not 1 <= source.seq <= last and floor(conn, source) != source.seq:
         return f"its log ends at seq {last}"
-    conn.execute(_INSERT_FORKS, row)
+    conn.execute(_INSERT_FORK, row)
     return None
-
-
-_FORKS_OF = select(forks).where(forks.c.thread_key == _key, forks.c.ns == _ns).order_by(forks.c.seq)
 
 
 def forks_of(conn: Connection, thread_key: int, ns: str) -> Sequence[SqlRow]:
@@ -55,13 +71,232 @@ def forks_of(conn: Connection, thread_key: int, ns: str) -> Sequence[SqlRow]:
     return conn.execute(_FORKS_OF, {"key": thread_key, "ns": ns}).fetchall()
 
 
-_DEPENDANTS = (
-    select(forks)
-    .where(forks.c.source_thread_key == _key, forks.c.thread_key != _key)
-    .limit(bindparam("page"))
+def dependants(conn: Connection, thread_key: int, page: int) -> Sequence[SqlRow]:
+    """Some of the forks in other threads that refer to this one."""
+    return conn.execute(_DEPENDANTS, {"key": thread_key, "page": page}).fetchall()
+
+
+def all_dependants(conn: Connection, thread_key: int) -> Sequence[SqlRow]:
+    """All forks in other threads that refer to this one, in the order in which to lock them."""
+    return conn.execute(_ALL_DEPENDANTS, {"key": thread_key}).fetchall()
+
+
+# --- descendants ------------------------------------------------------------------------
+
+_prefix: Any = bindparam("prefix", type_=forks.c.ns.type)
+_size = func.length(_prefix)
+_DETACHED = (
+    select(forks.c.thread_key)
+    .where(
+        forks.c.thread_key != _key,
+        or_(
+            func.substr(forks.c.source_ns, 1, _size) == _prefix,
+            func.substr(forks.c.ns, 1, _size) == _prefix,
+        ),
+    )
+    .distinct()
 )
 
 
-def dependants(conn: Connection, thread_key: int, page: int) -> Sequence[SqlRow]:
-    """Forks in other threads that refer to this one."""
-    return conn.execute(_DEPENDANTS, {"key": thread_key, "page": page}).fetchall()
+def descendants(conn: Connection, thread_key: int) -> set[int]:
+    """Keys of the threads whose history leads back into this one.
+
+    These are its forks, the threads that were given bytes of it or of one of its forks, and
+    their forks in turn, where they begin after the place at which its history came in. If the
+    history of a thread before a base is gone, nobody knows what was there: then forks behind
+    that base count as descendants of everything that the thread descends from.
+    """
+    given = {"key": thread_key, "prefix": digests.prefix_ns(thread_key, "")}
+    found = set(conn.execute(_DETACHED, given).scalars())
+    todo = [thread_key, *found]
+    while todo:
+        for fork in all_dependants(conn, todo.pop()):
+            source = Position(fork.source_thread_key, fork.source_ns, fork.source_seq)
+            if fork.thread_key not in found and _leads_into(conn, source, thread_key):
+                found.add(fork.thread_key)
+                todo.append(fork.thread_key)
+    return found - {thread_key}
+
+
+def _leads_into(conn: Connection, at: Position, thread_key: int) -> bool:
+    """Whether the history of a position holds, or may hold, events of a thread."""
+    route = trace(conn, at, None)
+    if route.snapshot is not None:
+        return True
+    return any(digests.origin(span.thread_key, span.ns)[0] == thread_key for span in route.spans)
+
+
+# --- detach -----------------------------------------------------------------------------
+
+_COPY_EVENT = insert(events)
+_COPY_SEGMENT = insert(segments)
+_COPY_SNAPSHOT = insert(snapshots)
+_at_key: Any = bindparam("at_key")
+_LOCK_THREAD = (
+    select(threads.c.thread_key)
+    .where(threads.c.thread_key == _at_key)
+    .with_for_update(read=True, key_share=True)
+)
+_link = (
+    forks.c.thread_key == _at_key,
+    forks.c.ns == bindparam("at_ns"),
+    forks.c.seq == bindparam("at_seq"),
+)
+_LOCK_LINK = select(forks).where(*_link).with_for_update()
+_RELINK = (
+    update(forks)
+    .where(*_link)
+    .values(
+        source_thread_key=bindparam("new_key"),
+        source_ns=bindparam("new_ns"),
+        source_seq=bindparam("new_seq"),
+    )
+)
+
+
+class Needed(NamedTuple):
+    """The part of a log that a fork of it needs.
+
+    Attributes:
+        source: the position that the fork goes on from.
+        ns: the namespace in which the fork's thread keeps the copy.
+        first: seq of the first event needed, up to ``source.seq``, with the forks among them.
+        base: the snapshot needed, with those that it rests on; ``None`` if there is none.
+    """
+
+    source: Position
+    ns: str
+    first: int
+    base: Position | None
+
+
+def needed(conn: Connection, source: Position) -> Needed:
+    """What a fork needs of its source: the nearest snapshot and the events from there on.
+
+    A branch that was abandoned between the two is included: a run without gaps keeps the digest
+    chain whole. A short history is included whole. Which code reads the fork is not known here,
+    so a snapshot is used only if it is sound and was made by the same code as the newest
+    snapshot of the source.
+    """
+    route = _trusted_route(conn, source)
+    own = [s for s in route.spans if (s.thread_key, s.ns) == source[:2]]
+    base = route.snapshot
+    if base is not None and base[:2] != source[:2]:
+        base = None
+    first = min([span.first for span in own], default=source.seq + 1)
+    if base is not None:
+        first = min(first, base.seq + 1)
+    elif first > 1:
+        # The digest chain needs the digest before the first event: that of the event there, or of
+        # the base if history was trimmed up to there.
+        before = source._replace(seq=first - 1)
+        if base_digest(conn, before) is not None:
+            base = before
+        else:
+            first -= 1
+    return Needed(source, digests.prefix_ns(source.thread_key, source.ns), first, base)
+
+
+def _trusted_route(conn: Connection, source: Position) -> Route:
+    whole = trace(conn, source, None)
+    newest = snapshots_of(conn, source.thread_key, source.ns)[-1:]
+    if not newest or sum(span.last - span.first for span in whole.spans) < WHOLE_MAX:
+        return whole
+    route = trace(conn, source, newest[0].fingerprint)
+    if route.snapshot is not None and route.snapshot[:2] == source[:2]:
+        chain = snapshot_chain(conn, route.snapshot)
+        if chain[-1].rests_on is not None or not all(map(records.verifies, chain)):
+            return whole
+    return route
+
+
+def is_inside(need: Needed, source: Position) -> bool:
+    """Whether a fork among the needed events goes on from another of the needed events.
+
+    One that goes on from before them belongs to an abandoned branch; its source stays the same.
+    """
+    return source[:2] == need.source[:2] and source.seq >= need.first - 1
+
+
+def detach_fork(conn: Connection, fork: SqlRow) -> None:
+    """Give a fork the stored bytes that it still needs of its source, as a prefix of its own.
+
+    They are copied without decoding; damaged bytes stay damaged. Several processes may detach a
+    fork at once, or delete its thread meanwhile: the one that locks the link does the work, the
+    others find nothing left to do. (The thread's row is locked before the link, as deleting does.)
+    """
+    if conn.execute(_LOCK_THREAD, {"at_key": fork.thread_key}).first() is None:
+        return
+    place = {"at_key": fork.thread_key, "at_ns": fork.ns, "at_seq": fork.seq}
+    held = conn.execute(_LOCK_LINK, place).first()
+    if held is None or held.source_thread_key != fork.source_thread_key:
+        return
+    need = needed(conn, Position(held.source_thread_key, held.source_ns, held.source_seq))
+    present = seqs_of(conn, fork.thread_key, need.ns)
+    _copy_events(conn, fork.thread_key, need, present)
+    _copy_forks(conn, fork.thread_key, need, present)
+    if need.base is not None:
+        _copy_base(conn, fork.thread_key, need.ns, need.base)
+    new = {"new_key": fork.thread_key, "new_ns": need.ns, "new_seq": need.source.seq}
+    conn.execute(_RELINK, {**place, **new})
+
+
+def _copy_events(conn: Connection, thread_key: int, need: Needed, present: set[int]) -> None:
+    place = {"thread_key": thread_key, "ns": need.ns}
+    damaged: list[Segment] = []
+    for row in events_needed(conn, need, damaged):
+        if row["seq"] not in present:
+            conn.execute(_COPY_EVENT, {**row, **place})
+    for segment in damaged:  # copied as they are: readers of these events report the damage
+        if segment.events <= EVENTS_MAX and not {segment.seq, segment.last} <= present:
+            conn.execute(_COPY_SEGMENT, {**segment._asdict(), **place})
+
+
+def events_needed(
+    conn: Connection, need: Needed, damaged: list[Segment] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The needed events, oldest first, as rows of their own even if they are sealed.
+
+    Args:
+        damaged: collects damaged segments, in place of raising.
+
+    Raises:
+        CorruptEventError: a segment is damaged, and ``damaged`` is not given.
+    """
+    source = need.source
+    return rows_between(conn, source.thread_key, source.ns, need.first, source.seq, damaged)
+
+
+def _copy_forks(conn: Connection, thread_key: int, need: Needed, present: set[int]) -> None:
+    rows = conn.execute(
+        forks_needed(need)
+        # Locked, so that deleting what a link leads to cannot change the link between our reading
+        # it and our copying it.
+        .with_for_update(read=True)
+    ).fetchall()
+    for row in rows:
+        if row.seq in present:
+            continue
+        copy = {**row._mapping, "thread_key": thread_key, "ns": need.ns}
+        # A link to before `first` stays; it is detached in turn when its source is deleted.
+        if is_inside(need, Position(row.source_thread_key, row.source_ns, row.source_seq)):
+            copy |= {"source_thread_key": thread_key, "source_ns": need.ns}
+        conn.execute(_INSERT_FORK, copy)
+
+
+def forks_needed(need: Needed) -> Any:
+    """The query for the forks among the needed events."""
+    return select(forks).where(
+        forks.c.thread_key == need.source.thread_key,
+        forks.c.ns == need.source.ns,
+        forks.c.seq.between(need.first, need.source.seq),
+    )
+
+
+def _copy_base(conn: Connection, thread_key: int, ns: str, at: Position) -> None:
+    present = {row.seq for row in snapshots_of(conn, thread_key, ns)}
+    for row in snapshot_chain(conn, at):
+        if row.seq not in present:
+            copy = {**row._mapping, "thread_key": thread_key, "ns": ns, "is_base": True}
+            del copy["event_digest"]
+            conn.execute(_COPY_SNAPSHOT, copy)

@@ -1,20 +1,25 @@
-"""Follow a log back: marks, forks, bases, and the route from a snapshot to a position."""
+"""Follow history back through forks: the route from a snapshot, or the beginning, to a position.
+
+Promises that a route names every event that replay needs, oldest first, and that following it
+ends even if forks are damaged. Also finds where a trimmed log begins.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, func, or_, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from eventstore.db.schema import events, forks, segments, snapshots
 from eventstore.format import digests
 from eventstore.models import Position, SqlRow
 from eventstore.queries.events import head_seq, read_events
+from eventstore.queries.snapshots import USABLE
 
 _LAST_SEQ: Final = 2**63 - 1
 
 LINEAGE_MAX: Final = 100_000
-"""Forks of forks of forks … followed before a log counts as damaged."""
+"""Forks followed one after the other before the history counts as damaged."""
 
 _key: Any = bindparam("key")
 
@@ -23,12 +28,6 @@ _ns: Any = bindparam("ns")
 _seq: Any = bindparam("seq")
 
 _upto: Any = bindparam("upto")
-
-_fingerprint: Any = bindparam("fingerprint", type_=snapshots.c.fingerprint.type)
-
-
-def _usable(fingerprint: Any) -> Any:
-    return or_(snapshots.c.fingerprint == fingerprint, snapshots.c.is_base)
 
 
 class Span(NamedTuple):
@@ -41,12 +40,12 @@ class Span(NamedTuple):
 
     @property
     def before(self) -> Position:
-        """The position that it goes on from within its log."""
+        """The position before its first event, in the same log."""
         return Position(self.thread_key, self.ns, self.first - 1)
 
 
 class Route(NamedTuple):
-    """How to reach a position: from this snapshot (or nothing) through these spans."""
+    """How replay reaches a position: from this snapshot, or from nothing, through these spans."""
 
     snapshot: Position | None
     spans: list[Span]
@@ -61,7 +60,7 @@ _MARKS = select(
         snapshots.c.thread_key == _key,
         snapshots.c.ns == _ns,
         snapshots.c.seq <= _upto,
-        _usable(_fingerprint),
+        USABLE,
     )
     .scalar_subquery(),
 )
@@ -80,7 +79,7 @@ def marks(conn: Connection, at: Position, fingerprint: str | None) -> tuple[int 
 
 
 def fork_source(conn: Connection, thread_key: int, ns: str, seq: int) -> Position | None:
-    """Where the fork recorded at this place goes on from."""
+    """The position that the fork at this seq goes on from; ``None`` if there is no fork."""
     row: SqlRow = conn.execute(_FORK_AT, {"key": thread_key, "ns": ns, "seq": seq}).first()
     if row is None:
         return None
@@ -93,9 +92,10 @@ def trace(
     fingerprint: str | None,
     known: tuple[int | None, int | None] | None = None,
 ) -> Route:
-    """Walk back along the lineage to the nearest usable snapshot, or to the beginning.
+    """Walk back to the nearest usable snapshot, or to the beginning.
 
-    ``known`` spares the first look at a log whose marks the caller has just read.
+    Args:
+        known: the marks of the first log, if the caller has just read them; saves a query.
     """
     spans: list[Span] = []
     for _ in range(LINEAGE_MAX):
@@ -112,7 +112,7 @@ def trace(
             break
         at = source
     else:
-        raise RecursionError(f"more than {LINEAGE_MAX} forks of forks")
+        raise RecursionError(f"history goes through more than {LINEAGE_MAX} forks")
     spans.reverse()
     return Route(start, [span for span in spans if span.first <= span.last])
 
@@ -127,7 +127,7 @@ _FLOOR = select(func.max(snapshots.c.seq)).where(
         events.c.thread_key == snapshots.c.thread_key,
         events.c.ns == snapshots.c.ns,
         events.c.seq == snapshots.c.seq,
-        func.length(events.c.payload) > 0,  # the last event of a trimmed log leaves its row
+        func.length(events.c.payload) > 0,  # the last event of a trimmed log leaves an empty row
     )
     .exists(),
     ~select(segments.c.seq)
@@ -142,15 +142,15 @@ _FLOOR = select(func.max(snapshots.c.seq)).where(
 
 
 def floor(conn: Connection, at: Position) -> int | None:
-    """The base below which a log has no events any more, as seen from a position."""
+    """The last base up to a position whose own event was trimmed; ``None`` if there is none."""
     place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq}
     return conn.execute(_FLOOR, place).scalar()
 
 
 def beginning(conn: Connection, thread_key: int, ns: str) -> int | None:
-    """The base at which the history of a trimmed log begins; ``None`` for one that is whole.
+    """The base at which the history of a trimmed log begins; ``None`` if it was never trimmed.
 
-    What a fork was given of other threads (a prefix) may have gaps, and no one beginning.
+    A prefix, copied when a fork was detached, may have gaps, and so has no single beginning.
     """
     if digests.is_prefix(ns):
         return None
@@ -166,15 +166,15 @@ _BASE_DIGEST = select(snapshots.c.digest).where(
 
 
 def base_digest(conn: Connection, at: Position) -> bytes | None:
-    """The link that stands before the events behind a base; ``None`` if there is none here."""
+    """The digest at a base, which the next event continues; ``None`` if no base is here."""
     place = {"key": at.thread_key, "ns": at.ns, "seq": at.seq}
     return conn.execute(_BASE_DIGEST, place).scalar()
 
 
 def can_be_reached(conn: Connection, at: Position) -> bool:
-    """Whether a position is there, and what the events before it in its log begin behind.
+    """Whether a position exists, and so does the event or base that its run of events follows.
 
-    Of what leads to it through a fork nothing is said.
+    Does not look beyond the nearest fork.
     """
     fork, base = marks(conn, at, None)
     if base is not None and base >= (fork or 0):
@@ -187,10 +187,10 @@ def can_be_reached(conn: Connection, at: Position) -> bool:
 
 
 def is_trimmed(conn: Connection, thread_key: int, ns: str, seq: int) -> bool:
-    """Whether an event is not there because its thread was trimmed."""
+    """Whether an event is missing because its thread was trimmed."""
     begins = beginning(conn, thread_key, ns)
     if begins is not None:
         return seq <= begins
-    # A whole log may have gone with what it belonged to in the log above.
+    # Trimming the log above deletes whole logs that belonged to trimmed events.
     empty = bool(ns) and not head_seq(conn, thread_key, ns)
     return empty and beginning(conn, thread_key, "") is not None

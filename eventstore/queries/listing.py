@@ -1,4 +1,8 @@
-"""List and count: threads by their row, payloads by their size."""
+"""List, search, change and count threads; list tombstones; measure payloads.
+
+Every list is paged: by activity for people, by key for retention, so that sweepers can share the
+work and resume it.
+"""
 
 from __future__ import annotations
 
@@ -55,10 +59,10 @@ _SEARCHABLE: Final = (str, int, float, bool, type(None))
 
 
 def _as_stored(name: str, value: Any) -> str:
-    """What the text of metadata holds if it has this value, and seldom if it has not.
+    """Text that stored metadata contains if it has this value, and rarely otherwise.
 
-    The database is asked for this much, and `_has` for the rest: of the JSON that databases
-    speak, each has its own idea of numbers, of truth, and of which text is JSON at all.
+    The database filters by this text, and `_has` checks the rest in Python: databases differ in
+    what their JSON functions make of numbers and booleans, and in which text they accept.
     """
     if type(value) not in _SEARCHABLE:
         raise ConfigurationError(
@@ -75,22 +79,22 @@ def _has(row: SqlRow, wanted: Mapping[str, Any]) -> bool:
             name in stored and type(stored[name]) is type(value) and stored[name] == value
             for name, value in wanted.items()
         )
-    except (TypeError, ValueError):  # damaged: no reason not to find the others
+    except (TypeError, ValueError):  # damaged: list the others all the same
         return False
 
 
 def update_thread(conn: Connection, thread_key: int, values: Mapping[str, Any]) -> SqlRow | None:
-    """Change what is said about a thread; its row as it is then, or ``None`` if it is gone.
+    """Change columns of a thread's row; the row afterwards, or ``None`` if the thread is gone.
 
-    One statement, which waits for whoever decides the thread's deletion: what it says was changed
-    is changed before that is decided, and so seen by who decides it.
+    One statement, which waits for a transaction that is deciding the thread's deletion. So either
+    that transaction sees the change, or the change reports that the thread is gone.
     """
     change = update(threads).where(threads.c.thread_key == thread_key)
     change = change.where(threads.c.deleting_since.is_(None)).values(dict(values))
     return conn.execute(change.returning(threads)).first()
 
 
-# --- for retention: in the order of keys, so that the work can be shared and resumed ----
+# --- for retention: in key order, so that sweepers can share the work and resume it ------
 
 
 def scan(
@@ -104,15 +108,15 @@ def scan(
     with_ttl: bool,
     limit: int,
 ) -> Sequence[SqlRow]:
-    """One page of threads in the order of their keys; conditions are alternatives."""
+    """One page of threads in key order that meet any of the conditions."""
     query = select(threads).where(
         threads.c.thread_key > after,
         threads.c.thread_key <= last,
         threads.c.deleting_since.is_(None),
     )
     if tenant is not None:
-        # SQLite would take the index that begins with the tenant, and then sort all that it has
-        # for each page. An expression keeps it to the table, which is in the order we want.
+        # SQLite would use the index that begins with the tenant, and sort all of the tenant's rows
+        # for each page. An expression makes it scan the table, which is in the right order.
         of = threads.c.tenant + "" if conn.dialect.name == "sqlite" else threads.c.tenant
         query = query.where(of == tenant)
     either = []
@@ -128,7 +132,7 @@ def scan(
 
 
 def _tenants() -> Any:
-    """From each tenant to the next along the index: as many steps as there are tenants."""
+    """Step from each tenant to the next along the index: as many steps as there are tenants."""
     found = select(func.min(threads.c.tenant).label("tenant")).cte("found", recursive=True)
     following = (
         select(func.min(threads.c.tenant))
@@ -143,14 +147,14 @@ _TENANTS = _tenants()
 
 
 def tenants(conn: Connection) -> list[str]:
-    """Every tenant that has a thread, or one that is being removed."""
+    """Every tenant that has a thread, including threads being deleted."""
     return list(conn.execute(_TENANTS).scalars())
 
 
 def list_tombstones(
     conn: Connection, tenant: str, after: tuple[int, int] | None, limit: int
 ) -> Sequence[SqlRow]:
-    """One page of what was removed, the last first."""
+    """One page of tombstones, latest first."""
     query = select(tombstones).where(tombstones.c.tenant == tenant)
     if after is not None:
         place = tuple_(tombstones.c.deleted_at, tombstones.c.thread_key)
@@ -167,7 +171,7 @@ _COUNTS = (
 
 
 def count_threads(conn: Connection, tenant: str) -> dict[str, int]:
-    """How many threads a tenant has, by status."""
+    """The number of a tenant's threads by status."""
     return {row[0]: row[1] for row in conn.execute(_COUNTS, {"tenant": tenant})}
 
 
@@ -181,8 +185,8 @@ _SIZES = (
     .where(
         events.c.thread_key == _key,
         or_(events.c.ns > _ns, and_(events.c.ns == _ns, events.c.seq > _seq)),
-        # A sealed event that has a key leaves a row without a payload behind; and so does the
-        # last event of a trimmed log.
+        # A sealed event that has a key leaves a row without a payload, and so does the last event
+        # of a trimmed log.
         func.length(events.c.payload) > 0,
     )
     .order_by(events.c.ns, events.c.seq)
@@ -209,7 +213,7 @@ _THREAD_KEYS = (
 def payload_sizes(
     conn: Connection, thread_key: int, after: tuple[str, int], page: int, prefix: int
 ) -> Sequence[SqlRow]:
-    """Length and first bytes of payloads: enough to know what they unpack to."""
+    """Length and first bytes of payloads: enough to know their uncompressed size."""
     return conn.execute(
         _SIZES,
         {"key": thread_key, "ns": after[0], "seq": after[1], "page": page, "prefix": prefix},
@@ -217,7 +221,7 @@ def payload_sizes(
 
 
 def snapshot_sizes(conn: Connection, thread_key: int) -> tuple[int, int]:
-    """How many snapshots a thread has, and their bytes."""
+    """The number and bytes of a thread's snapshots."""
     count, size = conn.execute(_SNAPSHOT_SIZES, {"key": thread_key}).one()
     return count, int(size or 0)
 

@@ -1,7 +1,8 @@
-"""Removing many small threads in one transaction.
+"""Delete many small threads in one transaction.
 
-Each function serves a group of threads: looking is one statement for all of them, deleting is
-one for each thread and table, sent together. No write names two threads.
+Each function serves a group of threads: reading takes one statement for the group, deleting one
+for each thread and table, sent together. Promises that no write names two threads, and that no
+lock is waited for.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from eventstore.db.schema import events, forks, segments, snapshots, threads, to
 from eventstore.models import SqlRow
 
 _keys: Any = bindparam("keys", type_=BigInteger, expanding=True)
-_HOLD = (
+_LOCK = (
     select(threads)
     .where(threads.c.thread_key.in_(_keys), threads.c.deleting_since.is_(None))
     .with_for_update(skip_locked=True)
@@ -38,13 +39,13 @@ _THERE = select(threads.c.thread_key).where(
 )
 
 _LEAVES: Final = (snapshots, forks, segments, events)
-"""The tables that hold rows of a thread besides its own, in the order in which they go."""
+"""The tables that hold rows of a thread besides its own, in the order of deletion."""
 
 _NEEDED: Final = "needed"
 
 
 def _rows_of(table: Any, **columns: Any) -> Any:
-    """How many rows of a table belong to each of the threads, and what else is asked for."""
+    """The number of rows of a table for each thread, and these further columns."""
     given = {"ns": null(), "last": null(), "newest": null(), "events": null(), "bytes": null()}
     given |= columns
     query = select(
@@ -56,7 +57,6 @@ def _rows_of(table: Any, **columns: Any) -> Any:
     return query.group_by(table.c.thread_key, *([table.c.ns] if "ns" in columns else []))
 
 
-_nothing = literal(None, type_=BigInteger)
 _dependant = forks.alias("dependant")
 _WEIGH = union_all(
     _rows_of(
@@ -90,14 +90,14 @@ _WEIGH = union_all(
 
 @dataclass(slots=True)
 class Weight:
-    """What a thread consists of.
+    """The rows and bytes of a thread.
 
     Attributes:
-        rows: in each table that has any, by its name.
+        rows: the number of rows by table name; tables without rows are left out.
         ends: the last seq of each log.
-        newest: when its newest event was recorded; 0: it has none.
-        events, bytes: how many, and the stored bytes of their payloads.
-        needed: whether forks elsewhere refer to it.
+        newest: when its newest event was recorded; 0 if it has none.
+        events, bytes: the number of events, and the stored bytes of their payloads.
+        needed: whether forks in other threads refer to it.
     """
 
     rows: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -109,27 +109,26 @@ class Weight:
 
     @property
     def total(self) -> int:
-        """Rows to be deleted, its own included."""
+        """Rows to delete, the thread's own included."""
         return 1 + sum(self.rows.values())
 
 
-def hold(conn: Connection, keys: Sequence[int]) -> dict[int, SqlRow]:
-    """The rows of these threads, locked; without those that are gone, or that somebody holds.
+def lock(conn: Connection, keys: Sequence[int]) -> dict[int, SqlRow]:
+    """The rows of these threads, locked, without those that are gone or locked by somebody else.
 
-    A writer holds the row of its thread while an append is under way; another sweeper, while
-    it looks. Neither is waited for, so that whoever waits for one of ours cannot be waited
-    for by us.
+    A writer locks the row of its thread during an append, and another sweeper does while it
+    decides. We wait for neither, so that those who wait for us can never deadlock with us.
     """
-    return {row.thread_key: row for row in conn.execute(_HOLD, {"keys": keys})}
+    return {row.thread_key: row for row in conn.execute(_LOCK, {"keys": keys})}
 
 
 def there(conn: Connection, keys: Sequence[int]) -> Collection[int]:
-    """Those of these threads that are there and not being removed."""
+    """Those of these threads that exist and are not being deleted."""
     return set(conn.execute(_THERE, {"keys": keys}).scalars()) if keys else ()
 
 
 def weigh(conn: Connection, keys: Sequence[int]) -> Mapping[int, Weight]:
-    """What held threads consist of, as it stays until the transaction ends."""
+    """The weight of locked threads, which stays true until the transaction ends."""
     found: dict[int, Weight] = defaultdict(Weight)
     if not keys:
         return found
@@ -157,7 +156,7 @@ _INSERT_TOMBSTONES = insert(tombstones)
 def remove_rest(
     conn: Connection, weights: Mapping[int, Weight], tombstones: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Delete held threads that no fork needs, and leave these tombstones."""
+    """Delete locked threads that no fork needs, and insert these tombstones."""
     if not weights:
         return
     for table in _LEAVES:

@@ -1,7 +1,7 @@
-"""Operations that put events into segments and take them out again.
+"""Segments: find events to seal, replace their rows by a segment, and unseal them again.
 
-The last event of a log is always a row of its own: appending and the ends of logs have nothing
-to do with segments.
+Promises that the last event of a log always keeps a row of its own, so that appending and the
+ends of logs have nothing to do with segments.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ns: Any = bindparam("ns")
 _first: Any = bindparam("first")
 _last: Any = bindparam("last_seq")
 
-# A row without a payload stands for a sealed event that has a key, or marks a log for deletion.
+# A row without a payload belongs to a sealed event that has a key, or is a deletion mark.
 _own = and_(events.c.thread_key == _key, func.length(events.c.payload) > 0)
 _young = func.min(events.c.seq).filter(events.c.recorded_at >= bindparam("older_than"))
 _SEALABLE = (
@@ -38,10 +38,10 @@ _SEALABLE = (
     .group_by(events.c.ns)
     .order_by(events.c.ns)
 )
-_HOLD: Final = (
+_LOCK: Final = (
     select(threads)
     .where(threads.c.thread_key == _key, threads.c.deleting_since.is_(None))
-    # Appends hold the row too, for their foreign key: they need not wait.
+    # Appends lock the row too, for their foreign key; they need not wait for us.
     .with_for_update(key_share=True)
 )
 _between = and_(
@@ -82,19 +82,19 @@ _FILL = (
 
 
 def sealable(conn: Connection, thread_key: int, older_than_us: int) -> Sequence[SqlRow]:
-    """Of each log: first and last event with a row, the first that is too young, their bytes."""
+    """For each log: first and last event that has a row, the first too young to seal, and bytes."""
     return conn.execute(_SEALABLE, {"key": thread_key, "older_than": older_than_us}).fetchall()
 
 
-def hold(conn: Connection, thread_key: int) -> SqlRow | None:
-    """A thread's row, held against deletion, trimming and other sealers, not against writers."""
-    return conn.execute(_HOLD, {"key": thread_key}).first()
+def lock(conn: Connection, thread_key: int) -> SqlRow | None:
+    """A thread's row, locked against deletion, trimming and other sealers, not against appends."""
+    return conn.execute(_LOCK, {"key": thread_key}).first()
 
 
 def put(conn: Connection, thread_key: int, ns: str, segment: Segment) -> bool:
-    """Put a segment in the place of the rows that it holds.
+    """Replace the rows of events by the segment that holds them.
 
-    False when they are not all there any more: others were first, and nothing is to be kept.
+    False if some of the rows are gone, because others were first: then roll back.
     """
     place = {"key": thread_key, "ns": ns, "first": segment.seq, "last_seq": segment.last}
     if conn.execute(_LAST_DIGEST, place).scalar() != segment.digest:
@@ -110,12 +110,11 @@ def put(conn: Connection, thread_key: int, ns: str, segment: Segment) -> bool:
 
 
 def unseal_at(conn: Connection, thread_key: int, ns: str, seq: int) -> bool:
-    """Give the events of the segment that holds ``seq`` rows of their own again.
-
-    So that a log can be cut within it; false when no segment holds it.
+    """Replace the segment that holds ``seq`` by the rows of its events, so that a log can be cut
+    within it; false if no segment holds ``seq``.
 
     Raises:
-        CorruptEventError: the segment was damaged; nothing is to be kept of this transaction.
+        CorruptEventError: the segment is damaged; roll back.
     """
     found = read_segments(conn, thread_key, ns, seq - 1, seq, 1)
     if not found:
@@ -137,7 +136,7 @@ def _put_row(conn: Connection, thread_key: int, ns: str, event: Body) -> None:
 
 
 def row_of(event: Body) -> dict[str, Any]:
-    """What the row of an event holds, but for the log that it is in."""
+    """The row of an event, without the columns that name its log."""
     row = {name: getattr(event, name) for name in Body._fields if name != "body"}
     return {**row, "payload": payload_of(event)}
 
@@ -150,13 +149,13 @@ def rows_between(
     last: int,
     damaged: list[Segment] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The events of a stretch of a log as rows, sealed or not, oldest first.
+    """The events from ``first`` to ``last`` as rows, sealed or not, oldest first.
 
     Args:
-        damaged: takes the segments that were damaged; their events are left out.
+        damaged: collects damaged segments, whose events are left out, in place of raising.
 
     Raises:
-        CorruptEventError: a segment was damaged, and nobody takes it.
+        CorruptEventError: a segment is damaged, and ``damaged`` is not given.
     """
     after = first - 1
     while page := read_events(conn, thread_key, ns, after, last, EVENTS_MAX):

@@ -1,11 +1,14 @@
-"""Store, read and drop snapshots."""
+"""Snapshots: store, read and drop them.
+
+A snapshot may rest on older ones. Promises that a base is never dropped or replaced here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, or_, select
 
 from eventstore.db.schema import events, snapshots
 from eventstore.models import Position, SqlRow
@@ -15,6 +18,11 @@ _key: Any = bindparam("key")
 _ns: Any = bindparam("ns")
 
 _seq: Any = bindparam("seq")
+
+_fingerprint: Any = bindparam("fingerprint", type_=snapshots.c.fingerprint.type)
+
+USABLE = or_(snapshots.c.fingerprint == _fingerprint, snapshots.c.is_base)
+"""The condition that replay may start at a snapshot: made by the same code, or a base."""
 
 _INSERT_SNAPSHOT = insert(snapshots)
 
@@ -27,14 +35,14 @@ _DROP_SNAPSHOT = delete(snapshots).where(
 
 
 def put_snapshot(conn: Connection, row: Mapping[str, Any]) -> None:
-    """Store a snapshot in place of a disposable one at the same position."""
+    """Store a snapshot, in place of a disposable one at the same position."""
     place = {"key": row["thread_key"], "ns": row["ns"], "seq": row["seq"]}
     conn.execute(_DROP_SNAPSHOT, place)
     conn.execute(_INSERT_SNAPSHOT, row)
 
 
 def _snapshot_chain() -> Any:
-    """The links are found by number alone: payloads are not dragged through the recursion."""
+    """The recursion reads seqs alone, not payloads."""
     own = (snapshots.c.thread_key == _key, snapshots.c.ns == _ns)
     links = (
         select(snapshots.c.seq, snapshots.c.rests_on)
@@ -45,7 +53,7 @@ def _snapshot_chain() -> Any:
         select(snapshots.c.seq, snapshots.c.rests_on).where(
             *own,
             snapshots.c.seq == links.c.rests_on,
-            snapshots.c.seq < links.c.seq,  # so that damage cannot send us in a circle
+            snapshots.c.seq < links.c.seq,  # so that damage cannot make it endless
         )
     )
     event = (
@@ -65,7 +73,7 @@ _SNAPSHOT_CHAIN = _snapshot_chain()
 
 
 def snapshot_chain(conn: Connection, at: Position) -> Sequence[SqlRow]:
-    """A snapshot and all that it rests on, newest first, with its event's digest beside."""
+    """A snapshot and all that it rests on, newest first, with the digest of its event."""
     return conn.execute(
         _SNAPSHOT_CHAIN, {"key": at.thread_key, "ns": at.ns, "seq": at.seq}
     ).fetchall()
@@ -77,7 +85,7 @@ _DROP_SNAPSHOTS = delete(snapshots).where(
 
 
 def drop_snapshots(conn: Connection, thread_key: int) -> int:
-    """Delete every disposable snapshot of a thread; returns how many there were."""
+    """Delete every disposable snapshot of a thread; returns their number."""
     return conn.execute(_DROP_SNAPSHOTS, {"key": thread_key}).rowcount
 
 

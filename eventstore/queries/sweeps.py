@@ -1,8 +1,7 @@
-"""How sweepers share the work: slices of the key space, claimed by lease; sweeps on record.
+"""Retention leases and records: sweepers claim slices of the key space, and record their sweeps.
 
-A lease is measured by the
-clocks of those who claim. Where these disagree, two may sweep one slice at once: that costs
-time and does no harm, since the deletion of each thread is decided under its own lock.
+A lease is measured by the sweepers' own clocks. If these disagree, two may sweep one slice at
+once, which costs time and does no harm: the deletion of each thread is decided under its lock.
 """
 
 from __future__ import annotations
@@ -56,12 +55,11 @@ _RELEASE = (
 def claim(
     conn: Connection, scope: str, holder: str, now_us: int, until_us: int, due_us: int
 ) -> int | None:
-    """The slice that waits longest, of those nobody holds and whose last sweep is long ago."""
+    """Claim the slice that has waited longest, if one is free and due; its number or ``None``."""
     given = {"which": scope, "who": holder, "now": now_us, "until": until_us, "due": due_us}
     number: int | None = conn.execute(_CLAIM, given).scalar()
-    if (
-        number is None and conn.execute(_COUNT, {"which": scope}).scalar() != SLICES
-    ):  # nobody ever did
+    if number is None and conn.execute(_COUNT, {"which": scope}).scalar() != SLICES:
+        # This scope was never swept.
         made = [{"scope": scope, **each} for each in _ALL_SLICES]
         conn.execute(_MAKE_SLICES[conn.dialect.name], made)
         number = conn.execute(_CLAIM, given).scalar()
@@ -69,13 +67,13 @@ def claim(
 
 
 def renew(conn: Connection, scope: str, number: int, holder: str, until_us: int) -> bool:
-    """Hold a slice longer; false when another has it by now."""
+    """Extend the lease of a slice; false if another sweeper has claimed it."""
     given = {"which": scope, "number": number, "who": holder, "until": until_us}
     return conn.execute(_RENEW, given).rowcount > 0
 
 
 def release(conn: Connection, scope: str, number: int, holder: str, swept_us: int | None) -> None:
-    """Give a slice back, if the holder still has it."""
+    """Release a slice, if the holder still has it."""
     given = {"which": scope, "number": number, "who": holder, "at": swept_us}
     conn.execute(_RELEASE, given)
 
@@ -84,9 +82,9 @@ _BEGIN_SWEEP = insert_if_new(sweeps)
 _END_SWEEP = (
     update(sweeps)
     .where(sweeps.c.sweep_id == bindparam("which"))
-    .values(finished_at=bindparam("at"), counts=bindparam("said"))
+    .values(finished_at=bindparam("at"), counts=bindparam("result"))
 )
-_FORGET_SWEEPS = delete(sweeps).where(
+_DELETE_OLD_SWEEPS = delete(sweeps).where(
     sweeps.c.started_at < bindparam("before"), sweeps.c.sweep_id != bindparam("which")
 )
 _SWEEPS = (
@@ -95,19 +93,19 @@ _SWEEPS = (
 
 
 def begin_sweep(conn: Connection, row: Mapping[str, Any]) -> None:
-    """Record that a sweep begins; a second time it changes nothing."""
+    """Record that a sweep begins; recording it again changes nothing."""
     conn.execute(_BEGIN_SWEEP[conn.dialect.name], row)
 
 
 def end_sweep(
     conn: Connection, sweep_id: str, at_us: int, counts: str, forget_before_us: int
 ) -> bool:
-    """Record what a sweep did, and forget those of long ago; false if there is none by that id."""
-    given = {"which": sweep_id, "at": at_us, "said": counts}
-    conn.execute(_FORGET_SWEEPS, {"before": forget_before_us, "which": sweep_id})
+    """Record what a sweep did, and delete old records; false if no sweep has this id."""
+    given = {"which": sweep_id, "at": at_us, "result": counts}
+    conn.execute(_DELETE_OLD_SWEEPS, {"before": forget_before_us, "which": sweep_id})
     return conn.execute(_END_SWEEP, given).rowcount > 0
 
 
 def list_sweeps(conn: Connection, limit: int) -> Sequence[SqlRow]:
-    """The sweeps on record, the last first."""
+    """The recorded sweeps, latest first."""
     return conn.execute(_SWEEPS, {"page": limit}).fetchall()

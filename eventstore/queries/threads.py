@@ -1,4 +1,8 @@
-"""Find and make threads: names, keys, generations, and the locks that hold a thread alive."""
+"""Find and make threads: names, keys, generations, and locks that keep a thread from deletion.
+
+A thread's key is a hash of its name and generation. Promises that no key is used twice, that a
+name finds at most one thread that is not being deleted, and that the locks last until the commit.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +16,25 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
-    or_,
     select,
 )
 
 from eventstore.db.schema import events, forks, snapshots, threads, tombstones
 from eventstore.format import digests
 from eventstore.models import SqlRow
+from eventstore.queries.snapshots import USABLE
 from eventstore.queries.tombstones import former_threads, generations_after
 
 PROBES: Final = 4
-"""Keys looked at for a name: that of its latest generation, and of others still being removed."""
+"""Keys tried at once for a name: its latest generation, and others that are still being deleted."""
 
 _key: Any = bindparam("key")
 
 _ns: Any = bindparam("ns")
 
-_fingerprint: Any = bindparam("fingerprint", type_=snapshots.c.fingerprint.type)
-
-
-def _usable(fingerprint: Any) -> Any:
-    return or_(snapshots.c.fingerprint == fingerprint, snapshots.c.is_base)
-
 
 def _last(column: Any, *conditions: Any) -> Any:
-    """The value of a column in the last row of a log that fulfils these conditions."""
+    """The value of a column in the last row of a log that meets these conditions."""
     table = column.table
     return (
         select(column)
@@ -62,10 +60,10 @@ _LOOK_UP = select(
 
 _LOOK_UP_MARKS = _LOOK_UP.add_columns(
     _last(forks.c.seq).label("last_fork"),
-    _last(snapshots.c.seq, _usable(_fingerprint)).label("last_snapshot"),
+    _last(snapshots.c.seq, USABLE).label("last_snapshot"),
 )
 
-_HOLD_TOMBSTONE = (
+_LOCK_TOMBSTONE = (
     select(tombstones.c.generation)
     .where(tombstones.c.thread_key == _key)
     .with_for_update(read=True, key_share=True)
@@ -93,12 +91,12 @@ def _probes(tenant: str, thread_id: str, first: int) -> dict[str, int]:
 def look_up(
     conn: Connection, tenant: str, thread_id: str, ns: str, fingerprint: str | None = None
 ) -> SqlRow | None:
-    """The thread of that name that is not being deleted, with where its log ``ns`` ends.
+    """The thread of that name that is not being deleted, with the end of its log ``ns``.
 
-    With a ``fingerprint`` comes where the log's last fork and last usable snapshot are, too.
-    Names used again are rare: only where nothing is found are there further looks, at what
-    became of former threads of that name, and at the generations after those.
-    (A generation that follows on a deleted one and precedes another was restored from an archive.)
+    With a ``fingerprint`` the row also has the seqs of the log's last fork and last usable
+    snapshot. Names are rarely used again: only if nothing is found are the tombstones of the name
+    read, and the generations after them tried. (A generation between two deleted ones was restored
+    from an archive.)
     """
     statement = _LOOK_UP if fingerprint is None else _LOOK_UP_MARKS
     values = {"ns": ns} if fingerprint is None else {"ns": ns, "fingerprint": fingerprint}
@@ -127,19 +125,19 @@ _INSERT_THREAD = insert(threads)
 
 
 class NameTaken(Exception):
-    """A thread of that name is there already."""
+    """A thread of that name exists."""
 
 
 class NoKeyFree(Exception):
-    """Too many threads of that name are still being removed."""
+    """Too many threads of that name are still being deleted."""
 
 
 class Created(NamedTuple):
     """A thread that was just made.
 
     Attributes:
-        tombstone_key: what its tombstone would be stored under if it had been erased before anyone
-            looked; ``None``: there never was an erasure.
+        tombstone_key: the key of its tombstone, should it be erased before its first event;
+            ``None`` if there never was an erasure.
     """
 
     thread_key: int
@@ -149,9 +147,13 @@ class Created(NamedTuple):
 def create_thread(conn: Connection, row: Mapping[str, Any]) -> Created:
     """Insert a thread under a key that no thread ever had.
 
-    The rows in the way are locked first, and only then the tombstones are read: a thread in
-    the way that was just being removed is found in one or the other. (One that comes and
-    goes behind our back even so is met by the first event: see ``append.append``.)
+    Rows under the possible keys are locked before the tombstones are read, so that a thread that
+    is just being deleted is found in one or the other. (A thread that was made and deleted in
+    between even so is found when the first event is appended: see ``append.append``.)
+
+    Raises:
+        NameTaken: a thread of that name exists.
+        NoKeyFree: too many threads of that name are still being deleted.
     """
     name = (row["tenant"], row["thread_id"])
     first = 0
@@ -166,10 +168,10 @@ def create_thread(conn: Connection, row: Mapping[str, Any]) -> Created:
     if any(each.deleting_since is None for each in own):
         raise NameTaken
     if former.generations or own:
-        # Whoever restores a thread takes its tombstone away, or puts a row in our way: so hold the
-        # one, and then look again.
+        # Restoring a thread from an archive deletes its tombstone or inserts a row under a key that
+        # we may take. So lock the tombstone, then look again.
         newest = digests.thread_key(*name, max(former.generations - 1, 0))
-        conn.execute(_HOLD_TOMBSTONE, {"key": newest}).first()
+        conn.execute(_LOCK_TOMBSTONE, {"key": newest}).first()
         if look_up(conn, *name, "") is not None:
             raise NameTaken
     keys = {each.thread_key for each in taken} | former.keys
@@ -193,12 +195,12 @@ _LIVE = (
 
 
 def is_live(conn: Connection, thread_key: int) -> bool:
-    """Whether the thread is there and not being deleted, holding it so until the commit."""
+    """Whether the thread exists and is not being deleted; locks it against deletion."""
     return conn.execute(_LIVE, {"key": thread_key}).first() is not None
 
 
 def is_there(conn: Connection, thread_key: int) -> bool:
-    """Whether a thread has a row, held until the commit where it has."""
+    """Whether a thread has a row; locks the row."""
     return conn.execute(_THERE, {"key": thread_key}).first() is not None
 
 
@@ -215,5 +217,5 @@ _NEWEST = select(events.c.recorded_at).where(
 
 
 def last_recorded(conn: Connection, thread_key: int) -> int:
-    """When the newest event of a thread was recorded; 0 when it has none."""
+    """When the newest event of a thread was recorded; 0 if it has none."""
     return max((row.recorded_at for row in conn.execute(_NEWEST, {"key": thread_key})), default=0)

@@ -1,9 +1,9 @@
-"""What is known of threads that are no more, so that no key is ever used twice.
+"""Tombstones: what is kept of deleted threads, so that no key is ever used twice.
 
-A tombstone bears the key that a thread had and a digest of its name. That of an erased thread
-bears neither: its own key and its digest are made with a secret of the database, so that
-nobody who has the tombstones alone can find a name in them by guessing. The secret is made at
-the first erasure; where there was none, nothing here takes a further look.
+A tombstone has the key of its thread and a digest of its name. The tombstone of an erased thread
+has neither: its key and digest are made with a secret of the database, so that nobody who has the
+tombstones alone can confirm a guessed name. The secret is made at the first erasure; without one,
+nothing here needs a second query.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ SECRET_BYTES: Final = 32
 _SECRET = select(secrets.c.value).where(secrets.c.name == ERASURE)
 _MAKE_SECRET = insert_if_new(secrets)
 _digest: Any = bindparam("name_digest", type_=tombstones.c.name_digest.type)
-_DEAD = select(func.max(tombstones.c.generation)).where(tombstones.c.name_digest == _digest)
+_NEWEST = select(func.max(tombstones.c.generation)).where(tombstones.c.name_digest == _digest)
 _LAST_GENERATION = select(
-    _DEAD.scalar_subquery().label("generation"), _SECRET.scalar_subquery().label("secret")
+    _NEWEST.scalar_subquery().label("generation"), _SECRET.scalar_subquery().label("secret")
 )
 _next = tombstones.alias("next_tombstone")
-_LAST_OF_DEAD = select(
+_FORMER_GENERATIONS = select(
     tombstones.c.generation.label("generation"), tombstones.c.name_digest.label("value")
 ).where(
     tombstones.c.name_digest == _digest,
@@ -56,7 +56,7 @@ _KNOWN = select(tombstones).where(tombstones.c.name_digest == _digest)
 _DELETE = delete(tombstones).where(tombstones.c.thread_key == bindparam("key"))
 _PUT = insert_if_new(tombstones)
 _OF_SECRET: Final = -1
-"""What stands for a generation in the row of the secret."""
+"""In place of a generation, in the row that carries the secret."""
 _TOMBSTONES = select(
     tombstones.c.thread_key,
     tombstones.c.name_digest.label("digest"),
@@ -65,12 +65,13 @@ _TOMBSTONES = select(
     or_(
         tombstones.c.thread_key.in_(bindparam("keys", type_=BigInteger, expanding=True)),
         and_(
-            tombstones.c.name_digest == _digest, tombstones.c.generation == _DEAD.scalar_subquery()
+            tombstones.c.name_digest == _digest,
+            tombstones.c.generation == _NEWEST.scalar_subquery(),
         ),
     )
 )
-_LAST_OF_DEAD_AND_SECRET = union_all(
-    _LAST_OF_DEAD,
+_FORMER_GENERATIONS_AND_SECRET = union_all(
+    _FORMER_GENERATIONS,
     select(literal_column(f"{_OF_SECRET}"), secrets.c.value).where(secrets.c.name == ERASURE),
 )
 _TOMBSTONES_AND_SECRET = union_all(
@@ -82,12 +83,12 @@ _TOMBSTONES_AND_SECRET = union_all(
 
 
 class FormerThreads(NamedTuple):
-    """What was there before under a name, and under some keys.
+    """The deleted threads of a name, and those that had certain keys.
 
     Attributes:
-        generations: how many threads of the name are known to have come and gone.
-        keys: those of the given ones that a thread had.
-        secret: of the erased ones; ``None``: there never was an erasure.
+        generations: how many threads of the name were deleted.
+        keys: the given keys that a deleted thread had.
+        secret: for tombstones of erased threads; ``None`` if there never was an erasure.
     """
 
     generations: int
@@ -96,49 +97,50 @@ class FormerThreads(NamedTuple):
 
 
 def secret(conn: Connection) -> bytes | None:
-    """What tombstones of erased threads are made with; ``None``: there is none yet."""
+    """The secret for tombstones of erased threads; ``None`` if there never was an erasure."""
     found: bytes | None = conn.execute(_SECRET).scalar()
     return found
 
 
 def make_secret(conn: Connection, value: bytes) -> None:
-    """Store the secret, unless there is one: of several that do so, one wins."""
+    """Store the secret unless there is one; if several processes do so at once, one wins."""
     conn.execute(_MAKE_SECRET[conn.dialect.name], {"name": ERASURE, "value": value})
 
 
 def last_generation(conn: Connection, tenant: str, thread_id: str) -> int | None:
-    """The generation of the last thread of this name that was removed."""
+    """The generation of the last deleted thread of this name; ``None`` if there is none."""
     digest = digests.name_digest(tenant, thread_id)
     generation, key = conn.execute(_LAST_GENERATION, {"name_digest": digest}).one()
     if key is None:
         return None if generation is None else int(generation)
     digest = digests.keyed_name_digest(key, tenant, thread_id)
-    erased = conn.execute(_DEAD, {"name_digest": digest}).scalar()
+    erased = conn.execute(_NEWEST, {"name_digest": digest}).scalar()
     return max((each for each in (generation, erased) if each is not None), default=None)
 
 
 def generations_after(conn: Connection, tenant: str, thread_id: str) -> set[int]:
-    """Where a thread of this name may be: the generations that follow on those that were removed.
+    """The generations that a thread of this name may have: those that follow a deleted one.
 
-    The one after the last of them; and one that is followed by others was restored.
+    A generation that other deleted ones follow in turn was restored from an archive.
     """
     rows = conn.execute(
-        _LAST_OF_DEAD_AND_SECRET, {"name_digest": digests.name_digest(tenant, thread_id)}
+        _FORMER_GENERATIONS_AND_SECRET,
+        {"name_digest": digests.name_digest(tenant, thread_id)},
     ).fetchall()
     key = next((row.value for row in rows if row.generation == _OF_SECRET), None)
     if key is not None:
         digest = digests.keyed_name_digest(key, tenant, thread_id)
-        rows = [*rows, *conn.execute(_LAST_OF_DEAD, {"name_digest": digest})]
+        rows = [*rows, *conn.execute(_FORMER_GENERATIONS, {"name_digest": digest})]
     return {row.generation + 1 for row in rows if row.generation != _OF_SECRET}
 
 
 def known(conn: Connection, tenant: str, thread_id: str) -> Sequence[SqlRow]:
-    """The tombstones of a name that tell whose they are, to one who knows it."""
+    """The tombstones of a name, without those of erased threads."""
     return conn.execute(_KNOWN, {"name_digest": digests.name_digest(tenant, thread_id)}).fetchall()
 
 
 def generations_of(conn: Connection, tenant: str, thread_id: str) -> set[int]:
-    """The generations of a name that were removed, erased ones too."""
+    """The deleted generations of a name, erased ones included."""
     names = [digests.name_digest(tenant, thread_id)]
     key = secret(conn)
     if key is not None:
@@ -148,7 +150,7 @@ def generations_of(conn: Connection, tenant: str, thread_id: str) -> set[int]:
 
 
 def hide(conn: Connection, row: Mapping[str, Any], key: bytes, name: tuple[str, str]) -> None:
-    """Put a tombstone that tells nothing in the place of one that does (or of none)."""
+    """Insert a tombstone that does not reveal its thread, in place of one that does, if any."""
     conn.execute(_DELETE, {"key": row["thread_key"]})
     hidden = {
         "thread_key": digests.tombstone_key(key, row["thread_key"]),
@@ -158,7 +160,7 @@ def hide(conn: Connection, row: Mapping[str, Any], key: bytes, name: tuple[str, 
 
 
 def is_erased(conn: Connection, thread_key: int) -> bool:
-    """Whether the thread that had this key was erased, and not only removed."""
+    """Whether the thread that had this key was erased, not just deleted."""
     key = secret(conn)
     if key is None:
         return False
@@ -169,7 +171,7 @@ def is_erased(conn: Connection, thread_key: int) -> bool:
 def former_threads(
     conn: Connection, tenant: str, thread_id: str, keys: Sequence[int]
 ) -> FormerThreads:
-    """What was there before under this name, and under these keys."""
+    """The deleted threads of this name, and those that had these keys."""
     digest = digests.name_digest(tenant, thread_id)
     rows = conn.execute(_TOMBSTONES_AND_SECRET, {"keys": keys, "name_digest": digest}).fetchall()
     value: bytes | None = next((row.digest for row in rows if row.generation == _OF_SECRET), None)

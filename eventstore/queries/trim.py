@@ -1,7 +1,7 @@
-"""Operations that trim: what a log holds that a cut has to know of, and the cut itself.
+"""Trim a log: survey what the decision needs, then delete old events, snapshots and logs.
 
-The caller holds the thread's row for the functions that write. What may be cut is decided in
-:mod:`eventstore.core.trim`.
+:mod:`eventstore.core.trim` decides what may go. The caller holds the lock on the thread's row for
+the functions that write.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _seq: Any = bindparam("at")
 _names: Any = bindparam("names", expanding=True)
 _seqs: Any = bindparam("seqs", expanding=True)
 
-# --- looking ----------------------------------------------------------------------------
+# --- survey -----------------------------------------------------------------------------
 
 
 class Kept(NamedTuple):
-    """A snapshot without what it holds.
+    """A snapshot without its content.
 
     Attributes:
-        recorded_at: of the event that it was taken at; ``None`` when that is not there.
+        recorded_at: of the event that it was taken at; ``None`` if that event is gone.
     """
 
     seq: int
@@ -49,14 +49,14 @@ class Kept(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What a cut of a thread's log has to know, as it is at one moment.
+    """What the trim of a log depends on, read at one moment.
 
     Attributes:
         head: seq of its last event.
-        base: seq at which its history begins; 0: at its first event.
-        snapshots: oldest first.
+        base: seq at which its history begins; 0 if it was never trimmed.
+        snapshots: of the log, oldest first.
         links: the forks in this thread that go on from logs of this thread.
-        events: how many events each of the other logs of the thread has, by name.
+        events: the number of events in each of the thread's other logs, by name.
     """
 
     head: int
@@ -95,7 +95,7 @@ _stretches = union_all(
         events.c.thread_key == _key
     ),
     select(segments.c.ns, segments.c.seq, segments.c.last).where(segments.c.thread_key == _key),
-    # What a fork was given of another log may be a snapshot alone.
+    # A prefix, copied when a fork was detached, may be a snapshot alone.
     select(snapshots.c.ns, snapshots.c.seq + 1, snapshots.c.seq).where(
         snapshots.c.thread_key == _key
     ),
@@ -106,7 +106,7 @@ _LOGS = select(_stretches.c.ns, func.sum(_stretches.c.last - _stretches.c.seq + 
 
 
 def survey(conn: Connection, thread_key: int, ns: str) -> Survey:
-    """What a cut of a log has to know."""
+    """Read what the trim of a log depends on."""
     place = {"of": thread_key, "log": ns}
     kept = [Kept._make(row) for row in conn.execute(_SNAPSHOTS, place)]
     links = [Link(*row) for row in conn.execute(_LINKS, place)]
@@ -125,7 +125,7 @@ _DIGEST = select(events.c.digest).where(
 
 
 def snapshot(conn: Connection, thread_key: int, ns: str, seq: int) -> SqlRow | None:
-    """A snapshot with all that it holds."""
+    """A snapshot's whole row."""
     return conn.execute(_SNAPSHOT, {"of": thread_key, "log": ns, "at": seq}).first()
 
 
@@ -134,30 +134,18 @@ def event_digest(conn: Connection, thread_key: int, ns: str, seq: int) -> bytes 
     return conn.execute(_DIGEST, {"of": thread_key, "log": ns, "at": seq}).scalar()
 
 
-_FOREIGN = (
-    select(forks)
-    .where(forks.c.source_thread_key == _key, forks.c.thread_key != _key)
-    .order_by(forks.c.thread_key, forks.c.ns, forks.c.seq)
-)
-
-
-def foreign_forks(conn: Connection, thread_key: int) -> Sequence[SqlRow]:
-    """Forks in other threads that refer to this one."""
-    return conn.execute(_FOREIGN, {"of": thread_key}).fetchall()
-
-
-# --- cutting ----------------------------------------------------------------------------
+# --- cut --------------------------------------------------------------------------------
 
 
 class Size(NamedTuple):
-    """How much something takes: events, snapshots, and the stored bytes of both."""
+    """A number of events and snapshots, and the stored bytes of both."""
 
     events: int = 0
     snapshots: int = 0
     bytes: int = 0
 
     def plus(self, other: Size) -> Size:
-        """Both together."""
+        """The sum of both."""
         return Size(*(one + two for one, two in zip(self, other, strict=True)))
 
 
@@ -203,8 +191,9 @@ def size(
     dropped: Iterable[int],
     logs: Iterable[str],
 ) -> Size:
-    """How much a cut takes away: events up to ``seq`` (their bytes; whoever asks knows how many),
-    these snapshots, these logs whole.
+    """What a cut removes: events up to ``seq``, these snapshots, and these whole logs.
+
+    Of the events up to ``seq`` it counts the bytes alone: the caller knows their number.
     """
     place = {"of": thread_key, "log": ns, "at": seq}
     stored = sum(int(conn.execute(each, place).one()[1]) for each in _BYTES_BEFORE)
@@ -226,7 +215,7 @@ def size(
 
 _MAKE_BASE = update(snapshots).where(_these).values(is_base=True)
 _DROP = delete(snapshots).where(_these)
-_FORGET_LINKS = delete(forks).where(
+_DELETE_LINKS = delete(forks).where(
     forks.c.thread_key == _key, forks.c.ns == _ns, forks.c.seq <= _seq
 )
 _REMOVE = delete(events).where(_before)
@@ -240,7 +229,7 @@ _REMOVE_LOGS = [delete(table).where(condition) for table, condition in _of_logs.
 
 
 def make_base(conn: Connection, thread_key: int, ns: str, seqs: Collection[int]) -> bool:
-    """Make snapshots the base of their log; false when one of them is not there any more."""
+    """Make snapshots bases of their log; false if one of them is gone."""
     count = 0
     for part in _parts(seqs):
         count += conn.execute(_MAKE_BASE, {"of": thread_key, "log": ns, "seqs": part}).rowcount
@@ -248,16 +237,16 @@ def make_base(conn: Connection, thread_key: int, ns: str, seqs: Collection[int])
 
 
 def cut(conn: Connection, thread_key: int, ns: str, seq: int, *, is_end: bool) -> None:
-    """Delete the events of a log up to ``seq``, with their forks' links.
+    """Delete the events of a log up to ``seq``, with the links of their forks.
 
-    Where the log ends there (``is_end``) the last one leaves its row, emptied: whoever appends
-    next names its seq and its digest.
+    If the log ends there (``is_end``), the last event keeps its row, emptied: the next append
+    continues its seq and digest.
 
     Raises:
-        CorruptEventError: a segment that holds events on both sides was damaged.
+        CorruptEventError: a segment with events on both sides is damaged.
     """
     place = {"of": thread_key, "log": ns, "at": seq}
-    conn.execute(_FORGET_LINKS, place)
+    conn.execute(_DELETE_LINKS, place)
     if conn.execute(_ACROSS, place).first() is not None:
         unseal_at(conn, thread_key, ns, seq)
     conn.execute(_REMOVE_SEALED, place)
@@ -269,7 +258,7 @@ def cut(conn: Connection, thread_key: int, ns: str, seq: int, *, is_end: bool) -
 def drop(
     conn: Connection, thread_key: int, ns: str, dropped: Iterable[int], logs: Iterable[str]
 ) -> None:
-    """Delete snapshots of a log, and other logs of the thread whole."""
+    """Delete snapshots of a log, and whole other logs of the thread."""
     for seqs in _parts(dropped):
         conn.execute(_DROP, {"of": thread_key, "log": ns, "seqs": seqs})
     for names in _parts(logs):

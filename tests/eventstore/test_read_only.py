@@ -174,7 +174,7 @@ def test_a_failed_upcast_leaves_the_fields_as_they_were() -> None:
 
 def test_an_opaque_value_cannot_be_written() -> None:
     codec = Codec(opaque_types=True)
-    with pytest.raises(SerializationError, match="'user' is only known where it was written") as e:
+    with pytest.raises(SerializationError, match="register the class of 'user'") as e:
         codec.encode({"a": [codec.decode(written(User("Ann")))]})
     assert e.value.path == "a[0]"
 

@@ -2,7 +2,7 @@
 
 A dictionary is part of the stored format: once released, its bytes never change and it is
 never removed, since payloads refer to it by id. Ids below ``FIRST_CUSTOM_ID`` are reserved
-for this package. ``benchmarks/train_dictionary.py`` wrote them.
+for this package. ``benchmarks/dictionary/train.py`` wrote them.
 """
 
 from __future__ import annotations
@@ -18,4 +18,5 @@ BUILTIN_ID = 1
 
 @cache
 def builtin(dict_id: int) -> bytes:
+    """The bytes of a built-in dictionary."""
     return files(__name__).joinpath(_FILES[dict_id]).read_bytes()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import collections
 import datetime as dt
+import io
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
@@ -57,6 +60,27 @@ def test_what_cannot_be_stored_is_named(
     assert caught.value.path == path
     assert caught.value.type_name.rpartition(".")[2] == type_name
     assert codec.encode([1]) == Codec().encode([1])  # the codec works on
+
+
+def iter_nothing() -> Iterator[Any]:
+    yield from ()
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        (Note("a", []), r"call codec\.register\(Note, name='note'\) on a Codec.* codec=codec"),
+        (Box(1), r"call codec\.register\(Box, name='box', pack=…, unpack=…\) on a Codec"),
+        (lambda: 1, "store the data that it is made from"),
+        (threading.Lock(), "cannot be registered"),
+        (io.BytesIO(), "cannot be registered"),
+        (iter_nothing(), "cannot be registered"),
+        (Level, "cannot be registered"),
+    ],
+)
+def test_the_error_says_what_to_do(value: Any, remedy: str) -> None:
+    with pytest.raises(SerializationError, match=remedy):
+        Codec().encode({"value": value})
 
 
 def nested(depth: int, wrap: Any) -> Any:
