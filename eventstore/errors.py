@@ -1,7 +1,8 @@
-"""Every error that the log raises, as one tree.
+"""Every error that the event store raises, as one tree.
 
-Each error carries its facts as attributes, so that callers decide by value and not
-by parsing text; the message says what was found, what was expected and what to do.
+Each error carries its data as attributes, so that callers need not parse the message. A message
+starts in lower case, names the thing, says what was expected and what to do, and has no full stop
+at its end.
 
     EventStoreError
     ├── ConfigurationError
@@ -29,11 +30,11 @@ from __future__ import annotations
 
 
 class EventStoreError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class ConfigurationError(EventStoreError, ValueError):
-    """The store cannot be opened with what was given."""
+    """An argument or a setting cannot be used."""
 
 
 class SchemaVersionError(EventStoreError):
@@ -44,8 +45,8 @@ class SchemaVersionError(EventStoreError):
         self.newest_known = newest_known
         super().__init__(
             f"the database carries migration {found!r}, which is newer than this version of "
-            f"graph-eventstore knows (up to {newest_known!r}); nothing was changed. "
-            "Upgrade graph-eventstore to open it."
+            f"graph-eventstore knows (up to {newest_known!r}); nothing was changed; upgrade "
+            "graph-eventstore to open it"
         )
 
 
@@ -69,7 +70,7 @@ class CorruptEventError(EventStoreError):
 
     Attributes:
         reason: what is wrong with the bytes.
-        thread_id, ns, seq: which event (or snapshot); ``None`` while only the bytes are known.
+        thread_id, ns, seq: the event or snapshot; ``None`` while only the bytes are known.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class CorruptEventError(EventStoreError):
         super().__init__(reason)
 
     def at(self, thread_id: str | None, ns: str, seq: int) -> CorruptEventError:
-        """Fill in the place, once a layer that knows it sees the error; returns itself."""
+        """Fill in the place, in a layer that knows it; returns itself."""
         self.thread_id, self.ns, self.seq = thread_id, ns, seq
         return self
 
@@ -95,7 +96,7 @@ class CorruptEventError(EventStoreError):
         if self.seq is None:
             return self.reason
         where = f"thread {self.thread_id!r}, namespace {self.ns!r}, seq {self.seq}"
-        return f"{where}: {self.reason}. Other threads are not affected."
+        return f"{where}: {self.reason}; other threads are not affected"
 
 
 class UnregisteredTypeError(CorruptEventError):
@@ -122,7 +123,7 @@ class ThreadNotFoundError(EventStoreError, LookupError):
 
 
 class ThreadExistsError(EventStoreError):
-    """A thread of that name is there already, where a new one was to be made."""
+    """A thread of that name exists already, where a new one was to be created."""
 
     def __init__(self, thread_id: str, tenant: str) -> None:
         self.thread_id = thread_id
@@ -133,7 +134,7 @@ class ThreadExistsError(EventStoreError):
 
 
 class PositionNotFoundError(EventStoreError, LookupError):
-    """A position names an event that the store does not hold."""
+    """A position names an event that is not in the store."""
 
     def __init__(self, thread_id: str, ns: str, seq: int, reason: str) -> None:
         self.thread_id = thread_id
@@ -143,18 +144,17 @@ class PositionNotFoundError(EventStoreError, LookupError):
 
 
 class LineageMovedError(EventStoreError):
-    """What leads to a position went elsewhere while it was being read.
+    """The lineage of a position was moved while it was being read. Read again.
 
-    A thread that a fork goes on from was deleted or trimmed, and the fork has been given what it
-    needs of it; or old history of the thread itself was trimmed. Read again.
+    A thread that a fork goes on from was deleted or trimmed, and the fork was given the bytes it
+    needs of it; or old history of the thread itself was trimmed.
     """
 
     def __init__(self, thread_id: str) -> None:
         self.thread_id = thread_id
         super().__init__(
-            f"while thread {thread_id!r} was being read, old history of it was trimmed, or the "
-            "thread that it was forked from was trimmed or deleted; what it needs is there, so "
-            "read it again"
+            f"while thread {thread_id!r} was being read, its old history was trimmed, or the "
+            "thread that it was forked from was trimmed or deleted; it is complete, read it again"
         )
 
 
@@ -168,8 +168,8 @@ class ConcurrencyError(EventStoreError):
         self.actual = actual
         super().__init__(
             f"thread {thread_id!r}, namespace {ns!r}: expected the log to end at seq {expected}, "
-            f"but it ends at {actual}; another writer was first and nothing was stored. "
-            "Read the new events and decide again."
+            f"but it ends at {actual}; another writer was first and nothing was stored; "
+            "read the new events and decide again"
         )
 
 
@@ -188,17 +188,17 @@ class DuplicateKeyError(EventStoreError):
 
 
 class ArchiveError(EventStoreError):
-    """An archived thread cannot be read, or not be loaded here. Nothing was loaded."""
+    """An archived thread cannot be read, or cannot be loaded here. Nothing was loaded."""
 
 
 class ArchiveDamagedError(ArchiveError):
-    """A file is no archived thread, or is cut short, or not what was written."""
+    """A file is not an archived thread, is truncated, or is not what was written."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(
-            f"{reason}; the archive of this thread is damaged and nothing was loaded from it. "
-            "Fetch it again, or use another copy."
+            f"{reason}; the archive of this thread is damaged and nothing was loaded from it; "
+            "fetch it again, or use another copy"
         )
 
 
@@ -224,15 +224,15 @@ class ArchiveNotFoundError(ArchiveError, LookupError):
 
 
 class ArchiveUnavailableError(ArchiveError):
-    """An archive cannot be reached, or refuses to work."""
+    """An archive cannot be reached, or its storage failed."""
 
 
 class StoreBusyError(EventStoreError):
-    """The database stayed locked, or every pooled connection in use, for the whole wait."""
+    """The database stayed locked, or every connection of the pool in use, for the whole wait."""
 
 
 class StoreUnavailableError(EventStoreError):
-    """The database cannot be reached or refuses to work (disk full, read-only, gone)."""
+    """The database cannot be reached, or fails (disk full, read-only, gone)."""
 
 
 class StoreClosedError(EventStoreError):

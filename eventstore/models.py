@@ -1,7 +1,7 @@
-"""The facts that the log deals in, as immutable records. No behaviour to speak of, no I/O.
+"""The records of the log, all immutable: events, positions, heads, snapshots, threads, reports.
 
-What is read in bulk (:class:`RecordedEvent`) is a named tuple, because building a frozen
-dataclass costs more than decoding a small payload; the rest are frozen dataclasses.
+No I/O. :class:`RecordedEvent`, which is read in bulk, is a named tuple, because building a frozen
+dataclass costs more than decoding a small payload; the others are frozen dataclasses.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 FORK: Final = 0
-"""Kind of the event that says: this log goes on from another position."""
+"""Kind of the event after which a log goes on from another position."""
 
 DELETION_MARK: Final = -1
-"""Kind of the mark that ends every log of a thread being deleted; no reader ever sees it."""
+"""Kind of the mark that ends every log of a thread being deleted; readers never see it."""
 
 SqlRow = Any
 """A row as SQLAlchemy gives it: its type takes other parameters in 2.0 than in 2.1."""
@@ -40,11 +40,11 @@ def from_micros(micros: int) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something to be appended.
+    """An event to append.
 
     Attributes:
-        kind: 1 … 32767, a meaning that the application gives.
-        data: any value that the codec takes.
+        kind: 1 … 32767; its meaning is the application's.
+        data: any value that the codec can encode.
         key: the caller's name for the event, unique in its log. Appending events again
             under the same keys is harmless.
     """
@@ -59,7 +59,7 @@ class Event:
 
 
 class Position(NamedTuple):
-    """A place in a log, independent of names: what forks refer to and checkpoints encode."""
+    """A place in a log, independent of names: forks refer to it, checkpoint ids encode it."""
 
     thread_key: int
     ns: str
@@ -68,11 +68,11 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """An event that says: from here on this log continues ``source``. Holds no copy of it.
+    """An event after which the log goes on from ``source``. It holds no copy of it.
 
     Attributes:
-        source: the position gone back to, in this log or another of the same tenant.
-        data: anything the application wants to remember about the decision.
+        source: a position in this log or another of the same tenant.
+        data: whatever the application records about the decision.
     """
 
     source: Position
@@ -81,10 +81,10 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An event that is appended some time after it happened: encoded, and with its own time.
+    """An event to append that is already encoded, with the time at which it happened.
 
     Attributes:
-        payload: its data, as the codec of the store has encoded it.
+        payload: its data, encoded by the codec of the store.
         recorded_us: when it happened, in microseconds since 1970 UTC.
     """
 
@@ -94,17 +94,17 @@ class Prepared:
 
 
 class RecordedEvent(NamedTuple):
-    """An event as the log holds it.
+    """An event as read from a log.
 
     Attributes:
         seq: 1, 2, 3, … without gaps, within (thread, namespace).
-        kind: what the application gave, or :data:`FORK`.
+        kind: the application's, or :data:`FORK`.
         data: the decoded payload.
-        key: the caller's name for it, if it has one.
-        recorded_us: when, in microseconds since 1970 UTC.
+        key: the caller's name for it; ``None``: it has none.
+        recorded_us: when it was recorded, in microseconds since 1970 UTC.
         digest: 16 bytes that chain this event to the one before it.
         size: stored bytes of the payload.
-        thread_key, ns: the log that holds it (a fork's lineage runs through several).
+        thread_key, ns: the log that holds it (the lineage of a fork runs through several logs).
     """
 
     seq: int
@@ -124,20 +124,20 @@ class RecordedEvent(NamedTuple):
 
     @property
     def position(self) -> Position:
-        """Where it stands."""
+        """Its place in its log."""
         return Position(self.thread_key, self.ns, self.seq)
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The end of a log as a writer last saw it; appending names it.
+    """The end of a log as a writer last read it; an append names it.
 
     Attributes:
         seq: of the last event, 0 for an empty log.
-        digest: of the last event, or the log's first link.
+        digest: of the last event; of an empty log, the one that its chain begins with.
         exists: whether the thread has a row yet.
         status, active_us: as stored, so that an append writes them only when they change.
-        written: stored bytes of the events that the append added, which returned this.
+        written: stored bytes of the events appended; set on the head that an append returns.
     """
 
     thread_id: str
@@ -158,19 +158,18 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class NewSnapshot:
-    """A materialized checkpoint to be stored beside the append that led to it.
+    """A snapshot to store together with the append that led to its state.
 
     Attributes:
-        fingerprint: of the code that folded it; another fingerprint will ignore it.
-        state: the encoded state, without what ``items`` holds.
-        items: encoded: what was added to growing lists since the snapshot at ``rests_on``.
-        rests_on: seq of the snapshot that this one continues, in the same log; ``None``
-            when it stands alone.
+        fingerprint: identifies the code that folded it; code with another one ignores it.
+        state: the encoded state, without the list items in ``items``.
+        items: the encoded items added to append-only lists since the snapshot at ``rests_on``.
+        rests_on: seq of the snapshot that this one continues, in the same log; ``None``: it is
+            complete in itself.
         step: how many checkpoints there were up to this one, as the layer above counts. It also
-            says that the thread's other logs are named by the rule of
-            :mod:`eventstore.format.namespaces`: a trim at this snapshot takes those along that are
-            over by then. Leave it ``None``
-            where logs have names of their own; then none of them ever goes.
+            states that the thread's other logs are named by the rule of
+            :mod:`eventstore.format.namespaces`: a trim at this snapshot removes those that had
+            ended by then. ``None``: other logs follow no rule, and a trim never removes them.
     """
 
     fingerprint: str
@@ -181,13 +180,13 @@ class NewSnapshot:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes."""
+        """Its encoded size in bytes."""
         return len(self.state) + len(self.items)
 
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """What is appended to one log, in one transaction with what others of the thread get.
+    """What to append to one log, in one transaction with additions to others of the thread.
 
     Attributes:
         head: the end of the log, as the caller read it.
@@ -202,11 +201,11 @@ class Addition:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot as read: its own state, and the items of all that it rests on, oldest first.
+    """A snapshot as read: its state, and the items of all snapshots it rests on, oldest first.
 
     Attributes:
         position: the checkpoint it materializes.
-        state, items: encoded, as they were given; verified against their checksums.
+        state, items: encoded as they were given, and verified against their checksums.
     """
 
     position: Position
@@ -218,32 +217,32 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Replay(Generic[E]):
-    """What to fold to know the state at a position: a snapshot, then the events after it.
+    """What to fold to get the state at a position: a snapshot, then the events after it.
 
     Attributes:
-        head: the end of the log that was asked for (not of the position), for appending.
+        head: the end of the log that was requested (not of the position), for appending.
         position: the position that the events lead to.
         snapshot: start here; ``None``: start from nothing.
-        events: along the lineage, oldest first; streams (an iterator, or an asynchronous
-            one), and can be read once.
-        tail: the same as stored, where it is worth keeping: see ``eventstore.core.cache``.
+        events: along the lineage, oldest first; an iterator, or an asynchronous one, that can be
+            read once.
+        cached: the same as stored bytes, if worth caching: see ``eventstore.core.cache``.
     """
 
     head: Head
     position: Position
     snapshot: Snapshot | None
     events: E
-    tail: Any = field(default=None, repr=False, compare=False)
+    cached: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """What a run of events in a log goes back to.
+    """Where a run of events in a log comes from.
 
     Attributes:
         first: seq of its first event.
-        source: where the fork that it begins with goes on from; ``None``: it is no fork.
-        base: the checkpoint behind which it begins, when what was before is gone.
+        source: the position that its first event, a fork, goes on from; ``None``: it is no fork.
+        base: the checkpoint after which it begins, if the events before that were trimmed.
     """
 
     first: int
@@ -256,7 +255,7 @@ class Pin:
     """Why a thread is kept whatever any policy says (a legal hold, say).
 
     Attributes:
-        at: since when, UTC.
+        at: when it was pinned, UTC.
     """
 
     reason: str
@@ -266,17 +265,17 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class ThreadInfo:
-    """What ``threads()`` lists.
+    """A thread, as ``thread()`` and ``threads()`` return it.
 
     Attributes:
         status: ``running``, ``waiting``, ``failed`` or ``idle``, as the layer above set it.
-        active_at: of the last append, to the minute.
-        ttl: seconds since the last activity after which retention may prune; ``None``: as
-            the policy says.
-        pinned: kept whatever the policy says.
-        metadata: what the thread was created with.
+        active_at: time of the last append, to the minute.
+        ttl: seconds since the last activity after which retention may prune it; ``None``: the
+            policy decides.
+        pinned: keep it whatever the policy says.
+        metadata: given when the thread was created.
         thread_key: the number under which everything of this thread is stored.
-        pin: why it is pinned, where that was said.
+        pin: why it is pinned, if a reason was recorded.
     """
 
     thread_id: str
@@ -312,13 +311,13 @@ class Stats:
 
     @property
     def ratio(self) -> float:
-        """How many raw bytes one stored byte stands for."""
+        """Raw bytes per stored byte."""
         return self.raw_bytes / self.stored_bytes if self.stored_bytes else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What ``verify`` found.
+    """The result of ``verify()``.
 
     Attributes:
         problems: one sentence each; empty when everything verifies and decodes.
@@ -332,5 +331,5 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems

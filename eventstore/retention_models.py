@@ -1,4 +1,4 @@
-"""The facts of forgetting, as immutable records: what may go, what went, and who sweeps what."""
+"""The records of retention, all immutable: what may be removed, what was, and the sweeps."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ SLICES: Final = 16
 KEYS_PER_SLICE: Final = 2**63 // SLICES
 
 Outcome = Literal["pruned", "kept", "gone", "large"]
-"""What ``prune`` did about a thread.
+"""The result of ``prune`` for one thread.
 
-``pruned``: it is gone, whole. ``kept``: it has become active, is not what was archived, must
-be kept, or somebody has it locked. ``gone``: it was not there any more. ``large``: it has too
-many rows for one short transaction, or other threads need bytes of it: see ``delete_thread``.
+``pruned``: it was removed whole. ``kept``: it became active, differs from what was archived, must
+be kept, or is locked by somebody else. ``gone``: it did not exist any more. ``large``: it has too
+many rows for one short transaction, or other threads need bytes of it: use ``delete_thread``.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """A thread that may go.
+    """A thread that may be pruned.
 
     Attributes:
         thread_key: of a thread of any tenant.
-        idle_since: leave it alone if it has an event after this moment; ``None``: go by
-            nothing but ``keep_if``.
-        reason, policy: kept in the tombstone.
-        unchanged: leave it alone unless its logs are exactly these, and end at these seqs.
+        idle_since: keep it if it has an event after this moment; ``None``: only ``keep_if``
+            decides.
+        reason, policy: recorded in the tombstone.
+        unchanged: keep it unless its logs are exactly these, and end at these seqs.
     """
 
     thread_key: int
@@ -42,14 +42,14 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """What is left of a thread that was removed.
+    """What is kept of a deleted thread.
 
     Attributes:
-        thread_key: the key that it had; negative, and no key of any thread, if it was erased.
-        name_digest: of its name; if it was erased, one that nobody can make without a secret
-            of this database.
+        thread_key: the key that it had; if it was erased, a negative number that is no key.
+        name_digest: of its name; if it was erased, nobody can compute it without a secret of
+            this database.
         events, bytes: how many events it had, and the stored bytes of their payloads.
-        policy, asked_by: which policy let it go, and who asked for it, where that was said.
+        policy, asked_by: the policy that removed it, and who asked for it, if recorded.
     """
 
     thread_key: int
@@ -64,7 +64,7 @@ class Tombstone:
 
     @property
     def erased(self) -> bool:
-        """Whether nothing of its name is left."""
+        """Whether its name was erased, too."""
         return self.thread_key < 0
 
 
@@ -73,7 +73,7 @@ class Slice:
     """A part of the key space, claimed by a sweeper for a while.
 
     Attributes:
-        scope: ``=`` and the tenant whose threads are swept, or ``*``: everybody's.
+        scope: ``=`` and the tenant whose threads are swept, or ``*`` for all tenants.
     """
 
     number: int
@@ -95,10 +95,10 @@ class SweepRecord:
     """A sweep as it was recorded.
 
     Attributes:
-        finished_at: ``None``: it is under way, or was cut short.
-        cutoff: the moment that it judges at.
-        policy: what it goes by, JSON-like.
-        counts: what it did, JSON-like; empty until it is finished.
+        finished_at: ``None``: it is under way, or was interrupted.
+        cutoff: the moment that it judges threads at.
+        policy: its policies, JSON-like.
+        counts: what it did, JSON-like; empty until it has finished.
     """
 
     sweep_id: str
@@ -112,11 +112,11 @@ class SweepRecord:
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """What the tombstone of a thread marked for deletion is to say, whoever writes it.
+    """What the tombstone of a thread marked for deletion will record.
 
     Attributes:
-        erase: nothing of the name may be left.
-        events, bytes: of the whole thread, counted before anything of it went.
+        erase: erase the name, too.
+        events, bytes: of the whole thread, counted before anything was removed.
     """
 
     reason: str

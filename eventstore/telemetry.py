@@ -1,27 +1,23 @@
-"""Traces and metrics, through the OpenTelemetry API where that is installed.
+"""Traces and metrics, through the OpenTelemetry API if it is installed.
 
-Owns the only import of ``opentelemetry``, and the few words in which the rest of the library
-speaks of it: operations (a span, and a histogram of their durations), counters, and notes on
-the span under way. Without the API all of them do nothing, and :data:`on` spares callers even
-the preparations. At the end: what an event store tells of itself; what a graph tells is there.
+Owns the only import of ``opentelemetry``, and the few terms in which the rest of the library uses
+it: operations (a span, and a histogram of their durations), counters, and events on the current
+span. Without the API all of them do nothing, and :data:`on` saves callers the preparations. At the
+end are the event store's own spans and metrics; a graph's are with the graph.
 
 Labels are few and known beforehand (a node's name, a reason): they go on spans and on metrics.
-Facts may be anything that tells one thing from another (a thread's id): they go on spans only.
-Values of states, keys of events, URLs, and what errors say, which may quote any of them, go
-nowhere.
+Other attributes may identify anything (a thread's id): they go on spans only. Values of states,
+keys of events, URLs, and messages of errors, which may quote any of them, are never reported.
 """
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
-
-from eventstore.errors import ConcurrencyError
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 try:
     from opentelemetry import context, metrics, trace
@@ -36,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
-Facts = Mapping[str, str | bool | int | float]
+Attributes = Mapping[str, str | bool | int | float]
 
 SCOPE: Final = "graph-eventstore"
 THREAD: Final = "eventstore.thread.id"
@@ -45,10 +41,10 @@ _BOUNDS_S: Final = [
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 ]
-"""Of histograms: from an append to a file to a model that thinks. (OpenTelemetry's own bounds
-are made for milliseconds.)"""
+"""Bounds of histograms, from an append to a file to the answer of a model. (OpenTelemetry's
+defaults are meant for milliseconds.)"""
 
-_NONE: Final[Facts] = {}
+_NONE: Final[Attributes] = {}
 _END: Final[Any] = object()
 _NOWHERE: Final = nullcontext()
 
@@ -64,11 +60,11 @@ if on:
 
 
 class Span:
-    """An operation under way. This one, for when nobody can listen, does nothing.
+    """An operation under way. This one does nothing: there is no API to report to.
 
-    As a context manager it is what the code inside runs in, and ends with it: whatever begins
-    there, in tasks and threads too, belongs to it. For a generator, which runs in the context
-    of whoever asks for the next item, there is :meth:`over`.
+    As a context manager it is the current span of the code inside, and ends with it: spans that
+    begin there, in tasks and threads too, are its children. A generator runs in the context of
+    its consumer; for it there is :meth:`over`.
     """
 
     __slots__ = ()
@@ -85,26 +81,26 @@ class Span:
         """End it."""
 
     def current(self) -> AbstractContextManager[None]:
-        """What is inside runs in it; it ends there only if that fails."""
+        """Make it the current span; it ends here only if the code inside fails."""
         return _NOWHERE
 
     def over(self, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        """The items, each made inside the span, which is left while the caller has them.
+        """The items, each produced inside the span, which is left while the consumer has them.
 
-        It ends with the last one, or when the caller stops asking. Of a stream that is never
-        asked for anything, nothing is told. (Python may drop such a thing at any moment, even
-        while this thread holds a lock of the SDK's: no place to end a span.)
+        It ends with the last item, or when the consumer stops. A stream that is never started is
+        not reported. (Python may drop such a generator at any moment, even while this thread
+        holds a lock of the SDK: no place to end a span.)
         """
         return items
 
-    def tell(self, facts: Facts) -> None:
-        """Add facts, known only now."""
+    def set(self, attributes: Attributes) -> None:
+        """Set attributes that are known only now."""
 
-    def count(self, fact: str, amount: int) -> None:
-        """Add to a number, told when it ends."""
+    def count(self, attribute: str, amount: int) -> None:
+        """Add to an attribute, which is set when the span ends."""
 
     def fail(self, error: BaseException) -> None:
-        """Note that the operation failed, where the error is not raised."""
+        """Record that the operation failed, where the error is not raised."""
 
 
 NOTHING: Final = Span()
@@ -125,9 +121,11 @@ class _Recorded(Span):
         "_token",
     )
 
-    def __init__(self, name: str, facts: Facts, labels: Facts, seconds: Any) -> None:
-        self._span = _tracer.start_span(name, attributes={**labels, **facts} if labels else facts)
-        # Without an SDK, and outside any trace, there is nothing that others could belong to.
+    def __init__(self, name: str, attributes: Attributes, labels: Attributes, seconds: Any) -> None:
+        self._span = _tracer.start_span(
+            name, attributes={**labels, **attributes} if labels else attributes
+        )
+        # Without an SDK, and outside any trace, it cannot have children.
         self._is_known: bool = self._span.get_span_context().is_valid
         self._labels = labels
         self._seconds = seconds
@@ -176,13 +174,13 @@ class _Recorded(Span):
                 await items.aclose()
             self._end(None)
 
-    def tell(self, facts: Facts) -> None:
+    def set(self, attributes: Attributes) -> None:
         if self._is_known:
-            self._span.set_attributes(facts)
+            self._span.set_attributes(attributes)
 
-    def count(self, fact: str, amount: int) -> None:
+    def count(self, attribute: str, amount: int) -> None:
         counts = self._counts = self._counts or {}
-        counts[fact] = counts.get(fact, 0) + amount
+        counts[attribute] = counts.get(attribute, 0) + amount
 
     def fail(self, error: BaseException) -> None:
         self._error = error
@@ -193,7 +191,7 @@ class _Recorded(Span):
     def _detach(self, token: Any, error: BaseException | None) -> None:
         if not token:
             return
-        # A coroutine that nobody will run on is closed from anywhere: that is not its context.
+        # An abandoned coroutine is closed from anywhere: that is not its context.
         if isinstance(error, GeneratorExit) and trace.get_current_span() is not self._span:
             return
         context.detach(token)
@@ -203,60 +201,62 @@ class _Recorded(Span):
             return
         self._ended = True
         labels, error = self._labels, error or self._error
-        if isinstance(error, Exception):  # others, such as a cancellation, are no failures
+        if isinstance(error, Exception):  # others, such as a cancellation, are not failures
             labels = {**labels, "error.type": kind_of(error)}
             self._span.set_attribute("error.type", kind_of(error))
             self._span.set_status(trace.StatusCode.ERROR)
         if self._counts:
-            self.tell(self._counts)
+            self.set(self._counts)
         self._seconds.record(perf_counter() - self._began, labels)
         self._span.end()
 
 
 class Operation:
-    """Something that takes time: each time a span, all together a histogram of durations."""
+    """A kind of operation: a span each time, and a histogram of their durations."""
 
     def __init__(self, name: str, description: str) -> None:
         self._name = name
         if on:
             self._seconds = _meter.create_histogram(f"{name}.duration", "s", description, **_BOUNDS)
 
-    def begin(self, facts: Facts = _NONE, labels: Facts = _NONE, of: str = "") -> Span:
-        """A span for one time; ``of`` says in its name what it is done to."""
+    def begin(
+        self, attributes: Attributes = _NONE, labels: Attributes = _NONE, of: str = ""
+    ) -> Span:
+        """A span for one operation; ``of`` is added to its name: what it works on."""
         if not on:
             return NOTHING
         name = f"{self._name} {of}" if of else self._name
-        return _Recorded(name, facts, labels, self._seconds)
+        return _Recorded(name, attributes, labels, self._seconds)
 
 
 class Counter:
-    """Adds up."""
+    """A metric that only grows."""
 
     def __init__(self, name: str, unit: str, description: str) -> None:
         if on:
             self._counter = _meter.create_counter(name, unit, description)
 
-    def add(self, amount: int, labels: Facts = _NONE) -> None:
-        """Add to what all processes count together."""
+    def add(self, amount: int, labels: Attributes = _NONE) -> None:
+        """Add to the count."""
         if on:
             self._counter.add(amount, labels)
 
 
-def note(name: str, facts: Facts) -> None:
-    """Something that happened in the span under way, be that ours or the application's."""
+def add_event(name: str, attributes: Attributes) -> None:
+    """Add an event to the current span, ours or the application's."""
     if on:
-        trace.get_current_span().add_event(name, facts)
+        trace.get_current_span().add_event(name, attributes)
 
 
 def kind_of(error: BaseException) -> str:
-    """The name of an error's class: what may be said of an error."""
+    """The name of an error's class, the only thing reported about an error."""
     kind = type(error)
     plain = kind.__module__ == "builtins"
     return kind.__qualname__ if plain else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def place(tenant: str, thread_id: str, ns: str) -> dict[str, str | int]:
-    """The facts that say which log this is about."""
+    """The attributes that identify a log."""
     return {
         THREAD: named(thread_id),
         "eventstore.namespace": named(ns),
@@ -265,13 +265,13 @@ def place(tenant: str, thread_id: str, ns: str) -> dict[str, str | int]:
 
 
 def named(name: object) -> str:
-    """A name as it may be told, also one that no store will take."""
+    """A name as it can be exported, also one that no store accepts."""
     text = str(name)
-    # From outside may come what is not valid Unicode, over which an exporter would stumble.
+    # Callers may pass invalid Unicode, which makes exporters fail.
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
-# --- what an event store tells ----------------------------------------------------------
+# --- spans and metrics of the event store -----------------------------------------------
 
 _APPEND: Final = Operation("eventstore.append", "Time to append a batch of events.")
 _REPLAY: Final = Operation(
@@ -295,86 +295,79 @@ _conflicts: Final = Counter(
 _retries: Final = Counter("eventstore.retries", "{retry}", "Transactions that were tried again.")
 
 
-def told_append(function: F) -> F:
-    """Tell of each call of ``append_together``."""
+def append(tenant: str, additions: Sequence[Addition]) -> Span:
+    """A span for an append, from encoding to the commit."""
+    if not on or not additions:
+        return NOTHING
+    head = additions[0].head
+    attributes = place(tenant, head.thread_id, head.ns)
+    attributes["eventstore.events"] = sum(len(each.events) for each in additions)
+    return _APPEND.begin(attributes)
+
+
+def appended(span: Span, additions: Sequence[Addition], heads: Sequence[Head]) -> None:
+    """Count an append that was committed."""
     if not on:
-        return function
-
-    @functools.wraps(function)
-    async def told(self: Any, additions: Sequence[Addition], **options: Any) -> list[Head]:
-        if not additions:  # refused, and of no log that could be told
-            return cast("list[Head]", await function(self, additions, **options))
-        head = additions[0].head
-        facts = place(self.tenant, head.thread_id, head.ns)
-        count = facts["eventstore.models"] = sum(len(each.events) for each in additions)
-        with _APPEND.begin(facts) as span:
-            try:
-                new: list[Head] = await function(self, additions, **options)
-            except ConcurrencyError:
-                conflict()
-                raise
-            written = sum(each.written for each in new)
-            span.tell({"eventstore.seq": new[0].seq, "eventstore.bytes": written})
-            _appended_events.add(count)
-            _appended_bytes.add(written)
-            for snapshot in [each.snapshot for each in additions if each.snapshot is not None]:
-                span.count("eventstore.snapshot.bytes", snapshot.size)
-                stored(snapshot)
-            return new
-
-    return cast(F, told)
+        return
+    written = sum(each.written for each in heads)
+    span.set({"eventstore.seq": heads[0].seq, "eventstore.bytes": written})
+    _appended_events.add(sum(len(each.events) for each in additions))
+    _appended_bytes.add(written)
+    for snapshot in [each.snapshot for each in additions if each.snapshot is not None]:
+        span.count("eventstore.snapshot.bytes", snapshot.size)
+        stored(snapshot)
 
 
 def conflict() -> None:
-    """Another writer was first."""
+    """Count an append that was refused because another writer was first."""
     _conflicts.add(1)
 
 
 def retry(reason: str, sqlstate: str | None, attempt: int) -> None:
-    """A transaction failed like this, and is tried again."""
+    """Count a transaction that failed and is tried again."""
     if on:
         labels = {"eventstore.retry.reason": reason}
         if sqlstate is not None:
             labels["db.response.status_code"] = sqlstate
         _retries.add(1, labels)
-        note("eventstore.retry", {**labels, "eventstore.retry.attempt": attempt})
+        add_event("eventstore.retry", {**labels, "eventstore.retry.attempt": attempt})
 
 
 def stored(snapshot: NewSnapshot) -> None:
-    """A snapshot was stored."""
+    """Count a snapshot that was stored."""
     _snapshots.add(1)
     _snapshot_bytes.add(snapshot.size)
 
 
 def snapshot(tenant: str, head: Head, snapshot: NewSnapshot) -> Span:
-    """The storing of a snapshot by itself."""
+    """A span for storing a snapshot apart from an append."""
     if not on:
         return NOTHING
-    facts = place(tenant, head.thread_id, head.ns)
-    facts |= {"eventstore.seq": head.seq, "eventstore.snapshot.bytes": snapshot.size}
-    return _SNAPSHOT.begin(facts)
+    attributes = place(tenant, head.thread_id, head.ns)
+    attributes |= {"eventstore.seq": head.seq, "eventstore.snapshot.bytes": snapshot.size}
+    return _SNAPSHOT.begin(attributes)
 
 
 def replay(tenant: str, thread_id: str, ns: str) -> Span:
-    """The replay of a log, from looking for where to begin to the last event."""
+    """A span for a replay, from finding where to start to the last event."""
     return _REPLAY.begin(place(tenant, thread_id, ns)) if on else NOTHING
 
 
-def begins_with(span: Span, snapshot: Snapshot) -> None:
-    """A replay begins with a snapshot."""
+def starts_at(span: Span, snapshot: Snapshot) -> None:
+    """Record that a replay starts at a snapshot."""
     if on:
         size = len(snapshot.state) + sum(map(len, snapshot.items))
         seq = snapshot.position.seq
-        span.tell({"eventstore.snapshot.seq": seq, "eventstore.snapshot.bytes": size})
+        span.set({"eventstore.snapshot.seq": seq, "eventstore.snapshot.bytes": size})
 
 
 def read(span: Span, rows: Sequence[SqlRow]) -> None:
-    """Events were read."""
+    """Count events that were read."""
     if on:
         payloads = [row.payload for row in rows]
-        size = sum(len(each) for each in payloads if type(each) is bytes)  # others are damage
+        size = sum(len(each) for each in payloads if type(each) is bytes)  # others are damaged
         count = sum(getattr(row, "events", 1) for row in rows)  # a segment holds many
-        span.count("eventstore.models", count)
+        span.count("eventstore.events", count)
         span.count("eventstore.bytes", size)
         _replayed_events.add(count)
         _replayed_bytes.add(size)

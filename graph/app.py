@@ -866,7 +866,7 @@ def _around(scope: Scope | None) -> Mapping[str, Any]:
 def _tell_end(span: telemetry.Span, run: Run) -> None:
     if telemetry.on:
         status = "waiting" if run.state.frontier else "idle"
-        span.tell({"graph.run.status": status, "graph.step": run.state.step})
+        span.set({"graph.run.status": status, "graph.step": run.state.step})
 
 
 async def _chosen(

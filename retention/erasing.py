@@ -262,7 +262,7 @@ class _Work:
                 found.names[name] = await self._do(self._core.thread(name))
             except ThreadNotFoundError:
                 found.names[name] = None
-            known = generations[name] | await self._do(self._core.former_lives(name))
+            known = generations[name] | await self._do(self._core.former_generations(name))
             info = found.names[name]
             keys = {digests.thread_key(self._core.tenant, name, generation) for generation in known}
             keys |= {info.thread_key} if info else set()
@@ -329,7 +329,7 @@ class _Work:
         for archive in self._archives:
             for name in found.names:
                 await self._wait(archive.delete, name, core.tenant)
-        wiped = await self._do(core.wipe(vacuum))
+        wiped = await self._do(core.vacuum(vacuum))
         if damage is not None:
             raise damage
         return Erasure(

@@ -29,6 +29,7 @@ from sqlalchemy import Engine, create_engine
 
 from eventstore import AsyncEventStore, EventStore, Replay
 from eventstore.codec.codec import Codec
+from eventstore.concurrency import run_sync
 from eventstore.core.core import Core
 from graph import CompiledGraph
 
@@ -263,6 +264,27 @@ def finish(checkpointer: Any, awaitable: Awaitable[T], run_sync: Callable[[Await
         if isinstance(checkpointer, Awaited)
         else run_sync(awaitable)
     )
+
+
+def core_of(store: Any) -> Any:
+    """The operations of a store's core, as blocking calls: also those that no shell has."""
+    return _Operations(store)
+
+
+class _Operations:
+    def __init__(self, store: EventStore | Awaited) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        operation = getattr(self._store.core, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if isinstance(self._store, Awaited):
+                waiting = self._store.store.concurrency.run(operation(*args, **kwargs))
+                return self._store.loop.call(waiting)
+            return run_sync(operation(*args, **kwargs))
+
+        return call
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""Taking a thread out of a store as a file, and putting it back.
+"""Archiving: writing a thread to a file, and loading it again.
 
-The file is written within one read transaction, to memory or a temporary file, so that it
-shows the thread as it was at one moment, and a slow reader of it holds no transaction open.
-It is put back in one transaction, and so is there whole or not at all.
+The file is written within one read transaction, to memory or a temporary file, so that it shows
+the thread at one moment, and a slow reader of the file holds no transaction open. It is loaded in
+one transaction, and so is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from datetime import timedelta
 from typing import Any, Final
 
 from eventstore import queries
-from eventstore.core.append import seconds as stored_ttl
 from eventstore.core.read import Reading
+from eventstore.core.threads import stored_ttl
 from eventstore.db.driver_errors import CommitInDoubt
 from eventstore.errors import ArchiveError, ThreadExistsError, ThreadNotFoundError
 from eventstore.format import records
-from eventstore.format.archive.dump import Dump
+from eventstore.format.archive.dump import Dump, Source
 from eventstore.format.archive.header import Header
 from eventstore.format.archive.rows import DICTIONARY
 from eventstore.format.archive.writer import Writer
@@ -29,10 +29,20 @@ _CONFLICTS_MAX: Final = 5
 
 
 class Archiving(Reading):
-    """How threads leave a store and come back."""
+    """Dumps and loads threads."""
 
     async def dump(self, thread_id: str) -> Dump:
-        """One thread as a file, as it is at one moment; close it after use."""
+        """One thread as a file, as it is at one moment; iterate over it, and close it after use.
+
+        The file is complete in itself: every row of the thread as it is stored, the rows it needs
+        of threads that it was forked from, and the application's dictionaries. All of it is
+        verified on the way. It is made in one read transaction (on PostgreSQL at REPEATABLE
+        READ), and is kept in memory or, if it is large, in a temporary file.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+            CorruptEventError: something in it does not verify.
+        """
         archived_us = self.now_us()
         codec = self.codec.without_types()
 
@@ -75,17 +85,36 @@ class Archiving(Reading):
 
     async def load(
         self,
-        dump: Dump,
+        source: Source,
         *,
         pin: tuple[str, str] | None = None,
         ttl: timedelta | None = None,
     ) -> ThreadInfo:
-        """Put a thread back from a file, under the name, key and generation that it had.
+        """Load a thread from a file, as it was: its name, key and generation, and every row.
+
+        Everything is verified first, and then inserted in one transaction. Checkpoint ids work as
+        before, and the tombstone that the thread left is removed.
 
         Args:
-            pin: why it is to be pinned from the first moment on, and who wants it.
-            ttl: a time to live of its own, in place of what it had.
+            source: a :class:`Dump`, a path, bytes, a binary file or an iterable of bytes.
+            pin: pin it from the first moment on: the reason, and who asks for it.
+            ttl: a time to live of its own, in place of the archived one.
+
+        Raises:
+            ArchiveDamagedError: it is not what was written. Nothing was loaded.
+            ArchiveVersionError: it was written by a newer version. Nothing was loaded.
+            ArchiveError: it cannot be loaded here (it is of another tenant, say).
+            ThreadExistsError: a thread of that name exists.
+            StoreBusyError: a thread of that key is still being removed.
         """
+        if isinstance(source, Dump):
+            return await self._load(source, pin, ttl)
+        with await self.transactions.concurrency.call(Dump.open, source) as dump:
+            return await self._load(dump, pin, ttl)
+
+    async def _load(
+        self, dump: Dump, pin: tuple[str, str] | None, ttl: timedelta | None
+    ) -> ThreadInfo:
         values: dict[str, Any] = {} if ttl is None else {"ttl": stored_ttl(ttl)}
         if pin is not None:
             values |= records.pinned(*pin, self.now_us())
@@ -96,16 +125,16 @@ class Archiving(Reading):
                 f"for {self.tenant!r}; open the store with that tenant"
             )
         codec = self.codec.without_types()
-        dump.verify(codec)  # before a transaction opens, so that a damaged file disturbs nobody
-        kept = await self._put_back(dump, values)
+        dump.verify(codec)  # before a transaction opens: a damaged file holds no lock
+        placeholder = await self._insert(dump, values)
         self.cache.forget(header.thread_key)
-        if kept is not None:
-            await self._remove_placeholder(header, kept)
+        if placeholder is not None:
+            await self._remove_placeholder(header, placeholder)
         return await self.thread(header.thread_id)
 
-    async def _put_back(self, dump: Dump, values: Mapping[str, Any]) -> int | None:
-        """Insert everything in one transaction; the key of a row to be removed afterwards."""
-        header, doubts, conflicts = dump.header, 0, 0
+    async def _insert(self, dump: Dump, values: Mapping[str, Any]) -> int | None:
+        """Insert everything in one transaction; the key of a placeholder to remove afterwards."""
+        header, in_doubt, conflicts = dump.header, 0, 0
 
         def insert(conn: Connection) -> int | None:
             rows = dump.records(self.codec, checked=True)
@@ -115,7 +144,7 @@ class Archiving(Reading):
             try:
                 return await self.transactions.run("write", insert)
             except ThreadExistsError:
-                if doubts and await self._is_ours(header):
+                if in_doubt and await self._is_ours(header):
                     return None  # the commit in doubt went through
                 raise
             except queries.dictionaries.OtherDictionary as error:
@@ -126,10 +155,13 @@ class Archiving(Reading):
             except Conflict as error:
                 conflicts += 1
                 if conflicts > _CONFLICTS_MAX:
-                    raise ArchiveError(f"thread {header.thread_id!r} cannot be inserted") from error
+                    raise ArchiveError(
+                        f"thread {header.thread_id!r} cannot be inserted: its rows conflict with "
+                        "others in this database"
+                    ) from error
             except CommitInDoubt as error:
-                doubts += 1
-                await self.transactions.pause(doubts, error)
+                in_doubt += 1
+                await self.transactions.pause(in_doubt, error)
 
     async def _is_ours(self, header: Header) -> bool:
         def look(conn: Connection) -> bool:
@@ -142,7 +174,7 @@ class Archiving(Reading):
         return await self.transactions.run("read", look)
 
     async def _remove_placeholder(self, header: Header, key: int) -> None:
-        """Turn the row that kept others away into a tombstone."""
+        """Turn the row that reserved the name meanwhile into a tombstone."""
 
         def remove_rest(conn: Connection) -> None:
             row = queries.threads.thread_by_key(conn, key)

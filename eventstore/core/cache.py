@@ -1,9 +1,9 @@
-"""The stored bytes that lead to the ends of logs, kept for who comes back: a bounded cache.
+"""The log cache: stored bytes of the logs used last, in bounded memory.
 
-A thread is mostly run again by the process that ran it last. What it needs to know the state
-(a snapshot and the events behind it) is kept here as it is stored: rows are never changed, and
-whoever uses them asks the database for the log's end first, and verifies the digests from here
-to there. So nothing stale can come of it, and values are decoded afresh for each reader.
+A thread is usually run again by the process that ran it last. The bytes that lead to its state (a
+snapshot and the events after it) are kept here as they are stored. Rows are never changed, and
+readers first read the log's end from the database and verify the digests up to it: so nothing
+stale can be used, and values are decoded anew for each reader.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, Final, NamedTuple
 from eventstore.models import Head, NewSnapshot, Position, Snapshot
 
 BYTES: Final = 16 * 2**20
-"""Stored bytes kept for one store, unless it is told otherwise."""
+"""Stored bytes kept for one store by default."""
 
 SHARE: Final = 4
-"""No log takes more than one of so many parts of that."""
+"""One log may take one in so many parts of that."""
 
 _ROW: Final = 200
-_TAIL: Final = 1_000
+_OVERHEAD: Final = 1_000
 
 
 class EventRow(NamedTuple):
@@ -39,16 +39,16 @@ class EventRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CachedLog:
-    """What leads to the end of a log, within that log.
+    """The stored bytes that lead to the end of a log, within that log.
 
     Attributes:
-        end: where it leads to.
+        end: the position that they lead to.
         digest: of the event at ``end``.
-        marks: the log's last fork and its last snapshot of this fingerprint.
-        snapshot: to start at; ``None``: from nothing.
+        marks: seqs of the log's last fork and of its last snapshot of this fingerprint.
+        snapshot: where to start; ``None``: from nothing.
         link: digest of the event at the snapshot.
-        rows: of the events behind it, up to ``end``.
-        size: bytes that all this takes, about.
+        rows: of the events after it, up to ``end``.
+        size: approximate bytes that all this takes.
     """
 
     end: Position
@@ -71,84 +71,86 @@ class CachedLog:
         link: bytes | None,
         rows: Sequence[Any],
     ) -> CachedLog:
-        """The tail that ends at ``head``; ``link`` is the digest of the snapshot's event."""
-        size = _TAIL + _size(rows)
+        """The bytes that lead to ``head``; ``link`` is the digest of the snapshot's event."""
+        size = _OVERHEAD + _size(rows)
         if snapshot is not None:
             size += len(snapshot.state) + sum(map(len, snapshot.items))
         return cls(head.position, head.digest, fingerprint, marks, snapshot, link, rows, size)
 
-    def behind(self, end: Position, digest: bytes, rows: Sequence[Any]) -> CachedLog:
-        """This one with the events of ``rows`` added, which end there."""
+    def extended(self, end: Position, digest: bytes, rows: Sequence[Any]) -> CachedLog:
+        """With the events of ``rows`` added, which end at ``end``."""
         size = self.size + _size(rows)
         return replace(self, end=end, digest=digest, rows=[*self.rows, *rows], size=size)
 
 
 def _size(rows: Sequence[Any]) -> int:
-    """Bytes that rows take, about."""
+    """Approximate bytes that rows take."""
     return sum(_ROW + len(row.payload) for row in rows)
 
 
 class LogCache:
-    """The tails of the logs that were used last; shared by threads."""
+    """The logs used last, each with its stored bytes; shared by the threads of a process."""
 
     def __init__(self, bytes_max: int = BYTES) -> None:
         self._max = bytes_max
         self._size = 0
-        self._tails: OrderedDict[tuple[int, str], CachedLog] = OrderedDict()
+        self._logs: OrderedDict[tuple[int, str], CachedLog] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(
         self, head: Head, fingerprint: str, marks: tuple[int | None, int | None]
     ) -> CachedLog | None:
-        """What is kept of a log, if it can lead to this end of it."""
+        """The cached bytes of a log, if they can lead to this end of it."""
         with self._lock:
-            tail = self._tails.get((head.thread_key, head.ns))
-        if tail is None or tail.end.seq > head.seq:
+            cached = self._logs.get((head.thread_key, head.ns))
+        if cached is None or cached.end.seq > head.seq:
             return None
-        return tail if (tail.fingerprint, tail.marks) == (fingerprint, marks) else None
+        return cached if (cached.fingerprint, cached.marks) == (fingerprint, marks) else None
 
-    def keep(self, tail: CachedLog) -> None:
-        """Keep this one for its log, and let go of what was used longest ago."""
-        place = tail.end[:2]
+    def put(self, cached: CachedLog) -> None:
+        """Cache a log, and drop those that were used longest ago."""
+        place = cached.end[:2]
         with self._lock:
             self._drop(place)
-            if tail.size <= self._max // SHARE:
-                self._tails[place] = tail
-                self._size += tail.size
+            if cached.size <= self._max // SHARE:
+                self._logs[place] = cached
+                self._size += cached.size
             while self._size > self._max:
-                self._drop(next(iter(self._tails)))
+                self._drop(next(iter(self._logs)))
 
     def forget(self, thread_key: int) -> None:
-        """Keep nothing of a thread."""
+        """Drop the logs of a thread."""
         with self._lock:
-            for place in [place for place in self._tails if place[0] == thread_key]:
+            for place in [place for place in self._logs if place[0] == thread_key]:
                 self._drop(place)
 
     def appended(
         self, old: Head, new: Head, rows: Sequence[Mapping[str, Any]], snapshot: NewSnapshot | None
     ) -> None:
-        """Go on with a log to which the rows of a batch were appended, none of them a fork."""
+        """Add the rows that were appended to a log, none of them a fork."""
         with self._lock:
-            tail = self._tails.get((old.thread_key, old.ns))
-        if tail is None or (tail.end, tail.digest) != (old.position, old.digest):
+            cached = self._logs.get((old.thread_key, old.ns))
+        if cached is None or (cached.end, cached.digest) != (old.position, old.digest):
             return
         if snapshot is None:
-            self.keep(tail.behind(new.position, new.digest, [_event_row(row) for row in rows]))
-        elif snapshot.fingerprint == tail.fingerprint:
-            self.keep(_at_snapshot(tail, new, snapshot))
+            self.put(cached.extended(new.position, new.digest, [_event_row(row) for row in rows]))
+        elif snapshot.fingerprint == cached.fingerprint:
+            self.put(_at_snapshot(cached, new, snapshot))
 
     def _drop(self, place: tuple[int, str]) -> None:
-        tail = self._tails.pop(place, None)
-        self._size -= tail.size if tail else 0
+        cached = self._logs.pop(place, None)
+        self._size -= cached.size if cached else 0
 
 
 def _event_row(row: Mapping[str, Any]) -> EventRow:
     return EventRow(*(row[f"new_{name}"] for name in EventRow._fields))
 
 
-def _at_snapshot(tail: CachedLog, new: Head, taken: NewSnapshot) -> CachedLog:
-    before = tail.snapshot
+def _at_snapshot(cached: CachedLog, new: Head, taken: NewSnapshot) -> CachedLog:
+    before = cached.snapshot
     rests_on = before is not None and taken.rests_on == before.position.seq
     items = (*(before.items if before is not None and rests_on else ()), taken.items)
     snapshot = Snapshot(new.position, taken.fingerprint, False, taken.state, items)
-    return CachedLog.of(new, tail.fingerprint, (tail.marks[0], new.seq), snapshot, new.digest, [])
+    return CachedLog.of(
+        new, cached.fingerprint, (cached.marks[0], new.seq), snapshot, new.digest, []
+    )

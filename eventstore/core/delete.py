@@ -1,6 +1,6 @@
-"""Removing from an event store: threads whole, and snapshots that can be folded again.
+"""Deleting: whole threads, and snapshots that can be folded again.
 
-A thread is removed whole or not at all, and forks of it stay whole (rules 5 and 6).
+A thread is deleted whole or not at all, and forks of it stay whole (rules 5 and 6).
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ LARGE_BATCH: Final = 50
 _NO_DIGEST: Final = bytes(16)
 
 
-class Removal(Reading):
-    """What can be taken out of a store.
+class Deleting(Reading):
+    """Deletes threads and snapshots.
 
     Attributes:
-        overwrites: overwrite in the file what is deleted (SQLite).
+        overwrites: overwrite deleted bytes in the file (SQLite).
     """
 
     overwrites = False
@@ -75,18 +75,41 @@ class Removal(Reading):
         asked_by: str | None = None,
         erase: bool = False,
     ) -> bool:
-        """Remove a thread whole: its logs, snapshots and links. Forks of it stay whole."""
+        """Delete a thread whole: its logs, snapshots and links. Forks of it stay whole.
+
+        A small thread that no fork needs is deleted in one transaction. A larger one is first
+        marked for deletion: from then on no reader sees it and no append succeeds. Then its forks
+        get the bytes they need, and it is removed in batches. If the process dies meanwhile,
+        :meth:`finish_deletions` ends the work.
+
+        Args:
+            reason: recorded in the tombstone.
+            idle_since: keep the thread if it has an event after this moment.
+            keep_if: keep it if this returns true.
+            unchanged: keep it unless its logs are exactly these, and end at these seqs.
+                All three are checked under the lock under which the deletion is decided.
+            policy, asked_by: recorded in the tombstone.
+            erase: leave a tombstone that does not reveal the name: it holds a digest that nobody
+                can compute without a secret of this database. ``reason`` and ``asked_by`` are
+                recorded as given: do not put names there that have to be forgotten.
+
+        Returns:
+            Whether it was deleted.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
         begun: list[tuple[int, dict[str, Any]]] = []
         secret = await self._secret() if erase else None
 
-        def seal(conn: Connection) -> Literal["kept", "gone", "marked"]:
+        def decide(conn: Connection) -> Literal["kept", "gone", "marked"]:
             found = queries.threads.look_up(conn, self.tenant, thread_id, "")
             row = found and queries.delete.lock(conn, found.thread_key)
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             key = row.thread_key
             if begun and begun[-1][0] != key:
-                return "marked"  # a commit in doubt went through, and the name is in use again
+                return "marked"  # the commit in doubt went through, and the name is in use again
             if idle_since and queries.threads.last_recorded(conn, key) > to_micros(idle_since):
                 return "kept"
             if unchanged is not None and queries.events.ends(conn, key) != dict(unchanged):
@@ -106,11 +129,11 @@ class Removal(Reading):
             return "marked"
 
         try:
-            end = await self._write(seal)
+            end = await self._write(decide)
         except ThreadNotFoundError:
             if not begun:
                 raise
-            end = "marked"  # a commit in doubt went through
+            end = "marked"  # the commit in doubt went through
         if end != "kept" and begun:
             self.cache.forget(begun[-1][0])
         if end == "marked":
@@ -118,13 +141,16 @@ class Removal(Reading):
         return end != "kept"
 
     async def finish_deletions(self, reason: str = "deleted") -> int:
-        """End deletions that were cut short; returns how many threads were removed.
+        """Finish deletions that were interrupted; returns how many threads were removed.
+
+        Args:
+            reason: for those whose own reason is not recorded.
 
         Raises:
-            CorruptEventError: of a thread that was damaged; the others were removed.
+            CorruptEventError: a thread is damaged; the others were removed.
         """
 
-        def look(conn: Connection, key: int) -> dict[str, Any] | None:
+        def tombstone_of(conn: Connection, key: int) -> dict[str, Any] | None:
             row = queries.threads.thread_by_key(conn, key)
             if row is None:
                 return None
@@ -138,12 +164,12 @@ class Removal(Reading):
         damage: CorruptEventError | None = None
         for key in keys:
             try:
-                tombstone = await self.transactions.run("read", look, key)
+                tombstone = await self.transactions.run("read", tombstone_of, key)
                 if tombstone:
                     await self._remove(key, tombstone)
             except CorruptEventError as error:
                 log.error(
-                    "cannot end the deletion of the thread stored under key %d: %s",
+                    "cannot finish the deletion of the thread stored under key %d: %s",
                     key,
                     error,
                     extra={"thread_key": key},
@@ -154,7 +180,7 @@ class Removal(Reading):
         return len(keys)
 
     async def _secret(self) -> bytes:
-        """What the tombstones of erased threads are made with; made at the first erasure."""
+        """The secret that tombstones of erased threads are made with; created at first use."""
         found = await self.transactions.run("read", queries.tombstones.secret)
         if found is None:
             made = secrets.token_bytes(queries.tombstones.SECRET_BYTES)
@@ -163,13 +189,13 @@ class Removal(Reading):
                 "read", queries.tombstones.secret
             )  # another's may have been first
         if found is None:
-            raise CorruptEventError("the secret that erasures need is not where it was put")
+            raise CorruptEventError("the secret for erasures was stored, but is not found")
         return found
 
     async def _remove(self, key: int, tombstone: Mapping[str, Any]) -> None:
-        """Remove a thread marked for deletion. Forks first: what they still need is still there.
+        """Remove a thread marked for deletion, after giving its forks what they need of it.
 
-        Its key is never used again, so that others may do the same at the same time.
+        Its key is never used again, so several processes may do this at the same time.
         """
         while await self._write(_detach_one_fork, key):
             pass
@@ -189,13 +215,14 @@ class Removal(Reading):
         await self._write(remove_rest)
 
     async def delete_snapshots(self, thread_id: str) -> int:
-        """Delete every snapshot that can be folded again; returns how many."""
+        """Delete every snapshot that can be folded again; returns how many.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
 
         def drop(conn: Connection) -> int:
-            row = queries.threads.look_up(conn, self.tenant, thread_id, "")
-            if row is None:
-                raise ThreadNotFoundError(thread_id, self.tenant)
-            return queries.snapshots.drop_snapshots(conn, row.thread_key)
+            return queries.snapshots.drop_snapshots(conn, self.key_of(conn, thread_id))
 
         return await self._write(drop)
 

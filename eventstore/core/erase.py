@@ -1,9 +1,9 @@
 """Erasing: a thread's rows, its name in tombstones, and its bytes in the file.
 
-Deleting leaves bytes where rows were. On SQLite an erasure overwrites what it deletes, empties
-the write-ahead log, and has the file written anew, since pages that were split in the past hold
-copies that nobody knows of. On PostgreSQL dead rows stay until a vacuum, and in its write-ahead
-log and backups as long as these are kept.
+Deleting leaves bytes where rows were. On SQLite an erasure overwrites the deleted bytes, empties
+the write-ahead log and rewrites the file, because pages that were split earlier hold further
+copies. On PostgreSQL dead rows stay until a vacuum, and in its write-ahead log and backups for as
+long as these are kept.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from eventstore import queries
-from eventstore.core.delete import Removal
+from eventstore.core.delete import Deleting
 from eventstore.db import maintenance, schema
 from eventstore.format import digests, records
 from eventstore.models import SqlRow, ThreadInfo
 from eventstore.queries import Connection
 
 VACUUM_BYTES_MAX: Final = 2**30
-"""Files up to this size are written anew unasked."""
+"""Files up to this size are rewritten by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,36 +29,36 @@ class Erased:
     """What was done about the bytes that deleting leaves behind.
 
     Attributes:
-        vacuumed: whether the file was written anew (on PostgreSQL: the tables vacuumed).
-        log_emptied: whether nothing is left in SQLite's write-ahead log.
+        vacuumed: whether the file was rewritten (on PostgreSQL: the tables vacuumed).
+        log_emptied: whether SQLite's write-ahead log is empty.
     """
 
     vacuumed: bool
     log_emptied: bool
 
 
-class Erasing(Removal):
-    """What takes care that nothing is left."""
+class Erasing(Deleting):
+    """Deletes so that no copy is left, as far as the database allows."""
 
     async def erase_thread(self, thread_id: str, reason: str, by: str, **conditions: Any) -> bool:
-        """As ``delete_thread(erase=True)``, overwriting what is deleted."""
+        """As ``delete_thread(erase=True)``, overwriting the deleted bytes."""
         twin = self._overwriting()
         return await twin.delete_thread(thread_id, reason, asked_by=by, erase=True, **conditions)
 
     async def finish_erasures(self, reason: str) -> int:
-        """End deletions that were cut short, overwriting what is deleted."""
+        """As ``finish_deletions``, overwriting the deleted bytes."""
         return await self._overwriting().finish_deletions(reason)
 
     async def hide_tombstones(
         self, thread_id: str, reason: str, by: str, generations: Mapping[int, tuple[int, int]]
     ) -> int:
-        """Let the tombstones of a name tell nothing of it any more.
+        """Make the tombstones of a name stop revealing it.
 
         Args:
-            generations: of threads that only archives held: their events and bytes.
+            generations: of threads that only archives held, with their events and bytes.
 
         Returns:
-            How many tombstones of former threads there were.
+            How many tombstones of earlier threads there were.
         """
         secret = await self._secret()
         name = (self.tenant, thread_id)
@@ -85,11 +85,11 @@ class Erasing(Removal):
 
         return await self._overwriting()._write(hide)
 
-    async def wipe(self, vacuum: bool | None = None) -> Erased:
-        """Let nothing be left of what was deleted, as far as the database can.
+    async def vacuum(self, vacuum: bool | None = None) -> Erased:
+        """Remove the copies that deleting left behind, as far as the database allows.
 
         Args:
-            vacuum: whether the file is written anew; ``None``: if it is no larger than
+            vacuum: whether to rewrite the file; ``None``: if it is no larger than
                 ``VACUUM_BYTES_MAX``, and not on PostgreSQL.
         """
         if vacuum is None:
@@ -104,8 +104,8 @@ class Erasing(Removal):
         twin.overwrites = True
         return twin
 
-    async def former_lives(self, thread_id: str) -> set[int]:
-        """The generations of a name that were removed, erased ones too."""
+    async def former_generations(self, thread_id: str) -> set[int]:
+        """The generations of a name that were deleted, including erased ones."""
         return await self.transactions.run(
             "read", queries.tombstones.generations_of, self.tenant, thread_id
         )
@@ -114,10 +114,10 @@ class Erasing(Removal):
         """Threads that hold bytes of any generation of a name, or refer to them.
 
         Args:
-            generations: those that only archives know of.
+            generations: further ones, which only archives hold.
         """
 
-        def look(conn: Connection) -> list[SqlRow]:
+        def look_up(conn: Connection) -> list[SqlRow]:
             found = queries.threads.look_up(conn, self.tenant, thread_id, "")
             keys = set() if found is None else {int(found.thread_key)}
             known = {*generations, *queries.tombstones.generations_of(conn, self.tenant, thread_id)}
@@ -126,7 +126,7 @@ class Erasing(Removal):
             rows = (queries.threads.thread_by_key(conn, key) for key in sorted(holding))
             return [row for row in rows if row is not None and row.deleting_since is None]
 
-        return [records.thread_info(row) for row in await self.transactions.run("read", look)]
+        return [records.thread_info(row) for row in await self.transactions.run("read", look_up)]
 
 
 _TABLES: Final = (

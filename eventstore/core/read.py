@@ -1,10 +1,10 @@
-"""Reading an event store: heads, events, replays, lineages.
+"""Reading: heads, events, replays, lineages, snapshots. Reading never writes.
 
-What is read is verified and decoded page by page, each page in a transaction of its own: the
-log only grows, so that a long read needs no long transaction. Reading never writes.
+Events are verified and decoded page by page, each page in a transaction of its own: a log only
+grows, so a long read needs no long transaction.
 
-Streams of events are asynchronous iterators of *pages*. A page decodes as it is iterated,
-and has to be used up before the next one is asked for.
+Streams of events are asynchronous iterators of *pages*. A page is decoded while it is iterated
+over, and has to be used up before the next one is requested.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from eventstore import queries, telemetry
 from eventstore.core.cache import CachedLog
-from eventstore.core.part import Part
+from eventstore.core.threads import Threads
 from eventstore.errors import (
     CorruptEventError,
     EventStoreError,
@@ -35,17 +35,16 @@ from eventstore.models import (
     Replay,
     Snapshot,
     SqlRow,
-    ThreadInfo,
 )
 from eventstore.queries import Connection
 
 log = logging.getLogger(__name__)
 
 PAGE: Final = 256
-"""Events read at a time."""
+"""Events in one page."""
 
 MOVES_MAX: Final = 5
-"""How often what leads to a position may go elsewhere while it is looked up once."""
+"""How often the lineage of a position may move while it is looked up once."""
 
 Page = Iterator[RecordedEvent]
 Pages = AsyncGenerator[Page, None]
@@ -53,11 +52,11 @@ Pages = AsyncGenerator[Page, None]
 _Rows = Sequence[SqlRow | Segment]
 
 
-class Reading(Part):
-    """What can be learned from a store."""
+class Reading(Threads):
+    """Reads logs."""
 
     async def head(self, thread_id: str, ns: str = "") -> Head:
-        """The end of a log; of a thread that is not there, an end at 0."""
+        """The end of a log; of a thread that does not exist, an end at 0."""
         records.name("a thread_id", thread_id)
         records.name("a namespace", ns)
         row = await self.transactions.run(
@@ -68,12 +67,12 @@ class Reading(Part):
     async def read(
         self, thread_id: str, ns: str = "", after: int = 0, upto: int | None = None
     ) -> Pages:
-        """The events of a log that are there, oldest first, verified and decoded, a page at a time.
+        """The events of a log, oldest first, verified and decoded, a page at a time.
 
-        Those of a trimmed log begin behind its base.
+        Those of a trimmed log begin after its base.
         """
 
-        def look(conn: Connection, after: int) -> queries.lineage.Span:
+        def look_up(conn: Connection, after: int) -> queries.lineage.Span:
             row = queries.threads.look_up(conn, self.tenant, thread_id, ns)
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
@@ -83,17 +82,17 @@ class Reading(Part):
             end = last if upto is None else min(upto, last)
             return queries.lineage.Span(row.thread_key, ns, first, end)
 
-        span = await self.transactions.run("read", look, after)
+        span = await self.transactions.run("read", look_up, after)
 
         async def pages() -> Pages:
             nonlocal span
             while True:
-                seen = span.first - 1
+                last_read = span.first - 1
 
-                def noting(page: Page) -> Page:
-                    nonlocal seen
+                def tracked(page: Page) -> Page:
+                    nonlocal last_read
                     for event in page:
-                        seen = event.seq
+                        last_read = event.seq
                         yield event
 
                 try:
@@ -101,10 +100,13 @@ class Reading(Part):
                         self._stream(thread_id, [span], own=span.thread_key)
                     ) as found:
                         async for page in found:
-                            yield noting(page)
+                            yield tracked(page)
                     return
-                except LineageMovedError:  # it was trimmed meanwhile: on with what is left
-                    key, span = span.thread_key, await self.transactions.run("read", look, seen)
+                except LineageMovedError:  # it was trimmed meanwhile: go on with what is left
+                    key, span = (
+                        span.thread_key,
+                        await self.transactions.run("read", look_up, last_read),
+                    )
                     if span.thread_key != key:
                         raise ThreadNotFoundError(thread_id, self.tenant) from None
 
@@ -119,21 +121,21 @@ class Reading(Part):
         snapshots: bool = True,
         cached: bool = False,
     ) -> Replay[Pages]:
-        """What to fold to know the state of a thread: the nearest snapshot, then the events.
+        """What to fold to get the state of a thread: the nearest snapshot, then the events.
 
         Args:
-            cached: what is in memory need not be read again; :meth:`remember` puts it there.
+            cached: use the log cache, which :meth:`cache_replay` fills.
         """
         records.name("a fingerprint", fingerprint)
 
-        def look(conn: Connection) -> _Found:
+        def find(conn: Connection) -> _Found:
             row = queries.threads.look_up(conn, self.tenant, thread_id, ns, fingerprint)
             head = records.head(self.tenant, thread_id, ns, row)
             at = upto or head.position
             marks = None
             if at == head.position:
                 marks = (None, None) if row is None else (row.last_fork, row.last_snapshot)
-                found = self._found_in_memory(conn, head, fingerprint, marks) if cached else None
+                found = self._find_in_cache(conn, head, fingerprint, marks) if cached else None
                 if found is not None:
                     return found
             else:
@@ -141,7 +143,7 @@ class Reading(Part):
             chosen = fingerprint if snapshots else None
             route = queries.lineage.trace(conn, at, chosen, marks if snapshots else None)
             rows = queries.snapshots.snapshot_chain(conn, route.snapshot) if route.snapshot else ()
-            # The first page comes along: most replays have no second one.
+            # The first page is read at once: most replays have no second one.
             page: _Rows = ()
             if route.spans and (
                 route.spans[0].first == 1 or route.spans[0].before == route.snapshot
@@ -153,57 +155,57 @@ class Reading(Part):
         span = telemetry.replay(self.tenant, thread_id, ns)
         with span.current():
             for _ in range(MOVES_MAX):
-                head, at, route, rows, page, marks, tail = await self.transactions.run("read", look)
-                if tail is not None:
-                    snapshot, digest = tail.snapshot, tail.link
+                head, at, route, rows, page, marks, hit = await self.transactions.run("read", find)
+                if hit is not None:
+                    snapshot, digest = hit.snapshot, hit.link
                     break
                 if route.snapshot is not None and not rows:
-                    continue  # it was there a moment ago, and another one is in its place now
+                    continue  # it was replaced by another one a moment ago
                 snapshot, digest = self._snapshot(thread_id, route.snapshot, rows, snapshots)
                 if snapshot is not None or route.snapshot is None:
                     break
-                snapshots = cached = False  # once more, from as far back as the events go
+                snapshots = cached = False  # again, from as far back as the events go
             else:
                 raise LineageMovedError(thread_id)
         if snapshot is not None:
-            await self._learn((snapshot.state, *snapshot.items))
-        if cached and tail is None and marks is not None and _is_own_tail(head, route, page):
-            tail = CachedLog.of(head, fingerprint, marks, snapshot, digest, list(page))
+            await self._load_dictionaries((snapshot.state, *snapshot.items))
+        if cached and hit is None and marks is not None and _is_whole(head, route, page):
+            hit = CachedLog.of(head, fingerprint, marks, snapshot, digest, list(page))
         if snapshot is not None:
-            telemetry.begins_with(span, snapshot)
+            telemetry.starts_at(span, snapshot)
         events = self._lineage(thread_id, head.thread_key, route, digest, page, span)
-        return Replay(head, at, snapshot, span.over(events), tail)
+        return Replay(head, at, snapshot, span.over(events), hit)
 
-    def _found_in_memory(
+    def _find_in_cache(
         self,
         conn: Connection,
         head: Head,
         fingerprint: str,
         marks: tuple[int | None, int | None],
     ) -> _Found | None:
-        """What leads to the end of a log, as far as possible from memory."""
-        tail = self.cache.get(head, fingerprint, marks)
-        if tail is None or head.seq - tail.end.seq > PAGE:
+        """What leads to the end of a log, as far as possible from the log cache."""
+        hit = self.cache.get(head, fingerprint, marks)
+        if hit is None or head.seq - hit.end.seq > PAGE:
             return None
-        if head.seq > tail.end.seq:
+        if head.seq > hit.end.seq:
             rows = queries.events.read_events(
-                conn, head.thread_key, head.ns, tail.end.seq, head.seq, PAGE
+                conn, head.thread_key, head.ns, hit.end.seq, head.seq, PAGE
             )
-            tail = tail.behind(head.position, rows[-1].digest if rows else b"", rows)
-        if tail.digest != head.digest:
+            hit = hit.extended(head.position, rows[-1].digest if rows else b"", rows)
+        if hit.digest != head.digest:
             return None
-        start = tail.snapshot.position if tail.snapshot else None
+        start = hit.snapshot.position if hit.snapshot else None
         first = start.seq + 1 if start else 1
         spans = (
-            [queries.lineage.Span(head.thread_key, head.ns, first, head.seq)] if tail.rows else []
+            [queries.lineage.Span(head.thread_key, head.ns, first, head.seq)] if hit.rows else []
         )
         route = queries.lineage.Route(start, spans)
-        return _Found(head, head.position, route, (), tail.rows, marks, tail)
+        return _Found(head, head.position, route, (), hit.rows, marks, hit)
 
-    def remember(self, replay: Replay[Pages]) -> None:
-        """Keep in memory what was replayed without a fault, for who comes back to its thread."""
-        if replay.tail is not None:
-            self.cache.keep(replay.tail)
+    def cache_replay(self, replay: Replay[Pages]) -> None:
+        """Cache the bytes of a replay that had no fault, for the next replay of its log."""
+        if replay.cached is not None:
+            self.cache.put(replay.cached)
 
     async def _lineage(
         self,
@@ -212,22 +214,22 @@ class Reading(Part):
         route: queries.lineage.Route,
         digest: bytes | None,
         ready: _Rows,
-        told: telemetry.Span,
+        trace: telemetry.Span,
     ) -> Pages:
         """The events of a route; each fork among them must lead from one span to the next."""
         come_from = route.snapshot
         for span in route.spans:
             link = digest if span.before == route.snapshot else None
-            async with aclosing(self._stream(thread_id, [span], link, own, ready, told)) as pages:
+            async with aclosing(self._stream(thread_id, [span], link, own, ready, trace)) as pages:
                 async for page in pages:
-                    yield _checked(thread_id, span.first, come_from, page, told)
+                    yield _checked(thread_id, span.first, come_from, page, trace)
             ready = ()
             come_from = Position(span.thread_key, span.ns, span.last)
 
     def _check_position(self, conn: Connection, thread_id: str, at: Position) -> None:
         row = queries.threads.thread_by_key(conn, at.thread_key)
         if row is None or row.tenant != self.tenant or row.deleting_since is not None:
-            raise PositionNotFoundError(thread_id, at.ns, at.seq, "its thread is not there")
+            raise PositionNotFoundError(thread_id, at.ns, at.seq, "its thread does not exist")
         begins = queries.lineage.beginning(conn, at.thread_key, at.ns)
         if begins is not None and at.seq < begins:
             raise _before_beginning(row.thread_id, at, begins)
@@ -242,8 +244,9 @@ class Reading(Part):
     def _snapshot(
         self, thread_id: str, at: Position | None, rows: Sequence[SqlRow], snapshots: bool
     ) -> tuple[Snapshot | None, bytes | None]:
-        """A snapshot with its event's digest; a damaged one that is not a base is passed over
-        (where ``snapshots`` were wanted: else it can only be a base).
+        """A snapshot with its event's digest; ``None`` for a damaged one that is not a base.
+
+        Without ``snapshots`` it can only be a base.
         """
         if at is None:
             return None, None
@@ -268,15 +271,15 @@ class Reading(Part):
         digest: bytes | None = None,
         own: int | None = None,
         ready: _Rows = (),
-        told: telemetry.Span = telemetry.NOTHING,
+        trace: telemetry.Span = telemetry.NOTHING,
     ) -> Pages:
         """The events of these spans.
 
         Args:
-            digest: the link before the first event, if it is known.
+            digest: of the event before the first, if it is known.
             own: the key of the thread that is being read; the spans may be its ancestors'.
-            ready: the first page, where it has been read already.
-            told: counts what is read.
+            ready: the first page, if it has been read already.
+            trace: counts what is read.
         """
         for key, ns, first, last in spans:
             reader = records.EventReader(self.codec, thread_id, key, ns, first - 1, digest, last)
@@ -287,24 +290,24 @@ class Reading(Part):
                     "read", queries.events.read_events, key, ns, reader.after, last, PAGE
                 )
                 ready = ()
-                if reader.lacks_link(rows):  # it begins behind a base, which has the link
+                if reader.lacks_link(rows):  # it begins after a base, which has the digest
                     before = Position(key, ns, first - 1)
                     reader.begin(
                         await self.transactions.run("read", queries.lineage.base_digest, before)
                     )
-                telemetry.read(told, rows)
-                await self._learn(row.payload for row in rows)
+                telemetry.read(trace, rows)
+                await self._load_dictionaries(row.payload for row in rows)
                 yield reader.feed(rows)
                 if not rows or reader.after != min(last, records.end_of(rows)):
-                    # Looked for once more: it may have left its segment while we looked there.
+                    # Read once more: it may have left its segment while we looked there.
                     if missed == reader.after:
                         raise await self._gap(thread_id, own, key, ns, reader.after + 1)
                     missed = reader.after
 
-    async def _learn(self, payloads: Iterable[bytes]) -> None:
-        """Tell the codec of dictionaries that others wrote these payloads with.
+    async def _load_dictionaries(self, payloads: Iterable[bytes]) -> None:
+        """Give the codec the dictionaries that others compressed these payloads with.
 
-        What is in no database either is left to the codec to complain of.
+        A dictionary that the database does not have either is the codec's to report.
         """
         for dict_id in self.codec.lacks(payloads):
             data = await self.transactions.run(
@@ -316,7 +319,7 @@ class Reading(Part):
     async def _gap(
         self, thread_id: str, own: int | None, key: int, ns: str, seq: int
     ) -> EventStoreError:
-        """Why an event that should follow does not: damage, or a thread trimmed or deleted."""
+        """Why an event is missing: damage, or a thread that was trimmed or deleted."""
         row = await self.transactions.run("read", queries.threads.thread_by_key, key)
         if row is not None and row.deleting_since is None:
             if await self.transactions.run("read", queries.lineage.is_trimmed, key, ns, seq):
@@ -333,72 +336,44 @@ class Reading(Part):
         )
 
     async def lineage(self, at: Position) -> Lineage:
-        """What stands before a position in its log: its beginning, a fork, or a base."""
+        """What the events up to a position begin with: the start of the log, a fork, or a base."""
 
-        def look(conn: Connection) -> tuple[int | None, Position | None, int | None]:
+        def find(conn: Connection) -> tuple[int | None, Position | None, int | None]:
             fork, _ = queries.lineage.marks(conn, at, "")
             source = queries.lineage.fork_source(conn, at.thread_key, at.ns, fork) if fork else None
             return fork, source, queries.lineage.floor(conn, at)
 
-        fork, source, floor = await self.transactions.run("read", look)
+        fork, source, floor = await self.transactions.run("read", find)
         if floor is not None and floor >= (fork or 0):
             return Lineage(floor + 1, None, at._replace(seq=floor))
         return Lineage(fork or 1, source, None)
 
     async def read_span(self, thread_id: str, after: Position, upto: int | None) -> Pages:
-        """Events behind a position of one log, up to seq ``upto`` or its end.
+        """Events after a position of one log, up to seq ``upto`` or its end.
 
-        The log may be another thread's of this tenant, as a fork's lineage is.
+        The log may belong to another thread of this tenant, as in the lineage of a fork.
         """
 
-        def look(conn: Connection) -> int:
+        def find_end(conn: Connection) -> int:
             row = queries.threads.thread_by_key(conn, after.thread_key)
             if row is None or row.tenant != self.tenant:
-                raise PositionNotFoundError(thread_id, *after[1:], "its thread is not there")
+                raise PositionNotFoundError(thread_id, *after[1:], "its thread does not exist")
             if upto is not None:
                 return upto
             return queries.events.head_seq(conn, after.thread_key, after.ns)
 
-        last = await self.transactions.run("read", look)
+        last = await self.transactions.run("read", find_end)
         span = queries.lineage.Span(after.thread_key, after.ns, after.seq + 1, last)
         return self._stream(thread_id, [span])
-
-    async def thread_at(self, thread_key: int) -> ThreadInfo | None:
-        """The thread of this tenant stored under a key, unless it is being deleted."""
-        row = await self.transactions.run("read", queries.threads.thread_by_key, thread_key)
-        if row is None or row.tenant != self.tenant or row.deleting_since is not None:
-            return None
-        return records.thread_info(row)
-
-    async def thread(self, thread_id: str) -> ThreadInfo:
-        """What is known of one thread."""
-
-        def look(conn: Connection) -> SqlRow | None:
-            found = queries.threads.look_up(conn, self.tenant, thread_id, "")
-            return found and queries.threads.thread_by_key(conn, found.thread_key)
-
-        row = await self.transactions.run("read", look)
-        if row is None:
-            raise ThreadNotFoundError(thread_id, self.tenant)
-        return records.thread_info(row)
-
-    async def last_recorded_us(self, thread_id: str) -> int:
-        """When the newest event of any log of a thread was recorded; 0 when it has none.
-
-        A run that works in one log for long leaves the others as they were: this tells whether
-        anything of the thread is alive.
-        """
-
-        def look(conn: Connection) -> int:
-            found = queries.threads.look_up(conn, self.tenant, thread_id, "")
-            return queries.threads.last_recorded(conn, found.thread_key) if found else 0
-
-        return await self.transactions.run("read", look)
 
     async def snapshot_positions(
         self, thread_id: str, fingerprint: str, ns: str = ""
     ) -> list[Position]:
-        """Where a log's usable snapshots are, oldest first; bases left out."""
+        """Where a log's usable snapshots are, oldest first, without bases.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
         key = (await self.thread(thread_id)).thread_key
         rows = await self.transactions.run("read", queries.snapshots.snapshots_of, key, ns)
         return [
@@ -417,11 +392,11 @@ class _Found(NamedTuple):
     rows: _Rows
     page: _Rows
     marks: tuple[int | None, int | None] | None
-    tail: CachedLog | None = None
+    hit: CachedLog | None = None
 
 
-def _is_own_tail(head: Head, route: queries.lineage.Route, page: _Rows) -> bool:
-    """Whether a page holds all that leads to the end of a log, within that log."""
+def _is_whole(head: Head, route: queries.lineage.Route, page: _Rows) -> bool:
+    """Whether a page holds everything that leads to the end of a log, within that log."""
     own = (head.thread_key, head.ns)
     if not head.seq or (route.snapshot is not None and route.snapshot[:2] != own):
         return False
@@ -433,10 +408,12 @@ def _is_own_tail(head: Head, route: queries.lineage.Route, page: _Rows) -> bool:
 
 
 def _checked(
-    thread_id: str, first: int, come_from: Position | None, page: Page, told: telemetry.Span
+    thread_id: str, first: int, come_from: Position | None, page: Page, trace: telemetry.Span
 ) -> Page:
-    """A page of a lineage; a fork may only stand where a run of events begins, and must lead
-    from where the run before it ended.
+    """A page of a lineage, with its forks checked.
+
+    A fork may only be the first of a run of events, and must lead on from the end of the run
+    before it.
     """
     try:
         for event in page:
@@ -449,7 +426,7 @@ def _checked(
                     ).at(thread_id, event.ns, event.seq)
             yield event
     except CorruptEventError as error:  # raised where the page is used, outside the span
-        told.fail(error)
+        trace.fail(error)
         raise
 
 
@@ -458,10 +435,10 @@ def _before_beginning(thread_id: str, at: Position, begins: int | None) -> Posit
         thread_id,
         at.ns,
         at.seq,
-        f"history of thread {thread_id!r} begins at seq {begins}: what was before was trimmed",
+        f"history of thread {thread_id!r} begins at seq {begins}: earlier events were trimmed",
     )
 
 
 def claim(thread_key: int, ns: str, seq: int) -> tuple[int, str, int]:
-    """A position by the log that it was first written to, wherever a copy of that stands now."""
+    """A position, named by the log that it was first written to, wherever a copy of it is now."""
     return (*digests.origin(thread_key, ns), seq)

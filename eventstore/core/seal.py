@@ -117,7 +117,7 @@ class Sealing(Reading):
             raise _Moved
         if isinstance(rows[0], Segment):
             return rows[0], None
-        await self._learn(row.payload for row in rows)
+        await self._load_dictionaries(row.payload for row in rows)
         try:
             segment = await self.transactions.concurrency.call(self._packed, rows, known)
         except CorruptEventError as error:

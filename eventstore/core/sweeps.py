@@ -1,4 +1,8 @@
-"""How several sweepers share one database without a leader, and what is on record of sweeps."""
+"""Sweeps: slices of the key space that sweepers claim, and the record of each sweep.
+
+Sweepers share one database without a leader: each claims a slice under a lease that ends by
+itself if its sweeper dies.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +14,35 @@ from typing import Any, Final
 
 from eventstore import queries
 from eventstore.core.part import Part
+from eventstore.core.threads import check_limit
 from eventstore.errors import ConfigurationError
 from eventstore.format import records
 from eventstore.models import to_micros
 from eventstore.retention_models import Slice, SweepRecord
 
-_MICROSECOND = timedelta(microseconds=1)
-
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 KEPT: Final = timedelta(days=400)
-"""How long it stays on record what a sweep did."""
+"""Records of older sweeps are deleted."""
 
 
-class Sweeping(Part):
-    """What a store keeps for sweepers."""
+class Sweeps(Part):
+    """Keeps leases and records for sweepers."""
 
     async def claim_slice(
         self, holder: str, lease: timedelta, due: datetime, *, all_tenants: bool = False
     ) -> Slice | None:
-        """The part of the key space that nobody sweeps and that has waited longest."""
+        """Claim the part of the key space that has waited longest for a sweep.
+
+        Args:
+            holder: a name that no other sweeper has.
+            lease: how long it is held unless renewed, by the store's clock.
+            due: slices whose last sweep began at this moment or later are left out.
+            all_tenants: claim it for a sweep of all tenants' threads; else of this tenant's.
+
+        Returns:
+            A slice that nobody else gets meanwhile; ``None``: there is none.
+        """
         until = self._lease(holder, lease)
         scope = "*" if all_tenants else f"={self.tenant}"
         number = await self.transactions.run(
@@ -43,7 +57,7 @@ class Sweeping(Part):
         return None if number is None else Slice(number, scope)
 
     async def renew_slice(self, claimed: Slice, holder: str, lease: timedelta) -> bool:
-        """Hold a slice longer; false when it is somebody else's by now."""
+        """Hold a slice longer, counted from now; false if somebody else has claimed it."""
         until = self._lease(holder, lease)
         return await self.transactions.run(
             "idempotent_write", queries.sweeps.renew, claimed.scope, claimed.number, holder, until
@@ -52,7 +66,11 @@ class Sweeping(Part):
     async def release_slice(
         self, claimed: Slice, holder: str, swept_at: datetime | None = None
     ) -> None:
-        """Give a slice back; with the beginning of its sweep, if that came to its end."""
+        """Give a slice back, if the holder still has it.
+
+        Args:
+            swept_at: when its sweep began; ``None``: the sweep was not finished.
+        """
         swept_us = None if swept_at is None else to_micros(swept_at)
         await self.transactions.run(
             "idempotent_write",
@@ -65,13 +83,13 @@ class Sweeping(Part):
 
     def _lease(self, holder: str, lease: timedelta) -> int:
         if not records.name("a holder", holder):
-            raise ConfigurationError("a holder of slices needs a name")
+            raise ConfigurationError("holder must be a non-empty name")
         if lease <= timedelta(0):
-            raise ConfigurationError(f"a lease must be longer than nothing, not {lease}")
+            raise ConfigurationError(f"lease must be longer than 0 s, not {lease}")
         return self.now_us() + lease // _MICROSECOND
 
     async def begin_sweep(self, holder: str, cutoff: datetime, policy: Mapping[str, Any]) -> str:
-        """Record that a sweep begins, what it goes by and the moment it judges at; its id."""
+        """Record that a sweep begins, with its policies and the moment it judges at; its id."""
         row = {
             "sweep_id": uuid.uuid4().hex,
             "holder": records.name("a holder", holder),
@@ -85,7 +103,11 @@ class Sweeping(Part):
         return str(row["sweep_id"])
 
     async def end_sweep(self, sweep_id: str, counts: Mapping[str, Any]) -> None:
-        """Record what a sweep did."""
+        """Record what a sweep did.
+
+        Raises:
+            ConfigurationError: no sweep of that id is on record.
+        """
         now, text = self.now_us(), json.dumps(dict(counts))
         before = now - KEPT // _MICROSECOND
         done = await self.transactions.run(
@@ -95,9 +117,8 @@ class Sweeping(Part):
             raise ConfigurationError(f"no sweep {sweep_id!r} is on record")
 
     async def sweeps(self, limit: int = 20) -> list[SweepRecord]:
-        """The sweeps of this database, the last first."""
-        if limit < 1:
-            raise ConfigurationError(f"limit must be at least 1, not {limit}")
+        """The sweeps of this database on record, the last first."""
+        check_limit(limit)
         return [
             records.sweep(row)
             for row in await self.transactions.run("read", queries.sweeps.list_sweeps, limit)

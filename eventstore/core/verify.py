@@ -1,6 +1,6 @@
-"""Looking after an event store: is everything as it was written, and how much is it?
+"""Verifying and measuring: is everything as it was written, and how much is stored?
 
-Both read only, page by page, and say what is wrong instead of stopping at the first fault.
+Both only read, page by page. Verifying lists every problem instead of stopping at the first.
 """
 
 from __future__ import annotations
@@ -18,53 +18,41 @@ from eventstore.queries import Connection
 _HEADER_BYTES: Final = 32
 
 
-class Inspection(Reading):
-    """What can be checked and counted in a store."""
-
-    async def namespaces(self, thread_id: str) -> list[str]:
-        """The logs of a thread that have events, what forks were given included."""
-
-        def look(conn: Connection) -> list[str]:
-            row = queries.threads.look_up(conn, self.tenant, thread_id, "")
-            if row is None:
-                raise ThreadNotFoundError(thread_id, self.tenant)
-            return [ns for ns, _, _ in queries.events.namespaces(conn, row.thread_key)]
-
-        return await self.transactions.run("read", look)
+class Verifying(Reading):
+    """Checks and measures what is stored."""
 
     async def verify(self, thread_id: str) -> VerifyReport:
-        """Walk the digest chain of every log of a thread, decode everything, check every link."""
+        """Walk the digest chain of every log of a thread, decode everything, check every link.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
         for _ in range(MOVES_MAX):
             try:
                 report, beginnings = await self._verify(thread_id)
                 if report.ok or beginnings == await self._beginnings(thread_id):
                     return report
             except LineageMovedError:
-                continue  # trimmed while we read: what is left is to be looked at
+                continue  # trimmed while we read: verify what is left
         raise LineageMovedError(thread_id)
 
     async def _beginnings(self, thread_id: str) -> dict[str, int]:
         """Where each log of a thread begins."""
 
-        def look(conn: Connection) -> dict[str, int]:
-            row = queries.threads.look_up(conn, self.tenant, thread_id, "")
-            if row is None:
-                raise ThreadNotFoundError(thread_id, self.tenant)
-            return {ns: first for ns, first, _ in queries.events.namespaces(conn, row.thread_key)}
+        def look_up(conn: Connection) -> dict[str, int]:
+            key = self.key_of(conn, thread_id)
+            return {ns: first for ns, first, _ in queries.events.namespaces(conn, key)}
 
-        return await self.transactions.run("read", look)
+        return await self.transactions.run("read", look_up)
 
     async def _verify(self, thread_id: str) -> tuple[VerifyReport, dict[str, int]]:
-        """A report, and where the logs began when it was begun."""
+        """A report, and where the logs began before it was made."""
         problems: list[str] = []
         beginnings = await self._beginnings(thread_id)
 
-        def look(conn: Connection) -> tuple[int, list[_Log]]:
+        def survey(conn: Connection) -> tuple[int, list[_Log]]:
             problems.clear()  # a transaction may be tried again
-            row = queries.threads.look_up(conn, self.tenant, thread_id, "")
-            if row is None:
-                raise ThreadNotFoundError(thread_id, self.tenant)
-            key, logs = row.thread_key, []
+            key, logs = self.key_of(conn, thread_id), []
             for ns, _, _ in queries.events.namespaces(conn, key):
                 try:
                     records.name("a namespace", ns)
@@ -76,20 +64,20 @@ class Inspection(Reading):
                 forks = queries.forks.forks_of(conn, key, ns)
                 logs.append(_Log(ns, runs, snapshots, forks))
                 problems.extend(
-                    f"{ns!r} seq {fork.seq}: what the fork goes on from is missing"
+                    f"{ns!r} seq {fork.seq}: the position that the fork goes on from is missing"
                     for fork in forks
                     if not _is_whole(conn, fork)
                 )
             return key, logs
 
-        key, logs = await self.transactions.run("snapshot_read", look)
+        key, logs = await self.transactions.run("snapshot_read", survey)
         events = 0
         for each in logs:
             try:
                 events += await self._verify_log(thread_id, key, each, problems)
             except records.WRONG_TYPE as error:
                 problems.append(f"namespace {each.ns!r}: a column was damaged: {error}")
-        if await self.thread_at(key) is None:  # what was missing was being deleted, not damaged
+        if await self.thread_at(key) is None:  # rows were missing because it was being deleted
             raise ThreadNotFoundError(thread_id, self.tenant)
         report = VerifyReport(
             thread_id,
@@ -101,7 +89,7 @@ class Inspection(Reading):
         return report, beginnings
 
     async def _verify_log(self, thread_id: str, key: int, each: _Log, problems: list[str]) -> int:
-        """Look through one log, note what is wrong, and return how many events are right."""
+        """Verify one log; adds to the problems, and returns how many events are intact."""
         linked = {
             fork.seq: claim(fork.source_thread_key, fork.source_ns, fork.source_seq)
             for fork in each.forks
@@ -143,10 +131,10 @@ class Inspection(Reading):
         snapshots: Sequence[SqlRow],
         problems: list[str],
     ) -> Iterator[tuple[queries.lineage.Span, bytes | None]]:
-        """The runs of events that a log consists of, each with the link before it.
+        """The runs of events of a log, each with the digest before it.
 
-        A log begins at 1, or behind or at a base; what a fork was given of a deleted thread
-        (a prefix) may also begin with an event that is there for its digest alone.
+        A log begins at seq 1, or after or at a base; a prefix, given to a fork of a deleted
+        thread, may also begin with an event that is stored for its digest alone.
         """
         bases = {row.seq: row.digest for row in snapshots if row.is_base}
         for start, end in runs:
@@ -161,7 +149,11 @@ class Inspection(Reading):
             yield queries.lineage.Span(key, ns, start, end), digest
 
     async def stats(self, thread_id: str | None = None) -> Stats:
-        """How much is stored, for one thread or for all of this tenant's."""
+        """How much is stored, for one thread or for all of this tenant's.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
         total = [0] * 7
         async for key in self._keys(thread_id):
             total[0] += 1
@@ -202,7 +194,7 @@ class Inspection(Reading):
 
 
 class _Log(NamedTuple):
-    """What ``verify`` looks at together: a log as it was at one moment, events excepted."""
+    """A log as it was at one moment, without its events."""
 
     ns: str
     runs: list[tuple[int, int]]
@@ -211,7 +203,7 @@ class _Log(NamedTuple):
 
 
 def _is_whole(conn: Connection, fork: SqlRow) -> bool:
-    """Whether what a fork goes on from is there."""
+    """Whether the position that a fork goes on from is there."""
     source = Position(fork.source_thread_key, fork.source_ns, fork.source_seq)
     try:
         return queries.lineage.can_be_reached(conn, source)
@@ -222,7 +214,7 @@ def _is_whole(conn: Connection, fork: SqlRow) -> bool:
 def _snapshot_problems(
     thread_id: str, ns: str, rows: Sequence[SqlRow], digests: Mapping[int, bytes]
 ) -> Iterator[str]:
-    """What is wrong with a log's snapshots, given the digests of its events."""
+    """The problems of a log's snapshots, given the digests of its events."""
     present = {row.seq for row in rows}
     for row in rows:
         where = f"thread {thread_id!r}, namespace {ns!r}, snapshot at seq {row.seq}"

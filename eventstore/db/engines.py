@@ -19,10 +19,15 @@ from eventstore.db.options import Options
 from eventstore.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from aiosqlite import Connection as AiosqliteConnection
+    from psycopg_pool import AsyncConnectionPool, ConnectionPool
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    Target = str | os.PathLike[str] | URL | Engine | sqlite3.Connection | ConnectionPool[Any]
+    AsyncTarget = Target | AsyncEngine | AiosqliteConnection | AsyncConnectionPool[Any]
 
-def open_engine(target: Any, options: Options) -> tuple[Engine, bool]:
+
+def open_engine(target: Target, options: Options) -> tuple[Engine, bool]:
     """An engine for ``target``, and whether we made it (and so may dispose of it).
 
     ``target`` is a path, a SQLAlchemy URL, an engine, a ``psycopg_pool.ConnectionPool`` or a

@@ -418,7 +418,7 @@ class Run:
             if done.error is not None:
                 span.fail(done.error)
             if telemetry.on:
-                span.tell({"graph.task.attempts": done.attempts})
+                span.set({"graph.task.attempts": done.attempts})
             return done
 
     def _span(self, state: State, index: int, task: Task) -> telemetry.Span:
@@ -427,7 +427,7 @@ class Run:
         facts = {"graph.step": state.step + 1, "graph.task.index": index}
         return TASK.begin(facts, self._labels(task.node), of=task.node)
 
-    def _labels(self, node: str) -> telemetry.Facts:
+    def _labels(self, node: str) -> telemetry.Attributes:
         return {"graph.name": self.options.graph, "graph.node": node}
 
     async def _tries(self, state: State, index: int, task: Task) -> Done:
@@ -550,7 +550,7 @@ class Run:
             },
         )
         RETRIES.add(1, self._labels(node))
-        telemetry.note("graph.retry", {"graph.task.attempt": attempt, "error.type": kind})
+        telemetry.add_event("graph.retry", {"graph.task.attempt": attempt, "error.type": kind})
 
     async def _call_node(self, spec: NodeSpec, argument: Any) -> Any:
         action: Any = spec.action

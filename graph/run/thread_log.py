@@ -268,7 +268,7 @@ class ThreadLog:
                 state, taker = await self.fold(replay)
             except LineageMovedError:
                 continue  # an ancestor was deleted or trimmed while we read; its part is ours now
-            self.core.remember(replay)
+            self.core.cache_replay(replay)
             return replay, state, taker
         raise LineageMovedError(thread_id)
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from eventstore import EventStore
 from eventstore.cli import exits
+from tests.awaited import core_of
 from tests.cli.support import ESCAPE, Done, run
 
 Read = Callable[..., Done]
@@ -45,10 +46,10 @@ def test_the_report_tells_what_is_left(database: str, read: Read) -> None:
     assert empty.code == exits.OK
     assert "no sweep has been recorded" in empty.out and "no thread has been removed" in empty.out
     with EventStore(database) as store:
-        sweep = store.begin_sweep("me", datetime(2026, 1, 1, tzinfo=UTC), {"ttl": "30d"})
+        sweep = core_of(store).begin_sweep("me", datetime(2026, 1, 1, tzinfo=UTC), {"ttl": "30d"})
         store.delete_thread("done", "old \x1b[2J", policy="chat", asked_by="Ann")
         store.delete_thread("waits", "asked for", erase=True)
-        store.end_sweep(sweep, {"pruned": 2})
+        core_of(store).end_sweep(sweep, {"pruned": 2})
     found = read("retention", "report", "--json").json
     (recorded,) = found["sweeps"]
     assert recorded["sweep_id"] == sweep and recorded["counts"] == {"pruned": 2}

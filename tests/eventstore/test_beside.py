@@ -390,7 +390,7 @@ def cached(store: EventStore, ns: str) -> list[Any]:
     async def replay() -> list[Any]:
         found = await store.core.replay("t", ns, fingerprint=FINGERPRINT, cached=True)
         events = [each async for page in found.events for each in page]
-        store.core.remember(found)
+        store.core.cache_replay(found)
         state = found.snapshot and store.codec.decode(found.snapshot.state)
         return [*(state or []), *numbers(events)]
 

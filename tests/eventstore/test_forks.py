@@ -410,7 +410,7 @@ def test_verify_finds_that_a_fork_goes_on_from_nothing(store: EventStore, seq: i
     with pytest.raises(EventStoreError):
         list(store.replay("child").events)
     (problem,) = store.verify("child").problems
-    assert "what the fork goes on from is missing" in problem
+    assert "the position that the fork goes on from is missing" in problem
     assert not store.verify("parent").ok
 
 

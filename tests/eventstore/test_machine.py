@@ -40,6 +40,7 @@ from eventstore import (
     ThreadNotFoundError,
 )
 from tests import postgres
+from tests.awaited import core_of
 from tests.eventstore.support import FINGERPRINT, orphans, rows_of, seal_now, set_everywhere, sql
 
 NAMES = ("a", "b", "c", "d")
@@ -314,7 +315,7 @@ class StoreMachine(RuleBasedStateMachine):
         keys = {name: self.store.thread(name).thread_key for name in chosen}
         with self.cutting(cut):
             batch = [Expired(key, None, "over") for key in keys.values()]
-            outcomes = self.store.prune(batch, rows=data.draw(st.integers(1, 40)))
+            outcomes = core_of(self.store).prune(batch, rows=data.draw(st.integers(1, 40)))
             assert "gone" not in outcomes
             assert "kept" not in outcomes
             for name, outcome in zip(chosen, outcomes, strict=False):

@@ -16,6 +16,7 @@ from eventstore import (
     NewSnapshot,
     Outcome,
 )
+from tests.awaited import core_of
 from tests.eventstore.support import (
     FINGERPRINT,
     check_whole,
@@ -61,7 +62,7 @@ def test_pruning_leaves_nothing_but_a_tombstone(store: EventStore) -> None:
     keys = [full_thread(store, name) for name in ("a", "b", "c")]
     fill(store, "other", 3)
     batch = expired(store, "a", "b", "c", policy="chat")
-    assert store.prune(batch) == ["pruned"] * 3
+    assert core_of(store).prune(batch) == ["pruned"] * 3
     for key in keys:
         assert rows_of(store, key) == {}
     assert orphans(store) == {}
@@ -72,13 +73,13 @@ def test_pruning_leaves_nothing_but_a_tombstone(store: EventStore) -> None:
         ("ttl", "chat", None, False)
     }
     assert {grave.events for grave in graves} == {7 + 256}
-    assert store.prune(batch) == ["gone"] * 3
+    assert core_of(store).prune(batch) == ["gone"] * 3
 
 
 def test_pruning_says_what_deleting_one_by_one_says(store: EventStore) -> None:
     full_thread(store, "a")
     full_thread(store, "b")
-    store.prune(expired(store, "a"))
+    core_of(store).prune(expired(store, "a"))
     store.delete_thread("b", "ttl")
     one, other = store.tombstones()
     assert (one.events, one.bytes, one.reason) == (other.events, other.bytes, other.reason)
@@ -100,9 +101,9 @@ def test_every_thread_is_judged_again(store: EventStore) -> None:
     store.delete_thread("gone")
     store.pin("pinned", "why", "who")
     store.fork("source", 2, "fork")
-    found = store.prune(batch, keep_if=lambda thread: thread.pinned)
+    found = core_of(store).prune(batch, keep_if=lambda thread: thread.pinned)
     assert found == ["kept", "kept", "pruned", "kept", "gone", "large"]
-    assert store.prune([idle]) == ["pruned"]
+    assert core_of(store).prune([idle]) == ["pruned"]
     assert {t.thread_id for t in store.threads()} == {"pinned", "grown", "source", "fork"}
     assert check_whole(store) == 4
 
@@ -111,7 +112,7 @@ def test_a_log_that_was_not_archived_keeps_a_thread(store: EventStore) -> None:
     fill(store, "t", 2)
     fill(store, "t", 2, "sub")
     for unchanged in ({"": 2}, {"": 2, "sub": 1}, {"": 2, "sub": 2, "more": 1}):
-        assert store.prune(expired(store, "t", unchanged=unchanged)) == ["kept"]
+        assert core_of(store).prune(expired(store, "t", unchanged=unchanged)) == ["kept"]
         assert not store.delete_thread("t", unchanged=unchanged)
     assert store.delete_thread("t", unchanged={"": 2, "sub": 2})
 
@@ -120,8 +121,8 @@ def test_a_fork_that_goes_first_lets_its_source_go(store: EventStore) -> None:
     fill(store, "source", 2)
     store.fork("source", 2, "fork")
     batch = expired(store, "source", "fork")
-    assert store.prune(batch) == ["large", "pruned"]
-    assert store.prune(batch[:1]) == ["pruned"]
+    assert core_of(store).prune(batch) == ["large", "pruned"]
+    assert core_of(store).prune(batch[:1]) == ["pruned"]
     assert orphans(store) == {}
 
 
@@ -133,7 +134,7 @@ def test_pruning_is_bounded_by_rows(store: EventStore) -> None:
     batch = expired(store, *names)
     outcomes: list[list[Outcome]] = []
     while batch:
-        outcomes.append(store.prune(batch, rows=25, seconds=60))
+        outcomes.append(core_of(store).prune(batch, rows=25, seconds=60))
         batch = batch[len(outcomes[-1]) :]
     assert outcomes[0] == ["pruned", "pruned"]
     assert outcomes[1] == ["pruned", "large", "pruned"]
@@ -147,19 +148,19 @@ def test_pruning_is_bounded_by_time(store: EventStore) -> None:
     for name in names:
         fill(store, name, 1)
     batch = expired(store, *names)
-    count = len(store.prune(batch, seconds=0))
+    count = len(core_of(store).prune(batch, seconds=0))
     assert 1 <= count < 20
     assert len(store.threads()) == 20 - count
-    assert store.prune(batch[count:]) == ["pruned"] * (20 - count)
+    assert core_of(store).prune(batch[count:]) == ["pruned"] * (20 - count)
 
 
 def test_what_cannot_be_pruned_at_once(store: EventStore) -> None:
     fill(store, "t", 1)
-    assert store.prune([]) == []
+    assert core_of(store).prune([]) == []
     with pytest.raises(ValueError, match="twice"):
-        store.prune(expired(store, "t", "t"))
+        core_of(store).prune(expired(store, "t", "t"))
     with pytest.raises(ConfigurationError):
-        store.prune(expired(store, "t"), rows=0)
+        core_of(store).prune(expired(store, "t"), rows=0)
 
 
 def test_a_damaged_thread_is_kept_and_stops_no_other(store: EventStore) -> None:
@@ -167,7 +168,7 @@ def test_a_damaged_thread_is_kept_and_stops_no_other(store: EventStore) -> None:
     fill(store, "good", 1)
     batch = expired(store, "bad", "good")
     sql(store, "UPDATE threads SET metadata = '[' WHERE thread_id = 'bad'")
-    assert store.prune(batch, keep_if=lambda thread: thread.pinned) == ["kept", "pruned"]
+    assert core_of(store).prune(batch, keep_if=lambda thread: thread.pinned) == ["kept", "pruned"]
 
 
 def test_an_error_of_the_caller_leaves_all_as_it_was(store: EventStore) -> None:
@@ -180,7 +181,7 @@ def test_an_error_of_the_caller_leaves_all_as_it_was(store: EventStore) -> None:
         return False
 
     with pytest.raises(ZeroDivisionError):
-        store.prune(expired(store, "a", "b"), keep_if=angry)
+        core_of(store).prune(expired(store, "a", "b"), keep_if=angry)
     assert check_whole(store) == 2
 
 
@@ -190,7 +191,7 @@ def test_a_pruned_name_is_used_again_and_its_key_never(store: EventStore) -> Non
         fill(store, "t", 1)
         keys.add(store.head("t").thread_key)
         assert len(keys) == count + 1
-        store.prune(expired(store, "t"))
+        core_of(store).prune(expired(store, "t"))
 
 
 # --- room -------------------------------------------------------------------------------
@@ -199,7 +200,7 @@ def test_a_pruned_name_is_used_again_and_its_key_never(store: EventStore) -> Non
 def test_a_file_shrinks_step_by_step(store: EventStore) -> None:
     for number in range(20):
         store.append(f"t{number}", [Event(1, "x" * 50 + str(n)) for n in range(100)], 0)
-    store.prune(expired(store, *(f"t{n}" for n in range(20))), rows=10_000, seconds=60)
+    core_of(store).prune(expired(store, *(f"t{n}" for n in range(20))), rows=10_000, seconds=60)
     if not is_sqlite(store):
         assert store.reclaim(2**20) == 0
         return

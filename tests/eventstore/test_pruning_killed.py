@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 from eventstore import Event, EventStore, NewSnapshot
+from tests.awaited import core_of
 from tests.effort import effort
 from tests.eventstore.support import FINGERPRINT, check_whole, orphans
 
@@ -28,11 +29,11 @@ from eventstore import EventStore, Expired
 with EventStore(sys.argv[1]) as store:
     print("begun", flush=True)
     after = None
-    while page := store.scan(after=after, limit=50):
+    while page := core_of(store).scan(after=after, limit=50):
         after = page[-1].thread_key
         batch = [Expired(thread.thread_key, None, "ttl", "p") for thread in page]
         while batch:
-            done = store.prune(batch, keep_if=lambda thread: thread.pinned, rows=40)
+            done = core_of(store).prune(batch, keep_if=lambda thread: thread.pinned, rows=40)
             batch = batch[len(done):]
 """
 
@@ -55,7 +56,7 @@ def test_a_sweeper_that_is_killed_leaves_no_half(store_url: str) -> None:
         for _ in range(KILLS):
             _sweep(store_url, chance.uniform(0.01, 0.15))
             assert orphans(store) == {}
-            alive = {thread.thread_key for thread in store.scan(limit=THREADS)}
+            alive = {thread.thread_key for thread in core_of(store).scan(limit=THREADS)}
             buried = [grave.thread_key for grave in store.tombstones(THREADS)]
             assert kept <= alive
             assert len(alive) + len(buried) == THREADS

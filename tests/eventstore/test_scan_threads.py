@@ -14,6 +14,7 @@ from eventstore import (
     EventStore,
     Fork,
 )
+from tests.awaited import core_of
 from tests.eventstore.support import (
     SOON,
     fill,
@@ -27,14 +28,14 @@ def test_a_scan_goes_over_all_threads_by_their_keys(store: EventStore) -> None:
     for number in range(25):
         fill(store, f"t{number}", 1)
     found, after = [], None
-    while page := store.scan(after=after, limit=10):
+    while page := core_of(store).scan(after=after, limit=10):
         assert len(page) <= 10
         found += page
         after = page[-1].thread_key
     keys = [thread.thread_key for thread in found]
     assert keys == sorted(keys)
     assert len(set(keys)) == 25
-    part = store.scan(first=keys[5], last=keys[9])
+    part = core_of(store).scan(first=keys[5], last=keys[9])
     assert [thread.thread_key for thread in part] == keys[5:10]
     assert found[0] == store.thread(found[0].thread_id)
 
@@ -42,12 +43,12 @@ def test_a_scan_goes_over_all_threads_by_their_keys(store: EventStore) -> None:
 def test_a_scan_leaves_out_what_is_being_removed_or_damaged(store: EventStore) -> None:
     for name in ("a", "b", "c", "d"):
         fill(store, name, 1)
-    first, second, third, _ = (thread.thread_id for thread in store.scan())
+    first, second, third, _ = (thread.thread_id for thread in core_of(store).scan())
     sql(store, "UPDATE threads SET condemned_at = 1 WHERE thread_id = ?", (third,))
     sql(store, "UPDATE threads SET metadata = '[' WHERE thread_id = ?", (first,))
     # The first page holds nothing but damage: that is not the end.
-    assert [thread.thread_id for thread in store.scan(limit=1)] == [second]
-    assert len(store.scan()) == 2
+    assert [thread.thread_id for thread in core_of(store).scan(limit=1)] == [second]
+    assert len(core_of(store).scan()) == 2
 
 
 def test_a_scan_for_what_may_have_expired(
@@ -62,7 +63,7 @@ def test_a_scan_for_what_may_have_expired(
     store.append("brief", [Event(1)], 0, ttl=SOON)
 
     def names(**conditions: Any) -> set[str]:
-        return {thread.thread_id for thread in store.scan(**conditions)}
+        return {thread.thread_id for thread in core_of(store).scan(**conditions)}
 
     assert names(idle_before=moments[0]) == {"old"}
     assert names(idle_before=moments[2]) == {"old", "new"}
@@ -70,19 +71,19 @@ def test_a_scan_for_what_may_have_expired(
     assert names(with_ttl=True) == {"brief"}
     assert names(idle_before=moments[0], with_ttl=True) == {"old", "brief"}
     with pytest.raises(ConfigurationError):
-        store.scan(limit=0)
+        core_of(store).scan(limit=0)
 
 
 def test_another_tenant_on_the_same_database(store: EventStore) -> None:
-    assert store.tenants() == []
+    assert core_of(store).tenants() == []
     fill(store, "t", 1)
     other = store.with_tenant("other")
     fill(other, "t", 2)
     fill(other, "u", 2)
     assert (store.tenant, other.tenant) == ("test", "other")
-    assert store.tenants() == other.tenants() == ["other", "test"]
-    assert [len(each.scan()) for each in (store, other)] == [1, 2]
-    assert len(store.scan(all_tenants=True)) == 3
+    assert core_of(store).tenants() == core_of(other).tenants() == ["other", "test"]
+    assert [len(core_of(each).scan()) for each in (store, other)] == [1, 2]
+    assert len(core_of(store).scan(all_tenants=True)) == 3
     assert other.delete_thread("t")
     assert store.head("t").exists
     if isinstance(other, EventStore):

@@ -22,6 +22,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from eventstore import Event, EventStore, Expired, Fork, NewSnapshot
 from eventstore.db.schema import metadata
 from eventstore.models import Status
+from tests.awaited import core_of
 from tests.eventstore.support import FINGERPRINT, fill, set_everywhere, sql
 
 REFERENCE: Final = frozenset(
@@ -187,18 +188,18 @@ def retain(store: EventStore) -> None:
     store.pin("a", "why", "who")
     store.unpin("a")
     store.set_ttl("a", None)
-    found = store.scan(all_tenants=True, created_before=now + timedelta(1), with_ttl=True)
+    found = core_of(store).scan(all_tenants=True, created_before=now + timedelta(1), with_ttl=True)
     expired = [Expired(thread.thread_key, None, "ttl") for thread in found]
-    assert {"pruned", "large"} <= set(store.prune(expired))
+    assert {"pruned", "large"} <= set(core_of(store).prune(expired))
     store.descendants("a")
     for _ in range(2):
         store.delete_thread("a", erase=True)
         fill(store, "a", 1)
-    claimed = store.claim_slice("h", timedelta(1), now)
+    claimed = core_of(store).claim_slice("h", timedelta(1), now)
     assert claimed is not None
-    store.renew_slice(claimed, "h", timedelta(1))
-    store.release_slice(claimed, "h", now)
-    store.end_sweep(store.begin_sweep("h", now, {}), {})
+    core_of(store).renew_slice(claimed, "h", timedelta(1))
+    core_of(store).release_slice(claimed, "h", now)
+    core_of(store).end_sweep(core_of(store).begin_sweep("h", now, {}), {})
 
 
 def test_the_watching_sees_enough(at_work: Statements) -> None:

@@ -24,7 +24,7 @@ def told(core: Core, thread_id: str, cached: bool) -> tuple[Any, ...]:
     replay = run_sync(core.replay(thread_id, fingerprint=FINGERPRINT, cached=cached))
     events = [each for page in iterate_sync(replay.events) for each in page]
     if cached:
-        core.remember(replay)
+        core.cache_replay(replay)
     return replay.head, replay.position, replay.snapshot, events
 
 

@@ -16,6 +16,7 @@ from eventstore import (
 )
 from eventstore.retention_models import SLICES
 from retention import Pace, SweepReport, sweep
+from tests.awaited import core_of
 from tests.eventstore.support import data_of, fill, sql
 from tests.retention.support import (
     DAY,
@@ -34,9 +35,9 @@ def test_who_shares_leaves_alone_what_others_have_or_have_just_done(
 ) -> None:
     old(timed, clock, *(f"t{number}" for number in range(40)))
     lease = timedelta(minutes=1)
-    held = timed.claim_slice("another", lease, clock.now)
+    held = core_of(timed).claim_slice("another", lease, clock.now)
     assert held is not None
-    keys = {thread.thread_key for thread in timed.scan()}
+    keys = {thread.thread_key for thread in core_of(timed).scan()}
     theirs = {key for key in keys if held.first_key <= key <= held.last_key}
     assert theirs and theirs != keys
     assert swept(timed, MONTH, shared=HOUR).pruned == len(keys - theirs)

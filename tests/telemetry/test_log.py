@@ -55,7 +55,7 @@ def test_an_append_to_several_logs_is_told_once(told: Told, store_url: str) -> N
     first, second = (span for span in told.spans if span.name == "eventstore.append")
     assert facts(first) | {
         "eventstore.namespace": "",
-        "eventstore.models": 4,
+        "eventstore.events": 4,
         "eventstore.bytes": stored,
         "eventstore.snapshot.bytes": 20,
     } == facts(first)
@@ -92,7 +92,7 @@ def test_what_is_appended_and_read_is_counted(told: Told, store_url: str) -> Non
     }
     assert facts(whole) == {
         **place,
-        "eventstore.models": 603,
+        "eventstore.events": 603,
         "eventstore.bytes": stored.stored_bytes,
     }
     size = facts(short)["eventstore.bytes"]
@@ -100,7 +100,7 @@ def test_what_is_appended_and_read_is_counted(told: Told, store_url: str) -> Non
         **place,
         "eventstore.snapshot.seq": 601,
         "eventstore.snapshot.bytes": 10,
-        "eventstore.models": 2,
+        "eventstore.events": 2,
         "eventstore.bytes": size,
     }
     alone = told.one("eventstore.snapshot")
@@ -180,7 +180,7 @@ def test_a_replay_passes_over_a_damaged_snapshot_in_one_span(
         store.put_snapshot(store.head("t"), NewSnapshot(FINGERPRINT, b"state", b""))
         sql(store, "UPDATE snapshots SET payload = x'00'")
         assert numbers(store.replay("t", fingerprint=FINGERPRINT).events) == [1, 2]
-    assert facts(told.one("eventstore.replay"))["eventstore.models"] == 2
+    assert facts(told.one("eventstore.replay"))["eventstore.events"] == 2
     (record,) = caplog.records
     assert vars(record).items() >= {"thread_id": "t", "ns": "", "seq": 2}.items()
 

@@ -106,7 +106,7 @@ def test_a_run_is_one_trace(told: Told, invoked: Any) -> None:
             "eventstore.thread.id": "t",
             "eventstore.namespace": "",
             "eventstore.tenant": "test",
-            "eventstore.models": 1,
+            "eventstore.events": 1,
             "eventstore.seq": seq,
             "eventstore.bytes": size,
         }

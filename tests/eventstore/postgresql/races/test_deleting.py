@@ -19,6 +19,7 @@ from eventstore import (
     ThreadNotFoundError,
     VerifyReport,
 )
+from tests.awaited import core_of
 from tests.eventstore.postgresql.races.support import MOMENTS_MAX, Call, Race, beside, only
 from tests.eventstore.support import (
     FINGERPRINT,
@@ -48,8 +49,9 @@ def deleted_or_whole(store: EventStore, key: int) -> None:
 
 def prune_all(store: EventStore, keep_if: Any = None) -> list[Outcome]:
     """Prune every thread there is, as one batch."""
-    batch = [Expired(thread.thread_key, None, "ttl") for thread in store.scan()]
-    return store.prune(batch, keep_if=keep_if, seconds=60)
+    batch = [Expired(thread.thread_key, None, "ttl") for thread in core_of(store).scan()]
+    outcomes: list[Outcome] = core_of(store).prune(batch, keep_if=keep_if, seconds=60)
+    return outcomes
 
 
 BESIDE_PRUNING: Final[dict[str, Callable[[EventStore, Any], Any]]] = {
@@ -75,7 +77,7 @@ def test_pruning_and_another_call(
         return prune_all(store, lambda thread: thread.pinned or thread.thread_id not in heads)
 
     def prepare() -> tuple[Call, Call]:
-        for thread in store.scan():
+        for thread in core_of(store).scan():
             store.unpin(thread.thread_id)
             store.delete_thread(thread.thread_id)
         for thread_id in ("t", "u", "v"):
@@ -99,7 +101,7 @@ def test_pruning_and_another_call(
         if name == "fork" and not failed:
             assert numbers(store.replay("fork of t").events) == [1, 2]
         if name == "prune":
-            assert store.scan() == []  # between the two, nothing is kept by both
+            assert core_of(store).scan() == []  # between the two, nothing is kept by both
 
     assert beside(race, prepare, check) > 0
 

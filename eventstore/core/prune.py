@@ -1,0 +1,160 @@
+"""Pruning: many small threads in one short transaction, and free pages afterwards.
+
+Every decision about a thread is taken under the lock of its row.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+from eventstore import queries
+from eventstore.core.part import Part
+from eventstore.db import maintenance
+from eventstore.errors import ConfigurationError, CorruptEventError
+from eventstore.format import records
+from eventstore.models import SqlRow, ThreadInfo, to_micros
+from eventstore.queries import Connection
+from eventstore.retention_models import Deletion, Expired, Outcome
+
+log = logging.getLogger(__name__)
+
+GROUP: Final = 8
+"""Threads that are locked, judged and removed together; the time is checked in between."""
+
+
+class Pruning(Part):
+    """Removes threads whose time is over."""
+
+    async def prune(
+        self,
+        batch: Sequence[Expired],
+        *,
+        keep_if: Callable[[ThreadInfo], bool] | None = None,
+        rows: int = 2000,
+        seconds: float = 0.02,
+    ) -> list[Outcome]:
+        """Remove small threads that may go, as many as fit into one short transaction.
+
+        Each is judged again under its lock, as by :meth:`delete_thread`, and removed whole or not
+        at all. It waits for nothing: a thread that somebody else has locked is kept.
+
+        Args:
+            batch: threads of any tenant, each at most once. Threads of the same age lie together
+                in the database: in the order of their age they are removed faster.
+            keep_if: keep a thread if this returns true; called under its lock.
+            rows: rows deleted at most in this transaction.
+            seconds: end the transaction after this time; checked after every few threads.
+
+        Returns:
+            The outcome of the first threads of the batch, in their order, of one at least: the
+            list ends where there was no more room, and the rest was not touched.
+            :meth:`delete_thread` removes a thread that is ``large``.
+        """
+        keys = [each.thread_key for each in batch]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"thread {max(keys, key=keys.count)} is in the batch twice")
+        if rows < 1:
+            raise ConfigurationError(f"rows must be at least 1, not {rows}")
+        former: set[int] = set()  # pruned by an attempt whose commit is in doubt
+
+        def sweep(conn: Connection) -> list[Outcome]:
+            outcomes: list[Outcome] = []
+            left, stop_at = rows, time.monotonic() + seconds
+            for first in range(0, len(batch), GROUP):
+                group = batch[first : first + GROUP]
+                ends, used = self._prune(conn, group, former, keep_if, (left, rows))
+                outcomes += ends
+                left -= used
+                if len(ends) < len(group) or time.monotonic() >= stop_at:
+                    break
+            return outcomes
+
+        outcomes = await self.transactions.run("idempotent_write", sweep)
+        for each, outcome in zip(batch, outcomes, strict=False):
+            if outcome == "pruned":
+                self.cache.forget(each.thread_key)
+        return outcomes
+
+    def _prune(
+        self,
+        conn: Connection,
+        group: Sequence[Expired],
+        former: set[int],
+        keep_if: Callable[[ThreadInfo], bool] | None,
+        room: tuple[int, int],
+    ) -> tuple[list[Outcome], int]:
+        """Prune the threads of a group for which there is room; their outcomes, and rows used.
+
+        Stops at the first that is small enough for a transaction, but not for what is left.
+        """
+        left, most = room
+        held = queries.prune.lock(conn, [each.thread_key for each in group])
+        locked = queries.prune.there(
+            conn, [e.thread_key for e in group if e.thread_key not in held]
+        )
+        sizes = queries.prune.weigh(conn, list(held))
+        outcomes: list[Outcome] = []
+        pruned: dict[int, queries.prune.Weight] = {}
+        tombstones = []
+        for each in group:
+            key = each.thread_key
+            row, size = held.get(key), sizes[key]
+            if row is None:
+                outcomes.append(
+                    "pruned" if key in former and key not in locked else _absent(key, locked)
+                )
+                continue
+            if _must_stay(each, row, size, keep_if):
+                outcomes.append("kept")
+                continue
+            if size.needed or size.total > most:
+                outcomes.append("large")
+                continue
+            if size.total > left:
+                break
+            left -= size.total
+            pruned[key] = size
+            deletion = Deletion(each.reason, each.policy, events=size.events, bytes=size.bytes)
+            tombstones.append(records.tombstone_row(row, deletion, self.now_us(), None))
+            outcomes.append("pruned")
+        queries.prune.remove_rest(conn, pruned, tombstones)
+        former.update(pruned)
+        return outcomes, room[0] - left
+
+    async def reclaim(self, bytes_max: int) -> int:
+        """Give free pages of an SQLite file back to the file system, in one short step.
+
+        Returns:
+            How many bytes that was; 0: there are no more free pages. On PostgreSQL always 0: its
+            vacuum makes free space usable again.
+        """
+        if bytes_max < 1:
+            raise ConfigurationError(f"bytes_max must be at least 1, not {bytes_max}")
+        return await self.transactions.run("idempotent_write", maintenance.reclaim, bytes_max)
+
+
+def _absent(key: int, locked: Collection[int]) -> Outcome:
+    return "kept" if key in locked else "gone"
+
+
+def _must_stay(
+    each: Expired,
+    row: SqlRow,
+    size: queries.prune.Weight,
+    keep_if: Callable[[ThreadInfo], bool] | None,
+) -> bool:
+    """Whether a thread that was listed must be kept after all."""
+    if each.idle_since is not None and size.newest > to_micros(each.idle_since):
+        return True
+    if each.unchanged is not None and size.ends != dict(each.unchanged):
+        return True
+    if keep_if is None:
+        return False
+    try:
+        return keep_if(records.thread_info(row))
+    except CorruptEventError as error:
+        log.error("kept: %s", error, extra={"tenant": row.tenant, "thread_id": row.thread_id})
+        return True

@@ -1,0 +1,339 @@
+"""Threads: finding and listing them, and changing what is recorded about one.
+
+A full scan iterates in the order of thread keys, which never change, so that it can be split into
+slices and continued where it stopped. Changes are made under the lock of the thread's row.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Self, get_args
+
+from eventstore import queries
+from eventstore.core.part import Part
+from eventstore.errors import (
+    ConfigurationError,
+    CorruptEventError,
+    SerializationError,
+    ThreadNotFoundError,
+)
+from eventstore.format import records
+from eventstore.models import SqlRow, Status, ThreadInfo, to_micros
+from eventstore.queries import Connection
+from eventstore.retention_models import Tombstone
+
+log = logging.getLogger(__name__)
+
+
+class Threads(Part):
+    """Finds threads, and changes what is recorded about them."""
+
+    def for_tenant(self, tenant: str) -> Self:
+        """The same store for the threads of another tenant; everything else is shared."""
+        twin = copy.copy(self)
+        twin.tenant = records.name("a tenant", tenant)
+        return twin
+
+    # --- one thread ---------------------------------------------------------------------
+
+    async def thread(self, thread_id: str) -> ThreadInfo:
+        """What is known about one thread.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+
+        def look_up(conn: Connection) -> SqlRow | None:
+            found = queries.threads.look_up(conn, self.tenant, thread_id, "")
+            return found and queries.threads.thread_by_key(conn, found.thread_key)
+
+        row = await self.transactions.run("read", look_up)
+        if row is None:
+            raise ThreadNotFoundError(thread_id, self.tenant)
+        return records.thread_info(row)
+
+    async def thread_at(self, thread_key: int) -> ThreadInfo | None:
+        """The thread of this tenant stored under a key, unless it is being deleted."""
+        row = await self.transactions.run("read", queries.threads.thread_by_key, thread_key)
+        if row is None or row.tenant != self.tenant or row.deleting_since is not None:
+            return None
+        return records.thread_info(row)
+
+    async def last_recorded_us(self, thread_id: str) -> int:
+        """When the newest event of any log of a thread was recorded; 0 when it has none.
+
+        A run that works in one log for long leaves the others unchanged: this tells whether
+        anything in the thread is alive.
+        """
+
+        def look_up(conn: Connection) -> int:
+            found = queries.threads.look_up(conn, self.tenant, thread_id, "")
+            return queries.threads.last_recorded(conn, found.thread_key) if found else 0
+
+        return await self.transactions.run("read", look_up)
+
+    async def namespaces(self, thread_id: str) -> list[str]:
+        """The logs of a thread that have events, including those given to it as a fork.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+
+        def look_up(conn: Connection) -> list[str]:
+            key = self.key_of(conn, thread_id)
+            return [ns for ns, _, _ in queries.events.namespaces(conn, key)]
+
+        return await self.transactions.run("read", look_up)
+
+    async def descendants(self, thread_id: str) -> list[ThreadInfo]:
+        """The threads that hold bytes of this one or refer to them, in the order of their keys.
+
+        Forks and forks of forks, and threads that were given the bytes they need of it. A fork
+        whose history was trimmed past the place where it was forked is not found, nor a thread
+        that was given only a snapshot of a fork in between, although their states may contain
+        data of this thread: nothing that is stored says so any more.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+
+        def look_up(conn: Connection) -> list[SqlRow]:
+            keys = queries.forks.descendants(conn, self.key_of(conn, thread_id))
+            rows = (queries.threads.thread_by_key(conn, key) for key in sorted(keys))
+            return [row for row in rows if row is not None and row.deleting_since is None]
+
+        return [records.thread_info(row) for row in await self.transactions.run("read", look_up)]
+
+    def key_of(self, conn: Connection, thread_id: str) -> int:
+        """The key of a thread of this tenant.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        row = queries.threads.look_up(conn, self.tenant, thread_id, "")
+        if row is None:
+            raise ThreadNotFoundError(thread_id, self.tenant)
+        return int(row.thread_key)
+
+    # --- changing it --------------------------------------------------------------------
+
+    async def set_thread(self, /, thread_id: str, **values: Any) -> ThreadInfo:
+        """Change ``metadata``, ``status``, ``ttl`` (seconds or ``None``) or ``pinned``.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+            ConfigurationError: something else was given.
+        """
+        stored = _thread_values(values)
+        return await (self._change(thread_id, stored) if stored else self.thread(thread_id))
+
+    async def pin(self, thread_id: str, reason: str, by: str) -> ThreadInfo:
+        """Keep a thread whatever any policy says, until :meth:`unpin` (a legal hold, say).
+
+        When it returns, no sweep prunes the thread any more: every decision to delete a thread
+        checks this under the same lock.
+
+        Raises:
+            ThreadNotFoundError: no such thread, or it is being deleted.
+            ConfigurationError: the reason or the name of who asks is empty.
+        """
+        return await self._change(thread_id, records.pinned(reason, by, self.now_us()))
+
+    async def unpin(self, thread_id: str) -> ThreadInfo:
+        """Let policies decide about a thread again.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        return await self._change(thread_id, {"pinned": False, "pin": None})
+
+    async def set_ttl(self, thread_id: str, ttl: timedelta | None) -> ThreadInfo:
+        """Give a thread its own time to live (whole seconds, rounded up); ``None``: its policy's.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+        return await self._change(thread_id, {"ttl": stored_ttl(ttl)})
+
+    async def _change(self, thread_id: str, values: Mapping[str, Any]) -> ThreadInfo:
+        """Change columns of a thread's row; the thread after it."""
+
+        def change(conn: Connection) -> SqlRow:
+            found = queries.threads.look_up(conn, self.tenant, thread_id, "")
+            row = found and queries.listing.update_thread(conn, found.thread_key, values)
+            if row is None:
+                raise ThreadNotFoundError(thread_id, self.tenant)
+            return row
+
+        return records.thread_info(await self.transactions.run("idempotent_write", change))
+
+    # --- lists --------------------------------------------------------------------------
+
+    async def threads(
+        self,
+        *,
+        status: Status | None = None,
+        prefix: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        after: ThreadInfo | None = None,
+        limit: int = 100,
+    ) -> list[ThreadInfo]:
+        """One page of this tenant's threads, the most recently active first.
+
+        Args:
+            status, prefix, metadata: only threads with this status, whose id begins with this
+                prefix, whose metadata has these values at its top level.
+            after: the last thread of the page before.
+            limit: threads in a page.
+        """
+        check_limit(limit)
+        if prefix is not None:
+            records.name("a prefix", prefix)
+        place = None if after is None else (to_micros(after.active_at), after.thread_key)
+        rows = await self.transactions.run(
+            "read",
+            queries.listing.list_threads,
+            self.tenant,
+            status=status,
+            prefix=prefix,
+            metadata=metadata or {},
+            after=place,
+            limit=limit,
+        )
+        return _infos(rows)
+
+    async def thread_counts(self) -> dict[str, int]:
+        """How many threads this tenant has, by status."""
+        return await self.transactions.run("read", queries.listing.count_threads, self.tenant)
+
+    async def tenants(self) -> list[str]:
+        """Every tenant that has a thread in this database, in order."""
+        return await self.transactions.run("read", queries.listing.tenants)
+
+    async def scan(
+        self,
+        *,
+        first: int = 0,
+        last: int = 2**63 - 1,
+        after: int | None = None,
+        limit: int = 1000,
+        all_tenants: bool = False,
+        idle_before: datetime | None = None,
+        created_before: datetime | None = None,
+        with_ttl: bool = False,
+    ) -> list[ThreadInfo]:
+        """One page of threads in the order of their keys, which never change.
+
+        Args:
+            first, last: only keys in this range.
+            after: the key of the last thread of the page before.
+            limit: threads in a page; an empty page means that there are no more.
+            all_tenants: the threads of all tenants, not only of this one.
+            idle_before, created_before, with_ttl: only threads that, to the minute, have had no
+                append since; or that are that old; or that have a ttl of their own. Of several,
+                one is enough.
+        """
+        check_limit(limit)
+        behind = first - 1 if after is None else max(first - 1, after)
+        while True:
+            rows = await self.transactions.run(
+                "read",
+                queries.listing.scan,
+                None if all_tenants else self.tenant,
+                after=behind,
+                last=last,
+                idle_before=None if idle_before is None else to_micros(idle_before),
+                created_before=None if created_before is None else to_micros(created_before),
+                with_ttl=with_ttl,
+                limit=limit,
+            )
+            found = _infos(rows)
+            if found or len(rows) < limit:
+                return found
+            behind = rows[-1].thread_key  # a page of damaged rows only is not the end
+
+    async def tombstones(self, limit: int = 100, after: Tombstone | None = None) -> list[Tombstone]:
+        """One page of what is kept of this tenant's deleted threads, the last deleted first.
+
+        Args:
+            after: the last one of the page before.
+        """
+        check_limit(limit)
+        place = None if after is None else (to_micros(after.deleted_at), after.thread_key)
+        rows = await self.transactions.run(
+            "read", queries.listing.list_tombstones, self.tenant, place, limit
+        )
+        return [records.tombstone(row) for row in rows]
+
+
+def check_limit(limit: int) -> None:
+    """Refuse an empty page."""
+    if limit < 1:
+        raise ConfigurationError(f"limit must be at least 1, not {limit}")
+
+
+def _infos(rows: Sequence[SqlRow]) -> list[ThreadInfo]:
+    """The threads of rows; damaged ones are left out and logged, so that the others show."""
+    found = []
+    for row in rows:
+        try:
+            found.append(records.thread_info(row))
+        except CorruptEventError as error:
+            log.error(
+                "left out of the list: %s",
+                error,
+                extra={"tenant": row.tenant, "thread_id": row.thread_id},
+            )
+    return found
+
+
+def _thread_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that ``set_thread`` changes, checked."""
+    checks: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "metadata": (lambda value: isinstance(value, Mapping), "a mapping"),
+        "status": (lambda value: value in get_args(Status), f"one of {get_args(Status)}"),
+        "ttl": (
+            lambda value: value is None or (type(value) is int and 0 <= value < 2**53),
+            "seconds as a whole number, or None",
+        ),
+        "pinned": (lambda value: type(value) is bool, "True or False"),
+    }
+    for name, value in values.items():
+        if name not in checks:
+            raise ConfigurationError(f"a thread has no {name!r}; it has {', '.join(checks)}")
+        fits, expected = checks[name]
+        if not fits(value):
+            raise ConfigurationError(f"{name} must be {expected}, not {value!r:.80}")
+    stored = dict(values)
+    if "metadata" in values:
+        stored["metadata"] = json_text(values["metadata"])
+    if values.get("pinned") is False:
+        stored["pin"] = None
+    return stored
+
+
+def json_text(metadata: Mapping[str, Any]) -> str:
+    """The metadata of a thread as JSON text."""
+    if not isinstance(metadata, Mapping):
+        raise ConfigurationError(f"metadata must be a mapping, not {metadata!r:.80}")
+    for name, value in metadata.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise SerializationError(
+                f"metadata[{name!r}]", type(value).__name__, f"metadata must be JSON: {error}"
+            ) from error
+    return json.dumps(dict(metadata), ensure_ascii=True)
+
+
+def stored_ttl(ttl: timedelta | None) -> int | None:
+    """A time to live as it is stored: whole seconds, rounded up."""
+    if ttl is None:
+        return None
+    if not isinstance(ttl, timedelta) or ttl < timedelta(0):
+        raise ConfigurationError(f"ttl must be a timedelta and not negative, not {ttl!r:.80}")
+    return -(-ttl // timedelta(seconds=1))
