@@ -1,12 +1,11 @@
 """A state-graph runtime whose node outputs are events in an append-only log.
 
-The API is the one that LangGraph's users know; change the imports and keep the code.
+The API is LangGraph's: change the imports, keep the code.
 """
 
 import logging
 
 from graph.app import CompiledGraph
-from graph.build.builder import StateGraph
 from graph.errors import (
     EmptyInputError,
     GraphError,
@@ -27,6 +26,7 @@ from graph.savers import (
     PostgresSaver,
     SqliteSaver,
 )
+from graph.state_graph import StateGraph
 from graph.types import (
     END,
     START,
@@ -84,5 +84,5 @@ __all__ = [
     "interrupt",
 ]
 
-# Whoever uses the library decides where its log goes; nothing is printed unasked.
+# The application configures logging; without it nothing is printed.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -18,21 +18,29 @@ from functools import partial
 from typing import Any, Final, Protocol, Self, TypeVar, cast, get_args
 
 from eventstore import AsyncEventStore, EventStore, VerifyReport, telemetry
-from eventstore.concurrency import Perform, abandon, awaited, iterate_sync, perform_each, run_sync
+from eventstore.concurrency import (
+    Asyncio,
+    Blocking,
+    Concurrency,
+    discard,
+    iterate,
+    iterate_sync,
+    run_sync,
+)
 from eventstore.core.core import Core
-from graph.build.builder import Topology
 from graph.build.drawing import DrawableGraph
 from graph.build.schema import Channel, StateSchema, is_schema
+from graph.build.topology import Graph, Topology
 from graph.build.types_registry import register_types
 from graph.errors import InvalidConfigError
 from graph.read import replay_check, streaming, subgraphs, time_travel
-from graph.read.history import Reader
+from graph.read.history import ReadableGraph, Reader
 from graph.read.replay_check import ReplayReport, Same
 from graph.run import invocation
 from graph.run.driver import Options, Run
 from graph.run.invocation import CONFLICT_TIMEOUT_S, Call, OnConflict
 from graph.run.journal import LogJournal, Means
-from graph.run.runners import Blocking, Looping, Runner
+from graph.run.runners import AsyncRunner, Runner, SyncRunner
 from graph.run.scope import Scope, current, keeping
 from graph.run.thread_log import ThreadLog, ns_of, position_of, thread_id_of
 from graph.state import planner
@@ -68,7 +76,7 @@ class Saver(Protocol):
         """Where events go."""
 
 
-class CompiledGraph:
+class CompiledGraph(ReadableGraph):
     """A graph that can run. Made by :meth:`StateGraph.compile`."""
 
     def __init__(
@@ -90,18 +98,28 @@ class CompiledGraph:
         self._config: RunnableConfig = {}
         self._interrupt_before = frozenset(interrupt_before)
         self._interrupt_after = frozenset(interrupt_after)
-        self.inner: dict[str, Mapping[str, CompiledGraph]] = {}
+        self.inner: dict[str, Mapping[str, Graph]] = {}
         self._last: Reader | None = None
         self._log: ThreadLog | None = None
         if checkpointer is not None and not isinstance(checkpointer, bool):
             store = checkpointer
             if not isinstance(store, EventStore | AsyncEventStore):
                 store = store.store
-            self._log = self.log_on(store.core)
+            self._log = self.reader_on(store.core).log
 
-    def log_on(self, core: Core) -> ThreadLog:
-        """This graph's threads, or its parts of them, in a store."""
-        return self.reader_on(core).log
+    @property
+    def core(self) -> Core:
+        """The store that keeps its threads.
+
+        Raises:
+            InvalidConfigError: it keeps none.
+        """
+        if self._log is None:
+            raise InvalidConfigError(
+                "this graph keeps no state: compile it with a checkpointer, "
+                "compile(checkpointer=SqliteSaver('runs.db'))"
+            )
+        return self._log.core
 
     def reader_on(self, core: Core) -> Reader:
         """Reads them. Kept for the store that was used last, since it learns names of threads."""
@@ -174,7 +192,7 @@ class CompiledGraph:
         options = self._options(
             config, context, durability, before=interrupt_before, after=interrupt_after
         )
-        call = self._call(Blocking(), input, options, on_conflict, conflict_timeout_s)
+        call = self._call(SyncRunner(), input, options, on_conflict, conflict_timeout_s)
         return run_sync(self._run(call))
 
     async def ainvoke(
@@ -200,7 +218,7 @@ class CompiledGraph:
         options = self._options(
             config, context, durability, before=interrupt_before, after=interrupt_after
         )
-        call = self._call(Looping(), input, options, on_conflict, conflict_timeout_s)
+        call = self._call(AsyncRunner(), input, options, on_conflict, conflict_timeout_s)
         return await self._run(call)
 
     def stream(
@@ -239,7 +257,7 @@ class CompiledGraph:
             before=interrupt_before,
             after=interrupt_after,
         )
-        call = self._call(Blocking(), input, options, on_conflict, conflict_timeout_s)
+        call = self._call(SyncRunner(), input, options, on_conflict, conflict_timeout_s)
         yield from iterate_sync(self._stream(call, isinstance(stream_mode, str)))
 
     async def astream(
@@ -268,7 +286,7 @@ class CompiledGraph:
             before=interrupt_before,
             after=interrupt_after,
         )
-        call = self._call(Looping(), input, options, on_conflict, conflict_timeout_s)
+        call = self._call(AsyncRunner(), input, options, on_conflict, conflict_timeout_s)
         chunks = self._stream(call, isinstance(stream_mode, str))
         try:
             async for chunk in chunks:
@@ -352,7 +370,7 @@ class CompiledGraph:
         invocation.check_conflict(on_conflict)
         scope = options.scope
         log = self._place(scope)
-        perform = _blocking(log) if isinstance(runner, Blocking) else _looping(log)
+        concurrency = _blocking(log) if isinstance(runner, SyncRunner) else _looping(log)
         inside = scope is None and log is not None and ns_of(options.config)
         return Call(
             self.topology,
@@ -362,7 +380,7 @@ class CompiledGraph:
             options.config,
             options,
             runner,
-            perform,
+            concurrency,
             on_conflict,
             conflict_timeout_s,
             scope,
@@ -398,13 +416,13 @@ class CompiledGraph:
         above = scope.host.journal
         if self.checkpointer is False or not isinstance(above, LogJournal):
             return None
-        return self.log_on(above.core)
+        return self.reader_on(above.core).log
 
     async def _run(self, call: Call) -> dict[str, Any]:
         with self._span(call) as span:
             started = await invocation.start(call)
             try:
-                async with aclosing(started.chunks()) as chunks:
+                async with started as chunks:
                     async for kind, content in chunks:
                         if call.options.modes:
                             await self._shown(call, started.run, kind, content)
@@ -429,7 +447,7 @@ class CompiledGraph:
         started = await invocation.start(call)
         form = streaming.Form(single, call.options.subgraphs)
         try:
-            async with aclosing(started.chunks()) as chunks:
+            async with started as chunks:
                 async for kind, content in chunks:
                     for ns, mode, chunk in await self._shown(call, started.run, kind, content):
                         yield form.of(ns, mode, chunk)
@@ -447,7 +465,9 @@ class CompiledGraph:
             return [content] if content[1] in call.options.own_modes else []
         found = []
         reader = None if call.log is None else self.reader_on(call.log.core)
-        for mode, chunk in await streaming.chunks(self, run, reader, call.perform, kind, content):
+        for mode, chunk in await streaming.chunks(
+            self, run, reader, call.concurrency, kind, content
+        ):
             if mode in call.options.own_modes:
                 found.append((run.ns, mode, chunk))
             if call.options.listener is not None:
@@ -540,7 +560,7 @@ class CompiledGraph:
 
     async def aget_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
         """:meth:`get_state` for event loops."""
-        return await _looping(self._log)(self._reader(config).state(config, subgraphs))
+        return await _looping(self._log).run(self._reader(config).state(config, subgraphs))
 
     def get_state_history(
         self,
@@ -570,7 +590,7 @@ class CompiledGraph:
     ) -> AsyncGenerator[StateSnapshot, None]:
         """:meth:`get_state_history` for event loops."""
         found = self._history(config, filter, before, limit)
-        async with aclosing(perform_each(_looping(self._log), found)) as snapshots:
+        async with aclosing(iterate(_looping(self._log), found)) as snapshots:
             async for snapshot in snapshots:
                 yield snapshot
 
@@ -603,7 +623,7 @@ class CompiledGraph:
     async def aevents(self, config: RunnableConfig) -> AsyncGenerator[AuditEntry, None]:
         """:meth:`events` for event loops."""
         found = self._reader(config).audit(thread_id_of(config), ns_of(config))
-        async with aclosing(perform_each(_looping(self._log), found)) as entries:
+        async with aclosing(iterate(_looping(self._log), found)) as entries:
             async for entry in entries:
                 yield entry
 
@@ -617,7 +637,7 @@ class CompiledGraph:
 
     async def averify(self, config: RunnableConfig) -> VerifyReport:
         """:meth:`verify` for event loops."""
-        return await _looping(self._log)(self._reader({}).verify(thread_id_of(config)))
+        return await _looping(self._log).run(self._reader({}).verify(thread_id_of(config)))
 
     def replay(
         self, config: RunnableConfig, *, upto: RunnableConfig | int | None = None
@@ -639,7 +659,7 @@ class CompiledGraph:
         self, config: RunnableConfig, *, upto: RunnableConfig | int | None = None
     ) -> StateSnapshot:
         """:meth:`replay` for event loops."""
-        return await _looping(self._log)(self._reader(config).replayed(config, upto))
+        return await _looping(self._log).run(self._reader(config).replayed(config, upto))
 
     def rebuild(self, config: RunnableConfig) -> int:
         """Drop the snapshots of a thread and fold it afresh, as after a change of its reducers.
@@ -654,7 +674,7 @@ class CompiledGraph:
 
     async def arebuild(self, config: RunnableConfig) -> int:
         """:meth:`rebuild` for event loops."""
-        return await _looping(self._log)(self._reader({}).rebuild(thread_id_of(config)))
+        return await _looping(self._log).run(self._reader({}).rebuild(thread_id_of(config)))
 
     def check_replay(
         self,
@@ -683,7 +703,7 @@ class CompiledGraph:
             ThreadNotFoundError: no such thread.
         """
         options = self._options(config, context, "sync")
-        check = replay_check.Check(Blocking(), options, nodes, same)
+        check = replay_check.Check(SyncRunner(), options, nodes, same)
         return self._drive(check.thread(self, self._reader({}).log, thread_id_of(config)))
 
     async def acheck_replay(
@@ -696,7 +716,7 @@ class CompiledGraph:
     ) -> ReplayReport:
         """:meth:`check_replay` for event loops."""
         options = self._options(config, context, "sync")
-        check = replay_check.Check(Looping(), options, nodes, same)
+        check = replay_check.Check(AsyncRunner(), options, nodes, same)
         return await check.thread(self, self._reader({}).log, thread_id_of(config))
 
     def _drive(self, operation: Awaitable[T]) -> T:
@@ -704,7 +724,7 @@ class CompiledGraph:
         try:
             _blocking(self._log)
         except InvalidConfigError:
-            abandon(operation)
+            discard(operation)
             raise
         return run_sync(operation)
 
@@ -742,7 +762,7 @@ class CompiledGraph:
             ConcurrencyError: a run or another edit was first.
         """
         update = StateUpdate(values, as_node)
-        return run_sync(self._edit(Blocking(), config, [[update]]))
+        return run_sync(self._edit(SyncRunner(), config, [[update]]))
 
     async def aupdate_state(
         self,
@@ -752,7 +772,7 @@ class CompiledGraph:
     ) -> RunnableConfig:
         """:meth:`update_state` for event loops."""
         update = StateUpdate(values, as_node)
-        return await self._edit(Looping(), config, [[update]])
+        return await self._edit(AsyncRunner(), config, [[update]])
 
     def bulk_update_state(
         self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
@@ -767,13 +787,13 @@ class CompiledGraph:
             InvalidUpdateError: an update does not fit; those of the supersteps before it are kept.
             ConcurrencyError: a run or another edit was first.
         """
-        return run_sync(self._edit(Blocking(), config, supersteps))
+        return run_sync(self._edit(SyncRunner(), config, supersteps))
 
     async def abulk_update_state(
         self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
     ) -> RunnableConfig:
         """:meth:`bulk_update_state` for event loops."""
-        return await self._edit(Looping(), config, supersteps)
+        return await self._edit(AsyncRunner(), config, supersteps)
 
     async def _edit(
         self,
@@ -784,34 +804,32 @@ class CompiledGraph:
         reader = self._reader(config)
         if not supersteps or not all(supersteps):
             raise InvalidConfigError("there is nothing to update: give at least one StateUpdate")
-        perform = _blocking(self._log) if isinstance(runner, Blocking) else _looping(self._log)
-        means = Means(perform, runner.spawn)
+        concurrency = (
+            _blocking(self._log) if isinstance(runner, SyncRunner) else _looping(self._log)
+        )
+        means = Means(concurrency)
         graph = subgraphs.graph_of(self, ns_of(config))
         place: Mapping[str, Any] = config
         if ns_of(config):
-            place = await perform(time_travel.to_edit(self, config))
+            place = await concurrency.run(time_travel.to_edit(self, config))
         options = graph._options(place, None, "sync")
-        journal = await perform(reader.log.open(place, means))
+        journal = await concurrency.run(reader.log.open(place, means))
         run = Run(graph.topology, journal, options, runner, ns=ns_of(place))
         withdrawn = [each.id for each in run.interrupts]
         for updates in supersteps:
             await run.edit(updates, invocation.metadata_of(config))
         if withdrawn and run.ns:
-            await perform(time_travel.edited(self, thread_id_of(config), run.ns, withdrawn))
-        snapshot = await perform(reader.snapshot(thread_id_of(config), run.state))
+            await concurrency.run(time_travel.edited(self, thread_id_of(config), run.ns, withdrawn))
+        snapshot = await concurrency.run(reader.snapshot(thread_id_of(config), run.state))
         return snapshot.config
 
     def _reader(self, config: Mapping[str, Any]) -> Reader:
         """Reads the log that a config names."""
-        if self._log is None:
-            raise InvalidConfigError(
-                "this graph keeps no state: compile it with a checkpointer, "
-                "compile(checkpointer=SqliteSaver('runs.db'))"
-            )
-        return subgraphs.graph_of(self, ns_of(config)).reader_on(self._log.core)
+        core = self.core
+        return subgraphs.graph_of(self, ns_of(config)).reader_on(core)
 
 
-def _blocking(log: ThreadLog | None) -> Perform:
+def _blocking(log: ThreadLog | None) -> Concurrency:
     """How operations run inside a blocking call: by driving, which has to be possible.
 
     Raises:
@@ -822,11 +840,11 @@ def _blocking(log: ThreadLog | None) -> Perform:
             "this graph's checkpointer is asynchronous: call ainvoke(), astream(), "
             "aget_state(), …, or compile the graph with a synchronous one (PostgresSaver)"
         )
-    return awaited
+    return Blocking()
 
 
-def _looping(log: ThreadLog | None) -> Perform:
-    return awaited if log is None else log.core.transactions.perform
+def _looping(log: ThreadLog | None) -> Concurrency:
+    return Asyncio() if log is None else log.core.transactions.asyncio
 
 
 def _refuse(options: Mapping[str, Any]) -> None:

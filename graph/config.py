@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -27,17 +26,13 @@ from pydantic import (
 )
 from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
+from eventstore import ConfigurationError, store
+from eventstore.db.connection_string import names_sqlite, postgresql_url
 from graph.errors import PersistenceConfigError
 from retention import RetentionPolicy, policies_from_file
 
 MASK: Final = "**********"
-
-_SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
-_SCHEME: Final = re.compile(r"([\w+.-]+)://")
-_PAIR: Final = re.compile(r"\b(host|hostaddr|port|dbname|user|password|service)\s*=")
 
 
 class ConnectionString(str):
@@ -223,20 +218,20 @@ class PersistenceConfig(BaseSettings):
             )
         elif self.backend == "postgres":
             try:
-                _postgres_url(text)
-            except PersistenceConfigError as error:
-                yield from error.problems
-        elif _scheme(text.strip()) not in (None, "sqlite") or _PAIR.search(text):
+                postgresql_url(text)
+            except ConfigurationError as error:
+                yield f"connection_string: {error}"
+        elif not names_sqlite(text):
             yield (
                 "connection_string: backend 'sqlite' expects a path or a URL that begins with "
                 "sqlite:///; for a PostgreSQL database set backend='postgres'"
             )
 
 
-def target_of(config: PersistenceConfig) -> URL | str:
+def target_of(config: PersistenceConfig) -> store.Target:
     """The target that a saver opens. It contains the password: do not print or log it."""
     if config.backend == "postgres":
-        return _postgres_url(_plain(config.connection_string))
+        return postgresql_url(_plain(config.connection_string))
     return ":memory:" if config.backend == "memory" else _plain(config.connection_string)
 
 
@@ -255,84 +250,3 @@ def _read_toml(path: Path) -> Mapping[str, Any]:
             return table
         problem = f"{path}: 'persistence' must be a table, [persistence]"
     raise PersistenceConfigError([problem])
-
-
-def _scheme(text: str) -> str | None:
-    found = _SCHEME.match(text)
-    return found[1] if found else None
-
-
-def _postgres_url(text: str) -> URL:
-    """Parse a connection string of any form into a SQLAlchemy URL.
-
-    Ambiguous text is refused here, because drivers quote what they cannot use in their errors:
-    part of a password that was taken for a host or a port, for example.
-
-    Raises:
-        PersistenceConfigError: it cannot be parsed; the message does not quote it.
-    """
-    text = text.strip()  # a line break at the end, if it was read from a file
-    scheme = _scheme(text)
-    if scheme not in _SCHEMES and (scheme or not _PAIR.search(text)):
-        raise _refused(
-            "backend 'postgres' expects a URL that begins with postgresql://, or key=value pairs "
-            "(host=… dbname=…)"
-        )
-    if scheme and text.count("@") > 1:
-        raise _refused(
-            "it contains several @; write %40 for an @ in user name, password or options"
-        )
-    url = None
-    if scheme:
-        with suppress(
-            ArgumentError, ValueError
-        ):  # not SQLAlchemy's syntax; libpq also allows several hosts
-            url = make_url(text)
-    url = url or _libpq_url(text)
-    password = url.query.get("password") if url else None
-    if url and isinstance(password, str):
-        # As the URL's password SQLAlchemy masks it wherever it prints the URL.
-        url = url.set(password=password).difference_update_query(["password"])
-    if url is None or "password" in url.query or not _is_plausible(url):
-        raise _refused(
-            "it cannot be parsed; in a URL write special characters of user name and password as "
-            "%XX, and in key=value pairs quote the values"
-        )
-    return url
-
-
-def _is_plausible(url: URL) -> bool:
-    """Whether no part of a password was taken for a host, a database or a port."""
-    ports = url.query.get("port", "") if url.port is None else str(url.port)
-    return "@" not in f"{url.host or ''}{url.database or ''}" and (
-        isinstance(ports, str) and all(_is_port(port) for port in ports.split(",") if ports)
-    )
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < 6 and 0 < int(text) < 2**16
-
-
-def _libpq_url(text: str) -> URL | None:
-    try:
-        from psycopg import ProgrammingError
-        from psycopg.conninfo import conninfo_to_dict
-    except ImportError as error:
-        raise _refused(
-            "this form requires psycopg; run pip install 'graph-eventstore[postgres]'"
-        ) from error
-    try:
-        found = {name: str(value) for name, value in conninfo_to_dict(text).items()}
-    except ProgrammingError:  # its message quotes the text
-        return None
-    return URL.create(
-        "postgresql+psycopg",
-        username=found.pop("user", None),
-        password=found.pop("password", None),
-        database=found.pop("dbname", None),
-        query=found,
-    )
-
-
-def _refused(why: str) -> PersistenceConfigError:
-    return PersistenceConfigError([f"connection_string: {why}"])

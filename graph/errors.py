@@ -1,48 +1,47 @@
-"""Every error that the graph raises on purpose, as one tree.
+"""All errors that this package raises, as one tree.
 
     GraphError
     ├── InvalidGraphError      the graph as declared cannot run
     ├── InvalidUpdateError     an update does not fit the state
-    ├── InvalidConfigError     the config names no thread, or a checkpoint that does not fit it
-    ├── EmptyInputError        nothing to resume, and no input
+    ├── InvalidConfigError     the config names no thread, or a checkpoint of another one
+    ├── EmptyInputError        no input, and nothing to resume
     ├── GraphRecursionError    more supersteps than ``recursion_limit``
     ├── NodeTimeoutError       a node took longer than its ``timeout``
-    ├── PersistenceConfigError the configuration of a deployment makes no sense
+    ├── PersistenceConfigError the configuration of a deployment is invalid
     └── WorkflowError          a run of a ``ProductionWorkflow`` failed
 
-:class:`GraphInterrupt` is no error but how a node is left while a person is asked. It is no
-``Exception`` either, so that a node's own ``except Exception`` does not swallow the question.
+:class:`GraphInterrupt` is not an error: it leaves a node that waits for a resume value. It is not
+an ``Exception`` either, so that a node's ``except Exception`` does not swallow the interrupt.
 
-What a node itself raises is passed on as it is, with a note that names node and thread; only
-a ``ProductionWorkflow`` wraps it, in a ``WorkflowError``.
+An exception of a node propagates unchanged, with a note that names node and thread; only a
+``ProductionWorkflow`` wraps it, in a ``WorkflowError``.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from graph.types import StateSnapshot
+from graph.types import StateSnapshot
 
 _SHOWN_CHARS_MAX: Final = 500
 
 
 class GraphError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of the errors of this package."""
 
 
 class InvalidGraphError(GraphError, ValueError):
-    """The graph as declared cannot run; the message names the node or edge and the remedy."""
+    """The graph as declared cannot run; the message names the node or edge, and the remedy."""
 
 
 class InvalidUpdateError(GraphError, ValueError):
-    """An update does not fit the state: an unknown key, or two writers without a reducer."""
+    """An update does not fit the state: an unknown key, say, or two writers without a reducer."""
 
 
 class InvalidConfigError(GraphError, ValueError):
-    """The config names no thread, or a checkpoint that does not belong to it."""
+    """The config names no thread, or a checkpoint of another thread."""
 
 
 class EmptyInputError(GraphError):
@@ -56,18 +55,18 @@ class GraphRecursionError(GraphError, RecursionError):
         self.limit = limit
         self.frontier = frontier
         super().__init__(
-            f"{limit} supersteps without reaching END; next would be {', '.join(frontier)}. "
-            "If that is no endless loop, pass a higher limit: config={'recursion_limit': …}; "
-            "what was done so far is kept, and invoke(None, config) goes on from there."
+            f"the limit of {limit} supersteps was reached before END; next: {', '.join(frontier)}; "
+            "unless the graph loops forever, pass a higher config={'recursion_limit': …}; the "
+            "finished supersteps are kept, and invoke(None, config) continues after them"
         )
 
 
 class NodeTimeoutError(GraphError, TimeoutError):
-    """An attempt of a node took longer than its ``timeout``; retried like any fault from outside.
+    """An attempt of a node took longer than its ``timeout``; retried like a transient error.
 
     Attributes:
-        node: which.
-        timeout_s: the seconds that it had.
+        node: the node's name.
+        timeout_s: its timeout in seconds.
     """
 
     def __init__(self, node: str, timeout_s: float) -> None:
@@ -80,25 +79,25 @@ class NodeTimeoutError(GraphError, TimeoutError):
 
 
 class GraphInterrupt(BaseException):
-    """Raised by ``interrupt()`` through the node that asks; catch it only to raise it again.
+    """Raised by ``interrupt()`` to leave the node; if you catch it, raise it again.
 
     Attributes:
-        interrupts: what is asked: dictionaries with ``id`` and ``value``, as they are recorded.
+        interrupts: mappings with the ``id`` and ``value`` of each interrupt, as recorded.
     """
 
     def __init__(self, interrupts: Sequence[Mapping[str, Any]] = ()) -> None:
         self.interrupts = tuple(interrupts)
-        super().__init__(f"waiting for {len(self.interrupts)} answers")
+        super().__init__(f"waiting for {len(self.interrupts)} resume values")
 
 
 class PersistenceConfigError(GraphError):
-    """A configuration makes no sense. No value is quoted: one of them may be a password.
+    """A configuration is invalid. No value is quoted: it might be a password.
 
-    Deliberately no ``ValueError``: out of one of those pydantic makes an error of its own, which
-    carries the whole input along and prints it when the model is a field of another one.
+    Not a ``ValueError`` on purpose: pydantic wraps those in an error of its own, which prints the
+    whole input when the configuration is a field of another model.
 
     Attributes:
-        problems: what is wrong, each beginning with the name of the setting, if it is about one.
+        problems: each begins with the name of the setting that it is about, if there is one.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -110,11 +109,11 @@ class PersistenceConfigError(GraphError):
 
 
 class WorkflowError(GraphError):
-    """A run of a workflow failed; what it had recorded until then is kept.
+    """A run of a workflow failed; everything recorded before the failure is kept.
 
     Attributes:
-        state: of the thread, right after the failure; ``None`` where it could not be read.
-        original_error: what was raised; the ``__cause__`` too.
+        state: the thread's state right after the failure; ``None`` if it could not be read.
+        original_error: the exception; also the ``__cause__``.
     """
 
     def __init__(
@@ -123,8 +122,7 @@ class WorkflowError(GraphError):
         self.thread_id = thread_id
         self.state = state
         self.original_error = original_error
-        # The state's values are in `state` and not in the text: texts of errors end up in logs
-        # and trackers, and what people told a workflow is nobody's business there.
+        # Messages end up in logs and trackers, so the state's values stay out of this one.
         next_nodes = state.next if state is not None else ()
         where = f" before {', '.join(map(repr, next_nodes))}" if next_nodes else ""
         cause = f"{type(original_error).__name__}: {original_error}"
@@ -137,15 +135,17 @@ class WorkflowError(GraphError):
 
 
 def _portable(error: Exception) -> Exception:
-    """The error if it survives pickling, else one that says the same.
+    """The error if it can be pickled, else a stand-in with the same text.
 
-    Many do not: an exception whose ``__init__`` takes other arguments than it hands on cannot
-    be unpickled, and a pool of processes that is sent one breaks.
+    An exception whose ``__init__`` takes other arguments than it passes to its base cannot be
+    unpickled, and a process pool that receives one breaks.
     """
     try:
         pickle.loads(pickle.dumps(error))
     except Exception as reason:
         stand_in = RuntimeError(f"{type(error).__qualname__}: {error}")
-        stand_in.add_note(f"(a stand-in: the original cannot be pickled, {type(reason).__name__})")
+        stand_in.add_note(
+            f"stand-in for an exception that cannot be pickled ({type(reason).__name__})"
+        )
         return stand_in
     return error

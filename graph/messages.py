@@ -1,10 +1,9 @@
 """Lists of messages as state: append, replace by id, remove.
 
-Owns the reducer :data:`add_messages` and the :class:`MessagesState` that uses it. A
-message is a dict or any object with an ``id`` attribute. Promises that a caller's
-messages are never changed (one without an id is copied), that ids are drawn before an
-update is recorded, so that replay sees the same ones, and that many updates cost one
-pass over the list.
+Owns the reducer :data:`add_messages` and the :class:`MessagesState` that uses it. A message is a
+dict or any object with an ``id`` attribute. Promises that a caller's messages are never changed
+(one without an id is copied), that ids are assigned before an update is recorded, so that replay
+sees the same ones, and that many updates cost one pass over the list.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from graph.errors import InvalidUpdateError
 
 REMOVE_ALL_MESSAGES: Final = "__remove_all__"
 
-# Removals are recorded as plain messages of this role, which any reader of the log can read.
+# Removals are recorded as plain messages with this role, which every reader of the log knows.
 _REMOVE: Final = "remove"
 
 
@@ -32,7 +31,7 @@ _make_id: ContextVar[Callable[[], str]] = ContextVar("make_id", default=lambda: 
 
 @contextmanager
 def ids_from(make: Callable[[], str]) -> Iterator[None]:
-    """In here messages without an id get one from ``make`` instead of one drawn at random."""
+    """Within the block, messages without an id get one from ``make`` instead of a random one."""
     before = _make_id.set(make)
     try:
         yield
@@ -46,9 +45,9 @@ def _new_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class RemoveMessage:
-    """In an update: take the message with this id out of the list.
+    """In an update: remove the message with this id from the list.
 
-    With ``id=REMOVE_ALL_MESSAGES`` the list starts again with what follows in the update.
+    With ``id=REMOVE_ALL_MESSAGES`` the list restarts with the messages that follow in the update.
     """
 
     id: str
@@ -64,26 +63,26 @@ class AddMessages:
         return "add_messages"
 
     def __call__(self, left: Any, right: Any) -> list[Any]:
-        """The messages of ``left`` after the update ``right``; neither is changed.
+        """The messages of ``left`` after the update ``right``; neither argument is changed.
 
         Args:
-            left: a message or a list of them.
-            right: the same, and removals. A message whose id is in ``left`` replaces it.
-                A text is a message of the user; a pair is (role, content).
+            left: a message or a list of messages.
+            right: a message, a removal, or a list of them. A message whose id is in ``left``
+                replaces the one there. A string is a user message; a pair is (role, content).
         """
         return self.fold(left, (right,))
 
     def prepare(self, update: Any) -> list[Any]:
-        """The update as a list of messages that all have ids."""
+        """The update as a list of messages, each with an id."""
         if update is None:
             raise InvalidUpdateError(
-                "An update of messages is a message or a list of them, not None; "
-                "leave the key out to write nothing."
+                "an update of messages must be a message or a list of messages, not None; leave "
+                "the key out to write nothing"
             )
         return [_message(item) for item in (update if isinstance(update, list) else [update])]
 
     def fold(self, left: Any, updates: Iterable[Any]) -> list[Any]:
-        """The same as applying the updates one by one, in one pass over ``left``."""
+        """Apply the updates in order, in one pass over ``left``."""
         prepared = [self.prepare(update) for update in updates]
         known = _ids(left) if isinstance(left, list) else None
         if known is None:
@@ -99,22 +98,22 @@ add_messages: Final = AddMessages()
 
 
 class MessagesState(TypedDict):
-    """A state that is a list of messages; derive from it to add keys."""
+    """A state with a list of messages; derive from it to add keys."""
 
     messages: Annotated[list[Any], add_messages]
 
 
 class _Merge:
-    """A list of messages while updates are merged into it.
+    """A list of messages into which updates are merged.
 
-    Removed messages leave a hole until the end, so that no position in ``places`` moves.
+    A removed message leaves a hole until the end, so that no position in ``places`` moves.
     """
 
     def __init__(self, messages: list[Any], ids: list[Any]) -> None:
         self.slots: list[Any] = messages.copy()
         self.places: dict[Any, int] = dict(zip(ids, range(len(ids)), strict=True))
         self.doubles: dict[Any, list[int]] = {}
-        if len(self.places) < len(ids):  # a list that was not made here may hold an id twice
+        if len(self.places) < len(ids):  # a list from elsewhere may contain an id twice
             for place, key in enumerate(ids):
                 if place != self.places[key]:
                     self.doubles.setdefault(key, []).append(place)
@@ -130,15 +129,15 @@ class _Merge:
                 self.slots, self.places, self.doubles = [], {}, {}
                 update = update[index + 1 :]
                 break
-        # Removed only at the end: a message that comes back in the same update keeps its place.
+        # Removed last: a message that the same update removes and adds keeps its place.
         removed: dict[Any, None] = {}
         for message in update:
             key = _id(message)
             if _is_removal(message):
                 if key not in self.places:
                     raise InvalidUpdateError(
-                        f"There is no message with the id '{key}' to remove. Remove messages "
-                        "by the id that they have in the state."
+                        f"there is no message with the id '{key}' to remove; pass an id of a "
+                        "message in the state"
                     )
                 removed[key] = None
             elif key in self.places:
@@ -153,7 +152,7 @@ class _Merge:
 
 
 def _are_new(updates: list[list[Any]], known: list[Any]) -> bool:
-    """Whether the updates only append: the usual case, and a fraction of the cost."""
+    """Whether the updates only append: the usual case, at a fraction of the cost."""
     fresh = [_id(message) for update in updates for message in update]
     keys = set(fresh)
     removes = any(_is_removal(message) for update in updates for message in update)
@@ -161,7 +160,7 @@ def _are_new(updates: list[list[Any]], known: list[Any]) -> bool:
 
 
 def _ids(messages: list[Any]) -> list[Any] | None:
-    """The ids of messages that all have one; ``None`` if some have not."""
+    """The ids of the messages; ``None`` if a message has none."""
     kinds = set(map(type, messages))
     try:
         if kinds == {dict}:
@@ -184,7 +183,7 @@ def _is_removal(message: Any) -> bool:
 
 
 def _message(item: Any) -> Any:
-    """A message with an id, out of whatever stands for one; ``item`` itself if it is that."""
+    """Turn an item of an update into a message with an id; ``item`` itself if it is one."""
     if isinstance(item, str):
         return {"role": "user", "content": item, "id": _new_id()}
     if isinstance(item, RemoveMessage) or getattr(item, "type", None) == _REMOVE:
@@ -198,7 +197,8 @@ def _message(item: Any) -> Any:
     if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
         return {"role": item[0], "content": item[1], "id": _new_id()}
     raise InvalidUpdateError(
-        f"A message is a dict, an object with an id, a text or (role, content), not {item!r:.200}"
+        "a message must be a dict, an object with an id, a string or (role, content), not "
+        f"{item!r:.200}"
     )
 
 

@@ -1,22 +1,23 @@
 """What a service builds on: a checkpointer made from its configuration, and a workflow around it.
 
-Owns making and closing the checkpointer, telling failures apart from results, and the log
-lines about both. Those carry names of threads and of errors, and never a state or a secret.
-The blocking calls of a workflow and their asynchronous twins are written once.
+Owns opening and closing the checkpointer, turning failures of a run into ``WorkflowError``, and
+the log lines about both, which contain names of threads and errors but never a state or a secret.
+Each operation is written once, as a coroutine; the sync and the async method of a pair differ
+only in how that coroutine waits (see :mod:`eventstore.concurrency`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar
+from typing import Any, Final, Self, TypedDict, TypeVar
 
 from eventstore import AsyncEventStore, Codec, EventStore, ThreadInfo, ThreadNotFoundError
-from eventstore.concurrency import run_sync
+from eventstore.concurrency import Blocking, Concurrency, run_sync
 from graph.app import CompiledGraph, Saver
-from graph.build.builder import StateGraph
 from graph.config import ConnectionString, PersistenceConfig, target_of
 from graph.errors import (
     InvalidConfigError,
@@ -31,6 +32,7 @@ from graph.savers import (
     PostgresSaver,
     SqliteSaver,
 )
+from graph.state_graph import StateGraph
 from graph.types import START, Command, Interrupt, RunnableConfig, StateSnapshot
 
 __all__ = [
@@ -46,57 +48,56 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+S = TypeVar("S", bound=Saver)
 
 
 # --- checkpointers ----------------------------------------------------------------------
+
+_SYNC: Final[Mapping[str, Callable[..., MemorySaver | SqliteSaver | PostgresSaver]]] = {
+    "memory": MemorySaver,
+    "sqlite": SqliteSaver,
+    "postgres": PostgresSaver,
+}
+_ASYNC: Final[Mapping[str, Callable[..., MemorySaver | AsyncSqliteSaver | AsyncPostgresSaver]]] = {
+    "memory": MemorySaver,
+    "sqlite": AsyncSqliteSaver,
+    "postgres": AsyncPostgresSaver,
+}
 
 
 def create_production_checkpointer(
     config: PersistenceConfig,
 ) -> MemorySaver | SqliteSaver | PostgresSaver:
-    """The checkpointer that a configuration asks for, with its tables set up; close it at the end.
+    """Open the configured checkpointer and set up its tables. The caller closes it.
 
     Raises:
-        ConfigurationError: it cannot be opened like this.
+        ConfigurationError: the database cannot be opened with this configuration.
         StoreUnavailableError: the database does not answer.
     """
-    saver: MemorySaver | SqliteSaver | PostgresSaver
-    if config.backend == "postgres":
-        saver = PostgresSaver(target_of(config), **_options(config))
-    elif config.backend == "sqlite":
-        saver = SqliteSaver(target_of(config), **_options(config))
-    else:
-        saver = MemorySaver(**_options(config))
-    try:
-        saver.setup()
-    except BaseException:
-        saver.close()
-        raise
-    _log_opened(config)
-    return saver
+    return run_sync(_open(_SYNC[config.backend], config))
 
 
 async def create_async_production_checkpointer(
     config: PersistenceConfig,
 ) -> MemorySaver | AsyncSqliteSaver | AsyncPostgresSaver:
-    """As :func:`create_production_checkpointer`, for event loops. In memory one serves both."""
-    if config.backend == "memory":
-        memory = MemorySaver(**_options(config))
-        memory.setup()
-        _log_opened(config)
-        return memory
-    saver: AsyncSqliteSaver | AsyncPostgresSaver
-    if config.backend == "postgres":
-        saver = AsyncPostgresSaver(target_of(config), **_options(config))
-    else:
-        saver = AsyncSqliteSaver(target_of(config), **_options(config))
+    """:func:`create_production_checkpointer` for async code. In memory one saver serves both."""
+    return await _open(_ASYNC[config.backend], config)
+
+
+async def _open(kind: Callable[..., S], config: PersistenceConfig) -> S:
+    saver = kind(**_options(config))
+    store = saver.store
     try:
-        await saver.setup()
+        await store.concurrency.run(store.database.setup())
     except BaseException:
-        await saver.close()
+        await _close(saver)
         raise
-    _log_opened(config)
+    log.info(
+        "checkpointer open on %s, tenant %r",
+        config.backend,
+        config.tenant,
+        extra={"backend": config.backend, "tenant": config.tenant},
+    )
     return saver
 
 
@@ -106,6 +107,8 @@ def _options(config: PersistenceConfig) -> dict[str, Any]:
         "durability": config.durability,
         "codec": Codec(compress=config.enable_compression),
     }
+    if config.backend != "memory":
+        options["target"] = target_of(config)
     if config.backend == "postgres":
         options |= {
             "schema": config.db_schema,
@@ -116,28 +119,27 @@ def _options(config: PersistenceConfig) -> dict[str, Any]:
     return options
 
 
-def _log_opened(config: PersistenceConfig) -> None:
-    log.info(
-        "checkpointer open on %s, tenant %r",
-        config.backend,
-        config.tenant,
-        extra={"backend": config.backend, "tenant": config.tenant},
-    )
+async def _close(saver: Saver) -> None:
+    store = saver.store
+    if isinstance(store, AsyncEventStore):
+        await store.close()
+    else:
+        store.close()
 
 
 # --- a workflow -------------------------------------------------------------------------
 
 
 class WorkflowStatus(TypedDict):
-    """What ``get_status`` tells.
+    """The result of ``get_status``.
 
     Attributes:
-        next_nodes: what runs next; empty when the run is complete.
-        created_at: when this state came about; ISO 8601, UTC. ``None`` without a thread.
+        next_nodes: nodes that run next; empty when the run is complete.
+        created_at: when this state was recorded; ISO 8601, UTC. ``None`` without a thread.
         status: ``running``, ``waiting``, ``failed`` or ``idle``; ``None`` without a thread.
-        updated_at: when something was last recorded, to the minute.
-        interrupts: the questions that wait for answers.
-        error: of the task that failed, ``"Type: message"``.
+        updated_at: when the thread was last active, to the minute.
+        interrupts: the pending interrupts.
+        error: ``"Type: message"`` of the task that failed.
     """
 
     thread_id: str
@@ -151,24 +153,24 @@ class WorkflowStatus(TypedDict):
 
 
 @dataclass(frozen=True)
-class _Calls:
-    """How a workflow reaches its graph and its store: at once, or by awaiting them."""
+class _Api:
+    """The sync or the async API of a workflow's graph, and how its store is called beside it."""
 
+    concurrency: Concurrency
     invoke: Callable[[Any, RunnableConfig], Awaitable[dict[str, Any]]]
     update_state: Callable[[RunnableConfig, Any, str | None], Awaitable[RunnableConfig]]
     get_state: Callable[[RunnableConfig], Awaitable[StateSnapshot]]
-    thread: Callable[[str], Awaitable[ThreadInfo]]
 
 
 class ProductionWorkflow:
-    """A graph with its checkpointer, for a service. A context manager, blocking or ``async``.
+    """A graph with its checkpointer, for a service. A context manager, sync or async.
 
-    Either give it a graph, or override ``_build_graph`` in a subclass, which returns one that
-    is compiled with ``self.checkpointer``.
+    Pass a graph, or override ``_build_graph`` in a subclass to return one that is compiled with
+    ``self.checkpointer``.
 
     Args:
-        checkpointer: stays the caller's and open; by default one is made of the configuration,
-            for blocking calls first of all. :meth:`acreate` makes one for event loops.
+        checkpointer: an open checkpointer, which the caller closes. By default the workflow opens
+            a synchronous one from the configuration; :meth:`acreate` opens an asynchronous one.
 
     Attributes:
         app: the compiled graph, for everything else.
@@ -196,95 +198,96 @@ class ProductionWorkflow:
 
     @classmethod
     async def acreate(cls, config: PersistenceConfig, graph: StateGraph | None = None) -> Self:
-        """A workflow on a checkpointer for event loops, for ``aexecute`` and the other twins."""
+        """Open a workflow with an asynchronous checkpointer, for ``aexecute`` and the like."""
         checkpointer = await create_async_production_checkpointer(config)
         try:
             workflow = cls(config, graph, checkpointer=checkpointer)
         except BaseException:
-            await _aclose(checkpointer)
+            await _close(checkpointer)
             raise
         workflow._owned = checkpointer
         return workflow
 
     def _build_graph(self) -> CompiledGraph:
-        """Compile the graph with ``self.checkpointer``; to be overridden for anything more."""
+        """Compile the graph with ``self.checkpointer``; override it to do anything more."""
         if self._graph is None:
             raise InvalidGraphError(
-                f"{type(self).__name__} has no graph: pass one, or override _build_graph()"
+                f"{type(self).__name__} has no graph; pass one, or override _build_graph()"
             )
         return self._graph.compile(checkpointer=self.checkpointer)
 
-    # --- running and looking ------------------------------------------------------------
+    # --- running and reading ------------------------------------------------------------
 
     def execute(self, thread_id: str, initial_state: Any) -> dict[str, Any]:
-        """Run with an input, to the end or to where the run has to stop; returns the output.
+        """Run with an input until the run ends or is interrupted; returns the output.
 
         Raises:
-            WorkflowError: whatever went wrong. What was recorded is kept, and :meth:`resume`
-                goes on from there.
+            WorkflowError: the run failed. What was recorded is kept, and :meth:`resume` continues
+                from there.
         """
-        return run_sync(self._run(self._at_once(), thread_id, initial_state, None))
+        return run_sync(self._run(self._sync_api(), thread_id, initial_state, None))
 
     async def aexecute(self, thread_id: str, initial_state: Any) -> dict[str, Any]:
-        """:meth:`execute` for event loops."""
-        return await self._run(self._awaited(), thread_id, initial_state, None)
+        """:meth:`execute` for async code."""
+        return await self._run(self._async_api(), thread_id, initial_state, None)
 
     def resume(self, thread_id: str, updates: Any = None, *, answer: Any = None) -> dict[str, Any]:
-        """Go on from where the thread stands, after a failure, a stop, a question or a crash.
+        """Continue the thread after a failure, an interrupt or a crash.
 
         Args:
-            updates: written to the state first, as if the node that wrote last had written them;
-                what is to run next stays so, if its edges still lead there.
-            answer: to the question that waits (see ``get_status(…)["interrupts"]``); or, where
-                there are several, a mapping of their ids to answers.
+            updates: written to the state first, as if the last node had written them; the next
+                nodes stay the same if that node's edges still lead there.
+            answer: the resume value of the pending interrupt (``get_status(…)["interrupts"]``);
+                for several, a mapping of interrupt ids to resume values.
 
         Raises:
-            WorkflowError: whatever went wrong; the updates may have been recorded.
+            WorkflowError: the run failed; the updates may have been recorded.
         """
-        return run_sync(self._run(self._at_once(), thread_id, *_going_on(updates, answer)))
+        return run_sync(self._run(self._sync_api(), thread_id, *_resumption(updates, answer)))
 
     async def aresume(
         self, thread_id: str, updates: Any = None, *, answer: Any = None
     ) -> dict[str, Any]:
-        """:meth:`resume` for event loops."""
-        return await self._run(self._awaited(), thread_id, *_going_on(updates, answer))
+        """:meth:`resume` for async code."""
+        return await self._run(self._async_api(), thread_id, *_resumption(updates, answer))
 
     def get_status(self, thread_id: str) -> WorkflowStatus:
-        """Where a thread stands. Of one that is not there the values are empty."""
-        return run_sync(self._status(self._at_once(), thread_id))
+        """The state and status of a thread; empty if there is no such thread."""
+        return run_sync(self._status(self._sync_api(), thread_id))
 
     async def aget_status(self, thread_id: str) -> WorkflowStatus:
-        """:meth:`get_status` for event loops."""
-        return await self._status(self._awaited(), thread_id)
+        """:meth:`get_status` for async code."""
+        return await self._status(self._async_api(), thread_id)
 
     async def _run(
-        self, calls: _Calls, thread_id: str, initial_state: Any, updates: Any
+        self, api: _Api, thread_id: str, initial_state: Any, updates: Any
     ) -> dict[str, Any]:
         config = _config(thread_id)
-        said = {"thread_id": thread_id}
+        extra = {"thread_id": thread_id}
         try:
             if updates:
-                await self._update(calls, config, updates)
-            result = await calls.invoke(initial_state, config)
+                await self._update(api, config, updates)
+            result = await api.invoke(initial_state, config)
         except Exception as error:
-            said["error"] = type(error).__name__  # its message may quote the state
-            self.logger.error("thread %r: run failed: %s", thread_id, said["error"], extra=said)
-            raise WorkflowError(thread_id, await self._standing(calls, thread_id), error) from error
-        self.logger.info("thread %r: run ended", thread_id, extra=said)
+            extra["error"] = type(error).__name__  # its message may quote the state
+            self.logger.error("thread %r: run failed: %s", thread_id, extra["error"], extra=extra)
+            state = await self._state_if_readable(api, thread_id)
+            raise WorkflowError(thread_id, state, error) from error
+        self.logger.info("thread %r: run ended", thread_id, extra=extra)
         return result
 
-    async def _update(self, calls: _Calls, config: RunnableConfig, updates: Any) -> None:
+    async def _update(self, api: _Api, config: RunnableConfig, updates: Any) -> None:
         as_node = None
-        if len(self.app.topology.nodes) == 1 and (await calls.get_state(config)).next:
-            # Of a single node update_state takes every update to be its own, as LangGraph does,
-            # even while it has yet to run; resuming would then skip it without a word.
+        if len(self.app.topology.nodes) == 1 and (await api.get_state(config)).next:
+            # In a graph with a single node update_state attributes every update to that node, as
+            # LangGraph does, even before it has run; resuming would then skip it silently.
             as_node = START
-        await calls.update_state(config, updates, as_node)
+        await api.update_state(config, updates, as_node)
 
-    async def _standing(self, calls: _Calls, thread_id: str) -> StateSnapshot | None:
+    async def _state_if_readable(self, api: _Api, thread_id: str) -> StateSnapshot | None:
         try:
-            return await calls.get_state(_config(thread_id))
-        except Exception as error:  # such as the database's being gone, which may be the failure
+            return await api.get_state(_config(thread_id))
+        except Exception as error:  # an unreachable database, say, which may be the failure
             self.logger.warning(
                 "thread %r: its state could not be read: %s",
                 thread_id,
@@ -293,13 +296,15 @@ class ProductionWorkflow:
             )
             return None
 
-    async def _status(self, calls: _Calls, thread_id: str) -> WorkflowStatus:
-        state = await calls.get_state(_config(thread_id))
+    async def _status(self, api: _Api, thread_id: str) -> WorkflowStatus:
+        state = await api.get_state(_config(thread_id))
         try:
-            thread: ThreadInfo | None = await calls.thread(thread_id)
+            thread: ThreadInfo | None = await api.concurrency.run(
+                self._store.core.thread(thread_id)
+            )
         except ThreadNotFoundError:
             thread = None
-        # The thread's own time is rewritten once a minute at most, and may be the older one.
+        # The thread's active_at is written at most once a minute, so either may be the newer.
         times = [state.created_at, thread.active_at.isoformat() if thread else None]
         return {
             "thread_id": thread_id,
@@ -312,22 +317,19 @@ class ProductionWorkflow:
             "error": next((task.error for task in state.tasks if task.error), None),
         }
 
-    def _at_once(self) -> _Calls:
-        return _Calls(
-            _now(self.app.invoke),
-            _now(self.app.update_state),
-            _now(self.app.get_state),
-            lambda thread_id: self._store.core.thread(thread_id),
+    def _sync_api(self) -> _Api:
+        app, blocking = self.app, Blocking()
+        call: Callable[..., Any] = blocking.call
+        return _Api(
+            blocking,
+            partial(call, app.invoke),
+            partial(call, app.update_state),
+            partial(call, app.get_state),
         )
 
-    def _awaited(self) -> _Calls:
-        store = self._store
-        return _Calls(
-            self.app.ainvoke,
-            self.app.aupdate_state,
-            self.app.aget_state,
-            lambda thread_id: store.database.perform(store.core.thread(thread_id)),
-        )
+    def _async_api(self) -> _Api:
+        app = self.app
+        return _Api(self._store.database.asyncio, app.ainvoke, app.aupdate_state, app.aget_state)
 
     @property
     def _store(self) -> EventStore | AsyncEventStore:
@@ -337,20 +339,22 @@ class ProductionWorkflow:
     # --- closing ------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the checkpointer that was made here. A second call does nothing.
+        """Close the checkpointer if this workflow opened it. A second call does nothing.
 
         Raises:
-            InvalidConfigError: it was made by :meth:`acreate`: await :meth:`aclose`.
+            InvalidConfigError: :meth:`acreate` opened it; await :meth:`aclose` instead.
         """
         if isinstance(self._owned, AsyncSqliteSaver | AsyncPostgresSaver):
-            raise InvalidConfigError("this workflow's checkpointer is asynchronous: await aclose()")
+            raise InvalidConfigError(
+                "this workflow has an asynchronous checkpointer; call await aclose()"
+            )
         if self._owned is not None:
             self._owned.store.close()
 
     async def aclose(self) -> None:
-        """:meth:`close` for event loops."""
+        """:meth:`close` for async code."""
         if self._owned is not None:
-            await _aclose(self._owned)
+            await _close(self._owned)
 
     def __enter__(self) -> Self:
         return self
@@ -375,26 +379,11 @@ class ProductionWorkflow:
         await self.aclose()
 
 
-def _going_on(updates: Any, answer: Any) -> tuple[Any, Any]:
-    """What to go on with, and what to write before."""
-    # An edit would take the question back, so what comes with an answer is written with it.
+def _resumption(updates: Any, answer: Any) -> tuple[Any, Any]:
+    """The input to resume with, and the updates to write before it."""
+    # An edit would withdraw the interrupt, so updates are written together with a resume value.
     return (None, updates) if answer is None else (Command(update=updates, resume=answer), None)
 
 
 def _config(thread_id: str) -> RunnableConfig:
     return {"configurable": {"thread_id": thread_id}}
-
-
-def _now(function: Callable[..., T]) -> Callable[..., Awaitable[T]]:
-    async def call(*args: Any) -> T:
-        return function(*args)
-
-    return call
-
-
-async def _aclose(saver: Saver) -> None:
-    store = saver.store
-    if isinstance(store, AsyncEventStore):
-        await store.close()
-    else:
-        store.close()

@@ -1,8 +1,8 @@
-"""Checkpointers by the names that LangGraph's users know: each is an event store to be used.
+"""Checkpointers under the names that LangGraph's users know.
 
-A saver opens (or is given) an event store and closes what it opened. Everything else a
-compiled graph asks of it, it asks of ``saver.store``. The asynchronous ones are for graphs
-that are run with ``ainvoke``; on SQLite and in memory either kind serves both.
+A saver opens an event store and closes it; a compiled graph uses ``saver.store`` for everything
+else. The asynchronous savers are for graphs that run with ``ainvoke``; on SQLite and in memory a
+saver of either kind serves both ``invoke`` and ``ainvoke``.
 """
 
 from __future__ import annotations
@@ -10,26 +10,23 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from eventstore import AsyncEventStore, EventStore
-
-if TYPE_CHECKING:
-    from eventstore import async_store, store
+from eventstore import AsyncEventStore, EventStore, async_store, store
 
 
 class _Saver:
-    """An event store under the name of a checkpointer."""
+    """A checkpointer for sync code: an :class:`~eventstore.EventStore` of its own."""
 
-    def __init__(self, opened: EventStore) -> None:
-        self.store = opened
+    def __init__(self, target: store.Target, **options: Any) -> None:
+        self.store = EventStore(target, **options)
 
     def setup(self) -> None:
-        """Create or migrate the tables; done by itself at first use."""
+        """Create or migrate the tables. Optional: the first use does it."""
         self.store.setup()
 
     def delete_thread(self, thread_id: str) -> None:
-        """Remove a thread whole; threads forked from it stay whole.
+        """Delete a thread as a whole; threads forked from it stay intact.
 
         Raises:
             ThreadNotFoundError: no such thread.
@@ -37,7 +34,7 @@ class _Saver:
         self.store.delete_thread(thread_id)
 
     def close(self) -> None:
-        """Close what was opened here; a connection or pool that the caller made stays open."""
+        """Close the store. A connection, pool or engine that the caller passed stays open."""
         self.store.close()
 
     def __enter__(self) -> Self:
@@ -52,18 +49,36 @@ class _Saver:
         self.close()
 
 
-class _AsyncSaver:
-    """An asynchronous event store under the name of a checkpointer."""
+class _DatabaseSaver(_Saver):
+    """A saver that LangGraph's code opens with ``from_conn_string``."""
 
-    def __init__(self, opened: AsyncEventStore) -> None:
-        self.store = opened
+    @classmethod
+    @contextmanager
+    def from_conn_string(cls, conn_string: str, **options: Any) -> Iterator[Self]:
+        """Open a path or URL for the length of a ``with`` block."""
+        with cls(conn_string, **options) as saver:
+            yield saver
+
+
+class _AsyncDatabaseSaver:
+    """A checkpointer for async code: an :class:`~eventstore.AsyncEventStore` of its own."""
+
+    def __init__(self, target: async_store.Target, **options: Any) -> None:
+        self.store = AsyncEventStore(target, **options)
+
+    @classmethod
+    @asynccontextmanager
+    async def from_conn_string(cls, conn_string: str, **options: Any) -> AsyncIterator[Self]:
+        """Open a path or URL for the length of an ``async with`` block."""
+        async with cls(conn_string, **options) as saver:
+            yield saver
 
     async def setup(self) -> None:
-        """Create or migrate the tables; done by itself at first use."""
+        """Create or migrate the tables. Optional: the first use does it."""
         await self.store.setup()
 
     async def delete_thread(self, thread_id: str) -> None:
-        """Remove a thread whole; threads forked from it stay whole.
+        """Delete a thread as a whole; threads forked from it stay intact.
 
         Raises:
             ThreadNotFoundError: no such thread.
@@ -71,7 +86,7 @@ class _AsyncSaver:
         await self.store.delete_thread(thread_id)
 
     async def close(self) -> None:
-        """Close what was opened here; a connection or pool that the caller made stays open."""
+        """Close the store. A connection, pool or engine that the caller passed stays open."""
         await self.store.close()
 
     async def __aenter__(self) -> Self:
@@ -87,87 +102,51 @@ class _AsyncSaver:
 
 
 class MemorySaver(_Saver):
-    """Keeps threads in memory: for tests and development. The same code as on disk."""
+    """Keeps threads in memory, for tests and development, with the same code as on disk.
+
+    Args:
+        options: as for :class:`~eventstore.EventStore`.
+    """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(EventStore(":memory:", **options))
+        super().__init__(":memory:", **options)
 
 
-class SqliteSaver(_Saver):
+class SqliteSaver(_DatabaseSaver):
     """Keeps threads in a SQLite file.
 
     Args:
-        target: a path, a SQLAlchemy URL or engine, or a ``sqlite3.Connection``, which stays
-            the caller's: it is never closed, and its transactions are not shared.
+        target: a path, a SQLAlchemy URL or engine, or a ``sqlite3.Connection``. The caller's
+            connection is never closed, and its transactions are not shared.
         options: as for :class:`~eventstore.EventStore` (``tenant``, ``durability``, …).
     """
 
-    def __init__(self, target: store.Target, **options: Any) -> None:
-        super().__init__(EventStore(target, **options))
 
-    @classmethod
-    @contextmanager
-    def from_conn_string(cls, conn_string: str, **options: Any) -> Iterator[Self]:
-        """Open a path or URL for the length of a ``with`` block."""
-        with cls(conn_string, **options) as saver:
-            yield saver
-
-
-class AsyncSqliteSaver(_AsyncSaver):
-    """Keeps threads in a SQLite file, for event loops.
-
-    Args:
-        target: as for :class:`SqliteSaver`, or an ``aiosqlite.Connection`` to a file, which
-            stays the caller's: only the name of its file is used.
-        options: as for :class:`~eventstore.AsyncEventStore`.
-    """
-
-    def __init__(self, target: async_store.Target, **options: Any) -> None:
-        super().__init__(AsyncEventStore(target, **options))
-
-    @classmethod
-    @asynccontextmanager
-    async def from_conn_string(cls, conn_string: str, **options: Any) -> AsyncIterator[Self]:
-        """Open a path or URL for the length of an ``async with`` block."""
-        async with cls(conn_string, **options) as saver:
-            yield saver
-
-
-class PostgresSaver(_Saver):
+class PostgresSaver(_DatabaseSaver):
     """Keeps threads in PostgreSQL.
 
     Args:
         target: a URL (``postgresql://user:password@host/database``), a SQLAlchemy engine, or a
-            ``psycopg_pool.ConnectionPool``, which stays the caller's and open.
+            ``psycopg_pool.ConnectionPool``. The caller's engine or pool is never closed.
         options: as for :class:`~eventstore.EventStore` (``tenant``, ``pool_max_size``, …).
     """
 
-    def __init__(self, target: store.Target, **options: Any) -> None:
-        super().__init__(EventStore(target, **options))
 
-    @classmethod
-    @contextmanager
-    def from_conn_string(cls, conn_string: str, **options: Any) -> Iterator[Self]:
-        """Open a URL for the length of a ``with`` block."""
-        with cls(conn_string, **options) as saver:
-            yield saver
-
-
-class AsyncPostgresSaver(_AsyncSaver):
-    """Keeps threads in PostgreSQL, for event loops.
+class AsyncSqliteSaver(_AsyncDatabaseSaver):
+    """Keeps threads in a SQLite file, for async code.
 
     Args:
-        target: a URL, an ``AsyncEngine``, or a ``psycopg_pool.AsyncConnectionPool``, which
-            stays the caller's and open.
+        target: as for :class:`SqliteSaver`, or an ``aiosqlite.Connection`` to a file, of which
+            only the file's name is used.
         options: as for :class:`~eventstore.AsyncEventStore`.
     """
 
-    def __init__(self, target: async_store.Target, **options: Any) -> None:
-        super().__init__(AsyncEventStore(target, **options))
 
-    @classmethod
-    @asynccontextmanager
-    async def from_conn_string(cls, conn_string: str, **options: Any) -> AsyncIterator[Self]:
-        """Open a URL for the length of an ``async with`` block."""
-        async with cls(conn_string, **options) as saver:
-            yield saver
+class AsyncPostgresSaver(_AsyncDatabaseSaver):
+    """Keeps threads in PostgreSQL, for async code.
+
+    Args:
+        target: a URL, an ``AsyncEngine``, or a ``psycopg_pool.AsyncConnectionPool``. The
+            caller's engine or pool is never closed.
+        options: as for :class:`~eventstore.AsyncEventStore`.
+    """

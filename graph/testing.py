@@ -1,8 +1,8 @@
-"""For tests of applications: recorded runs as a safety net for changes of the code.
+"""Helpers for an application's tests: check changed code against recorded runs.
 
 ::
 
-    def test_yesterdays_runs_still_make_sense():
+    def test_recorded_runs_replay():
         with SqliteSaver("tests/recorded.db") as saver:
             assert_replays(make_graph().compile(checkpointer=saver))
 """
@@ -10,36 +10,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 from eventstore import EventStore
+from graph.app import CompiledGraph
 from graph.errors import InvalidConfigError
-
-if TYPE_CHECKING:
-    from graph.app import CompiledGraph
-    from graph.read.replay_check import Same
+from graph.read.replay_check import Same
 
 __all__ = ["assert_replays", "recorded_threads"]
 
-PAGE = 1_000
+PAGE: Final = 1_000
 
 
 def recorded_threads(app: CompiledGraph) -> list[str]:
-    """The ids of all threads that the graph's checkpointer holds, for parametrizing tests.
+    """The ids of all threads in the graph's checkpointer, for parametrized tests.
 
     Raises:
-        InvalidConfigError: the graph has no checkpointer that can be used by blocking.
+        InvalidConfigError: the graph has no synchronous checkpointer.
     """
     store = getattr(app.checkpointer, "store", app.checkpointer)
     if not isinstance(store, EventStore):
         raise InvalidConfigError(
-            "recorded_threads() needs a graph compiled with a synchronous checkpointer"
+            "recorded_threads() requires a graph compiled with a synchronous checkpointer"
         )
-    found = store.threads(limit=PAGE)
-    ids = [info.thread_id for info in found]
-    while len(found) == PAGE:
-        found = store.threads(limit=PAGE, after=found[-1])
-        ids += [info.thread_id for info in found]
+    ids: list[str] = []
+    after = None
+    while page := store.threads(limit=PAGE, after=after):
+        ids += [info.thread_id for info in page]
+        after = page[-1]
     return sorted(ids)
 
 
@@ -51,23 +49,23 @@ def assert_replays(
     same: Same | None = None,
     context: Any = None,
 ) -> int:
-    """Fail unless the code of today would have written what these threads have recorded.
+    """Check that the current code would write exactly what these threads have recorded.
 
-    See :meth:`CompiledGraph.check_replay`: nothing is written, and the nodes are called.
+    See :meth:`CompiledGraph.check_replay`: the nodes are called, and nothing is written.
 
     Args:
-        thread_ids: by default all that the checkpointer holds.
+        thread_ids: by default all threads of the checkpointer.
 
     Returns:
-        How many recorded events were compared.
+        The number of recorded events compared.
 
     Raises:
-        AssertionError: names each thread's first event that differs.
+        AssertionError: names the first differing event of each thread.
         InvalidConfigError: there is no thread to replay.
     """
     wanted = recorded_threads(app) if thread_ids is None else list(thread_ids)
     if not wanted:
-        raise InvalidConfigError("there is no recorded thread to replay: nothing was compared")
+        raise InvalidConfigError("there is no recorded thread to replay, so nothing was compared")
     reports = [
         app.check_replay(
             {"configurable": {"thread_id": thread_id}}, nodes=nodes, same=same, context=context

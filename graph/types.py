@@ -1,7 +1,7 @@
-"""The words of the graph API: what nodes return and what callers get back.
+"""The types of the graph API: what nodes return, and what callers get back.
 
-Plain data, no behaviour. Names and fields are those that LangGraph's users know, so
-that their code runs with its imports changed.
+Plain data without behaviour. Names and fields are those of LangGraph, so that code written for it
+runs after changing its imports.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ ContextT = TypeVar("ContextT")
 StreamMode = Literal["values", "updates", "tasks", "debug", "checkpoints", "custom"]
 
 Durability = Literal["sync", "async", "exit"]
-"""When what a run did becomes durable: before the next superstep begins, while it runs, or once
-the run ends or stops."""
+"""When the writes of a superstep become durable: before the next one begins, while it runs, or
+when the run ends or is interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +34,16 @@ class Send:
 
 @dataclass(frozen=True, kw_only=True)  # slots would break Command[Literal["node"]](…)
 class Command(Generic[N]):
-    """What a node may return to write to the state and choose where to go at once; and, as an
-    input, what answers the questions of a run that waits.
+    """Returned by a node: write to the state and choose the next nodes. As input: resume a run.
 
     Attributes:
         update: writes, as a node would return them.
-        goto: a node name, a :class:`Send`, or a sequence of them; they run beside the
+        goto: a node name, a :class:`Send`, or a sequence of them; they run in addition to the
             targets of the node's own edges.
-        resume: as an input: the answer to the one question that waits, or a mapping of the ids
-            of questions to their answers.
-        graph: ``Command.PARENT``: the graph in which this graph is a node is meant. This graph
-            ends with it.
+        resume: only as input: the resume value for the single pending interrupt, or a mapping of
+            interrupt ids to resume values.
+        graph: ``Command.PARENT`` addresses the graph in which this graph is a node, and ends
+            this graph.
     """
 
     PARENT: ClassVar[Literal["__parent__"]] = "__parent__"
@@ -56,7 +55,7 @@ class Command(Generic[N]):
 
 
 def _transient(error: Exception) -> bool:
-    """Faults of the outside world are worth another try; faults of the program are not."""
+    """Errors of the outside world are worth a retry, programming errors are not."""
     return not isinstance(
         error,
         ValueError
@@ -75,13 +74,13 @@ def _transient(error: Exception) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When and how often a failed task is tried again.
+    """When and how often a failed task is retried.
 
     Attributes:
         initial_interval: seconds before the second attempt.
-        backoff_factor: each further wait is this much longer.
-        max_interval: seconds; no wait is longer.
-        max_attempts: attempts in all, the first included.
+        backoff_factor: each further interval is longer by this factor.
+        max_interval: the longest interval in seconds.
+        max_attempts: all attempts, the first included.
         jitter: add up to a second at random, so that many tasks do not retry in step.
         retry_on: exception class, classes, or predicate; by default everything but
             programming errors (``ValueError``, ``TypeError``, ``LookupError``, …).
@@ -95,7 +94,7 @@ class RetryPolicy:
     retry_on: type[Exception] | Sequence[type[Exception]] | Callable[[Exception], bool] = _transient
 
     def retries(self, error: Exception) -> bool:
-        """Whether this policy tries again after ``error``."""
+        """Whether this policy retries after ``error``."""
         if isinstance(self.retry_on, type):
             return isinstance(error, self.retry_on)
         if isinstance(self.retry_on, Sequence):
@@ -105,11 +104,11 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """A question to a person.
+    """A pause of a node that waits for a resume value, usually from a person.
 
     Attributes:
-        value: what was shown.
-        id: names this interrupt when several are answered together.
+        value: the interrupt value: what was passed to ``interrupt()``.
+        id: identifies this interrupt when several are resumed together.
     """
 
     value: Any
@@ -117,11 +116,11 @@ class Interrupt:
 
 
 class StateUpdate(NamedTuple):
-    """One of the updates that ``bulk_update_state`` makes.
+    """One of the updates of ``bulk_update_state``.
 
     Attributes:
         values: an update, as a node would return it.
-        as_node: whose update it is taken to be.
+        as_node: the node that the update is attributed to.
     """
 
     values: Any
@@ -130,12 +129,12 @@ class StateUpdate(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionInfo:
-    """Where a node runs: what it can name its own outside effects by.
+    """Where a node runs; usable as an idempotency key for its effects outside.
 
     Attributes:
         task_id: the same for every attempt of a task, also after a crash or an interrupt.
-        thread_id: ``None`` in a graph that keeps no state.
-        node_attempt: 1 for the first.
+        thread_id: ``None`` in a graph without a checkpointer.
+        node_attempt: 1 for the first attempt.
     """
 
     checkpoint_id: str
@@ -148,12 +147,12 @@ class ExecutionInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime(Generic[ContextT]):
-    """What a node that has a parameter ``runtime`` is given.
+    """Passed to a node that has a parameter ``runtime``.
 
     Attributes:
-        context: what the caller passed as ``context``, in the form of ``context_schema``.
-        stream_writer: streams something of the node's own (stream mode ``custom``).
-        execution_info: where it runs.
+        context: the caller's ``context``, converted to ``context_schema``.
+        stream_writer: streams a value of the node's own (stream mode ``custom``).
+        execution_info: where the node runs.
     """
 
     context: ContextT
@@ -162,7 +161,7 @@ class Runtime(Generic[ContextT]):
 
 
 class RunnableConfig(TypedDict, total=False):
-    """What every call takes: where the state lives, and how to run."""
+    """The ``config`` of every call: which thread and checkpoint, and how to run."""
 
     configurable: dict[str, Any]
     recursion_limit: int
@@ -180,10 +179,10 @@ class StateTask(NamedTuple):
     Attributes:
         id: stable within the checkpoint.
         name: the node.
-        path: how it was triggered: by an edge, or the nth ``Send``.
-        error: ``"Type: message"`` of the last failure, if it failed and was not run again.
-        interrupts: what it asks of a person.
-        state: the state of the subgraph it runs, when asked for.
+        path: how it was triggered: by an edge, or by the nth ``Send``.
+        error: ``"Type: message"`` of the last failure, unless it was run again since.
+        interrupts: its pending interrupts.
+        state: the state of the subgraph that it runs, if requested.
         result: the writes of a finished task.
     """
 
@@ -202,9 +201,9 @@ class StateSnapshot(NamedTuple):
     Attributes:
         values: the state's keys and values.
         next: nodes that run next; empty when the run is complete.
-        config: the config that reads this very checkpoint.
-        metadata: ``source`` (input, loop, interrupt, update, fork), ``step``, ``run_id`` and what
-            the caller gave as ``config["metadata"]`` and ``config["tags"]``.
+        config: the config that reads exactly this checkpoint.
+        metadata: ``source`` (input, loop, interrupt, update, fork), ``step``, ``run_id`` and the
+            caller's ``config["metadata"]`` and ``config["tags"]``.
         created_at: ISO 8601, UTC.
         parent_config: the config of the checkpoint before it in the lineage.
         tasks: the tasks of the superstep that follows, finished or not.
@@ -223,17 +222,17 @@ class StateSnapshot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One line of the audit trail: who did what, when, after which decision.
+    """One entry of the audit trail: who wrote what, when, and where it led.
 
     Attributes:
         seq: position in the log.
-        kind: ``input``, ``output``, ``error``, ``interrupt``, ``resume``, ``update``, ``fork``
+        kind: ``input``, ``output``, ``error``, ``interrupt``, ``resume``, ``update``, ``fork``.
         recorded_at: ISO 8601, UTC.
-        step: the superstep it belongs to, where it belongs to one.
+        step: the superstep, if the event belongs to one.
         node: the node that wrote, or the ``as_node`` of an update.
-        writes: what it wrote.
-        goto: where its edges led.
-        data: everything that the event holds.
+        writes: the state keys and values written.
+        goto: the nodes scheduled.
+        data: the event's whole data.
     """
 
     seq: int

@@ -1,9 +1,9 @@
-"""Policies from where operators write them: a TOML file, or the environment.
+"""Policies from a TOML file or from the environment.
 
-A file has a table ``[[policy]]`` for each policy, in the order in which they are asked; its keys
-are the fields of :class:`~retention.policies.RetentionPolicy`, and durations are texts such as
-``"30d"``. The environment names such a file, or the fields of one policy. What makes no sense is
-an error that names the key and what was expected.
+A file has one table ``[[policy]]`` per policy, in the order in which they are matched; the keys are
+the fields of :class:`~retention.policies.RetentionPolicy`, and durations are strings such as
+``"30d"``. Environment variables name such a file, or set the fields of one policy. Errors name the
+key and what was expected.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from eventstore import ConfigurationError
 from retention.policies import DURATIONS, NUMBERS, Match, RetentionPolicy, policies_of
 
 PREFIX: Final = "RETENTION_"
-"""Of the variables of the environment."""
+"""Prefix of the environment variables."""
 
 FILE: Final = f"{PREFIX}POLICY_FILE"
 
@@ -32,14 +32,14 @@ _WORDS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": Fal
 
 
 def duration(text: str) -> timedelta:
-    """What a text such as ``30d`` stands for: a number, and ``w``, ``d``, ``h``, ``m`` or ``s``.
+    """The duration in a text such as ``30d``: a number with ``w``, ``d``, ``h``, ``m`` or ``s``.
 
     Raises:
-        ValueError: it is no such text, or stands for nothing.
+        ValueError: the text is not of this form, or the duration is zero.
     """
     found = re.fullmatch(r"([1-9][0-9]{0,5})([wdhms])", text.strip())
     if not found:
-        raise ValueError(f"{text!r} is no duration such as 30d, 12h or 90s")
+        raise ValueError(f"{text!r} is not a duration such as 30d, 12h or 90s")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
@@ -47,7 +47,7 @@ def policies_from_file(path: str | Path) -> tuple[RetentionPolicy, ...]:
     """The policies of a TOML file, in their order.
 
     Raises:
-        ConfigurationError: it cannot be read, or makes no sense.
+        ConfigurationError: the file cannot be read, or is not valid.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -60,19 +60,19 @@ def policies_from_toml(text: str, source: str = "the policies") -> tuple[Retenti
     """The policies of a TOML text, in their order.
 
     Args:
-        source: what errors call it.
+        source: the name of the text in errors.
 
     Raises:
-        ConfigurationError: it makes no sense.
+        ConfigurationError: the text is not valid.
     """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{source} is no TOML: {error}") from error
+        raise ConfigurationError(f"{source} is not valid TOML: {error}") from error
     _only(tables, ("policy",), source)
     listed = tables.get("policy")
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
-        raise ConfigurationError(f"{source}: expected one table [[policy]] or more")
+        raise ConfigurationError(f"{source}: expected at least one [[policy]] table")
     return _together(
         [_policy(each, f"{source}: policy {number}") for number, each in enumerate(listed, 1)],
         source,
@@ -82,27 +82,26 @@ def policies_from_toml(text: str, source: str = "the policies") -> tuple[Retenti
 def policies_from_env(
     environ: Mapping[str, str] = os.environ, others: Collection[str] = ()
 ) -> tuple[RetentionPolicy, ...] | None:
-    """What the environment says; ``None``: nothing.
+    """The policies in the environment; ``None`` if no variable is set.
 
-    ``RETENTION_POLICY_FILE`` names a file; or else ``RETENTION_TTL``, ``RETENTION_MAX_AGE`` and
-    so on are the fields of one policy for all threads. An empty variable counts as none.
+    ``RETENTION_POLICY_FILE`` names a file; otherwise ``RETENTION_TTL``, ``RETENTION_MAX_AGE`` and
+    so on set the fields of one policy for all threads. Empty variables are ignored.
 
     Args:
-        others: variables that begin with ``RETENTION_`` and mean something to the caller.
+        others: variables with the prefix ``RETENTION_`` that the caller itself reads.
 
     Raises:
-        ConfigurationError: a name or a value makes no sense, or both kinds were given.
+        ConfigurationError: a name or value is not valid, or both kinds are set.
     """
     names = {f"{PREFIX}{name.upper()}": name for name in _SETTINGS}
     known = (FILE, *names, *others)
     ours = {name: text for name, text in environ.items() if name.startswith(PREFIX)}
-    _only(ours, known, "the environment")  # a mistyped one would keep everything, unheard
+    _only(ours, known, "the environment")  # a mistyped name would silently keep everything
     given = {name: value for name in names if (value := ours.get(name, "").strip())}
     path = ours.get(FILE, "").strip()
     if path and given:
         raise ConfigurationError(
-            f"{FILE} and {', '.join(sorted(given))} are both set; the file says all there is to "
-            "say, so unset the others"
+            f"{FILE} and {', '.join(sorted(given))} are both set; unset one of the two kinds"
         )
     if path:
         return policies_from_file(path)
@@ -113,7 +112,7 @@ def policies_from_env(
 
 
 def _from_text(variable: str, field: str, text: str) -> Any:
-    """A variable's value; text is all that there is in an environment."""
+    """The value of a variable, parsed for its field."""
     if field in NUMBERS:
         return _read(int, text, variable, "a whole number")
     if field == "respect_pending_interrupts":
@@ -129,7 +128,7 @@ def _policy(table: Mapping[str, Any], where: str) -> RetentionPolicy:
 
 
 def _value(name: str, value: Any, where: str) -> Any:
-    """A field's value, from what TOML has for it."""
+    """A field's value, from its value in TOML."""
     if name in DURATIONS:
         if not isinstance(value, str):
             raise ConfigurationError(f'{where} must be a duration such as "30d", not {value!r}')
@@ -169,4 +168,6 @@ def _together(found: list[RetentionPolicy], source: str) -> tuple[RetentionPolic
 def _only(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
     unknown = sorted(table.keys() - set(known))
     if unknown:
-        raise ConfigurationError(f"{where} has no key {unknown[0]!r}; known are {', '.join(known)}")
+        raise ConfigurationError(
+            f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(known)}"
+        )

@@ -1,10 +1,10 @@
-"""Sweeps in the background, every so often or by the calendar: APScheduler around a sweep.
+"""The retention daemon: sweeps in the background, at an interval or by a cron expression.
 
-Promises that one sweep runs at a time, that one which fails is logged and does not end the next
-ones, that a database which goes away for a while is waited for, that a store which is closed
-ends it with an error in the log, and that after ``stop()`` no thread is half gone and nothing of
-this runs any more. Several of these on one database share the work. The blocking kind and the
-one for event loops differ in how they wait, and in nothing else.
+APScheduler around :mod:`retention.sweep`. Promises that one sweep runs at a time, that a failed
+sweep is logged and the next one runs all the same, that a database that is away is retried with
+growing pauses, that a closed store ends the daemon with an error in the log, and that after
+``stop()`` nothing of it runs any more. Several daemons on one database share the work. The sync
+and the async class differ in how they wait, and in nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import random
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -27,9 +27,12 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from eventstore import AsyncEventStore, EventStore, StoreClosedError
 from eventstore.concurrency import run_sync
-from retention.access import expect, usable
+from retention.inputs import Store, check_store, usable_policies
 from retention.policies import Policies
-from retention.sweep import DEFAULT_PACE, PASSING, Pace, SweepReport, asweep, sweep
+from retention.sweep.actions import DATABASE_ERRORS
+from retention.sweep.pace import DEFAULT_PACE, Pace
+from retention.sweep.report import SweepReport
+from retention.sweep.run import Sweep
 
 if TYPE_CHECKING:
     from retention.metrics import Metrics
@@ -39,33 +42,34 @@ log = logging.getLogger(__name__)
 BACKOFF_S: Final = 1.0
 BACKOFF_S_MAX: Final = 60.0
 
-_QUIET: Final = logging.getLogger(f"{__name__}.scheduler")
-"""What the scheduler says: errors, and not that a sweep takes longer than its interval."""
-_QUIET.setLevel(logging.ERROR)
+_SCHEDULER_LOG: Final = logging.getLogger(f"{__name__}.scheduler")
+_SCHEDULER_LOG.setLevel(logging.ERROR)  # APScheduler warns of each sweep that outlasts its interval
 
-_JOBS: Final = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
+_JOB_DEFAULTS: Final = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
 
 
-class _Retention(ABC):
-    """What both kinds have in common: when to sweep, and what is made of it."""
+class _Daemon(ABC):
+    """What the sync and the async daemon share: the schedule, and what a turn does."""
 
     def __init__(
         self,
+        store: Store,
         policies: Policies,
-        tenant: str | None,
         every: timedelta | None,
+        on_report: Callable[[SweepReport], object],
         cron: str | None,
         jitter: timedelta | None,
-        on_report: Callable[[SweepReport], object],
+        all_tenants: bool,
+        pace: Pace,
         metrics: Metrics | None,
-        stop: threading.Event | asyncio.Event,
+        stopping: threading.Event | asyncio.Event,
     ) -> None:
         if (every is None) == (cron is None):
-            raise ValueError("give either every= or cron=")
+            raise ValueError("expected either every= or cron=")
         if every is not None and every <= timedelta(0):
-            raise ValueError(f"every must be longer than nothing, not {every}")
+            raise ValueError(f"every must be greater than zero, not {every}")
         if jitter is not None and jitter < timedelta(0):
-            raise ValueError(f"jitter must be at least nothing, not {jitter}")
+            raise ValueError(f"jitter must not be negative, not {jitter}")
         seconds = jitter.total_seconds() if jitter else None
         if every is not None:
             self._trigger: Any = IntervalTrigger(
@@ -74,34 +78,43 @@ class _Retention(ABC):
         else:
             self._trigger = CronTrigger.from_crontab(cron, timezone=UTC)
             self._trigger.jitter = seconds
+        self._store = store
         self._every = every
-        self._policies = usable(policies)
-        self._tenant = tenant
+        self._policies = usable_policies(policies)
+        self._all_tenants = all_tenants
+        self._tenant = None if all_tenants else store.tenant
+        self._pace = pace
         self._on_report = on_report
         self._metrics = metrics
         self._scheduler: Any = None
         self._is_first = True
-        self._stop: threading.Event | asyncio.Event = stop
+        self._stop: threading.Event | asyncio.Event = stopping
 
     def _begin(self, make: Callable[[], Any], job: Callable[[], Any]) -> None:
         if self._scheduler is not None:
-            raise RuntimeError("retention is running already")
+            raise RuntimeError("this retention daemon is already running")
         self._stop.clear()
         self._is_first = True
         self._scheduler = make()
-        # The calendar is to be kept to: who says "at three" does not mean now.
+        # An interval begins with a sweep at once; a cron expression names its own moments.
         now = {"next_run_time": datetime.now(UTC)} if self._every else {}
         self._scheduler.add_job(job, self._trigger, name="retention", **now)
         self._scheduler.start()
+        log.info(
+            "retention started: %s, policies %s",
+            self._trigger,
+            ", ".join(policy.name for policy in self._policies),
+            extra={"tenant": self._tenant},
+        )
 
     async def _turn(self) -> None:
-        """One sweep; tried again for as long as the database is away."""
-        count = 0
+        """One sweep; retried while the database is away."""
+        attempt = 0
         while not self._stop.is_set():
             try:
-                report = await self._sweep(self._fresh())
+                report = await self._sweep()
                 self._is_first = False
-                self._heard(report)
+                self._publish(report)
                 return
             except Exception as error:
                 if self._metrics is not None:
@@ -115,27 +128,37 @@ class _Retention(ABC):
                     if (scheduler := self._scheduler) is not None:
                         scheduler.remove_all_jobs()
                     return
-                if not isinstance(error, PASSING):
+                if not isinstance(error, DATABASE_ERRORS):
                     log.exception(
-                        "this sweep failed; the next one comes when it is due",
+                        "this sweep failed; the next one runs when it is due",
                         extra={"tenant": self._tenant},
                     )
                     return
-                longest = min(BACKOFF_S_MAX, BACKOFF_S * 2**count)
+                longest = min(BACKOFF_S_MAX, BACKOFF_S * 2**attempt)
                 pause = longest * random.uniform(0.5, 1.0)
-                count = min(count + 1, 16)
+                attempt = min(attempt + 1, 16)
                 log.warning(
                     "the database is away, trying again in %.1f s: %s",
                     pause,
                     error,
-                    extra={"tenant": self._tenant, "pause_s": pause, "attempt": count},
+                    extra={"tenant": self._tenant, "pause_s": pause, "attempt": attempt},
                 )
             await self._wait(pause)
 
-    def _fresh(self) -> timedelta:
-        """What was swept less than so long ago is left out: another one of us was there.
+    def _sweep(self) -> Awaitable[SweepReport]:
+        sweep = Sweep(
+            self._store,
+            self._policies,
+            should_stop=self._stop.is_set,
+            all_tenants=self._all_tenants,
+            pace=self._pace,
+        )
+        return sweep.run(shared=self._fresh())
 
-        The first time nothing is: the policies may be new.
+    def _fresh(self) -> timedelta:
+        """Slices swept less than this long ago are skipped: another daemon swept them.
+
+        The first sweep skips none, since its policies may be new.
         """
         if self._is_first:
             return timedelta(0)
@@ -144,44 +167,35 @@ class _Retention(ABC):
         gap = self._every or (following - now if following else timedelta(0))
         return gap / 2
 
-    def _heard(self, report: SweepReport) -> None:
+    def _publish(self, report: SweepReport) -> None:
         if self._metrics is not None:
             self._metrics.swept(report)
-        log.info(
-            "swept: %d pruned, %d trimmed, %d sealed, %d failed",
-            report.pruned,
-            report.trimmed,
-            report.sealed,
-            report.failed,
-            extra={"tenant": self._tenant, **asdict(report)},
-        )
+        log.info("swept: %s", report.summary, extra={"tenant": self._tenant, **asdict(report)})
         self._on_report(report)
 
     @abstractmethod
-    async def _sweep(self, fresh: timedelta) -> SweepReport:
-        """One sweep, which leaves out what was swept less than so long ago."""
-
-    @abstractmethod
     async def _wait(self, seconds: float) -> None:
-        """Wait, unless ``stop()`` is called."""
+        """Wait that long, or until ``stop()`` is called."""
 
 
-class BackgroundRetention(_Retention):
-    """Keeps policies on a thread of its own, from ``start()`` to ``stop()``. A context manager.
+class BackgroundRetention(_Daemon):
+    """Sweeps on a thread of its own, from ``start()`` to ``stop()``. A context manager.
 
     Args:
-        store: stays the caller's; close it after ``stop()``.
-        policies: one, or several of which the first that matches a thread counts.
-        every: from the start of one sweep to the start of the next; the first begins at once.
+        store: the caller closes it, after ``stop()``.
+        policies: one policy, or several of which only the first match counts for a thread.
+        every: time from the start of one sweep to the start of the next; the first one starts at
+            once.
         on_report: called after each sweep, on the thread that swept.
-        cron: instead of ``every``, when to sweep, as in a crontab: ``"0 3 * * *"``; UTC.
-        jitter: sweep up to so much later, at random, so that several do not begin at once.
-        all_tenants: not only the store's own threads.
+        cron: instead of ``every``: when to sweep, as in a crontab, in UTC: ``"0 3 * * *"``.
+        jitter: start each sweep up to this much later, at random, so that several daemons do not
+            start together.
+        all_tenants: sweep the threads of all tenants, not only the store's.
         pace: how much of the database a sweep takes for itself.
-        metrics: told of each sweep.
+        metrics: counts each sweep.
 
     Raises:
-        TypeError: the store is one for event loops.
+        TypeError: the store is an async one: use :class:`AsyncBackgroundRetention`.
         ValueError: the schedule or the policies make no sense.
         ConfigurationError: a policy archives, and ``obstore`` is not installed.
     """
@@ -199,22 +213,33 @@ class BackgroundRetention(_Retention):
         pace: Pace = DEFAULT_PACE,
         metrics: Metrics | None = None,
     ) -> None:
-        expect(EventStore, store, "AsyncBackgroundRetention")
-        tenant = None if all_tenants else store.tenant
-        self._store, self._pace = store, pace
+        check_store(EventStore, store, "AsyncBackgroundRetention")
         self._stopping = threading.Event()
-        super().__init__(policies, tenant, every, cron, jitter, on_report, metrics, self._stopping)
+        super().__init__(
+            store,
+            policies,
+            every,
+            on_report,
+            cron,
+            jitter,
+            all_tenants,
+            pace,
+            metrics,
+            self._stopping,
+        )
 
     def start(self) -> Self:
-        """Sweep from now on. Raises ``RuntimeError`` when it is started already."""
+        """Start sweeping. Raises ``RuntimeError`` if it is already running."""
         self._begin(
-            lambda: BackgroundScheduler(timezone=UTC, job_defaults=_JOBS, logger=_QUIET),
+            lambda: BackgroundScheduler(
+                timezone=UTC, job_defaults=_JOB_DEFAULTS, logger=_SCHEDULER_LOG
+            ),
             lambda: run_sync(self._turn()),
         )
         return self
 
     def stop(self) -> None:
-        """Finish what is under way, and return when all is quiet. Harmless when stopped."""
+        """Finish the batch under way, and return when nothing runs any more. May be repeated."""
         self._stopping.set()
         scheduler, self._scheduler = self._scheduler, None
         if scheduler is not None:
@@ -226,22 +251,12 @@ class BackgroundRetention(_Retention):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    async def _sweep(self, fresh: timedelta) -> SweepReport:
-        return sweep(
-            self._store,
-            self._policies,
-            should_stop=self._stopping.is_set,
-            all_tenants=self._tenant is None,
-            pace=self._pace,
-            shared=fresh,
-        )
-
     async def _wait(self, seconds: float) -> None:
         self._stopping.wait(seconds)
 
 
-class AsyncBackgroundRetention(_Retention):
-    """:class:`BackgroundRetention` for event loops: ``async with``, or ``await`` both calls.
+class AsyncBackgroundRetention(_Daemon):
+    """:class:`BackgroundRetention` for async code: ``async with``, or ``await`` both methods.
 
     ``on_report`` is called in the event loop.
     """
@@ -259,21 +274,30 @@ class AsyncBackgroundRetention(_Retention):
         pace: Pace = DEFAULT_PACE,
         metrics: Metrics | None = None,
     ) -> None:
-        expect(AsyncEventStore, store, "BackgroundRetention")
-        tenant = None if all_tenants else store.tenant
-        self._store, self._pace = store, pace
+        check_store(AsyncEventStore, store, "BackgroundRetention")
         self._stopping = asyncio.Event()
-        super().__init__(policies, tenant, every, cron, jitter, on_report, metrics, self._stopping)
+        super().__init__(
+            store,
+            policies,
+            every,
+            on_report,
+            cron,
+            jitter,
+            all_tenants,
+            pace,
+            metrics,
+            self._stopping,
+        )
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def start(self) -> Self:
-        """Sweep from now on. Raises ``RuntimeError`` when it is started already."""
+        """Start sweeping. Raises ``RuntimeError`` if it is already running."""
         self._begin(
             lambda: AsyncIOScheduler(
                 timezone=UTC,
-                job_defaults=_JOBS,
-                logger=_QUIET,
+                job_defaults=_JOB_DEFAULTS,
+                logger=_SCHEDULER_LOG,
                 event_loop=asyncio.get_running_loop(),
             ),
             self._take_turn,
@@ -281,12 +305,12 @@ class AsyncBackgroundRetention(_Retention):
         return self
 
     async def stop(self) -> None:
-        """Finish what is under way, and return when all is quiet. Harmless when stopped."""
+        """Finish the batch under way, and return when nothing runs any more. May be repeated."""
         self._stopping.set()
         scheduler, self._scheduler = self._scheduler, None
         if scheduler is not None:
             scheduler.pause()
-            await self._idle.wait()  # shutting down would cancel it in its middle
+            await self._idle.wait()  # shutting down would cancel a sweep under way
             scheduler.shutdown(wait=False)
 
     async def __aenter__(self) -> Self:
@@ -301,16 +325,6 @@ class AsyncBackgroundRetention(_Retention):
             await self._turn()
         finally:
             self._idle.set()
-
-    async def _sweep(self, fresh: timedelta) -> SweepReport:
-        return await asweep(
-            self._store,
-            self._policies,
-            should_stop=self._stopping.is_set,
-            all_tenants=self._tenant is None,
-            pace=self._pace,
-            shared=fresh,
-        )
 
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):

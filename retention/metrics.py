@@ -1,8 +1,7 @@
-"""What sweeps did, for Prometheus, and whether all is well: ``/metrics`` and ``/healthz``.
+"""Metrics of sweeps for Prometheus, and a health check: ``/metrics`` and ``/healthz``.
 
-Needs ``prometheus-client`` (the extra ``metrics``). No label names a thread or a tenant. The
-endpoint is for machines on the same host, unless told otherwise: it has neither a password nor
-TLS.
+Needs ``prometheus-client`` (the extra ``metrics``). Labels never name a thread or a tenant. The
+endpoint listens on the local host by default, since it has neither a password nor TLS.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ log = logging.getLogger(__name__)
 PORT: Final = 9464
 
 SECONDS: Final = (0.1, 1, 10, 60, 300, 1_800, 7_200)
-"""Bounds of the histogram of how long sweeps take."""
+"""Buckets of the histogram of sweep durations."""
 
 OUTCOMES: Final = ("pruned", "trimmed", "sealed", "archived", "spared", "gone", "failed")
 
@@ -37,13 +36,13 @@ class Metrics:
     """Counts what sweeps did.
 
     Args:
-        registry: where the metrics are registered; ``None``: one of their own.
-        unhealthy_after: without a sweep that came to its end for so long, something is wrong;
-            ``None``: never. Counts from when this was made, too.
-        clock: seconds since 1970.
+        registry: where the metrics are registered; ``None`` for a new registry.
+        unhealthy_after: report unhealthy this long after the last successful sweep, or after
+            this object was created; ``None``: never.
+        clock: returns seconds since 1970.
 
     Attributes:
-        registry: for whoever exposes it in another way.
+        registry: the registry, to expose the metrics in another way.
 
     Raises:
         ConfigurationError: ``prometheus-client`` is not installed.
@@ -68,83 +67,83 @@ class Metrics:
         self._last_success = clock()
         threads = Counter(
             "retention_threads",
-            "Threads by what sweeps did to them.",
+            "Threads, by what sweeps did to them.",
             ["outcome"],
             registry=self.registry,
         )
         self._threads = {outcome: threads.labels(outcome) for outcome in OUTCOMES}
         sweeps = Counter(
-            "retention_sweeps", "Sweeps by how they ended.", ["result"], registry=self.registry
+            "retention_sweeps", "Sweeps, by how they ended.", ["result"], registry=self.registry
         )
         self._sweeps = {result: sweeps.labels(result) for result in ("done", "stopped", "failed")}
         self._finished = Counter(
             "retention_deletions_finished",
-            "Deletions, cut short earlier, that sweeps ended.",
+            "Interrupted deletions that sweeps finished.",
             registry=self.registry,
         )
         self._reclaimed = Counter(
             "retention_reclaimed_bytes",
-            "Bytes by which the file of the database became smaller.",
+            "Bytes by which the database file shrank.",
             registry=self.registry,
         )
         self._seconds = Histogram(
             "retention_sweep_seconds",
-            "How long sweeps took.",
+            "Duration of sweeps.",
             buckets=SECONDS,
             registry=self.registry,
         )
         self._success = Gauge(
             "retention_last_success_timestamp_seconds",
-            "When a sweep last came to its end, and not in vain; 0: none yet.",
+            "When a sweep last succeeded; 0: none yet.",
             registry=self.registry,
         )
         self._backlog = Gauge(
             "retention_backlog_threads",
-            "Threads that are due, as the last sweep found, and still there.",
+            "Threads due at the last sweep that are still there.",
             registry=self.registry,
         )
 
     def swept(self, report: SweepReport) -> None:
-        """A sweep came to its end, or was stopped. One that only failed is no success."""
+        """Count a sweep that ended or was stopped; one that only failed counts as failed."""
         for outcome, counter in self._threads.items():
             counter.inc(getattr(report, outcome))
         self._finished.inc(report.finished)
         self._reclaimed.inc(report.reclaimed)
         self._seconds.observe(report.seconds)
         self._backlog.set(report.left)
-        in_vain = report.failed and not (report.pruned or report.trimmed or report.sealed)
-        result = "stopped" if report.stopped else "failed" if in_vain else "done"
+        only_failed = report.failed and not (report.pruned or report.trimmed or report.sealed)
+        result = "stopped" if report.stopped else "failed" if only_failed else "done"
         self._sweeps[result].inc()
         if result == "done":
             self._last_success = self._clock()
             self._success.set(self._last_success)
 
     def failed(self) -> None:
-        """A sweep ended with an error."""
+        """Count a sweep that ended with an error."""
         self._sweeps["failed"].inc()
 
     @property
-    def quiet_s(self) -> float:
-        """Seconds since the last success, or since this was made."""
+    def seconds_since_success(self) -> float:
+        """Seconds since the last successful sweep, or since this object was created."""
         return max(0.0, self._clock() - self._last_success)
 
     @property
     def healthy(self) -> bool:
-        """Whether the last success is not too long ago."""
+        """Whether the last successful sweep is recent enough."""
         limit = self.unhealthy_after
-        return limit is None or self.quiet_s <= limit.total_seconds()
+        return limit is None or self.seconds_since_success <= limit.total_seconds()
 
 
 class Endpoint:
-    """``/metrics`` and ``/healthz`` over HTTP, while it is open. A context manager.
+    """Serves ``/metrics`` and ``/healthz`` over HTTP until it is closed. A context manager.
 
-    ``/healthz`` answers 200, or 503 when the last success is too long ago.
+    ``/healthz`` responds with 200, or with 503 if the last successful sweep is too long ago.
 
     Args:
-        port: 0 takes a free one; see the attribute.
+        port: 0 for a free port.
 
     Attributes:
-        port: on which it listens.
+        port: the port it listens on.
 
     Raises:
         OSError: the port is taken.
@@ -156,7 +155,7 @@ class Endpoint:
         self._metrics = metrics
         self._exposition: Any = make_wsgi_app(metrics.registry)
         self._server = make_server(
-            host, port, self._answer, server_class=_Server, handler_class=_Handler
+            host, port, self._respond, server_class=_Server, handler_class=_Handler
         )
         self.port = self._server.server_port
         self._thread = threading.Thread(
@@ -171,7 +170,7 @@ class Endpoint:
         )
 
     def close(self) -> None:
-        """Stop listening. A second call does nothing."""
+        """Stop listening. May be called again."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -183,32 +182,32 @@ class Endpoint:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def _respond(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
-            answer: Iterable[bytes] = self._exposition(environ, start_response)
-            return answer
+            response: Iterable[bytes] = self._exposition(environ, start_response)
+            return response
         status = "404 Not Found"
-        said: dict[str, Any] = {"error": "see /metrics and /healthz"}
+        content: dict[str, Any] = {"error": "expected /metrics or /healthz"}
         if path == "/healthz":
             healthy = self._metrics.healthy
             status = "200 OK" if healthy else "503 Service Unavailable"
-            seconds = round(self._metrics.quiet_s, 1)
-            said = {"healthy": healthy, "seconds_since_success": seconds}
-        body = json.dumps(said).encode() + b"\n"
+            seconds = round(self._metrics.seconds_since_success, 1)
+            content = {"healthy": healthy, "seconds_since_success": seconds}
+        body = json.dumps(content).encode() + b"\n"
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         start_response(status, headers)
         return [body]
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """One thread for each request: a client that is slow keeps no other waiting."""
+    """One thread per request: a slow client does not delay others."""
 
     daemon_threads = True
 
 
 class _Handler(WSGIRequestHandler):
-    """Says nothing of requests, which come every few seconds."""
+    """Logs requests at debug level only: they come every few seconds."""
 
     timeout = 10  # seconds for a request to arrive
 

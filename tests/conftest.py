@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import Connection, Engine, event
 
 from eventstore import EventStore
-from graph.run import workers
+from eventstore.concurrency import WORKER_NAME
 from tests import awaited, postgres
 from tests.effort import PROFILE, THOROUGH
 
@@ -151,7 +151,7 @@ def no_thread_leaks() -> Iterator[None]:
 
 def _is_kept(thread: threading.Thread) -> bool:
     """The process keeps the threads on which parallel tasks run, for all graphs together."""
-    return thread.name.startswith(workers.NAME)
+    return thread.name.startswith(WORKER_NAME)
 
 
 @pytest.fixture(params=list(BACKENDS))

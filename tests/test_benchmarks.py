@@ -25,6 +25,8 @@ from benchmarks.reporting.page import BEGIN, END, put_into
 from benchmarks.reporting.table import table
 from tests.postgres import NoServer
 
+pytestmark = pytest.mark.slow
+
 TURNS: Final = 4
 TINY: Final = Scale(
     warm_up_turns=2, loads=1, forks=1, memory=False,

@@ -30,6 +30,8 @@ from unittest import mock
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 EXAMPLE_SECONDS_MAX: Final = 300
 EXAMPLE_LINES_MAX: Final = 75
@@ -301,6 +303,24 @@ def broken_links(path: Path, page: str) -> list[str]:
     return broken
 
 
+@pytest.mark.parametrize("path", LINKED, ids=relative)
+def test_the_names_in_links_are_defined_in_their_files(path: Path) -> None:
+    assert undefined_names(path, path.read_text(encoding="utf-8")) == []
+
+
+def undefined_names(path: Path, page: str) -> list[str]:
+    """Links such as [`Class.method`](module.py) whose file defines no such name."""
+    undefined = []
+    for name, target in re.findall(r"\[`([A-Za-z_][\w.]*)`\]\(([^)#]+\.py)\)", page):
+        source = path.parent / target
+        text = source.read_text(encoding="utf-8") if source.exists() else ""
+        for part in name.split("."):
+            if not re.search(rf"^\s*(?:(?:async )?def|class) {part}\b|^{part}\b.*=", text, re.M):
+                undefined.append(f"{relative(path)}: {name} in {target}")
+                break
+    return undefined
+
+
 # ── the checks themselves ──
 
 PAGE: Final = """\
@@ -385,6 +405,17 @@ def test_the_commands_of_a_page_are_run() -> None:
         run_page(ROOT / "docs" / "page.md", CONSOLE.replace("\n3\n", "\n0\n"))
     with pytest.raises(DocsError, match="does not know 'ls'"):
         run_page(ROOT / "docs" / "page.md", "```console\n$ ls\n```\n")
+
+
+def test_an_undefined_name_is_found() -> None:
+    page = (
+        "[`Block.language`](tests/test_docs.py) [`ROOT`](tests/test_docs.py)\n"
+        "[`Block.missing`](tests/test_docs.py) [`missing.py`](tests/missing.py)\n"
+    )
+    assert undefined_names(ROOT / "page.md", page) == [
+        "page.md: Block.missing in tests/test_docs.py",
+        "page.md: missing.py in tests/missing.py",
+    ]
 
 
 def test_a_broken_link_is_found() -> None:

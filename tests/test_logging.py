@@ -43,6 +43,7 @@ def faults(call: ast.Call) -> list[str]:
     return found + [f"the field {name!r} is a log record's own" for name in names if name in TAKEN]
 
 
+@pytest.mark.slow
 def test_every_log_record_has_a_constant_text_and_fields_of_its_own() -> None:
     calls = dict(log_calls())
     assert len(calls) >= 10
@@ -66,6 +67,7 @@ def test_the_check_finds_a_fault(code: str, fault: str) -> None:
     assert fault in found
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_unless_the_application_asks() -> None:
     loud = "; ".join(f"logging.getLogger('{name}.part').warning('loud')" for name in PACKAGES)
     done = subprocess.run(

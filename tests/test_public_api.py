@@ -102,5 +102,6 @@ for kind in (EventStore, AsyncEventStore):
 """
 
 
+@pytest.mark.slow
 def test_sqlite_needs_none_of_the_extras() -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], check=True, cwd=ROOT)

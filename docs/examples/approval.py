@@ -1,6 +1,6 @@
-"""Approval: one process asks and ends, another one lists what waits and answers.
+"""Approval: one process interrupts and ends, another one lists what waits and resumes it.
 
-Between the two there is nothing but the file. The log says afterwards who decided what, and when.
+The two share nothing but the file. The log says afterwards who decided what, and when.
 """
 
 import os
@@ -25,7 +25,7 @@ def look_up(state: Order) -> Order:
 
 
 def approve(state: Order) -> Order:
-    # Runs again from its top when it is answered: nothing is done before the question.
+    # Runs again from its top when it is resumed: so it does nothing before interrupt().
     decision = interrupt({"buy": state["item"], "for": state["price"]})
     return {"decision": decision}
 

@@ -1,7 +1,7 @@
 """Time travel: go back to a checkpoint, try another way, and keep both.
 
-Within a thread going back is itself an event, so nothing is lost. A new thread can start from
-another one's checkpoint without copying it.
+Within a thread, going back is itself an event, so nothing is lost. A new thread can start from
+another thread's checkpoint without copying it.
 """
 
 from typing import Any, TypedDict
@@ -42,7 +42,7 @@ print("The first way:", app.invoke({"budget": 80}, thread("trip")))
 history = list(app.get_state_history(thread("trip")))
 start = next(snapshot for snapshot in history if snapshot.next == ("search",))
 
-# Run again from there, unchanged: the same thread goes on from its past.
+# Run again from there, unchanged: the same thread continues from its past.
 print("Run again:    ", app.invoke(None, start.config))
 
 # Another way: edit the state at that checkpoint as if the input had been different.

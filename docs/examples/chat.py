@@ -1,4 +1,4 @@
-"""A chat: one thread per conversation, messages that add up, and the history of both.
+"""A chat: one thread per conversation, whose messages add up, and their history.
 
 The "model" answers from a table, so that the example runs anywhere; put yours in its place.
 """
@@ -42,7 +42,7 @@ for who, question in (
     ("ann", "How do returns work?"),
     ("ann", "Can you sing?"),
 ):
-    # Each invoke adds to what the thread holds; a text is a message of the user.
+    # Each invoke adds to the thread's messages; a text is a message of the user.
     app.invoke({"messages": question}, thread(who))
 
 show("Ann's conversation", app.get_state(thread("ann")).values["messages"])

@@ -1,8 +1,8 @@
 """A digest of documents that survives ``kill -9``, goes back, branches and forks.
 
 Splits text files into sections, measures how readable each one is (a fan-out), drafts a report,
-waits for approval and publishes it. A worker process is killed half-way and another one goes on.
-Every promise is checked on the way; the exit code is 1 when one is broken.
+waits for approval and publishes it. A worker process is killed half-way and another one resumes.
+The demo checks every promise; the exit code is 1 if one is broken.
 
     python docs/examples/demo.py [FILE …] [--db PATH] [--out PATH] [--keep] [--quick]
 """
@@ -310,7 +310,7 @@ def work(app: CompiledGraph, options: dict[str, Any], step: str, kill: bool = Fa
 
 
 def child(options: dict[str, Any]) -> None:
-    """What the process does that is killed, and the one that goes on."""
+    """What the killed process and the resuming process do."""
     app = build(EventStore(options["db"]), Path(options["trail"]), options["pace"])
     fresh = {"files": options["files"], "out": options["out"], "threshold": 60.0}
     app.invoke(fresh if options["step"] == "start" else None, at(options["thread"]))
@@ -368,7 +368,7 @@ def demonstrate(options: dict[str, Any]) -> None:
     done, total = scored(app, thread)
     promise(0 < done < total, f"the log holds {done} of {total} scores")
 
-    say(2, "A new process goes on")
+    say(2, "A new process resumes")
     promise(work(app, options, "resume") == 0, "it ran until it had to wait for approval")
     runs, finished = trail_of(options), recorded(app, thread)
     twice = sorted(task for task in before if runs[task] != 1)

@@ -1,7 +1,7 @@
 """The event store alone, without graphs: an account whose balance is the fold of its events.
 
-Appending names the seq that the writer expects, so of two writers one wins; a key makes it
-harmless to append the same thing again.
+An append names the seq that the writer expects, so of two writers one wins. A key makes it
+harmless to repeat an append.
 """
 
 import tempfile
@@ -26,14 +26,14 @@ with tempfile.TemporaryDirectory() as folder, EventStore(Path(folder) / "bank.db
     seq = store.append("ann", [Event(OPENED, {"owner": "Ann"})], expected_seq=0)
     seq = store.append("ann", [Event(PAID_IN, {"amount": 100})], expected_seq=seq)
 
-    # Two writers have read up to the same seq. The second one is told.
+    # Two writers have read up to the same seq. The second one is refused.
     store.append("ann", [Event(PAID_OUT, {"amount": 80})], expected_seq=seq)
     try:
         store.append("ann", [Event(PAID_OUT, {"amount": 50})], expected_seq=seq)
     except ConcurrencyError as error:
         print(f"refused: expected seq {error.expected}, the log is at {error.actual}")
 
-    # Sent twice, for instance because the answer was lost: recorded once.
+    # Sent twice, for instance because the reply was lost: recorded once.
     transfer = [Event(PAID_IN, {"amount": 25}, key="transfer-8842")]
     first = store.append("ann", transfer, expected_seq=3)
     again = store.append("ann", transfer, expected_seq=3)
@@ -43,7 +43,7 @@ with tempfile.TemporaryDirectory() as folder, EventStore(Path(folder) / "bank.db
         print(f"  {event.seq}  kind {event.kind}  {event.data}")
     print(f"balance {balance(store, 'ann')}; before the last event {balance(store, 'ann', 3)}")
 
-    # What if she had not paid out? A fork goes on from seq 2, without copying anything.
+    # What if she had not paid out? A fork continues from seq 2, without copying anything.
     store.fork("ann", 2, "what if")
     seq = store.append("what if", [Event(PAID_OUT, {"amount": 5})], expected_seq=1)
     lineage = store.replay("what if").events

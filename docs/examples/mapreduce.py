@@ -1,8 +1,8 @@
-"""Map-reduce: one task per item, as many as there are items; a reducer merges what they found.
+"""Map-reduce: one task per item; a reducer merges the results.
 
-``Send`` runs a node with an input of its own. The tasks run in parallel threads, each result is
-recorded as it comes, and they are merged in the order in which they were sent: whichever of them
-is ready first, the result is the same.
+``Send`` runs a node with an input of its own. The tasks run in parallel threads, and each result is
+recorded as it comes. Results are merged in the order in which the tasks were sent, so the order of
+finishing does not matter.
 """
 
 import random
@@ -20,7 +20,7 @@ and still find all the steps he found."""
 
 
 def add_up(old: Mapping[str, list[int]], new: Mapping[str, list[int]]) -> dict[str, list[int]]:
-    """A reducer: what is there, and an update, make what is there then."""
+    """A reducer: combines the old value with an update."""
     return {word: [*old.get(word, []), *new.get(word, [])] for word in [*old, *new]}
 
 
@@ -49,7 +49,7 @@ graph = StateGraph(Index)
 graph.add_node("look_at", look_at)
 graph.add_node("collect", collect)
 graph.add_conditional_edges(START, split, ["look_at"])
-graph.add_edge("look_at", "collect")  # runs once, when all of them are done
+graph.add_edge("look_at", "collect")  # runs once, when all tasks are done
 app = graph.compile(checkpointer=MemorySaver())
 
 config: RunnableConfig = {"configurable": {"thread_id": "poem"}, "max_concurrency": 4}

@@ -1,7 +1,7 @@
 """Types of your own in the state: registered by name, with a version, and upcast when read.
 
-A payload never names a module or a class to import: it says ``customer/1``, and whoever reads
-it has said what that is.
+A payload never names a module or a class to import. It says ``customer/1``, and the reader has
+registered what that is.
 """
 
 import tempfile
@@ -23,7 +23,7 @@ class CustomerV1:
 
 
 class Temperature:
-    """No dataclass: it says itself how it is taken apart and put together."""
+    """No dataclass: registered with functions that take it apart and put it together."""
 
     def __init__(self, celsius: float) -> None:
         self.celsius = celsius

@@ -1,7 +1,7 @@
-"""Crash and resume: what was finished before the crash is not run again.
+"""Crash and resume: tasks that finished before the crash do not run again.
 
 The first process dies inside the second of three nodes, without a chance to clean up. The
-second process goes on with ``invoke(None, config)``.
+second process resumes with ``invoke(None, config)``.
 """
 
 import os

@@ -1,6 +1,7 @@
-"""A long job: it tells how far it is, tries again, is killed in the middle, and goes on.
+"""A long job: it reports progress, retries, is killed in the middle, and resumes.
 
-The first process dies without a chance to clean up. The second one runs what is not in the log.
+The first process dies without a chance to clean up. The second one runs
+the tasks that are not in the log.
 """
 
 import operator

@@ -1,4 +1,4 @@
-"""Review: a person looks at each tool call of an agent before it is run, and may edit or reject it.
+"""Review: a person sees each tool call of an agent before it runs, and may edit or reject it.
 
 The "model" reads from a script, so that the example runs anywhere; put yours in its place.
 """
@@ -31,7 +31,7 @@ def model(state: MessagesState) -> dict[str, Any]:
 
 
 def review(state: MessagesState) -> dict[str, Any] | Command[str]:
-    """Asks, and does nothing else: so it can run again from its top."""
+    """Interrupts and does nothing else, so it can run again from its top."""
     proposed = state["messages"][-1]
     answer = interrupt(proposed["call"])
     while answer["do"] not in ("approve", "edit", "reject"):

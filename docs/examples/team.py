@@ -1,7 +1,7 @@
-"""A team: a supervisor hands out tasks to two graphs inside its own.
+"""A team: a supervisor hands out tasks to two subgraphs.
 
-The researcher remembers what it has read from one task to the next (``checkpointer=True``). The
-buyer begins afresh, and asks a person. Both end with ``Command.PARENT``, which goes on above.
+The researcher keeps what it has read from one task to the next (``checkpointer=True``). The
+buyer starts anew for each task, and asks a person. Both end with ``Command.PARENT``.
 """
 
 import operator

@@ -13,24 +13,18 @@ from collections.abc import Sequence
 from eventstore.cli import exits
 
 
-def main(
-    arguments: Sequence[str] | None = None,
-    prog: str = "eventstore",
-    only_retention: bool = False,
-) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (see :mod:`eventstore.cli.exits`).
 
     Args:
         arguments: without the program's name; ``None`` takes those of the process.
-        prog: the program's name in messages.
-        only_retention: offer only the commands of ``eventstore retention``.
     """
     try:
         import rich  # noqa: F401
         import typer  # noqa: F401
     except ImportError as error:
         print(
-            f"{prog}: the command line needs typer and rich; run "
+            "eventstore: the command line needs typer and rich; run "
             f"pip install 'graph-eventstore[cli]' ({error})",
             file=sys.stderr,
         )
@@ -38,4 +32,4 @@ def main(
     from eventstore.cli.commands import run
 
     given = sys.argv[1:] if arguments is None else list(arguments)
-    return run(given, prog, only_retention)
+    return run(given)

@@ -1,4 +1,8 @@
-"""``retention archive``, ``restore``, ``archive ls`` and ``archive verify``: threads put away."""
+"""``retention archive``, ``restore`` and ``erase``; ``archive ls`` and ``archive verify``.
+
+Everything about threads in archives. Commands that remove threads from the database ask for
+confirmation first.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,7 @@ from retention.erasing import erase as erase_everywhere
 
 archive = typer.Typer(
     name="archive",
-    help="Look into an archive of threads. No database is needed.",
+    help="Inspect an archive of threads. Needs no database.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -58,15 +62,15 @@ Place = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module that are about an archive alone."""
+    """Add the group ``archive``, which works without a database."""
     archive.command("ls")(list_archive)
     archive.command("verify")(verify_archive)
     app.add_typer(archive)
 
 
 def register_retention(app: typer.Typer) -> None:
-    """Add those that are about threads of a database."""
-    app.command("archive")(put_away)
+    """Add the commands on threads of a database to the group ``retention``."""
+    app.command("archive")(archive_threads)
     app.command("restore")(restore)
     app.command("erase")(erase)
 
@@ -74,59 +78,74 @@ def register_retention(app: typer.Typer) -> None:
 # --- threads of a database --------------------------------------------------------------
 
 
-def put_away(
+def archive_threads(
     threads: Annotated[list[str], typer.Argument(metavar="THREAD…")],
     db: Db,
     place: Place,
     tenant: Tenant = "default",
     schema: Schema = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Then remove them from the database.")
+        bool, typer.Option("--prune", help="Also remove them from the database.")
     ] = False,
-    reason: Annotated[str, typer.Option(help="With --prune: kept in the tombstone.")] = "archived",
+    reason: Annotated[
+        str, typer.Option(help="With --prune: the reason in the tombstone.")
+    ] = "archived",
     by: Annotated[str | None, typer.Option(help="With --prune: who asked for it.")] = None,
     despite_pin: Annotated[
-        bool, typer.Option("--despite-pin", help="With --prune: pinned and waiting threads too.")
+        bool,
+        typer.Option("--despite-pin", help="With --prune: include pinned and waiting threads."),
     ] = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Put threads, as they are now, into an archive. JSON: a line for each.
+    """Write threads, as they are now, to an archive. JSON: a line for each.
 
-    With --prune a thread goes only once its file was found to be right, and only if nothing was
-    added meanwhile; that asks first. Threads that are pinned, or wait for an answer, stay.
-    Where one fails the others follow; the exit code is that of the first that did.
+    With --prune, each thread is removed from the database once its file was read back and compared,
+    and only if it has not changed since; this asks for confirmation. Pinned threads, and threads
+    that wait for a resume value, stay. If a thread fails, the others are still archived; the exit
+    code is that of the first failure.
     """
     out, where = Output(as_json), Archive(place)
     if prune:
         many = counted(len(threads), "thread")
-        confirm(f"Archive {many}, and remove from the database?", yes)
+        confirm(f"Archive {many} and remove them from the database?", yes)
     code = exits.OK
     opened = writing if prune else reading
-    with opened(Target(db, tenant, schema)) as store, out.progress("archiving", len(threads)) as go:
+    with (
+        opened(Target(db, tenant, schema)) as store,
+        out.progress("archiving", len(threads)) as advance,
+    ):
         for thread_id in threads:
             try:
                 if prune:
-                    asked = by or getpass.getuser()
-                    gone = archive_and_prune(
-                        store, where, thread_id, reason, asked_by=asked, despite_pin=despite_pin
+                    moved = archive_and_prune(
+                        store,
+                        where,
+                        thread_id,
+                        reason,
+                        asked_by=by or getpass.getuser(),
+                        despite_pin=despite_pin,
                     )
-                    if gone is None:
-                        raise Failed(f"{thread_id} has changed meanwhile, and stays", FOUND)
-                    _tell(out, gone, "moved to")
+                    if moved is None:
+                        raise Failed(
+                            f"thread {thread_id!r} changed while it was archived and was kept; "
+                            "try again",
+                            FOUND,
+                        )
+                    _print_archived(out, moved, "moved to")
                 else:
-                    _tell(out, archive_thread(store, where, thread_id), "archived as")
+                    _print_archived(out, archive_thread(store, where, thread_id), "archived as")
             except (ThreadNotFoundError, CorruptEventError, PruningRefusedError, Failed) as error:
                 out.note(f"eventstore: {safe(exits.message_of(error))}")
                 code = code or exits.code_of(error)
-            go(1)
+            advance(1)
     if code:
         raise typer.Exit(code)
 
 
-def _tell(out: Output, archived: Archived, what: str) -> None:
+def _print_archived(out: Output, archived: Archived, what: str) -> None:
     if out.as_json:
-        out.json(_plain(archived))
+        out.json(_archived_json(archived))
     else:
         out.say(f"{safe(archived.thread_id)} {what} {safe(archived.name)}")
 
@@ -138,47 +157,52 @@ def restore(
     tenant: Tenant = "default",
     schema: Schema = None,
     generation: Annotated[
-        int | None, typer.Option(min=0, help="Of the nth thread of that name, from 0.")
+        int | None,
+        typer.Option(
+            min=0, help="0 for the first thread of that name, and so on; by default the last."
+        ),
     ] = None,
     pin: Annotated[
         str | None, typer.Option("--pin", metavar="REASON", help="Pin it, for this reason.")
     ] = None,
     by: Annotated[
         str | None,
-        typer.Option(help="With --pin: who wants it; else the user of this computer."),
+        typer.Option(help="With --pin: who asked for it; by default the user of this computer."),
     ] = None,
     ttl: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="A time to live of its own, from its last event on."),
+        typer.Option(metavar="DURATION", help="Its own time to live, counted from its last event."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring a thread back from an archive, as it was; it stays there, too. JSON: the thread.
+    """Load a thread from an archive, unchanged; its file stays there. JSON: the thread.
 
-    Its last event is as old as it was, so the next sweep may remove it again: --pin keeps it.
+    Its last event keeps its age, so the next sweep may prune it again; --pin or --ttl prevent that.
     """
     length = None if ttl is None else parse_duration(ttl)
-    hold = None if pin is None else (pin, by or getpass.getuser())
+    pinned = None if pin is None else (pin, by or getpass.getuser())
     out, where = Output(as_json), Archive(place)
     with writing(Target(db, tenant, schema)) as store:
-        info = restore_thread(store, where, thread_id, generation=generation, pin=hold, ttl=length)
+        info = restore_thread(
+            store, where, thread_id, generation=generation, pin=pinned, ttl=length
+        )
     if as_json:
         out.json(thread_json(info))
     else:
-        out.say(f"{safe(info.thread_id)} is back")
+        out.say(f"{safe(info.thread_id)} restored")
 
 
 def erase(
     db: Db,
-    reason: Annotated[str, typer.Option(help="Kept in the tombstone: name nobody in it.")],
+    reason: Annotated[str, typer.Option(help="Kept in the tombstone; do not name the person.")],
     thread_id: Annotated[str | None, typer.Argument(metavar="[THREAD]")] = None,
     tenant: Tenant = "default",
     whole_tenant: Annotated[
-        bool, typer.Option("--whole-tenant", help="Every thread of the tenant.")
+        bool, typer.Option("--whole-tenant", help="Erase all threads of the tenant.")
     ] = False,
     schema: Schema = None,
     by: Annotated[
-        str | None, typer.Option(help="Who asks for it; without this, the user of this computer.")
+        str | None, typer.Option(help="Who asked for it; by default the user of this computer.")
     ] = None,
     places: Annotated[
         list[str] | None,
@@ -186,29 +210,33 @@ def erase(
             "--archive",
             envvar="EVENTSTORE_ARCHIVE",
             metavar="URL",
-            help="An archive that may hold files of it; name every one. Repeatable.",
+            help="An archive that may have files of it; pass the option once per archive.",
         ),
     ] = None,
     forks: Annotated[
-        Forks, typer.Option(help="What becomes of threads that hold bytes of it.")
+        Forks, typer.Option(help="What to do about other threads that hold bytes of it.")
     ] = "refuse",
-    despite_pin: Annotated[bool, typer.Option("--despite-pin", help="Pinned threads too.")] = False,
+    despite_pin: Annotated[
+        bool, typer.Option("--despite-pin", help="Erase pinned threads, too.")
+    ] = False,
     vacuum: Annotated[
         bool | None,
         typer.Option(
-            "--vacuum/--no-vacuum", help="Write the database's files anew.", show_default="by size"
+            "--vacuum/--no-vacuum", help="Rewrite the database's files.", show_default="by size"
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be erased.")
+    ] = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Erase everything of a thread, or of a tenant, archives included. Asks first.
+    """Erase everything of a thread or a tenant, archives included. Asks for confirmation.
 
-    JSON: one document. A tombstone stays, which tells when, why and how much, and no name.
+    A tombstone without a name remains: when, why and how much. JSON: one document.
     """
     if (thread_id is None) != whole_tenant:
-        raise typer.BadParameter("name a thread, or give --whole-tenant")
+        raise typer.BadParameter("expected either a thread or --whole-tenant")
     out = Output(as_json)
     what: dict[str, Any] = {"tenant": tenant} if whole_tenant else {"thread_id": thread_id}
     archives = [Archive(url) for url in places or ()]
@@ -230,23 +258,23 @@ def erase(
         if dry_run or not yes:
             found = work(True)
             if dry_run:
-                _tell_erased(out, found, "would be erased")
+                _print_erasure(out, found, "would be erased")
                 return
-            out.note(_erased(found, "would be erased, for good"))
-            confirm("Erase them?", yes)
-        _tell_erased(out, work(False), "erased")
+            out.note(_erasure_text(found, "would be erased"))
+            confirm("Erase them for good?", yes)
+        _print_erasure(out, work(False), "erased")
 
 
-def _tell_erased(out: Output, found: Erasure, what: str) -> None:
+def _print_erasure(out: Output, found: Erasure, what: str) -> None:
     if out.as_json:
         out.json(asdict(found))
         return
-    out.say(_erased(found, what))
+    out.say(_erasure_text(found, what))
     for name in (*found.kept, *found.kept_archived):
-        out.say(f"kept, with bytes of it: {safe(name)}")
+        out.say(f"still holds bytes of it: {safe(name)}")
 
 
-def _erased(found: Erasure, what: str) -> str:
+def _erasure_text(found: Erasure, what: str) -> str:
     return f"{counted(found.threads, 'thread')} and {counted(found.archived, 'file')} {what}"
 
 
@@ -256,7 +284,7 @@ def _erased(found: Erasure, what: str) -> str:
 def list_archive(
     place: Place,
     tenant: Annotated[
-        str | None, typer.Option("--tenant", help="Only of this tenant.", show_default="all")
+        str | None, typer.Option("--tenant", help="Only files of this tenant.", show_default="all")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -265,7 +293,7 @@ def list_archive(
     found = Archive(place).ls(tenant)
     if as_json:
         for each in found:
-            out.json(_plain(each))
+            out.json(_archived_json(each))
         return
     rows = [
         (
@@ -280,13 +308,15 @@ def list_archive(
         for each in found
     ]
     if not rows:
-        out.note("nothing is there")
+        out.note(
+            "the archive is empty" if tenant is None else f"no files of tenant {safe(repr(tenant))}"
+        )
         return
     names = ("THREAD", "TENANT", "ACTIVE (UTC)", "ARCHIVED (UTC)", "EVENTS", "SIZE", "FILE")
     out.table(names, rows, right="EVENTS SIZE")
 
 
-def _plain(each: Archived) -> dict[str, Any]:
+def _archived_json(each: Archived) -> dict[str, Any]:
     header = each.header
     return {
         "thread_id": header.thread_id,
@@ -302,9 +332,9 @@ def _plain(each: Archived) -> dict[str, Any]:
 
 
 def verify_archive(place: Place, as_json: Json = False) -> None:
-    """Read every file of an archive and check all of it. JSON: a line for each.
+    """Read and check every file of an archive. JSON: a line for each.
 
-    Exits with 1 if anything is wrong.
+    Exits with 1 if a file is damaged.
     """
     out, checked, broken = Output(as_json), 0, []
     with out.progress("verifying", None) as advance:
@@ -318,7 +348,7 @@ def verify_archive(place: Place, as_json: Json = False) -> None:
     if not as_json:
         for name, problem in broken:
             out.say(f"{safe(name)}: {safe(problem)}", "red")
-        bad = f"{len(broken)} of them damaged" if broken else "all sound"
-        out.say(f"{counted(checked, 'file')}, {bad}")
+        result = f"{len(broken)} damaged" if broken else "all sound"
+        out.say(f"{counted(checked, 'file')}, {result}")
     if broken:
         raise typer.Exit(FOUND)

@@ -1,7 +1,7 @@
 """Assembles the commands of ``eventstore``, and turns every error into a message and an exit code.
 
-Owns the two entry points, ``eventstore`` and ``eventstore retention`` alone, and the log on
-standard error while a command runs. An unexpected exception prints its traceback.
+Owns the entry point, and the log on standard error while a command runs. An unexpected exception
+prints its traceback.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command named by the arguments."""
-        with _logging_to_stderr(), _errors_to_exit_codes(ctx.info_name or "eventstore"):
+        with _logging_to_stderr(), _errors_to_exit_codes():
             result = super().invoke(ctx)
             sys.stdout.flush()  # a closed pipe must show up here, where it is handled
             return result
 
 
 @contextmanager
-def _errors_to_exit_codes(prog: str) -> Iterator[None]:
+def _errors_to_exit_codes() -> Iterator[None]:
     try:
         yield
     except (EventStoreError, GraphError, exits.Failed) as error:
-        print(f"{prog}: {_printable(exits.message_of(error))}", file=sys.stderr)
+        print(f"eventstore: {_printable(exits.message_of(error))}", file=sys.stderr)
         raise typer.Exit(exits.code_of(error)) from error
     except KeyboardInterrupt as error:
-        print(f"{prog}: interrupted", file=sys.stderr)
+        print("eventstore: interrupted", file=sys.stderr)
         raise typer.Exit(exits.INTERRUPTED) from error
     except BrokenPipeError as error:
         # Else Python would try to flush the buffer again at exit, and fail.
@@ -89,42 +89,27 @@ def _logging_to_stderr() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-RETENTION_HELP = f"""Decide what to keep and for how long, and apply it.
-
-{HELP.partition(".")[2].strip()}
-"""
-
-
-def _root(name: str, text: str) -> typer.Typer:
-    return typer.Typer(
-        name=name,
-        cls=Commands,
-        help=text,
-        no_args_is_help=True,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,  # they show local variables, and with them a password
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-
-
-app = _root("eventstore", HELP)
-retention_app = _root("retention", RETENTION_HELP)
-retention.fill(retention_app)
+app = typer.Typer(
+    name="eventstore",
+    cls=Commands,
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # they show local variables, and with them a password
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 for module in (threads, history, stats, transfer, retention, archive):
     module.register(app)
 
 
-def run(arguments: Sequence[str], prog: str, only_retention: bool = False) -> int:
+def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(
-            stream, "reconfigure"
-        ):  # a name may contain characters that the terminal cannot encode
+        if hasattr(stream, "reconfigure"):  # names may contain what the terminal cannot encode
             stream.reconfigure(errors="backslashreplace")
     try:
-        root = retention_app if only_retention else app
-        root(args=list(arguments), prog_name=prog)
+        app(args=list(arguments), prog_name="eventstore")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else exits.FOUND
     except Exception:  # a bug: show the traceback, with a code of its own

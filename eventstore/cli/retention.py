@@ -1,8 +1,13 @@
-"""``eventstore retention``: what may be forgotten, and what must be kept."""
+"""``eventstore retention``: pin threads, set their time to live, and report what was removed.
+
+Also assembles the group: its other commands are in :mod:`eventstore.cli.sweep` and
+:mod:`eventstore.cli.archive`.
+"""
 
 from __future__ import annotations
 
 import getpass
+from dataclasses import fields
 from typing import Annotated, Any
 
 import typer
@@ -22,29 +27,25 @@ from eventstore.cli.options import (
 )
 from eventstore.cli.output import Output, duration, iso, moment, size
 from eventstore.cli.threads import thread_json
-from eventstore.cli.values import line, safe
+from eventstore.cli.values import safe
+from retention import SweepReport
 
 
 def register(app: typer.Typer) -> None:
-    """Add the group of all that is about retention."""
+    """Add the group ``retention``."""
     group = typer.Typer(
         name="retention",
         help="Decide what to keep and for how long, and apply it.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    fill(group)
-    app.add_typer(group)
-
-
-def fill(group: typer.Typer) -> None:
-    """Add the commands of the group."""
     sweep.register(group)
     group.command("pin")(pin)
     group.command("unpin")(unpin)
     group.command("ttl")(set_ttl)
     archive.register_retention(group)
     group.command("report")(report)
+    app.add_typer(group)
 
 
 # --- one thread -------------------------------------------------------------------------
@@ -53,17 +54,17 @@ def fill(group: typer.Typer) -> None:
 def pin(
     thread_id: ThreadId,
     db: Db,
-    reason: Annotated[str, typer.Option(help="Why: a case, an order, a question.")],
+    reason: Annotated[str, typer.Option(help="Why: a case, an order.")],
     tenant: Tenant = "default",
     schema: Schema = None,
     by: Annotated[
-        str | None, typer.Option(help="Who wants it; without this, the user of this computer.")
+        str | None, typer.Option(help="Who asked for it; by default the user of this computer.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Keep a thread whatever any policy says, until it is unpinned. JSON: the thread."""
+    """Keep a thread, whatever its policy says, until it is unpinned. JSON: the thread."""
     with writing(Target(db, tenant, schema)) as store:
-        _tell(as_json, store.pin(thread_id, reason, by or getpass.getuser()), "is pinned")
+        _print_thread(as_json, store.pin(thread_id, reason, by or getpass.getuser()), "is pinned")
 
 
 def unpin(
@@ -73,50 +74,52 @@ def unpin(
     schema: Schema = None,
     as_json: Json = False,
 ) -> None:
-    """Let policies decide about a thread again. JSON: the thread."""
+    """Let policies apply to a thread again. JSON: the thread."""
     with writing(Target(db, tenant, schema)) as store:
-        _tell(as_json, store.unpin(thread_id), "is not pinned any more")
+        _print_thread(as_json, store.unpin(thread_id), "is no longer pinned")
 
 
 def set_ttl(
     thread_id: ThreadId,
     length: Annotated[
-        str, typer.Argument(metavar="DURATION|none", help="Such as 30d; none: as its policy says.")
+        str, typer.Argument(metavar="DURATION|none", help="Such as 30d; none to follow its policy.")
     ],
     db: Db,
     tenant: Tenant = "default",
     schema: Schema = None,
     as_json: Json = False,
 ) -> None:
-    """Give a thread a time to live of its own, from its last event on. JSON: the thread."""
+    """Set a thread's own time to live, counted from its last event. JSON: the thread."""
     ttl = None if length == "none" else parse_duration(length)
     with writing(Target(db, tenant, schema)) as store:
         info = store.set_ttl(thread_id, ttl)
-    said = "has no ttl of its own" if info.ttl is None else f"is kept for {duration(info.ttl)}"
-    _tell(as_json, info, said)
+    text = "has no ttl of its own" if info.ttl is None else f"is kept for {duration(info.ttl)}"
+    _print_thread(as_json, info, text)
 
 
-def _tell(as_json: bool, info: ThreadInfo, said: str) -> None:
+def _print_thread(as_json: bool, info: ThreadInfo, text: str) -> None:
     out = Output(as_json)
     if as_json:
         out.json(thread_json(info))
     else:
-        out.say(f"{safe(info.thread_id)} {said}")
+        out.say(f"{safe(info.thread_id)} {text}")
 
 
-# --- what was done ----------------------------------------------------------------------
+# --- report ----------------------------------------------------------------------------
 
 
 def report(
     db: Db,
     tenant: Tenant = "default",
     schema: Schema = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Of each, at most.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="Show at most this many of each.")
+    ] = 20,
     as_json: Json = False,
 ) -> None:
-    """Tell which sweeps ran, and what is left of the threads that were removed, newest first.
+    """List sweeps and the tombstones of removed threads, newest first.
 
-    Sweeps are of the whole database, removed threads of the tenant. JSON: one document.
+    Sweeps of all tenants, tombstones of this tenant. JSON: one document.
     """
     out = Output(as_json)
     with reading(Target(db, tenant, schema)) as store:
@@ -125,26 +128,26 @@ def report(
         out.json(
             {
                 "sweeps": [_sweep(each) for each in sweeps],
-                "removed": list(map(_tombstone_key, tombstones)),
+                "removed": list(map(_tombstone, tombstones)),
             }
         )
         return
-    names = ("SWEEP", "BEGAN (UTC)", "ENDED (UTC)", "JUDGED AT (UTC)", "BY", "COUNTS")
+    names = ("SWEEP", "STARTED (UTC)", "FINISHED (UTC)", "JUDGED AT (UTC)", "BY", "DID")
     rows = [
         (
             each.sweep_id,
             moment(each.started_at),
-            moment(each.finished_at) or "not ended",
+            moment(each.finished_at) or "not finished",
             moment(each.cutoff),
             each.holder,
-            line(each.counts, chars=100),
+            _summary(each),
         )
         for each in sweeps
     ]
     if rows:
         out.table(names, rows)
     else:
-        out.say("no sweep has been recorded")
+        out.say("no sweeps recorded")
     out.say()
     removed = [
         (
@@ -162,7 +165,14 @@ def report(
         titles = ("REMOVED (UTC)", "KEY", "EVENTS", "SIZE", "POLICY", "ASKED BY", "REASON")
         out.table(titles, removed, right="EVENTS SIZE")
     else:
-        out.say("no thread has been removed")
+        out.say("no threads removed")
+
+
+def _summary(each: SweepRecord) -> str:
+    """What a recorded sweep did; the version that recorded it may have counted other things."""
+    known = {field.name for field in fields(SweepReport)}
+    counts = {name: number for name, number in each.counts.items() if name in known}
+    return SweepReport(each.cutoff, **counts).summary if counts else ""
 
 
 def _sweep(each: SweepRecord) -> dict[str, Any]:
@@ -177,7 +187,7 @@ def _sweep(each: SweepRecord) -> dict[str, Any]:
     }
 
 
-def _tombstone_key(each: Tombstone) -> dict[str, Any]:
+def _tombstone(each: Tombstone) -> dict[str, Any]:
     return {
         "thread_key": None if each.erased else f"{each.thread_key:016x}",
         "name_digest": each.name_digest.hex(),

@@ -1,4 +1,9 @@
-"""``retention plan``, ``sweep`` and ``run``: what policies let go, now or from now on."""
+"""``retention plan``, ``sweep`` and ``run``: show what policies ask for, do it once or regularly.
+
+``plan`` reads only. ``sweep`` and ``run`` ask for confirmation, and finish the batch under way on
+SIGTERM or Ctrl-C. ``run`` announces on standard error what it sweeps, how often and by which
+policies; no message shows a password.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -25,11 +30,12 @@ from eventstore.cli.options import (
     Tenant,
     Yes,
     confirm,
+    database_name,
     parse_duration,
     reading,
     writing,
 )
-from eventstore.cli.output import Output, iso, moment, size
+from eventstore.cli.output import Output, duration, iso, moment, size
 from eventstore.cli.values import safe
 from retention import (
     Decision,
@@ -41,25 +47,35 @@ from retention import (
 )
 from retention import plan as make_plan
 from retention import sweep as carry_out
+from retention.archives.storage import without_password
 from retention.daemon import BackgroundRetention
+from retention.decisions import ACTIONS
 from retention.metrics import PORT, Endpoint, Metrics
+from retention.policies import DURATIONS
 
 SHOWN: Final = 50
-"""Decisions that are printed, unless all are wanted."""
+"""Decisions printed without ``--all``."""
 
 PoliciesFile = Annotated[
     Path | None,
     typer.Option(
         "--policies",
         metavar="FILE",
-        help="The policies, in TOML. Without this and --ttl: what RETENTION_… variables say, "
-        "and without those too only threads with a ttl of their own go.",
+        help="Policies in TOML. Without it and --ttl, RETENTION_… variables set the policies; "
+        "without those, only threads with a ttl of their own are pruned.",
     ),
 ]
 Ttl = Annotated[
-    str | None, typer.Option("--ttl", metavar="DURATION", help="One policy for all, such as 30d.")
+    str | None,
+    typer.Option(
+        "--ttl",
+        metavar="DURATION",
+        help="One policy for all threads: the time to live, such as 30d.",
+    ),
 ]
-AllTenants = Annotated[bool, typer.Option("--all-tenants", help="Threads of every tenant.")]
+AllTenants = Annotated[
+    bool, typer.Option("--all-tenants", help="Include the threads of all tenants.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -70,13 +86,13 @@ def register(app: typer.Typer) -> None:
 
 
 def policies_of(path: Path | None, ttl: str | None) -> Sequence[RetentionPolicy]:
-    """The policies that were meant.
+    """The policies from a file, from ``--ttl`` or from the environment.
 
     Raises:
-        Failed: they make no sense.
+        Failed: they are not valid.
     """
     if path is not None and ttl is not None:
-        raise Failed("--policies says all there is to say: leave --ttl out", USAGE)
+        raise Failed("expected either --policies or --ttl, not both", USAGE)
     try:
         if path is not None:
             return policies_from_file(path)
@@ -99,25 +115,29 @@ def plan(
     schema: Schema = None,
     at: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Judge as of this moment, past or to come: ISO 8601."),
+        typer.Option(metavar="TIME", help="Plan for this moment, past or future, in ISO 8601."),
     ] = None,
-    sizes: Annotated[bool, typer.Option("--sizes", help="Count what would be pruned.")] = False,
+    sizes: Annotated[
+        bool, typer.Option("--sizes", help="Count events and bytes of threads to prune.")
+    ] = False,
     everything: All = False,
     as_json: Json = False,
 ) -> None:
-    """Say what would be done to which threads, and why. Touches nothing. JSON: one document."""
-    asked = policies_of(policies, ttl)
-    now = None if at is None else _moment(at)
+    """Show what a sweep would do to which threads, and why. Changes nothing. JSON: one document."""
+    chosen = policies_of(policies, ttl)
+    now = None if at is None else _parse_moment(at)
     with reading(Target(db, tenant, schema)) as store:
-        found = make_plan(store, asked, now, all_tenants=all_tenants, sizes=sizes)
+        found = make_plan(store, chosen, now, all_tenants=all_tenants, sizes=sizes)
     show_plan(Output(as_json), found, everything)
 
 
-def _moment(text: str) -> datetime:
+def _parse_moment(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no time such as 2026-01-31T12:00") from error
+        raise typer.BadParameter(
+            f"{text!r} is not a time; expected a form such as 2026-01-31T12:00"
+        ) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
@@ -144,8 +164,12 @@ def show_plan(out: Output, found: Plan, everything: bool) -> None:
         names = ("THREAD", "STATUS", "ACTIVE (UTC)", "DO", "POLICY", "EVENTS", "SIZE", "WHY")
         out.table(names, [_row(each, found) for each in shown], right="EVENTS SIZE")
     if len(shown) < len(found.decisions):
-        out.note(f"only the first {SHOWN} of {len(found.decisions)}: --all")
-    out.say(", ".join(f"{number} {safe(why)}" for why, number in found.counts.items()))
+        out.note(f"showing the first {SHOWN} of {len(found.decisions)}; pass --all to show all")
+    out.say(", ".join(f"{number} {_counted_as(why)}" for why, number in found.counts.items()))
+
+
+def _counted_as(why: str) -> str:
+    return f"to {why}" if why in (*ACTIONS, "archive") else safe(why)
 
 
 def _row(each: Decision, found: Plan) -> tuple[Any, ...]:
@@ -174,58 +198,61 @@ def sweep(
     all_tenants: AllTenants = False,
     schema: Schema = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
+        bool, typer.Option("--dry-run", help="Only show what would be done.")
     ] = False,
     yes: Yes = False,
     everything: All = False,
     as_json: Json = False,
 ) -> None:
-    """Prune, trim and seal what the policies let go; once. Asks first.
+    """Prune, trim and seal once what the policies allow. Asks for confirmation.
 
-    JSON: a line for the plan, unless --yes, and a line for what was done. SIGTERM and Ctrl-C let
-    what is under way come to its end, and then it says what was done so far.
+    JSON: a line for the plan, unless --yes, and a line for the report. On SIGTERM or Ctrl-C it
+    finishes the batch under way and reports what was done.
     """
     if dry_run:
         plan(db, policies, ttl, tenant, all_tenants, schema, everything=everything, as_json=as_json)
         return
-    asked, out = policies_of(policies, ttl), Output(as_json)
+    chosen, out = policies_of(policies, ttl), Output(as_json)
     with writing(Target(db, tenant, schema)) as store:
-        agreed = _agreed(out, store, asked, all_tenants, yes, everything)
-        total = len(agreed.decisions) if isinstance(agreed, Plan) else None
-        everybody = all_tenants and not isinstance(agreed, Plan)
+        agreed = _confirmed_plan(out, store, chosen, all_tenants, everything) if not yes else None
+        total = None if agreed is None else len(agreed.decisions)
         with _signals() as arrived, out.progress("sweeping", total) as advance:
             report = carry_out(
                 store,
-                agreed,
+                chosen if agreed is None else agreed,
                 on_progress=lambda decision, outcome: advance(1),
                 should_stop=lambda: not arrived.empty(),
-                all_tenants=everybody,
+                all_tenants=all_tenants and agreed is None,  # a plan names its tenant itself
             )
-    show_report(out, report)
+    if as_json:
+        out.json(asdict(report))
+    else:
+        out.say(report.summary)
     if report.failed:
         raise typer.Exit(FOUND)
 
 
-def _agreed(
+def _confirmed_plan(
     out: Output,
     store: EventStore,
-    asked: Sequence[RetentionPolicy],
+    policies: Sequence[RetentionPolicy],
     all_tenants: bool,
-    yes: bool,
     everything: bool,
-) -> Plan | Sequence[RetentionPolicy]:
-    """What somebody has said yes to: a plan, unless nobody is asked."""
-    if yes:
-        return asked
-    found = make_plan(store, asked, all_tenants=all_tenants)
+) -> Plan:
+    """Show a plan and ask to confirm it.
+
+    Raises:
+        Failed: it was not confirmed.
+    """
+    found = make_plan(store, policies, all_tenants=all_tenants)
     show_plan(out, found, everything)
-    confirm("Do this?", yes)
+    confirm("Apply this plan?", yes=False)
     return found
 
 
 @contextmanager
 def _signals() -> Iterator[queue.SimpleQueue[int]]:
-    """What SIGTERM and SIGINT are put into, while this lasts."""
+    """While open, SIGTERM and SIGINT are put into the queue instead of ending the process."""
     # An Event takes a lock that the interrupted code may hold; SimpleQueue.put may be re-entered.
     arrived: queue.SimpleQueue[int] = queue.SimpleQueue()
     numbers = (signal.SIGTERM, signal.SIGINT)
@@ -237,19 +264,6 @@ def _signals() -> Iterator[queue.SimpleQueue[int]]:
             signal.signal(number, handler)
 
 
-def show_report(out: Output, report: SweepReport) -> None:
-    """Print what a sweep did."""
-    if out.as_json:
-        out.json(asdict(report))
-    else:
-        parts = {**asdict(report), "reclaimed": size(report.reclaimed)}
-        took, stopped = parts.pop("seconds"), parts.pop("stopped")
-        del parts["now"]
-        said = ", ".join(f"{value} {name}" for name, value in parts.items())
-        out.say(f"{said}, in {took:.1f} s{', stopped before it was through' if stopped else ''}")
-    sys.stdout.flush()
-
-
 # --- run --------------------------------------------------------------------------------
 
 
@@ -258,19 +272,23 @@ def keep_sweeping(
     policies: PoliciesFile = None,
     ttl: Ttl = None,
     every: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="From sweep to sweep; such as 1h.")
+        str | None,
+        typer.Option(metavar="DURATION", help="Time from one sweep to the next, such as 1h."),
     ] = None,
     cron: Annotated[
-        str | None, typer.Option(metavar="TIMES", help='Instead: as a crontab, "0 3 * * *"; UTC.')
+        str | None,
+        typer.Option(metavar="TIMES", help='Instead of --every: a crontab, "0 3 * * *", in UTC.'),
     ] = None,
     jitter: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Up to so much later, at random.")
+        str | None,
+        typer.Option(metavar="DURATION", help="Start each sweep up to this much later, at random."),
     ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
             metavar="[HOST:]PORT",
-            help=f"Serve /metrics and /healthz there; {PORT} is usual, loopback unless said.",
+            help=f"Serve /metrics and /healthz; the usual port is {PORT}, the default host "
+            "127.0.0.1.",
         ),
     ] = None,
     tenant: Tenant = "default",
@@ -280,29 +298,30 @@ def keep_sweeping(
     everything: All = False,
     as_json: Json = False,
 ) -> None:
-    """Sweep now and from now on, until SIGTERM or Ctrl-C; several share the work. Asks first.
+    """Sweep now and regularly until SIGTERM or Ctrl-C. Asks for confirmation.
 
-    JSON: a line for the plan, unless --yes, and a line for each sweep.
+    Several of them share the work. JSON: a line for the plan, unless --yes, and a line for each
+    sweep.
     """
-    asked, out = policies_of(policies, ttl), Output(as_json)
+    chosen, out = policies_of(policies, ttl), Output(as_json)
     if (every is None) == (cron is None):
-        raise typer.BadParameter("give either --every or --cron")
+        raise typer.BadParameter("expected either --every or --cron")
     interval = None if every is None else parse_duration(every)
-    later = None if jitter is None else parse_duration(jitter)
-    place = None if metrics is None else _address(metrics)
+    jitter_length = None if jitter is None else parse_duration(jitter)
+    address = None if metrics is None else _parse_address(metrics)
     with writing(Target(db, tenant, schema)) as store:
         if not yes:
-            _agreed(out, store, asked, all_tenants, yes, everything)
-        quiet = None if interval is None else 3 * interval
-        counts = None if place is None else Metrics(unhealthy_after=quiet)
+            _confirmed_plan(out, store, chosen, all_tenants, everything)
+        unhealthy_after = None if interval is None else 3 * interval
+        counts = None if address is None else Metrics(unhealthy_after=unhealthy_after)
         try:
             daemon = BackgroundRetention(
                 store,
-                asked,
+                chosen,
                 interval,
-                on_report=lambda report: show_report(out, report),
+                on_report=lambda report: _show_sweep(out, report),
                 cron=cron,
-                jitter=later,
+                jitter=jitter_length,
                 all_tenants=all_tenants,
                 metrics=counts,
             )
@@ -310,24 +329,64 @@ def keep_sweeping(
             raise
         except ValueError as error:
             raise Failed(str(error), USAGE) from error
-        with _signals() as arrived, _served(counts, place), daemon:
-            arrived.get()
+        with _signals() as arrived, _served(counts, address):
+            whose = "all tenants" if all_tenants else f"tenant {tenant!r}"
+            when = f"every {every}, starting now" if every else f"at {cron!r} (UTC)"
+            later = f", up to {jitter} later" if jitter else ""
+            out.note(safe(f"sweeping {whose} of {database_name(store)} {when}{later}"))
+            for policy in chosen:
+                out.note(safe(f"policy {policy.name!r}: {policy_text(policy)}"))
+            if address is not None:
+                out.note("metrics at http://{}:{}/metrics, health at /healthz".format(*address))
+            with daemon:
+                number = arrived.get()
+                out.note(f"{signal.Signals(number).name}: finishing the batch under way")
+            out.note("stopped")
+
+
+def policy_text(policy: RetentionPolicy) -> str:
+    """What a policy says, in one line."""
+    if policy.ttl == timedelta.max:
+        policy = replace(policy, ttl=None)
+        parts = ["prune threads by their own ttl"]
+    else:
+        parts = [] if policy.limits else ["keep everything"]
+    for name, value in policy.described().items():
+        if name in DURATIONS:
+            parts.append(f"{name} {duration(value)}")
+        elif name == "match":
+            parts.append("match " + " ".join(f"{key}={each}" for key, each in value.items()))
+        elif name == "archive":
+            parts.append(f"archive {without_password(value)}")
+        elif name != "name":
+            parts.append(f"{name} {value}")
+    return ", ".join(parts)
+
+
+def _show_sweep(out: Output, report: SweepReport) -> None:
+    if out.as_json:
+        out.json(asdict(report))
+    else:
+        out.say(f"{moment(report.now)} UTC: {report.summary}")
+    sys.stdout.flush()
 
 
 def _served(
-    counts: Metrics | None, place: tuple[str, int] | None
+    counts: Metrics | None, address: tuple[str, int] | None
 ) -> AbstractContextManager[object]:
-    if counts is None or place is None:
+    if counts is None or address is None:
         return nullcontext()
     try:
-        return Endpoint(counts, *place)
+        return Endpoint(counts, *address)
     except OSError as error:
-        host, port = place
+        host, port = address
         raise Failed(f"cannot serve metrics on {host}:{port}: {error}", DATABASE) from error
 
 
-def _address(text: str) -> tuple[str, int]:
+def _parse_address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not port.isdecimal() or int(port) > 65_535:
-        raise typer.BadParameter(f"{text!r} is no address such as {PORT} or 0.0.0.0:{PORT}")
+        raise typer.BadParameter(
+            f"{text!r} is not an address; expected a form such as {PORT} or 0.0.0.0:{PORT}"
+        )
     return host.strip("[]") or "127.0.0.1", int(port)

@@ -18,9 +18,10 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, exc
+from sqlalchemy import Connection, Engine, Transaction, exc
 
 from eventstore import telemetry
 from eventstore.concurrency import Asyncio, Blocking, Concurrency, StoreThreads
@@ -123,8 +124,13 @@ class Transactions:
             try:
                 if self._sync is None:
                     return await self._attempt(mode, operation, args, kwargs)
-                with self._turns, TRANSLATION, self._sync.connect() as conn:
-                    return self._in_transaction(conn, mode, operation, args, kwargs)
+                with (
+                    self._turns,
+                    TRANSLATION,
+                    self._sync.connect() as conn,
+                    _Transaction(self._begin(conn, mode), conn, mode),
+                ):
+                    return operation(conn, *args, **kwargs)
             except RolledBack as error:
                 await self.pause(attempt, error)
             except CommitInDoubt as error:
@@ -156,22 +162,8 @@ class Transactions:
     def _in_transaction(
         self, conn: Connection, mode: Mode, operation: Callable[..., T], args: Any, kwargs: Any
     ) -> T:
-        transaction = self._begin(conn, mode)
-        try:
-            result = operation(conn, *args, **kwargs)
-        except BaseException as error:
-            transaction.rollback()
-            # A statement by itself may have been committed before the connection was lost.
-            if mode == "statement" and isinstance(error, exc.SQLAlchemyError):
-                _raise_if_in_doubt(error)
-            raise
-        try:
-            transaction.commit()
-        except exc.SQLAlchemyError as error:
-            sqlite.roll_back(conn)
-            _raise_if_in_doubt(error)
-            raise
-        return result
+        with _Transaction(self._begin(conn, mode), conn, mode):
+            return operation(conn, *args, **kwargs)
 
     async def pause(self, attempt: int, error: Exception) -> None:
         """Wait before the next attempt, longer each time and never in step with others.
@@ -259,6 +251,41 @@ _SETTING_UP: Final[tuple[Callable[..., Any], ...]] = (
     sqlite.settle,
 )
 """Operations that do not need the database to be set up."""
+
+
+class _Transaction:
+    """Ends a transaction with its block: commits it, or rolls it back after an error.
+
+    Raises:
+        CommitInDoubt: the connection was lost while it was being committed.
+    """
+
+    def __init__(self, transaction: Transaction, conn: Connection, mode: Mode) -> None:
+        self._transaction = transaction
+        self._conn = conn
+        self._mode = mode
+
+    def __enter__(self) -> None:
+        """It was begun before."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._transaction.rollback()
+            # A statement by itself may have been committed before the connection was lost.
+            if self._mode == "statement" and isinstance(error, exc.SQLAlchemyError):
+                _raise_if_in_doubt(error)
+            return
+        try:
+            self._transaction.commit()
+        except exc.SQLAlchemyError as failed:
+            sqlite.roll_back(self._conn)
+            _raise_if_in_doubt(failed)
+            raise
 
 
 def _raise_if_in_doubt(error: exc.SQLAlchemyError) -> None:

@@ -1,51 +1,32 @@
 """Declaring a graph: nodes, edges and branches on a state.
 
-Owns :class:`StateGraph`: what may be declared, in which forms, and what is read from a
-function's signature and annotations instead. Promises that what it hands to the runtime
-is a checked :class:`Topology` in which every state key has one way of taking updates,
-and that later declarations do not change it. Faults are ``InvalidGraphError``.
+Owns :class:`GraphBuilder`, which ``StateGraph`` derives from: what may be declared, in which
+forms, and what is read from a function's signature and annotations instead. Promises that what
+it hands to the runtime is a checked :class:`Topology` in which every state key has one way of
+taking updates, and that later declarations do not change it. Faults are ``InvalidGraphError``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from graph.build import callables
 from graph.build.schema import Channel, StateSchema, is_schema
-from graph.build.topology import Branch, Join, NodeSpec, Topology, check, check_known
+from graph.build.topology import Branch, Graph, Join, NodeSpec, Topology, check
 from graph.errors import InvalidGraphError
 from graph.types import END, INTERRUPT, START, RetryPolicy
-
-if TYPE_CHECKING:
-    from graph.app import CompiledGraph
-
-__all__ = ["Branch", "Join", "NodeSpec", "StateGraph", "Topology"]
 
 _RESERVED_NAMES: Final = frozenset({START, END, INTERRUPT})
 # Checkpoint namespaces are written node:task|node:task.
 _RESERVED_CHARACTERS: Final = "|:"
 
-Interrupts = Literal["*"] | str | Sequence[str] | None
 PathMap = Mapping[Any, str] | Sequence[str] | None
 
 
-class StateGraph:
-    """A graph whose nodes read a shared state and return updates to it.
-
-    Example::
-
-        class State(TypedDict):
-            total: Annotated[int, operator.add]
-
-
-        graph = StateGraph(State)
-        graph.add_node("count", lambda state: {"total": 1})
-        graph.add_edge(START, "count")
-        app = graph.compile()
-        app.invoke({"total": 1})  # {"total": 2}
-    """
+class GraphBuilder:
+    """What a graph is declared with: nodes that read a shared state, and ways between them."""
 
     def __init__(
         self,
@@ -92,8 +73,8 @@ class StateGraph:
 
     def add_node(
         self,
-        node: str | Callable[..., Any] | CompiledGraph,
-        action: Callable[..., Any] | CompiledGraph | None = None,
+        node: str | Callable[..., Any] | Graph,
+        action: Callable[..., Any] | Graph | None = None,
         *,
         retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None,
         defer: bool = False,
@@ -277,47 +258,6 @@ class StateGraph:
         check(topology)
         return topology
 
-    def compile(
-        self,
-        checkpointer: Any = None,
-        *,
-        interrupt_before: Interrupts = None,
-        interrupt_after: Interrupts = None,
-        name: str | None = None,
-        version: str | None = None,
-        debug: bool = False,
-        snapshot_each_run: bool = False,
-    ) -> CompiledGraph:
-        """Check the graph and make it runnable.
-
-        Args:
-            checkpointer: keeps the threads; without one a run leaves nothing behind. Of a graph
-                inside another one: ``None`` begins afresh at each call and can stop and go on
-                within it, ``True`` remembers from call to call within the thread, ``False``
-                keeps no log of its own.
-            interrupt_before: nodes (or ``"*"``) before which a run stops for a person.
-            interrupt_after: nodes (or ``"*"``) after which it stops.
-            name: names the graph in drawings and where it is a node of another.
-            version: part of what snapshots are checked against: after a change they are folded
-                afresh.
-            debug: accepted for compatibility; ``stream_mode="debug"`` shows the same.
-            snapshot_each_run: a run that comes to its end stores a snapshot with its last event, so
-                that history can be trimmed up to there. It costs what the state takes, compressed,
-                for each run; of lists that only grow only what was added.
-        """
-        from graph.app import CompiledGraph  # it runs topologies, so it imports this module
-
-        topology = self.topology()
-        return CompiledGraph(
-            topology,
-            checkpointer=checkpointer,
-            interrupt_before=_interrupts(topology, "interrupt_before", interrupt_before),
-            interrupt_after=_interrupts(topology, "interrupt_after", interrupt_after),
-            name=name,
-            version=version,
-            snapshot_each_run=snapshot_each_run,
-        )
-
 
 def _resolve(what: str, action: Any) -> tuple[bool, Any]:
     """Whether it is a compiled graph, and what is to be called."""
@@ -327,9 +267,7 @@ def _resolve(what: str, action: Any) -> tuple[bool, Any]:
         raise InvalidGraphError(
             f"{what} must be something to call (or a compiled graph), not {action!r:.100}."
         )
-    from graph.app import CompiledGraph
-
-    if isinstance(action, CompiledGraph):
+    if isinstance(action, Graph):
         return True, action
     return False, action.invoke
 
@@ -367,12 +305,3 @@ def _seconds(what: str, timeout: float | timedelta | None) -> float | None:
     if not seconds > 0:
         raise InvalidGraphError(f"{what} has a timeout of {seconds:g} s; it has to be more than 0.")
     return seconds
-
-
-def _interrupts(topology: Topology, argument: str, names: Interrupts) -> tuple[str, ...]:
-    wanted = (names,) if isinstance(names, str) else tuple(names or ())
-    if "*" in wanted:
-        return tuple(topology.nodes)
-    for name in wanted:
-        check_known(topology, name, f"{argument} names")
-    return wanted

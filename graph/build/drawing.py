@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Final
 
-from graph.build.builder import Topology
+from graph.build.topology import Topology
 from graph.types import END, START
 
 _HEAD: Final = "---\nconfig:\n  flowchart:\n    curve: linear\n---\ngraph TD;\n"

@@ -9,17 +9,15 @@ nothing can reach. Faults are ``InvalidGraphError`` with the remedy.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Hashable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graph.build import callables
 from graph.build.schema import Channel, StateSchema, initial_values, to_writes
 from graph.errors import InvalidGraphError
 from graph.types import END, START, RetryPolicy
-
-if TYPE_CHECKING:
-    from graph.app import CompiledGraph
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class NodeSpec:
     """
 
     name: str
-    action: Callable[..., Any] | CompiledGraph
+    action: Callable[..., Any] | Graph
     schema: StateSchema
     retry: tuple[RetryPolicy, ...] = ()
     defer: bool = False
@@ -106,6 +104,25 @@ class Topology:
         nodes = (node.schema for node in self.nodes.values())
         found = [self.state, self.input, self.output, *nodes, *filter(None, branches)]
         yield from {id(schema): schema for schema in found}.values()
+
+
+class Graph(ABC):
+    """A graph that can run, as those know it that find it inside another one.
+
+    Attributes:
+        name: names it in drawings, and its log where a function calls it.
+        checkpointer: what keeps its threads; of a subgraph also ``True``, ``False`` or ``None``.
+        inner: the graphs that each of its nodes runs, as far as somebody asked for them.
+    """
+
+    topology: Topology
+    name: str
+    checkpointer: Any
+    inner: dict[str, Mapping[str, Graph]]
+
+    @abstractmethod
+    async def nested(self, input: Any, keys: Mapping[str, Channel], runner: Any) -> dict[str, Any]:
+        """Run as the node of the task that is running; what it leaves in the parent's keys."""
 
 
 def check_known(topology: Topology, name: Any, where: str, *also: str) -> None:

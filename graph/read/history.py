@@ -7,10 +7,11 @@ handful of loads and one fold of the log, and the memory of one block.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from eventstore import (
     LineageMovedError,
@@ -19,11 +20,13 @@ from eventstore import (
     RecordedEvent,
     VerifyReport,
 )
+from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX
 from eventstore.format.digests import is_prefix, origin
 from eventstore.format.namespaces import child, token
 from eventstore.models import from_micros
 from graph.build.schema import MISSING
+from graph.build.topology import Graph
 from graph.errors import InvalidConfigError
 from graph.read import subgraphs
 from graph.run.snapshots import stored_form
@@ -33,17 +36,35 @@ from graph.state.events import Data, Kind, unpack, updates_of
 from graph.state.fold import Fold, State, Task, checkpoint_id, initial, task_id
 from graph.types import AuditEntry, Interrupt, RunnableConfig, StateSnapshot, StateTask
 
-if TYPE_CHECKING:
-    from graph.app import CompiledGraph
-
 BLOCK: Final = 128
 """Events folded at once while history is listed; their states are held together."""
+
+
+class ReadableGraph(Graph):
+    """A graph whose logs can be read."""
+
+    @property
+    @abstractmethod
+    def core(self) -> Core:
+        """The store that keeps its threads.
+
+        Raises:
+            InvalidConfigError: it keeps none.
+        """
+
+    @abstractmethod
+    def reader_on(self, core: Core) -> Reader:
+        """Reads this graph's threads, or its parts of them, in a store."""
+
+    @abstractmethod
+    def output(self, state: State) -> dict[str, Any]:
+        """What callers get of a state."""
 
 
 class Reader:
     """Reads one graph's threads in the form that its users see."""
 
-    def __init__(self, log: ThreadLog, graph: CompiledGraph) -> None:
+    def __init__(self, log: ThreadLog, graph: ReadableGraph) -> None:
         self.log = log
         self._graph = graph
         self._keys = graph.topology.state.keys
@@ -294,13 +315,15 @@ class Reader:
         for ns in await core.namespaces(thread_id):
             graph = self._graph_of(ns)
             if graph is not None:
-                replay, state, taker = await graph.log_on(core).load(thread_id, None, ns, False)
+                replay, state, taker = await graph.reader_on(core).log.load(
+                    thread_id, None, ns, False
+                )
                 snapshot = taker.take(state) if state.settled else None
                 if snapshot is not None:
                     await core.put_snapshot(replay.head, snapshot)
         return dropped
 
-    def _graph_of(self, ns: str) -> CompiledGraph | None:
+    def _graph_of(self, ns: str) -> ReadableGraph | None:
         """The graph that folds a log, if it is there (still)."""
         if is_prefix(ns):
             return None

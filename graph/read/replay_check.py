@@ -10,25 +10,23 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from eventstore import Codec, Position, RecordedEvent
-from eventstore.concurrency import Perform, awaited, perform_each
+from eventstore.concurrency import Blocking, Concurrency, iterate
 from eventstore.format.digests import is_prefix
-from graph.build.builder import Topology
+from graph.build.topology import Topology
 from graph.errors import InvalidConfigError, InvalidGraphError
 from graph.messages import ids_from
 from graph.read import subgraphs
+from graph.read.history import ReadableGraph
 from graph.run.driver import Done, Options, Run
 from graph.run.journal import LogJournal, Means
-from graph.run.runners import Blocking, Runner
+from graph.run.runners import Runner, SyncRunner
 from graph.run.thread_log import ThreadLog
 from graph.state import planner
 from graph.state.events import Data, Kind, unpack
 from graph.state.fold import Fold, State, initial
-
-if TYPE_CHECKING:
-    from graph.app import CompiledGraph
 
 Same = Callable[[str, Any, Any], bool]
 """Whether a recorded and a new value of a key count as equal."""
@@ -107,12 +105,12 @@ class Check:
         self._nodes = nodes
         self._same = same
 
-    async def thread(self, graph: CompiledGraph, log: ThreadLog, thread_id: str) -> ReplayReport:
+    async def thread(self, graph: ReadableGraph, log: ThreadLog, thread_id: str) -> ReplayReport:
         """Check every log of a thread that the graph and its subgraphs fold."""
-        blocking = isinstance(self._runner, Blocking)
-        perform = awaited if blocking else log.core.transactions.perform
+        blocking = isinstance(self._runner, SyncRunner)
+        concurrency = Blocking() if blocking else log.core.transactions.asyncio
         count, first = 0, None
-        for ns in await perform(log.core.namespaces(thread_id)):
+        for ns in await concurrency.run(log.core.namespaces(thread_id)):
             if is_prefix(ns):
                 continue  # was recorded by another thread
             try:
@@ -124,7 +122,7 @@ class Check:
                 )
             else:
                 _refuse_async(owner, blocking)
-                one = _Log(self, owner, owner.log_on(log.core), thread_id, ns, perform)
+                one = _Log(self, owner, owner.reader_on(log.core).log, thread_id, ns, concurrency)
                 found = await one.check()
                 count += one.count
             if found is not None and (first is None or found[0] < first[0]):
@@ -139,11 +137,6 @@ class Check:
         """A run in which tasks are tried, and nothing is recorded."""
         return Run(topology, journal, self._options, self._runner, ns=ns)
 
-    @property
-    def spawn(self) -> Any:
-        """How the runner begins work beside a run."""
-        return self._runner.spawn
-
     def equal(self, key: str, recorded: Any, new: Any, pack: Callable[[Any], bytes]) -> bool:
         """Whether a value is the recorded one."""
         if _equal(recorded, new, pack):
@@ -155,7 +148,7 @@ def _before(event: RecordedEvent) -> Position:
     return event.position._replace(seq=event.seq - 1)
 
 
-def _refuse_async(graph: CompiledGraph, blocking: bool) -> None:
+def _refuse_async(graph: ReadableGraph, blocking: bool) -> None:
     for name, spec in graph.topology.nodes.items():
         if blocking and spec.is_async:
             raise InvalidGraphError(
@@ -170,31 +163,33 @@ class _Log:
     def __init__(
         self,
         check: Check,
-        graph: CompiledGraph,
+        graph: ReadableGraph,
         log: ThreadLog,
         thread_id: str,
         ns: str,
-        perform: Perform,
+        concurrency: Concurrency,
     ) -> None:
         self._check = check
         self._log = log
         self._thread_id = thread_id
         self._ns = ns
-        self._perform = perform
+        self._concurrency = concurrency
         self._graph = graph
         self._topology = _without_retries(graph.topology)
         self.count = 0
 
     async def check(self) -> tuple[int, ReplayMismatch] | None:
         """The first event that would differ, with when it was recorded."""
-        self._head = await self._perform(self._log.core.head(self._thread_id, self._ns))
+        self._head = await self._concurrency.run(self._log.core.head(self._thread_id, self._ns))
         state, seq = initial(self._log.channels), 0
         async with aclosing(self._events()) as events:
             async for event in events:
                 seq, before = event.seq, seq
                 if event.kind == Kind.FORK or seq > before + 1:  # (what was there was trimmed)
                     at = event.position if event.kind == Kind.FORK else _before(event)
-                    _, state, _ = await self._perform(self._log.load(self._thread_id, at, self._ns))
+                    _, state, _ = await self._concurrency.run(
+                        self._log.load(self._thread_id, at, self._ns)
+                    )
                 if event.kind == Kind.FORK:
                     continue
                 mismatch = await self._compare(event, state)
@@ -206,8 +201,8 @@ class _Log:
         return None
 
     async def _events(self) -> AsyncGenerator[RecordedEvent, None]:
-        pages = await self._perform(self._log.core.read(self._thread_id, self._ns))
-        async with aclosing(perform_each(self._perform, pages)) as found:
+        pages = await self._concurrency.run(self._log.core.read(self._thread_id, self._ns))
+        async with aclosing(iterate(self._concurrency, pages)) as found:
             async for page in found:
                 for event in page:
                     yield event
@@ -295,8 +290,7 @@ class _Log:
 
     def _run(self, state: State, logs: Mapping[str, int]) -> Run:
         means = Means(
-            self._perform,
-            self._check.spawn,
+            self._concurrency,
             forbidden=lambda: "it would have run a subgraph further than it is recorded",
             recorded=logs,
         )

@@ -5,21 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import Any, Final, get_args
 
-from eventstore.concurrency import Perform
+from eventstore.concurrency import Concurrency
 from eventstore.format.namespaces import SEPARATOR
 from eventstore.models import from_micros
 from graph.errors import InvalidConfigError
-from graph.read.history import Reader
+from graph.read.history import ReadableGraph, Reader
 from graph.run.driver import Run
 from graph.run.journal import LogJournal
 from graph.state.events import Data, unpack
 from graph.state.fold import State, task_id
 from graph.types import INTERRUPT, Interrupt, StreamMode
-
-if TYPE_CHECKING:
-    from graph.app import CompiledGraph
 
 _MODES: Final = frozenset(get_args(StreamMode))
 
@@ -61,10 +58,10 @@ class Form:
 
 
 async def chunks(
-    graph: CompiledGraph,
+    graph: ReadableGraph,
     run: Run,
     reader: Reader | None,
-    perform: Perform,
+    concurrency: Concurrency,
     kind: str,
     content: Any,
 ) -> list[tuple[str, Any]]:
@@ -73,7 +70,7 @@ async def chunks(
     if kind == "checkpoint":
         found = [("values", graph.output(content))] if "values" in modes else []
         if modes & {"checkpoints", "debug"} and reader is not None:
-            found += await _checkpoint(run, reader, perform, content)
+            found += await _checkpoint(run, reader, concurrency, content)
     elif kind == "custom":
         found = [("custom", content)]
     elif kind == "output":
@@ -102,10 +99,10 @@ async def chunks(
 
 
 async def _checkpoint(
-    run: Run, reader: Reader, perform: Perform, state: State
+    run: Run, reader: Reader, concurrency: Concurrency, state: State
 ) -> list[tuple[str, Any]]:
     assert isinstance(run.journal, LogJournal)
-    snapshot = await perform(reader.snapshot(run.journal.thread_id, state, run.ns))
+    snapshot = await concurrency.run(reader.snapshot(run.journal.thread_id, state, run.ns))
     shown = snapshot._asdict()
     return [("checkpoints", shown), ("debug", _debug("checkpoint", state.step, shown))]
 

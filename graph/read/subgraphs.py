@@ -7,36 +7,34 @@ hold the code that made it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar, cast
 
 from eventstore.format.namespaces import split
 from graph.build import callables
+from graph.build.topology import Graph
 from graph.errors import InvalidConfigError
 from graph.state.namespaces import CALL, called
 
-if TYPE_CHECKING:
-    from graph.app import CompiledGraph
+G = TypeVar("G", bound=Graph)
 
 
-def inside(graph: CompiledGraph, node: str) -> Mapping[str, CompiledGraph]:
+def inside(graph: G, node: str) -> Mapping[str, G]:
     """The graphs that a node runs, by the name of their logs; found once for each node."""
     found = graph.inner.get(node)
     if found is None:
         spec = graph.topology.nodes.get(node)
         found = graph.inner[node] = {} if spec is None else _inside(node, spec.action)
-    return found
+    return cast(Mapping[str, G], found)  # one program compiles all its graphs alike
 
 
-def _inside(node: str, action: Any) -> dict[str, CompiledGraph]:
-    from graph.app import CompiledGraph
-
-    if isinstance(action, CompiledGraph):
+def _inside(node: str, action: Any) -> dict[str, Graph]:
+    if isinstance(action, Graph):
         return {node: action}
-    graphs = callables.leading_to(action, CompiledGraph)
+    graphs = callables.leading_to(action, Graph)
     return {called(node, graph.name): graph for graph in graphs}
 
 
-def graph_of(top: CompiledGraph, ns: str) -> CompiledGraph:
+def graph_of(top: G, ns: str) -> G:
     """The graph whose log has this name.
 
     Raises:

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eventstore import Position
-from eventstore.core.core import Core
 from eventstore.format.digests import origin
 from eventstore.format.namespaces import Level, join, split
 from graph.read import subgraphs
+from graph.read.history import ReadableGraph
 from graph.run.journal import LogJournal, Means
-from graph.run.thread_log import ns_of, position_of, thread_id_of
+from graph.run.thread_log import ThreadLog, ns_of, position_of, thread_id_of
 from graph.state import planner
 from graph.state.events import Data, Kind, interrupt_data, waiting_data
 from graph.state.fold import State
 from graph.state.namespaces import Caller, beside, home_of, moved
-
-if TYPE_CHECKING:
-    from graph.app import CompiledGraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,7 @@ class _Way:
     stands: bool
 
 
-async def open_inside(top: CompiledGraph, config: Mapping[str, Any], means: Means) -> LogJournal:
+async def open_inside(top: ReadableGraph, config: Mapping[str, Any], means: Means) -> LogJournal:
     """The journal of a run of the root that goes on where a subgraph's checkpoint was."""
     thread_id, at = thread_id_of(config), position_of(config)
     subgraphs.graph_of(top, ns_of(config))  # else the config means nothing
@@ -69,10 +66,10 @@ async def open_inside(top: CompiledGraph, config: Mapping[str, Any], means: Mean
             fork = await _go_back(top, thread_id, way)
             if way.asked:
                 await _ask_above(top, thread_id, way, fork)
-    return await top.log_on(_core(top)).open_end(thread_id, "", means)
+    return await top.reader_on(top.core).log.open_end(thread_id, "", means)
 
 
-async def to_edit(top: CompiledGraph, config: Mapping[str, Any]) -> dict[str, Any]:
+async def to_edit(top: ReadableGraph, config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of the log that an edit of a subgraph's checkpoint goes to: its own where it
     stands there still, else that of a branch of the whole thread, which this records.
     """
@@ -84,16 +81,18 @@ async def to_edit(top: CompiledGraph, config: Mapping[str, Any]) -> dict[str, An
     return {**config, "configurable": {"thread_id": thread_id, "checkpoint_ns": ns}}
 
 
-async def edited(top: CompiledGraph, thread_id: str, ns: str, withdrawn: Collection[str]) -> None:
+async def edited(top: ReadableGraph, thread_id: str, ns: str, withdrawn: Collection[str]) -> None:
     """Say above that a subgraph was edited: it does not ask these questions any more."""
-    core, logs = _core(top), {}
+    core, logs = top.core, {}
     for depth in range(len(split(ns)), 0, -1):
         path = split(ns)[:depth]
         _, inner, _ = (
-            await subgraphs.graph_of(top, join(path)).log_on(core).load(thread_id, None, join(path))
+            await subgraphs.graph_of(top, join(path))
+            .reader_on(core)
+            .log.load(thread_id, None, join(path))
         )
         logs[join(path)] = inner.at.seq
-        above = subgraphs.graph_of(top, join(path[:-1])).log_on(core)
+        above = _log(top, join(path[:-1]))
         journal = await above.open_end(thread_id, join(path[:-1]), Means())
         home = home_of(journal.at.thread_key, journal.at.ns)
         began, task = _began(path[-1], inner, home, journal.state)
@@ -105,20 +104,20 @@ async def edited(top: CompiledGraph, thread_id: str, ns: str, withdrawn: Collect
         await _say(journal, {**waiting, "interrupts": left, "logs": known})
 
 
-async def _go_back(top: CompiledGraph, thread_id: str, way: _Way) -> int:
+async def _go_back(top: ReadableGraph, thread_id: str, way: _Way) -> int:
     """Record the branch; returns the seq of its fork in the log of the root."""
-    log, task = top.log_on(_core(top)), way.levels[-1].task
+    log, task = top.reader_on(top.core).log, way.levels[-1].task
     journal = await log.open_at(thread_id, way.root, {task: way.logs}, Means())
     await journal.branch(lambda _: True)
     return journal.at.seq
 
 
-async def _ask_above(top: CompiledGraph, thread_id: str, way: _Way, fork: int) -> None:
+async def _ask_above(top: ReadableGraph, thread_id: str, way: _Way, fork: int) -> None:
     """Record in each graph above that what a subgraph asks is asked of it."""
     logs = {moved(ns, "", fork): 1 for ns in way.logs}
     for level in way.levels:
         ns = moved(level.ns, "", fork)
-        log = subgraphs.graph_of(top, ns).log_on(_core(top))
+        log = _log(top, ns)
         journal = await log.open_end(thread_id, ns, Means())
         node = journal.state.frontier[level.task].node
         below = {name: seq for name, seq in logs.items() if len(split(name)) > len(split(ns))}
@@ -130,13 +129,13 @@ async def _say(journal: LogJournal, waiting: Data) -> None:
     await journal.record([(Kind.INTERRUPT, data)], lambda _: True)
 
 
-async def _way(top: CompiledGraph, thread_id: str, at: Position) -> _Way:
+async def _way(top: ReadableGraph, thread_id: str, at: Position) -> _Way:
     """The way to a checkpoint of a subgraph.
 
     Raises:
         InvalidConfigError: it is of another thread, and this one was not forked from there.
     """
-    core = _core(top)
+    core = top.core
     home, own = origin(at.thread_key, at.ns)
     path = split(own)
     logs: dict[str, int] = {}
@@ -144,10 +143,10 @@ async def _way(top: CompiledGraph, thread_id: str, at: Position) -> _Way:
     asked: list[Data] = []
     is_own = (await core.head(thread_id)).thread_key == home
     stands, here = is_own, at
-    _, end, _ = await subgraphs.graph_of(top, own).log_on(core).load(thread_id, None, own)
+    _, end, _ = await _log(top, own).load(thread_id, None, own)
     for depth in range(len(path), 0, -1):
         ns, above = join(path[:depth]), join(path[: depth - 1])
-        _, state, _ = await subgraphs.graph_of(top, ns).log_on(core).load(thread_id, here, ns)
+        _, state, _ = await _log(top, ns).load(thread_id, here, ns)
         if here is at:
             asked = [
                 {"id": name, "value": each["value"]}
@@ -155,11 +154,11 @@ async def _way(top: CompiledGraph, thread_id: str, at: Position) -> _Way:
             ]
         stands = stands and (end.checkpoint == at if here is at else end.began == here.seq)
         logs[ns] = here.seq
-        _, end, _ = await subgraphs.graph_of(top, above).log_on(core).load(thread_id, None, above)
+        _, end, _ = await _log(top, above).load(thread_id, None, above)
         began, task = _began(path[depth - 1], state, home_of(home, above), end if is_own else None)
         here = beside(at, above, began)
         levels.append(_Above(above, task))
-    root = await top.log_on(core).resolve(thread_id, here) or here
+    root = await top.reader_on(core).log.resolve(thread_id, here) or here
     return _Way(root, levels, logs, asked, stands and end.began == here.seq)
 
 
@@ -181,6 +180,6 @@ def _began(level: Level, state: State, home: str, end: State | None) -> tuple[in
     return int(level.mark, 16), caller.task
 
 
-def _core(top: CompiledGraph) -> Core:
-    assert top._log is not None
-    return top._log.core
+def _log(top: ReadableGraph, ns: str) -> ThreadLog:
+    """The threads of the graph that folds this log."""
+    return subgraphs.graph_of(top, ns).reader_on(top.core).log

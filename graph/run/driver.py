@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from eventstore import SerializationError, telemetry
 from eventstore.format.namespaces import token
-from graph.build.builder import Branch, NodeSpec, Topology
+from graph.build.topology import Branch, NodeSpec, Topology
 from graph.errors import (
     GraphInterrupt,
     GraphRecursionError,
@@ -188,7 +188,7 @@ class Run:
         data = await planner.begin(
             self._topology, self.state, given, run_id, metadata, self.decide, call
         )
-        await self._append([(Kind.INPUT, data)])
+        await self.journal.record([(Kind.INPUT, data)], self._stops)
 
     async def resume(self, given: Command[Any]) -> frozenset[int]:
         """Record answers, before any node runs.
@@ -204,21 +204,18 @@ class Run:
         return frozenset() if data is None else await self._resume(data)
 
     async def _resume(self, data: Data) -> frozenset[int]:
-        await self._append([(Kind.RESUME, data)])
+        await self.journal.record([(Kind.RESUME, data)], self._stops)
         answered = {answer["task"] for answer in data["answers"]}
         return frozenset(self.state.interrupts) - answered if answered else frozenset()
 
     async def edit(self, updates: Sequence[StateUpdate], metadata: Mapping[str, Any]) -> None:
         """Record an edit of the state as if nodes had made it, side by side."""
         data = await planner.edit(self._topology, self.state, updates, metadata, self.decide)
-        await self._append([(Kind.UPDATE, data)])
+        await self.journal.record([(Kind.UPDATE, data)], self._stops)
 
     async def branch(self) -> None:
         """Record that the run leaves a checkpoint of the past, if it does."""
         await self.journal.branch(self._stops)
-
-    async def _append(self, drafts: list[Draft]) -> None:
-        await self.journal.record(drafts, self._stops)
 
     async def steps(
         self, resumed: bool, waiting: frozenset[int] = frozenset()
@@ -276,7 +273,9 @@ class Run:
                 yield "task", (began, index, given)
         if len(due) == 1 and not self._streams:
             index, task = due[0]
-            for chunk in await self._record([await self.attempt(began, index, task)]):
+            for chunk in await self._record(
+                [self._checked(await self.attempt(began, index, task))]
+            ):
                 yield chunk
         else:
             parallel = self._parallel(due)
@@ -301,14 +300,16 @@ class Run:
         if not asked and (not state.interrupts or state.at == state.checkpoint):
             return
         try:
-            await self._append([(Kind.INTERRUPT, interrupt_data(step, asked))])
+            await self.journal.record([(Kind.INTERRUPT, interrupt_data(step, asked))], self._stops)
         except SerializationError:
             for each in asked:  # one by one, so that those are kept that can be
                 await self._ask(step, each)
 
     async def _ask(self, step: int, waiting: Data) -> None:
         try:
-            await self._append([(Kind.INTERRUPT, interrupt_data(step, [waiting]))])
+            await self.journal.record(
+                [(Kind.INTERRUPT, interrupt_data(step, [waiting]))], self._stops
+            )
         except SerializationError as error:
             error.add_note(f"in a question of node {waiting['node']!r}, superstep {step}")
             self._failure = self._failure or error
@@ -341,7 +342,7 @@ class Run:
                     if not isinstance(item, Done):
                         yield item
                 try:
-                    chunks = await self._record(done)
+                    chunks = await self._record([self._checked(item) for item in done])
                 except Exception as not_recorded:
                     chunks = []
                     self._failure = self._failure or not_recorded
@@ -352,31 +353,33 @@ class Run:
                 self.over = True
                 await runner.stop()
 
-    async def _record(self, done: list[Done]) -> list[Chunk]:
+    async def _record(self, items: list[Done]) -> list[Chunk]:
         """Append what became of tasks, in one transaction; what waits is recorded when all have
         ended.
 
         Returns:
             What is streamed of it.
         """
-        items = [self._checked(item) for item in done]
+        drafts, chunks = self._drafts(items)
         try:
-            return await self._store(items)
-        except SerializationError:
-            chunks = []
-            for item in items:  # one by one, so that nothing is lost but what cannot be stored
-                chunks += await self._store_one(item)
-            return chunks
-
-    async def _store_one(self, item: Done) -> list[Chunk]:
-        try:
-            return await self._store([item])
+            if drafts:
+                await self.journal.record(drafts, self._stops)
         except SerializationError as error:
-            if item.data is None:
-                raise
-            return await self._store([Done(item.index, error=error, attempts=item.attempts)])
+            return await self._record_one_by_one(items, error)
+        self._waiting += [_with_logs(each.waiting, each.logs) for each in items if each.waiting]
+        return chunks
 
-    async def _store(self, items: list[Done]) -> list[Chunk]:
+    async def _record_one_by_one(self, items: list[Done], error: SerializationError) -> list[Chunk]:
+        """Record these again, so that nothing is lost but what cannot be stored."""
+        if len(items) > 1:
+            return [chunk for item in items for chunk in await self._record([item])]
+        (item,) = items
+        if item.data is None:
+            raise error
+        return await self._record([Done(item.index, error=error, attempts=item.attempts)])
+
+    def _drafts(self, items: list[Done]) -> tuple[list[Draft], list[Chunk]]:
+        """The events that say what became of tasks, and what is streamed of it."""
         drafts: list[Draft] = []
         chunks: list[Chunk] = []
         began = self.state
@@ -394,10 +397,7 @@ class Run:
                     data = error_data(began.step + 1, item.index, node, item.error, item.attempts)
                     drafts.append((Kind.ERROR, _with_logs(data, item.logs)))
                     chunks.append(("error", (began, data)))
-        if drafts:
-            await self._append(drafts)
-        self._waiting += [_with_logs(each.waiting, each.logs) for each in items if each.waiting]
-        return chunks
+        return drafts, chunks
 
     def _checked(self, item: Done) -> Done:
         """Siblings may have written the same key meanwhile: the later one is at fault."""
@@ -461,7 +461,7 @@ class Run:
                 self._tell_retry(task.node, state.step + 1, attempt, error, wait)
             except BaseException as error:  # whoever waits for this task must learn of it
                 return Done(index, error=error, attempts=attempt, logs=scope.logs)
-            await self._runner.sleep(wait)
+            await self._runner.concurrency.sleep(wait)
 
     async def _outcome(self, spec: NodeSpec, state: State, index: int, scope: Scope) -> Data:
         """The output event of one attempt."""

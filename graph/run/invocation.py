@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, cast
 
 from eventstore import ConcurrencyError, telemetry
-from eventstore.concurrency import Perform
+from eventstore.concurrency import Concurrency
 from eventstore.format.namespaces import child
-from graph.build.builder import Topology
+from graph.build.topology import Topology
 from graph.errors import EmptyInputError, GraphError, InvalidConfigError, InvalidGraphError
 from graph.run.driver import Chunk, Options, Run, Use
 from graph.run.journal import Journal, LogJournal, Means, NoJournal
@@ -52,7 +52,7 @@ class Call:
     Attributes:
         log: where its threads are, or, inside another graph, that one's; ``None``: nowhere.
         runner: calls user code.
-        perform: runs operations of the store.
+        concurrency: how it waits for the store.
         scope: the task that it runs for, inside another graph.
         is_node: it is itself the node of that task; else a function called it.
         lasts: inside another graph: it remembers from one task to the next.
@@ -66,7 +66,7 @@ class Call:
     config: Mapping[str, Any]
     options: Options
     runner: Runner
-    perform: Perform
+    concurrency: Concurrency
     on_conflict: OnConflict = "reject"
     conflict_timeout_s: float = CONFLICT_TIMEOUT_S
     scope: Scope | None = None
@@ -77,33 +77,32 @@ class Call:
     @property
     def means(self) -> Means:
         """How its journals write."""
-        return Means(self.perform, self.runner.spawn, self.options.durability)
+        return Means(self.concurrency, self.options.durability)
 
 
-@dataclass(frozen=True, slots=True)
 class Started:
-    """A run that has begun: what it was given is recorded.
+    """A run that has begun: what it was given is recorded. It ends with the ``async with`` block.
 
-    Attributes:
+    Args:
         resumed: it goes over the interrupt at which it stands.
         waiting: tasks that wait on, because nothing that they ask was answered.
     """
 
-    run: Run
-    resumed: bool = False
-    waiting: frozenset[int] = frozenset()
+    def __init__(
+        self, run: Run, resumed: bool = False, waiting: frozenset[int] = frozenset()
+    ) -> None:
+        self.run = run
+        self.steps = run.steps(resumed, waiting)
 
-    async def chunks(self) -> AsyncGenerator[Chunk, None]:
-        """Run it to its end, or to where it has to stop; yields what is streamed."""
-        steps = self.run.steps(self.resumed, self.waiting)
+    async def __aenter__(self) -> AsyncGenerator[Chunk, None]:
+        """Run it to its end, or to where it has to stop: what is streamed."""
+        return self.steps
+
+    async def __aexit__(self, *_error: object) -> None:
         try:
-            async for chunk in steps:
-                yield chunk
+            await self.steps.aclose()
         finally:
-            try:
-                await steps.aclose()
-            finally:
-                await self.run.close()
+            await self.run.close()
 
 
 async def start(call: Call) -> Started:
@@ -130,9 +129,9 @@ async def journal_of(call: Call) -> Journal:
     if call.log is None:
         return NoJournal(call.topology.channels, _now_us)
     if call.opened is not None:
-        return await call.perform(call.opened(call.config, call.means))
+        return await call.concurrency.run(call.opened(call.config, call.means))
     answers = isinstance(call.input, Command) and call.input.resume is not None
-    return await call.perform(call.log.open(call.config, call.means, answers))
+    return await call.concurrency.run(call.log.open(call.config, call.means, answers))
 
 
 async def _begin(call: Call, run: Run) -> Started:
@@ -221,7 +220,7 @@ async def _start_lasting(call: Call, log_: ThreadLog, scope: Scope, name: str, n
         above = cast(LogJournal, host.journal)
         journal = await _journal_inside(call, log_, above, scope, ns)
         if caller in journal.state.ended:  # the task made others after it
-            past = await call.perform(log_.ended(journal, caller))
+            past = await call.concurrency.run(log_.ended(journal, caller))
             _refuse_cut_off(past.state, ns)
             return Started(_run(call, past, ns))
         run = _run(call, journal, ns)
@@ -258,14 +257,14 @@ async def _journal_inside(
     def forbidden() -> str | None:
         return above.means.forbidden() or (_GIVEN_UP if scope.is_over else None)
 
-    means = replace(above.means, perform=call.perform, spawn=call.runner.spawn, forbidden=forbidden)
+    means = replace(above.means, concurrency=call.concurrency, forbidden=forbidden)
     begun = means.together.get(ns)
     if begun is not None:  # by this very run, which has not written it yet
         return begun.taken_over(means, _GIVEN_UP)
     if ns in means.recorded:
         at = above.at._replace(ns=ns, seq=means.recorded[ns])
-        return await call.perform(log_.open_at(above.thread_id, at, {}, means, ns))
-    return await call.perform(log_.open_end(above.thread_id, ns, means))
+        return await call.concurrency.run(log_.open_at(above.thread_id, at, {}, means, ns))
+    return await call.concurrency.run(log_.open_end(above.thread_id, ns, means))
 
 
 def _claim(host: Run, ns: str, scope: Scope, topology: Topology) -> None:
@@ -298,7 +297,7 @@ async def _until_written(above: LogJournal, runner: Runner) -> None:
     Its log is named by where that began; were it lost, another superstep might begin there.
     """
     while above.means.durability == "async" and not above.is_written:
-        await runner.sleep(_POLL_S / 10)
+        await runner.concurrency.sleep(_POLL_S / 10)
 
 
 def leave(run: Run, scope: Scope) -> None:
@@ -337,18 +336,18 @@ async def _wait(call: Call, log_: ThreadLog) -> int | None:
     thread_id = thread_id_of(call.config)
     seq, seen, since, pause = -1, 0, time.monotonic(), _POLL_S
     while True:
-        head = await call.perform(log_.core.head(thread_id))
+        head = await call.concurrency.run(log_.core.head(thread_id))
         if head.status != "running":
             return None
         late = time.monotonic() - since >= call.conflict_timeout_s
         if head.seq != seq or late:
             # A run may be at work inside a subgraph, whose log is another one.
-            before, seen = seen, await call.perform(log_.core.last_recorded_us(thread_id))
+            before, seen = seen, await call.concurrency.run(log_.core.last_recorded_us(thread_id))
             if head.seq == seq and seen == before:
                 _tell_dead(call, thread_id, seq)
                 return seq
             seq, since = head.seq, time.monotonic()
-        await call.runner.sleep(pause * random.uniform(0.5, 1.5))
+        await call.runner.concurrency.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(_POLL_MAX_S, pause * 1.5)
 
 

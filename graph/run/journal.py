@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from eventstore import Addition, Event, Fork, Head, Position
-from eventstore.concurrency import Perform, awaited
+from eventstore.concurrency import Blocking, Concurrency
 from eventstore.core.core import Core
 from eventstore.format.digests import genesis, origin
 from eventstore.format.namespaces import split
@@ -43,16 +43,14 @@ class Means:
     """How a run's journals write.
 
     Attributes:
-        perform: runs operations of the store.
-        spawn: begins work beside the run.
+        concurrency: how a run waits for the store, and starts work in parallel.
         durability: when events are written.
         forbidden: why the run may not write any more, if it may not.
         together: with ``exit``: the journals of the run and its subgraphs, by namespace.
         recorded: where the logs of subgraphs are read up to, when a recorded run is looked into.
     """
 
-    perform: Perform = awaited
-    spawn: Callable[[Coroutine[Any, Any, None]], Awaitable[None]] | None = None
+    concurrency: Concurrency = field(default_factory=Blocking)
     durability: Durability = "sync"
     forbidden: Callable[[], str | None] = lambda: None
     together: dict[str, LogJournal] = field(default_factory=dict)
@@ -211,7 +209,7 @@ class LogJournal:
             await self._write_beside()
         else:
             await self.flush()
-            await self.means.perform(self._write([batch]))
+            await self.means.concurrency.run(self._write([batch]))
             moved_to = self._head.thread_key
             if moved_to != self._at.thread_key:  # the first choice of key was taken
                 self._at = self._at._replace(thread_key=moved_to)
@@ -235,7 +233,7 @@ class LogJournal:
         """
         if self.means.durability == "exit":
             if not split(self._at.ns):
-                await self.means.perform(self._write_together())
+                await self.means.concurrency.run(self._write_together())
             return
         if self._writer is not None:
             await self._writer
@@ -340,8 +338,8 @@ class LogJournal:
         with self._lock:
             behind, begins = self._unwritten, not self._writes
             self._writes = True
-        if begins and self.means.spawn is not None:
-            self._writer = self.means.spawn(self._drain())
+        if begins:
+            self._writer = self.means.concurrency.spawn(self._drain())
         if behind >= BEHIND_MAX:
             await self.flush()
 
@@ -354,7 +352,7 @@ class LogJournal:
             if not batches:
                 return
             try:
-                await self.means.perform(self._write(batches))
+                await self.means.concurrency.run(self._write(batches))
             except BaseException as error:  # whoever records or flushes next must learn of it
                 self._failure = error
                 return

@@ -1,7 +1,7 @@
 """How a run calls user code and runs tasks side by side: on threads, or in an event loop.
 
-The driver is written once, as coroutines, over this: :class:`Blocking` never suspends, so that
-``invoke`` can drive a run to its end at once; :class:`Looping` awaits what is asynchronous,
+The driver is written once, as coroutines, over this: :class:`SyncRunner` never suspends, so that
+``invoke`` can drive a run to its end at once; :class:`AsyncRunner` awaits what is asynchronous,
 and runs plain functions on threads, so that no node ever blocks the event loop.
 """
 
@@ -11,18 +11,15 @@ import asyncio
 import contextvars
 import inspect
 import threading
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from concurrent import futures
-from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Self, TypeVar
 
-from eventstore.concurrency import abandon, run_sync
+from eventstore.concurrency import Asyncio, Blocking, Concurrency, discard, run_sync, worker_pool
 from graph.errors import InvalidGraphError
-from graph.run import workers
 
 T = TypeVar("T")
 
@@ -32,7 +29,13 @@ class TooLong(Exception):
 
 
 class Runner(ABC):
-    """Calls user code for one run, and gathers what its tasks come to."""
+    """Calls user code for one run, and gathers what its tasks come to.
+
+    Attributes:
+        concurrency: how else the run waits.
+    """
+
+    concurrency: Concurrency
 
     @abstractmethod
     def another(self) -> Self:
@@ -45,14 +48,6 @@ class Runner(ABC):
         Raises:
             InvalidGraphError: it is, and there is no event loop to await it in.
         """
-
-    @abstractmethod
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-
-    @abstractmethod
-    def spawn(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
-        """Begin work beside the run; awaiting gives its result, any number of times."""
 
     @abstractmethod
     async def limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
@@ -79,8 +74,10 @@ class Runner(ABC):
         """Make an end of the tasks that still run, as far as that is possible."""
 
 
-class Blocking(Runner):
+class SyncRunner(Runner):
     """The caller's thread waits; parallel tasks run on threads."""
+
+    concurrency = Blocking()
 
     def __init__(self) -> None:
         self._items: SimpleQueue[Any] = SimpleQueue()
@@ -91,23 +88,16 @@ class Blocking(Runner):
     async def call(self, name: str, is_async: bool, function: Callable[[], Any]) -> Any:
         result = None if is_async else _contained(function)
         if is_async or inspect.isawaitable(result):
-            abandon(result)
+            discard(result)
             raise InvalidGraphError(
                 f"{name} is asynchronous, which invoke() and stream() cannot run; call ainvoke() "
                 "or astream(), or make it a plain function"
             )
         return result
 
-    async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    def spawn(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
-        context = contextvars.copy_context()
-        return _Blocked(workers.pool().submit(context.run, run_sync, work))
-
     async def limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
         context = contextvars.copy_context()
-        future = workers.pool().submit(context.run, run_sync, work)
+        future = worker_pool().submit(context.run, run_sync, work)
         try:
             return future.result(seconds)
         except futures.TimeoutError:
@@ -117,7 +107,7 @@ class Blocking(Runner):
 
     def start(self, task: Coroutine[Any, Any, Any]) -> None:
         context = contextvars.copy_context()
-        workers.pool().submit(context.run, self._work, task)
+        worker_pool().submit(context.run, self._work, task)
 
     def _work(self, task: Coroutine[Any, Any, Any]) -> None:
         self._items.put(run_sync(task))
@@ -135,8 +125,10 @@ class Blocking(Runner):
         """A thread cannot be stopped: what it comes to is not looked at any more."""
 
 
-class Looping(Runner):
+class AsyncRunner(Runner):
     """The event loop waits; coroutines run in it, plain functions on threads."""
+
+    concurrency = Asyncio()
 
     def __init__(self) -> None:
         self._items: asyncio.Queue[Any] = asyncio.Queue()
@@ -151,14 +143,8 @@ class Looping(Runner):
         if is_async:
             return await function()
         context = contextvars.copy_context()
-        result = await asyncio.wrap_future(workers.pool().submit(context.run, _contained, function))
+        result = await asyncio.wrap_future(worker_pool().submit(context.run, _contained, function))
         return await result if inspect.isawaitable(result) else result
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-    def spawn(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
-        return _Shielded(self._loop.create_task(work))
 
     async def limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
         task = self._loop.create_task(work)
@@ -175,7 +161,7 @@ class Looping(Runner):
         running = self._loop.create_task(self._work(task))
         self._tasks.add(running)
         running.add_done_callback(self._tasks.discard)
-        running.add_done_callback(lambda _: abandon(task))  # if it was stopped before it began
+        running.add_done_callback(lambda _: discard(task))  # if it was stopped before it began
 
     async def _work(self, task: Coroutine[Any, Any, Any]) -> None:
         self._items.put_nowait(await task)
@@ -199,27 +185,6 @@ class Looping(Runner):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class _Blocked(Awaitable[T]):
-    """What a thread works on; awaiting it blocks until that is done."""
-
-    def __init__(self, future: Future[T]) -> None:
-        self._future = future
-
-    def __await__(self) -> Generator[Any, None, T]:
-        return self._future.result()
-        yield  # pragma: no cover - makes this a generator, which never suspends
-
-
-class _Shielded(Awaitable[T]):
-    """A task that goes on when one who waits for it is cancelled."""
-
-    def __init__(self, task: asyncio.Task[T]) -> None:
-        self._task = task
-
-    def __await__(self) -> Generator[Any, None, T]:
-        return asyncio.shield(self._task).__await__()
 
 
 def _contained(function: Callable[[], Any]) -> Any:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from graph.build.builder import Branch, Topology
 from graph.build.schema import MISSING, StateSchema
+from graph.build.topology import Branch, Topology
 from graph.errors import InvalidUpdateError
 from graph.state import events
 from graph.state.events import Data, Goto, Writes, unpack

@@ -16,6 +16,8 @@ from eventstore import Event, EventStore
 from eventstore.cli import exits
 from tests.cli.support import ESCAPE, ROOT, SECONDS_MAX, process
 
+pytestmark = pytest.mark.slow
+
 unix = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals and signals of Unix")
 
 
@@ -125,18 +127,18 @@ sys.exit(main(sys.argv[1:]))
 
 @unix
 def test_a_command_that_is_interrupted(path: str) -> None:
-    run = subprocess.Popen(
-        [sys.executable, "-c", SLOW, "verify", "--db", path],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert run.stderr is not None
-    assert run.stderr.readline() == "under way\n"
-    time.sleep(0.1)
-    run.send_signal(signal.SIGINT)
-    out, err = run.communicate(timeout=SECONDS_MAX)
+    command = [sys.executable, "-c", SLOW, "verify", "--db", path]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        try:
+            assert run.stderr is not None
+            assert run.stderr.readline() == "under way\n"
+            time.sleep(0.1)
+            run.send_signal(signal.SIGINT)
+            out, err = run.communicate(timeout=SECONDS_MAX)
+        finally:
+            run.kill()
     assert (run.returncode, out, err) == (exits.INTERRUPTED, "", "eventstore: interrupted\n")
 
 

@@ -100,6 +100,7 @@ def test_the_graph_may_come_from_a_function(read: Read) -> None:
     assert read("history", "done", "--app", "tests.cli.application:make").code == exits.OK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "said"),
     [

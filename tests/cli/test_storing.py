@@ -30,7 +30,7 @@ def test_threads_are_put_away_and_listed(read: Read, place: Path) -> None:
     assert found.keys() == {"done", ESCAPE} and found["done"]["events"] == 7
     out = run("archive", "ls").out
     assert r"a \x1b[2J\u202e name" in out and out.startswith("THREAD ")
-    assert run("archive", "ls", "--tenant", "nobody").err == "nothing is there\n"
+    assert run("archive", "ls", "--tenant", "nobody").err == "no files of tenant 'nobody'\n"
     assert run("archive", "verify").out == "2 files, all sound\n"
     assert read("show", "done").code == exits.OK, "it is still in the database"
 
@@ -41,12 +41,12 @@ def test_a_thread_is_moved_and_comes_back_equal(database: str, read: Read, place
     assert refused.code == exits.USAGE and "--yes" in refused.err
     move = ("retention", "archive", "done", "--prune", "--reason", "old", "--by", "Ann", "--yes")
     waiting = run(*move)
-    assert waiting.code == exits.FOUND and "waiting for an answer" in waiting.err
+    assert waiting.code == exits.FOUND and "waiting for a resume value" in waiting.err
     moved = run(*move, "--despite-pin")
     assert moved.code == exits.OK and "done moved to " in moved.out
     assert read("show", "done").code == exits.MISSING
-    (grave,) = read("retention", "report", "--json").json["removed"]
-    assert (grave["reason"], grave["asked_by"]) == ("old", "Ann")
+    (tombstone,) = read("retention", "report", "--json").json["removed"]
+    assert (tombstone["reason"], tombstone["asked_by"]) == ("old", "Ann")
     assert run("retention", "restore", "done", "--json").json["thread_id"] == "done"
     assert read("events", "done", "--json").lines == before
     assert read("retention", "report", "--json").json["removed"] == []
@@ -116,12 +116,12 @@ def test_a_damaged_file_is_found(read: Read, place: Path) -> None:
     path = next(each for each in place.rglob("*") if each.is_file())
     path.write_bytes(path.read_bytes()[:-40])
     done = run("archive", "verify")
-    assert done.code == exits.FOUND and "2 files, 1 of them damaged" in done.out
+    assert done.code == exits.FOUND and "2 files, 1 damaged" in done.out
     lines = run("archive", "verify", "--json").lines
     assert sorted(each["ok"] for each in lines) == [False, True]
 
 
-def test_erasing_leaves_nothing_but_a_grave_without_a_name(
+def test_erasing_leaves_nothing_but_a_tombstone_without_a_name(
     database: str, read: Read, place: Path
 ) -> None:
     assert read("retention", "archive", "waits").code == exits.OK
@@ -136,8 +136,10 @@ def test_erasing_leaves_nothing_but_a_grave_without_a_name(
     assert done.code == exits.OK and "1 thread and 1 file erased" in done.out
     assert read("show", "waits").code == exits.MISSING
     assert run("archive", "ls", "--json").lines == []
-    (grave,) = read("retention", "report", "--json").json["removed"]
-    assert grave["erased"] and grave["thread_key"] is None and grave["asked_by"] == "Ann"
+    (tombstone,) = read("retention", "report", "--json").json["removed"]
+    assert (
+        tombstone["erased"] and tombstone["thread_key"] is None and tombstone["asked_by"] == "Ann"
+    )
     again = run(*erase, "--yes", "--json")
     assert again.code == exits.OK and again.json["threads"] == 0, "no harm in asking again"
 

@@ -15,6 +15,9 @@ import pytest
 
 from eventstore import Event, EventStore
 from eventstore.cli import exits
+from eventstore.cli.options import database_name
+from eventstore.cli.sweep import policy_text
+from retention import Match, RetentionPolicy
 from tests.cli.support import SECONDS_MAX, Done, process, run
 from tests.cli.test_process import at_a_terminal, unix
 
@@ -75,7 +78,7 @@ def test_a_plan_says_what_and_why_and_touches_nothing(aged: str, read: Read) -> 
     done = read("retention", "plan", "--ttl", "30d")
     assert (done.code, done.err) == (exits.OK, "")
     assert r"b \x1b[2J  idle" in done.out and "idle for the ttl of 30 days" in done.out
-    assert done.out.endswith("2 prune, 1 active, 1 pinned, 1 waiting\n")
+    assert done.out.endswith("2 to prune, 1 active, 1 pinned, 1 waiting\n")
     found = read("retention", "plan", "--ttl", "30d", "--sizes", "--json").json
     assert found["counts"] == {"prune": 2, "active": 1, "pinned": 1, "waiting": 1}
     assert found["policies"] == [{"name": "default", "ttl": 2592000.0}]
@@ -146,9 +149,9 @@ def test_what_archives_needs_obstore_before_anything_is_due(
 
 def test_a_sweep_asks_first_and_a_dry_run_does_not(aged: str, read: Read) -> None:
     done = read("retention", "sweep", "--ttl", "30d", "--dry-run")
-    assert done.code == exits.OK and "2 prune" in done.out
+    assert done.code == exits.OK and "2 to prune" in done.out
     done = run("retention", "sweep", "--ttl", "30d")
-    assert done.code == exits.USAGE and "2 prune" in done.out and "--yes" in done.err
+    assert done.code == exits.USAGE and "2 to prune" in done.out and "--yes" in done.err
     assert len(left(aged)) == 5
     done = run("retention", "sweep", "--ttl", "30d", "--yes", "--json")
     assert done.code == exits.OK and done.json["pruned"] == 2
@@ -156,7 +159,7 @@ def test_a_sweep_asks_first_and_a_dry_run_does_not(aged: str, read: Read) -> Non
     report = read("retention", "report", "--json").json
     assert report["sweeps"][0]["counts"]["pruned"] == 2
     assert {each["policy"] for each in report["removed"]} == {"default"}
-    assert "0 pruned" in run("retention", "sweep", "--ttl", "30d", "--yes").out
+    assert "pruned 0 threads, in " in run("retention", "sweep", "--ttl", "30d", "--yes").out
 
 
 @unix
@@ -165,7 +168,7 @@ def test_somebody_at_a_terminal_is_asked(aged: str, answer: str, code: int, ther
     command = ("retention", "sweep", "--ttl", "30d")
     found, out, err = at_a_terminal(*command, typed=answer)
     assert found == code
-    assert "Do this? [y/N]" in err and "\x1b[2J" not in out
+    assert "Apply this plan? [y/N]" in err and "\x1b[2J" not in out
     assert len(left(aged)) == there
 
 
@@ -185,8 +188,30 @@ def test_it_sweeps_until_a_signal_and_exits_0(aged: str, number: signal.Signals)
     finally:
         daemon.kill()
         daemon.communicate()
-    assert (daemon.returncode, err) == (exits.OK, "")
+    assert daemon.returncode == exits.OK
+    with EventStore(aged, read_only=True) as store:
+        database = database_name(store)
+    assert err.splitlines() == [
+        f"sweeping tenant 'default' of {database} every 1s, starting now",
+        "policy 'default': ttl 30d",
+        f"{number.name}: finishing the batch under way",
+        "stopped",
+    ]
     assert left(aged) == ["new", "pinned", "waits"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "text"),
+    [
+        (RetentionPolicy(timedelta.max, name="own ttl"), "prune threads by their own ttl"),
+        (RetentionPolicy(match=Match(thread_id="c*", status="idle")), "keep everything, match"),
+        (RetentionPolicy(timedelta(days=1), max_events=5), "ttl 1d, max_events 5"),
+        (RetentionPolicy(seal_after=timedelta(hours=6), archive="s3://a/b"), "archive s3://a/b"),
+        (RetentionPolicy(timedelta(1), archive="https://u:s3cret@h/a"), "archive https://h/a"),
+    ],
+)
+def test_a_policy_in_one_line(policy: RetentionPolicy, text: str) -> None:
+    assert text in policy_text(policy) and "s3cret" not in policy_text(policy)
 
 
 @unix
@@ -200,7 +225,8 @@ def test_it_serves_metrics(aged: str) -> None:
             text = answer.read().decode()
         assert 'retention_sweeps_total{result="done"} 1.0' in text
         daemon.send_signal(signal.SIGTERM)
-        daemon.communicate(timeout=SECONDS_MAX)
+        _, err = daemon.communicate(timeout=SECONDS_MAX)
+        assert "metrics at http://127.0.0.1:19464/metrics" in err
     finally:
         daemon.kill()
         daemon.communicate()
@@ -252,13 +278,13 @@ def test_python_m_retention_is_the_same(aged: str, capsys: pytest.CaptureFixture
     from retention.__main__ import main
 
     assert main(["plan", "--ttl", "30d"]) == exits.OK
-    assert "2 prune" in capsys.readouterr().out
-    assert main(["--ttl", "30d", "--dry-run", "--json"]) == exits.OK
+    assert "2 to prune" in capsys.readouterr().out
+    assert main(["sweep", "--ttl", "30d", "--dry-run", "--json"]) == exits.OK
     assert json.loads(capsys.readouterr().out)["counts"]["prune"] == 2
-    assert main(["--ttl", "30d", "--once", "--yes", "--json"]) == exits.OK
+    assert main(["sweep", "--ttl", "30d", "--yes", "--json"]) == exits.OK
     assert json.loads(capsys.readouterr().out)["pruned"] == 2
     assert main(["report"]) == exits.OK and main([]) == exits.USAGE
     assert main(["--help"]) == exits.OK
-    assert "Usage: retention " in capsys.readouterr().out
-    assert main(["--ttl", "30"]) == exits.USAGE
+    assert "Usage: eventstore retention " in capsys.readouterr().out
+    assert main(["sweep", "--ttl", "30"]) == exits.USAGE
     assert sys.stdin is not None

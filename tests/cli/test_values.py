@@ -92,6 +92,7 @@ anything = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(anything)
 def test_any_value_is_one_line_of_json_and_prints_harmlessly(value: Any) -> None:
     text = document(value)
@@ -110,6 +111,7 @@ def test_a_text_is_made_safe(text: str) -> None:
         assert safe(text) == text
 
 
+@pytest.mark.slow
 def test_large_values_cost_what_is_shown_of_them() -> None:
     deep: Any = 1
     for _ in range(5_000):

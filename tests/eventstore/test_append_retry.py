@@ -168,6 +168,7 @@ def test_losing_several_commits_in_a_row(lossy: Lossy) -> None:
         assert numbers(store.read("t")) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_losing_every_commit_is_an_error_within_a_bound(
     lossy: Lossy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

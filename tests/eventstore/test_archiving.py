@@ -204,6 +204,7 @@ def test_a_thread_of_another_tenant(store_url: str) -> None:
 # --- lives ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lives", [1, 2, 3, 6, 12])
 def test_any_life_comes_back_into_any_database(
     store: EventStore, store_url: str, lives: int
@@ -332,6 +333,7 @@ def test_a_sealed_thread_comes_back_equal(store: EventStore) -> None:
         assert dump.header.segments == len(before["segments"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 100, 256, 257, 600, 1500])
 @pytest.mark.parametrize("snapshot_at", [None, 300, 1400])
 def test_a_fork_of_a_sealed_thread(store: EventStore, at: int, snapshot_at: int | None) -> None:
@@ -407,6 +409,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(steps=steps, victim=st.integers(0, 5))
 def test_any_thread_comes_back_equal(steps: list[tuple[str, int, int]], victim: int) -> None:

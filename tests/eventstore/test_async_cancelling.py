@@ -71,6 +71,7 @@ async def standing(store: AsyncEventStore, mark: str) -> Any:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
 def test_what_is_cancelled_has_happened_whole_or_not_at_all(
@@ -198,6 +199,7 @@ def test_reading_can_be_cancelled_twice(store_url: str) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_a_storm_of_cancellations(store_url: str) -> None:
     """Writers and readers cancelled at random: what was acknowledged is there, once."""
 

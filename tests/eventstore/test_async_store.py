@@ -96,7 +96,7 @@ def test_every_call_of_a_graph_has_its_twin() -> None:
     waits = {name for name in methods if asynchronous(methods[name])}
     assert waits == twins | {"nested"}  # which a parent's run awaits
     unpaired = methods.keys() - twins - {name[1:] for name in twins}
-    assert unpaired == {"get_graph", "log_on", "nested", "output", "reader_on", "with_config"}
+    assert unpaired == {"get_graph", "nested", "output", "reader_on", "with_config"}
     for name in twins:
         assert described(methods[name]) == described(methods[name[1:]]), name
         assert methods[name].__doc__

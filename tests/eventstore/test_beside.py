@@ -464,6 +464,7 @@ moves = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=20, suppress_health_check=[*HealthCheck])
 @given(moves)
 def test_any_order_of_two_writers_leaves_whole_batches(

@@ -171,6 +171,7 @@ print(json.dumps([won, lost]))
 """
 
 
+@pytest.mark.slow
 def test_processes_racing_on_one_log(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     count = 60

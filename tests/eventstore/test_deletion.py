@@ -209,6 +209,7 @@ def test_a_reader_racing_a_deletion_is_told(store: EventStore) -> None:
             list(events)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITES)
 def test_a_deletion_at_any_moment_of_another_call(tmp_path: Path, name: str) -> None:
     """Before each transaction of the call, another process deletes the thread."""
@@ -241,6 +242,7 @@ def test_a_deletion_at_any_moment_of_another_call(tmp_path: Path, name: str) -> 
             break
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["append_after", "put_snapshot", "set_thread"])
 def test_another_call_at_any_moment_of_a_deletion(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -283,6 +285,7 @@ def test_another_call_at_any_moment_of_a_deletion(
     assert refused >= 3
 
 
+@pytest.mark.slow
 def test_two_finish_the_same_deletion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before each transaction of one, the other does it all; and a namesake is made, too."""
     delete_in_small_batches(monkeypatch, 30)
@@ -324,6 +327,7 @@ def test_two_finish_the_same_deletion(tmp_path: Path, monkeypatch: pytest.Monkey
                 break
 
 
+@pytest.mark.slow
 def test_writers_readers_and_a_deleter_at_full_speed(store_url: str) -> None:
     with EventStore(store_url) as store:
         stop = threading.Event()
@@ -379,6 +383,7 @@ def test_writers_readers_and_a_deleter_at_full_speed(store_url: str) -> None:
 # --- cut short --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_deletion_cut_short_at_any_statement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,8 @@ from eventstore import AsyncEventStore, ConcurrencyError, Event, EventStore
 from tests import postgres
 from tests.effort import effort
 
+pytestmark = pytest.mark.slow
+
 WRITERS: Final = 16
 RESTARTS: Final = effort(3, 5)
 UP_S: Final = effort(0.8, 1.2)

@@ -188,6 +188,7 @@ def test_a_fork_of_one_namespace(store: EventStore) -> None:
 # --- the source goes --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefixes")
 @pytest.mark.parametrize("with_snapshot", [None, 1, 40, 60, 90], ids=lambda at: f"snapshot={at}")
 def test_deleting_the_parent_changes_no_fork(store: EventStore, with_snapshot: int | None) -> None:
@@ -231,6 +232,7 @@ def test_forks_of_forks_whatever_goes_first(store_url: str) -> None:
             assert not orphans(store)
 
 
+@pytest.mark.slow
 def test_many_generations(store: EventStore) -> None:
     fill(store, "g0", 2)
     for generation in range(1, 20):
@@ -297,6 +299,7 @@ def test_the_parent_went_back_before_the_fork_point(store: EventStore) -> None:
     assert check_whole(store) == last
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefixes")
 @pytest.mark.parametrize("snapshot_at", [1, 2, 3, 6, 7, 8, 10, 11])
 def test_the_parent_went_back_and_has_a_snapshot(snapshot_at: int) -> None:
@@ -431,6 +434,7 @@ def test_the_prefix_stays_when_a_new_thread_takes_the_parents_name(store: EventS
 # --- at the same time -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_fork_made_at_any_moment_of_the_deletion(tmp_path: Path) -> None:
     """Before each transaction of a deletion another process forks the thread: whole, or told."""
     moment = 0

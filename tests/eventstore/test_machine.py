@@ -43,6 +43,8 @@ from tests import postgres
 from tests.awaited import core_of
 from tests.eventstore.support import FINGERPRINT, orphans, rows_of, seal_now, set_everywhere, sql
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("a", "b", "c", "d")
 SPACES = ("", "sub")
 

@@ -17,7 +17,10 @@ from tests.awaited import core_of
 from tests.effort import effort
 from tests.eventstore.support import FINGERPRINT, check_whole, orphans
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here"),
+    pytest.mark.slow,
+]
 
 THREADS: Final = 400
 KEPT_EVERY: Final = 4

@@ -78,6 +78,7 @@ def test_many_half_read_logs_hold_nothing(store: EventStore) -> None:
     assert all(next(reader).seq == 2 for reader in readers)
 
 
+@pytest.mark.slow
 def test_reading_twenty_thousand_events_takes_bounded_memory(tmp_path: Path) -> None:
     with EventStore(tmp_path / "store.db") as store:
         text = "x" * 300
@@ -94,6 +95,7 @@ def test_reading_twenty_thousand_events_takes_bounded_memory(tmp_path: Path) -> 
     assert peak < 4 * 2**20, f"{peak} bytes at the peak"
 
 
+@pytest.mark.slow
 @given(batches=st.lists(st.integers(1, 40), max_size=12), after=st.integers(0, 300))
 def test_any_batches_read_back_whole(batches: list[int], after: int) -> None:
     with EventStore() as store:

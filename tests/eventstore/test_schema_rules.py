@@ -25,6 +25,8 @@ from eventstore.models import Status
 from tests.awaited import core_of
 from tests.eventstore.support import FINGERPRINT, fill, set_everywhere, sql
 
+pytestmark = pytest.mark.slow
+
 REFERENCE: Final = frozenset(
     "dictionaries eventstore_migrations eventstore_secrets retention_slices "
     "retention_sweeps".split()

@@ -182,6 +182,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=settings().max_examples // 4)
 @given(steps)
 def test_sealing_anywhere_changes_no_answer(given_steps: list[tuple[str, int]]) -> None:
@@ -278,6 +279,7 @@ def test_damage_is_found_and_contained(sealed: EventStore, name: str) -> None:
     assert sealed.verify("other").ok
 
 
+@pytest.mark.slow
 def test_flipped_bytes_of_a_segment_are_found() -> None:
     chosen = random.Random(1)
     with EventStore(":memory:") as store:
@@ -388,6 +390,7 @@ def test_two_sealers_and_a_writer_and_a_reader(
             assert sql(store, "SELECT count(*) FROM segments") > [(1,)]
 
 
+@pytest.mark.slow
 def test_a_large_event_stops_nothing() -> None:
     """What is before it and what is behind it is sealed all the same."""
     with EventStore(":memory:") as store:
@@ -420,6 +423,7 @@ def test_a_key_that_was_lost_is_found_missing(store: EventStore) -> None:
     assert "k10" in report.problems[0]
 
 
+@pytest.mark.slow
 def test_a_segment_keeps_its_bounds() -> None:
     """A large event does not make a segment of many of them."""
     with EventStore(":memory:") as store:

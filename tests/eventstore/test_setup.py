@@ -335,6 +335,7 @@ with EventStore(sys.argv[1]) as store:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, effort(4, 8)])
 def test_processes_that_open_a_new_file_together(tmp_path: Path, count: int) -> None:
     path = tmp_path / "new.db"

@@ -194,6 +194,7 @@ def test_a_fingerprint_that_is_no_text(store: EventStore, fingerprint: str) -> N
             call()
 
 
+@pytest.mark.slow
 @given(
     at=st.sets(st.integers(1, 25)),
     dropped=st.sets(st.integers(1, 25)),

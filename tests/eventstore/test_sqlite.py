@@ -128,6 +128,7 @@ def test_memory_needs_no_warning(
 # --- locks ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_locked_file_is_busy_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +225,7 @@ def test_an_error_in_the_middle_gives_the_connection_back(store: EventStore) -> 
 # --- memory -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_memory_from_many_threads() -> None:
     """One connection, many threads: everybody gets a turn, nothing is lost."""
     errors: list[BaseException] = []
@@ -282,6 +284,7 @@ def test_deleting_gives_pages_back(tmp_path: Path) -> None:
         assert pragma(store, "page_count") <= pages
 
 
+@pytest.mark.slow
 def test_a_transaction_that_is_interrupted_anywhere_leaves_none_open(tmp_path: Path) -> None:
     """The moment after it began, and that of its commit, included."""
     steps = 0

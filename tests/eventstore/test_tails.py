@@ -141,6 +141,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(steps)
 def test_two_stores_write_and_neither_is_misled(

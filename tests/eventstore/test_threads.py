@@ -161,6 +161,7 @@ def test_prefixes_are_taken_literally(store: EventStore, prefix: str) -> None:
     assert len(store.threads(prefix="")) == len(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [False, True], ids=["at one moment", "one a minute"])
 def test_pages_over_250_threads(store_url: str, spread: bool) -> None:
     clock = Clock()

@@ -117,6 +117,7 @@ BEGINNINGS: dict[str, Callable[[EventStore], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", BEGINNINGS)
 @pytest.mark.parametrize("erase", ["yyyyyyy", "nynynny", "ynnnnny"])
 def test_an_erased_name_is_used_again_and_its_key_never(

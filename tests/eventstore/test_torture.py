@@ -13,7 +13,10 @@ import pytest
 from tests.effort import effort
 from tests.eventstore import torture
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here"),
+    pytest.mark.slow,
+]
 
 
 def test_many_kills(tmp_path: Path) -> None:

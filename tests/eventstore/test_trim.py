@@ -239,6 +239,7 @@ def test_what_rests_on_damage_is_not_sound(store: EventStore) -> None:
     assert points(store, "t") == [1]
 
 
+@pytest.mark.slow
 def test_trimming_long_chains_takes_as_long_as_they_are() -> None:
     def calls(count: int) -> int:
         made = 0

@@ -146,6 +146,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(STEPS)
 @example([("append", 3), ("snapshot",), ("fork", 1), ("append", 1), ("back", 2), ("trim", 3)])
 @settings(suppress_health_check=[HealthCheck.too_slow])
@@ -220,6 +221,7 @@ def _hold_to(store: EventStore, model: dict[str, list[list[int]]], begins: dict[
 # --- killed -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_whoever_is_killed_leaves_a_whole_thread(tmp_path: Path, monkeypatch: Any) -> None:
     """The file as it is before every statement, as a killed process would leave it."""
     set_everywhere(monkeypatch, "STEP", 1)

@@ -62,6 +62,7 @@ class Pipeline:
         return node
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 def test_cancelling_leaves_what_was_recorded(store_url: str, times: int) -> None:
     """At whatever moment: the thread stands as if tasks that were not recorded had not run."""

@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypedDict
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +26,8 @@ from graph import (
 )
 from tests.awaited import opened, run
 from tests.graph.kit import Boom, on, shape
+
+pytestmark = pytest.mark.slow
 
 
 class Plan(TypedDict):

@@ -33,6 +33,7 @@ SLEEP_S: Final = 0.8
 # --- not blocking the loop --------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 4], ids=["alone", "side by side"])
 def test_blocking_nodes_and_edges_do_not_stall_the_loop(store_url: str, width: int) -> None:
     def node(state: Trail) -> dict[str, Any]:
@@ -64,6 +65,7 @@ def test_blocking_nodes_and_edges_do_not_stall_the_loop(store_url: str, width: i
     run(main())
 
 
+@pytest.mark.slow
 def test_blocking_nodes_of_many_runs_wait_side_by_side(store_url: str) -> None:
     """200 runs in one process, each with a blocking node and an asynchronous one."""
 

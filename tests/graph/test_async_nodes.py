@@ -176,9 +176,9 @@ def test_results_are_merged_in_the_frontiers_order(kept: bool) -> None:
 
     async def main() -> Any:
         nodes = {
-            "a": logging("a", 0.06),
-            "b": slow("b", 0.04),
-            "c": logging("c", 0.02),
+            "a": logging("a", 0.6),
+            "b": slow("b", 0.1),
+            "c": logging("c", 0.05),
             "d": slow("d", 0),
             "e": logging("e"),
         }
@@ -261,6 +261,7 @@ RAISED: Final = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["def", "async def"])
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "side by side"])
 @pytest.mark.parametrize("raised", RAISED, ids=lambda raised: raised.__name__)

@@ -239,6 +239,7 @@ def weights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(graph.read.history, "BLOCK", 3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("weights")
 @pytest.mark.parametrize("node", ["x", "a", "b", "c"])
 @pytest.mark.parametrize("runs", [1, 3])
@@ -273,6 +274,7 @@ def then(snapshot: StateSnapshot) -> list[str]:
     return list("abc"["abc".index(snapshot.next[0]) :]) if snapshot.next else []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("weights")
 def test_a_chain_of_branches_survives_deletions_in_any_order(store: EventStore) -> None:
     app = steps("abc", store)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import graph.types
 from graph import END, START, InvalidGraphError, MemorySaver, RetryPolicy, StateGraph
-from graph.build.builder import Join, Topology
 from graph.build.callables import may_route
+from graph.build.topology import Join, Topology
 from graph.types import Command, Send
 
 

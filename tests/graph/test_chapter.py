@@ -288,7 +288,7 @@ def test_the_chapters_asynchronous_sqlite(scope: dict[str, Any]) -> None:
         config: Any = {"configurable": {"thread_id": "filled"}}
         result = await app.ainvoke(EMPTY, config)
         assert (await app.aget_state(config)).values == result
-        await app.checkpointer.close()  # type: ignore[union-attr, misc]
+        await app.checkpointer.close()
         return result
 
     # As printed, the connection is closed before a caller has the graph: it is used in there.
@@ -430,4 +430,4 @@ def run_in(scope: dict[str, Any], source: str) -> None:
 
 def close(app: CompiledGraph) -> None:
     assert app.checkpointer is not None
-    app.checkpointer.close()  # type: ignore[union-attr]
+    app.checkpointer.close()

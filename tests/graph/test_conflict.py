@@ -156,6 +156,7 @@ def test_a_dead_run_is_overtaken(store: EventStore, caplog: pytest.LogCaptureFix
     assert store.thread("t").status == "idle"
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_not_overtaken(store: EventStore) -> None:
     """However long it takes: each event that it records is a sign of life."""
     started = threading.Event()
@@ -369,6 +370,7 @@ print(json.dumps(won))
 """
 
 
+@pytest.mark.slow
 def test_processes_on_one_thread(store_url: str) -> None:
     """First all of them wait for one another, then nobody does."""
     if store_url == "sqlite://":

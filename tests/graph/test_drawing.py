@@ -193,6 +193,7 @@ texts = st.text(min_size=1, max_size=12).filter(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(texts, unique=True, min_size=2, max_size=5), texts)
 def test_any_names_and_labels_give_lines_of_the_known_forms(names: list[str], label: str) -> None:
     graph = StateGraph(State)

@@ -111,6 +111,7 @@ def test_the_same_events_and_state(store: EventStore, durability: Any) -> None:
     assert app.replay(on(f"{durability}1")).values == expected.values
 
 
+@pytest.mark.slow
 @durability
 def test_snapshots_and_long_runs(store: EventStore, durability: Any) -> None:
     app = counting(300, store)
@@ -252,6 +253,7 @@ def test_another_writer_wins(store: EventStore, durability: Any) -> None:
     assert store.verify("t").ok
 
 
+@pytest.mark.slow
 def test_async_waits_when_it_gets_too_far_ahead(tmp_path: Path) -> None:
     """While nothing can be written, a run comes so far and no further."""
     calls, begun, locked = Calls(), threading.Event(), threading.Event()

@@ -330,6 +330,7 @@ with SqliteSaver(folder / "runs.db") as saver:
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_a_superstep(tmp_path: Path) -> None:
     script = tmp_path / "child.py"
     script.write_text(textwrap.dedent(CHILD))

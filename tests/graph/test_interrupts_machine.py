@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,6 +72,7 @@ def snapshots_taken_often(often: bool) -> Iterator[None]:
 ways = st.lists(st.sampled_from(["answer", "answer", "go on", "restart", "go back"]), max_size=6)
 
 
+@pytest.mark.slow
 @settings(max_examples=settings().max_examples // 2)
 @given(layers, ways, st.booleans(), st.data())
 def test_however_it_is_answered_it_comes_to_the_same(

@@ -115,6 +115,7 @@ def in_a_process(url: str, answers: dict[str, Any] | None, after: str) -> tuple[
     return result, left
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_one_process_asks_another_is_answered_a_third_goes_on(store_url: str) -> None:
     if store_url == "sqlite://":

@@ -31,6 +31,8 @@ from tests.graph.differential import (
 )
 from tests.graph.kit import Boom, standing
 
+pytestmark = pytest.mark.slow
+
 RECURSION_LIMIT: Final = 12
 LOG_MAX: Final = 14
 

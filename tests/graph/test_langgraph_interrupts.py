@@ -147,6 +147,7 @@ talking = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=settings().max_examples // 2)
 @given(surveys, talking)
 def test_talks_are_the_same(survey: Survey, actions: list[Any]) -> None:

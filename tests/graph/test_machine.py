@@ -40,6 +40,8 @@ from graph import (
 )
 from tests.graph.kit import Boom, id_of, on, replayed
 
+pytestmark = pytest.mark.slow
+
 
 class Life(TypedDict, total=False):
     log: Annotated[list[str], operator.add]

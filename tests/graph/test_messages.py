@@ -143,6 +143,7 @@ def test_messages_of_langchain() -> None:
     assert add_messages([prepared, answer], messages.RemoveMessage(id="2")) == [prepared]
 
 
+@pytest.mark.slow
 def test_langchain_is_not_imported() -> None:
     program = (
         "import sys, graph.messages; assert not {'langchain_core', 'pydantic'} & {*sys.modules}"

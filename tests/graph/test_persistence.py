@@ -195,12 +195,15 @@ def test_policies_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
                 "connection_string: backend 'postgres' requires",
             ],
         ),
-        ({"connection_string": "runs.db"}, ["connection_string: backend 'postgres' expects a URL"]),
+        ({"connection_string": "runs.db"}, ["connection_string: expected a PostgreSQL URL"]),
         (
             {"connection_string": "mysql://h/d"},
-            ["connection_string: backend 'postgres' expects a URL that begins with postgresql://"],
+            ["connection_string: expected a PostgreSQL URL, which begins with postgresql://"],
         ),
-        ({"connection_string": "postgresql+asyncpg://h"}, ["connection_string: backend 'postgres"]),
+        (
+            {"connection_string": "postgresql+asyncpg://h"},
+            ["connection_string: expected a PostgreSQL URL"],
+        ),
         (
             {"backend": "sqlite", "connection_string": URL_OF},
             ["connection_string: backend 'sqlite' expects a path or a URL that begins with sqlite"],
@@ -412,6 +415,7 @@ def shown_anyway() -> str:
     return "\n".join(shown_with(form("Correct-Horse")) for form in FORMS.values())
 
 
+@pytest.mark.slow
 @given(PASSWORDS, st.sampled_from(sorted(FORMS)))
 def test_a_secret_never_shows(password: str, form: str) -> None:
     assume(password not in shown_anyway())  # such as the name of a setting

@@ -14,6 +14,8 @@ from eventstore import EventStore
 from tests.effort import effort
 from tests.graph.kit import on, steps
 
+pytestmark = pytest.mark.slow
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROCESSES: Final = effort(4, 8)
 RUNS: Final = 3

@@ -26,6 +26,8 @@ from graph.production import (
 )
 from tests.graph.kit import Trail, logged_at_debug, logs
 
+pytestmark = pytest.mark.slow
+
 PASSWORD: Final = "s3cr#t/pass?word"
 
 

@@ -81,6 +81,7 @@ def test_replay_folds_with_the_reducers_of_today(store: EventStore) -> None:
     assert changed.invoke({"total": 1}, on("t"))["total"] == 3630
 
 
+@pytest.mark.slow
 def test_a_new_version_makes_old_snapshots_unused(store: EventStore) -> None:
     def counted(version: str) -> CompiledGraph:
         return steps("a", store, version=version)

@@ -184,6 +184,7 @@ def in_turn(reducer: Any, value: Any, updates: list[Any]) -> Any:
     return functools.reduce(reducer, updates, value)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers()), st.lists(st.lists(st.integers())))
 @pytest.mark.parametrize("reducer", [operator.add, operator.concat, operator.iadd, later])
 def test_reducing_lists_equals_one_by_one_and_leaves_everything_alone(
@@ -371,6 +372,7 @@ def run(seed: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_fingerprints_are_the_same_in_every_process_and_differ_with_the_code() -> None:
     first = run("1")
     assert first == run("2")

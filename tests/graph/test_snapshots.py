@@ -98,6 +98,7 @@ def bytes_read(store: EventStore, app: CompiledGraph, thread_id: str = "t") -> i
     return size + sum(event.size for event in events)
 
 
+@pytest.mark.slow
 def test_a_long_chat_is_stored_twice_at_most(folded: list[int]) -> None:
     """500 turns: bytes are linear, and a turn costs the same at the end as at the beginning."""
     with EventStore(":memory:") as store:

@@ -176,6 +176,7 @@ class Counted(TypedDict, total=False):
     log: Annotated[list[str], operator.add]
 
 
+@pytest.mark.slow
 def test_listing_a_thousand_checkpoints_folds_each_event_a_few_times() -> None:
     global FOLDED
     graph = StateGraph(Counted)

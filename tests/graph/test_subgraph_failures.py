@@ -127,6 +127,7 @@ with SqliteSaver(file) as saver:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_killed_inside_a_child_and_gone_on_in_another_process(tmp_path: FilePath) -> None:
     def run(deadly: str) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypedDict
 
+import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
@@ -292,13 +293,14 @@ class Life:
 def check_replays(saver: MemorySaver, app: CompiledGraph, thread_id: str) -> None:
     """Every log, folded from its first event, gives the state in which it stands."""
     for ns in ["", *below(app, on(thread_id))]:
-        log = subgraphs.graph_of(app, ns).log_on(saver.store.core)
+        log = subgraphs.graph_of(app, ns).reader_on(saver.store.core).log
         whole, quick = (
             run_sync(log.load(thread_id, None, ns, snapshots))[1] for snapshots in (False, True)
         )
         assert whole == quick
 
 
+@pytest.mark.slow
 @settings(max_examples=settings().max_examples // 2)
 @given(plans, actions)
 def test_whatever_happens_a_run_comes_to_what_it_should(

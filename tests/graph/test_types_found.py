@@ -204,6 +204,7 @@ def test_two_classes_of_one_name_are_still_refused() -> None:
         codec.register(dataclass(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("annotation", ["list", "Any", "Annotated[list, operator.add]"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_langchains_messages_and_documents_are_known(annotation: str, when: str) -> None:

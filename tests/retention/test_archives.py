@@ -44,6 +44,8 @@ from tests.effort import effort
 from tests.eventstore.support import check_whole, fill, numbers, orphans
 from tests.eventstore.test_archiving import all_rows, full_thread
 
+pytestmark = pytest.mark.slow
+
 BUCKET = "archive"
 
 
@@ -268,7 +270,7 @@ def test_a_file_under_another_name_is_found(local: EventStore, tmp_path: Path) -
 
 def test_an_archive_that_cannot_be_used(local: EventStore, tmp_path: Path) -> None:
     fill(local, "t", 1)
-    with pytest.raises(ConfigurationError, match="no archive at"):
+    with pytest.raises(ConfigurationError, match="as an archive"):
         Archive("nonsense")
     options = {
         "endpoint": "http://127.0.0.1:9",
@@ -311,9 +313,9 @@ def test_a_directory_is_named_from_the_root_on(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a file").touch()
     for url in ("file:arch", "file:/arch", "file://arch", "FILE:arch", "file://localhost/arch"):
-        with pytest.raises(ConfigurationError, match=r"from the root on.*file:///directory"):
+        with pytest.raises(ConfigurationError, match=r"absolute path.*file:///directory"):
             Archive(url)
-    with pytest.raises(ConfigurationError, match="is no directory"):
+    with pytest.raises(ConfigurationError, match="is not a directory"):
         Archive((tmp_path / "a file").as_uri())
 
 
@@ -346,6 +348,7 @@ def test_killed_at_any_moment_it_is_in_one_of_the_two(store_url: str, tmp_path: 
     if store_url == "sqlite://":
         pytest.skip("nothing is left of a database in memory")
     url = f"file://{tmp_path}/archive"
+    (tmp_path / "archive").mkdir()  # a mover may be killed before it archives anything
     archive = Archive(url)
     with EventStore(store_url, tenant="test") as store:
         fill(store, "t", 1500)

@@ -25,9 +25,12 @@ from retention import Pace, RetentionPolicy, SweepReport, aplan, asweep, plan, s
 from retention.__main__ import main
 from retention.daemon import AsyncBackgroundRetention, BackgroundRetention
 from retention.metrics import Metrics
+from retention.sweep.run import Sweep
 from tests import awaited
 from tests.eventstore.support import fill
 from tests.retention.support import DAY, Clock, assert_whole, names, opened
+
+pytestmark = pytest.mark.slow
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 MONTH: Final = RetentionPolicy(30 * DAY)
@@ -57,7 +60,7 @@ def test_it_sweeps_at_once_and_again_until_it_is_stopped(disk: EventStore) -> No
     daemon = BackgroundRetention(disk, MONTH, SOON, reports.put)
     with daemon:
         assert reports.get(timeout=SECONDS_MAX).pruned == 1
-        with pytest.raises(RuntimeError, match="running already"):
+        with pytest.raises(RuntimeError, match="already running"):
             daemon.start()
         assert reports.get(timeout=SECONDS_MAX).pruned == 0
     assert threading.active_count() == before
@@ -76,7 +79,7 @@ def test_one_sweep_at_a_time_and_a_failure_does_not_end_it(
     running, most, calls = 0, 0, 0
     done = threading.Event()
 
-    def slow(*args: Any, **kwargs: Any) -> SweepReport:
+    async def slow(*args: Any, **kwargs: Any) -> SweepReport:
         nonlocal running, most, calls
         running, calls = running + 1, calls + 1
         most = max(most, running)
@@ -86,7 +89,7 @@ def test_one_sweep_at_a_time_and_a_failure_does_not_end_it(
             done.set()
         raise OSError("no such luck")
 
-    monkeypatch.setattr("retention.daemon.sweep", slow)
+    monkeypatch.setattr(Sweep, "run", slow)
     with BackgroundRetention(disk, MONTH, SOON):
         assert done.wait(SECONDS_MAX)
     assert most == 1 and running == 0
@@ -127,17 +130,17 @@ def test_stopping_finishes_the_batch_under_way_and_no_more(
 @pytest.mark.parametrize(
     ("schedule", "said"),
     [
-        ({"every": timedelta(0)}, "every must be longer than nothing"),
-        ({}, "give either every= or cron="),
-        ({"every": DAY, "cron": "0 3 * * *"}, "give either every= or cron="),
+        ({"every": timedelta(0)}, "every must be greater than zero"),
+        ({}, "expected either every= or cron="),
+        ({"every": DAY, "cron": "0 3 * * *"}, "expected either every= or cron="),
         ({"cron": "at three"}, "Wrong number of fields"),
-        ({"every": DAY, "jitter": -DAY}, "jitter must be at least nothing"),
+        ({"every": DAY, "jitter": -DAY}, "jitter must not be negative"),
     ],
 )
 def test_a_schedule_must_make_sense(disk: EventStore, schedule: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         BackgroundRetention(disk, MONTH, **schedule)
-    with pytest.raises(ValueError, match="there is no policy"):
+    with pytest.raises(ValueError, match="expected at least one policy"):
         BackgroundRetention(disk, [], DAY)
 
 
@@ -155,16 +158,16 @@ def test_a_database_that_goes_away_is_waited_for(
     disk: EventStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("retention.daemon.BACKOFF_S", 0.01)
-    calls = 0
+    calls, run = 0, Sweep.run
 
-    def flaky(*args: Any, **kwargs: Any) -> SweepReport:
+    async def flaky(*args: Any, **kwargs: Any) -> SweepReport:
         nonlocal calls
         calls += 1
         if calls < 4:
             raise StoreUnavailableError("connection refused")
-        return sweep(*args, **kwargs)
+        return await run(*args, **kwargs)
 
-    monkeypatch.setattr("retention.daemon.sweep", flaky)
+    monkeypatch.setattr(Sweep, "run", flaky)
     reports: queue.Queue[SweepReport] = queue.Queue()
     metrics = Metrics()
     with BackgroundRetention(disk, MONTH, DAY, reports.put, metrics=metrics):
@@ -182,11 +185,11 @@ def test_stopping_does_not_wait_for_a_database_that_is_away(
     monkeypatch.setattr("retention.daemon.BACKOFF_S", 3_600.0)
     tried = threading.Event()
 
-    def away(*args: Any, **kwargs: Any) -> SweepReport:
+    async def away(*args: Any, **kwargs: Any) -> SweepReport:
         tried.set()
         raise StoreUnavailableError("connection refused")
 
-    monkeypatch.setattr("retention.daemon.sweep", away)
+    monkeypatch.setattr(Sweep, "run", away)
     with BackgroundRetention(disk, MONTH, DAY):
         assert tried.wait(SECONDS_MAX)
 
@@ -234,7 +237,7 @@ def test_in_an_event_loop(store_url: str) -> None:
             daemon = AsyncBackgroundRetention(store, MONTH, SOON, reports.put_nowait)
             async with daemon:
                 assert (await asyncio.wait_for(reports.get(), SECONDS_MAX)).pruned == 1
-                with pytest.raises(RuntimeError, match="running already"):
+                with pytest.raises(RuntimeError, match="already running"):
                     await daemon.start()
                 assert (await asyncio.wait_for(reports.get(), SECONDS_MAX)).pruned == 0
             while not reports.empty():
@@ -289,14 +292,14 @@ def test_the_wrong_kind_of_store_is_refused_at_once(disk: EventStore, store_url:
         async with awaited.opened(store_url) as store:
             other: Any = store
             for call in (plan, sweep):
-                with pytest.raises(TypeError, match=f"there is a{call.__name__}"):
+                with pytest.raises(TypeError, match=f"use a{call.__name__} for"):
                     call(other, MONTH)
-            with pytest.raises(TypeError, match="there is AsyncBackgroundRetention"):
+            with pytest.raises(TypeError, match="use AsyncBackgroundRetention for"):
                 BackgroundRetention(other, MONTH, DAY)
             for acall in (aplan, asweep):
                 with pytest.raises(TypeError, match="expected an AsyncEventStore"):
                     await acall(wrong, MONTH)
-            with pytest.raises(TypeError, match="there is BackgroundRetention"):
+            with pytest.raises(TypeError, match="use BackgroundRetention for"):
                 AsyncBackgroundRetention(wrong, MONTH, DAY)
 
     awaited.run(main())
@@ -332,20 +335,20 @@ def database(disk: EventStore, tmp_path: Path) -> str:
 def test_a_dry_run_prints_a_table_and_touches_nothing(
     disk: EventStore, database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--db", database, "--ttl", "30d", "--dry-run"]) == 0
+    assert main(["sweep", "--db", database, "--ttl", "30d", "--dry-run"]) == 0
     header, *rows, counts = capsys.readouterr().out.splitlines()
     assert sorted(row.split("  ")[0] for row in rows) == ["a", r"a longer name \x1b[2J"]
     at = header.index("STATUS"), header.index("WHY")
     assert all(row[at[0] :].startswith("idle ") for row in rows)
     assert all(row[at[1] :].startswith("idle for the ttl of 30 days") for row in rows)
-    assert counts == "2 prune, 1 active, 1 pinned"
-    assert main(["--db", database, "--ttl", "30d", "--dry-run", "--json"]) == 0
+    assert counts == "2 to prune, 1 active, 1 pinned"
+    assert main(["sweep", "--db", database, "--ttl", "30d", "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"] == {"prune": 2, "active": 1, "pinned": 1}
     assert len(names(disk)) == 4
 
 
 def test_pruning_once(disk: EventStore, database: str) -> None:
-    run = command("--db", f"sqlite:///{database}", "--ttl", "30d", "--once", "--json", "--yes")
+    run = command("sweep", "--db", f"sqlite:///{database}", "--ttl", "30d", "--json", "--yes")
     out, err = run.communicate(timeout=SECONDS_MAX)
     assert (run.returncode, err) == (0, "")
     assert json.loads(out)["pruned"] == 2
@@ -353,10 +356,10 @@ def test_pruning_once(disk: EventStore, database: str) -> None:
 
 
 def test_without_a_yes_nothing_is_pruned(disk: EventStore, database: str) -> None:
-    run = command("--db", database, "--ttl", "30d")
+    run = command("sweep", "--db", database, "--ttl", "30d")
     out, err = run.communicate(timeout=SECONDS_MAX)
     assert run.returncode == 2
-    assert "2 prune" in out and "--yes" in err
+    assert "2 to prune" in out and "--yes" in err
     assert len(names(disk)) == 4
 
 
@@ -370,7 +373,7 @@ def test_someone_at_a_terminal_is_asked(
     ours, theirs = pty.openpty()
     try:
         os.write(ours, answer.encode())
-        arguments = ["-m", "retention", "--db", database, "--ttl", "30d"]
+        arguments = ["-m", "retention", "sweep", "--db", database, "--ttl", "30d"]
         run = subprocess.run(
             [sys.executable, *arguments], cwd=ROOT, stdin=theirs, timeout=SECONDS_MAX
         )
@@ -386,7 +389,7 @@ def test_someone_at_a_terminal_is_asked(
 def test_the_daemon_sweeps_until_a_signal_and_exits_0(
     disk: EventStore, database: str, number: signal.Signals
 ) -> None:
-    run = command("--db", database, "--ttl", "30d", "--every", "1s", "--json", "--yes")
+    run = command("run", "--db", database, "--ttl", "30d", "--every", "1s", "--json", "--yes")
     try:
         assert run.stdout is not None
         assert [json.loads(run.stdout.readline())["pruned"] for _ in range(2)] == [2, 0]
@@ -395,8 +398,22 @@ def test_the_daemon_sweeps_until_a_signal_and_exits_0(
     finally:
         run.kill()
         run.communicate()
-    assert (run.returncode, err) == (0, "")
+    assert run.returncode == 0
+    assert err.splitlines() == [*announced(database, "1s"), *stopped(number)]
     assert names(disk) == {"pinned", "new"}
+
+
+def announced(database: str, every: str) -> list[str]:
+    """What `run` says on standard error when it starts."""
+    return [
+        f"sweeping tenant 'default' of {database} every {every}, starting now",
+        "policy 'default': ttl 30d",
+    ]
+
+
+def stopped(number: signal.Signals) -> list[str]:
+    """What `run` says on standard error when a signal stops it."""
+    return [f"{number.name}: finishing the batch under way", "stopped"]
 
 
 SIGNALLED: Final = """
@@ -406,22 +423,22 @@ from retention.__main__ import main
 
 real = prune.remove_rest
 
-def bury(*args):
+def remove(*args):
     os.kill(os.getpid(), signal.SIGTERM)
     return real(*args)
 
-prune.remove_rest = bury
+prune.remove_rest = remove
 sys.exit(main(sys.argv[1:]))
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals and signals of Unix")
-@pytest.mark.parametrize("mode", [["--once"], ["--every", "1h"]])
+@pytest.mark.parametrize("mode", [["sweep"], ["run", "--every", "1h"]])
 def test_a_signal_amid_a_batch_lets_it_end(
     disk: EventStore, database: str, mode: list[str]
 ) -> None:
     keys = {thread.thread_id: thread.thread_key for thread in disk.threads()}
-    arguments = ["--db", database, "--ttl", "30d", "--json", "--yes", *mode]
+    arguments = [*mode, "--db", database, "--ttl", "30d", "--json", "--yes"]
     run = subprocess.run(
         [sys.executable, "-c", SIGNALLED, *arguments],
         cwd=ROOT,
@@ -429,7 +446,9 @@ def test_a_signal_amid_a_batch_lets_it_end(
         text=True,
         timeout=SECONDS_MAX,
     )
-    assert (run.returncode, run.stderr) == (0, "")
+    assert run.returncode == 0
+    notes = [*announced(database, "1h"), *stopped(signal.SIGTERM)] if mode[0] == "run" else []
+    assert run.stderr.splitlines() == notes
     report = json.loads(run.stdout)
     # By slices, as the daemon sweeps, the two may be in different batches.
     assert report["pruned"] == 2 or (report["stopped"] and report["pruned"] == 1)
@@ -439,11 +458,14 @@ def test_a_signal_amid_a_batch_lets_it_end(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--ttl", "30d"], "--db"),
-        (["--db", "x", "--ttl", "30"], "'30' is no duration such as 30d"),
-        (["--db", "x", "--ttl", "0d"], "'0d' is no duration"),
-        (["--db", "x", "--every", "-1h"], "'-1h' is no duration"),
-        (["--db", "x", "--every", "1h", "--once"], "--every"),
+        (["sweep", "--ttl", "30d"], "--db"),
+        (
+            ["sweep", "--db", "x", "--ttl", "30"],
+            "'30' is not a duration; expected a form such as 30d",
+        ),
+        (["sweep", "--db", "x", "--ttl", "0d"], "the duration '0d' must be positive"),
+        (["run", "--db", "x", "--every", "-1h"], "'-1h' is not a duration"),
+        (["sweep", "--db", "x", "--every", "1h"], "--every"),
     ],
 )
 def test_wrong_arguments_exit_with_2(
@@ -463,8 +485,8 @@ def test_a_database_that_is_not_there_is_not_made(
     missing, garbage = tmp_path / "missing.db", tmp_path / "garbage.db"
     garbage.write_bytes(b"no database at all" * 1_000)
     for target in (str(missing), f"sqlite:///{missing}", "sqlite://", str(garbage), "x://y"):
-        assert main(["--db", target, "--ttl", "30d", "--yes"]) == 3, target
-        assert capsys.readouterr().err.startswith("retention: ")
+        assert main(["sweep", "--db", target, "--ttl", "30d", "--yes"]) == 3, target
+        assert capsys.readouterr().err.startswith("eventstore: ")
     assert not missing.exists()
 
 
@@ -478,7 +500,7 @@ def test_threads_that_cannot_be_pruned_exit_with_1(
 
     monkeypatch.setattr(Core, "prune", fails)
     try:
-        assert main(["--db", database, "--ttl", "30d", "--yes", "--json"]) == 1
+        assert main(["sweep", "--db", database, "--ttl", "30d", "--yes", "--json"]) == 1
     finally:
         for number, handler in before:
             signal.signal(number, handler)

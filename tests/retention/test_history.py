@@ -9,7 +9,7 @@ import pytest
 
 from eventstore import EventStore
 from retention import Match, Pace, RetentionPolicy, SweepReport
-from retention.plan import NOWHERE
+from retention.trimming import NO_SNAPSHOT
 from tests.eventstore.support import FINGERPRINT, fill, numbers
 from tests.retention.support import DAY, Clock, planned, stepped, swept
 
@@ -95,7 +95,7 @@ def test_where_there_is_no_snapshot_the_plan_says_so(
     timed: EventStore, clock: Clock, policy: RetentionPolicy
 ) -> None:
     fill(timed, "bare", 10)
-    assert planned(timed, policy).counts == {"prune": 0, NOWHERE: 1}
+    assert planned(timed, policy).counts == {"prune": 0, NO_SNAPSHOT: 1}
     assert swept(timed, policy) == SweepReport(clock.now)
 
 
@@ -105,7 +105,7 @@ def test_that_history_stays_is_said_where_it_is_sealed_too(timed: EventStore, cl
     clock.now += 2 * DAY
     assert planned(timed, policy).counts == {"prune": 0, "seal": 1}, "all of it is kept as yet"
     clock.now += 8 * DAY
-    assert planned(timed, policy).counts == {"prune": 0, "seal": 1, NOWHERE: 1}
+    assert planned(timed, policy).counts == {"prune": 0, "seal": 1, NO_SNAPSHOT: 1}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_what_is_trimmed_already_lacks_no_snapshot(
     assert swept(log, policy) == SweepReport(clock.now, trimmed=1)
     assert planned(log, policy).counts == {"prune": 0, "no ttl": 1}
     fill(log, "t", 5, start=21)
-    assert planned(log, RetentionPolicy(max_events=3)).counts == {"prune": 0, NOWHERE: 1}
+    assert planned(log, RetentionPolicy(max_events=3)).counts == {"prune": 0, NO_SNAPSHOT: 1}
 
 
 def test_too_young_is_not_a_matter_of_snapshots(log: EventStore) -> None:

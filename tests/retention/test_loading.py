@@ -70,20 +70,26 @@ def test_policies_are_read_in_their_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", r"p\.toml: expected one table \[\[policy\]\] or more"),
-        ("[policy]\nttl = '1d'", r"p\.toml: expected one table \[\[policy\]\] or more"),
-        ("ttl = '1d'", r"p\.toml has no key 'ttl'; known are policy"),
-        ("[[policy]]\nttl = = 1", r"p\.toml is no TOML: .*line 2"),
-        ("[[policy]]\nttk = '1d'", r"p\.toml: policy 1 has no key 'ttk'; known are ttl, name"),
+        ("", r"p\.toml: expected at least one \[\[policy\]\] table"),
+        ("[policy]\nttl = '1d'", r"p\.toml: expected at least one \[\[policy\]\] table"),
+        ("ttl = '1d'", r"p\.toml: unknown key 'ttl'; known keys are policy"),
+        ("[[policy]]\nttl = = 1", r"p\.toml is not valid TOML: .*line 2"),
+        (
+            "[[policy]]\nttk = '1d'",
+            r"p\.toml: policy 1: unknown key 'ttk'; known keys are ttl, name",
+        ),
         ("[[policy]]\nttl = 30", r"policy 1: ttl must be a duration such as \"30d\", not 30"),
         ("[[policy]]\nttl = '30'", r"policy 1: ttl must be a duration such as 30d, .* not '30'"),
         ("[[policy]]\nttl = '0d'", r"policy 1: ttl must be a duration"),
         ("[[policy]]\n[[policy]]\nname = 'b'\nmax_events = '9'", r"policy 2: max_events must be"),
         ("[[policy]]\nmax_events = true", r"policy 1: max_events must be a whole number"),
         ("[[policy]]\nmatch = 'a*'", r"policy 1: match must be a table, not 'a\*'"),
-        ("[[policy]]\nmatch = {id = 'a'}", r"policy 1: match has no key 'id'; known are tenant"),
+        (
+            "[[policy]]\nmatch = {id = 'a'}",
+            r"policy 1: match: unknown key 'id'; known keys are tenant",
+        ),
         ("[[policy]]\nmatch = {status = 'x'}", r"policy 1: match: match.status must be one of"),
-        ("[[policy]]\n[[policy]]", r"p\.toml: two policies are called 'default'"),
+        ("[[policy]]\n[[policy]]", r"p\.toml: two policies are named 'default'"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said_by_its_key(text: str, said: str) -> None:
@@ -133,7 +139,7 @@ def test_the_environment_names_the_fields_of_one_policy() -> None:
             {"RETENTION_POLICY_FILE": "p.toml", "RETENTION_TTL": "1d"},
             "RETENTION_POLICY_FILE and RETENTION_TTL are both set",
         ),
-        ({"RETENTION_TLL": "1d"}, "the environment has no key 'RETENTION_TLL'; known are"),
+        ({"RETENTION_TLL": "1d"}, "the environment: unknown key 'RETENTION_TLL'; known keys are"),
     ],
 )
 def test_what_is_wrong_in_the_environment_is_said_by_its_name(
@@ -151,5 +157,5 @@ def test_durations() -> None:
     assert duration("2w") == timedelta(weeks=2)
     assert duration("90s") == timedelta(seconds=90)
     for wrong in ("", "1", "d", "-1d", "1.5h", "1y", "1d2h", "99999999d"):
-        with pytest.raises(ValueError, match="is no duration such as 30d, 12h or 90s"):
+        with pytest.raises(ValueError, match="is not a duration such as 30d, 12h or 90s"):
             duration(wrong)

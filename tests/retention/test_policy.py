@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from eventstore import ThreadInfo
 from eventstore.core.trim import TrimPoint
 from retention import Match, RetentionPolicy, Verdict, judge
-from retention.policies import policies_of, promised
+from retention.policies import policies_of
+from retention.trimming import promised
 from tests.retention.support import DAY
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -30,15 +31,15 @@ def thread(days: float, **values: Any) -> ThreadInfo:
 @pytest.mark.parametrize(
     ("policy", "about", "reason"),
     [
-        (MONTH, thread(31), "idle for the ttl of 30 days, 0:00:00"),
-        (MONTH, thread(30), "idle for the ttl of 30 days, 0:00:00"),
+        (MONTH, thread(31), "idle for the ttl of 30 days"),
+        (MONTH, thread(30), "idle for the ttl of 30 days"),
         (MONTH, thread(29.99), "active"),
         (MONTH, thread(-5), "active"),
-        (MONTH, thread(31, status="running"), "idle for the ttl of 30 days, 0:00:00"),
+        (MONTH, thread(31, status="running"), "idle for the ttl of 30 days"),
         (MONTH, thread(31, status="waiting"), "waiting"),
         (MONTH, thread(31, pinned=True), "pinned"),
         (MONTH, thread(31, ttl=40 * 86_400), "active"),
-        (MONTH, thread(2, ttl=86_400), "idle for its own ttl of 1 day, 0:00:00"),
+        (MONTH, thread(2, ttl=86_400), "idle for its own ttl of 1 day"),
         (MONTH, thread(2, ttl=1, pinned=True), "pinned"),
         (MONTH, thread(2, ttl=1, status="waiting"), "waiting"),
         (MONTH, thread(0, ttl=0), "idle for its own ttl of 0:00:00"),
@@ -49,7 +50,7 @@ def thread(days: float, **values: Any) -> ThreadInfo:
         (
             RetentionPolicy(timedelta.max),
             thread(2, ttl=86_400),
-            "idle for its own ttl of 1 day, 0:00:00",
+            "idle for its own ttl of 1 day",
         ),
         (RetentionPolicy(), thread(9_999), "no limits"),
         (RetentionPolicy(), thread(2, ttl=86_400), "no limits"),
@@ -57,21 +58,21 @@ def thread(days: float, **values: Any) -> ThreadInfo:
         (
             RetentionPolicy(DAY, respect_pending_interrupts=False),
             thread(2, status="waiting"),
-            "idle for the ttl of 1 day, 0:00:00",
+            "idle for the ttl of 1 day",
         ),
         (
             RetentionPolicy(DAY, respect_pending_interrupts=False),
             thread(2, pinned=True),
             "pinned",
         ),
-        (RetentionPolicy(max_age=DAY), thread(1), "older than the max_age of 1 day, 0:00:00"),
+        (RetentionPolicy(max_age=DAY), thread(1), "older than the max_age of 1 day"),
         (RetentionPolicy(max_age=DAY), thread(0.5), "active"),
         (RetentionPolicy(max_age=DAY), thread(2, status="waiting"), "waiting"),
         (RetentionPolicy(max_age=DAY), thread(2, pinned=True), "pinned"),
         (
             RetentionPolicy(30 * DAY, max_age=DAY),
             thread(2, ttl=10**9),
-            "older than the max_age of 1 day, 0:00:00",
+            "older than the max_age of 1 day",
         ),
         (RetentionPolicy(DAY, match=Match(tenant="y")), thread(2), "no policy"),
         (RetentionPolicy(DAY, match=Match(tenant="y")), thread(2, ttl=1), "no policy"),
@@ -194,7 +195,7 @@ def test_nothing_goes_before_its_time_and_nothing_stays_for_ever(
     verdict = judge(given_policies, about, now)
     first = next((each for each in given_policies if each.match.fits(about)), None)
     assert verdict.policy is first
-    if first is None or about.pinned:
+    if first is None or about.pinned or not first.limits:
         assert not (verdict.prune or verdict.trim or verdict.seal)
         return
     ttl = first.ttl if about.ttl is None else timedelta(seconds=about.ttl)
@@ -252,15 +253,15 @@ def test_trimming_keeps_at_least_what_was_promised(
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"ttl": timedelta(0)}, "ttl must be longer than nothing"),
-        ({"max_age": timedelta(seconds=-1)}, "max_age must be longer than nothing"),
+        ({"ttl": timedelta(0)}, "ttl must be greater than zero"),
+        ({"max_age": timedelta(seconds=-1)}, "max_age must be greater than zero"),
         ({"ttl": 30}, "ttl must be a timedelta or None, not 30"),
         ({"seal_after": "6h"}, "seal_after must be a timedelta or None, not '6h'"),
         ({"max_events": 0}, "max_events must be at least 1, not 0"),
         ({"max_bytes": 1.5}, "max_bytes must be a whole number or None, not 1.5"),
         ({"keep_last_checkpoints": True}, "keep_last_checkpoints must be a whole number"),
-        ({"name": ""}, "name must be a text that is not empty"),
-        ({"archive": ""}, "archive must be a text that is not empty"),
+        ({"name": ""}, "name must be a non-empty string"),
+        ({"archive": ""}, "archive must be a non-empty string"),
         ({"archive": "/var/archive"}, "archive must be a URL such as .*, not '/var/archive'"),
         ({"archive": "file:arch"}, "archive must be a URL"),
         ({"archive": "file://host/arch"}, "archive must be a URL"),
@@ -279,10 +280,10 @@ def test_a_policy_that_makes_no_sense_is_refused(values: dict[str, Any], said: s
     ("values", "said"),
     [
         ({"status": "bored"}, "match.status must be one of .*'waiting'.*, not 'bored'"),
-        ({"tenant": ""}, "match.tenant must be a text"),
-        ({"thread_id": 5}, "match.thread_id must be a text"),
+        ({"tenant": ""}, "match.tenant must be a non-empty string"),
+        ({"thread_id": 5}, "match.thread_id must be a non-empty string"),
         ({"metadata": ["a"]}, "match.metadata must be a mapping"),
-        ({"metadata": {"a": []}}, "match.metadata compares text, numbers"),
+        ({"metadata": {"a": []}}, "match.metadata must map names to text, numbers"),
     ],
 )
 def test_a_match_that_makes_no_sense_is_refused(values: dict[str, Any], said: str) -> None:
@@ -293,8 +294,8 @@ def test_a_match_that_makes_no_sense_is_refused(values: dict[str, Any], said: st
 @pytest.mark.parametrize(
     ("several", "said"),
     [
-        ([], "there is no policy"),
-        ([MONTH, MONTH], "two policies are called 'default'"),
+        ([], "expected at least one policy"),
+        ([MONTH, MONTH], "two policies are named 'default'"),
         ([MONTH, 5], "must be a RetentionPolicy, not 5"),
     ],
 )

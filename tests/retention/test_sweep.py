@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,7 +46,7 @@ def test_a_sweep_prunes_what_is_due_and_says_why(timed: EventStore, clock: Clock
     assert names(timed) == {"pinned", "waiting", "patient", "new"}
     assert_whole(timed, keys)
     (tombstone, _) = timed.tombstones()
-    assert tombstone.reason == "retention: idle for the ttl of 30 days, 0:00:00"
+    assert tombstone.reason == "retention: idle for the ttl of 30 days"
     assert tombstone.policy == "default"
     assert swept(timed, MONTH) == SweepReport(START + 40 * DAY), "a second one finds nothing"
 
@@ -146,7 +146,7 @@ def test_a_thread_that_became_active_during_the_sweep_is_left_alone(
 def test_a_pin_set_at_the_last_moment_is_heeded(
     blocking: EventStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the sweep's last look and the lock that seals the threads' fate."""
+    """Between the sweep's last look and the lock that decides the threads' deletion."""
     old(blocking, clock, "a")
     fill(blocking, "large", 600)
     clock.now += 40 * DAY
@@ -294,6 +294,7 @@ print(json.dumps([counts, report.pruned, report.trimmed, report.sealed, report.f
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_knows_no_application_plans_and_sweeps(tmp_path: Path) -> None:
     """No types, no reducers, and not the dictionary that the application compresses with."""
     path = str(tmp_path / "store.db")
@@ -316,3 +317,25 @@ def test_a_process_that_knows_no_application_plans_and_sweeps(tmp_path: Path) ->
     assert (counts["prune"], pruned, failed) == (1, 1, 0)
     assert trimmed == counts["trim"] == 1
     assert sealed >= 1 and counts["seal"] >= 1
+
+
+def test_a_report_in_one_line() -> None:
+    now = datetime(2026, 6, 1, tzinfo=UTC)
+    assert SweepReport(now, seconds=0.04).summary == "pruned 0 threads, in 0.0 s"
+    report = SweepReport(
+        now,
+        pruned=1,
+        archived=2,
+        finished=1,
+        spared=2,
+        failed=1,
+        left=4,
+        reclaimed=2**21,
+        seconds=3,
+    )
+    assert report.summary == (
+        "pruned 1 thread, archived 2 threads first, finished 1 interrupted deletion, "
+        "kept 2 that changed meanwhile, failed on 1, left 4 for the next sweep, freed 2.0 MiB, "
+        "in 3.0 s"
+    )
+    assert SweepReport(now, stopped=True).summary.endswith(", stopped before the end")

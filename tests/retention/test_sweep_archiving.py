@@ -11,7 +11,7 @@ import pytest
 from eventstore import ArchiveUnavailableError, EventStore, Pin
 from retention import Match, RetentionPolicy, SweepReport
 from retention.archives import Archive, restore
-from retention.sweep import REFUSALS_MAX
+from retention.sweep.archiving import REFUSALS_MAX
 from tests.eventstore.support import fill, numbers
 from tests.retention.support import DAY, Clock, names, planned, stepped, swept
 

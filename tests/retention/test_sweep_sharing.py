@@ -82,6 +82,7 @@ def test_sharing_is_among_those_who_sweep_the_same_threads(
     assert sql(blocking, "SELECT count(*) FROM retention_slices") == [(3 * SLICES,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [None, HOUR])
 def test_two_sweepers_side_by_side_prune_each_thread_once(
     blocking: EventStore, clock: Clock, shared: timedelta | None
@@ -108,6 +109,7 @@ def test_two_sweepers_side_by_side_prune_each_thread_once(
     assert_whole(blocking, keys)
 
 
+@pytest.mark.slow
 def test_live_writers_lose_nothing_that_was_acknowledged(
     blocking: EventStore, clock: Clock
 ) -> None:

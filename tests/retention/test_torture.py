@@ -13,7 +13,10 @@ import pytest
 from tests.effort import effort
 from tests.retention import torture
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here"),
+    pytest.mark.slow,
+]
 
 
 def test_a_sweeper_killed_at_random_leaves_nothing_torn(store_url: str, tmp_path: Path) -> None:

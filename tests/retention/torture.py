@@ -263,8 +263,8 @@ class World:
 
     def check(self, sample: int | None = None) -> None:
         """What is kept is there, and what is there (or so much of it) is whole."""
-        condemned = "SELECT count(*) FROM threads WHERE condemned_at IS NOT NULL"
-        self.summary.cut_short += sql(self.store, condemned)[0][0]
+        marked = "SELECT count(*) FROM threads WHERE condemned_at IS NOT NULL"
+        self.summary.cut_short += sql(self.store, marked)[0][0]
         if self.wrong:
             raise TornError(f"a writer failed: {self.wrong}") from self.wrong[0]
         there = {thread.thread_id for thread in self.store.threads(limit=100_000)}

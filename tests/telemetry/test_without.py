@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -72,6 +74,7 @@ sys.meta_path.insert(0, Block())
 """
 
 
+@pytest.mark.slow
 def test_without_opentelemetry_everything_works() -> None:
     said = in_a_process(
         f"{BLOCK}{EVERYTHING}\n"
@@ -80,6 +83,7 @@ def test_without_opentelemetry_everything_works() -> None:
     assert said.split("\n") == ["refused", "False []", ""]
 
 
+@pytest.mark.slow
 def test_the_library_leaves_the_sdk_alone() -> None:
     said = in_a_process(
         f"{EVERYTHING}\n"
@@ -88,6 +92,7 @@ def test_the_library_leaves_the_sdk_alone() -> None:
     assert said.split("\n") == ["refused", "True []", ""]
 
 
+@pytest.mark.slow
 def test_without_it_an_append_is_not_even_wrapped() -> None:
     assert (
         in_a_process(

@@ -82,6 +82,7 @@ def test_wrong_dictionaries_are_refused() -> None:
             Codec(**typing.cast(Any, wrong))
 
 
+@pytest.mark.slow
 def test_the_shipped_dictionary_is_what_the_script_writes() -> None:
     from benchmarks.dictionary import train as train_dictionary
     from eventstore.codec import dictionaries

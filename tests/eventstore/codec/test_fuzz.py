@@ -113,6 +113,7 @@ def decodes_or_is_corrupt(payload: bytes) -> bool:
     return True
 
 
+@pytest.mark.slow
 @given(ANY, st.booleans())
 @settings(max_examples=150)
 def test_any_value_comes_back_exactly(value: Any, compress: bool) -> None:
@@ -123,6 +124,7 @@ def test_any_value_comes_back_exactly(value: Any, compress: bool) -> None:
     assert CODEC.raw_size(payload) >= 1
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=200), st.sampled_from([b"", b"\x01", b"\x01\x00", b"\x01\x01", b"\1\2"]))
 @settings(max_examples=300)
 def test_any_bytes_decode_or_are_corrupt(data: bytes, prefix: bytes) -> None:
@@ -133,6 +135,7 @@ def test_any_bytes_decode_or_are_corrupt(data: bytes, prefix: bytes) -> None:
         return
 
 
+@pytest.mark.slow
 @given(st.integers(-128, 127), st.binary(max_size=60), ANY)
 @settings(max_examples=300)
 def test_any_content_of_an_extension_decodes_or_is_corrupt(
@@ -147,6 +150,7 @@ def test_any_content_of_an_extension_decodes_or_is_corrupt(
         decodes_or_is_corrupt(b"\x01\x00\x81" + packed + b"\x01")  # as the key of a map
 
 
+@pytest.mark.slow
 @given(ANY, st.data())
 @settings(max_examples=100)
 def test_damaged_payloads_decode_or_are_corrupt(value: Any, data: st.DataObject) -> None:

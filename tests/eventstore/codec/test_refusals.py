@@ -102,6 +102,7 @@ WRAPS: list[Any] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", WRAPS)
 def test_encode_accepts_no_depth_that_decode_refuses(codec: Codec, wrap: Any) -> None:
     refused = 0

@@ -176,6 +176,7 @@ def test_registering() -> None:
     assert not codec.is_registered(Point)
 
 
+@pytest.mark.slow
 def test_numpy_is_never_imported_for_values_that_have_none() -> None:
     program = (
         "import sys; from eventstore import Codec; c = Codec();"

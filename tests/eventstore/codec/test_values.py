@@ -168,6 +168,7 @@ print(Codec().encode([{f"key {i}" for i in range(50)}, frozenset("abc"), {"k": {
 """
 
 
+@pytest.mark.slow
 def test_equal_values_give_equal_bytes_in_every_process() -> None:
     seen = set()
     for seed in ("1", "2"):

@@ -132,6 +132,7 @@ def test_an_error_of_the_server(
     assert type(driver_errors.translate(caught.value)) is means
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_and_starts() -> None:
     with postgres.server(fsync=False) as server:
         engine = postgresql.open_engine(make_url(server.url), PoolOptions())

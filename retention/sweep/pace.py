@@ -1,0 +1,61 @@
+"""The pace of a sweep: short transactions, and a rest after each.
+
+Live writers get the database in between. Owns the bounds (:class:`Pace`) and the rests
+(:class:`Pacer`); the operations themselves keep to the bounds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from retention.inputs import Store
+
+T = TypeVar("T")
+
+REST_S_MAX: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much of the database a sweep takes for itself.
+
+    Attributes:
+        rows: about how many rows one transaction deletes.
+        seconds: about how long one transaction takes.
+        rest: pause after each, as a multiple of the time it took; 0 for none.
+        bytes: how much of an SQLite file is returned to the file system in one step.
+    """
+
+    rows: int = 2_000
+    seconds: float = 0.005
+    rest: float = 1.0
+    bytes: int = 262_144
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.seconds <= 0 or self.rest < 0 or self.bytes < 1:
+            raise ValueError(
+                f"rows, seconds and bytes must be above 0, and rest at least 0, not {self}"
+            )
+
+
+DEFAULT_PACE: Final = Pace()
+
+
+class Pacer:
+    """Runs operations of a store at a :class:`Pace`."""
+
+    def __init__(self, store: Store, pace: Pace) -> None:
+        self.pace = pace
+        self._concurrency = store.concurrency
+
+    async def run(self, operation: Awaitable[T]) -> T:
+        """The result of an operation, after a rest in proportion to it."""
+        began = time.monotonic()
+        result = await self._concurrency.run(operation)
+        rest = self.pace.rest * (time.monotonic() - began)
+        if rest:
+            await self._concurrency.sleep(min(rest, REST_S_MAX))
+        return result

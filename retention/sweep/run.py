@@ -1,0 +1,273 @@
+"""One sweep from its beginning to its end: which threads it looks at, and in which order.
+
+Promises that the moment at which threads are judged is fixed and recorded when the sweep starts,
+and that a sweep may be killed anywhere: the next one first finishes interrupted deletions, and
+finds the other threads again. What happens to a thread is in :mod:`retention.sweep.actions`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from eventstore import AsyncEventStore, EventStore, ThreadInfo
+from eventstore.concurrency import run_sync
+from retention.decisions import Decision, to_prune, to_seal, to_trim
+from retention.inputs import Store, check_store, moment_of, usable_policies
+from retention.plan import Plan, pages
+from retention.policies import Policies, RetentionPolicy
+from retention.sweep.actions import DATABASE_ERRORS, Actions
+from retention.sweep.leases import SliceLease, claim_lease, new_holder
+from retention.sweep.pace import DEFAULT_PACE, Pace, Pacer
+from retention.sweep.report import Progress, SweepReport
+from retention.verdict import before, judge
+
+log = logging.getLogger(__name__)
+
+RECLAIM_STEPS_MAX: Final = 100_000
+
+_FINISHED: Final = "retention: interrupted, finished later"
+"""The reason in tombstones whose deletion did not record one."""
+
+
+def sweep(
+    store: EventStore,
+    plan_or_policies: Plan | Policies,
+    now: datetime | None = None,
+    on_progress: Progress | None = None,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    all_tenants: bool = False,
+    pace: Pace = DEFAULT_PACE,
+    shared: timedelta | None = None,
+) -> SweepReport:
+    """Prune, trim and seal what the policies allow.
+
+    Args:
+        plan_or_policies: with a plan, only the threads that it names are touched.
+        now: the moment at which threads are judged; ``None``: now. A plan has its own.
+        on_progress: called after each thread; an exception from it ends the sweep.
+        should_stop: called between threads; the sweep ends early if it returns true.
+        all_tenants: sweep the threads of all tenants, not only the store's. A plan has its own.
+        shared: share the work with other sweepers of the same threads that pass it, too: skip
+            slices that others have claimed, or that were swept less than this long ago.
+
+    Raises:
+        TypeError: the store is an async one: use :func:`asweep`.
+        ValueError: the plan is for another tenant, or the moment is in the future, where live
+            threads would look idle.
+        ConfigurationError: a policy archives, and ``obstore`` is not installed.
+        StoreUnavailableError: the database is gone.
+        EventStoreError: the threads cannot be listed.
+    """
+    check_store(EventStore, store, "asweep")
+    one = Sweep(store, plan_or_policies, now, on_progress, should_stop, all_tenants, pace)
+    return run_sync(one.run(shared))
+
+
+async def asweep(
+    store: AsyncEventStore,
+    plan_or_policies: Plan | Policies,
+    now: datetime | None = None,
+    on_progress: Progress | None = None,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    all_tenants: bool = False,
+    pace: Pace = DEFAULT_PACE,
+    shared: timedelta | None = None,
+) -> SweepReport:
+    """:func:`sweep` for async code. If cancelled, it completes the transaction under way."""
+    check_store(AsyncEventStore, store, "sweep")
+    one = Sweep(store, plan_or_policies, now, on_progress, should_stop, all_tenants, pace)
+    return await one.run(shared)
+
+
+class Sweep:
+    """One sweep; takes the arguments of :func:`sweep`."""
+
+    def __init__(
+        self,
+        store: Store,
+        plan_or_policies: Plan | Policies,
+        now: datetime | None = None,
+        on_progress: Progress | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        all_tenants: bool = False,
+        pace: Pace = DEFAULT_PACE,
+    ) -> None:
+        self._store = store
+        plan = self._plan = plan_or_policies if isinstance(plan_or_policies, Plan) else None
+        policies = (
+            plan_or_policies.policies if isinstance(plan_or_policies, Plan) else plan_or_policies
+        )
+        self._policies = usable_policies(policies)
+        if plan is not None:
+            if now is not None:
+                raise ValueError("a plan has its own moment; leave now out")
+            if plan.tenant not in (None, store.tenant):
+                raise ValueError(f"the plan is for tenant {plan.tenant!r}, not {store.tenant!r}")
+            all_tenants, now = plan.tenant is None, plan.now
+        self._all_tenants = all_tenants
+        self._tenant = None if all_tenants else store.tenant
+        self._at = moment_of(store, now)
+        if self._at > moment_of(store, None):
+            raise ValueError(f"cannot sweep as of {self._at.isoformat()}, which is in the future")
+        self._should_stop = should_stop
+        self._stopped = False
+        self._pacer = Pacer(store, pace)
+        self._actions = Actions(
+            store,
+            self._policies,
+            self._at,
+            self._pacer,
+            on_progress,
+            self._must_stop,
+            is_planned=plan is not None,
+        )
+        self._counts = self._actions.counts
+
+    async def run(self, shared: timedelta | None) -> SweepReport:
+        """Sweep, and record it."""
+        began, holder = time.monotonic(), new_holder()
+        run, core = self._store.concurrency.run, self._store.core
+        recorded = {
+            "policies": [policy.described() for policy in self._policies],
+            "tenant": self._tenant,
+            "planned": self._plan is not None,
+        }
+        sweep_id = await run(core.begin_sweep(holder, self._at, recorded))
+        await self._finish_deletions()
+        if self._plan is not None:
+            await self._carry_out(self._plan.decisions)
+        elif shared is None:
+            await self._sweep_threads(None)
+        else:
+            await self._sweep_slices(holder, shared)
+        if not self._must_stop():
+            await self._reclaim()
+        report = SweepReport(
+            self._at,
+            **self._counts,
+            stopped=self._stopped,
+            seconds=time.monotonic() - began,
+        )
+        counts = {name: value for name, value in asdict(report).items() if name != "now"}
+        await run(core.end_sweep(sweep_id, counts))
+        return report
+
+    def _must_stop(self) -> bool:
+        """Whether to stop; once true, it stays true."""
+        self._stopped = self._stopped or self._should_stop()
+        return self._stopped
+
+    async def _finish_deletions(self) -> None:
+        """Finish deletions that were interrupted, of this sweep's tenants."""
+        core, tenants = self._store.core, [self._store.tenant]
+        try:
+            if self._all_tenants:
+                tenants = await self._store.concurrency.run(core.tenants())
+            for tenant in tenants:
+                if self._must_stop():
+                    return
+                finishing = core.for_tenant(tenant).finish_deletions(_FINISHED)
+                self._counts["finished"] += await self._pacer.run(finishing)
+        except DATABASE_ERRORS:
+            raise
+        except Exception:
+            log.exception("cannot finish interrupted deletions", extra={"tenant": self._tenant})
+            self._counts["failed"] += 1
+
+    async def _carry_out(self, decisions: Sequence[Decision]) -> None:
+        """Carry out the decisions of a plan."""
+        await self._actions.prune([each for each in decisions if each.action == "prune"])
+        others = [each for each in decisions if each.action != "prune"]
+        for number, each in enumerate(others):
+            if self._must_stop():
+                self._counts["left"] += len(others) - number
+                return
+            await self._actions.trim_or_seal(each)
+
+    async def _sweep_slices(self, holder: str, fresh: timedelta) -> None:
+        """Claim and sweep slices until none is due that nobody else has claimed."""
+        due = before(self._at, fresh) or datetime.min.replace(tzinfo=UTC)
+        while not self._must_stop():
+            lease = await claim_lease(self._store, holder, due, all_tenants=self._all_tenants)
+            if lease is None:
+                return
+            swept_at = None  # until it is swept to its end, others may claim it
+            try:
+                if await self._sweep_threads(lease):
+                    swept_at = self._at
+            finally:
+                await lease.release(swept_at)
+
+    async def _sweep_threads(self, lease: SliceLease | None) -> bool:
+        """Sweep the threads of a leased slice, or all; false if it did not come to the end."""
+        first, last = (lease.slice.first_key, lease.slice.last_key) if lease else (0, 2**63 - 1)
+        found = pages(
+            self._store,
+            first,
+            last,
+            all_tenants=self._all_tenants,
+            **_conditions(self._policies, self._at),
+        )
+        async with aclosing(found):
+            async for page in found:
+                if lease and not await lease.renew():
+                    return False
+                await self._sweep_page(page)
+                if self._must_stop():
+                    return False
+        return True
+
+    async def _sweep_page(self, page: Sequence[ThreadInfo]) -> None:
+        verdicts = [(thread, judge(self._policies, thread, self._at)) for thread in page]
+        await self._actions.prune(
+            [
+                to_prune(verdict.policy, verdict, thread)
+                for thread, verdict in verdicts
+                if verdict.prune and verdict.policy
+            ]
+        )
+        for thread, verdict in verdicts:
+            policy = verdict.policy
+            if policy is None or verdict.prune or not (verdict.trim or verdict.seal):
+                continue
+            if self._must_stop():
+                return
+            if verdict.trim:
+                await self._actions.trim_or_seal(to_trim(policy, thread, None, ""))
+            if verdict.seal and (sealing := to_seal(policy, thread, self._at)):
+                await self._actions.trim_or_seal(sealing)
+
+    async def _reclaim(self) -> None:
+        """Shrink an SQLite file step by step."""
+        try:
+            for _ in range(RECLAIM_STEPS_MAX):
+                freed = await self._pacer.run(self._store.core.reclaim(self._pacer.pace.bytes))
+                self._counts["reclaimed"] += freed
+                if not freed or self._must_stop():
+                    return
+        except DATABASE_ERRORS:
+            raise
+        except Exception:
+            log.exception("cannot reclaim free space", extra={"tenant": self._tenant})
+            self._counts["failed"] += 1
+
+
+def _conditions(policies: Sequence[RetentionPolicy], at: datetime) -> dict[str, Any]:
+    """Conditions that every thread of interest meets, for the database to select by."""
+    if any(policy.trims or policy.seal_after for policy in policies):
+        return {}
+    idle = [moment for policy in policies if (moment := before(at, policy.ttl))]
+    created = [moment for policy in policies if (moment := before(at, policy.max_age))]
+    return {
+        "idle_before": max(idle, default=None),
+        "created_before": max(created, default=None),
+        "with_ttl": True,
+    }
