@@ -205,7 +205,9 @@ def run_sync(awaitable: Awaitable[T]) -> T:
         result: T = end.value
         return result
     running.close()
-    raise RuntimeError("a blocking call came upon something that only an event loop can await")
+    raise RuntimeError(
+        "a sync call reached an operation that needs an event loop; call the async method instead"
+    )
 
 
 def iterate_sync(items: AsyncIterator[T]) -> Iterator[T]:
