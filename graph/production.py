@@ -17,7 +17,8 @@ from typing import Any, Final, Self, TypedDict, TypeVar
 
 from eventstore import AsyncEventStore, Codec, EventStore, ThreadInfo, ThreadNotFoundError
 from eventstore.concurrency import Blocking, Concurrency, run_sync
-from graph.app import CompiledGraph, Saver
+from graph.app import CompiledGraph
+from graph.calls import Saver
 from graph.config import ConnectionString, PersistenceConfig, target_of
 from graph.errors import (
     InvalidConfigError,

@@ -58,29 +58,40 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for item in items if _is_in_the_matrix(item)]
     for item in items:
-        if not any(item.get_closest_marker(name) for name in ("slow", "postgresql")):
-            if not {_backend(item), *getattr(item, "fixturenames", ())} & {
-                "sqlite-file",
-                "postgresql",
-                "postgresql_url",
-            }:
-                item.add_marker("fast")
-
-
-def _params(item: pytest.Item) -> dict[str, object]:
-    return item.callspec.params if hasattr(item, "callspec") else {}
-
-
-def _backend(item: pytest.Item) -> object:
-    return _params(item).get("store_url")
+        if not item.get_closest_marker("slow") and not _needs_more_than_memory(item):
+            item.add_marker("fast")
+        if _is_hypothesis_test(item) or _pair(item) not in {*USUAL, None}:
+            # Measuring would make it take half as long again, and find nothing covered that
+            # the other tests do not cover.
+            item.add_marker("no_cover")
 
 
 def _is_in_the_matrix(item: pytest.Item) -> bool:
-    api = _params(item).get("store")
-    if api is None or _backend(item) is None:  # the test says itself what it runs on
+    pair = _pair(item)
+    if pair is None:
         return True
-    wanted = EVERY if THOROUGH or item.get_closest_marker("every_backend") else USUAL
-    return (api, _backend(item)) in wanted
+    return pair in (EVERY if THOROUGH or item.get_closest_marker("every_backend") else USUAL)
+
+
+def _pair(item: pytest.Item) -> tuple[object, object] | None:
+    """API and backend; none of a test that says itself what it runs on."""
+    params = _params(item)
+    pair = params.get("store"), params.get("store_url")
+    return None if None in pair else pair
+
+
+def _params(item: pytest.Item) -> dict[str, object]:
+    callspec = getattr(item, "callspec", None)
+    return {} if callspec is None else callspec.params
+
+
+def _needs_more_than_memory(item: pytest.Item) -> bool:
+    wanted = {_params(item).get("store_url"), *getattr(item, "fixturenames", ())}
+    return bool(wanted & {"sqlite-file", "postgresql", "postgresql_url"})
+
+
+def _is_hypothesis_test(item: pytest.Item) -> bool:
+    return bool(getattr(getattr(item, "obj", None), "is_hypothesis_test", False))
 
 
 class _Compiled(dict[Any, Any]):

@@ -20,9 +20,10 @@ from graph.errors import InvalidConfigError, InvalidGraphError
 from graph.messages import ids_from
 from graph.read import subgraphs
 from graph.read.history import ReadableGraph
-from graph.run.driver import Done, Options, Run
+from graph.run.driver import Run
 from graph.run.journal import LogJournal, Means
 from graph.run.runners import Runner, SyncRunner
+from graph.run.tasks import Done, Options
 from graph.run.thread_log import ThreadLog
 from graph.state import planner
 from graph.state.events import Data, Kind, unpack

@@ -20,10 +20,11 @@ from eventstore.concurrency import Concurrency
 from eventstore.format.namespaces import child
 from graph.build.topology import Topology
 from graph.errors import EmptyInputError, GraphError, InvalidConfigError, InvalidGraphError
-from graph.run.driver import Chunk, Options, Run, Use
+from graph.run.driver import Chunk, Run, Use
 from graph.run.journal import Journal, LogJournal, Means, NoJournal
 from graph.run.runners import Runner
 from graph.run.scope import ParentCommand, Scope
+from graph.run.tasks import Options
 from graph.run.thread_log import ThreadLog, thread_id_of
 from graph.state import planner
 from graph.state.fold import State

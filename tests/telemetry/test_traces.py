@@ -290,7 +290,7 @@ def test_an_error_is_told_by_its_kind_only(
     assert measured["graph.retries"] == {named: 1}
     assert measured["graph.task.duration"] == {(("error.type", kind), *named): 1}
 
-    (record,) = (each for each in caplog.records if each.name == "graph.run.driver")
+    (record,) = (each for each in caplog.records if each.name == "graph.run.tasks")
     assert record.getMessage() == f"node 'fails' failed with {kind}, trying again"
     assert (
         vars(record).items()

@@ -85,7 +85,7 @@ def _answer(call: Call) -> Any:
 
 
 def beside(
-    race: Race, prepare: Callable[[], tuple[Call, Call]], check: Call, moments: int = 4
+    race: Race, prepare: Callable[[], tuple[Call, Call]], check: Call, moments: int = 3
 ) -> int:
     """Run the race at moments of the first call, each time with new threads.
 

@@ -33,6 +33,8 @@ from tests.eventstore.support import (
     sql,
 )
 
+pytestmark = pytest.mark.no_cover  # a search
+
 GONE: Final = (ThreadNotFoundError, PositionNotFoundError)
 
 

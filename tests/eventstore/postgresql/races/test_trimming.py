@@ -30,6 +30,8 @@ from tests.eventstore.support import (
     set_everywhere,
 )
 
+pytestmark = pytest.mark.no_cover  # a search
+
 # --- a trim and another call ------------------------------------------------------------
 
 

@@ -27,6 +27,8 @@ from tests.eventstore.support import (
     sql,
 )
 
+pytestmark = pytest.mark.no_cover  # a search
+
 # --- two that make the same thread ------------------------------------------------------
 
 
