@@ -268,32 +268,3 @@ def _forget_workers() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_workers)
-
-
-# --- until the graph and retention use the above ----------------------------------------
-
-
-class Perform(Protocol):
-    """How a whole operation is run from an event loop: awaited, or driven on another thread."""
-
-    async def __call__(self, operation: Awaitable[T], /) -> T:
-        """Its result."""
-
-
-async def perform_each(perform: Perform, items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
-    """The items of an asynchronous iterator, each fetched the way that ``perform`` runs things."""
-    try:
-        while (item := await perform(anext(items, _END))) is not _END:
-            yield item
-    finally:
-        close = getattr(items, "aclose", None)
-        if close is not None:
-            await close()
-
-
-async def awaited(awaitable: Awaitable[T]) -> T:
-    """Perform by awaiting, where that blocks nothing."""
-    return await awaitable
-
-
-abandon = discard

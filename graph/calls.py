@@ -372,7 +372,7 @@ def require_blocking(log: ThreadLog | None) -> Concurrency:
     Raises:
         InvalidConfigError: the checkpointer works in an event loop only.
     """
-    if log is not None and not log.core.transactions.blocks:
+    if log is not None and log.core.transactions.blocking is None:
         raise InvalidConfigError(
             "this graph's checkpointer is asynchronous; call ainvoke(), astream(), "
             "aget_state(), …, or compile the graph with a synchronous one (PostgresSaver)"
