@@ -107,5 +107,5 @@ __all__ = [
     "VerifyReport",
 ]
 
-# Whoever uses the library decides where its log goes; nothing is printed unasked.
+# The application configures logging; without it nothing is printed.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -1,4 +1,4 @@
-"""The event store for event loops: the same operations as ``EventStore``, to be awaited.
+"""The event store for async code: the same operations as ``EventStore``, to be awaited.
 
 A thin shell over :class:`~eventstore.core.core.Core`. On PostgreSQL it awaits an asynchronous
 driver. On SQLite a whole operation runs on one of the store's own threads, with the driver of the
@@ -35,7 +35,7 @@ class AsyncEventStore(Shell):
     Args:
         target: as for :class:`~eventstore.EventStore`; also an ``AsyncEngine``, an
             ``aiosqlite.Connection`` to a file (of which only the file's name is used), or a
-            ``psycopg_pool.AsyncConnectionPool``. What the caller made is never closed.
+            ``psycopg_pool.AsyncConnectionPool``. Objects that the caller made are never closed.
         tenant, durability, …: as for :class:`~eventstore.EventStore`.
 
     Belongs to the event loop that first uses it. An operation whose task is cancelled has
@@ -105,7 +105,7 @@ class AsyncEventStore(Shell):
         fingerprint: str = "",
         snapshots: bool = True,
     ) -> Replay[AsyncGenerator[RecordedEvent, None]]:
-        """What to fold to know the state of a thread: the nearest snapshot, then the events."""
+        """What to fold to get the state of a thread: the nearest snapshot, then the events."""
         found = await self.concurrency.run(
             self.core.replay(thread_id, ns, upto, fingerprint, snapshots)
         )
@@ -114,7 +114,7 @@ class AsyncEventStore(Shell):
     async def read_span(
         self, thread_id: str, after: Position, upto: int | None
     ) -> AsyncGenerator[RecordedEvent, None]:
-        """Events behind a position of one log, up to seq ``upto`` or its end."""
+        """Events after a position of one log, up to seq ``upto`` or its end."""
         pages = await self.concurrency.run(self.core.read_span(thread_id, after, upto))
         async with aclosing(self._flat(pages)) as events:
             async for event in events:
@@ -170,8 +170,8 @@ class AsyncEventStore(Shell):
     stats = async_method(Core.stats)
 
     async def _flat(self, pages: Pages) -> AsyncGenerator[RecordedEvent, None]:
-        # Closed by hand, here and below: what is dropped half-way the event loop closes later,
-        # and in a task of its own.
+        # Closed explicitly, here and above: the event loop closes an abandoned generator later,
+        # and in another task.
         async with aclosing(iterate(self.concurrency, pages)) as found:
             async for page in found:
                 for event in page:

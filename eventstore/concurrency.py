@@ -37,7 +37,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 STORE_THREADS: Final = 8
-"""Threads on which one store runs operations for event loops. The database lets one writer in
+"""Threads on which one store runs operations for async callers. The database lets one writer in
 at a time (SQLite), or is better reached through an asynchronous engine (PostgreSQL)."""
 
 WORKERS_MAX: Final = 1_000
@@ -118,7 +118,7 @@ class Asyncio:
 
 
 class StoreThreads:
-    """Threads on which a store with a blocking driver runs whole operations for event loops.
+    """Threads on which a store with a blocking driver runs whole operations for async callers.
 
     A whole operation, since going to another thread for every statement costs several times
     as much.
@@ -205,7 +205,9 @@ def run_sync(awaitable: Awaitable[T]) -> T:
         result: T = end.value
         return result
     running.close()
-    raise RuntimeError("a blocking call came upon something that only an event loop can await")
+    raise RuntimeError(
+        "a sync call reached an operation that needs an event loop; call the async method instead"
+    )
 
 
 def iterate_sync(items: AsyncIterator[T]) -> Iterator[T]:
@@ -266,32 +268,3 @@ def _forget_workers() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_workers)
-
-
-# --- until the graph and retention use the above ----------------------------------------
-
-
-class Perform(Protocol):
-    """How a whole operation is run from an event loop: awaited, or driven on another thread."""
-
-    async def __call__(self, operation: Awaitable[T], /) -> T:
-        """Its result."""
-
-
-async def perform_each(perform: Perform, items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
-    """The items of an asynchronous iterator, each fetched the way that ``perform`` runs things."""
-    try:
-        while (item := await perform(anext(items, _END))) is not _END:
-            yield item
-    finally:
-        close = getattr(items, "aclose", None)
-        if close is not None:
-            await close()
-
-
-async def awaited(awaitable: Awaitable[T]) -> T:
-    """Perform by awaiting, where that blocks nothing."""
-    return await awaitable
-
-
-abandon = discard

@@ -1,4 +1,4 @@
-"""The event store for sync code. ``AsyncEventStore`` is the same for event loops.
+"""The event store for sync code. ``AsyncEventStore`` is the same for async code.
 
 A thin shell: it opens and closes the database and runs the operations of
 :class:`~eventstore.core.core.Core`, whose modules say what each of them means.
@@ -32,28 +32,28 @@ class EventStore(Shell):
 
     Args:
         target: a path (``"runs.db"``), ``":memory:"``, a SQLAlchemy URL, an ``Engine``, a
-            ``sqlite3.Connection`` or a ``psycopg_pool.ConnectionPool``. What the caller made
-            is never closed.
-        tenant: threads of one tenant are not seen by another.
+            ``sqlite3.Connection`` or a ``psycopg_pool.ConnectionPool``. Objects that the caller
+            made are never closed.
+        tenant: one tenant never sees the threads of another.
         durability: ``"full"`` survives power loss, ``"normal"`` any crash of the process (a
             crash of a PostgreSQL server may then lose the last moments).
         codec: turns values into bytes and back; register application types on it.
         clock: tells the time, timezone-aware.
-        schema: the PostgreSQL schema that the tables are in, which has to be there;
-            ``None``: the first of the connection's search path.
-        pool_min_size, pool_max_size: connections to PostgreSQL that are kept open once they
-            were needed, and that may be open at most. A caller's engine or pool has its own.
-        pool_timeout: seconds to wait for one of them before ``StoreBusyError``.
-        cache_bytes: stored bytes of the threads used last that graphs keep in memory, so as to
-            read only what is new the next time; 0: none.
-        read_only: write nothing, whatever is called: neither tables, where they are missing or
-            of an older version, nor the mode of a file.
+        schema: the PostgreSQL schema of the tables, which must exist; ``None``: the first of the
+            connection's search path.
+        pool_min_size, pool_max_size: connections to PostgreSQL that stay open once they were
+            needed, and that may be open at most. A caller's engine or pool has its own limits.
+        pool_timeout: seconds to wait for a connection before ``StoreBusyError``.
+        cache_bytes: size of the log cache: stored bytes of the threads used last, so that graphs
+            read only what is new; 0: no cache.
+        read_only: refuse everything that writes, including creating or migrating tables and
+            changing the journal mode of a file.
 
     Raises:
         ConfigurationError: the target cannot be opened.
         SchemaVersionError: the database was written by a newer version.
 
-    Safe to share between threads of a process; other processes open the same database.
+    Safe to share between threads of a process; other processes may open the same database.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class EventStore(Shell):
         """The events of a log, oldest first, verified and decoded, a page at a time.
 
         Args:
-            after: begin behind this seq.
+            after: start after this seq.
             upto: end with this seq; ``None``: with the last one there is now.
 
         Raises:
@@ -130,16 +130,16 @@ class EventStore(Shell):
         fingerprint: str = "",
         snapshots: bool = True,
     ) -> Replay[Iterator[RecordedEvent]]:
-        """What to fold to know the state of a thread: the nearest snapshot, then the events.
+        """What to fold to get the state of a thread: the nearest snapshot, then the events.
 
         Args:
             upto: the position to reach, in any log of this tenant; ``None``: the end of this
                 one. The lineage is followed through forks, into other threads too.
-            fingerprint: snapshots with another one are not used, bases excepted.
-            snapshots: ``False`` folds from as far back as the events go.
+            fingerprint: snapshots with another one are not used, except bases.
+            snapshots: ``False`` starts as far back as the events go.
 
         Raises:
-            PositionNotFoundError: ``upto`` names nothing that is there.
+            PositionNotFoundError: no event is at ``upto``.
             CorruptEventError: while the events are read.
         """
         found = run_sync(self.core.replay(thread_id, ns, upto, fingerprint, snapshots))
@@ -148,12 +148,12 @@ class EventStore(Shell):
     def read_span(
         self, thread_id: str, after: Position, upto: int | None
     ) -> Iterator[RecordedEvent]:
-        """Events behind a position of one log, up to seq ``upto`` or its end.
+        """Events after a position of one log, up to seq ``upto`` or its end.
 
-        The log may be another thread's of this tenant, as a fork's lineage is.
+        The log may belong to another thread of this tenant, as in the lineage of a fork.
 
         Raises:
-            PositionNotFoundError: the thread of that log is not there.
+            PositionNotFoundError: the thread of that log does not exist.
         """
         return _flat(run_sync(self.core.read_span(thread_id, after, upto)))
 

@@ -1,4 +1,4 @@
-"""The operations of a store, written once as coroutines for sync and async use.
+"""The operations of a store, each written once as a coroutine for sync and async use.
 
 Decides what happens in which transaction. Contains no SQL: statements are in ``queries``.
 """

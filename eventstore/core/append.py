@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 from eventstore import queries, telemetry
-from eventstore.core.read import Reading
+from eventstore.core.duplicates import Duplicates
 from eventstore.core.threads import json_text, stored_ttl
 from eventstore.db.driver_errors import CommitInDoubt, RolledBack
 from eventstore.db.options import Mode
@@ -31,7 +31,6 @@ from eventstore.errors import (
     ThreadNotFoundError,
 )
 from eventstore.format import digests, records
-from eventstore.format.segments import payload_of, unseal
 from eventstore.models import Addition, Event, Fork, Head, NewSnapshot, Position, Status
 from eventstore.queries import Conflict, Connection
 
@@ -41,7 +40,7 @@ ACTIVE_EVERY_US: Final = 60_000_000
 """``active_at`` is rewritten at most once a minute."""
 
 
-class Appending(Reading):
+class Appending(Duplicates):
     """Adds to logs."""
 
     async def append(
@@ -78,7 +77,7 @@ class Appending(Reading):
             ThreadNotFoundError: ``expected_seq`` is above 0 and there is no such thread.
         """
         head = await self.head(thread_id, ns)
-        found = await self._find_by_key(head, events)
+        found = await self.find_batch(head, events)
         if found is not None:
             return found
         if head.seq != expected_seq:
@@ -259,53 +258,6 @@ class Appending(Reading):
                 "train yours with another dict_id"
             ) from error
         self.stored_dictionaries.add(dict_id)
-
-    # --- events that were appended before, found by their keys --------------------------
-
-    async def _find_by_key(self, head: Head, events: Sequence[Event | Fork]) -> int | None:
-        """The seq of the batch's last event, if the log holds the whole batch under its keys."""
-        named = [e for e in events if isinstance(e, Event) and e.key is not None]
-        keys = [event.key for event in named if event.key is not None]
-        if not head.exists or not events or len(named) != len(events):
-            return None
-        rows = await self.transactions.run(
-            "read", queries.events.events_by_key, head.thread_key, head.ns, keys
-        )
-        await self._load_dictionaries(row.payload for row in rows)
-        found = {row.key: row for row in rows}
-        for event, key in zip(named, keys, strict=True):
-            row = found.get(key)
-            if row is None:
-                return None
-            payload = row.payload or await self._sealed_payload(head, row.seq, key)
-            same = row.kind == event.kind and (
-                not payload  # trimmed: nobody can tell any more
-                or payload == self.codec.encode(event.data)
-                or self.codec.decode(payload) == event.data
-            )
-            if not same:
-                raise DuplicateKeyError(head.thread_id, head.ns, key, row.seq)
-        return int(max(row.seq for row in rows))
-
-    async def _sealed_payload(self, head: Head, seq: int, key: str) -> bytes:
-        """The payload of an event that has a key and was sealed; nothing if it was trimmed."""
-        found = await self.transactions.run(
-            "read", queries.events.read_segments, head.thread_key, head.ns, seq - 1, seq, 1
-        )
-        for event in unseal(found[0]) if found else ():
-            if event.seq == seq:
-                return payload_of(event)
-        # It may have left its segment since its row was read.
-        rows = await self.transactions.run(
-            "read", queries.events.events_by_key, head.thread_key, head.ns, [key]
-        )
-        if rows and rows[0].payload:
-            return bytes(rows[0].payload)
-        if await self.transactions.run(
-            "read", queries.lineage.is_trimmed, head.thread_key, head.ns, seq
-        ):
-            return b""
-        raise CorruptEventError("the event has no payload").at(head.thread_id, head.ns, seq)
 
 
 class _LogAppend(NamedTuple):
@@ -551,6 +503,6 @@ def _check(additions: Sequence[Addition]) -> None:
 
 
 def _other_history(head: Head) -> CorruptEventError:
-    return CorruptEventError("the event to append behind is not the one that was read").at(
+    return CorruptEventError("the event to append after is not the one that was read").at(
         head.thread_id, head.ns, head.seq
     )

@@ -55,24 +55,24 @@ class Pruning(Part):
         """
         keys = [each.thread_key for each in batch]
         if len(set(keys)) < len(keys):
-            raise ValueError(f"thread {max(keys, key=keys.count)} is in the batch twice")
+            raise ValueError(f"thread key {max(keys, key=keys.count)} is in the batch twice")
         if rows < 1:
             raise ConfigurationError(f"rows must be at least 1, not {rows}")
-        former: set[int] = set()  # pruned by an attempt whose commit is in doubt
+        removed: set[int] = set()  # pruned by an attempt whose commit is in doubt
 
-        def sweep(conn: Connection) -> list[Outcome]:
+        def prune_groups(conn: Connection) -> list[Outcome]:
             outcomes: list[Outcome] = []
-            left, stop_at = rows, time.monotonic() + seconds
+            left, deadline = rows, time.monotonic() + seconds
             for first in range(0, len(batch), GROUP):
                 group = batch[first : first + GROUP]
-                ends, used = self._prune(conn, group, former, keep_if, (left, rows))
+                ends, used = self._prune(conn, group, removed, keep_if, (left, rows))
                 outcomes += ends
                 left -= used
-                if len(ends) < len(group) or time.monotonic() >= stop_at:
+                if len(ends) < len(group) or time.monotonic() >= deadline:
                     break
             return outcomes
 
-        outcomes = await self.transactions.run("idempotent_write", sweep)
+        outcomes = await self.transactions.run("idempotent_write", prune_groups)
         for each, outcome in zip(batch, outcomes, strict=False):
             if outcome == "pruned":
                 self.cache.forget(each.thread_key)
@@ -82,7 +82,7 @@ class Pruning(Part):
         self,
         conn: Connection,
         group: Sequence[Expired],
-        former: set[int],
+        removed: set[int],
         keep_if: Callable[[ThreadInfo], bool] | None,
         room: tuple[int, int],
     ) -> tuple[list[Outcome], int]:
@@ -104,7 +104,7 @@ class Pruning(Part):
             row, size = held.get(key), sizes[key]
             if row is None:
                 outcomes.append(
-                    "pruned" if key in former and key not in locked else _absent(key, locked)
+                    "pruned" if key in removed and key not in locked else _absent(key, locked)
                 )
                 continue
             if _must_stay(each, row, size, keep_if):
@@ -121,7 +121,7 @@ class Pruning(Part):
             tombstones.append(records.tombstone_row(row, deletion, self.now_us(), None))
             outcomes.append("pruned")
         queries.prune.remove_rest(conn, pruned, tombstones)
-        former.update(pruned)
+        removed.update(pruned)
         return outcomes, room[0] - left
 
     async def reclaim(self, bytes_max: int) -> int:

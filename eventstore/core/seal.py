@@ -1,9 +1,9 @@
-"""Sealing: cold events, many in one row.
+"""Sealing: packing old events, many into one row.
 
-A segment is made outside any transaction, from rows that were verified, and then put in their
-place in one short transaction: so whoever is killed leaves either the rows or the segment, and
-two sealers at once do no harm. Nothing is decoded but the compression: neither the types nor
-the reducers of the application are needed.
+A segment is made outside any transaction, from verified rows, and then replaces them in one short
+transaction: a process that is killed leaves either the rows or the segment, and two sealers at
+once do no harm. Payloads are only decompressed, not decoded: neither the types nor the reducers
+of the application are needed.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from eventstore.models import SqlRow, ThreadInfo, to_micros
 from eventstore.queries import Connection
 
 EVENTS_MIN: Final = 16
-"""Fewer events than this are left as they are: a row for them would save too little."""
+"""Fewer events than this stay rows: a segment of them would save too little."""
 
 SETTLED_US: Final = 60_000_000
-"""Events younger than this are never sealed: their writer may still ask for their rows."""
+"""Younger events are never sealed: their writer may still look for their rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What was sealed of a thread, or would be.
+    """What was sealed in a thread, or would be.
 
     Attributes:
-        events: how many.
+        events: how many events were sealed.
         segments: into how many rows.
-        bytes_before, bytes_after: of the payloads as stored. Of a dry run, ``bytes_after`` is
-            what the segments would take.
+        bytes_before, bytes_after: stored bytes of the payloads; after a dry run, ``bytes_after``
+            is what the segments would take.
     """
 
     events: int = 0
@@ -46,11 +46,11 @@ class Sealed:
 
 
 class _Moved(Exception):
-    """The rows are not there any more: somebody else sealed, trimmed or deleted."""
+    """The rows are gone: another process sealed, trimmed or deleted."""
 
 
 class Sealing(Reading):
-    """What packs the cold part of logs."""
+    """Packs the old part of logs."""
 
     async def seal(
         self,
@@ -60,16 +60,27 @@ class Sealing(Reading):
         keep_if: Callable[[ThreadInfo], bool] | None = None,
         dry_run: bool = False,
     ) -> Sealed:
-        """Pack the events of a thread that were recorded before a moment, many into one row."""
+        """Pack the events of a thread that were recorded before a moment, many into one row.
+
+        They are read as before, and their digests stay the same. The last event of each log, a
+        remainder too small to be worth it, and events younger than a minute stay rows.
+
+        Args:
+            older_than: events from this moment on, and all after the first such one, stay rows.
+            keep_if: leave the thread as it is if this returns true; called under a lock.
+            dry_run: only count what would be sealed.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+            CorruptEventError: an event does not verify. Events before it may have been sealed.
+        """
         moment = min(to_micros(older_than), self.now_us() - SETTLED_US)
 
-        def look(conn: Connection) -> tuple[int, Sequence[SqlRow]]:
-            row = queries.threads.look_up(conn, self.tenant, thread_id, "")
-            if row is None:
-                raise ThreadNotFoundError(thread_id, self.tenant)
-            return row.thread_key, queries.segments.sealable(conn, row.thread_key, moment)
+        def survey(conn: Connection) -> tuple[int, Sequence[SqlRow]]:
+            key = self.key_of(conn, thread_id)
+            return key, queries.segments.sealable(conn, key, moment)
 
-        key, logs = await self.transactions.run("read", look)
+        key, logs = await self.transactions.run("read", survey)
         done = Sealed()
         try:
             for ns, first, last, young, _ in logs:
@@ -93,7 +104,7 @@ class Sealing(Reading):
                         bytes_after=done.bytes_after + len(segment.payload),
                     )
         except _Moved:
-            pass  # what is left is for another time
+            pass  # the next sweep seals the rest
         if done.events and not dry_run:
             self.cache.forget(key)
         return done
@@ -103,7 +114,7 @@ class Sealing(Reading):
     ) -> tuple[Segment | None, int | None]:
         """A segment that begins with an event, and the stored bytes that it replaces.
 
-        Where the event is in one already, that one and ``None``; ``None`` where there can be none.
+        If the event is in a segment already: that one, and ``None``. ``None``: it cannot be sealed.
         """
 
         def look(conn: Connection) -> tuple[bytes | None, Sequence[SqlRow | Segment]]:
@@ -111,7 +122,7 @@ class Sealing(Reading):
             return known, queries.events.read_events(conn, key, ns, first - 1, upto, EVENTS_MAX)
 
         known, rows = await self.transactions.run("read", look)
-        if known is None:  # an event that a fork was given for its digest alone
+        if known is None:  # an event given to a fork for its digest alone
             return None, None
         if not rows or rows[0].seq > first:
             raise _Moved
@@ -128,12 +139,12 @@ class Sealing(Reading):
 
     def _packed(self, rows: Sequence[SqlRow], link: bytes) -> Segment | None:
         events = list(self._events(rows, link))
-        # Few events are worth a segment where a large one behind them would stop it for good.
+        # A few events are worth a segment if a large one after them would prevent it for good.
         ends_early = 0 < len(events) < len(rows) and not is_old(rows[len(events)].payload)
         return seal(link, events) if len(events) >= EVENTS_MIN or ends_early else None
 
     def _events(self, rows: Sequence[SqlRow], link: bytes) -> Iterator[Body]:
-        """The events of these rows with their bodies, verified, as many as a segment takes."""
+        """The events of these rows with their bodies, verified, as many as fit into a segment."""
         size = 0
         for seq, kind, name, recorded_us, digest, payload in rows:
             if is_old(payload):
@@ -170,13 +181,13 @@ class Sealing(Reading):
 
 
 def _holds(conn: Connection, key: int, ns: str, segment: Segment) -> bool:
-    """Whether this very segment is there: a commit in doubt went through."""
+    """Whether this very segment is stored: the commit in doubt went through."""
     found = queries.events.read_segments(conn, key, ns, segment.seq - 1, segment.seq, 1)
     return bool(found) and found[0] == segment
 
 
 def _link_before(conn: Connection, key: int, ns: str, first: int) -> bytes | None:
-    """The digest before a log's first event that has a row."""
+    """The digest before the first event of a log that has a row."""
     if first == 1:
         return digests.genesis(key, ns)
     sealed = queries.events.read_segments(conn, key, ns, first - 2, first - 1, 1)

@@ -1,9 +1,9 @@
-"""Trimming: a snapshot becomes the base of a log, what was before it goes, the state stays.
+"""Trimming: a snapshot becomes the base of a log, earlier events are removed, the state stays.
 
-Done in steps, each of them one transaction after which the thread is whole. A log is cut only
-where a sound snapshot is there already, so no type and no reducer of the application is needed;
-and only where no fork of the thread still goes back behind it. Forks of other threads are given
-what they need of it first.
+Done in steps, each of them one transaction after which the thread is whole. A log is trimmed only
+at a sound snapshot that is stored already, so no type and no reducer of the application is needed;
+and only where no fork of the thread goes back further. Forks of other threads are first given the
+bytes they need.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from eventstore.queries.trim import Kept, Survey
 log = logging.getLogger(__name__)
 
 STEP: Final = 1_000
-"""Events that are trimmed in one transaction, unless two points are farther apart."""
+"""Events trimmed in one transaction, unless two trim points are farther apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrimPoint:
-    """A place where a log can be cut.
+    """A position at which a log can be trimmed.
 
     Attributes:
-        seq: of the snapshot that would become the base; up to here events would go.
+        seq: of the snapshot that would become the base; events up to here would be removed.
         step: how many checkpoints there were up to it, as the layer above counts.
         recorded_at: when the event at ``seq`` was recorded, UTC.
-        events: how many events of that log would go.
+        events: how many events of that log would be removed.
     """
 
     seq: int
@@ -52,11 +52,11 @@ class Trimmed:
     """What a trim removed, or would remove.
 
     Attributes:
-        events: of all logs of the thread.
-        bytes: stored bytes of these events and of the snapshots that went.
-        snapshots: older ones, which the base does not rest on.
-        logs: those that went whole, because nothing leads to them any more.
-        base: seq at which the history of the root's log begins now; 0: at its first event.
+        events: in all logs of the thread.
+        bytes: stored bytes of these events and of the snapshots that were removed.
+        snapshots: older ones that the base does not rest on.
+        logs: logs removed whole, because nothing leads to them any more.
+        base: seq after which the history of the root log begins now; 0: it is complete.
     """
 
     events: int = 0
@@ -77,17 +77,21 @@ class _Cut(NamedTuple):
 
 
 class _Moved(Exception):
-    """What was to become the base went away, or was replaced."""
+    """The snapshot to become the base was removed or replaced."""
 
 
 class Trimming(Reading):
-    """What takes the old part away from a thread."""
+    """Removes the old history of threads."""
 
     async def trim_points(self, thread_id: str, ns: str = "") -> list[TrimPoint]:
-        """Where a log can be cut, oldest first."""
+        """Where a log can be trimmed, oldest first: at sound snapshots that no fork goes back past.
 
-        def look(conn: Connection) -> list[TrimPoint]:
-            key = self._key_of(conn, thread_id)
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+
+        def find(conn: Connection) -> list[TrimPoint]:
+            key = self.key_of(conn, thread_id)
             survey = queries.trim.survey(conn, key, ns)
             sound = _Soundness(conn, key, ns, survey)
             return [
@@ -98,7 +102,7 @@ class Trimming(Reading):
                 if sound.of(kept)
             ]
 
-        return await self.transactions.run("read", look)
+        return await self.transactions.run("read", find)
 
     async def trim(
         self,
@@ -109,7 +113,26 @@ class Trimming(Reading):
         keep_if: Callable[[ThreadInfo], bool] | None = None,
         dry_run: bool = False,
     ) -> Trimmed:
-        """Remove what is before the last point at or before ``seq`` at which that is possible."""
+        """Remove the history before the last of the :meth:`trim_points` at or before ``seq``.
+
+        The state stays, and so does the history from that point on: its snapshot becomes the base
+        of the root log. The events up to it are removed, and the logs of subgraphs that ran for
+        them (if the snapshot has a ``step``, as a graph's have; other logs are never removed,
+        whatever their names). Forks of the thread are first given the bytes they need. It is done
+        in steps, each a transaction after which the thread is whole: a process that is killed
+        leaves a thread that is trimmed less far. Without such a point nothing happens.
+
+        Keys of removed events are forgotten: an append with such a key is stored again. Do not
+        trim past what somebody may still send again.
+
+        Args:
+            reason: for the program's own log.
+            keep_if: called in each step's transaction; true leaves the thread as it is then.
+            dry_run: only count what would be removed.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
         if dry_run:
             return await self.transactions.run("read", self._measure, thread_id, seq, keep_if)
         total, moves, rounds = Trimmed(), 0, 0
@@ -124,7 +147,7 @@ class Trimming(Reading):
                 break
             if done == "needed":
                 rounds += 1
-                await self._rehome(key, cut.chain[0])
+                await self._detach_forks(key, cut.chain[0])
             elif done == "moved":
                 moves += 1
             else:
@@ -139,15 +162,9 @@ class Trimming(Reading):
             )
         return total
 
-    def _key_of(self, conn: Connection, thread_id: str) -> int:
-        row = queries.threads.look_up(conn, self.tenant, thread_id, "")
-        if row is None:
-            raise ThreadNotFoundError(thread_id, self.tenant)
-        return int(row.thread_key)
-
     def _next(self, conn: Connection, thread_id: str, upto: int) -> tuple[int, int, _Cut | None]:
-        """A thread's key, where its history begins, and the next step on the way to ``upto``."""
-        key = self._key_of(conn, thread_id)
+        """A thread's key, where its history begins, and the next step towards ``upto``."""
+        key = self.key_of(conn, thread_id)
         survey = queries.trim.survey(conn, key, "")
         sound = _Soundness(conn, key, "", survey)
         points = [kept for kept in _possible(survey, "") if kept.seq <= upto]
@@ -163,7 +180,7 @@ class Trimming(Reading):
         upto: int,
         keep_if: Callable[[ThreadInfo], bool] | None,
     ) -> Trimmed:
-        key = self._key_of(conn, thread_id)
+        key = self.key_of(conn, thread_id)
         survey = queries.trim.survey(conn, key, "")
         sound = _Soundness(conn, key, "", survey)
         points = [kept for kept in _possible(survey, "") if kept.seq <= upto]
@@ -173,7 +190,9 @@ class Trimming(Reading):
         if last is None or kept:
             return Trimmed(base=survey.base)
         cut = _cut_at(survey, last.seq)
-        return _told(conn, key, survey, last.seq, _dropped(survey, cut), _dead(survey, last))
+        return _measured(
+            conn, key, survey, last.seq, _dropped(survey, cut), _unreachable(survey, last)
+        )
 
     async def _step(
         self,
@@ -182,55 +201,55 @@ class Trimming(Reading):
         cut: _Cut,
         keep_if: Callable[[ThreadInfo], bool] | None,
     ) -> Trimmed | Literal["kept", "needed", "moved"]:
-        """One step, if it is still possible, and nobody else needs what would go."""
-        told: list[Trimmed] = []
+        """One step, if it is still possible and no other thread needs what would be removed."""
+        removed: list[Trimmed] = []
 
         def run(conn: Connection) -> Trimmed | Literal["kept", "needed", "moved"]:
             row = queries.delete.lock(conn, key)
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
             survey = queries.trim.survey(conn, key, "")
-            if told and survey.base >= cut.seq:
-                return told[-1]  # a commit in doubt went through
+            if removed and survey.base >= cut.seq:
+                return removed[-1]  # the commit in doubt went through
             if keep_if is not None and keep_if(records.thread_info(row)):
                 return "kept"
             if _cut_at(survey, cut.seq) != cut or not _may_cut(survey, "", cut.chain[0]):
                 return "moved"
-            dead = _dead(survey, cut.chain[0])
-            if _needed(queries.forks.all_dependants(conn, key), cut.seq, dead):
+            unreachable = _unreachable(survey, cut.chain[0])
+            if _needed(queries.forks.all_dependants(conn, key), cut.seq, unreachable):
                 return "needed"
             dropped = _dropped(survey, cut)
-            told.append(_told(conn, key, survey, cut.seq, dropped, dead))
+            removed.append(_measured(conn, key, survey, cut.seq, dropped, unreachable))
             if not queries.trim.make_base(conn, key, "", [each.seq for each in cut.chain]):
                 raise _Moved
             queries.trim.cut(conn, key, "", cut.seq, is_end=cut.seq == survey.head)
-            queries.trim.drop(conn, key, "", dropped, sorted(dead))
-            return told[-1]
+            queries.trim.drop(conn, key, "", dropped, sorted(unreachable))
+            return removed[-1]
 
         try:
             return await self.transactions.run("idempotent_write", run)
         except _Moved:
             return "moved"
 
-    async def _rehome(self, key: int, cut: Kept) -> None:
-        """Give the forks of other threads what they need of a thread that will be cut."""
+    async def _detach_forks(self, key: int, cut: Kept) -> None:
+        """Give the forks of other threads the bytes they need of a thread to be trimmed."""
 
-        def look(conn: Connection) -> list[SqlRow]:
+        def find(conn: Connection) -> list[SqlRow]:
             survey = queries.trim.survey(conn, key, "")
-            dead = _dead(survey, cut)
-            return _needed(queries.forks.all_dependants(conn, key), cut.seq, dead)
+            unreachable = _unreachable(survey, cut)
+            return _needed(queries.forks.all_dependants(conn, key), cut.seq, unreachable)
 
         def detach_fork(conn: Connection, fork: SqlRow) -> None:
-            # Held, so that nobody cuts it while we copy.
+            # Locked, so that nobody trims it while we copy.
             if queries.threads.is_live(conn, key):
                 queries.forks.detach_fork(conn, fork)
 
-        for fork in await self.transactions.run("read", look):
+        for fork in await self.transactions.run("read", find):
             await self.transactions.run("idempotent_write", detach_fork, fork)
 
 
 class _Soundness:
-    """Whether snapshots of a log, whole ones, are what was stored; each is looked at once."""
+    """Whether complete snapshots of a log are what was stored; each is checked once."""
 
     def __init__(self, conn: Connection, key: int, ns: str, survey: Survey) -> None:
         self._conn = conn
@@ -239,7 +258,7 @@ class _Soundness:
         self._known: dict[int, bool] = {}
 
     def of(self, kept: Kept) -> bool:
-        """Whether a snapshot and all that it rests on are sound."""
+        """Whether a snapshot and all snapshots that it rests on are sound."""
         links = _chain(self._by_seq, kept.seq)
         new = list(takewhile(lambda each: each.seq not in self._known, links))
         for each in reversed(new):
@@ -259,19 +278,19 @@ class _Soundness:
 
 
 def _possible(survey: Survey, ns: str) -> list[Kept]:
-    """Where a log may be cut, oldest first, going by all but the bytes of its snapshots."""
+    """Where a log may be trimmed, oldest first, judged without the bytes of its snapshots."""
     whole: set[int] = set()
-    for kept in survey.snapshots:  # oldest first, so that what one rests on was there before it
+    for kept in survey.snapshots:  # oldest first: a snapshot comes after those it rests on
         if kept.rests_on is None or kept.rests_on in whole:
             whole.add(kept.seq)
     return [kept for kept in survey.snapshots if kept.seq in whole and _may_cut(survey, ns, kept)]
 
 
 def _may_cut(survey: Survey, ns: str, kept: Kept) -> bool:
-    """Whether a log may be cut at a snapshot that is there with all that it rests on.
+    """Whether a log may be trimmed at a complete snapshot.
 
-    Nobody here knows which code reads the log: a snapshot counts if it was made by the code that
-    made the newest.
+    Which code reads the log is unknown here: a snapshot counts if it was made by the same code as
+    the newest.
     """
     return (
         survey.base < kept.seq <= survey.head
@@ -282,42 +301,42 @@ def _may_cut(survey: Survey, ns: str, kept: Kept) -> bool:
 
 
 def _cut_at(survey: Survey, seq: int) -> _Cut:
-    """The cut at a snapshot, with what that rests on as far as it is there."""
+    """The cut at a snapshot, with the snapshots that it rests on, as far as they exist."""
     return _Cut(tuple(_chain({kept.seq: kept for kept in survey.snapshots}, seq)))
 
 
 def _chain(by_seq: Mapping[int, Kept], seq: int) -> Iterator[Kept]:
-    """A snapshot and what it rests on, as far as that is there."""
+    """A snapshot and those that it rests on, as far as they exist."""
     at: int | None = seq
     while at is not None and (kept := by_seq.get(at)) is not None:
         yield kept
         at = kept.rests_on if kept.rests_on is not None and kept.rests_on < at else None
 
 
-def _dead(survey: Survey, cut: Kept) -> frozenset[str]:
-    """The logs that a cut at this snapshot makes useless.
+def _unreachable(survey: Survey, cut: Kept) -> frozenset[str]:
+    """The logs that nothing leads to after a cut at this snapshot.
 
     Only a layer that names logs by the rule of :mod:`eventstore.format.namespaces` counts steps:
-    in a log whose snapshots have none, the names follow no rule, whatever they look like.
+    where snapshots have none, the names follow no rule, whatever they look like.
     """
     named = cut.step is not None
     return namespaces.outlived(survey.events, survey.links, cut.seq, named=named)
 
 
 def _is_forbidden(survey: Survey, ns: str, cut: Kept) -> bool:
-    """Whether a fork that stays goes on from a place before the cut.
+    """Whether a fork that stays goes on from a position before the cut.
 
-    From the base itself it may: that can still be read.
+    It may go on from the base itself, which can still be read.
     """
     back = [link for link in survey.links if link.source_ns == ns and link.source_seq < cut.seq]
     if any(link.ns == ns and link.seq > cut.seq for link in back):
         return True
     others = {link.ns for link in back if link.ns != ns}
-    return bool(others) and not others <= _dead(survey, cut)
+    return bool(others) and not others <= _unreachable(survey, cut)
 
 
 def _weight(survey: Survey, cut: Kept) -> int:
-    """How many events would go, about."""
+    """About how many events would be removed."""
     inner = sum(
         count
         for name, count in survey.events.items()
@@ -327,25 +346,25 @@ def _weight(survey: Survey, cut: Kept) -> int:
 
 
 def _dropped(survey: Survey, cut: _Cut) -> list[int]:
-    """The snapshots that go: older ones, and (of other code) later ones that rest on them."""
+    """The snapshots to remove: older ones, and (of other code) later ones that rest on them."""
     stay = {kept.seq for kept in cut.chain}
     dropped: dict[int, None] = {}
-    for kept in survey.snapshots:  # oldest first, so that what one rests on was there before it
+    for kept in survey.snapshots:  # oldest first: a snapshot comes after those it rests on
         if kept.seq not in stay and (kept.seq < cut.seq or kept.rests_on in dropped):
             dropped[kept.seq] = None
     return list(dropped)
 
 
-def _needed(forks: Sequence[SqlRow], cut: int, dead: Collection[str]) -> list[SqlRow]:
-    """The forks of other threads that must be given what they need before a cut.
+def _needed(forks: Sequence[SqlRow], cut: int, unreachable: Collection[str]) -> list[SqlRow]:
+    """The forks of other threads that must be detached before a cut.
 
-    With each of them go the other forks of its thread, but for those that go on from the root's
-    log behind the cut: what they go on from together is to be found together.
+    With each of them the other forks of its thread are detached, except those that go on from the
+    root log after the cut: what they go on from together must be found together.
     """
     moving = {
         fork.thread_key
         for fork in forks
-        if (fork.source_seq < cut if not fork.source_ns else fork.source_ns in dead)
+        if (fork.source_seq < cut if not fork.source_ns else fork.source_ns in unreachable)
     }
     return [
         fork
@@ -354,18 +373,18 @@ def _needed(forks: Sequence[SqlRow], cut: int, dead: Collection[str]) -> list[Sq
     ]
 
 
-def _told(
+def _measured(
     conn: Connection,
     key: int,
     survey: Survey,
     cut: int,
     dropped: Iterable[int],
-    dead: Collection[str],
+    unreachable: Collection[str],
 ) -> Trimmed:
     """What a cut removes."""
-    size = queries.trim.size(conn, key, "", cut, dropped, sorted(dead))
+    size = queries.trim.size(conn, key, "", cut, dropped, sorted(unreachable))
     events = cut - survey.base + size.events
-    return Trimmed(events, size.bytes, size.snapshots, len(dead), cut)
+    return Trimmed(events, size.bytes, size.snapshots, len(unreachable), cut)
 
 
 def _sum(one: Trimmed, other: Trimmed) -> Trimmed:

@@ -54,13 +54,13 @@ TRANSLATION = Translation()
 
 
 def classify(error: BaseException) -> Literal["again", "lost"] | None:
-    """Whether a whole transaction that failed like this is worth another try.
+    """Whether a whole transaction that failed with this error is worth another attempt.
 
     Returns:
-        ``"again"``: it was rolled back for sure, and met others that have gone on since.
-        ``"lost"``: the connection went away (or leads to a server that only reads now); if
-        the transaction was being committed, nobody knows yet whether it was.
-        ``None``: trying again would not help.
+        ``"again"``: it was rolled back for certain, because of others that have ended since.
+        ``"lost"``: the connection was lost, or leads to a server that has become read-only; if
+        the transaction was being committed, its outcome is unknown.
+        ``None``: another attempt would not help.
     """
     original = error.orig if isinstance(error, exc.DBAPIError) else error
     if postgresql.again(original):
@@ -71,15 +71,15 @@ def classify(error: BaseException) -> Literal["again", "lost"] | None:
 
 
 def translate(error: Exception) -> EventStoreError | None:
-    """What a driver's exception means in our words; ``None`` when it is not for us to say.
+    """Our error for a driver's exception; ``None`` where it has to stay what it is.
 
-    Of the driver's own words only those are kept that it says about the database: not the
-    statement, nor its parameters, nor anything of the URL.
+    Only the driver's message about the database is kept: not the statement, nor its parameters,
+    nor anything of the URL.
     """
     if isinstance(error, exc.TimeoutError):
         return StoreBusyError(
-            "every connection of the pool stayed in use for as long as was waited "
-            "(pool_timeout); let it have more (pool_max_size), or do less at the same time"
+            "every connection of the pool stayed in use for pool_timeout seconds; raise "
+            "pool_max_size, or run fewer operations at the same time"
         )
     if not isinstance(error, exc.DBAPIError):
         return None
@@ -92,19 +92,19 @@ def translate(error: Exception) -> EventStoreError | None:
 
 def _of_server(words: str, busy: Literal["pool", "server"] | None) -> EventStoreError:
     if "NUL (0x00)" in words:
-        return ConfigurationError(f"a name must not hold a NUL character: {words}")
+        return ConfigurationError(f"a name must not contain a NUL character: {words}")
     if busy == "pool":
-        return StoreBusyError(f"the caller's pool had no connection to give: {words}")
+        return StoreBusyError(f"the caller's pool had no free connection: {words}")
     if busy == "server":
-        return StoreBusyError(f"the database had too much to do: {words}")
+        return StoreBusyError(f"the database is overloaded: {words}")
     return StoreUnavailableError(f"PostgreSQL failed: {words}")
 
 
 def is_duplicate(error: exc.DBAPIError) -> bool:
-    """Whether a table, or a row of that key, was made by somebody else in the meantime."""
+    """Whether another process made the same table, or a row of the same key, meanwhile."""
     return isinstance(error, exc.IntegrityError) or postgresql.is_duplicate(error.orig)
 
 
 def message(error: exc.SQLAlchemyError) -> str:
-    """What the driver itself said, without the statement and what was in it."""
+    """The driver's own message, without the statement and its parameters."""
     return str(error.orig if isinstance(error, exc.DBAPIError) else error).strip()

@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 
 def open_engine(target: Target, options: Options) -> tuple[Engine, bool]:
-    """An engine for ``target``, and whether we made it (and so may dispose of it).
+    """An engine for ``target``, and whether we made it, and so may dispose of it.
 
     ``target`` is a path, a SQLAlchemy URL, an engine, a ``psycopg_pool.ConnectionPool`` or a
     ``sqlite3.Connection``. Of a connection to a file only the file's name is used, so that its
-    owner's transactions and settings stay untouched; a connection to memory is used itself,
-    and never closed.
+    owner's transactions and settings stay untouched; a connection to a database in memory is used
+    itself, and never closed.
 
     Raises:
-        ConfigurationError: it is none of these, or cannot be opened like this.
+        ConfigurationError: it is none of these, or cannot be opened.
     """
     engine, owned = _open(target, options)
     if options.schema is None:
         return engine, owned
     if engine.dialect.name == "sqlite":
-        raise ConfigurationError("SQLite has no schemas: schema= is for PostgreSQL")
+        raise ConfigurationError("SQLite has no schemas; leave schema= out, it is for PostgreSQL")
     return engine.execution_options(schema_translate_map={None: options.schema}), owned
 
 
@@ -66,7 +66,7 @@ def _open(target: Any, options: Options) -> tuple[Engine, bool]:
 
 
 def open_async_engine(target: Any, options: Options) -> tuple[Engine | AsyncEngine, bool]:
-    """An engine for an event loop: an asynchronous one where its driver does not hop threads.
+    """An engine for an event loop: asynchronous, unless its driver would use a thread per call.
 
     ``target`` may also be an ``AsyncEngine``, a ``psycopg_pool.AsyncConnectionPool`` or an
     ``aiosqlite.Connection`` to a file.
@@ -88,8 +88,8 @@ def _open_async(target: Any, options: Options) -> tuple[AsyncEngine, bool] | Non
     if _is_of("sqlalchemy", target, "AsyncEngine"):  # importing it would need greenlet
         if target.dialect.name != "postgresql":
             raise ConfigurationError(
-                "an asynchronous engine has to be one for PostgreSQL; for SQLite pass a path, a "
-                "URL or an ordinary engine, which is faster there"
+                "an AsyncEngine must be for PostgreSQL; for SQLite pass a path, a URL or a sync "
+                "engine, which is faster there"
             )
         _check_driver(target.sync_engine)
         return target, False
@@ -104,7 +104,7 @@ def _open_async(target: Any, options: Options) -> tuple[AsyncEngine, bool] | Non
 
 
 def _is_of(module: str, target: object, name: str) -> bool:
-    """Whether this is an object of a library that we do not import for the question's sake."""
+    """Whether this is an object of a library that we do not import just to check."""
     return any(
         each.__name__ == name and each.__module__.partition(".")[0] == module
         for each in type(target).__mro__
@@ -115,22 +115,22 @@ def _is_of(module: str, target: object, name: str) -> bool:
 def _opening(url: URL) -> Iterator[None]:
     if not postgresql.is_url_of_ours(url):
         raise ConfigurationError(
-            f"there is no event store on {url.drivername!r}; expected a path, sqlite:///path or "
+            f"cannot open an event store on {url.drivername!r}; expected a path, sqlite:///path or "
             "postgresql://user:password@host:port/database"
         )
     try:
         yield
     except ImportError as error:
         raise ConfigurationError(
-            f"PostgreSQL needs psycopg 3; pip install 'graph-eventstore[postgres]' ({error})"
+            f"PostgreSQL needs psycopg 3: pip install 'graph-eventstore[postgres]' ({error})"
         ) from error
 
 
 def _check_driver(engine: Engine) -> None:
     if (engine.dialect.name, engine.dialect.driver) != ("postgresql", "psycopg"):
         raise ConfigurationError(
-            "an engine has to be one for SQLite, or for PostgreSQL through psycopg 3, not "
-            f"for {engine.dialect.name}+{engine.dialect.driver}"
+            "an engine must be for SQLite, or for PostgreSQL through psycopg 3, not for "
+            f"{engine.dialect.name}+{engine.dialect.driver}"
         )
 
 
@@ -141,8 +141,8 @@ def _url(target: str | os.PathLike[str] | URL) -> URL:
         kind = f"{type(target).__module__}.{type(target).__qualname__}"
         raise ConfigurationError(
             f"an event store cannot be opened on a {kind}; expected a path, a URL, a SQLAlchemy "
-            "engine, a sqlite3.Connection or a psycopg_pool.ConnectionPool (for event loops: an "
-            "AsyncEngine, an aiosqlite.Connection or an AsyncConnectionPool)"
+            "engine, a sqlite3.Connection or a psycopg_pool.ConnectionPool, and with "
+            "AsyncEventStore also an AsyncEngine, an aiosqlite.Connection or an AsyncConnectionPool"
         )
     text = os.fspath(target)
     if text == ":memory:":
@@ -151,7 +151,7 @@ def _url(target: str | os.PathLike[str] | URL) -> URL:
         return URL.create("sqlite", database=text)
     try:
         return make_url(text)
-    except (exc.ArgumentError, ValueError) as error:  # the text may hold a password: not shown
+    except (exc.ArgumentError, ValueError) as error:  # the text may contain a password: not shown
         raise ConfigurationError(
             "cannot read the database URL; expected sqlite:///path or "
             "postgresql://user:password@host:port/database"

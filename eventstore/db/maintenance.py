@@ -1,6 +1,6 @@
-"""Looking after the space of a database: free pages, dead rows, and bytes that must be gone.
+"""The space of a database: free pages, dead rows, and bytes that must be overwritten.
 
-Each function works on SQLite and on PostgreSQL, which differ most in this.
+Each function works on SQLite and on PostgreSQL, which differ most here.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _INCREMENTAL: Final = 2  # of PRAGMA auto_vacuum
 
 
 def reclaim(conn: Connection, bytes_max: int) -> int:
-    """Give free pages at the end of the file back to the file system; how many bytes that was.
+    """Give free pages at the end of the file back to the file system; returns how many bytes.
 
-    PostgreSQL's vacuum does so by itself, as far as it can; a file that an older version made
-    without ``auto_vacuum=INCREMENTAL`` keeps its pages for rows to come.
+    PostgreSQL's vacuum does so by itself, as far as it can; a file made by an older version
+    without ``auto_vacuum=INCREMENTAL`` keeps its free pages for new rows.
     """
     if conn.dialect.name != "sqlite":
         return 0
@@ -30,8 +30,8 @@ def reclaim(conn: Connection, bytes_max: int) -> int:
     )
     if mode != _INCREMENTAL or not free:
         return 0
-    # To the driver itself: a page goes with each step of the statement, and SQLAlchemy closes
-    # at the first one a cursor that has no columns.
+    # Sent to the driver directly: each step of the statement frees a page, and SQLAlchemy would
+    # close a cursor without columns at the first step.
     cursor = conn.connection.cursor()
     try:
         cursor.execute(f"PRAGMA incremental_vacuum({max(1, bytes_max // size)})").fetchall()
@@ -42,13 +42,13 @@ def reclaim(conn: Connection, bytes_max: int) -> int:
 
 
 def overwrite_deleted(conn: Connection, on: bool) -> None:
-    """Whether what is deleted on this connection is overwritten in the file (SQLite)."""
+    """Overwrite deleted bytes of this connection in the file, or stop doing so (SQLite)."""
     if conn.dialect.name == "sqlite":
         conn.exec_driver_sql(f"PRAGMA secure_delete = {'ON' if on else 'OFF'}").fetchall()
 
 
 def file_bytes(conn: Connection) -> int | None:
-    """How large an SQLite database is; ``None``: it is none."""
+    """The size of an SQLite database; ``None`` on PostgreSQL."""
     if conn.dialect.name != "sqlite":
         return None
     pages, size = (
@@ -58,7 +58,7 @@ def file_bytes(conn: Connection) -> int | None:
 
 
 def vacuum(conn: Connection, tables: Sequence[Table]) -> None:
-    """Write an SQLite file anew, or give dead rows of these tables back to PostgreSQL.
+    """Rewrite an SQLite file, or free the dead rows of these tables on PostgreSQL.
 
     Not within a transaction. SQLite's writers wait meanwhile, PostgreSQL's do not.
     """
@@ -72,9 +72,9 @@ def vacuum(conn: Connection, tables: Sequence[Table]) -> None:
 
 
 def empty_log(conn: Connection) -> bool:
-    """Move SQLite's write-ahead log into the file and cut it to nothing.
+    """Move SQLite's write-ahead log into the file and truncate it.
 
-    Not within a transaction. False while somebody else reads: then it is there still.
+    Not within a transaction. False if another connection is reading: then it is not truncated.
     """
     if conn.dialect.name != "sqlite":
         return True

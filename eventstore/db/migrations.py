@@ -1,4 +1,4 @@
-"""How a database comes to have the tables of today, from nothing or from any older version.
+"""Migrations: how a database gets its tables, from nothing or from any older version.
 
 Migrations are ordered, named and append-only: one that has been released is never edited.
 Each runs in one transaction together with the record that it ran. A database that carries
@@ -48,9 +48,8 @@ _VACUUM_SOON = ", ".join(
     for prefix in ("", "toast.")
     for name, value in (("scale_factor", 0.02), ("threshold", 1000))
 )
-"""What a sweep deletes is free for new rows when 2 % of a table is dead, not 20 %: of ten
-million events that is 200,000. Payloads are out of line, in tables that are vacuumed by
-settings of their own."""
+"""Rows that a sweep deletes are vacuumed when 2 % of a table is dead, not 20 %: of ten million
+events that is 200,000. Payloads are out of line, in TOAST tables with settings of their own."""
 
 
 def _create_tables(conn: Connection) -> None:
@@ -58,10 +57,10 @@ def _create_tables(conn: Connection) -> None:
 
 
 def _add_retention(conn: Connection) -> None:
-    """What sealing, trimming, erasing and sharing the work of sweeping need."""
+    """The tables and columns for sealing, trimming, erasing and sharing sweeps."""
     schema.metadata.create_all(conn, tables=_RETENTION_TABLES, checkfirst=False)
     _add_columns(conn, _RETENTION_COLUMNS)
-    for index in schema.tombstones.indexes:  # a new database has them
+    for index in schema.tombstones.indexes:  # a new database has them already
         conn.execute(CreateIndex(index, if_not_exists=True))
     if conn.dialect.name == "postgresql":
         for table in _VACUUMED_SOON:
@@ -69,19 +68,19 @@ def _add_retention(conn: Connection) -> None:
 
 
 def _add_columns(conn: Connection, columns: Iterable[Column[Any]]) -> None:
-    """Add columns, all of them nullable, to tables that were made before there were any."""
+    """Add columns, all of them nullable, to tables that were created without them."""
     look, schema_name = inspect(conn), _schema_of(conn)
     prepare = conn.dialect.identifier_preparer
     for column in columns:
         if column.name in {c["name"] for c in look.get_columns(column.table.name, schema_name)}:
-            continue  # the database is new: its tables were made as they are today
+            continue  # the database is new: its tables were created with them
         table = _quoted(conn, column.table)
         name, kind = prepare.quote(column.name), column.type.compile(conn.dialect)
         conn.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
 
 
 def _quoted(conn: Connection, table: Table) -> str:
-    """The name of a table, with the schema that it is in, for a statement in text."""
+    """The name of a table with its schema, for a statement in text."""
     prepare, schema_name = conn.dialect.identifier_preparer, _schema_of(conn)
     name = prepare.quote(table.name)
     return name if schema_name is None else f"{prepare.quote(schema_name)}.{name}"
@@ -98,7 +97,7 @@ def pending(conn: Connection) -> list[str]:
 
     Raises:
         SchemaVersionError: it has one that this version does not know.
-        ConfigurationError: it has tables by our names that are not ours, or no such schema.
+        ConfigurationError: tables of our names exist that are not ours, or the schema does not.
     """
     known = [name for name, _ in MIGRATIONS]
     schema_name = _schema_of(conn)
@@ -106,11 +105,11 @@ def pending(conn: Connection) -> list[str]:
     if not look.has_table(schema.migrations.name, schema_name):
         if schema_name is not None and schema_name not in look.get_schema_names():
             raise ConfigurationError(
-                f"the database has no schema {schema_name!r}; create it first, and let the user "
-                "of the event store create tables in it"
+                f"the database has no schema {schema_name!r}; create it first, and allow the user "
+                "of the event store to create tables in it"
             )
         taken = {t.name for t in _FIRST_TABLES if look.has_table(t.name, schema_name)}
-        # Looked at once more, as all of them may have been made between one look and the next.
+        # Checked again, as all of them may have been created between the two checks.
         if taken and not inspect(conn).has_table(schema.migrations.name, schema_name):
             raise ConfigurationError(
                 f"the database already has tables named {', '.join(sorted(taken))}, which are "
@@ -126,7 +125,7 @@ def pending(conn: Connection) -> list[str]:
 
 
 def demand_none(missing: list[str]) -> None:
-    """What a store that only reads asks of a database.
+    """Check that a store that only reads can use a database.
 
     Raises:
         ConfigurationError: there are migrations to run.
@@ -135,8 +134,8 @@ def demand_none(missing: list[str]) -> None:
         return
     if len(missing) == len(MIGRATIONS):
         raise ConfigurationError(
-            "there is no event store in this database, and it was opened for reading only; "
-            "an application sets one up when it first opens it, or `eventstore migrate` does"
+            "there is no event store in this database, and it was opened for reading only; open "
+            "it once for writing, or run `eventstore migrate`, to set one up"
         )
     raise ConfigurationError(
         "the database was made by an older version of graph-eventstore, and was opened for "
@@ -150,11 +149,11 @@ def _schema_of(conn: Connection) -> str | None:
 
 
 def migrate(conn: Connection, now_us: int) -> list[str]:
-    """Run what is pending, inside the caller's write transaction; returns the names.
+    """Run pending migrations inside the caller's write transaction; returns their names.
 
-    Several processes may do so at once. On SQLite each looks again under its own lock. On
-    PostgreSQL the note that a migration ran is written first: it lets one process in, and the
-    others wait for that one and are then refused, as they are by a table that is there.
+    Several processes may do so at once. On SQLite each checks again under its own lock. On
+    PostgreSQL the record that a migration ran is inserted first: it lets one process in, and the
+    others wait for that one and are then refused, as they are by a table that exists.
 
     Raises:
         RolledBack: another process was first.

@@ -1,8 +1,8 @@
-"""Opening PostgreSQL: engines of our own, engines around a caller's pool, and their errors.
+"""PostgreSQL: engines of our own, engines around a caller's pool, transactions, errors.
 
-Owns what a connection is set up with, how long one may be waited for and trusted, and what
-the server's error codes mean for a retry. Nothing here keeps state in a session, so that all
-of it works behind a proxy that gives each transaction another one.
+Owns the settings of connections, how long to wait for one and to trust an idle one, and what the
+server's error codes mean for another attempt. Nothing here keeps state in a session, so that all
+of it works behind a proxy that gives each transaction another session.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 CHECK_AFTER_S: Final = 30.0
-"""A connection idle for longer is asked whether it is still alive before it is used."""
+"""A connection that was idle for longer is pinged before it is used."""
 
 _DRIVER: Final = "postgresql+psycopg"
 _NAMES: Final = ("postgres", "postgresql", _DRIVER)
 _DEFAULTS: Final = {
     "application_name": "graph-eventstore",
     "client_encoding": "utf8",
-    # A server that vanished without a word, as in a failover, is given up after these seconds
-    # and not after the quarter of an hour that TCP would wait.
+    # A server that vanished silently, as in a failover, is given up after these seconds, and not
+    # after the quarter of an hour that TCP would wait.
     "connect_timeout": "10",
     "keepalives_idle": "30",
     "keepalives_interval": "10",
@@ -51,16 +51,16 @@ _IDLE_SINCE: Final = "eventstore_idle_since"
 
 
 def is_url_of_ours(url: URL) -> bool:
-    """Whether a URL names PostgreSQL, whatever the driver."""
+    """Whether a URL is for PostgreSQL, with any driver."""
     return url.drivername.split("+")[0] in _NAMES
 
 
 def open_engine(url: URL, pool: PoolOptions, durability: Durability = "full") -> Engine:
     """An engine with a pool of its own.
 
-    A URL's query may hold any setting of libpq, which goes before our own, and
+    A URL's query may contain any setting of libpq, which overrides ours, and
     ``prepare_threshold``: after how many uses a statement is prepared; by default never,
-    because a proxy that pools transactions would lose what was prepared.
+    because a proxy that pools transactions would lose prepared statements.
     """
     options = _options(url, pool, durability)
     options["connect_args"]["cursor_factory"] = _binary(_psycopg().Cursor)
@@ -81,13 +81,13 @@ def open_async_engine(url: URL, pool: PoolOptions, durability: Durability = "ful
 def _url(url: URL) -> URL:
     if url.drivername not in _NAMES:
         raise ConfigurationError(
-            f"the event store talks to PostgreSQL through psycopg 3, not {url.drivername!r}; "
-            "begin the URL with postgresql://"
+            f"the event store uses PostgreSQL through psycopg 3, not {url.drivername!r}; start "
+            "the URL with postgresql://"
         )
     password = url.query.get("password", url.password)
     if isinstance(password, tuple):
-        raise ConfigurationError("the database URL gives more than one password")
-    # In its own place a password is hidden wherever the URL is shown; in the query it is not.
+        raise ConfigurationError("the database URL contains more than one password")
+    # As its own component a password is hidden wherever the URL is shown; in the query it is not.
     found = url.difference_update_query([*_SECRETS, "prepare_threshold"])
     return found.set(drivername=_DRIVER, password=password)
 
@@ -102,16 +102,16 @@ def _options(url: URL, pool: PoolOptions, durability: Durability) -> dict[str, A
         connect_args["options"] = f"{given} -c synchronous_commit=off".strip()
     if "sslpassword" in url.query:
         connect_args["sslpassword"] = url.query["sslpassword"]
-    # QueuePool keeps its size and closes what is beyond; a size of 0 would mean no bound.
+    # QueuePool keeps its size and closes further connections; a size of 0 would mean no bound.
     kept = max(pool.min_size, 1)
     return {
         "connect_args": connect_args,
-        "use_native_hstore": False,  # a look-up at the first connection, for a type not used
+        "use_native_hstore": False,  # saves a query for a type that we do not use
         "pool_size": kept,
         "max_overflow": pool.max_size - kept,
         "pool_timeout": pool.timeout_s,
-        "pool_use_lifo": True,  # so that those beyond what is needed fall idle
-        # We begin and end transactions ourselves; to switch modes at each use costs more.
+        "pool_use_lifo": True,  # so that surplus connections become idle
+        # We begin and end transactions ourselves; switching modes at each use would cost more.
         "isolation_level": "AUTOCOMMIT",
         "pool_reset_on_return": None,
         "hide_parameters": True,  # payloads and names have no place in messages or logs
@@ -127,7 +127,7 @@ def _psycopg() -> Any:
 
 @cache
 def _binary(cursor: type[Any]) -> type[Any]:
-    """A kind of cursor whose results travel as they are: as text, bytes would be twice as long."""
+    """A cursor class with binary results: as text, bytes would be twice as long."""
 
     class BinaryCursor(cursor):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -160,7 +160,7 @@ def _set_up(engine: Engine) -> Engine:
             dialect.do_ping(connection)
         except errors as error:
             lost = exc.DisconnectionError(f"a connection was lost while idle: {error}")
-            lost.invalidate_pool = True  # the others that are as old went with it
+            lost.invalidate_pool = True  # the others that are as old were lost, too
             raise lost from error
 
     def note(_connection: Any, record: Any) -> None:
@@ -175,16 +175,16 @@ def _set_up(engine: Engine) -> Engine:
 
 def _check_encoding(connection: Any, _record: Any) -> None:
     encoding = connection.info.parameter_status("server_encoding")
-    if encoding not in (None, "UTF8"):  # a proxy may keep it to itself
+    if encoding not in (None, "UTF8"):  # a proxy may not report it
         raise ConfigurationError(
-            f"this database stores text as {encoding}, which cannot hold every name; use one "
+            f"this database stores text as {encoding}, which cannot store every name; use one "
             "that was created with ENCODING 'UTF8'"
         )
 
 
 def _give_up_pool(context: Any) -> None:
-    # After a failover the server at hand may be a standby, and every connection to it is
-    # of no use, though it works; so the pool is emptied as when the server has gone away.
+    # After a failover the connected server may be a standby: its connections work, but are
+    # useless; so the pool is emptied, as if the server had gone away.
     if lost(context.original_exception):
         context.is_disconnect = True
 
@@ -192,11 +192,11 @@ def _give_up_pool(context: Any) -> None:
 def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
     """The function that begins a transaction on a connection of this engine.
 
-    A read is no transaction: each of its statements sees what was committed when it began.
-    What it reads was appended and is never changed, and where it finds that something went
-    meanwhile it looks again; so it need not pay for two round trips more. A write waits for
-    the rows that others have locked and then sees them as they have become: its operations
-    look again behind each lock, and would have to be repeated if it saw an older state.
+    A read is not a transaction: each of its statements sees what was committed when it began.
+    Rows that it reads were appended and are never changed, and where it finds that some were
+    removed meanwhile it reads again; so it saves two round trips. A write waits for rows that
+    others have locked and then sees their new state: its operations check again after each
+    lock, and would have to be repeated if they saw an older state.
     """
     if not engine.get_execution_options().get(_OURS):
 
@@ -212,9 +212,7 @@ def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
 
     def begin(conn: Connection, mode: Mode) -> Transaction:
         transaction = conn.begin()
-        if (
-            mode in TRANSACTIONAL_WRITES
-        ):  # our connections commit by themselves what is not begun like this
+        if mode in TRANSACTIONAL_WRITES:  # otherwise our connections commit each statement
             conn.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
         elif mode == "snapshot_read":
             conn.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -227,13 +225,13 @@ def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
 
 
 class _Borrowing(PGDialect_psycopg):
-    """Gives a connection back to the pool that it came from, instead of closing it."""
+    """Returns a connection to the pool that it came from, instead of closing it."""
 
     supports_statement_cache = True
     give_back: Any = None
 
     def on_connect(self) -> Any:
-        return None  # SQLAlchemy's adds a handler for notices, one more at every use
+        return None  # SQLAlchemy's would add another handler for notices at every use
 
     def do_close(self, dbapi_connection: Any) -> None:
         self.give_back(dbapi_connection)
@@ -267,7 +265,7 @@ _BORROWED_OPTIONS: Final = {
 
 @dataclass(frozen=True)
 class _Settings:
-    """What we set on a caller's connection while we have it, and set back afterwards."""
+    """Settings of a caller's connection that we change while we use it, and restore."""
 
     autocommit: bool
     isolation_level: Any
@@ -280,7 +278,7 @@ def _settings(conn: Any) -> _Settings:
 
 
 def around_pool(pool: ConnectionPool[Any]) -> Engine:
-    """An engine that borrows each connection from a caller's pool, which stays the caller's."""
+    """An engine that borrows its connections from a caller's pool."""
     from psycopg.rows import tuple_row
 
     lent: dict[int, _Settings] = {}
@@ -298,7 +296,7 @@ def around_pool(pool: ConnectionPool[Any]) -> Engine:
         before = lent.pop(id(conn))
         try:
             if not conn.closed:
-                conn.rollback()  # nothing is open any more, unless something went wrong
+                conn.rollback()  # a transaction is open only if something went wrong
                 conn.autocommit = before.autocommit
                 conn.isolation_level = before.isolation_level
             conn.row_factory = before.row_factory
@@ -312,7 +310,7 @@ def around_pool(pool: ConnectionPool[Any]) -> Engine:
 
 
 def around_async_pool(pool: AsyncConnectionPool[Any]) -> AsyncEngine:
-    """As :func:`around_pool`, for an event loop: the one that the pool was opened on."""
+    """As :func:`around_pool`, for the event loop that the pool was opened on."""
     from psycopg.rows import tuple_row
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.util import await_only
@@ -350,26 +348,26 @@ def around_async_pool(pool: AsyncConnectionPool[Any]) -> AsyncEngine:
 
 # --- errors -----------------------------------------------------------------------------
 
-_AGAIN: Final = ("40001", "40P01")  # serialization failure, deadlock
-_GONE: Final = (
-    "25006",  # read-only: a standby, where a failover has just been
-    "25P03",  # the server ended a transaction that was idle for too long, and the session
-    "40003",  # it does not know itself how the transaction ended
+_ROLLED_BACK: Final = ("40001", "40P01")  # serialization failure, deadlock
+_LOST: Final = (
+    "25006",  # read-only: a standby, after a failover
+    "25P03",  # the server ended the session: a transaction was idle for too long
+    "40003",  # the server does not know how the transaction ended
     "57P01",  # shut down by an administrator
-    "57P02",  # or by the crash of another session
+    "57P02",  # shut down by the crash of another session
     "57P03",  # starting up or shutting down
     "57P05",  # the session was idle for too long
 )
 _BUSY: Final = ("53300", "55P03", "57014")  # too many clients, a lock or statement timed out
 _DUPLICATE: Final = (
-    "23505",  # a row of a key that is there, in our tables or in the server's own catalogue
+    "23505",  # a row with the same key, in our tables or in the server's catalogue
     "42P07",  # a table
     "42710",  # another object
     "42701",  # a column
-    "XX000",  # "tuple concurrently updated": two changed the same object
+    "XX000",  # "tuple concurrently updated": two sessions changed the same object
 )
 _FULL: Final = ("too many clients", "too many connections", "connection slots")
-_FOR_GOOD: Final = (
+_PERMANENT: Final = (
     "authentication failed",
     "no password supplied",
     "does not exist",
@@ -377,37 +375,37 @@ _FOR_GOOD: Final = (
     "permission denied",
     "certificate",
 )
-"""What refuses every connection, however often it is tried. By its words, as psycopg gives no
-code for a connection that was not made; what is said in another language counts as lost."""
+"""Messages of refusals that another attempt cannot change. Psycopg gives no code for a connection
+that was not made; a message in another language counts as a lost connection."""
 
 
 def _sqlstate(error: BaseException | None) -> str | None:
-    """The server's code for an error of psycopg; ``None`` when it gave none."""
+    """The server's code for an error of psycopg; ``None``: it has none."""
     code: str | None = getattr(error, "sqlstate", None)
     return code
 
 
 def again(error: BaseException | None) -> bool:
-    """Whether the transaction was rolled back for sure, and may well succeed when repeated."""
-    return _sqlstate(error) in _AGAIN
+    """Whether the transaction was rolled back for certain, and may succeed when repeated."""
+    return _sqlstate(error) in _ROLLED_BACK
 
 
 def lost(error: BaseException | None) -> bool:
-    """Whether the connection is of no use any more, though another one may be.
+    """Whether the connection is useless now, though another one may work.
 
-    It went away, or could not be had, or leads to a server that has become read-only.
+    It was lost, or could not be opened, or leads to a server that has become read-only.
     """
     code = _sqlstate(error)
     if code is not None:
-        return code in _GONE or code.startswith("08")
+        return code in _LOST or code.startswith("08")
     psycopg = sys.modules.get("psycopg")
     if psycopg is None or not isinstance(error, psycopg.OperationalError) or _of_pool(error):
         return False
-    return not any(phrase in str(error) for phrase in (*_FOR_GOOD, *_FULL))
+    return not any(phrase in str(error) for phrase in (*_PERMANENT, *_FULL))
 
 
 def busy(error: BaseException | None) -> Literal["pool", "server"] | None:
-    """What there was too little of, for as long as was waited."""
+    """What stayed overloaded during the whole wait."""
     if _of_pool(error):
         return "pool" if type(error).__name__ in ("PoolTimeout", "TooManyRequests") else None
     if _sqlstate(error) in _BUSY or any(phrase in str(error) for phrase in _FULL):
@@ -416,7 +414,7 @@ def busy(error: BaseException | None) -> Literal["pool", "server"] | None:
 
 
 def is_duplicate(error: BaseException | None) -> bool:
-    """Whether what was to be created exists, or is being created by somebody else."""
+    """Whether the object to create exists, or is being created by another session."""
     return _sqlstate(error) in _DUPLICATE
 
 

@@ -1,16 +1,16 @@
-"""The tables, once for every backend.
+"""The tables, defined once for all databases.
 
 Shaped for sharding by thread: in the tables that belong to threads, every primary key, unique
-index and foreign key begins with ``thread_key``, nothing is numbered by the database, and no
-foreign key crosses threads. Not supported on Citus yet: docs/decisions/databases.md lists what
-stands in the way. Times are microseconds since 1970 UTC.
+index and foreign key begins with ``thread_key``, the database numbers nothing, and no
+foreign key crosses threads. Not supported on Citus yet: docs/decisions/databases.md lists the
+obstacles. Times are microseconds since 1970 UTC.
 
 On SQLite, ``events`` is a rowid table: rows of a few hundred bytes that arrive for many
 threads in turn would leave a clustered tree half empty, and large ones (``snapshots``)
 spill out of it. The small tables are clustered.
 
-On PostgreSQL, text is compared byte by byte, as SQLite does, whatever the database's locale;
-and payloads, which are compressed already, are stored as they are.
+On PostgreSQL, text is compared byte by byte, as on SQLite, whatever the database's locale;
+and payloads, which are compressed already, are not compressed again.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 
 class Bytes(LargeBinary):
-    """Bytes that every driver we use takes and gives as they are.
+    """Bytes that are passed to and from the driver unchanged.
 
-    ``LargeBinary`` wraps and unwraps each value in Python, half the cost of reading a row.
+    ``LargeBinary`` converts each value in Python, which is half the cost of reading a row.
     """
 
     cache_ok = True
@@ -54,7 +54,7 @@ class Bytes(LargeBinary):
 
 metadata = MetaData()
 
-# On SQLite an INTEGER PRIMARY KEY is the row's own address: no second tree to keep.
+# On SQLite an INTEGER PRIMARY KEY is the address of the row: it needs no second tree.
 Text = AnyText().with_variant(AnyText(collation="C"), "postgresql")
 _Key = BigInteger().with_variant(Integer, "sqlite")
 
@@ -79,11 +79,10 @@ threads = Table(
     Column("pinned", Boolean, nullable=False),
     Column("condemned_at", BigInteger, key="deleting_since"),
     Column("metadata", Text, nullable=False),  # JSON
-    Column(
-        "life", Integer, nullable=False, key="generation"
-    ),  # how many threads of this name were before
-    Column("pin", Text),  # JSON: why it is pinned, by whom, since when
-    Column("fate", Text, key="deletion"),  # JSON: why it was marked for deletion, for the tombstone
+    # How many threads of this name there were before.
+    Column("life", Integer, nullable=False, key="generation"),
+    Column("pin", Text),  # JSON: reason, who asked for it, since when
+    Column("fate", Text, key="deletion"),  # JSON: what its tombstone will record
     Index("threads_by_activity", "tenant", "active_at", "thread_key"),
 )
 
@@ -100,7 +99,7 @@ events = Table(
     Column("payload", Bytes, nullable=False),
 )
 
-# Partial, so that events without a key (nearly all of them) cost nothing here.
+# Partial, so that events without a key (nearly all) cost nothing here.
 Index(
     "events_by_key",
     events.c.thread_key,
@@ -111,8 +110,8 @@ Index(
     postgresql_where=events.c.key.is_not(None),
 )
 
-# Events that are cold, many in one row. In each log they are the oldest ones that are there; the
-# last event of a log is never among them.
+# Old events, many in one row. In each log they are the oldest ones; the last event of a log is
+# never among them.
 segments = Table(
     "segments",
     metadata,
@@ -211,7 +210,7 @@ sweeps = Table(
     Column("holder", Text, nullable=False),
     Column("started_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger),
-    Column("cutoff", BigInteger, nullable=False),  # the moment it judges at
+    Column("cutoff", BigInteger, nullable=False),  # the moment it judges threads at
     Column("policy", Text, nullable=False),  # JSON
     Column("counts", Text, nullable=False),  # JSON
     Index("retention_sweeps_by_time", "started_at"),
@@ -219,19 +218,19 @@ sweeps = Table(
 )
 
 
-def _store_as_is(table: Table, *columns: str) -> None:
+def _store_uncompressed(table: Table, *columns: str) -> None:
     for column in columns:
         change = DDL(f"ALTER TABLE %(fullname)s ALTER COLUMN {column} SET STORAGE EXTERNAL")  # type: ignore[no-untyped-call]
         event.listen(table, "after_create", change.execute_if(dialect="postgresql"))
 
 
-_store_as_is(events, "payload")
-_store_as_is(segments, "payload")
-_store_as_is(snapshots, "additions", "payload")
+_store_uncompressed(events, "payload")
+_store_uncompressed(segments, "payload")
+_store_uncompressed(snapshots, "additions", "payload")
 
 
 def insert_if_new(table: Table) -> Mapping[str, Executable]:
-    """For each dialect: a statement that inserts rows, but for those whose key is taken."""
+    """For each dialect: a statement that inserts rows, except those whose key exists."""
     return {
         "sqlite": sqlite.insert(table).on_conflict_do_nothing(),
         "postgresql": postgresql.insert(table).on_conflict_do_nothing(),

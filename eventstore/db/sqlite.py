@@ -45,7 +45,7 @@ _WAL_ATTEMPTS: Final = 200
 _READY: Final = "eventstore_ready"
 
 ERRORS: Final = tuple({sqlite3.Error, (pysqlite3 or sqlite3).Error})
-"""What a driver for SQLite raises."""
+"""The base classes of errors of drivers for SQLite."""
 
 
 def wal_is_safe(version: tuple[int, ...]) -> bool:
@@ -59,7 +59,7 @@ def wal_is_safe(version: tuple[int, ...]) -> bool:
 
 
 def sqlite_driver() -> ModuleType:
-    """The driver for files that we open ourselves: the one whose SQLite is sound."""
+    """The driver for files that we open ourselves: one whose SQLite has no known bug."""
     if pysqlite3 is not None and not wal_is_safe(sqlite3.sqlite_version_info):
         module: ModuleType = pysqlite3.dbapi2
         return module
@@ -75,14 +75,14 @@ def open_engine(url: URL, durability: Durability, *, read_only: bool = False) ->
 
 
 def adopt(engine: Engine, durability: Durability) -> None:
-    """Set up a caller's engine, and see that it can be used.
+    """Set up a caller's engine.
 
     Raises:
         ConfigurationError: each thread would see a database of its own.
     """
     if isinstance(engine.pool, SingletonThreadPool):
         raise ConfigurationError(
-            "with this engine every thread would see a database of its own; give it "
+            "with this engine every thread would see a database of its own; create it with "
             "poolclass=StaticPool, or pass ':memory:' instead of an engine"
         )
     _tune(engine, "checkout", durability)  # it may have pooled connections before
@@ -91,12 +91,15 @@ def adopt(engine: Engine, durability: Durability) -> None:
 def around_connection(
     connection: sqlite3.Connection, durability: Durability
 ) -> tuple[Engine, bool]:
-    """An engine for a caller's connection, and whether we made what it connects to."""
+    """An engine for a caller's connection, and whether we opened its connections ourselves.
+
+    For a file only its name is used; a database in memory has only the caller's connection.
+    """
     cursor = connection.cursor()
     cursor.row_factory = None
     path = next(row[2] for row in cursor.execute("PRAGMA database_list") if row[1] == "main")
     if not path and connection.row_factory is not None:
-        raise ConfigurationError("a connection to memory must not have a row_factory of its own")
+        raise ConfigurationError("a connection to a database in memory must not have a row_factory")
     if path:
         return _open_file(path, durability), True
     return _open(URL.create("sqlite"), sqlite3, durability, lambda: connection), False
@@ -114,8 +117,12 @@ def around_aiosqlite(connection: Any, durability: Durability) -> Engine:
             return str(next(row[2] for row in await cursor.fetchall() if row[1] == "main"))
 
     def connect() -> sqlite3.Connection:
-        # On a thread of the store; aiosqlite answers to whichever loop asks.
-        path = asyncio.run(look_up())
+        if _is_in_event_loop():
+            raise ConfigurationError(
+                "an event store on an aiosqlite connection blocks an event loop when it is used "
+                "with sync calls; use its async methods, or pass the file's path"
+            )
+        path = asyncio.run(look_up())  # aiosqlite works with any event loop
         if not path:
             raise ConfigurationError(
                 "an aiosqlite connection to memory cannot be shared with the event store; pass "
@@ -128,11 +135,19 @@ def around_aiosqlite(connection: Any, durability: Durability) -> Engine:
     return _open(URL.create("sqlite"), sqlite3, durability, connect, is_file=True)
 
 
+def _is_in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _open_file(path: str, durability: Durability) -> Engine:
-    """An engine for a file that a connection of the caller's has open.
+    """An engine for a file that a connection of the caller has open.
 
     Two copies of the SQLite library on one file in one process drop each other's locks
-    (https://www.sqlite.org/howtocorrupt.html, 2.2.1): stay with the caller's.
+    (https://www.sqlite.org/howtocorrupt.html, 2.2.1): use the caller's copy.
     """
     return _open(URL.create("sqlite", database=path), sqlite3, durability)
 
@@ -150,9 +165,9 @@ def _open(
         folder = Path(url.database).absolute().parent
         if not folder.is_dir():
             raise ConfigurationError(
-                f"cannot create {url.database!r}: the folder {str(folder)!r} does not exist"
+                f"cannot create {url.database!r}: the directory {str(folder)!r} does not exist"
             )
-    # One connection is all that a memory database has, so its pool is also its lock.
+    # A database in memory has one connection, so its pool is also its lock.
     sizes: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if memory else {"pool_size": 16}
     if creator is not None:
         sizes["creator"] = creator
@@ -161,7 +176,7 @@ def _open(
         module=module,
         poolclass=QueuePool,
         pool_timeout=BUSY_TIMEOUT_S,
-        pool_reset_on_return=None,  # we end what we begin, and a caller's own stays its own
+        pool_reset_on_return=None,  # we end our transactions, and must not end a caller's
         hide_parameters=True,  # payloads and names have no place in messages or logs
         connect_args={
             "timeout": BUSY_TIMEOUT_S,
@@ -177,7 +192,7 @@ def _open(
 
 
 def _for_reading(url: URL) -> URL:
-    """The same file, opened so that SQLite itself refuses to write; it has to be there."""
+    """The same file, opened so that SQLite itself refuses to write; it must exist."""
     path = url.database
     if path in (None, "", ":memory:"):
         return url
@@ -198,8 +213,8 @@ def _tune(engine: Engine, when: Literal["connect", "checkout"], dur: Durability)
 
 
 def _tolerate_damaged_text(connection: Any, _record: Any) -> None:
-    # One undecodable name would else fail every query that meets it, and so hide the threads
-    # beside it. Decoded like this it equals nothing, and the digest chain tells the rest.
+    # Otherwise one undecodable name would fail every query that reads it, and hide the threads
+    # beside it. Decoded like this it equals no name, and the digest chain reveals the damage.
     connection.text_factory = _decode
 
 
@@ -217,10 +232,10 @@ def _set_up_connection(connection: Any, durability: Durability) -> None:
 
 
 class Turns:
-    """Lets one thread in at a time, in the order in which they came.
+    """A lock that admits threads in the order in which they arrive.
 
-    For a database in memory, which has one connection: its pool would let a busy thread
-    take that again and again, and others wait until they give up.
+    For a database in memory, which has one connection: its pool would give that to a busy thread
+    again and again, while others wait until they give up.
     """
 
     def __init__(self) -> None:
@@ -244,7 +259,7 @@ class Turns:
 
 
 def turns(engine: Engine) -> AbstractContextManager[None]:
-    """What each transaction has to wait for beyond the database's own locks."""
+    """The lock that each transaction needs in addition to the database's own."""
     if engine.dialect.name != "sqlite":
         return nullcontext()
     pool = engine.pool
@@ -253,10 +268,10 @@ def turns(engine: Engine) -> AbstractContextManager[None]:
 
 
 def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
-    """How a transaction begins where that has to be said, which says so.
+    """The function that begins a transaction on a connection of this engine.
 
-    A read keeps one consistent view, a write takes the lock at once (one that read first
-    could be refused half-way). Spoken to the driver directly: an event hook would make
+    A read keeps one consistent view; a write takes the lock at once (one that reads first could
+    be refused half-way). BEGIN is sent to the driver directly: an event hook would make
     SQLAlchemy look for hooks at every statement, a fifth of the cost of a small append.
     """
     module: Any = engine.dialect.dbapi or sqlite3
@@ -266,7 +281,7 @@ def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
         raw: Any = conn.connection.dbapi_connection
         if raw.in_transaction:
             raise StoreBusyError(
-                "the owner of this connection has a transaction open: end it first"
+                "the owner of this connection has a transaction open; end it first"
             )
         try:
             if mode != "autocommit":
@@ -283,10 +298,10 @@ def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
 
 
 def roll_back(conn: Connection) -> None:
-    """Roll back what a commit left open that failed.
+    """Roll back a transaction whose commit failed.
 
-    SQLite goes on with a transaction whose commit was refused (busy, disk full, interrupted):
-    it would keep the write lock, and the connection be of no use to whoever gets it next.
+    SQLite keeps a transaction open whose commit was refused (busy, disk full, interrupted): it
+    would hold the write lock, and make the connection useless for the next caller.
     """
     raw: Any = None if conn.invalidated else conn.connection.dbapi_connection
     if getattr(raw, "in_transaction", False):
@@ -297,17 +312,17 @@ def roll_back(conn: Connection) -> None:
 
 
 def settle(conn: Connection) -> None:
-    """Bring the database into the journal mode that we rely on; called before it is migrated.
+    """Put the file into the journal mode that we rely on; called before it is migrated.
 
     Raises:
-        StoreBusyError: others used the file all the time.
+        StoreBusyError: other connections used the file all the time.
     """
     module: Any = conn.dialect.dbapi or sqlite3
     version = tuple(module.sqlite_version_info)
     safe = wal_is_safe(version)
     raw: Any = conn.connection.dbapi_connection
     if raw.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None:
-        raw.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded before the first table only
+        raw.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has an effect only before the first table
     mode = _ask(raw, "PRAGMA journal_mode")
     wanted = "wal" if safe else "truncate"
     if mode in ("memory", wanted):
@@ -324,8 +339,8 @@ def settle(conn: Connection) -> None:
 
 
 def _switch_journal(connection: Any, wanted: str) -> None:
-    # Changing the mode needs the file for a moment alone, and SQLite answers "locked" at
-    # once, whatever busy_timeout says, when two processes open a new file together.
+    # Changing the mode needs exclusive use of the file, and SQLite answers "locked" at once,
+    # whatever busy_timeout is, when two processes open a new file together.
     for attempt in range(_WAL_ATTEMPTS):
         try:
             mode = _ask(connection, f"PRAGMA journal_mode = {wanted}")
@@ -340,8 +355,8 @@ def _switch_journal(connection: Any, wanted: str) -> None:
                 )
             return
     raise StoreBusyError(
-        f"the database stayed in use by others while its journal mode was to become {wanted}; "
-        "try again when they are done"
+        f"the database stayed in use by other connections, so its journal mode cannot be set to "
+        f"{wanted}; try again when they are closed"
     )
 
 
@@ -369,7 +384,7 @@ def translate(words: str) -> EventStoreError:
             "that an event store made, or a path where there is no file yet"
         )
     if "decode to UTF-8" in words:
-        return CorruptEventError(f"a text in the database was damaged: {words[:200]}")
+        return CorruptEventError(f"a text in the database is damaged: {words[:200]}")
     if "locked" in words or "busy" in words:
         return StoreBusyError(f"the database stayed locked for {BUSY_TIMEOUT_S:.0f} s: {words}")
     return StoreUnavailableError(f"SQLite failed: {words}")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -116,7 +116,9 @@ class Transactions:
         if not self._is_set_up and operation not in _SETTING_UP:
             await self.setup()
         if self.read_only and mode not in READS:
-            raise ConfigurationError("this event store was opened for reading only")
+            raise ConfigurationError(
+                "this event store was opened for reading only; open it without read_only to write"
+            )
         attempt = 1
         while True:
             if self._closed:  # perhaps while this waited
@@ -184,15 +186,6 @@ class Transactions:
         )
         telemetry.retry(reason, sqlstate, attempt)
         await self.concurrency.sleep(pause)
-
-    @property
-    def blocks(self) -> bool:
-        """Whether waiting blocks the thread."""
-        return self.blocking is not None
-
-    async def perform(self, operation: Awaitable[T]) -> T:
-        """Run a whole operation for an event loop."""
-        return await self.asyncio.run(operation)
 
     # --- setting up ---------------------------------------------------------------------
 

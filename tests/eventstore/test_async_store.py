@@ -22,11 +22,13 @@ from sqlalchemy import make_url
 from eventstore import (
     AsyncEventStore,
     ConcurrencyError,
+    ConfigurationError,
     EventStore,
     NewSnapshot,
     Position,
     StoreClosedError,
 )
+from eventstore.concurrency import run_sync
 from graph import (
     AsyncPostgresSaver,
     AsyncSqliteSaver,
@@ -287,5 +289,44 @@ def test_context_variables_go_along(store_url: str) -> None:
         async with opened(store_url, clock=clock) as store:
             found = await asyncio.gather(*(add(store, 2000 + n) for n in range(20)))
         assert [at.year for at in found] == [2000 + n for n in range(20)]
+
+    run(main())
+
+
+# --- connections of aiosqlite -----------------------------------------------------------
+
+
+def test_the_file_of_an_aiosqlite_connection(tmp_path: Path) -> None:
+    aiosqlite = pytest.importorskip("aiosqlite")
+    path = tmp_path / "a.db"
+
+    async def main() -> None:
+        async with aiosqlite.connect(path) as connection:
+            async with AsyncEventStore(connection) as store:
+                assert await asyncio.gather(*(store.append(f"t{n}", batch(n), 0) for n in range(9)))
+            async with connection.execute("SELECT count(*) FROM events") as cursor:
+                assert await cursor.fetchone() == (9,), "the connection stays the caller's and open"
+
+    run(main())
+    with EventStore(path) as store:
+        assert store.thread_counts() == {"idle": 9}
+
+
+def test_what_an_aiosqlite_connection_cannot_be(tmp_path: Path) -> None:
+    aiosqlite = pytest.importorskip("aiosqlite")
+
+    async def main() -> None:
+        async with (
+            aiosqlite.connect(":memory:") as connection,
+            AsyncEventStore(connection) as store,
+        ):
+            with pytest.raises(ConfigurationError, match="cannot be shared"):
+                await store.head("t")
+        async with aiosqlite.connect(tmp_path / "a.db") as connection:
+            with pytest.raises(ConfigurationError, match="read_only needs the file's path"):
+                AsyncEventStore(connection, read_only=True)
+            async with AsyncEventStore(connection) as store:
+                with pytest.raises(ConfigurationError, match="use its async methods"):
+                    run_sync(store.core.head("t"))  # as a graph's invoke() would in a coroutine
 
     run(main())

@@ -28,15 +28,17 @@ KILLS: Final = effort(2, 4)
 SWEEPER: Final = """
 import sys
 from eventstore import EventStore, Expired
+from eventstore.concurrency import run_sync
 
 with EventStore(sys.argv[1]) as store:
     print("begun", flush=True)
     after = None
-    while page := core_of(store).scan(after=after, limit=50):
+    while page := run_sync(store.core.scan(after=after, limit=50)):
         after = page[-1].thread_key
         batch = [Expired(thread.thread_key, None, "ttl", "p") for thread in page]
         while batch:
-            done = core_of(store).prune(batch, keep_if=lambda thread: thread.pinned, rows=40)
+            keep = lambda thread: thread.pinned
+            done = run_sync(store.core.prune(batch, keep_if=keep, rows=40))
             batch = batch[len(done):]
 """
 

@@ -252,6 +252,17 @@ def test_a_callers_open_transaction_is_not_disturbed(tmp_path: Path, memory: boo
     connection.close()
 
 
+def test_a_file_that_is_no_database_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("milk, bread\n" * 200)
+    with (
+        EventStore(path) as store,
+        pytest.raises(StoreUnavailableError, match="not an SQLite database"),
+    ):
+        store.head("t")
+    assert path.read_text() == "milk, bread\n" * 200
+
+
 # --- databases that are there already ---------------------------------------------------
 
 

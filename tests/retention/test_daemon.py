@@ -270,8 +270,8 @@ def test_in_an_event_loop_stopping_finishes_the_batch_under_way(store_url: str) 
                 await go_on.wait()
                 return await real(*args, **kwargs)
 
-            # On SQLite the operation runs on a thread, not in the event loop.
-            store.core.prune = prune if store.database.blocks else prune_here  # type: ignore[method-assign]
+            # On SQLite the operation runs on a thread, and not in the event loop.
+            store.core.prune = prune if store.database.blocking else prune_here  # type: ignore[method-assign]
             daemon = AsyncBackgroundRetention(store, MONTH, DAY, pace=Pace(rows=2))
             await daemon.start()
             await asyncio.wait_for(under_way.wait(), SECONDS_MAX)
