@@ -93,7 +93,7 @@ def test_old_checkpoints_are_refused_and_say_where_history_begins(store: EventSt
     runs(app, "t", 3)
     old = history(app, "t")[-2][0]
     store.trim("t", 6)
-    told = "history of thread 't' begins at seq 6: what was before was trimmed"
+    told = "history of thread 't' begins at seq 6: earlier events were trimmed"
     for attempt in (
         lambda: app.get_state(on("t", old)),
         lambda: app.invoke(None, on("t", old)),
