@@ -107,5 +107,5 @@ __all__ = [
     "VerifyReport",
 ]
 
-# Whoever uses the library decides where its log goes; nothing is printed unasked.
+# The application decides where the log goes; nothing is printed by default.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

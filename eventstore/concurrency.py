@@ -205,7 +205,7 @@ def run_sync(awaitable: Awaitable[T]) -> T:
         result: T = end.value
         return result
     running.close()
-    raise RuntimeError("a blocking call came upon something that only an event loop can await")
+    raise RuntimeError("a sync call reached something that only an event loop can await")
 
 
 def iterate_sync(items: AsyncIterator[T]) -> Iterator[T]:
