@@ -14,7 +14,7 @@ help:
 	@echo 'make test      check format, lint and types, then run the tests with their coverage'
 	@echo 'make check     the same with the fast half of the tests, in less than a minute'
 	@echo 'make thorough  the tests on every backend, with long searches (hours)'
-	@echo 'make lint      ruff format --check and ruff check'
+	@echo 'make lint      ruff format --check, ruff check and lint-imports'
 	@echo 'make types     mypy --strict'
 	@echo 'make pytest    the tests alone; ARGS="-k fork" chooses'
 	@echo 'make format    let ruff rewrite the code'
@@ -43,6 +43,7 @@ thorough: $(VENV)/ready-test
 lint: $(VENV)/ready-test
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 types: $(VENV)/ready-test
 	$(PY) -m mypy --strict

@@ -107,5 +107,5 @@ __all__ = [
     "VerifyReport",
 ]
 
-# The application decides where the log goes; nothing is printed by default.
+# The application configures logging; without it nothing is printed.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -1,4 +1,4 @@
-"""The event store for event loops: the same operations as ``EventStore``, to be awaited.
+"""The event store for async code: the same operations as ``EventStore``, to be awaited.
 
 A thin shell over :class:`~eventstore.core.core.Core`. On PostgreSQL it awaits an asynchronous
 driver. On SQLite a whole operation runs on one of the store's own threads, with the driver of the

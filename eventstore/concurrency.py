@@ -37,7 +37,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 STORE_THREADS: Final = 8
-"""Threads on which one store runs operations for event loops. The database lets one writer in
+"""Threads on which one store runs operations for async callers. The database lets one writer in
 at a time (SQLite), or is better reached through an asynchronous engine (PostgreSQL)."""
 
 WORKERS_MAX: Final = 1_000
@@ -118,7 +118,7 @@ class Asyncio:
 
 
 class StoreThreads:
-    """Threads on which a store with a blocking driver runs whole operations for event loops.
+    """Threads on which a store with a blocking driver runs whole operations for async callers.
 
     A whole operation, since going to another thread for every statement costs several times
     as much.
@@ -205,7 +205,9 @@ def run_sync(awaitable: Awaitable[T]) -> T:
         result: T = end.value
         return result
     running.close()
-    raise RuntimeError("a sync call reached something that only an event loop can await")
+    raise RuntimeError(
+        "a sync call reached an operation that needs an event loop; call the async method instead"
+    )
 
 
 def iterate_sync(items: AsyncIterator[T]) -> Iterator[T]:

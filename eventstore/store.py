@@ -1,4 +1,4 @@
-"""The event store for sync code. ``AsyncEventStore`` is the same for event loops.
+"""The event store for sync code. ``AsyncEventStore`` is the same for async code.
 
 A thin shell: it opens and closes the database and runs the operations of
 :class:`~eventstore.core.core.Core`, whose modules say what each of them means.

@@ -511,7 +511,7 @@ def _refuse(options: Mapping[str, Any]) -> None:
     ]
     if unknown:
         raise InvalidConfigError(
-            f"there is no option {', '.join(map(repr, unknown))} of a call here"
+            f"unknown options {', '.join(map(repr, unknown))}; this call does not have them"
         )
 
 
@@ -523,7 +523,7 @@ def _configs(
     )
     if len(configs) != len(inputs):
         raise InvalidConfigError(
-            f"batch got {len(inputs)} inputs and {len(configs)} configs; give one config, "
-            "or one per input"
+            f"batch() got {len(inputs)} inputs and {len(configs)} configs; pass one config, or "
+            "one per input"
         )
     return configs

@@ -102,7 +102,7 @@ class Calls(ReadableGraph):
         """
         if self._log is None:
             raise InvalidConfigError(
-                "this graph keeps no state: compile it with a checkpointer, "
+                "this graph has no checkpointer; compile it with one: "
                 "compile(checkpointer=SqliteSaver('runs.db'))"
             )
         return self._log.core
@@ -168,8 +168,8 @@ class Calls(ReadableGraph):
         if scope is None:
             if self.checkpointer is True:
                 raise InvalidConfigError(
-                    "checkpointer=True is for a graph inside another one, whose checkpointer it "
-                    "uses; compile this one with a checkpointer of its own"
+                    "checkpointer=True is for a subgraph, which uses its parent's checkpointer; "
+                    "compile this graph with a checkpointer of its own"
                 )
             return self._log
         above = scope.host.journal
@@ -329,7 +329,7 @@ class Calls(ReadableGraph):
     ) -> RunnableConfig:
         reader = self._reader(config)
         if not supersteps or not all(supersteps):
-            raise InvalidConfigError("there is nothing to update: give at least one StateUpdate")
+            raise InvalidConfigError("there is nothing to update; pass at least one StateUpdate")
         concurrency = (
             require_blocking(self._log) if isinstance(runner, SyncRunner) else looping(self._log)
         )
@@ -374,7 +374,7 @@ def require_blocking(log: ThreadLog | None) -> Concurrency:
     """
     if log is not None and log.core.transactions.blocking is None:
         raise InvalidConfigError(
-            "this graph's checkpointer is asynchronous: call ainvoke(), astream(), "
+            "this graph's checkpointer is asynchronous; call ainvoke(), astream(), "
             "aget_state(), …, or compile the graph with a synchronous one (PostgresSaver)"
         )
     return Blocking()

@@ -109,7 +109,7 @@ def writing(target: Target, create: bool = False, setup: bool = True) -> Iterato
             and not Path(_path(url.database)).is_file()
         ):
             raise ConfigurationError(
-                f"database file {url.database!r} does not exist; check --db, or create it with "
+                f"there is no database file {url.database!r}; check --db, or create it with "
                 "`eventstore migrate --create`"
             )
         if setup:

@@ -503,6 +503,6 @@ def _check(additions: Sequence[Addition]) -> None:
 
 
 def _other_history(head: Head) -> CorruptEventError:
-    return CorruptEventError("the event to append behind is not the one that was read").at(
+    return CorruptEventError("the event to append after is not the one that was read").at(
         head.thread_id, head.ns, head.seq
     )

@@ -72,7 +72,7 @@ class Reading(Threads):
         Those of a trimmed log begin after its base.
         """
 
-        def look_up(conn: Connection, after: int) -> queries.lineage.Span:
+        def look_up(conn: Connection, after: int) -> queries.lineage.Stretch:
             row = queries.threads.look_up(conn, self.tenant, thread_id, ns)
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
@@ -80,14 +80,14 @@ class Reading(Threads):
             begins = queries.lineage.beginning(conn, row.thread_key, ns) or 0
             first = max(after, begins, 0) + 1
             end = last if upto is None else min(upto, last)
-            return queries.lineage.Span(row.thread_key, ns, first, end)
+            return queries.lineage.Stretch(row.thread_key, ns, first, end)
 
-        span = await self.transactions.run("read", look_up, after)
+        stretch = await self.transactions.run("read", look_up, after)
 
         async def pages() -> Pages:
-            nonlocal span
+            nonlocal stretch
             while True:
-                last_read = span.first - 1
+                last_read = stretch.first - 1
 
                 def tracked(page: Page) -> Page:
                     nonlocal last_read
@@ -97,17 +97,17 @@ class Reading(Threads):
 
                 try:
                     async with aclosing(
-                        self._stream(thread_id, [span], own=span.thread_key)
+                        self._stream(thread_id, [stretch], own=stretch.thread_key)
                     ) as found:
                         async for page in found:
                             yield tracked(page)
                     return
                 except LineageMovedError:  # it was trimmed meanwhile: go on with what is left
-                    key, span = (
-                        span.thread_key,
+                    key, stretch = (
+                        stretch.thread_key,
                         await self.transactions.run("read", look_up, last_read),
                     )
-                    if span.thread_key != key:
+                    if stretch.thread_key != key:
                         raise ThreadNotFoundError(thread_id, self.tenant) from None
 
         return pages()
@@ -145,10 +145,10 @@ class Reading(Threads):
             rows = queries.snapshots.snapshot_chain(conn, route.snapshot) if route.snapshot else ()
             # The first page is read at once: most replays have no second one.
             page: _Rows = ()
-            if route.spans and (
-                route.spans[0].first == 1 or route.spans[0].before == route.snapshot
+            if route.stretches and (
+                route.stretches[0].first == 1 or route.stretches[0].before == route.snapshot
             ):
-                key, log_ns, first, last = route.spans[0]
+                key, log_ns, first, last = route.stretches[0]
                 page = queries.events.read_events(conn, key, log_ns, first - 1, last, PAGE)
             return _Found(head, at, route, rows, page, marks)
 
@@ -196,10 +196,10 @@ class Reading(Threads):
             return None
         start = hit.snapshot.position if hit.snapshot else None
         first = start.seq + 1 if start else 1
-        spans = (
-            [queries.lineage.Span(head.thread_key, head.ns, first, head.seq)] if hit.rows else []
+        stretches = (
+            [queries.lineage.Stretch(head.thread_key, head.ns, first, head.seq)] if hit.rows else []
         )
-        route = queries.lineage.Route(start, spans)
+        route = queries.lineage.Route(start, stretches)
         return _Found(head, head.position, route, (), hit.rows, marks, hit)
 
     def cache_replay(self, replay: Replay[Pages]) -> None:
@@ -216,15 +216,17 @@ class Reading(Threads):
         ready: _Rows,
         trace: telemetry.Span,
     ) -> Pages:
-        """The events of a route; each fork among them must lead from one span to the next."""
+        """The events of a route; each fork among them must lead from one stretch to the next."""
         come_from = route.snapshot
-        for span in route.spans:
-            link = digest if span.before == route.snapshot else None
-            async with aclosing(self._stream(thread_id, [span], link, own, ready, trace)) as pages:
+        for stretch in route.stretches:
+            link = digest if stretch.before == route.snapshot else None
+            async with aclosing(
+                self._stream(thread_id, [stretch], link, own, ready, trace)
+            ) as pages:
                 async for page in pages:
-                    yield _checked(thread_id, span.first, come_from, page, trace)
+                    yield _checked(thread_id, stretch.first, come_from, page, trace)
             ready = ()
-            come_from = Position(span.thread_key, span.ns, span.last)
+            come_from = Position(stretch.thread_key, stretch.ns, stretch.last)
 
     def _check_position(self, conn: Connection, thread_id: str, at: Position) -> None:
         row = queries.threads.thread_by_key(conn, at.thread_key)
@@ -267,21 +269,21 @@ class Reading(Threads):
     async def _stream(
         self,
         thread_id: str,
-        spans: Sequence[queries.lineage.Span],
+        stretches: Sequence[queries.lineage.Stretch],
         digest: bytes | None = None,
         own: int | None = None,
         ready: _Rows = (),
         trace: telemetry.Span = telemetry.NOTHING,
     ) -> Pages:
-        """The events of these spans.
+        """The events of these stretches.
 
         Args:
             digest: of the event before the first, if it is known.
-            own: the key of the thread that is being read; the spans may be its ancestors'.
+            own: the key of the thread that is being read; the stretches may be its ancestors'.
             ready: the first page, if it has been read already.
             trace: counts what is read.
         """
-        for key, ns, first, last in spans:
+        for key, ns, first, last in stretches:
             reader = records.EventReader(self.codec, thread_id, key, ns, first - 1, digest, last)
             digest = None
             missed: int | None = None
@@ -363,8 +365,8 @@ class Reading(Threads):
             return queries.events.head_seq(conn, after.thread_key, after.ns)
 
         last = await self.transactions.run("read", find_end)
-        span = queries.lineage.Span(after.thread_key, after.ns, after.seq + 1, last)
-        return self._stream(thread_id, [span])
+        stretch = queries.lineage.Stretch(after.thread_key, after.ns, after.seq + 1, last)
+        return self._stream(thread_id, [stretch])
 
     async def snapshot_positions(
         self, thread_id: str, fingerprint: str, ns: str = ""
@@ -400,11 +402,11 @@ def _is_whole(head: Head, route: queries.lineage.Route, page: _Rows) -> bool:
     own = (head.thread_key, head.ns)
     if not head.seq or (route.snapshot is not None and route.snapshot[:2] != own):
         return False
-    if len(route.spans) != 1:
-        return not route.spans
-    span = route.spans[0]
-    begins = span.first == 1 if route.snapshot is None else span.before == route.snapshot
-    return begins and span[:2] == own and records.is_run(page, span.first, head.seq)
+    if len(route.stretches) != 1:
+        return not route.stretches
+    stretch = route.stretches[0]
+    begins = stretch.first == 1 if route.snapshot is None else stretch.before == route.snapshot
+    return begins and stretch[:2] == own and records.is_run(page, stretch.first, head.seq)
 
 
 def _checked(

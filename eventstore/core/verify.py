@@ -96,9 +96,9 @@ class Verifying(Reading):
         }
         digests: dict[int, bytes] = {}
         keys: dict[int, str] = {}
-        for span, digest in self._verifiable(key, each.ns, each.runs, each.snapshots, problems):
+        for stretch, digest in self._verifiable(key, each.ns, each.runs, each.snapshots, problems):
             try:
-                async for page in self._stream(thread_id, [span], digest, key):
+                async for page in self._stream(thread_id, [stretch], digest, key):
                     for event in page:
                         digests[event.seq] = event.digest
                         if event.key is not None:
@@ -130,7 +130,7 @@ class Verifying(Reading):
         runs: Sequence[tuple[int, int]],
         snapshots: Sequence[SqlRow],
         problems: list[str],
-    ) -> Iterator[tuple[queries.lineage.Span, bytes | None]]:
+    ) -> Iterator[tuple[queries.lineage.Stretch, bytes | None]]:
         """The runs of events of a log, each with the digest before it.
 
         A log begins at seq 1, or after or at a base; a prefix, given to a fork of a deleted
@@ -146,7 +146,7 @@ class Verifying(Reading):
                 if digests.origin(key, ns) == (key, ns):
                     problems.append(f"{ns!r}: the events before seq {start} are missing")
                 start += 1
-            yield queries.lineage.Span(key, ns, start, end), digest
+            yield queries.lineage.Stretch(key, ns, start, end), digest
 
     async def stats(self, thread_id: str | None = None) -> Stats:
         """How much is stored, for one thread or for all of this tenant's.

@@ -141,8 +141,8 @@ def _url(target: str | os.PathLike[str] | URL) -> URL:
         kind = f"{type(target).__module__}.{type(target).__qualname__}"
         raise ConfigurationError(
             f"an event store cannot be opened on a {kind}; expected a path, a URL, a SQLAlchemy "
-            "engine, a sqlite3.Connection or a psycopg_pool.ConnectionPool (for event loops: an "
-            "AsyncEngine, an aiosqlite.Connection or an AsyncConnectionPool)"
+            "engine, a sqlite3.Connection or a psycopg_pool.ConnectionPool, and with "
+            "AsyncEventStore also an AsyncEngine, an aiosqlite.Connection or an AsyncConnectionPool"
         )
     text = os.fspath(target)
     if text == ":memory:":

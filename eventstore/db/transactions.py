@@ -116,7 +116,9 @@ class Transactions:
         if not self._is_set_up and operation not in _SETTING_UP:
             await self.setup()
         if self.read_only and mode not in READS:
-            raise ConfigurationError("this event store was opened for reading only")
+            raise ConfigurationError(
+                "this event store was opened for reading only; open it without read_only to write"
+            )
         attempt = 1
         while True:
             if self._closed:  # perhaps while this waited

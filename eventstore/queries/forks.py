@@ -123,7 +123,8 @@ def _leads_into(conn: Connection, at: Position, thread_key: int) -> bool:
     route = trace(conn, at, None)
     if route.snapshot is not None:
         return True
-    return any(digests.origin(span.thread_key, span.ns)[0] == thread_key for span in route.spans)
+    origins = (digests.origin(each.thread_key, each.ns) for each in route.stretches)
+    return any(key == thread_key for key, _ in origins)
 
 
 # --- detach -----------------------------------------------------------------------------
@@ -179,11 +180,11 @@ def needed(conn: Connection, source: Position) -> Needed:
     snapshot of the source.
     """
     route = _trusted_route(conn, source)
-    own = [s for s in route.spans if (s.thread_key, s.ns) == source[:2]]
+    own = [s for s in route.stretches if (s.thread_key, s.ns) == source[:2]]
     base = route.snapshot
     if base is not None and base[:2] != source[:2]:
         base = None
-    first = min([span.first for span in own], default=source.seq + 1)
+    first = min([stretch.first for stretch in own], default=source.seq + 1)
     if base is not None:
         first = min(first, base.seq + 1)
     elif first > 1:
@@ -200,7 +201,7 @@ def needed(conn: Connection, source: Position) -> Needed:
 def _trusted_route(conn: Connection, source: Position) -> Route:
     whole = trace(conn, source, None)
     newest = snapshots_of(conn, source.thread_key, source.ns)[-1:]
-    if not newest or sum(span.last - span.first for span in whole.spans) < WHOLE_MAX:
+    if not newest or sum(stretch.last - stretch.first for stretch in whole.stretches) < WHOLE_MAX:
         return whole
     route = trace(conn, source, newest[0].fingerprint)
     if route.snapshot is not None and route.snapshot[:2] == source[:2]:

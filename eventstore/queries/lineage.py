@@ -30,7 +30,7 @@ _seq: Any = bindparam("seq")
 _upto: Any = bindparam("upto")
 
 
-class Span(NamedTuple):
+class Stretch(NamedTuple):
     """A run of events, ``first`` to ``last``, of one log."""
 
     thread_key: int
@@ -45,10 +45,10 @@ class Span(NamedTuple):
 
 
 class Route(NamedTuple):
-    """How replay reaches a position: from this snapshot, or from nothing, through these spans."""
+    """How replay reaches a position: from a snapshot, or from nothing, through these stretches."""
 
     snapshot: Position | None
-    spans: list[Span]
+    stretches: list[Stretch]
 
 
 _MARKS = select(
@@ -97,15 +97,15 @@ def trace(
     Args:
         known: the marks of the first log, if the caller has just read them; saves a query.
     """
-    spans: list[Span] = []
+    stretches: list[Stretch] = []
     for _ in range(LINEAGE_MAX):
         fork, snapshot = known or marks(conn, at, fingerprint)
         known = None
         if snapshot is not None and (fork is None or snapshot >= fork):
-            spans.append(Span(at.thread_key, at.ns, snapshot + 1, at.seq))
+            stretches.append(Stretch(at.thread_key, at.ns, snapshot + 1, at.seq))
             start: Position | None = Position(at.thread_key, at.ns, snapshot)
             break
-        spans.append(Span(at.thread_key, at.ns, fork or 1, at.seq))
+        stretches.append(Stretch(at.thread_key, at.ns, fork or 1, at.seq))
         source = fork and fork_source(conn, at.thread_key, at.ns, fork)
         if not source:
             start = None
@@ -113,8 +113,8 @@ def trace(
         at = source
     else:
         raise RecursionError(f"history goes through more than {LINEAGE_MAX} forks")
-    spans.reverse()
-    return Route(start, [span for span in spans if span.first <= span.last])
+    stretches.reverse()
+    return Route(start, [stretch for stretch in stretches if stretch.first <= stretch.last])
 
 
 _FLOOR = select(func.max(snapshots.c.seq)).where(

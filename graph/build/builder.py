@@ -64,9 +64,9 @@ class GraphBuilder:
             # A schema that only reads a key need not repeat its reducer.
             if channel.reducer is not None and not known.merges_like(channel):
                 raise InvalidGraphError(
-                    f"The state key '{name}' has two ways of taking updates: "
-                    f"{known.fingerprint} and, in {schema.cls.__qualname__}, "
-                    f"{channel.fingerprint}. Give it the same reducer in every schema."
+                    f"the state key '{name}' has two reducers: {known.fingerprint} and, in "
+                    f"{schema.cls.__qualname__}, {channel.fingerprint}; give it the same one in "
+                    "every schema"
                 )
         self._schemas[declared] = schema
         return schema
@@ -105,14 +105,15 @@ class GraphBuilder:
         if not isinstance(node, str):
             if action is not None:
                 raise InvalidGraphError(
-                    f"add_node(name, action): the name is a text, not {type(node).__qualname__}."
+                    "add_node(name, action): the name must be a string, not "
+                    f"{type(node).__qualname__}"
                 )
             action = node
             node = _name_of(action)
         self._check_name(node)
         if action is None:
-            raise InvalidGraphError(f"Node '{node}' has no action: add_node('{node}', function).")
-        what = f"Node '{node}'"
+            raise InvalidGraphError(f"node '{node}' has no action; add_node('{node}', function)")
+        what = f"node '{node}'"
         is_graph, function = _resolve(what, action)
         hint = None if is_graph else callables.first_hint(function)
         declared = input_schema or input or (hint if is_schema(hint) else None)
@@ -138,29 +139,31 @@ class GraphBuilder:
 
     def _check_name(self, name: str) -> None:
         if not name:
-            raise InvalidGraphError("A node needs a name: add_node('name', function).")
+            raise InvalidGraphError("a node needs a name; add_node('name', function)")
         if name in _RESERVED_NAMES:
-            raise InvalidGraphError(f"'{name}' is reserved; give the node another name.")
+            raise InvalidGraphError(f"the name '{name}' is reserved; give the node another name")
         if name in self._nodes:
             raise InvalidGraphError(
-                f"There is a node '{name}' already; give the second one another name."
+                f"a node '{name}' exists already; give the second one another name"
             )
         for character in _RESERVED_CHARACTERS:
             if character in name:
                 raise InvalidGraphError(
-                    f"'{character}' cannot be in a node's name ('{name}'): checkpoint "
-                    "namespaces are made with it."
+                    f"the node's name '{name}' must not contain '{character}', which separates the "
+                    "parts of a checkpoint namespace"
                 )
 
     def add_edge(self, start_key: str | Sequence[str], end_key: str) -> Self:
         """Go from one node to another; from a list of nodes, once all of them are done."""
         sources = (start_key,) if isinstance(start_key, str) else tuple(dict.fromkeys(start_key))
         if not sources:
-            raise InvalidGraphError(f"The edge to '{end_key}' has no source.")
+            raise InvalidGraphError(
+                f"the edge to '{end_key}' has no source; name at least one node"
+            )
         if END in sources:
-            raise InvalidGraphError("END cannot be the start of an edge: nothing runs after it.")
+            raise InvalidGraphError("END cannot be the start of an edge; nothing runs after it")
         if end_key == START:
-            raise InvalidGraphError("START cannot be the end of an edge: it runs first, and once.")
+            raise InvalidGraphError("START cannot be the end of an edge; it runs first, and once")
         if len(sources) == 1:
             targets = self._edges.setdefault(sources[0], [])
             if end_key not in targets:
@@ -168,8 +171,8 @@ class GraphBuilder:
             return self
         if START in sources:
             raise InvalidGraphError(
-                f"START cannot be waited for; add_edge(START, '{end_key}') and the other "
-                "edges one by one, or leave START out of the list."
+                f"an edge cannot wait for START; leave it out of the list, or add "
+                f"add_edge(START, '{end_key}') and the other edges one by one"
             )
         join = Join(sources, end_key)
         if join not in self._joins:
@@ -188,8 +191,8 @@ class GraphBuilder:
                 default what ``-> Literal[…]`` says; else it may return any node's name.
         """
         if source == END:
-            raise InvalidGraphError("END cannot have conditional edges: nothing runs after it.")
-        what = f"The condition after '{source}'"
+            raise InvalidGraphError("END cannot have conditional edges; nothing runs after it")
+        what = f"the condition after '{source}'"
         function = _resolve(what, path)[1]
         ends: dict[Hashable, str] | None
         if isinstance(path_map, Mapping):
@@ -218,7 +221,7 @@ class GraphBuilder:
     ) -> Self:
         """Add nodes (functions, or (name, function) pairs) that run one after another."""
         if not nodes:
-            raise InvalidGraphError("add_sequence needs at least one node.")
+            raise InvalidGraphError("add_sequence() needs at least one node")
         previous: str | None = None
         for node in nodes:
             name, action = node if isinstance(node, tuple) else (_name_of(node), node)
@@ -265,7 +268,7 @@ def _resolve(what: str, action: Any) -> tuple[bool, Any]:
         return False, action
     if not callable(getattr(action, "invoke", None)):
         raise InvalidGraphError(
-            f"{what} must be something to call (or a compiled graph), not {action!r:.100}."
+            f"{what} must be a callable or a compiled graph, not {action!r:.100}"
         )
     if isinstance(action, Graph):
         return True, action
@@ -284,7 +287,9 @@ def _branch_name(source: str, path: Any, taken: Collection[str]) -> str:
     name = _name_of(path)
     if name:
         if name in taken:
-            raise InvalidGraphError(f"'{source}' has conditional edges by '{name}' already.")
+            raise InvalidGraphError(
+                f"'{source}' has conditional edges by '{name}' already; pass another name="
+            )
         return name
     names = ("condition", *(f"condition_{n}" for n in range(2, len(taken) + 2)))
     return next(candidate for candidate in names if candidate not in taken)
@@ -294,7 +299,9 @@ def _policies(what: str, retry: Any) -> tuple[RetryPolicy, ...]:
     policies = tuple(retry or ()) if isinstance(retry, Sequence | None) else (retry,)
     for policy in policies:
         if not isinstance(policy, RetryPolicy):
-            raise InvalidGraphError(f"{what} has a retry policy that is none: {policy!r:.100}.")
+            raise InvalidGraphError(
+                f"{what}: a retry policy must be a RetryPolicy, not {policy!r:.100}"
+            )
     return policies
 
 
@@ -303,5 +310,5 @@ def _seconds(what: str, timeout: float | timedelta | None) -> float | None:
         return None
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
     if not seconds > 0:
-        raise InvalidGraphError(f"{what} has a timeout of {seconds:g} s; it has to be more than 0.")
+        raise InvalidGraphError(f"{what}: the timeout must be more than 0 s, not {seconds:g}")
     return seconds

@@ -80,7 +80,9 @@ def accepted(action: Any, what: str) -> frozenset[str]:
         inspect.Parameter.VAR_POSITIONAL,
     )
     if not parameters or parameters[0].kind not in positional:
-        raise InvalidGraphError(f"{what} takes no argument; its first parameter is the state.")
+        raise InvalidGraphError(
+            f"{what} takes no argument; its first parameter must take the state"
+        )
     bound = action.keywords if isinstance(action, functools.partial) else {}
     wanted = set()
     for parameter in parameters[1:]:
@@ -91,9 +93,9 @@ def accepted(action: Any, what: str) -> frozenset[str]:
             wanted.add(parameter.name)
         elif parameter.default is parameter.empty:
             raise InvalidGraphError(
-                f"{what} has a parameter '{parameter.name}' that nothing fills. It is called with "
+                f"{what} has a parameter '{parameter.name}' that gets no value; it is called with "
                 "the state, and with 'config', 'runtime' and 'writer' if it names them; give other "
-                "parameters a default or bind them with functools.partial."
+                "parameters a default, or bind them with functools.partial"
             )
     return frozenset(wanted)
 

@@ -186,8 +186,8 @@ def channel_of(owner: str, name: str, annotation: Any) -> Channel:
             return Channel(name, item, _initial(annotation))
     if metadata and callable(metadata[-1]):
         raise InvalidGraphError(
-            f"The reducer of '{name}' in {owner} cannot be called with two arguments: "
-            f"{metadata[-1]!r}. A reducer takes (value so far, update) and returns the new value."
+            f"the reducer of '{name}' in {owner} cannot be called with two arguments: "
+            f"{metadata[-1]!r}; a reducer takes (current value, update) and returns the new value"
         )
     return Channel(name)
 
@@ -264,8 +264,8 @@ class StateSchema:
         schema = get_origin(declared) or declared
         if not is_schema(schema):
             raise InvalidGraphError(
-                f"{declared!r} cannot declare a state. Use a class derived from TypedDict, "
-                "a dataclass, or a pydantic BaseModel."
+                f"{declared!r} cannot declare a state; use a class derived from TypedDict, "
+                "a dataclass, or a pydantic BaseModel"
             )
         required: tuple[str, ...] = ()
         aliases: dict[str, AliasPath] = {}
@@ -289,8 +289,8 @@ class StateSchema:
                 annotations = get_type_hints(schema, include_extras=True)
             except NameError as error:
                 raise InvalidGraphError(
-                    f"An annotation of {schema.__qualname__} names something unknown: {error}. "
-                    "Define or import it at the top level of the module."
+                    f"an annotation of {schema.__qualname__} uses an unknown name: {error}; "
+                    "define or import it at the top level of the module"
                 ) from error
             if dataclasses.is_dataclass(schema):
                 settable = [entry for entry in dataclasses.fields(schema) if entry.init]
@@ -315,8 +315,8 @@ class StateSchema:
         for key in self._required:
             if key not in known:
                 raise InvalidUpdateError(
-                    f"The state has no value for '{key}', which {self.cls.__qualname__} requires. "
-                    "Pass it in the input, write it in an earlier node, or give it a default."
+                    f"the state has no value for '{key}', which {self.cls.__qualname__} requires; "
+                    "pass it in the input, write it in an earlier node, or give it a default"
                 )
         try:
             if self._aliases:
@@ -328,7 +328,7 @@ class StateSchema:
                 for fault in error.errors(include_url=False)
             )
             raise InvalidUpdateError(
-                f"The state does not fit {self.cls.__qualname__}: {faults}"
+                f"the state does not fit {self.cls.__qualname__}: {faults}"
             ) from error
 
     def to_writes(self, value: Any, *, defaults: bool = False) -> list[tuple[str, Any]]:
@@ -361,14 +361,14 @@ def to_writes(
         ]
     else:
         raise InvalidUpdateError(
-            f"An update is a dict of state keys (or an instance of the state class, or None), "
+            "an update must be a dict of state keys, an instance of the state class, or None, "
             f"not {type(value).__qualname__}: {value!r:.200}"
         )
     for key, _ in writes:
         if key not in known:
             raise InvalidUpdateError(
-                f"'{key}' is not a key of the state; its keys are: {', '.join(known)}. "
-                "Declare it in the state schema, or leave it out of the update."
+                f"'{key}' is not a key of the state; its keys are: {', '.join(known)}; "
+                "declare it in the state schema, or leave it out of the update"
             )
     return writes
 

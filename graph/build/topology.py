@@ -130,7 +130,7 @@ def check_known(topology: Topology, name: Any, where: str, *also: str) -> None:
     if name in topology.nodes or name in also:
         return
     close = difflib.get_close_matches(str(name), [*topology.nodes, *also], n=1)
-    remedy = f"did you mean '{close[0]}'?" if close else f"add_node('{name}', …) first."
+    remedy = f"did you mean '{close[0]}'?" if close else f"call add_node('{name}', …) first"
     raise InvalidGraphError(f"{where} '{name}', which is not a node; {remedy}")
 
 
@@ -142,24 +142,24 @@ def check(topology: Topology) -> None:
 
 def _check_names(topology: Topology) -> None:
     for source, targets in topology.edges.items():
-        check_known(topology, source, "An edge starts at", START)
+        check_known(topology, source, "an edge starts at", START)
         for target in targets:
-            check_known(topology, target, f"The edge from '{source}' goes to", END)
+            check_known(topology, target, f"the edge from '{source}' goes to", END)
     for join in topology.joins:
         for source in join.sources:
-            check_known(topology, source, f"The edge to '{join.target}' waits for")
-        check_known(topology, join.target, f"The edge from {list(join.sources)} goes to", END)
+            check_known(topology, source, f"the edge to '{join.target}' waits for")
+        check_known(topology, join.target, f"the edge from {list(join.sources)} goes to", END)
     for source, branches in topology.branches.items():
-        check_known(topology, source, "Conditional edges start at", START)
+        check_known(topology, source, "conditional edges start at", START)
         for branch in branches:
             for target in (branch.ends or {}).values():
                 check_known(topology, target, f"'{branch.name}' after '{source}' leads to", END)
     for node in topology.nodes.values():
         for target in node.ends:
-            check_known(topology, target, f"A Command of '{node.name}' goes to", END)
+            check_known(topology, target, f"a Command of '{node.name}' goes to", END)
     if not topology.edges.get(START) and not topology.branches.get(START):
         raise InvalidGraphError(
-            "Nothing says where to begin: add_edge(START, 'name of the first node')."
+            "the graph has no entry point; add_edge(START, 'name of the first node')"
         )
 
 
@@ -192,8 +192,8 @@ def _check_reachable(topology: Topology) -> None:
     if any(callables.may_route(b.path) for each in topology.branches.values() for b in each):
         return
     raise InvalidGraphError(
-        f"Nothing leads to {', '.join(map(repr, lost))}. Add an edge to it, remove it, or, if a "
-        "Command leads there, say so: add_node(…, destinations=[…]) on the node that returns it."
+        f"no edge leads to {', '.join(map(repr, lost))}; add one, remove the node, or, if a "
+        "Command leads there, declare it: add_node(…, destinations=[…]) on the node that returns it"
     )
 
 

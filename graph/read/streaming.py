@@ -31,7 +31,7 @@ def modes_of(stream_mode: str | Sequence[str]) -> frozenset[str]:
     unknown = modes - _MODES
     if unknown:
         raise InvalidConfigError(
-            f"unknown stream mode {', '.join(sorted(unknown))}; known are "
+            f"unknown stream mode {', '.join(sorted(unknown))}; expected one of "
             f"{', '.join(sorted(_MODES))}"
         )
     return modes

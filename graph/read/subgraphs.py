@@ -48,7 +48,7 @@ def graph_of(top: G, ns: str) -> G:
         if level.name not in found:
             raise InvalidConfigError(
                 f"checkpoint_ns {ns!r}: the graph {graph.name!r} has no subgraph {level.name!r} "
-                f"(of node {node!r}: {', '.join(map(repr, found)) or 'none'})"
+                f"in node {node!r}; it has {', '.join(map(repr, found)) or 'none'}"
             )
         graph = found[level.name]
     return graph

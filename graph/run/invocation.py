@@ -139,8 +139,8 @@ async def _begin(call: Call, run: Run) -> Started:
     given = call.input
     if isinstance(given, Command) and _is_empty(given):
         raise EmptyInputError(
-            "this Command says nothing: pass None to go on without an answer, or, if None is the "
-            "answer, name the question: Command(resume={id: None})"
+            "this Command is empty; pass None to continue without a resume value, or, to resume "
+            "with None, name the interrupt: Command(resume={id: None})"
         )
     if isinstance(given, Command) and (given.resume is not None or run.state.frontier):
         _refuse_empty(run)
@@ -160,12 +160,12 @@ def _is_empty(given: Command[Any]) -> bool:
 def _refuse_empty(run: Run) -> None:
     if not isinstance(run.journal, LogJournal):
         raise EmptyInputError(
-            "there is nothing to go on with: this graph keeps no state; compile it with a "
-            "checkpointer, and pass an input"
+            "there is nothing to continue: this graph has no checkpointer; pass an input, or "
+            "compile it with a checkpointer"
         )
     if not run.state.started:
         raise EmptyInputError(
-            "there is nothing to go on with: this thread has not run yet; pass an input"
+            "there is nothing to continue: this thread has not run yet; pass an input"
         )
 
 
@@ -247,8 +247,7 @@ def _refuse_cut_off(state: State, ns: str) -> None:
         for error in state.errors.values()
     ]
     raise GraphError(
-        f"the subgraph {ns!r} did not come to its end here when the task ran before"
-        f"{told[0] if told else ''}"
+        f"the subgraph {ns!r} did not finish when this task ran before{told[0] if told else ''}"
     )
 
 
@@ -274,14 +273,14 @@ def _claim(host: Run, ns: str, scope: Scope, topology: Topology) -> None:
     holder = host.in_use.setdefault(ns, Use(scope.task, shape))
     if holder.shape != shape:
         raise InvalidGraphError(
-            f"two graphs of one name are called in node {scope.node!r} and would share the memory "
+            f"node {scope.node!r} calls two graphs of the same name, which would share the log "
             f"{ns!r}; give them names: compile(checkpointer=True, name=…)"
         )
     if holder.task != scope.task or holder.active:
         raise InvalidGraphError(
-            f"the subgraph {ns!r} remembers (checkpointer=True), and so can run for one task of a "
-            "superstep, one call at a time; make the calls one after the other in one node, or let "
-            "it begin afresh each time (checkpointer=None)"
+            f"the subgraph {ns!r} has checkpointer=True, and so runs one call at a time, for one "
+            "task of a superstep; call it in one node, one call after the other, or compile it "
+            "with checkpointer=None, which gives each call a state of its own"
         )
     holder.active = True
 

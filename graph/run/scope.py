@@ -144,7 +144,7 @@ def current() -> Scope | None:
 def _needed(what: str) -> Scope:
     scope = _scope.get()
     if scope is None:
-        raise InvalidGraphError(f"{what} was called outside of a running node")
+        raise InvalidGraphError(f"{what} was called outside a running node")
     return scope
 
 

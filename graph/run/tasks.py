@@ -176,8 +176,8 @@ class Tasks:
         _refuse_caught(scope)
         if data.get("above") and not self.ns:
             raise InvalidUpdateError(
-                f"node {spec.name!r} returned Command(graph=Command.PARENT), and there is no graph "
-                "above this one"
+                f"node {spec.name!r} returned Command(graph=Command.PARENT), but this graph has no "
+                "parent"
             )
         return data
 
@@ -309,9 +309,9 @@ def _given(above: Scope | None) -> dict[str, Any]:
 def _refuse_caught(scope: Scope) -> None:
     if scope.raised:
         raise InvalidGraphError(
-            f"node {scope.node!r}, or a conditional edge behind it, caught the GraphInterrupt by "
-            "which interrupt() leaves it; let it pass: no `except BaseException` or bare `except` "
-            "around interrupt()"
+            f"node {scope.node!r}, or a conditional edge after it, caught the GraphInterrupt with "
+            "which interrupt() leaves it; raise it again, and use no `except BaseException` or "
+            "bare `except` around interrupt()"
         )
 
 

@@ -38,7 +38,7 @@ def thread_id_of(config: Mapping[str, Any]) -> str:
     given = config.get("configurable", {}).get("thread_id")
     if given is None or given == "":
         raise InvalidConfigError(
-            "a graph with a checkpointer needs to know which thread this is: pass "
+            "a graph with a checkpointer needs a thread_id; pass "
             "config={'configurable': {'thread_id': '…'}}"
         )
     return str(given)
@@ -83,7 +83,7 @@ def ttl_of(config: Mapping[str, Any]) -> timedelta | None:
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidConfigError(f"ttl must be seconds or a timedelta, not {ttl!r:.80}") from error
     if found < timedelta(0):
-        raise InvalidConfigError(f"ttl must not be negative, as {ttl!r:.80} is")
+        raise InvalidConfigError(f"ttl must not be negative, not {ttl!r:.80}")
     return found
 
 
@@ -201,8 +201,8 @@ class ThreadLog:
         at, replay, state, _ = await self.load_named(thread_id, named, at, ns)
         if at is not None and state.checkpoint != at:
             raise InvalidConfigError(
-                f"{checkpoint_id(at)} is no checkpoint of thread {thread_id!r}: there a "
-                "superstep was under way. Take ids from get_state_history(config)."
+                f"{checkpoint_id(at)} is not a checkpoint of thread {thread_id!r}, but within a "
+                "superstep; take ids from get_state_history(config)"
             )
         return thread_id, state, replay.position == replay.head.position
 
@@ -237,8 +237,8 @@ class ThreadLog:
         named = f"thread {owner.thread_id!r}" if owner else "a thread that is not there"
         raise InvalidConfigError(
             f"the checkpoint {checkpoint_id(at)} belongs to {named}, and thread {thread_id!r} "
-            f"exists and was not forked from it{trimmed}. To branch from that checkpoint, choose a "
-            "thread_id that is new."
+            f"exists and was not forked from it{trimmed}; to branch from that checkpoint, choose a "
+            "new thread_id"
         )
 
     async def load_named(

@@ -126,17 +126,19 @@ def _answers(state: State, given: Any) -> list[Data]:
         return [_answer(asked[name], value) for name, value in given.items()]
     if not asked:
         raise InvalidUpdateError(
-            "there is no question that waits for an answer on this thread; go on with "
-            "invoke(None, config), or, to give another answer, pass the config of the stop at "
-            "which it was asked (see get_state_history(config))"
+            "no interrupt of this thread waits for a resume value; continue with "
+            "invoke(None, config), or, to resume an earlier interrupt with another value, pass the "
+            "config of its checkpoint (see get_state_history(config))"
         )
     if isinstance(given, Mapping) and any(_is_id(name) for name in given):
         unknown = ", ".join(str(name) for name in given if name not in asked)
-        raise InvalidUpdateError(f"no question {unknown} waits on this thread; there are: {listed}")
+        raise InvalidUpdateError(
+            f"this thread has no pending interrupt {unknown}; it has: {listed}"
+        )
     if len(asked) > 1:
         raise InvalidUpdateError(
-            f"{len(asked)} questions wait, so say which of them is answered: "
-            f"Command(resume={{id: answer}}) with one or more of {listed}"
+            f"{len(asked)} interrupts are pending, so name those to resume: "
+            f"Command(resume={{id: value}}) with one or more of {listed}"
         )
     (question,) = asked.values()
     return [_answer(question, given)]
@@ -175,17 +177,18 @@ async def edit(
     for values, as_node in updates:
         if as_node is None and len(updates) > 1:
             raise InvalidUpdateError(
-                "several updates are made side by side, so say whose each is: "
-                "StateUpdate(values, as_node)"
+                "several updates in one superstep each need their node: StateUpdate(values, "
+                "as_node)"
             )
         node = as_node or infer_as_node(topology, state)
         if node not in topology.nodes and node not in (START, END):
             raise InvalidUpdateError(
-                f"as_node={node!r} is not a node (there are {', '.join(map(repr, topology.nodes))})"
+                f"as_node={node!r} is not a node; the nodes are "
+                f"{', '.join(map(repr, topology.nodes))}"
             )
         if isinstance(values, Command) and values.resume is not None:
             raise InvalidUpdateError(
-                "an edit answers no question: invoke(Command(resume=…), config)"
+                "an edit cannot resume an interrupt; call invoke(Command(resume=…), config)"
             )
         writes, gotos, above = _read_result(topology, node, values)
         if above is not None:
@@ -206,9 +209,10 @@ def infer_as_node(topology: Topology, state: State) -> str:
         return next(iter(topology.nodes))
     if state.interrupts and state.pending:
         raise InvalidUpdateError(
-            "questions wait beside tasks that have finished; say whose edges the edit follows, "
-            "which takes the questions back: update_state(config, values, as_node=…); or let the "
-            "tasks go on with what you write: invoke(Command(update=…), config)"
+            "interrupts are pending in a superstep in which other tasks have finished; name the "
+            "node whose edges the edit follows, which withdraws the interrupts: "
+            "update_state(config, values, as_node=…); or write and continue with "
+            "invoke(Command(update=…), config)"
         )
     finished = [state.pending[task]["node"] for task in sorted(state.pending)]
     last = tuple(dict.fromkeys(finished)) or state.last
@@ -217,8 +221,8 @@ def infer_as_node(topology: Topology, state: State) -> str:
     if len(last) == 1:
         return last[0]
     raise InvalidUpdateError(
-        f"nodes {', '.join(last)} wrote last, side by side; say which of them (or which "
-        "other node) the update comes from: update_state(config, values, as_node=…)"
+        f"nodes {', '.join(last)} wrote last, in one superstep; name the node that the update "
+        "is attributed to: update_state(config, values, as_node=…)"
     )
 
 
@@ -261,7 +265,7 @@ def claim(topology: Topology, step: int, writers: dict[str, str], output: Data) 
         if key in writers or keys.count(key) > 1:
             raise InvalidUpdateError(
                 f"{key!r} was written twice in superstep {step}: by {writers.get(key, node)!r} "
-                f"and by {node!r}. It holds one value; to merge several, give it a reducer: "
+                f"and by {node!r}; it takes one value; to merge several, give it a reducer: "
                 f"{key}: Annotated[<type>, <function of (old, new)>]"
             )
     writers |= dict.fromkeys(keys, node)
@@ -297,11 +301,13 @@ def _gotos(command: Command[Any]) -> list[str | Send]:
 def _for_above(node: str, command: Command[Any], other: Data | None) -> Data:
     if command.graph != Command.PARENT:
         raise InvalidUpdateError(
-            f"node {node!r} returned Command(graph={command.graph!r}); the only other graph that "
-            "can be meant is the one above: Command.PARENT"
+            f"node {node!r} returned Command(graph={command.graph!r}); graph must be None or "
+            "Command.PARENT"
         )
     if other is not None:
-        raise InvalidUpdateError(f"node {node!r} returned two Commands for the graph above")
+        raise InvalidUpdateError(
+            f"node {node!r} returned two Commands for the parent graph; return one"
+        )
     gotos = [[t.node, t.arg] if isinstance(t, Send) else t for t in _gotos(command)]
     return {"update": command.update, "goto": gotos}
 
@@ -373,8 +379,8 @@ def _towards(
             continue
         if name not in topology.nodes:
             raise InvalidUpdateError(
-                f"node {node!r} leads to {name!r}, which the graph does not have "
-                f"(it has {', '.join(map(repr, topology.nodes))})"
+                f"node {node!r} leads to {name!r}, which is not a node; the nodes are "
+                f"{', '.join(map(repr, topology.nodes))}"
             )
         if isinstance(target, Send):
             sends.append((name, target.arg))
@@ -395,7 +401,7 @@ def _decide(branch: Branch, decision: Any) -> list[str | Send]:
             found.append(branch.ends[choice])
         else:
             raise InvalidUpdateError(
-                f"conditional edge {branch.name!r} returned {choice!r}, which is none of "
+                f"conditional edge {branch.name!r} returned {choice!r}; expected one of "
                 f"{', '.join(map(repr, branch.ends))}"
             )
     return found

@@ -1,4 +1,4 @@
-"""`retention`: pinning, times to live, and what was done."""
+"""`retention`: pins, times to live, and the report."""
 
 from __future__ import annotations
 

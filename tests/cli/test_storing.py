@@ -1,4 +1,4 @@
-"""`archive`, `retention archive`, `restore` and `erase`: threads put away, back, and gone."""
+"""`archive`, `retention archive`, `restore` and `erase`: threads archived, restored and erased."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Read = Callable[..., Done]
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for an archive, which commands find by the environment."""
+    """A directory for an archive, which commands find in the environment."""
     folder = tmp_path / "archive"
     monkeypatch.setenv("EVENTSTORE_ARCHIVE", folder.as_uri())
     return folder

@@ -1,4 +1,4 @@
-"""`retention plan`, `sweep` and `run`: what would go, what goes, and asking first."""
+"""`retention plan`, `sweep` and `run`: what would be removed, what is, and the confirmation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 @pytest.fixture
 def aged(store_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Two threads that are old, one pinned, one that waits, one that is new."""
+    """Two old threads, one pinned, one waiting and one new."""
     monkeypatch.setenv("EVENTSTORE_DB", store_url)
     moment = datetime.now(UTC) - timedelta(days=100)
     with EventStore(store_url, clock=lambda: moment) as store:
@@ -55,7 +55,7 @@ def aged(store_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def read(aged: str) -> Read:
-    """Runs a command that only reads: it must not change the file."""
+    """Run a read-only command, which must not change the file."""
     from tests.cli.support import unchanged
 
     def command(*arguments: str, **environment: str | None) -> Done:
@@ -66,7 +66,7 @@ def read(aged: str) -> Read:
 
 
 def left(url: str) -> list[str]:
-    """The threads that are still there."""
+    """The ids of the remaining threads."""
     with EventStore(url, read_only=True) as store:
         return sorted(thread.thread_id for thread in store.threads())
 

@@ -213,7 +213,7 @@ def test_an_edit_inside_takes_its_question_back(store: EventStore, depth: int) -
     state = app.get_state(on("t"))
     assert state.interrupts == () and state.next == ("sub",)
     assert store.thread("t").status == "waiting"
-    with pytest.raises(InvalidUpdateError, match="no question"):
+    with pytest.raises(InvalidUpdateError, match="no interrupt"):
         app.invoke(Command(resume="too late"), on("t"))
     asked = app.invoke(None, on("t"))["__interrupt__"]
     assert [each.value for each in asked] == ["about ['first', 'edited']?"]

@@ -104,7 +104,7 @@ def test_whose_an_edit_is_beside_finished_siblings_has_to_be_said(store: EventSt
     """Guessing would take the question back without a word."""
     app = side_by_side({"a": logs("a"), "ask": asks("ask")}, store)
     app.invoke({}, on("t"))
-    with nothing_recorded(app), pytest.raises(InvalidUpdateError, match="questions wait"):
+    with nothing_recorded(app), pytest.raises(InvalidUpdateError, match="interrupts are pending"):
         app.update_state(on("t"), {"note": "edited"})
     assert len(app.invoke(Command(update={"note": "edited"}), on("t"))["__interrupt__"]) == 1
     assert app.invoke(Command(resume="y"), on("t"))["note"] == "edited"

@@ -35,7 +35,7 @@ def test_an_answer_to_nothing(store: EventStore) -> None:
     for _ in range(2):  # stopped before a node, then finished
         with nothing_recorded(app), pytest.raises(InvalidUpdateError, match=r"invoke\(None") as e:
             app.invoke(Command(resume="again"), on("t"))
-        assert "no question" in str(e.value)
+        assert "no interrupt" in str(e.value)
         app.invoke(None, on("t"))
     assert app.get_state(on("t")).next == ()
 
@@ -54,7 +54,7 @@ def test_an_answer_to_an_unknown_question(store: EventStore) -> None:
 def test_one_answer_to_several_questions(blocking_store: EventStore, answer: Any) -> None:
     app = side_by_side({"a": asks("a"), "b": asks("b")}, blocking_store)
     app.invoke({}, on("t"))
-    with nothing_recorded(app), pytest.raises(InvalidUpdateError, match="2 questions") as caught:
+    with nothing_recorded(app), pytest.raises(InvalidUpdateError, match="2 interrupts") as caught:
         app.invoke(Command(resume=answer), on("t"))
     for value, question in waiting(app, on("t")).items():
         assert value in str(caught.value)
@@ -90,11 +90,11 @@ def test_a_command_that_says_nothing(store: EventStore) -> None:
 
 
 def test_asking_outside_of_a_node(store: EventStore) -> None:
-    with pytest.raises(InvalidGraphError, match="outside of a running node"):
+    with pytest.raises(InvalidGraphError, match="outside a running node"):
         interrupt("?")
     declared = StateGraph(Trail).add_node("a", logs("a"))
     declared.add_conditional_edges(START, lambda state: interrupt("where?"), ["a"])
-    with pytest.raises(InvalidGraphError, match="outside of a running node"):
+    with pytest.raises(InvalidGraphError, match="outside a running node"):
         declared.compile(store).invoke({}, on("t"))
     assert store.threads() == []
 

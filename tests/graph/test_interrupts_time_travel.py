@@ -139,7 +139,7 @@ def test_the_checkpoint_before_a_stop_runs_everything_afresh(store: EventStore) 
     assert shown(app.invoke(None, before.config)) == ["a0"]
     assert calls.counts == {"a": 3, "done": 2}
     assert waiting(app, on("t")) != old
-    with nothing_recorded(app), pytest.raises(InvalidUpdateError, match="no question"):
+    with nothing_recorded(app), pytest.raises(InvalidUpdateError, match="no interrupt"):
         app.invoke(Command(resume=2), before.config)
 
 

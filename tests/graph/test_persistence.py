@@ -168,7 +168,7 @@ def test_policies_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     found = config(backend="memory").retention_policies()
     assert found == (RetentionPolicy(timedelta(days=7), "chat"),)
     path.write_text('[[policy]]\ntll = "7d"\n', encoding="utf-8")
-    with pytest.raises(ConfigurationError, match="has no key 'tll'"):
+    with pytest.raises(ConfigurationError, match="unknown key 'tll'"):
         config(backend="memory").retention_policies()
 
 

@@ -150,7 +150,7 @@ def test_a_question_and_its_answer(opened: Opener, shop: Shop) -> None:
     assert [asked.value for asked in status["interrupts"]] == ["a lamp?"]
     result = workflow.resume("order-9", {"log": ["noted"]}, answer="yes")
     assert result["log"] == ["looked up", "charged", "noted", "yes"]
-    with pytest.raises(WorkflowError, match="no question"):
+    with pytest.raises(WorkflowError, match="no interrupt"):
         workflow.resume("order-9", answer="again")
 
 

@@ -67,7 +67,7 @@ def test_stream_debug(store: EventStore) -> None:
 
 
 def test_an_unknown_stream_mode(checkpointer: Any) -> None:
-    with pytest.raises(InvalidConfigError, match="known are"):
+    with pytest.raises(InvalidConfigError, match="expected one of"):
         list(steps("a", checkpointer).stream({}, on("t"), stream_mode="message"))
 
 

@@ -329,7 +329,7 @@ def test_an_unknown_key_is_an_error_that_lists_the_known_ones(update: Any) -> No
 
 @pytest.mark.parametrize("update", [3, "text", [("topic", "a")], Record])
 def test_what_is_no_update_is_refused(update: Any) -> None:
-    with pytest.raises(InvalidUpdateError, match="An update is a dict"):
+    with pytest.raises(InvalidUpdateError, match="an update must be a dict"):
         to_writes(update, ["topic"])
 
 

@@ -154,10 +154,10 @@ def test_two_memories_of_one_name_are_told_apart_or_refused(store: EventStore) -
         return {"path": second.invoke({"seen": ["y"]})["seen"]}
 
     app = Walk().line(("sub", node), checkpointer=store)
-    with pytest.raises(InvalidGraphError, match="two graphs of one name"):
+    with pytest.raises(InvalidGraphError, match="two graphs of the same name"):
         app.invoke({}, C)
 
 
 def test_a_memory_is_no_root() -> None:
-    with pytest.raises(InvalidConfigError, match="checkpointer=True is for a graph inside"):
+    with pytest.raises(InvalidConfigError, match="checkpointer=True is for a subgraph"):
         memory(Walk(), "m").invoke({"seen": []}, C)

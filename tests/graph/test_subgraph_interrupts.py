@@ -88,7 +88,7 @@ def test_two_children_answered_together(store: EventStore) -> None:
     asked = {each.value: each.id for each in app.invoke({}, C)["__interrupt__"]}
     assert set(asked) == {"0?", "1?"}
     assert len(set(asked.values())) == 2
-    with pytest.raises(InvalidUpdateError, match="2 questions wait"):
+    with pytest.raises(InvalidUpdateError, match="2 interrupts are pending"):
         app.invoke(Command(resume="x"), C)
     walk.taken()
     answers = {asked["0?"]: "A", asked["1?"]: "B"}

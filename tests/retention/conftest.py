@@ -1,4 +1,4 @@
-"""Stores whose clock stands still until a test moves it."""
+"""Stores with a clock that moves only when a test moves it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def clock() -> Clock:
 
 @pytest.fixture
 def timed(store: EventStore, clock: Clock) -> EventStore:
-    """As `store`: every backend, over the blocking calls and over their twins."""
+    """Like `store`: every backend, with sync and async APIs."""
     store.core._clock = clock
     return store
 
 
 @pytest.fixture
 def blocking(blocking_store: EventStore, clock: Clock) -> EventStore:
-    """As `blocking_store`: for tests that act while a sweep is under way."""
+    """Like `blocking_store`, for tests that act during a sweep."""
     blocking_store.core._clock = clock
     return blocking_store

@@ -1,4 +1,4 @@
-"""What the tests of retention share: a clock that stands still, and what is left of a thread."""
+"""Helpers for the tests of retention: a clock that tests move, plans and sweeps of any store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Clock:
-    """Tells the time that it is set to."""
+    """A clock that shows the time it was set to."""
 
     def __init__(self) -> None:
         self.now = START
@@ -26,33 +26,33 @@ class Clock:
 
 
 def opened(directory: Path, clock: Clock) -> EventStore:
-    """The store in this directory, on a real file."""
+    """Open the store in this directory, in a file."""
     return EventStore(directory / "store.db", clock=clock, durability="normal")
 
 
 def planned(store: EventStore, *args: Any, **options: Any) -> Plan:
-    """`plan`, or its twin where the store is one."""
+    """`plan`, or `aplan` for an async store."""
     if isinstance(store, Awaited):
         return store.loop.call(aplan(store.store, *args, **options))
     return plan(store, *args, **options)
 
 
 def swept(store: EventStore, *args: Any, **options: Any) -> SweepReport:
-    """`sweep`, or its twin where the store is one."""
+    """`sweep`, or `asweep` for an async store."""
     if isinstance(store, Awaited):
         return store.loop.call(asweep(store.store, *args, **options))
     return sweep(store, *args, **options)
 
 
 def names(store: EventStore) -> set[str]:
-    """The threads there are (fewer than a page of them)."""
+    """The ids of all threads (less than one page of them)."""
     found = {thread.thread_id for thread in store.threads(limit=10_000)}
     assert len(found) < 10_000
     return found
 
 
 def stepped(store: EventStore, thread_id: str, steps: int, clock: Clock, each: timedelta) -> None:
-    """Append so many times two events, with a snapshot that counts them, some time apart."""
+    """Append two events and a snapshot of their number per step, with a pause before each."""
     head = store.head(thread_id)
     for step in range(head.seq // 2 + 1, head.seq // 2 + steps + 1):
         clock.now += each
@@ -62,7 +62,7 @@ def stepped(store: EventStore, thread_id: str, steps: int, clock: Clock, each: t
 
 
 def assert_whole(store: EventStore, keys: dict[str, int]) -> None:
-    """Of these threads each verifies, or nothing at all of it is left."""
+    """Check that each of these threads verifies, or that no row of it is left."""
     alive = names(store)
     for thread_id, key in keys.items():
         if thread_id in alive:

@@ -1,4 +1,4 @@
-"""What the tests of sweeps share."""
+"""Helpers for the tests of sweeps."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MONTH: Final = RetentionPolicy(30 * DAY)
 
 
 SMALL: Final = Pace(rows=500, rest=0)
-"""A pace at which a thread of more than 500 events is a large one."""
+"""A pace at which threads of more than 500 events count as large."""
 
 
 def old(store: EventStore, clock: Clock, *thread_ids: str) -> dict[str, int]:
-    """Threads of two logs that have been idle for 40 days; name → key."""
+    """Create threads with two logs each, idle for 40 days; returns name → key."""
     for thread_id in thread_ids:
         fill(store, thread_id, 3)
         fill(store, thread_id, 2, ns="sub")

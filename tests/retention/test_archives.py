@@ -1,4 +1,4 @@
-"""Threads in a directory, in memory, or on a server that speaks S3: there whole, found again."""
+"""Archives in a directory, in memory and on an S3 server: files are complete and can be found."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ BUCKET = "archive"
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """The address of a server that speaks S3, with one bucket."""
+    """The address of an S3 server with one bucket."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -74,7 +74,7 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture(params=["directory", "memory", "s3"])
 def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Archive:
-    """An archive with nothing in it."""
+    """An empty archive."""
     if request.param == "directory":
         (tmp_path / "far/archive").mkdir(parents=True)
         return Archive(f"file://{tmp_path}/far/archive")
@@ -92,7 +92,7 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Archive:
 
 @pytest.fixture
 def local() -> Iterator[EventStore]:
-    """A store, where it does not matter on which database."""
+    """A store on the cheapest database, for tests that do not depend on it."""
     with EventStore("sqlite://", tenant="test") as store:
         yield store
 
@@ -344,7 +344,7 @@ while True:
 
 
 def test_killed_at_any_moment_it_is_in_one_of_the_two(store_url: str, tmp_path: Path) -> None:
-    """In the store, in the archive, or in both: whole in each; never in neither."""
+    """The thread is in the store, in the archive or in both, and complete wherever it is."""
     if store_url == "sqlite://":
         pytest.skip("nothing is left of a database in memory")
     url = f"file://{tmp_path}/archive"

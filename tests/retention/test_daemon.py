@@ -1,4 +1,4 @@
-"""The daemon and the command: start, stop, signals, exit codes, and what they print."""
+"""The daemon and `python -m retention`: start, stop, signals, exit codes and output."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ SECONDS_MAX: Final = 60.0
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[EventStore]:
-    """A store on a file; its clock stands still in January, long before the command's."""
+    """A store in a file; its clock shows January, long before the clock of the command."""
     with opened(tmp_path, Clock()) as store:
         yield store
 
 
 def ago(store: EventStore, days: int) -> None:
-    """Set the store's clock to so many days before now."""
+    """Set the store's clock to this many days before now."""
     clock: Any = store.core._clock
     clock.now = datetime.now(UTC) - days * DAY
 
@@ -67,7 +67,7 @@ def test_it_sweeps_at_once_and_again_until_it_is_stopped(disk: EventStore) -> No
     reports.queue.clear()
     time.sleep(3 * SOON.total_seconds())
     assert reports.empty(), "swept after it was stopped"
-    daemon.stop()  # harmless
+    daemon.stop()  # may be repeated
     with daemon:
         reports.get(timeout=SECONDS_MAX)
     assert threading.active_count() == before
@@ -244,7 +244,7 @@ def test_in_an_event_loop(store_url: str) -> None:
                 reports.get_nowait()
             await asyncio.sleep(3 * SOON.total_seconds())
             assert reports.empty(), "swept after it was stopped"
-            await daemon.stop()  # harmless
+            await daemon.stop()  # may be repeated
 
     awaited.run(main())
 
@@ -322,7 +322,7 @@ def command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def database(disk: EventStore, tmp_path: Path) -> str:
-    """A database with two threads that are old, one pinned, and one that is new."""
+    """A database with two old threads, one pinned thread and one new thread."""
     ago(disk, 100)
     for thread_id in ("a", "a longer name \x1b[2J", "pinned"):
         fill(disk, thread_id, 2)
@@ -450,7 +450,7 @@ def test_a_signal_amid_a_batch_lets_it_end(
     notes = [*announced(database, "1h"), *stopped(signal.SIGTERM)] if mode[0] == "run" else []
     assert run.stderr.splitlines() == notes
     report = json.loads(run.stdout)
-    # By slices, as the daemon sweeps, the two may be in different batches.
+    # The daemon sweeps slice by slice, so the two may be in different batches.
     assert report["pruned"] == 2 or (report["stopped"] and report["pruned"] == 1)
     assert_whole(disk, keys)
 

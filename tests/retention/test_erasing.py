@@ -1,4 +1,4 @@
-"""Erasing: nothing is left anywhere, nothing that must stay goes, and it can be done again."""
+"""Erasing removes everything of a thread, nothing else, and can be repeated."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_everything_of_a_thread_goes(blocking_store: EventStore, archive: Archiv
     with pytest.raises(ArchiveError, match="was erased"):
         store.load(file)
     assert not orphans(store)
-    fill(store, "t", 1)  # the name may be used again
+    fill(store, "t", 1)  # the name can be used again
     assert check_whole(store) == 2
 
 
@@ -74,7 +74,7 @@ def test_a_thread_that_is_only_in_an_archive(local: EventStore, archive: Archive
     assert list(archive.ls()) == []
     with pytest.raises(ArchiveError, match="was erased"):
         local.load(file)
-    with EventStore("sqlite://", tenant="test") as other:  # which never saw it
+    with EventStore("sqlite://", tenant="test") as other:  # another database, without the thread
         full_thread(local, "u")
         archive_and_prune(local, archive, "u", "archived", despite_pin=True)
         erase(other, **WHY, thread_id="u", archives=[archive])
@@ -127,7 +127,7 @@ def test_a_pin_holds_in_an_archive(local: EventStore, archive: Archive) -> None:
     with pytest.raises(ErasureRefusedError):
         erase(local, **WHY, tenant="test", archives=[archive], dry_run=True)
     restore(local, archive, "t")
-    local.unpin("t")  # what the database says of a thread that is there is newer
+    local.unpin("t")  # the row of a thread in the database takes precedence over its files
     archive_and_prune(local, archive, "t", "archived")
     assert erase(local, **WHY, thread_id="t", archives=[archive]).archived == 2
     fill(local, "u", 2)
@@ -166,7 +166,7 @@ def test_forks(local: EventStore, archive: Archive, forks: Any, fork_is: str) ->
         restore(local, archive, "fork")
     assert values_of(local.replay("fork")) == expected
     assert check_whole(local) == 2
-    # Asked again later, what they hold is still found.
+    # A later erasure still finds the bytes that they hold.
     with pytest.raises(ErasureRefusedError):
         erase(local, **WHY, thread_id="t", archives=[archive])
     erase(local, **WHY, thread_id="t", archives=[archive], forks="erase")
@@ -222,12 +222,12 @@ def test_arguments() -> None:
 
 @pytest.mark.slow
 def test_nothing_is_left_in_the_file(tmp_path: Path) -> None:
-    """Neither in its pages, nor in the write-ahead log: not the text, and not the name."""
+    """Neither the file's pages nor the write-ahead log contain the text or the name."""
     path = tmp_path / "store.db"
     rng = random.Random(7)
     marker, name = "the patient said so", "patient-4711"
     with EventStore(path, tenant="test") as store:
-        for turn in range(300):  # many writers in turn, so that pages are split in the middle
+        for turn in range(300):  # alternating writers, so that pages are split in the middle
             for thread_id in (name, *(f"other {n}" for n in rng.sample(range(40), 4))):
                 text = f"{marker} {turn}" if thread_id == name else f"something else {turn}"
                 head = store.head(thread_id)
@@ -291,7 +291,7 @@ def test_damage_to_another_thread_is_not_in_the_way(
         store,
         "UPDATE threads SET condemned_at = 1, fate = 'damaged' WHERE thread_id = 'damaged'",
     )
-    with pytest.raises(CorruptEventError, match="'damaged'"):  # told, when all is done
+    with pytest.raises(CorruptEventError, match="'damaged'"):  # raised at the end
         erase(store, **WHY, thread_id="t", archives=[archive])
     assert list(archive.ls()) == []
     assert sql(store, "SELECT thread_id FROM threads") == [("damaged",)]

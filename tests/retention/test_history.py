@@ -1,4 +1,4 @@
-"""Trimming and sealing by policy: at least what was promised stays, and nothing changes."""
+"""Trimming and sealing by policy: the promised history stays, and no state changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STEPS: Final = 10
 
 @pytest.fixture
 def log(timed: EventStore, clock: Clock) -> EventStore:
-    """A thread of ten checkpoints, each of two events, a day apart, and a snapshot at each."""
+    """A thread with ten checkpoints a day apart, of two events and a snapshot each."""
     stepped(timed, "t", STEPS, clock, DAY)
     clock.now += HOUR
     return timed
@@ -35,7 +35,7 @@ def _base(store: EventStore, thread_id: str) -> Any:
 
 
 def state(store: EventStore) -> Any:
-    """The state that a replay leads to, by way of the newest snapshot."""
+    """The state after a replay from the newest snapshot."""
     replay = store.replay("t", fingerprint=FINGERPRINT)
     assert replay.snapshot is not None
     return store.codec.decode(replay.snapshot.state), numbers(list(replay.events))

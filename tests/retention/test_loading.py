@@ -1,4 +1,4 @@
-"""Policies from TOML and from the environment; what makes no sense is said by its key."""
+"""Policies from TOML and from the environment; errors name the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics over HTTP, and whether all is well."""
+"""Metrics over HTTP, and the health check."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 def get(port: int, path: str) -> tuple[int, str]:
-    """What the endpoint answers."""
+    """The status and body of a response."""
     try:
         with urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
             return answer.status, answer.read().decode()
@@ -76,7 +76,7 @@ def test_it_is_unhealthy_when_the_last_success_is_too_long_ago() -> None:
         metrics.swept(SweepReport(NOW))
         assert health() == (200, True)
     assert Metrics(clock=lambda: clock[0]).healthy
-    endpoint.close()  # harmless
+    endpoint.close()  # may be repeated
 
 
 def test_without_prometheus_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

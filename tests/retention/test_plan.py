@@ -1,4 +1,4 @@
-"""Plans: what would be done and why, at any moment; nothing is touched."""
+"""Plans: what would be done at any moment and why, without changing anything."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_shortened_policy_applies_to_old_threads(timed: EventStore, clock: Clo
 def test_only_threads_that_a_policy_asks_about_are_looked_into(
     blocking: EventStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 100,000 threads the rows alone are read, unless a policy limits their history."""
+    """A plan over 100,000 threads reads only their rows, unless a policy limits history."""
     for number in range(5):
         fill(blocking, f"t{number}", 2)
     clock.now += 40 * DAY

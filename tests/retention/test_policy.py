@@ -1,4 +1,4 @@
-"""Policies say what may go, what stays and why, at a moment: pure, and never before its time."""
+"""Policies and verdicts: what may be removed at a moment, what stays, and why."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MONTH = RetentionPolicy(30 * DAY)
 
 
 def thread(days: float, **values: Any) -> ThreadInfo:
-    """A thread that was made and last active so many days before NOW."""
+    """A thread created and last active this many days before NOW."""
     at = NOW - days * DAY
     return dataclasses.replace(ThreadInfo("t", "x", at, at, "idle", None, False), **values)
 
@@ -203,7 +203,7 @@ def test_nothing_goes_before_its_time_and_nothing_stays_for_ever(
     old = first.max_age is not None and now - about.created_at >= first.max_age
     held = about.status == "waiting" and first.respect_pending_interrupts
     assert verdict.prune == ((idle or old) and not held)
-    if verdict.idle_since is not None:  # what came later than that saves it
+    if verdict.idle_since is not None:  # a later event saves the thread
         assert ttl is not None and verdict.idle_since == now - ttl
     assert verdict.prune or verdict.idle_since is None
     if verdict.prune and not old:

@@ -1,4 +1,4 @@
-"""Sweeps: only what is due goes, whole, and says why; without the application, too."""
+"""Sweeps remove exactly what is due, whole and with a reason, without the application."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_an_append_that_active_at_does_not_show_saves_a_thread(
 ) -> None:
     fill(timed, "a", 1)
     clock.now += timedelta(seconds=30)
-    fill(timed, "a", 1, ns="sub")  # within a minute: `active_at` stays
+    fill(timed, "a", 1, ns="sub")  # within a minute, so `active_at` stays
     clock.now = START + 30 * DAY
     assert planned(timed, MONTH).counts == {"prune": 1}
     assert swept(timed, MONTH) == SweepReport(clock.now, spared=1)
@@ -134,7 +134,7 @@ def test_a_thread_that_became_active_during_the_sweep_is_left_alone(
     old(blocking, clock, *(f"t{number}" for number in range(20)))
 
     def wake(each: Decision, outcome: str) -> None:
-        clock.now += 60 * DAY  # the moment that decides does not move along
+        clock.now += 60 * DAY  # the sweep's own moment stays fixed
         for thread_id in names(blocking):
             fill(blocking, thread_id, 1)
 
@@ -146,7 +146,7 @@ def test_a_thread_that_became_active_during_the_sweep_is_left_alone(
 def test_a_pin_set_at_the_last_moment_is_heeded(
     blocking: EventStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the sweep's last look and the lock that decides the threads' deletion."""
+    """Between the sweep's last read and the lock that decides the deletion."""
     old(blocking, clock, "a")
     fill(blocking, "large", 600)
     clock.now += 40 * DAY
@@ -296,7 +296,7 @@ print(json.dumps([counts, report.pruned, report.trimmed, report.sealed, report.f
 
 @pytest.mark.slow
 def test_a_process_that_knows_no_application_plans_and_sweeps(tmp_path: Path) -> None:
-    """No types, no reducers, and not the dictionary that the application compresses with."""
+    """Without types, reducers, or the dictionary that the application compresses with."""
     path = str(tmp_path / "store.db")
 
     def run(code: str, now: str) -> str:

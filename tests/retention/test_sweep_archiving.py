@@ -1,4 +1,4 @@
-"""Sweeps that archive: nothing goes before it is in the archive, to the last event."""
+"""Sweeps that archive: nothing is removed before its last event is in the archive."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.retention.support import DAY, Clock, names, planned, stepped, swept
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """An archive in a directory of its own."""
+    """The URL of an archive in its own directory."""
     return f"file://{tmp_path / 'archive'}"
 
 

@@ -1,4 +1,4 @@
-"""Sweeps when things go wrong: errors of one thread, a database that is gone, kill -9."""
+"""Sweeps under failures: errors of one thread, a database that is gone, kill -9."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def disk(tmp_path: Path, clock: Clock) -> Iterator[EventStore]:
 def failing_prune(
     store: EventStore, monkeypatch: pytest.MonkeyPatch, error: Exception, *thread_ids: str
 ) -> None:
-    """Let pruning fail as soon as one of these is in the batch."""
+    """Make pruning fail if one of these threads is in the batch."""
     bad = {store.thread(thread_id).thread_key for thread_id in thread_ids}
     real = store.core.prune
 

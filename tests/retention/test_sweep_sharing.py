@@ -1,4 +1,4 @@
-"""Sweepers that share the work, and beside live writers."""
+"""Sweepers that share the work, and sweeps beside live writers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_who_shares_leaves_alone_what_others_have_or_have_just_done(
     assert theirs and theirs != keys
     assert swept(timed, MONTH, shared=HOUR).pruned == len(keys - theirs)
     assert swept(timed, MONTH, shared=HOUR) == SweepReport(clock.now)
-    clock.now += timedelta(minutes=2)  # the other one is heard of no more
+    clock.now += timedelta(minutes=2)  # the lease of the other sweeper expires
     assert swept(timed, MONTH, shared=HOUR).pruned == len(theirs)
     fill(timed, "late", 1)
     timed.set_ttl("late", timedelta(seconds=1))
@@ -101,7 +101,7 @@ def test_two_sweepers_side_by_side_prune_each_thread_once(
         each.start()
     for each in sweepers:
         each.join()
-    # What one found locked by the other is spared by it, and pruned by the other.
+    # A thread that one sweeper finds locked by the other is spared by it, and pruned by the other.
     assert [report.failed for report in reports] == [0, 0]
     assert sum(report.pruned for report in reports) == 120
     assert len(blocking.tombstones(limit=1_000)) == 120

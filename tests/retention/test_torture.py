@@ -1,4 +1,4 @@
-"""A sweeper is killed at random moments under live writers: nothing is lost, nothing stays."""
+"""Sweepers killed at random moments beside live writers lose nothing and leave nothing behind."""
 
 from __future__ import annotations
 

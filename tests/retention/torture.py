@@ -1,11 +1,11 @@
-"""Kills a sweeper with `kill -9` at random moments under live writers, and checks what it left.
+"""Kills a sweeper with `kill -9` at random moments beside live writers, and checks what it left.
 
-Each round makes threads that are old, and has a child sweep them until it is killed; meanwhile
-writers bring some of them back to life, fork some, and write to threads of their own. After each
-kill: what was acknowledged is there, what the policies keep is there, and every thread that is to
-be seen is whole. After the last one of a database a sweep comes to its end: then nothing is left
-that should have gone, and no row that belongs to nothing.
-`python -m tests.retention.torture --kills 300` runs it at length; the suite runs a few dozen.
+Each round creates old threads and has a child sweep them until it is killed; meanwhile writers
+append to some of them, fork some, and write to new threads. After each kill all acknowledged
+events are there, everything that the policies keep is there, and every visible thread is whole.
+After the last kill of a database a sweep runs to its end: then nothing that was due is left, and
+no row without a thread.
+`python -m tests.retention.torture --kills 300` runs longer; the test suite kills a few dozen.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ DAY: Final = timedelta(days=1)
 KILLS_PER_DATABASE: Final = 10
 OLD_PER_ROUND: Final = 30
 EVENTS: Final = {"large": 120, "held": 40}
-"""How many events threads have, by their kind; others have six."""
+"""Number of events by kind of thread; others have six."""
 
 SAMPLE: Final = 25
 RUN_S_MAX: Final = 0.25
@@ -58,7 +58,7 @@ PACE: Final = Pace(rows=150, rest=0.1)
 
 
 def policies(archive: str) -> tuple[RetentionPolicy, ...]:
-    """What is kept, what is cut, what is archived, and what just goes."""
+    """Policies that keep, trim, archive and prune."""
     return (
         RetentionPolicy(name="held", match=Match(metadata={"case": "open"}), seal_after=DAY),
         RetentionPolicy(name="cut", match=Match(thread_id="cut-*"), max_events=EVENTS_MAX),
@@ -68,15 +68,15 @@ def policies(archive: str) -> tuple[RetentionPolicy, ...]:
 
 
 class TornError(AssertionError):
-    """What was left is not what it should be."""
+    """The database is not in the expected state."""
 
 
 # --- the child --------------------------------------------------------------------------
 
 
 def serve() -> None:
-    """Fork a sweeper for each database and archive on standard input; say its process id."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the killed
+    """Fork a sweeper per database and archive named on standard input; print its process id."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no wait() for killed sweepers
     delete_in_small_batches()
     print("ready", flush=True)
     for line in sys.stdin:
@@ -93,7 +93,7 @@ def serve() -> None:
 
 
 def delete_in_small_batches() -> None:
-    """Let a deletion take several transactions although the threads are small."""
+    """Make deletions of small threads take several transactions."""
     for module in list(sys.modules.values()):
         if module.__name__.startswith("eventstore") and hasattr(module, "DELETE_BATCH"):
             vars(module)["DELETE_BATCH"] = 25
@@ -101,7 +101,7 @@ def delete_in_small_batches() -> None:
 
 @contextmanager
 def template() -> Iterator[subprocess.Popen[str]]:
-    """The process that forks sweepers: they begin at once, with everything imported."""
+    """The process that forks sweepers, so that each starts with everything imported."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.retention.torture", "--serve"],
         cwd=ROOT,
@@ -125,7 +125,7 @@ def template() -> Iterator[subprocess.Popen[str]]:
 
 @dataclass
 class Summary:
-    """What a run came to."""
+    """The result of a run."""
 
     kills: int = 0
     pruned: int = 0
@@ -138,7 +138,7 @@ class Summary:
 
 @dataclass
 class World:
-    """One database, its writers, and what they know to be true of it."""
+    """One database, its writers, and the state they expect."""
 
     url: str
     archive: str
@@ -158,7 +158,7 @@ class World:
             self.url, durability="normal", clock=lambda: datetime.now(UTC) - 40 * DAY
         )
         self.store.setup()
-        self.turn = threading.Lock()  # held for each act, and for the checks
+        self.turn = threading.Lock()  # held by each writer, and by the checks
         self.ended = threading.Event()
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ class World:
     # --- what is old, and what is kept --------------------------------------------------
 
     def age(self) -> None:
-        """Make threads that have long been idle: some to be kept, some large, some forked."""
+        """Create threads that have long been idle: some to keep, some large, some forked."""
         for _ in range(OLD_PER_ROUND):
             self.count += 1
             kind = self.random.choices(
@@ -210,7 +210,7 @@ class World:
     # --- the writers --------------------------------------------------------------------
 
     def write(self, number: int) -> None:
-        """Act at random until it is over."""
+        """Write at random until the run ends."""
         chance = random.Random(self.seed + number)
         try:
             while not self.ended.is_set():
@@ -262,7 +262,7 @@ class World:
     # --- the checks ---------------------------------------------------------------------
 
     def check(self, sample: int | None = None) -> None:
-        """What is kept is there, and what is there (or so much of it) is whole."""
+        """Threads to keep are there, and every thread that is there is whole."""
         marked = "SELECT count(*) FROM threads WHERE condemned_at IS NOT NULL"
         self.summary.cut_short += sql(self.store, marked)[0][0]
         if self.wrong:
@@ -296,7 +296,7 @@ class World:
             raise TornError(f"{name}: {len(found)} values, not {len(self.values[name])}")
 
     def end(self) -> None:
-        """A sweep that nobody kills leaves nothing to be done."""
+        """A sweep that is not killed leaves no work behind."""
         report = sweep(self.store, policies(self.archive), pace=PACE)
         if report.failed:
             raise TornError(f"the last sweep failed: {report}")
@@ -317,7 +317,7 @@ class World:
 def torture(
     url: str, archive: str, kills: int, seed: int, process: subprocess.Popen[str]
 ) -> Summary:
-    """Kill sweepers of one database so many times."""
+    """Kill this many sweepers of one database."""
     assert process.stdin is not None and process.stdout is not None
     summary = Summary()
     world = World(url, archive, seed, summary)
@@ -351,7 +351,7 @@ def torture(
 
 
 def main() -> int:
-    """Run at length."""
+    """Run for a long time, from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
