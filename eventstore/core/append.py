@@ -261,7 +261,7 @@ class Appending(Duplicates):
 
 
 class _LogAppend(NamedTuple):
-    """What is appended to one log: behind which event, which rows, and the end that it makes."""
+    """An append to one log: the end it continues, its rows, and the new end."""
 
     head: Head
     batch: records.Batch
@@ -271,7 +271,7 @@ class _LogAppend(NamedTuple):
 
 
 class _Append:
-    """One append under way: its rows, the transaction that inserts them, and why it cannot.
+    """One append under way: its rows, how to insert them, and why the database refused.
 
     Attributes:
         is_first_generation: try the single statement that creates a thread with its first

@@ -81,7 +81,7 @@ threads = Table(
     Column("metadata", Text, nullable=False),  # JSON
     # How many threads of this name there were before.
     Column("life", Integer, nullable=False, key="generation"),
-    Column("pin", Text),  # JSON: reason, who asked for it, since when
+    Column("pin", Text),  # JSON: reason, who requested it, since when
     Column("fate", Text, key="deletion"),  # JSON: what its tombstone will record
     Index("threads_by_activity", "tenant", "active_at", "thread_key"),
 )
@@ -166,14 +166,14 @@ tombstones = Table(
     Column("reason", Text, nullable=False),
     Column("events", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
-    Column("policy", Text),  # the name of the policy that asked for it
-    Column("asked_by", Text),  # who asked for it
+    Column("policy", Text),  # name of the policy that removed it
+    Column("asked_by", Text),  # who requested it
     Index("tombstones_by_name", "name_digest", "generation"),
     Index("tombstones_by_time", "tenant", "deleted_at", "thread_key"),
     sqlite_with_rowid=False,
 )
 
-# --- what belongs to no thread ----------------------------------------------------------
+# --- tables that belong to no thread ----------------------------------------------------
 
 dictionaries = Table(
     "dictionaries",
@@ -191,7 +191,7 @@ secrets = Table(
 )
 
 # The key space in slices, for sweepers that share the work; once for each scope: a tenant
-# (`=` and its name), or all of them (`*`). Who swept one has not swept the others.
+# (`=` and its name), or all tenants (`*`). A sweep in one scope does not count in the others.
 slices = Table(
     "retention_slices",
     metadata,
