@@ -275,7 +275,7 @@ def test_the_chapters_demonstrations(
 @pytest.mark.parametrize("name", ["memory_backend", "sqlite_backend"])
 def test_the_chapters_backends(name: str, scope: dict[str, Any]) -> None:
     run_in(scope, BLOCKS[name])
-    with pytest.raises(InvalidGraphError, match="begin"):
+    with pytest.raises(InvalidGraphError, match="entry point"):
         scope[name]()
     run_in(scope, filled(BLOCKS[name]))
     app = scope[name]()
