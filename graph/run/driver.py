@@ -20,6 +20,7 @@ from eventstore import SerializationError
 from graph.build.topology import Topology
 from graph.errors import (
     GraphRecursionError,
+    InvalidGraphError,
     InvalidUpdateError,
 )
 from graph.run.journal import Draft, Journal, LogJournal
@@ -27,7 +28,7 @@ from graph.run.runners import Runner
 from graph.run.scope import Scope
 from graph.run.tasks import Done, Options, Tasks, with_logs
 from graph.state import planner
-from graph.state.events import Data, Kind, error_data, interrupt_data
+from graph.state.events import Data, Kind, error_data, interrupt_data, note
 from graph.state.fold import State, Task
 from graph.types import Command, Interrupt, StateUpdate
 
@@ -160,6 +161,7 @@ class Run(Tasks):
         """
         count = 0
         limit = self.options.recursion_limit
+        self._refuse_unknown_nodes()
         yield "checkpoint", self.state
         while self.state.frontier:
             if not (resumed and count == 0) and self._stops(self.state):
@@ -179,6 +181,17 @@ class Run(Tasks):
             if self.state.interrupts:
                 return
             yield "checkpoint", self.state
+
+    def _refuse_unknown_nodes(self) -> None:
+        """Refuse to go on where a node is due that a deployment renamed or removed."""
+        known = self._topology.nodes
+        lost = [task.node for task in self.state.frontier if task.node not in known]
+        if lost:
+            raise InvalidGraphError(
+                f"node {lost[0]!r} is due in this thread, but the graph has no such node; its "
+                f"nodes are {', '.join(map(repr, known))}; deploy it again, choose where to go on "
+                "with update_state(config, values, as_node=…), or go back to an earlier checkpoint"
+            )
 
     def _stops(self, state: State) -> bool:
         """Whether the run is to wait for a person before the frontier of ``state``."""
@@ -265,9 +278,11 @@ class Run(Tasks):
                     break
                 batch = await runner.next()
                 done = [item for item in batch if isinstance(item, Done)]
-                running -= len(done)
+                broken = [item for item in batch if isinstance(item, BaseException)]
+                running -= len(done) + len(broken)
+                self._failure = self._failure or next(iter(broken), None)
                 for item in batch:
-                    if not isinstance(item, Done):
+                    if not isinstance(item, Done | BaseException):
                         yield item
                 try:
                     chunks = await self._record([self._checked(item) for item in done])
@@ -320,7 +335,7 @@ class Run(Tasks):
                 if self._failure is None:
                     self._failure = item.error
                     where = f"in node {node!r}, superstep {began.step + 1}, attempt {item.attempts}"
-                    item.error.add_note(where)
+                    note(item.error, where)
                 if isinstance(item.error, Exception):
                     data = error_data(began.step + 1, item.index, node, item.error, item.attempts)
                     drafts.append((Kind.ERROR, with_logs(data, item.logs)))

@@ -110,7 +110,11 @@ class SyncRunner(Runner):
         worker_pool().submit(context.run, self._work, task)
 
     def _work(self, task: Coroutine[Any, Any, Any]) -> None:
-        self._items.put(run_sync(task))
+        try:
+            item = run_sync(task)
+        except BaseException as error:  # what is not put here would be waited for without end
+            item = error
+        self._items.put(item)
 
     def put(self, item: Any) -> None:
         self._items.put(item)
@@ -164,7 +168,11 @@ class AsyncRunner(Runner):
         running.add_done_callback(lambda _: discard(task))  # if it was stopped before it began
 
     async def _work(self, task: Coroutine[Any, Any, Any]) -> None:
-        self._items.put_nowait(await task)
+        try:
+            item = await task
+        except BaseException as error:  # what is not put here would be waited for without end
+            item = error
+        self._items.put_nowait(item)
 
     def put(self, item: Any) -> None:
         if threading.get_ident() == self._thread:

@@ -22,7 +22,7 @@ from graph.run.journal import Journal, LogJournal
 from graph.run.runners import Runner, TooLong
 from graph.run.scope import ParentCommand, Scope, current
 from graph.state import planner
-from graph.state.events import Data, named, waiting_data
+from graph.state.events import Data, named, note, waiting_data
 from graph.state.fold import State, Task, checkpoint_id, task_id
 from graph.state.namespaces import lasting
 from graph.types import Durability, ExecutionInfo, Runtime
@@ -116,14 +116,19 @@ class Tasks:
         return self.journal.state
 
     async def attempt(self, state: State, index: int, task: Task) -> Done:
-        """Run a task, as one span of the run's trace; never raises anything."""
-        with self._span(state, index, task) as span:
-            done = await self._tries(state, index, task)
-            if done.error is not None:
-                span.fail(done.error)
-            if telemetry.on:
-                span.set({"graph.task.attempts": done.attempts})
-            return done
+        """Run a task, as one span of the run's trace; whatever is raised becomes its outcome."""
+        try:
+            with self._span(state, index, task) as span:
+                done = await self._tries(state, index, task)
+                if done.error is not None:
+                    span.fail(done.error)
+                if telemetry.on:
+                    span.set({"graph.task.attempts": done.attempts})
+                return done
+        except GeneratorExit:  # the coroutine is closed: nobody waits for it
+            raise
+        except BaseException as error:
+            return Done(index, error=error)
 
     def _span(self, state: State, index: int, task: Task) -> telemetry.Span:
         if not telemetry.on:
@@ -153,13 +158,10 @@ class Tasks:
                 waiting = waiting_data(index, task.node, left.interrupts)
                 return Done(index, waiting=waiting, attempts=attempt, logs=scope.logs)
             except Exception as error:
-                policy = next((p for p in spec.retry if p.retries(error)), None)
-                if policy is None or attempt >= policy.max_attempts:
+                wait = _pause_before_retry(spec, attempt, error)
+                if wait is None:
                     return Done(index, error=error, attempts=attempt, logs=scope.logs)
                 failed.append(list(named(error)))
-                wait = policy.initial_interval * policy.backoff_factor ** (attempt - 1)
-                wait = min(wait, policy.max_interval)
-                wait += random.random() if policy.jitter else 0
                 self._tell_retry(task.node, state.step + 1, attempt, error, wait)
             except BaseException as error:  # the run waits for this task and must get its error
                 return Done(index, error=error, attempts=attempt, logs=scope.logs)
@@ -296,6 +298,22 @@ class Tasks:
     def hear(self, ns: str, mode: str, chunk: Any) -> None:
         """Pass on what happened in a subgraph."""
         self._runner.put(("inside", (ns, mode, chunk)))
+
+
+def _pause_before_retry(spec: NodeSpec, attempt: int, error: Exception) -> float | None:
+    """Seconds to wait before the node is retried; ``None``: it is not."""
+    try:
+        policy = next((each for each in spec.retry if each.retries(error)), None)
+    except Exception as raised:  # the application's predicate: the node's own error comes out
+        note(error, f"its retry policy could not judge it: {': '.join(named(raised))}")
+        return None
+    if policy is None or attempt >= policy.max_attempts:
+        return None
+    try:
+        wait = policy.initial_interval * policy.backoff_factor ** (attempt - 1)
+    except OverflowError:
+        wait = policy.max_interval
+    return min(wait, policy.max_interval) + (random.random() if policy.jitter else 0)
 
 
 def _given(above: Scope | None) -> dict[str, Any]:

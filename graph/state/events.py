@@ -8,6 +8,7 @@ what runs next is in the event that decided it, so replaying needs no edge and n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
@@ -115,7 +116,17 @@ def named(error: BaseException) -> tuple[str, str]:
     name = kind.__qualname__
     if kind.__module__ not in ("builtins", "__main__"):
         name = f"{kind.__module__}.{name}"
-    return name, str(error)[:MESSAGE_MAX]
+    try:
+        message = str(error)
+    except Exception as raised:  # the error is the application's, and so is its text
+        message = f"(its text cannot be read: {type(raised).__name__})"
+    return name, message[:MESSAGE_MAX]
+
+
+def note(error: BaseException, text: str) -> None:
+    """Add a note to an error, where it takes one: its attributes are the application's."""
+    with suppress(Exception):
+        error.add_note(text)
 
 
 def interrupt_data(step: int, tasks: Sequence[Data]) -> Data:
