@@ -68,31 +68,31 @@ class CompiledGraph(Calls):
         conflict_timeout_s: float = CONFLICT_TIMEOUT_S,
         **others: Any,
     ) -> dict[str, Any]:
-        """Run to the end, or to where the run has to stop, and return the output values.
+        """Run until the run ends or is interrupted, and return the output values.
 
         Args:
-            input: values for the state; ``None`` goes on from where the thread stands, or
-                from the checkpoint that the config names; ``Command(resume=…)`` answers what was
-                asked there by ``interrupt()``, and goes on.
+            input: values for the state; ``None`` continues the thread from its end, or from the
+                checkpoint that the config names; ``Command(resume=…)`` gives a resume value to the
+                ``interrupt()`` that is pending there, and continues.
             config: ``{"configurable": {"thread_id": …}}`` for a graph with a checkpointer;
                 also ``recursion_limit``, ``max_concurrency``, ``metadata``, ``tags``. Beside the
                 ``thread_id``, a ``ttl`` in seconds (or a ``timedelta``) says how long retention
-                keeps the thread after its last event; heeded when the thread is made.
-            context: what nodes find as ``runtime.context``.
-            durability: when what nodes did is written: ``"sync"``: before the next superstep
-                begins; ``"async"``: while it runs, at most a few supersteps behind; ``"exit"``:
-                when the run ends, stops or fails, all at once.
-            interrupt_before, interrupt_after: nodes (or ``"*"``) at which to stop, instead of
-                those that ``compile`` was given.
-            on_conflict: what to do while another run is under way on the thread: ``"reject"``
-                goes ahead, and whichever of the two appends second gets
-                ``ConcurrencyError``; ``"wait"`` queues behind it.
-            conflict_timeout_s: when waiting, how long the other run may stay without a new
-                event before it counts as dead and this one goes ahead.
+                keeps the thread after its last event; it is read when the thread is created.
+            context: passed to nodes as ``runtime.context``.
+            durability: when outputs are written: ``"sync"``: before the next superstep begins;
+                ``"async"``: while it runs, at most a few supersteps behind; ``"exit"``: all at
+                once when the run ends, is interrupted or fails.
+            interrupt_before, interrupt_after: nodes (or ``"*"``) at which to pause, instead of
+                those passed to ``compile``.
+            on_conflict: what to do if another run is active on the thread: ``"reject"`` runs
+                anyway, and the run that appends second gets ``ConcurrencyError``; ``"wait"``
+                waits for the other run to end.
+            conflict_timeout_s: with ``"wait"``, the seconds without a new event after which the
+                other run counts as dead and this one starts.
 
         Returns:
-            The values of the output schema's keys; and, if the run waits for people, under
-            ``"__interrupt__"`` what it asks, as a list of :class:`Interrupt`.
+            The values of the output schema's keys; for an interrupted run also
+            ``"__interrupt__"``, a list of :class:`Interrupt`.
 
         Raises:
             InvalidConfigError: no thread, or a checkpoint that does not fit it.
@@ -101,8 +101,8 @@ class CompiledGraph(Calls):
             EmptyInputError: ``None`` on a thread that has never run.
             GraphRecursionError: too many supersteps.
             ConcurrencyError: another run was first on this thread.
-            Exception: what a node raised. Finished nodes are kept; ``invoke(None, config)``
-                goes on from there.
+            Exception: raised by a node. Finished nodes are kept; ``invoke(None, config)``
+                continues from there.
         """
         _refuse(others)
         options = self._options(
@@ -124,10 +124,10 @@ class CompiledGraph(Calls):
         conflict_timeout_s: float = CONFLICT_TIMEOUT_S,
         **others: Any,
     ) -> dict[str, Any]:
-        """:meth:`invoke` for event loops: nodes may be ``async def``, and plain ones run on
+        """:meth:`invoke` for async code: nodes may be ``async def``, and plain ones run on
         threads.
 
-        When the task is cancelled, so are the nodes that run; what was recorded stays, and
+        Cancelling the task cancels the running nodes; what was recorded is kept, and
         ``invoke(None, config)`` runs the others again.
         """
         _refuse(others)
@@ -158,10 +158,10 @@ class CompiledGraph(Calls):
             stream_mode: ``updates`` (what each node wrote; the default), ``values`` (the
                 state after each superstep), ``tasks`` (each as it begins and ends),
                 ``checkpoints``, ``debug`` (checkpoints and tasks), ``custom`` (what nodes pass
-                to their ``writer``); or a list of them, for ``(mode, chunk)`` pairs. What waits
-                for people is a chunk ``{"__interrupt__": (Interrupt, …)}`` of ``updates``.
-            subgraphs: also what happens inside subgraphs; before each chunk then stands the way
-                to its graph, ``()`` for this one: ``(path, chunk)``, or ``(path, mode, chunk)``.
+                to their ``writer``); or a list of them, for ``(mode, chunk)`` pairs. Interrupts
+                are a chunk ``{"__interrupt__": (Interrupt, …)}`` of ``updates``.
+            subgraphs: also stream subgraphs; each chunk then follows the path of its graph,
+                which is ``()`` for this one: ``(path, chunk)``, or ``(path, mode, chunk)``.
         """
         _refuse(others)
         options = self._options(
@@ -191,7 +191,7 @@ class CompiledGraph(Calls):
         conflict_timeout_s: float = CONFLICT_TIMEOUT_S,
         **others: Any,
     ) -> AsyncGenerator[Any, None]:
-        """:meth:`stream` for event loops. Close it (``aclosing``) to stop before its end."""
+        """:meth:`stream` for async code. Close it (``aclosing``) to stop before its end."""
         _refuse(others)
         options = self._options(
             config,
@@ -218,17 +218,17 @@ class CompiledGraph(Calls):
         max_concurrency: int | None = None,
         return_exceptions: bool = False,
     ) -> list[Any]:
-        """Invoke for several inputs side by side; the results are in the inputs' order.
+        """Invoke for several inputs in parallel; the results are in the inputs' order.
 
         Args:
             config: one for all, or one per input (with a checkpointer each needs a thread).
-            return_exceptions: put an error in its place instead of raising the first.
+            return_exceptions: return errors in the place of results instead of raising the first.
         """
         configs = _configs(inputs, config)
         if not inputs:
             return []
         scope, places = self._scope(configs[0]), iter(range(0))
-        if scope is not None:  # so that each finds its log again, whichever begins first
+        if scope is not None:  # so that each finds its log again, in whatever order they start
             places = iter(scope.places(called(scope.node, self.name), len(inputs)))
         with ThreadPoolExecutor(min(max_concurrency or BATCH_CONCURRENCY, len(inputs))) as pool:
             futures = [
@@ -247,7 +247,7 @@ class CompiledGraph(Calls):
         max_concurrency: int | None = None,
         return_exceptions: bool = False,
     ) -> list[Any]:
-        """:meth:`batch` for event loops."""
+        """:meth:`batch` for async code."""
         room = asyncio.Semaphore(max_concurrency or BATCH_CONCURRENCY)
 
         async def one(given: Any, each: RunnableConfig | None) -> Any:
@@ -263,27 +263,27 @@ class CompiledGraph(Calls):
             raise error
         return results
 
-    # --- looking ------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------
 
     def get_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
         """The state of a thread, or at the checkpoint that the config names.
 
-        Of a thread that is not there the snapshot is empty. What a run waits for is in its
+        The snapshot of a thread that does not exist is empty. Pending interrupts are in its
         ``interrupts``, and per task in ``tasks``.
 
         Args:
             config: with the ``checkpoint_ns`` of a subgraph (as in the config of a task's
-                ``state``) it is that one's state.
-            subgraphs: put the states of subgraphs that are under way into ``tasks[i].state``.
+                ``state``) the state of that subgraph.
+            subgraphs: put the states of running subgraphs into ``tasks[i].state``.
 
         Raises:
             InvalidConfigError: no thread, or a checkpoint that does not fit it.
-            PositionNotFoundError: a checkpoint that is not there (any more).
+            PositionNotFoundError: the checkpoint does not exist, or was trimmed.
         """
         return self._drive(self._reader(config).state(config, subgraphs))
 
     async def aget_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
-        """:meth:`get_state` for event loops."""
+        """:meth:`get_state` for async code."""
         return await looping(self._log).run(self._reader(config).state(config, subgraphs))
 
     def get_state_history(
@@ -299,7 +299,7 @@ class CompiledGraph(Calls):
         Args:
             filter: only those whose metadata has these values.
             before: only those older than the checkpoint of this config.
-            limit: so many at most.
+            limit: at most this many.
         """
         require_blocking(self._log)
         return iterate_sync(self._history(config, filter, before, limit))
@@ -312,7 +312,7 @@ class CompiledGraph(Calls):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncGenerator[StateSnapshot, None]:
-        """:meth:`get_state_history` for event loops."""
+        """:meth:`get_state_history` for async code."""
         found = self._history(config, filter, before, limit)
         async with aclosing(iterate(looping(self._log), found)) as snapshots:
             async for snapshot in snapshots:
@@ -321,7 +321,7 @@ class CompiledGraph(Calls):
     def events(self, config: RunnableConfig) -> Iterator[AuditEntry]:
         """The audit trail of a thread, oldest first: who wrote what, when, and what it led to.
 
-        With the ``checkpoint_ns`` of a subgraph it is that one's.
+        With the ``checkpoint_ns`` of a subgraph, that of the subgraph.
 
         Raises:
             ThreadNotFoundError: no such thread.
@@ -331,7 +331,7 @@ class CompiledGraph(Calls):
         return iterate_sync(self._reader(config).audit(thread_id_of(config), ns_of(config)))
 
     async def aevents(self, config: RunnableConfig) -> AsyncGenerator[AuditEntry, None]:
-        """:meth:`events` for event loops."""
+        """:meth:`events` for async code."""
         found = self._reader(config).audit(thread_id_of(config), ns_of(config))
         async with aclosing(iterate(looping(self._log), found)) as entries:
             async for entry in entries:
@@ -346,36 +346,36 @@ class CompiledGraph(Calls):
         return self._drive(self._reader({}).verify(thread_id_of(config)))
 
     async def averify(self, config: RunnableConfig) -> VerifyReport:
-        """:meth:`verify` for event loops."""
+        """:meth:`verify` for async code."""
         return await looping(self._log).run(self._reader({}).verify(thread_id_of(config)))
 
     def replay(
         self, config: RunnableConfig, *, upto: RunnableConfig | int | None = None
     ) -> StateSnapshot:
-        """The state as it is folded now from the first event on, by today's reducers.
+        """The state folded from the first event with the current reducers.
 
-        Snapshots are not looked at; nothing is written.
+        Snapshots are not used, and nothing is written.
 
         Args:
             upto: the checkpoint to end at, by its config, or the seq of an event of the thread's
                 own log, also in the middle of a superstep; by default what ``config`` names.
 
         Raises:
-            PositionNotFoundError: there is no such event (any more).
+            PositionNotFoundError: the event does not exist, or was trimmed.
         """
         return self._drive(self._reader(config).replayed(config, upto))
 
     async def areplay(
         self, config: RunnableConfig, *, upto: RunnableConfig | int | None = None
     ) -> StateSnapshot:
-        """:meth:`replay` for event loops."""
+        """:meth:`replay` for async code."""
         return await looping(self._log).run(self._reader(config).replayed(config, upto))
 
     def rebuild(self, config: RunnableConfig) -> int:
-        """Drop the snapshots of a thread and fold it afresh, as after a change of its reducers.
+        """Delete the snapshots of a thread and fold it again, after a change of reducers, say.
 
         Returns:
-            How many snapshots were dropped.
+            The number of snapshots deleted.
 
         Raises:
             ThreadNotFoundError: no such thread.
@@ -383,7 +383,7 @@ class CompiledGraph(Calls):
         return self._drive(self._reader({}).rebuild(thread_id_of(config)))
 
     async def arebuild(self, config: RunnableConfig) -> int:
-        """:meth:`rebuild` for event loops."""
+        """:meth:`rebuild` for async code."""
         return await looping(self._log).run(self._reader({}).rebuild(thread_id_of(config)))
 
     def check_replay(
@@ -394,20 +394,20 @@ class CompiledGraph(Calls):
         same: Same | None = None,
         context: Any = None,
     ) -> ReplayReport:
-        """Run the nodes of today on what a thread has recorded, and compare what they would write.
+        """Run the current nodes on what a thread has recorded, and compare their writes.
 
-        Each recorded task is run on the state that it had, with the answers that it got; nothing
-        is written, but the nodes *are* called: put stand-ins where they reach the outside. Logs of
-        subgraphs are checked by their own graphs. What failed back then is not run.
+        Each recorded task runs on its recorded state, with its recorded resume values. Nothing is
+        written, but the nodes *are* called: replace what has effects outside. The logs of
+        subgraphs are checked with their own graphs. Failed tasks are not run.
 
         Args:
-            nodes: check only these, of any graph in the thread; by default all.
-            same: says whether a recorded and a new value of a key are to count as equal, where
-                ``==`` is too strict: ``same(key, recorded, new)``.
-            context: what nodes find as ``runtime.context``.
+            nodes: check only these nodes, of any graph in the thread; by default all.
+            same: decides whether a recorded and a new value of a key count as equal, where ``==``
+                is too strict: ``same(key, recorded, new)``.
+            context: passed to nodes as ``runtime.context``.
 
         Returns:
-            A report; ``report.ok``, or ``report.mismatch``: the first event that would differ.
+            A report: ``report.ok``, and ``report.mismatch``, the first event that differs.
 
         Raises:
             ThreadNotFoundError: no such thread.
@@ -424,7 +424,7 @@ class CompiledGraph(Calls):
         same: Same | None = None,
         context: Any = None,
     ) -> ReplayReport:
-        """:meth:`check_replay` for event loops."""
+        """:meth:`check_replay` for async code."""
         options = self._options(config, context, "sync")
         check = replay_check.Check(AsyncRunner(), options, nodes, same)
         return await check.thread(self, self._reader({}).log, thread_id_of(config))
@@ -446,17 +446,17 @@ class CompiledGraph(Calls):
         values: Any,
         as_node: str | None = None,
     ) -> RunnableConfig:
-        """Edit a thread's state as if a node had written it; its edges decide what is next.
+        """Edit a thread's state as if a node had written it; its edges choose the next nodes.
 
-        On an older checkpoint, or one of another thread for a new thread, the edit begins a
-        branch from there; what was is kept.
+        At an older checkpoint, or at one of another thread for a new thread, the edit starts a
+        branch; existing history is kept.
 
         Args:
             values: an update, as a node would return it; ``None`` writes nothing.
-            as_node: whose edges to follow; by default the node that wrote last.
+            as_node: the node whose edges to follow; by default the last node that wrote.
 
         Returns:
-            The config of the checkpoint that the edit made.
+            The config of the checkpoint that the edit created.
 
         Raises:
             InvalidUpdateError: the update does not fit, or it is unclear whose it is.
@@ -471,7 +471,7 @@ class CompiledGraph(Calls):
         values: Any,
         as_node: str | None = None,
     ) -> RunnableConfig:
-        """:meth:`update_state` for event loops."""
+        """:meth:`update_state` for async code."""
         update = StateUpdate(values, as_node)
         return await self._edit(AsyncRunner(), config, [[update]])
 
@@ -493,7 +493,7 @@ class CompiledGraph(Calls):
     async def abulk_update_state(
         self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
     ) -> RunnableConfig:
-        """:meth:`bulk_update_state` for event loops."""
+        """:meth:`bulk_update_state` for async code."""
         return await self._edit(AsyncRunner(), config, supersteps)
 
 

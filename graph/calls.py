@@ -313,7 +313,7 @@ class Calls(ReadableGraph):
         )
 
     def _drive(self, operation: Awaitable[T]) -> T:
-        """The result of an operation, by blocking."""
+        """The result of an operation, for a sync call."""
         try:
             require_blocking(self._log)
         except InvalidConfigError:

@@ -46,19 +46,18 @@ class StateGraph(GraphBuilder):
         """Check the graph and make it runnable.
 
         Args:
-            checkpointer: keeps the threads; without one a run leaves nothing behind. Of a graph
-                inside another one: ``None`` begins afresh at each call and can stop and go on
-                within it, ``True`` remembers from call to call within the thread, ``False``
-                keeps no log of its own.
-            interrupt_before: nodes (or ``"*"``) before which a run stops for a person.
-            interrupt_after: nodes (or ``"*"``) after which it stops.
+            checkpointer: stores the threads; without one a run leaves nothing behind. For a
+                subgraph: ``None`` gives each call a state of its own, in which it can be
+                interrupted and resumed; ``True`` keeps the state from call to call within the
+                thread; ``False`` writes no log.
+            interrupt_before: nodes (or ``"*"``) before which a run pauses.
+            interrupt_after: nodes (or ``"*"``) after which it pauses.
             name: names the graph in drawings and where it is a node of another.
-            version: part of what snapshots are checked against: after a change they are folded
-                afresh.
+            version: part of the fingerprint of snapshots; after a change they are folded again.
             debug: accepted for compatibility; ``stream_mode="debug"`` shows the same.
-            snapshot_each_run: a run that comes to its end stores a snapshot with its last event, so
-                that history can be trimmed up to there. It costs what the state takes, compressed,
-                for each run; of lists that only grow only what was added.
+            snapshot_each_run: store a snapshot with the last event of a run, so that history can
+                be trimmed up to there. It costs the compressed size of the state for each run; for
+                append-only lists only the new items.
         """
         topology = self.topology()
         return CompiledGraph(

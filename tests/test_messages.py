@@ -40,6 +40,11 @@ PUBLIC: Final = frozenset({"wiped"})
 NAMES: Final = frozenset("SQLite PostgreSQL Python TOML WAL JSON UTF-8 URL I/O".split())
 """Names that may begin a message in upper case, besides those that look like code."""
 
+COMMENTS: Final = re.compile(
+    r"\b(whoever|whosoever|by blocking|for event loops|begins? afresh)\b", re.IGNORECASE
+)
+"""Phrases that no docstring or comment uses either."""
+
 LOG_METHODS: Final = frozenset("debug info warning error exception critical".split())
 
 
@@ -191,3 +196,11 @@ def test_help_texts() -> None:
 def test_names() -> None:
     found = (each for each in in_all(names) if each.text not in PUBLIC)
     assert [where for where, words in found if WORDS.search(words)] == []
+
+
+def test_docstrings_and_comments() -> None:
+    found = {
+        str(path.relative_to(ROOT)): COMMENTS.findall(path.read_text(encoding="utf-8"))
+        for path in SOURCES
+    }
+    assert {path: phrases for path, phrases in found.items() if phrases} == {}

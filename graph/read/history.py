@@ -292,7 +292,7 @@ class Reader:
                 for event in page:
                     yield _audit_entry(event)
 
-    # --- folding afresh -----------------------------------------------------------------
+    # --- folding again ------------------------------------------------------------------
 
     async def replayed(
         self, config: Mapping[str, Any], upto: Mapping[str, Any] | int | None
@@ -309,7 +309,7 @@ class Reader:
         return await self.snapshot(thread_id, state, ns, current=current)
 
     async def rebuild(self, thread_id: str) -> int:
-        """Drop every snapshot and store afresh those of the ends of the logs that are due one."""
+        """Delete every snapshot, and store new ones at the ends of the logs that are due one."""
         core = self.log.core
         dropped = await core.delete_snapshots(thread_id)
         for ns in await core.namespaces(thread_id):

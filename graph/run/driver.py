@@ -170,7 +170,7 @@ class Run(Tasks):
             if count >= limit:
                 raise GraphRecursionError(limit, tuple(task.node for task in self.state.frontier))
             count += 1
-            # Closed by hand: whoever stops listening must not leave tasks running.
+            # Closed by hand: a caller that stops listening must not leave tasks running.
             superstep = self._superstep(waiting)
             waiting = frozenset()
             try:

@@ -327,7 +327,7 @@ async def finish_inside(run: Run, scope: Scope) -> None:
 async def _wait(call: Call, log_: ThreadLog) -> int | None:
     """Return when no other run is under way on the thread, or it shows no life any more.
 
-    There is no line to stand in that would outlive a process: whoever waits looks again
+    There is no line to stand in that would outlive a process: a waiting run looks again
     and again, and of several that find the thread free one begins.
 
     Returns:

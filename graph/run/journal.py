@@ -353,7 +353,7 @@ class LogJournal:
                 return
             try:
                 await self.means.concurrency.run(self._write(batches))
-            except BaseException as error:  # whoever records or flushes next must learn of it
+            except BaseException as error:  # the next record or flush must raise it
                 self._failure = error
                 return
             with self._lock:
@@ -401,7 +401,7 @@ def status_of(state: State, stops: Stops, drafts: Sequence[Draft] = ()) -> Statu
     if not state.frontier:
         return "idle"
     if last == Kind.UPDATE:
-        return "waiting"  # for whoever edited it to let it go on
+        return "waiting"  # until the caller who edited it continues it
     if state.interrupts:
         unfinished = len(state.frontier) - len(state.pending)
         return "waiting" if len(state.interrupts) == unfinished else "running"

@@ -43,7 +43,7 @@ class Options:
     Attributes:
         config: what the caller passed, for nodes that take it.
         modes: stream modes somebody listens to; what nobody asked for is not made.
-        own_modes: those of them that whoever called this graph listens to.
+        own_modes: those of them that the caller of this graph listens to.
         interrupt_before, interrupt_after: nodes at which to stop; ``"*"`` is all.
         graph: the graph's name, for traces.
         context: what nodes find as ``runtime.context``.
@@ -163,7 +163,7 @@ class Tasks:
                     return Done(index, error=error, attempts=attempt, logs=scope.logs)
                 failed.append(list(named(error)))
                 self._tell_retry(task.node, state.step + 1, attempt, error, wait)
-            except BaseException as error:  # whoever waits for this task must learn of it
+            except BaseException as error:  # the run waits for this task and must get its error
                 return Done(index, error=error, attempts=attempt, logs=scope.logs)
             await self._runner.concurrency.sleep(wait)
 

@@ -325,7 +325,7 @@ class Fold:
         for output in outputs:
             for target, names, late in output.get("joins", ()):
                 if late and target in self.later:
-                    continue  # due already: whoever comes again comes for nothing
+                    continue  # due already: further arrivals change nothing
                 key = (target, tuple(names), late)
                 arrived.setdefault(key, set(self.joins.get(key, ()))).add(output["node"])
         complete = [key for key, nodes in arrived.items() if nodes.issuperset(key[1])]

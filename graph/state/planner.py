@@ -45,7 +45,7 @@ def view(schema: StateSchema, values: Mapping[str, Any]) -> Any:
 
 
 def own(value: Any) -> Any:
-    """A list, dict or set of its own for whoever gets it; what is in it is shared."""
+    """A shallow copy of a list, dict or set, so that its receiver may change it."""
     return value.copy() if type(value) in (list, dict, set) else value
 
 
