@@ -58,6 +58,8 @@ class BodyPacker:
         # A msgpack.Packer that is entered again while busy writes garbage and reports nothing, so
         # every level of nesting has its own.
         self._packers: list[msgpack.Packer] = []
+        # Types that no source knows, and that are stored as the built-in type beneath them.
+        self._plain: set[type] = set()
 
     def _packer(self, unicode_errors: str | None = None) -> msgpack.Packer:
         return msgpack.Packer(
@@ -115,12 +117,13 @@ class BodyPacker:
 
     def _default(self, value: Any) -> Any:
         extension = self._types.extensions.get(type(value)) or numpy_extension(value)
-        if extension is None:
-            self._types.discover()
+        if extension is None and type(value) not in self._plain:
+            self._types.discover()  # it asks every source: once for each type
             extension = self._types.extensions.get(type(value))
         if extension is None:
             for base, plain in _PLAIN:
                 if isinstance(value, base):
+                    self._plain.add(type(value))
                     found = plain(value)
                     # msgpack asks once for each value: what it cannot write needs its code now.
                     is_large = type(found) is int and not -(2**63) <= found < 2**64
