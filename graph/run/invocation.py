@@ -13,15 +13,31 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Literal, cast
 
-from eventstore import ConcurrencyError, telemetry
+from eventstore import (
+    ConcurrencyError,
+    EventStoreError,
+    Head,
+    StoreBusyError,
+    StoreClosedError,
+    StoreUnavailableError,
+    telemetry,
+)
 from eventstore.concurrency import Concurrency
-from eventstore.format.namespaces import child
+from eventstore.format.namespaces import child, split
+from eventstore.leases import Watch
 from graph.build.topology import Topology
-from graph.errors import EmptyInputError, GraphError, InvalidConfigError, InvalidGraphError
+from graph.errors import (
+    EmptyInputError,
+    GraphError,
+    InvalidConfigError,
+    InvalidGraphError,
+    ThreadBusyError,
+)
 from graph.run.driver import Chunk, Run, Use
-from graph.run.journal import Journal, LogJournal, Means, NoJournal
+from graph.run.journal import Journal, LogJournal, Means, NoJournal, status_after
 from graph.run.runners import Runner
 from graph.run.scope import ParentCommand, Scope
 from graph.run.tasks import Options
@@ -38,7 +54,7 @@ WAIT: Final = telemetry.Operation("graph.wait", "Time that a run waited for anot
 OnConflict = Literal["reject", "wait"]
 
 CONFLICT_TIMEOUT_S: Final = 60.0
-"""How long a run that waits for another one believes that it lives, without a sign of it."""
+"""How long a run waits for others of its thread before it gives up."""
 
 _GIVEN_UP: Final = "the run was given up: what it does is not recorded any more"
 
@@ -75,11 +91,6 @@ class Call:
     lasts: bool = False
     opened: Callable[[Mapping[str, Any], Means], Awaitable[LogJournal]] | None = None
 
-    @property
-    def means(self) -> Means:
-        """How its journals write."""
-        return Means(self.concurrency, self.options.durability)
-
 
 class Started:
     """A run that has begun: what it was given is recorded. It ends with the ``async with`` block.
@@ -99,29 +110,68 @@ class Started:
         """Run it to its end, or to where it has to stop: what is streamed."""
         return self.steps
 
-    async def __aexit__(self, *_error: object) -> None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         try:
             await self.steps.aclose()
-        finally:
             await self.run.close()
+        except BaseException as closing:
+            error = error or closing
+            raise
+        finally:
+            await release(self.run.journal, error)
+
+
+async def release(journal: Journal, error: BaseException | None) -> None:
+    """End the run's claim on its thread, whatever ended the run."""
+    if not isinstance(journal, LogJournal):
+        return
+    lease, concurrency = journal.means.lease, journal.means.concurrency
+    if lease is None or split(journal.at.ns):
+        return
+    leases, status, owner = journal.core.leases, status_after(journal.state, error), None
+    if lease.taken_from is not None and isinstance(error, ConcurrencyError):
+        status, owner = lease.taken_from
+    no_database = isinstance(error, StoreUnavailableError | StoreBusyError | StoreClosedError)
+    if not lease.is_held or no_database or not concurrency.can_wait:
+        leases.leave(lease, status, owner)
+        return
+    try:
+        await concurrency.run(leases.end(lease, status, owner))
+    except EventStoreError as failed:  # the thread that renews leases goes on trying
+        log.warning(
+            "thread %r: could not record that its run has ended, trying again: %s",
+            journal.thread_id,
+            failed,
+            extra={"thread_id": journal.thread_id, "status": status},
+        )
 
 
 async def start(call: Call) -> Started:
-    """A run that has begun."""
+    """A run that has begun.
+
+    Raises:
+        ThreadBusyError: another run held the thread for all the time that this one waits.
+    """
     if call.scope is not None:
         return await _start_inside(call, call.scope)
+    gives_up_at = time.monotonic() + call.conflict_timeout_s
     while True:
         dead = None
         if call.on_conflict == "wait" and call.log is not None:
             with WAIT.begin(labels={"graph.name": call.name}):
-                dead = await _wait(call, call.log)
+                dead = await _wait(call, call.log, gives_up_at)
         journal = await journal_of(call)
-        if call.on_conflict == "wait" and journal.busy_at not in (None, dead):
+        if call.on_conflict == "wait" and journal.busy_with not in (None, dead):
             continue  # another run began since we looked
         try:
-            return await _begin(call, Run(call.topology, journal, call.options, call.runner))
-        except ConcurrencyError:
-            if call.on_conflict == "reject":
+            run = Run(call.topology, journal, call.options, call.runner)
+            started = await _begin(call, run)
+            if started is not None:
+                return started
+            await release(journal, None)
+        except BaseException as error:
+            await release(journal, error)
+            if not isinstance(error, ConcurrencyError) or call.on_conflict == "reject":
                 raise
 
 
@@ -129,13 +179,15 @@ async def journal_of(call: Call) -> Journal:
     """The journal of a call that is not inside another graph."""
     if call.log is None:
         return NoJournal(call.topology.channels, _now_us)
+    means = Means(call.concurrency, call.options.durability, lease=call.log.core.leases.begin())
     if call.opened is not None:
-        return await call.concurrency.run(call.opened(call.config, call.means))
+        return await call.concurrency.run(call.opened(call.config, means))
     answers = isinstance(call.input, Command) and call.input.resume is not None
-    return await call.concurrency.run(call.log.open(call.config, call.means, answers))
+    return await call.concurrency.run(call.log.open(call.config, means, answers))
 
 
-async def _begin(call: Call, run: Run) -> Started:
+async def _begin(call: Call, run: Run) -> Started | None:
+    """The run, with its input recorded; ``None``: another run claimed the thread first."""
     given = call.input
     if isinstance(given, Command) and _is_empty(given):
         raise EmptyInputError(
@@ -150,6 +202,8 @@ async def _begin(call: Call, run: Run) -> Started:
         return Started(run)
     _refuse_empty(run)
     await run.branch()
+    if not await run.claim() and call.on_conflict == "wait":
+        return None
     return Started(run, True)
 
 
@@ -324,42 +378,46 @@ async def finish_inside(run: Run, scope: Scope) -> None:
 # --- one after the other ----------------------------------------------------------------
 
 
-async def _wait(call: Call, log_: ThreadLog) -> int | None:
-    """Return when no other run is under way on the thread, or it shows no life any more.
+async def _wait(call: Call, log_: ThreadLog, gives_up_at: float) -> tuple[int, str | None] | None:
+    """Return when no other run is under way on the thread, or the one that was is dead.
 
-    There is no line to stand in that would outlive a process: a waiting run looks again
-    and again, and of several that find the thread free one begins.
+    Nothing is stored about waiting runs: each polls, and one that finds the thread free begins.
 
     Returns:
-        The seq at which a run that counts as dead has stopped, if there is one.
+        The seq and the owner of a run that died, if there is one.
+
+    Raises:
+        ThreadBusyError: a living run held the thread for all of ``conflict_timeout_s``.
     """
     thread_id = thread_id_of(call.config)
-    seq, seen, since, pause = -1, 0, time.monotonic(), _POLL_S
+    core, pause = log_.core, _POLL_S
+    watch = Watch(core.leases)
+
+    newest = partial(core.last_recorded_us, thread_id)
     while True:
-        head = await call.concurrency.run(log_.core.head(thread_id))
+        head = await call.concurrency.run(core.head(thread_id))
         if head.status != "running":
             return None
-        late = time.monotonic() - since >= call.conflict_timeout_s
-        if head.seq != seq or late:
-            # A run may be at work inside a subgraph, whose log is another one.
-            before, seen = seen, await call.concurrency.run(log_.core.last_recorded_us(thread_id))
-            if head.seq == seq and seen == before:
-                _tell_dead(call, thread_id, seq)
-                return seq
-            seq, since = head.seq, time.monotonic()
+        if await call.concurrency.run(watch.is_dead(head, newest)):
+            _tell_dead(thread_id, head, watch.lease_s)
+            return head.seq, head.owner
+        if time.monotonic() >= gives_up_at:
+            raise ThreadBusyError(thread_id, head.seq, head.owner, call.conflict_timeout_s)
         await call.runner.concurrency.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(_POLL_MAX_S, pause * 1.5)
 
 
-def _tell_dead(call: Call, thread_id: str, seq: int) -> None:
+def _tell_dead(thread_id: str, head: Head, lease_s: float) -> None:
     log.warning(
-        "thread %r: nothing recorded for %.0f s by the run under way; going ahead",
+        "thread %r: its run (%s) showed no sign of life for %.0f s; going ahead",
         thread_id,
-        call.conflict_timeout_s,
+        head.owner or "of an unknown process",
+        lease_s,
         extra={
             "thread_id": thread_id,
-            "seq": seq,
-            "conflict_timeout_s": call.conflict_timeout_s,
+            "seq": head.seq,
+            "owner": head.owner,
+            "lease_s": lease_s,
         },
     )
 
