@@ -69,7 +69,7 @@ def _add_retention(conn: Connection) -> None:
 
 def _add_run_leases(conn: Connection) -> None:
     """The owner of a running thread, and the counters by which owners show that they live."""
-    schema.renewals.create(conn)
+    schema.renewals.create(conn, checkfirst=True)
     _add_columns(conn, [schema.threads.c.owner])
 
 

@@ -342,11 +342,17 @@ class Run(Tasks):
                     self._failure = item.error
                     where = f"in node {node!r}, superstep {began.step + 1}, attempt {item.attempts}"
                     note(item.error, where)
-                if not isinstance(item.error, GeneratorExit) and not self._runner.is_cancelled:
+                if not self._is_stopped_by(item.error):
                     data = error_data(began.step + 1, item.index, node, item.error, item.attempts)
                     drafts.append((Kind.ERROR, with_logs(data, item.logs)))
                     chunks.append(("error", (began, data)))
         return drafts, chunks
+
+    def _is_stopped_by(self, error: BaseException) -> bool:
+        """Whether an error says that the run is to stop, and not that the node has failed."""
+        return isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit) or (
+            isinstance(error, asyncio.CancelledError) and self._runner.is_cancelled
+        )
 
     def _checked(self, item: Done) -> Done:
         """Siblings may have written the same key meanwhile: the later one is at fault."""

@@ -428,9 +428,13 @@ def status_of(state: State, stops: Stops, drafts: Sequence[Draft] = ()) -> Statu
         return "running"
     if not state.frontier:
         return "idle"
-    if last in (Kind.UPDATE, Kind.INTERRUPT):
-        return "waiting"  # for the caller who edited it, or for people: all tasks have ended
-    if state.pending or state.errors:  # until every task has ended, the run goes on
+    if last == Kind.UPDATE:
+        return "waiting"  # for the caller who edited it
+    if state.errors:  # when every task has ended, the run says that it failed
+        return "running"
+    if last == Kind.INTERRUPT:
+        return "waiting"  # for people: every task has ended
+    if state.pending:
         return "running"
     return "waiting" if stops(state) else "running"
 

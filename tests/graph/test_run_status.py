@@ -91,8 +91,6 @@ def begins_at_once(app: CompiledGraph, given: Any = None) -> Any:
 FAILURES: Final[Mapping[str, Callable[[], BaseException]]] = {
     "an exception": Boom,
     "a base exception": lambda: type("Stop", (BaseException,), {})("enough"),
-    "KeyboardInterrupt": KeyboardInterrupt,
-    "SystemExit": lambda: SystemExit(3),
     "RecursionError": RecursionError,
     "MemoryError": MemoryError,
 }
@@ -111,6 +109,15 @@ def test_whatever_a_node_raises(store: EventStore, failure: str, beside: bool) -
     assert type(error).__name__ in str(told[0])
     assert begins_at_once(app)["log"] == ["again", *(["right"] if beside else []), "last"]
     assert store.thread("t").status == "idle"
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_process_that_is_told_to_stop(store: EventStore, stop: type[BaseException]) -> None:
+    app = two(store, fails_once(stop()))
+    with pytest.raises(stop):
+        app.invoke({}, on("t"))
+    assert store.thread("t").status == "cancelled"
+    assert begins_at_once(app)["log"] == ["again", "last"]
 
 
 def test_a_reducer_that_raises(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
