@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar, cast, get_args
 
@@ -26,14 +27,24 @@ from graph.build.types_registry import register_types
 from graph.errors import InvalidConfigError
 from graph.read import streaming, subgraphs, time_travel
 from graph.read.history import ReadableGraph, Reader
+from graph.read.replay_check import Check, ReplayReport, Same
 from graph.run import invocation
+from graph.run.address import (
+    Address,
+    merged,
+    metadata_of,
+    named_thread,
+    position_of,
+    run_id_of,
+    ttl_of,
+)
 from graph.run.driver import Run
 from graph.run.invocation import CONFLICT_TIMEOUT_S, Call, OnConflict
 from graph.run.journal import LogJournal, Means
 from graph.run.runners import Runner, SyncRunner
 from graph.run.scope import Scope, current
 from graph.run.tasks import Options
-from graph.run.thread_log import ThreadLog, ns_of, position_of, thread_id_of
+from graph.run.thread_log import ThreadLog
 from graph.state import planner
 from graph.state.fold import State
 from graph.types import (
@@ -62,8 +73,8 @@ class Saver(Protocol):
         """Where events go."""
 
 
-class Calls(ReadableGraph):
-    """A graph that can be called; the public calls are in ``CompiledGraph``."""
+class RunnableGraph(ReadableGraph):
+    """A graph that can run; the public methods are in ``CompiledGraph``."""
 
     def __init__(
         self,
@@ -130,16 +141,21 @@ class Calls(ReadableGraph):
         scope = options.scope
         log = self._place(scope)
         concurrency = require_blocking(log) if isinstance(runner, SyncRunner) else looping(log)
-        inside = scope is None and log is not None and ns_of(options.config)
+        config = options.config
+        address = Address.of(config) if scope is None and log is not None else None
+        inside = address is not None and address.ns
         return Call(
             self.topology,
             self.name,
             log,
             input,
-            options.config,
             options,
             runner,
             concurrency,
+            address,
+            run_id_of(config),
+            metadata_of(config),
+            None if address is None else ttl_of(config),
             on_conflict,
             conflict_timeout_s,
             scope,
@@ -157,8 +173,7 @@ class Calls(ReadableGraph):
         scope = current()
         if scope is None or is_node or self._log is None:
             return scope
-        own = ((config or {}).get("configurable") or {}).get("thread_id")
-        around = scope.config.get("configurable", {}).get("thread_id")
+        own, around = named_thread(config or {}), named_thread(scope.config)
         above = scope.host.journal
         here = isinstance(above, LogJournal) and above.core is self._log.core
         return scope if here and own in (None, around) else None
@@ -238,9 +253,8 @@ class Calls(ReadableGraph):
         if not telemetry.on:
             return telemetry.NOTHING
         facts: dict[str, str] = {}
-        if call.scope is None and call.log is not None:
-            thread_id = (call.config.get("configurable") or {}).get("thread_id")
-            facts = {telemetry.THREAD: telemetry.named(thread_id)}
+        if call.address is not None:
+            facts = {telemetry.THREAD: telemetry.named(call.address.thread_id)}
         return RUN.begin(facts, {"graph.name": self.name})
 
     def _options(
@@ -248,6 +262,7 @@ class Calls(ReadableGraph):
         config: Mapping[str, Any] | None,
         context: Any,
         durability: Durability,
+        others: Mapping[str, Any] | None = None,
         *,
         modes: frozenset[str] = frozenset(),
         subgraphs: bool = False,
@@ -256,12 +271,13 @@ class Calls(ReadableGraph):
         is_node: bool = False,
     ) -> Options:
         """How a call behaves: as it says, as the graph was compiled, as the graph around it."""
+        _refuse_unknown(others or {})
         if durability not in get_args(Durability):
             known = ", ".join(map(repr, get_args(Durability)))
             raise InvalidConfigError(f"durability must be one of {known}, not {durability!r}")
         scope = self._scope(config, is_node)
         around = None if scope is None else cast(Run, scope.host).options
-        merged = merged_config(merged_config(_around(scope), self._config), config or {})
+        own = merged(merged(_around(scope), self._config), config or {})
         listener = None
         if around is not None:
             durability = around.durability
@@ -270,11 +286,11 @@ class Calls(ReadableGraph):
                 listener = cast(Run, cast(Scope, scope).host).hear
         heard = around.modes if listener is not None and around is not None else frozenset()
         return Options(
-            config=merged,
+            config=own,
             modes=modes | heard,
             own_modes=modes,
-            recursion_limit=merged.get("recursion_limit", RECURSION_LIMIT),
-            max_concurrency=merged.get("max_concurrency"),
+            recursion_limit=own.get("recursion_limit", RECURSION_LIMIT),
+            max_concurrency=own.get("max_concurrency"),
             interrupt_before=self._interrupt_before if before is None else _names(before),
             interrupt_after=self._interrupt_after if after is None else _names(after),
             graph=self.name,
@@ -305,9 +321,9 @@ class Calls(ReadableGraph):
         before: RunnableConfig | None,
         limit: int | None,
     ) -> AsyncGenerator[StateSnapshot, None]:
-        reader, thread_id = self._reader(config), thread_id_of(config)
+        reader, at = self._find(config)
         return _chosen(
-            reader.history(thread_id, position_of(before) if before else None, ns_of(config)),
+            reader.history(at.thread_id, position_of(before) if before else None, at.ns),
             dict(filter or {}),
             limit,
         )
@@ -327,32 +343,58 @@ class Calls(ReadableGraph):
         config: RunnableConfig,
         supersteps: Sequence[Sequence[StateUpdate]],
     ) -> RunnableConfig:
-        reader = self._reader(config)
+        reader, named = self._find(config)
         if not supersteps or not all(supersteps):
             raise InvalidConfigError("there is nothing to update; pass at least one StateUpdate")
         concurrency = (
             require_blocking(self._log) if isinstance(runner, SyncRunner) else looping(self._log)
         )
         means = Means(concurrency)
-        graph = subgraphs.graph_of(self, ns_of(config))
-        place: Mapping[str, Any] = config
-        if ns_of(config):
-            place = await concurrency.run(time_travel.to_edit(self, config))
-        options = graph._options(place, None, "sync")
-        journal = await concurrency.run(reader.log.open(place, means))
-        run = Run(graph.topology, journal, options, runner, ns=ns_of(place))
+        metadata, ttl = metadata_of(config), ttl_of(config)
+        graph, at = subgraphs.graph_of(self, named.ns), named
+        if named.ns:
+            at = await concurrency.run(time_travel.to_edit(self, named))
+        options = graph._options(config, None, "sync")
+        journal = await concurrency.run(reader.log.open(at, means, metadata, ttl))
+        run = Run(graph.topology, journal, options, runner, ns=at.ns)
         withdrawn = [each.id for each in run.interrupts]
         for updates in supersteps:
-            await run.edit(updates, invocation.metadata_of(config))
+            await run.edit(updates, metadata)
         if withdrawn and run.ns:
-            await concurrency.run(time_travel.edited(self, thread_id_of(config), run.ns, withdrawn))
-        snapshot = await concurrency.run(reader.snapshot(thread_id_of(config), run.state))
+            await concurrency.run(time_travel.edited(self, at.thread_id, run.ns, withdrawn))
+        snapshot = await concurrency.run(reader.snapshot(at.thread_id, run.state))
         return snapshot.config
 
-    def _reader(self, config: Mapping[str, Any]) -> Reader:
-        """Reads the log that a config names."""
+    def _find(self, config: Mapping[str, Any]) -> tuple[Reader, Address]:
+        """Where a config points, and what reads the log there."""
         core = self.core
-        return subgraphs.graph_of(self, ns_of(config)).reader_on(core)
+        at = Address.of(config)
+        return subgraphs.graph_of(self, at.ns).reader_on(core), at
+
+    def _find_thread(self, config: Mapping[str, Any]) -> tuple[Reader, str]:
+        """The thread that a config names, and what reads the log of its root."""
+        core = self.core
+        return self.reader_on(core), Address.of(config).thread_id
+
+    def _replayed(
+        self, config: Mapping[str, Any], upto: Mapping[str, Any] | int | None
+    ) -> Awaitable[StateSnapshot]:
+        reader, at = self._find(config)
+        if isinstance(upto, int):
+            return reader.replayed(at, upto)
+        return reader.replayed(replace(at, position=position_of(upto)) if upto else at)
+
+    def _check_replay(
+        self,
+        runner: Runner,
+        config: RunnableConfig,
+        nodes: Sequence[str] | None,
+        same: Same | None,
+        context: Any,
+    ) -> Awaitable[ReplayReport]:
+        check = Check(runner, self._options(config, context, "sync"), nodes, same)
+        reader, thread_id = self._find_thread(config)
+        return check.thread(self, reader.log, thread_id)
 
     async def nested(
         self, input: Any, keys: Mapping[str, Channel], runner: Runner
@@ -406,19 +448,26 @@ def _tell_end(span: telemetry.Span, run: Run) -> None:
         span.set({"graph.run.status": status, "graph.step": run.state.step})
 
 
+def _refuse_unknown(options: Mapping[str, Any]) -> None:
+    """Refuse options that nothing here follows, unless they say what is done anyway.
+
+    Raises:
+        InvalidConfigError: names them.
+    """
+    idle = {"debug": (True, False), "stream_mode": ("values",), "version": ("v1",)}
+    unknown = [
+        name
+        for name, value in options.items()
+        if not (value is None or value == () or value in idle.get(name, ()))
+    ]
+    if unknown:
+        raise InvalidConfigError(
+            f"unknown options {', '.join(map(repr, unknown))}; this call does not have them"
+        )
+
+
 def _names(nodes: Sequence[str] | str) -> frozenset[str]:
     return frozenset([nodes] if isinstance(nodes, str) else nodes)
-
-
-def merged_config(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """One config over another: what both have is merged where it can be."""
-    merged = {**below, **above}
-    for name in ("configurable", "metadata"):
-        if name in below and name in above:
-            merged[name] = {**(below[name] or {}), **(above[name] or {})}
-    if "tags" in below and "tags" in above:
-        merged["tags"] = [*dict.fromkeys([*(below["tags"] or []), *(above["tags"] or [])])]
-    return merged
 
 
 async def _chosen(

@@ -8,7 +8,7 @@ handful of loads and one fold of the log, and the memory of one block.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -29,8 +29,9 @@ from graph.build.schema import MISSING
 from graph.build.topology import Graph
 from graph.errors import InvalidConfigError
 from graph.read import subgraphs
+from graph.run.address import Address
 from graph.run.snapshots import stored_form
-from graph.run.thread_log import ThreadLog, ns_of, position_of, thread_id_of
+from graph.run.thread_log import ThreadLog
 from graph.state import namespaces, planner
 from graph.state.events import Data, Kind, unpack, updates_of
 from graph.state.fold import Fold, State, Task, checkpoint_id, initial, task_id
@@ -72,16 +73,17 @@ class Reader:
 
     # --- single states ------------------------------------------------------------------
 
-    async def state(self, config: Mapping[str, Any], inner: bool = False) -> StateSnapshot:
-        """The state where ``config`` points; past checkpoints with what came of their tasks.
+    async def state(self, address: Address, inner: bool = False) -> StateSnapshot:
+        """The state at an address; past checkpoints with what came of their tasks.
 
         Args:
             inner: with the states of subgraphs that are under way.
         """
+        thread_id = address.thread_id
         for _ in range(MOVES_MAX):
-            thread_id, state, current = await self.log.read(config)
+            state, current = await self.log.read(address)
             if current:
-                return await self.snapshot(thread_id, state, ns_of(config), inner, current=True)
+                return await self.snapshot(thread_id, state, address.ns, inner, current=True)
             entry = _Entry(state)
             try:
                 await self._add_following(thread_id, entry)
@@ -294,16 +296,13 @@ class Reader:
 
     # --- folding again ------------------------------------------------------------------
 
-    async def replayed(
-        self, config: Mapping[str, Any], upto: Mapping[str, Any] | int | None
-    ) -> StateSnapshot:
-        """The state at a checkpoint or an event, folded from the first event on."""
-        log, thread_id, ns = self.log, thread_id_of(config), ns_of(config)
-        if isinstance(upto, int):
-            head = await log.core.head(thread_id, ns)
-            at: Position | None = head.position._replace(seq=upto)
+    async def replayed(self, address: Address, seq: int | None = None) -> StateSnapshot:
+        """The state at an address, or at an event of its log, folded from the first event."""
+        log, thread_id, ns = self.log, address.thread_id, address.ns
+        if seq is None:
+            at = await log.resolve(thread_id, address.position)
         else:
-            at = await log.resolve(thread_id, position_of(upto or config))
+            at = (await log.core.head(thread_id, ns)).position._replace(seq=seq)
         replay, state, _ = await log.load(thread_id, at, ns, snapshots=False)
         current = replay.position == replay.head.position
         return await self.snapshot(thread_id, state, ns, current=current)

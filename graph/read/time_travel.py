@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from eventstore import Position
 from eventstore.format.digests import origin
 from eventstore.format.namespaces import Level, join, split
 from graph.read import subgraphs
 from graph.read.history import ReadableGraph
+from graph.run.address import Address
 from graph.run.journal import LogJournal, Means
-from graph.run.thread_log import ThreadLog, ns_of, position_of, thread_id_of
+from graph.run.thread_log import ThreadLog
 from graph.state import planner
 from graph.state.events import Data, Kind, interrupt_data, waiting_data
 from graph.state.fold import State
@@ -56,10 +56,10 @@ class _Way:
     stands: bool
 
 
-async def open_inside(top: ReadableGraph, config: Mapping[str, Any], means: Means) -> LogJournal:
+async def open_inside(top: ReadableGraph, address: Address, means: Means) -> LogJournal:
     """The journal of a run of the root that goes on where a subgraph's checkpoint was."""
-    thread_id, at = thread_id_of(config), position_of(config)
-    subgraphs.graph_of(top, ns_of(config))  # else the config means nothing
+    thread_id, at = address.thread_id, address.position
+    subgraphs.graph_of(top, address.ns)  # raises if there is no such subgraph
     if at is not None:
         way = await _way(top, thread_id, at)
         if not way.stands:
@@ -69,16 +69,16 @@ async def open_inside(top: ReadableGraph, config: Mapping[str, Any], means: Mean
     return await top.reader_on(top.core).log.open_end(thread_id, "", means)
 
 
-async def to_edit(top: ReadableGraph, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of the log that an edit of a subgraph's checkpoint goes to: its own where it
-    stands there still, else that of a branch of the whole thread, which this records.
+async def to_edit(top: ReadableGraph, address: Address) -> Address:
+    """The log that an edit of a subgraph's checkpoint goes to: its own if that still ends there,
+    else the one in a branch of the whole thread, which this records.
     """
-    thread_id, ns, at = thread_id_of(config), ns_of(config), position_of(config)
+    thread_id, ns, at = address.thread_id, address.ns, address.position
     if at is not None:
         way = await _way(top, thread_id, at)
         if not way.stands:
             ns = moved(ns, "", await _go_back(top, thread_id, way))
-    return {**config, "configurable": {"thread_id": thread_id, "checkpoint_ns": ns}}
+    return Address(thread_id, ns)
 
 
 async def edited(top: ReadableGraph, thread_id: str, ns: str, withdrawn: Collection[str]) -> None:

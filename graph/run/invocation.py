@@ -12,7 +12,8 @@ import logging
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Final, Literal, cast
 
 from eventstore import ConcurrencyError, telemetry
@@ -20,12 +21,13 @@ from eventstore.concurrency import Concurrency
 from eventstore.format.namespaces import child
 from graph.build.topology import Topology
 from graph.errors import EmptyInputError, GraphError, InvalidConfigError, InvalidGraphError
+from graph.run.address import Address
 from graph.run.driver import Chunk, Run, Use
 from graph.run.journal import Journal, LogJournal, Means, NoJournal
 from graph.run.runners import Runner
 from graph.run.scope import ParentCommand, Scope
 from graph.run.tasks import Options
-from graph.run.thread_log import ThreadLog, thread_id_of
+from graph.run.thread_log import ThreadLog
 from graph.state import planner
 from graph.state.fold import State
 from graph.state.namespaces import called, memory
@@ -52,28 +54,34 @@ class Call:
 
     Attributes:
         log: where its threads are, or, inside another graph, that one's; ``None``: nowhere.
+        address: where in ``log`` it starts; ``None`` inside another graph.
+        run_id, metadata: what its caller wants recorded with the run.
+        ttl: how long a thread that it creates is kept after its last event.
         runner: calls user code.
         concurrency: how it waits for the store.
         scope: the task that it runs for, inside another graph.
         is_node: it is itself the node of that task; else a function called it.
         lasts: inside another graph: it remembers from one task to the next.
-        opened: makes the journal where the config names a subgraph's log.
+        opened: makes the journal if ``address`` is in a subgraph's log.
     """
 
     topology: Topology
     name: str
     log: ThreadLog | None
     input: Any
-    config: Mapping[str, Any]
     options: Options
     runner: Runner
     concurrency: Concurrency
+    address: Address | None = None
+    run_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    ttl: timedelta | None = None
     on_conflict: OnConflict = "reject"
     conflict_timeout_s: float = CONFLICT_TIMEOUT_S
     scope: Scope | None = None
     is_node: bool = False
     lasts: bool = False
-    opened: Callable[[Mapping[str, Any], Means], Awaitable[LogJournal]] | None = None
+    opened: Callable[[Address, Means], Awaitable[LogJournal]] | None = None
 
     @property
     def means(self) -> Means:
@@ -112,9 +120,9 @@ async def start(call: Call) -> Started:
         return await _start_inside(call, call.scope)
     while True:
         dead = None
-        if call.on_conflict == "wait" and call.log is not None:
+        if call.on_conflict == "wait" and call.log is not None and call.address is not None:
             with WAIT.begin(labels={"graph.name": call.name}):
-                dead = await _wait(call, call.log)
+                dead = await _wait(call, call.log, call.address.thread_id)
         journal = await journal_of(call)
         if call.on_conflict == "wait" and journal.busy_at not in (None, dead):
             continue  # another run began since we looked
@@ -127,12 +135,14 @@ async def start(call: Call) -> Started:
 
 async def journal_of(call: Call) -> Journal:
     """The journal of a call that is not inside another graph."""
-    if call.log is None:
+    if call.log is None or call.address is None:
         return NoJournal(call.topology.channels, _now_us)
     if call.opened is not None:
-        return await call.concurrency.run(call.opened(call.config, call.means))
+        return await call.concurrency.run(call.opened(call.address, call.means))
     answers = isinstance(call.input, Command) and call.input.resume is not None
-    return await call.concurrency.run(call.log.open(call.config, call.means, answers))
+    return await call.concurrency.run(
+        call.log.open(call.address, call.means, call.metadata, call.ttl, answers)
+    )
 
 
 async def _begin(call: Call, run: Run) -> Started:
@@ -146,7 +156,7 @@ async def _begin(call: Call, run: Run) -> Started:
         _refuse_empty(run)
         return Started(run, True, await run.resume(given))
     if given is not None:
-        await run.begin(given, _run_id(call.config), metadata_of(call.config))
+        await run.begin(given, call.run_id, call.metadata)
         return Started(run)
     _refuse_empty(run)
     await run.branch()
@@ -167,17 +177,6 @@ def _refuse_empty(run: Run) -> None:
         raise EmptyInputError(
             "there is nothing to continue: this thread has not run yet; pass an input"
         )
-
-
-def metadata_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the caller wants recorded with a run: metadata, and tags."""
-    tags = {"tags": list(config["tags"])} if config.get("tags") else {}
-    return {**tags, **(config.get("metadata") or {})}
-
-
-def _run_id(config: Mapping[str, Any]) -> str | None:
-    given = config.get("run_id")
-    return None if given is None else str(given)
 
 
 def _now_us() -> int:
@@ -324,7 +323,7 @@ async def finish_inside(run: Run, scope: Scope) -> None:
 # --- one after the other ----------------------------------------------------------------
 
 
-async def _wait(call: Call, log_: ThreadLog) -> int | None:
+async def _wait(call: Call, log_: ThreadLog, thread_id: str) -> int | None:
     """Return when no other run is under way on the thread, or it shows no life any more.
 
     There is no line to stand in that would outlive a process: a waiting run looks again
@@ -333,7 +332,6 @@ async def _wait(call: Call, log_: ThreadLog) -> int | None:
     Returns:
         The seq at which a run that counts as dead has stopped, if there is one.
     """
-    thread_id = thread_id_of(call.config)
     seq, seen, since, pause = -1, 0, time.monotonic(), _POLL_S
     while True:
         head = await call.concurrency.run(log_.core.head(thread_id))

@@ -1,19 +1,17 @@
-"""A graph's threads on an event store: where a config points.
+"""A graph's threads on an event store: loads the state at an address.
 
-Owns the text of checkpoint ids, and the meaning of ``thread_id`` and ``checkpoint_id``
-together: this thread's head, its past, or another thread's. Reads states; what is written is
-written by the journal that it opens.
+Owns what a checkpoint means for a thread: its head, its past, or the past of another thread that
+it was forked from. Reads only; the journals that it opens write.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 from eventstore import Head, LineageMovedError, Position, PositionNotFoundError, Replay
 from eventstore.core.core import Core
@@ -21,70 +19,11 @@ from eventstore.core.read import MOVES_MAX, Pages
 from eventstore.format.digests import origin, prefix_ns
 from graph.build.schema import Channel
 from graph.errors import InvalidConfigError
+from graph.run.address import Address
 from graph.run.journal import LogJournal, Means
 from graph.run.snapshots import Failures, SnapshotTaker, load
 from graph.state.events import Kind
 from graph.state.fold import Fold, State, checkpoint_id
-
-_CHECKPOINT_ID: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{10})")
-
-
-def thread_id_of(config: Mapping[str, Any]) -> str:
-    """The thread that a config names.
-
-    Raises:
-        InvalidConfigError: it names none.
-    """
-    given = config.get("configurable", {}).get("thread_id")
-    if given is None or given == "":
-        raise InvalidConfigError(
-            "a graph with a checkpointer needs a thread_id; pass "
-            "config={'configurable': {'thread_id': '…'}}"
-        )
-    return str(given)
-
-
-def position_of(config: Mapping[str, Any]) -> Position | None:
-    """The checkpoint that a config names, if it names one.
-
-    Raises:
-        InvalidConfigError: its ``checkpoint_id`` is not one of ours.
-    """
-    place = config.get("configurable", {})
-    given = place.get("checkpoint_id")
-    if not given:
-        return None
-    match = _CHECKPOINT_ID.fullmatch(str(given))
-    if match is None:
-        raise InvalidConfigError(
-            f"{given!r} is not a checkpoint_id of this library; take it from "
-            "get_state(config).config or get_state_history(config)"
-        )
-    return Position(int(match[1], 16), place.get("checkpoint_ns") or "", int(match[2], 16))
-
-
-def ns_of(config: Mapping[str, Any]) -> str:
-    """The log that a config names: the root's, or that of a subgraph."""
-    given = config.get("configurable", {}).get("checkpoint_ns") or ""
-    return origin(0, str(given))[1]  # what a fork was given of another log counts as that log
-
-
-def ttl_of(config: Mapping[str, Any]) -> timedelta | None:
-    """How long a config wants its thread to be kept after its last event, if it says so.
-
-    Raises:
-        InvalidConfigError: it is no time.
-    """
-    ttl = config.get("configurable", {}).get("ttl")
-    if ttl is None:
-        return None
-    try:
-        found = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidConfigError(f"ttl must be seconds or a timedelta, not {ttl!r:.80}") from error
-    if found < timedelta(0):
-        raise InvalidConfigError(f"ttl must not be negative, not {ttl!r:.80}")
-    return found
 
 
 class ThreadLog:
@@ -106,9 +45,14 @@ class ThreadLog:
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
 
     async def open(
-        self, config: Mapping[str, Any], means: Means, answers: bool = False
+        self,
+        address: Address,
+        means: Means,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
+        answers: bool = False,
     ) -> LogJournal:
-        """The journal of a run that goes on where ``config`` points.
+        """The journal of a run that goes on at an address.
 
         The head of a thread goes on as it stands, finished tasks included. An older
         checkpoint, or one of another thread for a thread that is new, goes on by a fork.
@@ -118,19 +62,18 @@ class ThreadLog:
                 checkpoint are meant, and its answers are given anew.
 
         Raises:
-            InvalidConfigError: no thread, or a checkpoint that does not belong to it.
+            InvalidConfigError: the checkpoint does not belong to the thread.
         """
-        thread_id, ns = thread_id_of(config), ns_of(config)
-        metadata = _json_only(config.get("metadata") or {})
-        ttl = ttl_of(config)
-        at = await self.resolve(thread_id, position_of(config))
+        thread_id, ns = address.thread_id, address.ns
+        metadata = _json_only(metadata or {})
+        at = await self.resolve(thread_id, address.position)
         if at is None or (await self.core.head(thread_id, ns)).position[:2] == at[:2]:
             journal = await self.open_end(thread_id, ns, means, metadata, ttl)
             state = journal.state
             anew = answers and at != state.at and not state.interrupts
             if at is None or (state.checkpoint == at and not anew):
                 return journal
-        at, replay, state, taker = await self.load_named(thread_id, position_of(config), at, ns)
+        at, replay, state, taker = await self.load_named(address, at)
         return self._journal(replay, state, taker, means, metadata, ttl, fork_from=at)
 
     async def open_end(
@@ -189,22 +132,20 @@ class ThreadLog:
             ttl=ttl,
         )
 
-    async def read(self, config: Mapping[str, Any]) -> tuple[str, State, bool]:
-        """The state where ``config`` points, without writing.
+    async def read(self, address: Address) -> tuple[State, bool]:
+        """The state at an address, without writing.
 
         Returns:
-            The thread, the state, and whether that is the state in which it now stands.
+            The state, and whether it is the current one of its log.
         """
-        thread_id, ns = thread_id_of(config), ns_of(config)
-        named = position_of(config)
-        at = await self.resolve(thread_id, named)
-        at, replay, state, _ = await self.load_named(thread_id, named, at, ns)
+        at = await self.resolve(address.thread_id, address.position)
+        at, replay, state, _ = await self.load_named(address, at)
         if at is not None and state.checkpoint != at:
             raise InvalidConfigError(
-                f"{checkpoint_id(at)} is not a checkpoint of thread {thread_id!r}, but within a "
-                "superstep; take ids from get_state_history(config)"
+                f"{checkpoint_id(at)} is not a checkpoint of thread {address.thread_id!r}, but "
+                "within a superstep; take ids from get_state_history(config)"
             )
-        return thread_id, state, replay.position == replay.head.position
+        return state, replay.position == replay.head.position
 
     async def resolve(
         self, thread_id: str, at: Position | None, ns: str | None = None
@@ -242,16 +183,17 @@ class ThreadLog:
         )
 
     async def load_named(
-        self, thread_id: str, named: Position | None, at: Position | None, ns: str
+        self, address: Address, at: Position | None
     ) -> tuple[Position | None, Replay[Pages], State, SnapshotTaker]:
-        """The state at a position, which a checkpoint id was found to mean; and the position.
+        """The state at a position, which an address was found to mean; and the position.
 
         That may be another one by now: in what the thread, a fork, was given of the other.
         """
+        thread_id, ns = address.thread_id, address.ns
         try:
             return at, *await self.load(thread_id, at, ns)
         except PositionNotFoundError:
-            now = await self.resolve(thread_id, named)
+            now = await self.resolve(thread_id, address.position)
             if now == at:
                 raise
             return now, *await self.load(thread_id, now, ns)
