@@ -18,7 +18,7 @@ from typing import Any, Final, Self, cast
 from eventstore import VerifyReport
 from eventstore.concurrency import iterate, iterate_sync, run_sync
 from graph.build.drawing import DrawableGraph
-from graph.calls import Nodes, RunnableGraph, looping, require_blocking
+from graph.calls import Nodes, RunnableGraph, async_concurrency, sync_concurrency
 from graph.errors import InvalidConfigError
 from graph.read import streaming
 from graph.read.replay_check import ReplayReport, Same
@@ -36,7 +36,7 @@ class CompiledGraph(RunnableGraph):
     """A graph that can run. Made by :meth:`StateGraph.compile`."""
 
     def with_config(self, config: RunnableConfig | None = None, **more: Any) -> Self:
-        """The same graph with a config that goes below that of each call."""
+        """The same graph with a default config, which the config of each call overrides."""
         bound = copy.copy(self)
         bound._config = cast(RunnableConfig, merged(self._config, {**(config or {}), **more}))
         return bound
@@ -211,7 +211,7 @@ class CompiledGraph(RunnableGraph):
         if not inputs:
             return []
         scope, places = self._scope(configs[0]), iter(range(0))
-        if scope is not None:  # so that each finds its log again, in whatever order they start
+        if scope is not None:  # so that each finds its log again, in any starting order
             places = iter(scope.places(called(scope.node, self.name), len(inputs)))
         with ThreadPoolExecutor(min(max_concurrency or BATCH_CONCURRENCY, len(inputs))) as pool:
             futures = [
@@ -269,7 +269,7 @@ class CompiledGraph(RunnableGraph):
     async def aget_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
         """:meth:`get_state` for async code."""
         reader, at = self._find(config)
-        return await looping(self._log).run(reader.state(at, subgraphs))
+        return await async_concurrency(self._log).run(reader.state(at, subgraphs))
 
     def get_state_history(
         self,
@@ -286,7 +286,7 @@ class CompiledGraph(RunnableGraph):
             before: only those older than the checkpoint of this config.
             limit: at most this many.
         """
-        require_blocking(self._log)
+        sync_concurrency(self._log)
         return iterate_sync(self._history(config, filter, before, limit))
 
     async def aget_state_history(
@@ -299,7 +299,7 @@ class CompiledGraph(RunnableGraph):
     ) -> AsyncGenerator[StateSnapshot, None]:
         """:meth:`get_state_history` for async code."""
         found = self._history(config, filter, before, limit)
-        async with aclosing(iterate(looping(self._log), found)) as snapshots:
+        async with aclosing(iterate(async_concurrency(self._log), found)) as snapshots:
             async for snapshot in snapshots:
                 yield snapshot
 
@@ -312,7 +312,7 @@ class CompiledGraph(RunnableGraph):
             ThreadNotFoundError: no such thread.
             CorruptEventError: the log was damaged or tampered with.
         """
-        require_blocking(self._log)
+        sync_concurrency(self._log)
         reader, at = self._find(config)
         return iterate_sync(reader.audit(at.thread_id, at.ns))
 
@@ -320,7 +320,7 @@ class CompiledGraph(RunnableGraph):
         """:meth:`events` for async code."""
         reader, at = self._find(config)
         found = reader.audit(at.thread_id, at.ns)
-        async with aclosing(iterate(looping(self._log), found)) as entries:
+        async with aclosing(iterate(async_concurrency(self._log), found)) as entries:
             async for entry in entries:
                 yield entry
 
@@ -336,7 +336,7 @@ class CompiledGraph(RunnableGraph):
     async def averify(self, config: RunnableConfig) -> VerifyReport:
         """:meth:`verify` for async code."""
         reader, thread_id = self._find_thread(config)
-        return await looping(self._log).run(reader.verify(thread_id))
+        return await async_concurrency(self._log).run(reader.verify(thread_id))
 
     def replay(
         self, config: RunnableConfig, *, upto: RunnableConfig | int | None = None
@@ -358,7 +358,7 @@ class CompiledGraph(RunnableGraph):
         self, config: RunnableConfig, *, upto: RunnableConfig | int | None = None
     ) -> StateSnapshot:
         """:meth:`replay` for async code."""
-        return await looping(self._log).run(self._replayed(config, upto))
+        return await async_concurrency(self._log).run(self._replayed(config, upto))
 
     def rebuild(self, config: RunnableConfig) -> int:
         """Delete the snapshots of a thread and fold it again, after a change of reducers, say.
@@ -375,7 +375,7 @@ class CompiledGraph(RunnableGraph):
     async def arebuild(self, config: RunnableConfig) -> int:
         """:meth:`rebuild` for async code."""
         reader, thread_id = self._find_thread(config)
-        return await looping(self._log).run(reader.rebuild(thread_id))
+        return await async_concurrency(self._log).run(reader.rebuild(thread_id))
 
     def check_replay(
         self,

@@ -83,7 +83,7 @@ class Run(Tasks):
     @property
     def interrupts(self) -> tuple[Interrupt, ...]:
         """What waits for answers."""
-        asked = planner.questions(self.state)
+        asked = planner.pending_interrupts(self.state)
         return tuple(Interrupt(each["value"], name) for name, each in asked.items())
 
     def logs(self) -> dict[str, int]:
@@ -129,7 +129,7 @@ class Run(Tasks):
 
     async def pass_on(self, answers: Mapping[int | str, Any]) -> frozenset[int]:
         """Record what of the answers in the graph above is for this one; as :meth:`resume`."""
-        data = planner.pass_on(self.state, answers)
+        data = planner.resume_subgraph(self.state, answers)
         return frozenset() if data is None else await self._resume(data)
 
     async def _resume(self, data: Data) -> frozenset[int]:

@@ -314,7 +314,7 @@ async def finish_inside(run: Run, scope: Scope) -> None:
     """
     state = run.state
     if state.frontier:
-        asked = planner.questions(state).items()
+        asked = planner.pending_interrupts(state).items()
         raise scope.leave(*({"id": name, "value": each["value"]} for name, each in asked))
     if state.above is not None:
         raise ParentCommand(planner.command_above(state.above))
