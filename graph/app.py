@@ -25,7 +25,7 @@ from graph.read.replay_check import ReplayReport, Same
 from graph.run.address import merged
 from graph.run.invocation import CONFLICT_TIMEOUT_S, OnConflict
 from graph.run.runners import AsyncRunner, SyncRunner
-from graph.run.scope import keeping
+from graph.run.scope import with_reserved_call
 from graph.state.namespaces import called
 from graph.types import AuditEntry, Durability, RunnableConfig, StateSnapshot, StateUpdate
 
@@ -210,12 +210,12 @@ class CompiledGraph(RunnableGraph):
         configs = _configs(inputs, config)
         if not inputs:
             return []
-        scope, places = self._scope(configs[0]), iter(range(0))
+        scope, numbers = self._scope(configs[0]), iter(range(0))
         if scope is not None:  # so that each finds its log again, in any starting order
-            places = iter(scope.places(called(scope.node, self.name), len(inputs)))
+            numbers = iter(scope.reserve_calls(called(scope.node, self.name), len(inputs)))
         with ThreadPoolExecutor(min(max_concurrency or BATCH_CONCURRENCY, len(inputs))) as pool:
             futures = [
-                pool.submit(keeping(next(places, None)).run, self.invoke, given, each)
+                pool.submit(with_reserved_call(next(numbers, None)).run, self.invoke, given, each)
                 for given, each in zip(inputs, configs, strict=True)
             ]
         if return_exceptions:

@@ -289,7 +289,7 @@ class RunnableGraph(ReadableGraph):
             durability = around.durability
             listener = around.listener
             if listener is None and around.subgraphs:
-                listener = cast(Run, cast(Scope, scope).host).hear
+                listener = cast(Run, cast(Scope, scope).host).forward_chunk
         heard = around.modes if listener is not None and around is not None else frozenset()
         return Options(
             config=own,

@@ -230,7 +230,7 @@ class _Log:
         run = self._run(state, {})
         given = dict(unpack(event.data["writes"]))
         try:
-            new = await planner.begin(self._topology, state, given, None, {}, run.decide)
+            new = await planner.begin(self._topology, state, given, None, {}, run.evaluate_edge)
         except Exception as error:
             return self._differs(event, "__start__", "raises", None, repr(error))
         return self._routes(event, "__start__", event.data, new)
@@ -290,7 +290,7 @@ class _Log:
     async def _task(self, state: State, index: int, logs: Mapping[str, int]) -> Done:
         run = self._run(state, logs)
         with ids_from(lambda: _RANDOM_ID):
-            return await run.attempt(state, index, state.frontier[index])
+            return await run.run_task(state, index, state.frontier[index])
 
     def _run(self, state: State, logs: Mapping[str, int]) -> Run:
         means = Means(

@@ -50,16 +50,17 @@ class ThreadLog:
         means: Means,
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
-        answers: bool = False,
+        resumes: bool = False,
     ) -> LogJournal:
-        """The journal of a run that goes on at an address.
+        """The journal of a run that continues from an address.
 
-        The head of a thread goes on as it stands, finished tasks included. An older
-        checkpoint, or one of another thread for a thread that is new, goes on by a fork.
+        At the end of a thread the run continues it, with its finished tasks. At an older
+        checkpoint, or at one of another thread for a new thread, it begins with a fork.
 
         Args:
-            answers: the run answers questions; where none is left at the head, those of the
-                checkpoint are meant, and its answers are given anew.
+            metadata, ttl: those of a thread that the run creates.
+            resumes: the run has resume values. If no interrupt is pending at the end of the
+                thread, they are for those of the checkpoint, which the run resumes again.
 
         Raises:
             InvalidConfigError: the checkpoint does not belong to the thread.
@@ -70,8 +71,8 @@ class ThreadLog:
         if at is None or (await self.core.head(thread_id, ns)).position[:2] == at[:2]:
             journal = await self.open_end(thread_id, ns, means, metadata, ttl)
             state = journal.state
-            anew = answers and at != state.at and not state.interrupts
-            if at is None or (state.checkpoint == at and not anew):
+            again = resumes and at != state.at and not state.interrupts
+            if at is None or (state.checkpoint == at and not again):
                 return journal
         at, replay, state, taker = await self.load_named(address, at)
         return self._journal(replay, state, taker, means, metadata, ttl, fork_from=at)
@@ -84,12 +85,12 @@ class ThreadLog:
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
     ) -> LogJournal:
-        """The journal of a run that goes on where a log ends."""
+        """The journal of a run that continues from the end of a log."""
         replay, state, taker = await self.load(thread_id, None, ns)
         return self._journal(replay, state, taker, means, metadata, ttl)
 
     async def ended(self, journal: LogJournal, call: str) -> LogJournal:
-        """A journal for reading the log of a graph that remembers as of an earlier call."""
+        """A read-only journal of a subgraph with ``checkpointer=True`` after an earlier call."""
         state = journal.earlier.get(call)
         if state is None:
             at = await self.resolve(journal.thread_id, journal.state.ended[call], journal.at.ns)
@@ -104,8 +105,10 @@ class ThreadLog:
         means: Means,
         ns: str = "",
     ) -> LogJournal:
-        """The journal of a run that goes back to a position, with the logs of its tasks' subgraphs
-        as they stood at these places.
+        """The journal of a run that goes back to a position.
+
+        Args:
+            logs: where the logs of subgraphs ended at that position, by task and name.
         """
         replay, state, taker = await self.load(thread_id, at, ns)
         return self._journal(replay, replace(state, logs=logs), taker, means, fork_from=at)
@@ -150,10 +153,13 @@ class ThreadLog:
     async def resolve(
         self, thread_id: str, at: Position | None, ns: str | None = None
     ) -> Position | None:
-        """The position meant by a checkpoint id; ``None``: the thread as it now stands.
+        """The position that a checkpoint id means for a thread; ``None``: its current end.
 
-        A foreign id on a thread that was forked from there names the origin, and so means
-        the branch itself, wherever it stands by now.
+        The checkpoint of another thread from which this thread was forked means the current end
+        of the fork.
+
+        Raises:
+            InvalidConfigError: it belongs to another thread, and this one was not forked from it.
         """
         if at is None:
             return None
@@ -185,9 +191,10 @@ class ThreadLog:
     async def load_named(
         self, address: Address, at: Position | None
     ) -> tuple[Position | None, Replay[Pages], State, SnapshotTaker]:
-        """The state at a position, which an address was found to mean; and the position.
+        """The state at the position that an address was resolved to, and that position.
 
-        That may be another one by now: in what the thread, a fork, was given of the other.
+        The position changes if its thread was deleted meanwhile: the thread, a fork of that one,
+        then has the events in a prefix of its own.
         """
         thread_id, ns = address.thread_id, address.ns
         try:
@@ -201,7 +208,7 @@ class ThreadLog:
     async def load(
         self, thread_id: str, at: Position | None, ns: str = "", snapshots: bool = True
     ) -> tuple[Replay[Pages], State, SnapshotTaker]:
-        """The state at a position of a thread's lineage, or (``None``) as the thread stands."""
+        """The state at a position in a thread's lineage; ``None``: at its current end."""
         for _ in range(MOVES_MAX):
             replay = await self.core.replay(
                 thread_id, ns, at, self.fingerprint, snapshots, cached=at is None and snapshots
@@ -209,26 +216,26 @@ class ThreadLog:
             try:
                 state, taker = await self.fold(replay)
             except LineageMovedError:
-                continue  # an ancestor was deleted or trimmed while we read; its part is ours now
+                continue  # an ancestor was deleted or trimmed meanwhile; read again
             self.core.cache_replay(replay)
             return replay, state, taker
         raise LineageMovedError(thread_id)
 
     def taker(self) -> SnapshotTaker:
-        """Makes the snapshots of a log that has none yet."""
+        """A new taker, for a log without snapshots."""
         return SnapshotTaker(
             self.core.codec, self.fingerprint, self._failures, each_run=self._each_run
         )
 
     async def fold(self, replay: Replay[Pages]) -> tuple[State, SnapshotTaker]:
-        """The state that a replay leads to, and a taker that goes on from there."""
+        """The state that a replay leads to, and a taker that continues from there."""
         taker = self.taker()
         start = None
         if replay.snapshot is not None:
             start, chained = load(self.core.codec, replay.snapshot)
             at = replay.snapshot.position
             if replay.snapshot.is_base and start.parent and start.parent[:2] == at[:2]:
-                start = replace(start, parent=None)  # nothing is there before a base
+                start = replace(start, parent=None)  # nothing exists before a base
             if (at.thread_key, at.ns) == (replay.head.thread_key, replay.head.ns):
                 taker.resume(replay.snapshot, start, chained)
         folding = Fold(self.channels, start)
@@ -240,7 +247,7 @@ class ThreadLog:
         return folding.state(), taker
 
     async def origin(self, head: Head) -> Position | None:
-        """The foreign position that a thread was forked from when it was made."""
+        """The position in another thread from which a thread was forked at its creation."""
         if not head.exists or head.seq == 0:
             return None
         start = Position(head.thread_key, head.ns, 0)
@@ -250,17 +257,17 @@ class ThreadLog:
                     for first in page:
                         return Position(*first.data["source"]) if first.kind == Kind.FORK else None
         except LineageMovedError:
-            return None  # it was trimmed, and with that goes what it was forked from
+            return None  # trimmed, and its fork event with it
         return None
 
     async def beginning(self, thread_id: str) -> Position | None:
-        """The base at which a trimmed thread begins; ``None`` where that is its first event."""
+        """The base at which a trimmed thread begins; ``None`` if it was not trimmed."""
         end = (await self.core.head(thread_id)).position
         async with aclosing(self.lineage(end)) as steps:
             return [(await self.core.lineage(step)).base async for step in steps][-1]
 
     async def lineage(self, at: Position) -> AsyncGenerator[Position, None]:
-        """The ends of the runs of events that lead to a position, newest first."""
+        """The ends of the spans of events that lead to a position, newest first."""
         here: Position | None = at
         while here is not None:
             yield here
@@ -268,6 +275,6 @@ class ThreadLog:
 
 
 def _json_only(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the caller's metadata can be searched for in the threads' list."""
+    """The part of the caller's metadata that lists of threads can filter by."""
     plain = str | int | float | bool
     return {key: value for key, value in metadata.items() if isinstance(value, plain)}

@@ -77,8 +77,8 @@ class State:
         pending: the outputs of its finished tasks, by index in the frontier.
         errors: the failures of its failed tasks, by index.
         interrupts: the pending interrupts of its waiting tasks, by index.
-        answers: the resume values of its tasks, by index: each by the ``nth`` of its interrupt, or
-            by id for an interrupt of a subgraph.
+        resume_values: those of its tasks, by index: each by the ``nth`` of its interrupt, or by
+            id for an interrupt of a subgraph.
         logs: where the logs of subgraphs ended when their task failed or was interrupted, by
             index and name.
         kept: where the logs of subgraphs with ``checkpointer=True`` ended, by name.
@@ -112,7 +112,7 @@ class State:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     created_us: int = 0
     interrupts: Mapping[int, Data] = field(default_factory=dict)
-    answers: Mapping[int, Mapping[int | str, Any]] = field(default_factory=dict)
+    resume_values: Mapping[int, Mapping[int | str, Any]] = field(default_factory=dict)
     logs: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
     began: int = 0
@@ -159,7 +159,6 @@ class Fold:
         "_run_began",
         "_updates",
         "above",
-        "answers",
         "at",
         "began",
         "branch",
@@ -179,6 +178,7 @@ class Fold:
         "metadata",
         "parent",
         "pending",
+        "resume_values",
         "run_id",
         "source",
         "step",
@@ -197,7 +197,7 @@ class Fold:
         self.last, self.source = state.last, state.source
         self.run_id, self.metadata = state.run_id, state.metadata
         self.created_us = state.created_us
-        self.interrupts, self.answers = dict(state.interrupts), dict(state.answers)
+        self.interrupts, self.resume_values = dict(state.interrupts), dict(state.resume_values)
         self.logs, self.kept = dict(state.logs), dict(state.kept)
         self.began, self.first, self.branch = state.began, state.first, state.branch
         self.call, self.above, self.ended = state.call, state.above, dict(state.ended)
@@ -283,7 +283,7 @@ class Fold:
         """Apply resume values, and perhaps writes and more tasks, to the unfinished superstep."""
         for resumed in data["answers"]:
             task, key = resumed["task"], resumed.get("nth", resumed["id"])
-            self.answers[task] = {**self.answers.get(task, {}), key: resumed["value"]}
+            self.resume_values[task] = {**self.resume_values.get(task, {}), key: resumed["value"]}
             waiting = self.interrupts.pop(task)
             left = [each for each in waiting["interrupts"] if each["id"] != resumed["id"]]
             if left:
@@ -368,7 +368,7 @@ class Fold:
         for logs in self.logs.values():  # of tasks that will not finish
             self.kept |= lasting(logs, origin(self.at.thread_key, self.at.ns)[1])
         self.pending, self.errors, self.interrupts = {}, {}, {}
-        self.answers, self.logs = {}, {}
+        self.resume_values, self.logs = {}, {}
         self.first, self.began, self.step = self.at, self.at.seq, step
         self._mark(recorded_us, source)
 
@@ -402,7 +402,7 @@ class Fold:
             self.metadata,
             self.created_us,
             dict(self.interrupts),
-            dict(self.answers),
+            dict(self.resume_values),
             dict(self.logs),
             dict(self.kept),
             self.began,
