@@ -147,15 +147,15 @@ def waiting_data(task: int, node: str, interrupts: Sequence[Mapping[str, Any]]) 
     return {"task": task, "node": node, "interrupts": [dict(each) for each in interrupts]}
 
 
-def resume_data(step: int, answers: Sequence[Data], writes: Writes, goto: Goto) -> Data:
+def resume_data(step: int, resumed: Sequence[Data], writes: Writes, goto: Goto) -> Data:
     """A ``Command(resume=…)`` arrived.
 
     Args:
-        answers: the resume values: each with the ``task``, ``id`` and perhaps ``nth`` of its
+        resumed: the resume values: each with the ``task``, ``id`` and perhaps ``nth`` of its
             interrupt, and the ``value``.
         writes, goto: the update and the targets of the same command.
     """
-    data: Data = {"step": step, "answers": list(answers)}
+    data: Data = {"step": step, "answers": list(resumed)}
     if writes:
         data["writes"] = _pack(writes)
     return data if goto == Goto() else {**data, **goto.data()}

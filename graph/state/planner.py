@@ -97,9 +97,9 @@ def resume(topology: Topology, state: State, given: Command[Any]) -> Data:
         InvalidUpdateError: a resume value for an interrupt that is not pending, one value for
             several interrupts, or an update that does not fit.
     """
-    answers = [] if given.resume is None else _match_resume_values(state, given.resume)
+    resumed = [] if given.resume is None else _match_resume_values(state, given.resume)
     writes, gotos, _ = _read_result(topology, START, _plain(given))
-    return events.resume_data(state.step + 1, answers, writes, _towards(topology, START, gotos))
+    return events.resume_data(state.step + 1, resumed, writes, _towards(topology, START, gotos))
 
 
 def pending_interrupts(state: State) -> dict[str, Data]:
@@ -114,8 +114,8 @@ def pending_interrupts(state: State) -> dict[str, Data]:
 def resume_subgraph(state: State, given: Mapping[int | str, Any]) -> Data | None:
     """The resume event of a subgraph: those resume values of the task above that are for it."""
     pending = pending_interrupts(state)
-    answers = [_resumed(pending[name], given[name]) for name in pending if name in given]
-    return events.resume_data(state.step + 1, answers, [], Goto()) if answers else None
+    resumed = [_resumed(pending[name], given[name]) for name in pending if name in given]
+    return events.resume_data(state.step + 1, resumed, [], Goto()) if resumed else None
 
 
 def _match_resume_values(state: State, given: Any) -> list[Data]:
