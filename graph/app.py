@@ -1,9 +1,10 @@
 """The compiled graph: what applications call, with sync and async APIs.
 
-Owns the public methods (``invoke``, ``stream``, ``get_state``, … and their async twins) and their
+Owns the public methods (``invoke``, ``stream``, ``get_state``, …, with async variants) and their
 documentation. Each operation is written once, as a coroutine, in ``calls`` and below: the sync
-method runs it to its end, the async one awaits it. Safe to share between threads; runs on
-different threads do not disturb each other, and of two on the same thread one wins each superstep.
+method runs it to its end, the async one awaits it. Several OS threads can use a graph at once.
+Runs with different ids (``thread_id``) are independent; of two with the same id, one wins each
+superstep.
 """
 
 from __future__ import annotations

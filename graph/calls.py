@@ -67,7 +67,7 @@ Nodes = Sequence[str] | str | None
 
 
 class Saver(Protocol):
-    """What ``compile(checkpointer=…)`` takes besides a store: an object with a store."""
+    """An object with a store, which ``compile(checkpointer=…)`` takes in place of a store."""
 
     @property
     def store(self) -> EventStore | AsyncEventStore:
@@ -120,7 +120,7 @@ class RunnableGraph(ReadableGraph):
         return self._log.core
 
     def reader_on(self, core: Core) -> Reader:
-        """What reads this graph's logs in a store. Cached for the last store, with its caches."""
+        """The reader of this graph's logs in a store. The last one is kept, with its caches."""
         found = self._last
         if found is None or found.log.core is not core:
             register_types(core.codec, self.topology)
@@ -374,13 +374,13 @@ class RunnableGraph(ReadableGraph):
         return snapshot.config
 
     def _find(self, config: Mapping[str, Any]) -> tuple[Reader, Address]:
-        """The address that a config holds, and what reads its log."""
+        """The address that a config holds, and the reader of its log."""
         core = self.core
         at = Address.of(config)
         return subgraphs.graph_of(self, at.ns).reader_on(core), at
 
     def _find_thread(self, config: Mapping[str, Any]) -> tuple[Reader, str]:
-        """The thread that a config names, and what reads its root's log."""
+        """The thread that a config names, and the reader of its root's log."""
         core = self.core
         return self.reader_on(core), Address.of(config).thread_id
 

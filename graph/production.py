@@ -1,4 +1,4 @@
-"""What a service builds on: a checkpointer made from its configuration, and a workflow around it.
+"""For services: a checkpointer made from a configuration, and a workflow around a graph.
 
 Owns opening and closing the checkpointer, turning failures of a run into ``WorkflowError``, and
 the log lines about both, which contain names of threads and errors but never a state or a secret.

@@ -1,4 +1,4 @@
-"""What a function of the application tells without being called.
+"""Inspects functions of the application without calling them.
 
 Owns the reading of signatures, type hints and bytecode: which extra arguments a node takes, which
 state class it expects, which destinations its return annotation lists, whether it could route by
@@ -184,7 +184,7 @@ def _has_code(action: Any) -> bool:
 
 
 def _mentioned(item: Any) -> Iterator[Any]:
-    """What the code of a function, or the parts of another object, mention."""
+    """The objects that the code of a function, or the parts of another object, mention."""
     if isinstance(item, functools.partial):
         yield from (item.func, *item.args, *item.keywords.values())
     elif inspect.ismethod(item):

@@ -212,7 +212,7 @@ def is_schema(candidate: Any) -> bool:
 
 
 AliasPath = tuple[str | int, ...]
-"""Where pydantic finds a field in its input: a key, and the path inside that key's value."""
+"""The path to a field in the input of pydantic: a key, then the path inside its value."""
 
 
 def _alias_path(alias: Any) -> AliasPath:

@@ -1,4 +1,4 @@
-"""Which application types a graph's state may hold: those reachable from its annotations.
+"""Registers the application types that a graph's state may hold: those in its annotations.
 
 ``compile`` registers them with the store's codec under their class names, version 1, unless the
 application has registered them itself, with a name and upcasters of its own. Classes that are

@@ -55,7 +55,7 @@ class ReadableGraph(Graph):
 
     @abstractmethod
     def reader_on(self, core: Core) -> Reader:
-        """What reads this graph's logs in a store."""
+        """The reader of this graph's logs in a store."""
 
     @abstractmethod
     def output(self, state: State) -> dict[str, Any]:

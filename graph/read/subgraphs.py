@@ -1,4 +1,4 @@
-"""Which graphs run inside a graph: as its nodes, or called by its nodes' functions.
+"""Finds the graphs inside a graph: its nodes, and those that its nodes' functions call.
 
 Owns the mapping from the name of a log to the graph that folds it, which readers need: a log does
 not contain the code that made it.

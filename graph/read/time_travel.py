@@ -166,7 +166,7 @@ async def _path_to_root(top: ReadableGraph, thread_id: str, at: Position) -> _Pa
 
 
 def _began(level: Level, state: State, home: str, end: State | None) -> tuple[int, int]:
-    """Which superstep of the graph above a subgraph ran for: the seq where it began, and the task.
+    """The superstep of the graph above that a subgraph ran for: its first seq, and the task.
 
     Args:
         level: the last level of the subgraph's namespace.

@@ -1,4 +1,4 @@
-"""What a config says: above all where it points (:class:`Address`).
+"""Reads configs: above all where one points, as an :class:`Address`.
 
 Owns how ``thread_id``, ``checkpoint_ns``, ``checkpoint_id``, ``ttl``, ``metadata``, ``tags`` and
 ``run_id`` are read. Public methods read them once and pass the results down. Below them, a config
@@ -22,7 +22,7 @@ _CHECKPOINT_ID: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{10})")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a config points.
+    """A thread, one of its logs, and perhaps a checkpoint there.
 
     Attributes:
         ns: the log: ``""`` for the root graph's, else a subgraph's.
@@ -93,7 +93,7 @@ def ttl_of(config: Mapping[str, Any]) -> timedelta | None:
 
 
 def metadata_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a caller wants recorded with a run: metadata, and tags."""
+    """The metadata to record with a run, including the tags."""
     tags = {"tags": list(config["tags"])} if config.get("tags") else {}
     return {**tags, **(config.get("metadata") or {})}
 
@@ -105,7 +105,7 @@ def run_id_of(config: Mapping[str, Any]) -> str | None:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """One config over another: what both have is merged where it can be."""
+    """One config over another. Metadata, tags and ``configurable`` of both are merged."""
     both = {**below, **above}
     for name in ("configurable", "metadata"):
         if name in below and name in above:

@@ -42,7 +42,7 @@ Chunk = tuple[str, Any]
 
 @dataclass(slots=True)
 class SubgraphUse:
-    """Which task of a superstep calls a subgraph with ``checkpointer=True``.
+    """The task of a superstep that calls a subgraph with ``checkpointer=True``.
 
     Attributes:
         task: its index; no other task may call the subgraph.
@@ -87,7 +87,7 @@ class Run(Tasks):
         return tuple(Interrupt(each["value"], name) for name, each in pending.items())
 
     def logs(self) -> dict[str, int]:
-        """Where the log of this run and those of its subgraphs end, by name."""
+        """The last seq of this run's log and of the logs of its subgraphs, by name."""
         if not isinstance(self.journal, LogJournal):
             return {}
         found = dict(self.state.kept)

@@ -33,7 +33,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Goto:
-    """Where edges led.
+    """The targets of a node's edges.
 
     Attributes:
         to: nodes triggered for the next superstep.

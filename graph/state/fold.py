@@ -32,7 +32,7 @@ def task_id(state: State, task: int) -> str:
 
 
 def _original(at: Position) -> Position:
-    """Where an event was first written: a copy in the prefix of a fork keeps that position."""
+    """The original position of an event, also of a copy in the prefix of a fork."""
     return Position(*origin(at.thread_key, at.ns), at.seq)
 
 

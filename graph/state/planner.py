@@ -1,4 +1,4 @@
-"""What to run and what to record: pure functions from states and results to event data.
+"""Plans what to run and what to record: pure functions from states and results to event data.
 
 No I/O, no threads, no clock. The driver asks which tasks are due, calls each node with its
 ``argument``, and appends its ``outcome``. ``outcome`` also follows the node's edges, so that every
@@ -147,7 +147,7 @@ def _match_resume_values(state: State, given: Any) -> list[Data]:
 
 
 def _resumed(interrupt: Data, value: Any) -> Data:
-    """What a resume event says about one interrupt."""
+    """The entry of a resume event for one interrupt."""
     found: Data = {name: interrupt[name] for name in ("task", "id", "nth") if name in interrupt}
     return {**found, "value": value}
 
