@@ -1,9 +1,9 @@
-"""One call of a graph: from where it goes on, and for whom it runs.
+"""From a call of a graph to its run: how the run begins, and how it ends.
 
-Owns the beginning of a run: a new input, answers to what was asked, or neither; after other runs
-of the thread, if it is to wait for them; and inside a node of another graph, where it takes its
-place in the thread of that one and goes on where an attempt before this one left it. And the end:
-nothing is left unwritten, and what an inner run waits for, the outer one waits for.
+Owns the beginning: with an input, with resume values, or with neither; after other runs of the
+thread, if the call waits for them; and for a subgraph, in the thread of the graph above, continuing
+what an earlier attempt of the same task did. And the end: everything is written, and the graph
+above gets the interrupts of a subgraph.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import logging
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Literal, cast
 
@@ -36,12 +37,13 @@ from graph.errors import (
     InvalidGraphError,
     ThreadBusyError,
 )
-from graph.run.driver import Chunk, Run, Use
+from graph.run.address import Address
+from graph.run.driver import Chunk, Run, SubgraphUse
 from graph.run.journal import Journal, LogJournal, Means, NoJournal, status_after
 from graph.run.runners import Runner
 from graph.run.scope import ParentCommand, Scope
 from graph.run.tasks import Options
-from graph.run.thread_log import ThreadLog, thread_id_of
+from graph.run.thread_log import ThreadLog
 from graph.state import planner
 from graph.state.fold import State
 from graph.state.namespaces import called, memory
@@ -54,9 +56,9 @@ WAIT: Final = telemetry.Operation("graph.wait", "Time that a run waited for anot
 OnConflict = Literal["reject", "wait"]
 
 CONFLICT_TIMEOUT_S: Final = 60.0
-"""How long a run waits for others of its thread before it gives up."""
+"""Seconds that a run waits for other runs of its thread before it gives up."""
 
-_GIVEN_UP: Final = "the run was given up: what it does is not recorded any more"
+_RUN_ENDED: Final = "the run has ended, so nothing more of it can be recorded"
 
 _POLL_S: Final = 0.01
 _POLL_MAX_S: Final = 0.25
@@ -64,40 +66,46 @@ _POLL_MAX_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a graph: what was asked for, and how it is carried out.
+    """One call of a graph: its arguments, and how to run it.
 
     Attributes:
-        log: where its threads are, or, inside another graph, that one's; ``None``: nowhere.
-        runner: calls user code.
-        concurrency: how it waits for the store.
-        scope: the task that it runs for, inside another graph.
-        is_node: it is itself the node of that task; else a function called it.
-        lasts: inside another graph: it remembers from one task to the next.
-        opened: makes the journal where the config names a subgraph's log.
+        log: the threads of the graph, or for a subgraph those of the root; ``None``: no log.
+        address: where in ``log`` the run starts; ``None`` for a subgraph.
+        run_id, metadata: recorded with the run.
+        ttl: how long a thread that the run creates is kept after its last event.
+        runner: calls application code.
+        concurrency: how the run waits for the store.
+        scope: for a subgraph: the task that it runs for.
+        is_node: the subgraph is itself the node of that task; else a function calls it.
+        lasts: the subgraph was compiled with ``checkpointer=True``.
+        opened: makes the journal if ``address`` is in a subgraph's log.
     """
 
     topology: Topology
     name: str
     log: ThreadLog | None
     input: Any
-    config: Mapping[str, Any]
     options: Options
     runner: Runner
     concurrency: Concurrency
+    address: Address | None = None
+    run_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    ttl: timedelta | None = None
     on_conflict: OnConflict = "reject"
     conflict_timeout_s: float = CONFLICT_TIMEOUT_S
     scope: Scope | None = None
     is_node: bool = False
     lasts: bool = False
-    opened: Callable[[Mapping[str, Any], Means], Awaitable[LogJournal]] | None = None
+    opened: Callable[[Address, Means], Awaitable[LogJournal]] | None = None
 
 
 class Started:
-    """A run that has begun: what it was given is recorded. It ends with the ``async with`` block.
+    """A run whose first event is recorded. It ends with the ``async with`` block.
 
     Args:
-        resumed: it goes over the interrupt at which it stands.
-        waiting: tasks that wait on, because nothing that they ask was answered.
+        resumed: do not pause at the interrupt where the run continues.
+        waiting: tasks that still wait, because none of their interrupts was resumed.
     """
 
     def __init__(
@@ -107,7 +115,7 @@ class Started:
         self.steps = run.steps(resumed, waiting)
 
     async def __aenter__(self) -> AsyncGenerator[Chunk, None]:
-        """Run it to its end, or to where it has to stop: what is streamed."""
+        """Run to the end or to an interrupt; the items for the stream."""
         return self.steps
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
@@ -147,22 +155,22 @@ async def release(journal: Journal, error: BaseException | None) -> None:
 
 
 async def start(call: Call) -> Started:
-    """A run that has begun.
+    """Begin the run of a call.
 
     Raises:
-        ThreadBusyError: another run held the thread for all the time that this one waits.
+        ThreadBusyError: another run held the thread for as long as this one waits.
     """
     if call.scope is not None:
         return await _start_inside(call, call.scope)
     gives_up_at = time.monotonic() + call.conflict_timeout_s
     while True:
         dead = None
-        if call.on_conflict == "wait" and call.log is not None:
+        if call.on_conflict == "wait" and call.log is not None and call.address is not None:
             with WAIT.begin(labels={"graph.name": call.name}):
-                dead = await _wait(call, call.log, gives_up_at)
+                dead = await _wait(call, call.log, call.address.thread_id, gives_up_at)
         journal = await journal_of(call)
         if call.on_conflict == "wait" and journal.busy_with not in (None, dead):
-            continue  # another run began since we looked
+            continue  # another run has begun meanwhile
         try:
             run = Run(call.topology, journal, call.options, call.runner)
             started = await _begin(call, run)
@@ -176,14 +184,16 @@ async def start(call: Call) -> Started:
 
 
 async def journal_of(call: Call) -> Journal:
-    """The journal of a call that is not inside another graph."""
-    if call.log is None:
+    """The journal of a call outside any other graph."""
+    if call.log is None or call.address is None:
         return NoJournal(call.topology.channels, _now_us)
     means = Means(call.concurrency, call.options.durability, lease=call.log.core.leases.begin())
     if call.opened is not None:
-        return await call.concurrency.run(call.opened(call.config, means))
-    answers = isinstance(call.input, Command) and call.input.resume is not None
-    return await call.concurrency.run(call.log.open(call.config, means, answers))
+        return await call.concurrency.run(call.opened(call.address, means))
+    resumes = isinstance(call.input, Command) and call.input.resume is not None
+    return await call.concurrency.run(
+        call.log.open(call.address, means, call.metadata, call.ttl, resumes)
+    )
 
 
 async def _begin(call: Call, run: Run) -> Started | None:
@@ -198,7 +208,7 @@ async def _begin(call: Call, run: Run) -> Started | None:
         _refuse_empty(run)
         return Started(run, True, await run.resume(given))
     if given is not None:
-        await run.begin(given, _run_id(call.config), metadata_of(call.config))
+        await run.begin(given, call.run_id, call.metadata)
         return Started(run)
     _refuse_empty(run)
     await run.branch()
@@ -223,17 +233,6 @@ def _refuse_empty(run: Run) -> None:
         )
 
 
-def metadata_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the caller wants recorded with a run: metadata, and tags."""
-    tags = {"tags": list(config["tags"])} if config.get("tags") else {}
-    return {**tags, **(config.get("metadata") or {})}
-
-
-def _run_id(config: Mapping[str, Any]) -> str | None:
-    given = config.get("run_id")
-    return None if given is None else str(given)
-
-
 def _now_us() -> int:
     return time.time_ns() // 1000
 
@@ -242,12 +241,12 @@ def _now_us() -> int:
 
 
 async def _start_inside(call: Call, scope: Scope) -> Started:
-    """A run for a task of another graph: what an attempt before this one did is not done again."""
+    """Begin the run of a subgraph, or continue that of an earlier attempt of the same task."""
     host: Run = scope.host
     if scope.is_over:
-        raise InvalidGraphError(_GIVEN_UP)
+        raise InvalidGraphError(_RUN_ENDED)
     name = scope.node if call.is_node else called(scope.node, call.name)
-    nth = scope.place(name)
+    nth = scope.next_call(name)
     above = host.journal
     mark = f"{scope.token}.{nth}" if nth else scope.token
     if call.log is None or not isinstance(above, LogJournal):
@@ -260,13 +259,13 @@ async def _start_inside(call: Call, scope: Scope) -> Started:
     ns = child(host.ns, name, mark)
     run = _run(call, await _journal_inside(call, call.log, above, scope, ns), ns)
     if run.state.started:
-        return Started(run, scope.resumed, await run.pass_on(scope.answers))
+        return Started(run, scope.resumed, await run.resume_subgraph(scope.resume_values))
     await run.begin(call.input, None, {})
     return Started(run)
 
 
 async def _start_lasting(call: Call, log_: ThreadLog, scope: Scope, name: str, nth: int) -> Started:
-    """A run of a graph that remembers, for one of the calls that a task makes."""
+    """Begin or continue the run of a subgraph with ``checkpointer=True`` for a call of a task."""
     host: Run = scope.host
     ns = memory(host.ns, name, host.state.branch)
     caller = host.state.caller(scope.task, nth)
@@ -274,13 +273,13 @@ async def _start_lasting(call: Call, log_: ThreadLog, scope: Scope, name: str, n
     try:
         above = cast(LogJournal, host.journal)
         journal = await _journal_inside(call, log_, above, scope, ns)
-        if caller in journal.state.ended:  # the task made others after it
+        if caller in journal.state.ended:  # the task has called it again since
             past = await call.concurrency.run(log_.ended(journal, caller))
             _refuse_cut_off(past.state, ns)
             return Started(_run(call, past, ns))
         run = _run(call, journal, ns)
         if run.state.call == caller:
-            return Started(run, scope.resumed, await run.pass_on(scope.answers))
+            return Started(run, scope.resumed, await run.resume_subgraph(scope.resume_values))
         await run.begin(call.input, None, {}, caller)
         return Started(run)
     except BaseException:
@@ -293,15 +292,15 @@ def _run(call: Call, journal: Journal, ns: str) -> Run:
 
 
 def _refuse_cut_off(state: State, ns: str) -> None:
-    """A call that did not come to its end, and that the node went past, does not the next time."""
+    """Refuse to repeat a call that failed, and after which the node went on, as if it had ended."""
     if not state.frontier:
         return
-    told = [
+    causes = [
         f" in node {error['node']!r}: {error['type']}: {error['message']}"
         for error in state.errors.values()
     ]
     raise GraphError(
-        f"the subgraph {ns!r} did not finish when this task ran before{told[0] if told else ''}"
+        f"the subgraph {ns!r} did not finish when this task ran before{causes[0] if causes else ''}"
     )
 
 
@@ -309,12 +308,12 @@ async def _journal_inside(
     call: Call, log_: ThreadLog, above: LogJournal, scope: Scope, ns: str
 ) -> LogJournal:
     def forbidden() -> str | None:
-        return above.means.forbidden() or (_GIVEN_UP if scope.is_over else None)
+        return above.means.forbidden() or (_RUN_ENDED if scope.is_over else None)
 
     means = replace(above.means, concurrency=call.concurrency, forbidden=forbidden)
     begun = means.together.get(ns)
-    if begun is not None:  # by this very run, which has not written it yet
-        return begun.taken_over(means, _GIVEN_UP)
+    if begun is not None:  # by this run, which has not written it yet
+        return begun.taken_over(means, _RUN_ENDED)
     if ns in means.recorded:
         at = above.at._replace(ns=ns, seq=means.recorded[ns])
         return await call.concurrency.run(log_.open_at(above.thread_id, at, {}, means, ns))
@@ -322,9 +321,9 @@ async def _journal_inside(
 
 
 def _claim(host: Run, ns: str, scope: Scope, topology: Topology) -> None:
-    """A graph that remembers has one log in the thread, and that has one writer at a time."""
+    """Refuse parallel calls of a subgraph with ``checkpointer=True``: its log has one writer."""
     shape = (frozenset(topology.nodes), frozenset(topology.channels))
-    holder = host.in_use.setdefault(ns, Use(scope.task, shape))
+    holder = host.in_use.setdefault(ns, SubgraphUse(scope.task, shape))
     if holder.shape != shape:
         raise InvalidGraphError(
             f"node {scope.node!r} calls two graphs of the same name, which would share the log "
@@ -346,42 +345,46 @@ def _release(host: Run, ns: str) -> None:
 
 
 async def _until_written(above: LogJournal, runner: Runner) -> None:
-    """Wait until the superstep in which an inner run begins cannot be lost any more.
+    """Wait until the events before the superstep of a new subgraph run are durable.
 
-    Its log is named by where that began; were it lost, another superstep might begin there.
+    The seq where the superstep began names the subgraph's log. If those events were lost, another
+    superstep could begin at the same seq.
     """
     while above.means.durability == "async" and not above.is_written:
         await runner.concurrency.sleep(_POLL_S / 10)
 
 
 def leave(run: Run, scope: Scope) -> None:
-    """Tell the task above where the logs of its graph ended."""
+    """Tell the task above where the logs of its subgraph ended."""
     scope.logs.update(run.logs())
     _release(scope.host, run.ns)
 
 
 async def finish_inside(run: Run, scope: Scope) -> None:
-    """Tell the task above what its graph has come to.
+    """End a subgraph's run for the task above.
 
     Raises:
-        GraphInterrupt: it waits for people.
-        ParentCommand: it ended with a command for the graph above.
+        GraphInterrupt: the run is interrupted.
+        ParentCommand: the run ended with a ``Command`` for the graph above.
     """
     state = run.state
     if state.frontier:
-        asked = planner.questions(state).items()
-        raise scope.leave(*({"id": name, "value": each["value"]} for name, each in asked))
+        pending = planner.pending_interrupts(state).items()
+        raise scope.leave(*({"id": name, "value": each["value"]} for name, each in pending))
     if state.above is not None:
         raise ParentCommand(planner.command_above(state.above))
 
 
-# --- one after the other ----------------------------------------------------------------
+# --- waiting for other runs ----------------------------------------------------------------
 
 
-async def _wait(call: Call, log_: ThreadLog, gives_up_at: float) -> tuple[int, str | None] | None:
-    """Return when no other run is under way on the thread, or the one that was is dead.
+async def _wait(
+    call: Call, log_: ThreadLog, thread_id: str, gives_up_at: float
+) -> tuple[int, str | None] | None:
+    """Wait until no other run is active on the thread, or the active one is dead.
 
-    Nothing is stored about waiting runs: each polls, and one that finds the thread free begins.
+    There is no queue: each waiting run polls the thread, and of several that find it free, one
+    begins and the others wait again.
 
     Returns:
         The seq and the owner of a run that died, if there is one.
@@ -389,10 +392,8 @@ async def _wait(call: Call, log_: ThreadLog, gives_up_at: float) -> tuple[int, s
     Raises:
         ThreadBusyError: a living run held the thread for all of ``conflict_timeout_s``.
     """
-    thread_id = thread_id_of(call.config)
     core, pause = log_.core, _POLL_S
     watch = Watch(core.leases)
-
     newest = partial(core.last_recorded_us, thread_id)
     while True:
         head = await call.concurrency.run(core.head(thread_id))
@@ -423,6 +424,6 @@ def _tell_dead(thread_id: str, head: Head, lease_s: float) -> None:
 
 
 def check_conflict(on_conflict: str) -> None:
-    """Refuse what is no way of dealing with other runs."""
+    """Refuse an unknown ``on_conflict``."""
     if on_conflict not in ("reject", "wait"):
         raise InvalidConfigError(f"on_conflict must be 'reject' or 'wait', not {on_conflict!r}")
