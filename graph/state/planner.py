@@ -180,7 +180,7 @@ async def edit(
                 "several updates in one superstep each need their node: StateUpdate(values, "
                 "as_node)"
             )
-        node = as_node or infer_as_node(topology, state)
+        node = as_node or infer_as_node(state)
         if node not in topology.nodes and node not in (START, END):
             raise InvalidUpdateError(
                 f"as_node={node!r} is not a node; the nodes are "
@@ -199,30 +199,31 @@ async def edit(
     return events.update_data(parts, metadata)
 
 
-def infer_as_node(topology: Topology, state: State) -> str:
+def infer_as_node(state: State) -> str:
     """Whose update an edit is taken to be, when the caller does not say: the node that wrote last.
 
+    So what was due stays due: tasks that wait or failed run again, and ask again.
+
     Raises:
-        InvalidUpdateError: several nodes wrote last, or questions wait beside finished tasks.
+        InvalidUpdateError: several nodes wrote last, or some tasks of a superstep have finished and
+            others have not: no node's edges lead to what is left.
     """
-    if len(topology.nodes) == 1:
-        return next(iter(topology.nodes))
-    if state.interrupts and state.pending:
+    if state.pending:
+        left = ", ".join(repr(task.node) for _, task in due(state))
+        condition = "interrupts are pending" if state.interrupts else f"{left} did not finish"
         raise InvalidUpdateError(
-            "interrupts are pending in a superstep in which other tasks have finished; name the "
-            "node whose edges the edit follows, which withdraws the interrupts: "
+            f"{condition} in a superstep in which other tasks have finished; name the node whose "
+            "edges the edit follows, which drops the unfinished tasks: "
             "update_state(config, values, as_node=…); or write and continue with "
             "invoke(Command(update=…), config)"
         )
-    finished = [state.pending[task]["node"] for task in sorted(state.pending)]
-    last = tuple(dict.fromkeys(finished)) or state.last
-    if not last:
+    if not state.last:
         return START
-    if len(last) == 1:
-        return last[0]
+    if len(state.last) == 1:
+        return state.last[0]
     raise InvalidUpdateError(
-        f"nodes {', '.join(last)} wrote last, in one superstep; name the node that the update "
-        "is attributed to: update_state(config, values, as_node=…)"
+        f"nodes {', '.join(state.last)} wrote last, in one superstep; name the node that the "
+        "update is attributed to: update_state(config, values, as_node=…)"
     )
 
 
