@@ -28,7 +28,7 @@ from graph.run.runners import Runner
 from graph.run.scope import Scope
 from graph.run.tasks import Done, Options, Tasks, with_logs
 from graph.state import planner
-from graph.state.events import Data, Kind, error_data, interrupt_data, note
+from graph.state.events import Data, Kind, error_data, interrupt_data, note, unpack
 from graph.state.fold import State, Task
 from graph.types import Command, Interrupt, StateUpdate
 
@@ -207,7 +207,7 @@ class Run(Tasks):
         self._writers, self._waiting, self._failure = {}, [], None
         self.in_use = {}
         for output in began.pending.values():
-            planner.claim(self._topology, began.step + 1, self._writers, output)
+            self._claim(output)
         if self.options.modes & {"debug", "tasks"}:
             for index, task in due:
                 given = planner.argument(self._topology, began, task)
@@ -342,12 +342,17 @@ class Run(Tasks):
                     chunks.append(("error", (began, data)))
         return drafts, chunks
 
+    def _claim(self, output: Data) -> None:
+        """Refuse an output that writes what another one of the superstep has written."""
+        writes = unpack(output["writes"])
+        planner.claim(self._topology, output["step"], self._writers, output["node"], writes)
+
     def _checked(self, item: Done) -> Done:
         """Siblings may have written the same key meanwhile: the later one is at fault."""
         if item.data is None:
             return item
         try:
-            planner.claim(self._topology, self.state.step + 1, self._writers, item.data)
+            self._claim(item.data)
         except InvalidUpdateError as error:
             return Done(item.index, error=error, attempts=item.attempts)
         return item

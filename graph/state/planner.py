@@ -77,7 +77,7 @@ async def begin(
     inputs.
     """
     if isinstance(given, Command):
-        writes, gotos, _ = _read_result(topology, START, _plain(given))
+        writes, gotos = _commanded(topology, state, given)
     else:
         writes, gotos = prepared(topology, topology.input.to_writes(given, defaults=True)), []
     if isinstance(given, Command) and state.started:
@@ -96,7 +96,7 @@ def resume(topology: Topology, state: State, given: Command[Any]) -> Data:
             questions, or an update that does not fit.
     """
     answers = [] if given.resume is None else _answers(state, given.resume)
-    writes, gotos, _ = _read_result(topology, START, _plain(given))
+    writes, gotos = _commanded(topology, state, given)
     return events.resume_data(state.step + 1, answers, writes, _towards(topology, START, gotos))
 
 
@@ -153,10 +153,15 @@ def _is_id(name: Any) -> bool:
     return isinstance(name, str) and len(name) == 32 and set(name) <= set("0123456789abcdef")
 
 
-def _plain(command: Command[Any]) -> Command[Any]:
+def _commanded(
+    topology: Topology, state: State, command: Command[Any]
+) -> tuple[list[tuple[str, Any]], list[str | Send]]:
+    """The writes and targets of a command that is an input."""
     if command.graph is not None:
         raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for inputs")
-    return command
+    writes, gotos, _ = _read_result(topology, START, command)
+    claim(topology, state.step + 1, {}, START, writes)
+    return writes, gotos
 
 
 async def edit(
@@ -194,8 +199,7 @@ async def edit(
         if above is not None:
             raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for edits")
         parts.append((node, writes, await _follow(topology, node, state, writes, gotos, call)))
-        if len(updates) > 1:
-            claim(topology, state.step + 1, writers, {"node": node, "writes": dict(writes)})
+        claim(topology, state.step + 1, writers, node, writes)
     return events.update_data(parts, metadata)
 
 
@@ -247,26 +251,33 @@ def prepared(topology: Topology, writes: Writes) -> list[tuple[str, Any]]:
     ]
 
 
-def claim(topology: Topology, step: int, writers: dict[str, str], output: Data) -> None:
+def claim(
+    topology: Topology,
+    step: int,
+    writers: dict[str, str],
+    node: str,
+    writes: Iterable[tuple[str, Any]],
+) -> None:
     """Note which node writes which single-valued key in a superstep; refuse the second one.
 
     Args:
         writers: key to node, of the outputs so far; updated.
 
     Raises:
-        InvalidUpdateError: naming the key, both nodes and the remedy.
+        InvalidUpdateError: naming the key, who wrote it and the remedy.
     """
-    node: str = output["node"]
     keys = [
         key
-        for key, _ in unpack(output["writes"])
+        for key, _ in writes
         if key not in topology.channels or topology.channels[key].reducer is None
     ]
     for key in keys:
         if key in writers or keys.count(key) > 1:
+            first = writers.get(key, node)
+            by = f"by {node!r}" if first == node else f"by {first!r} and by {node!r}"
             raise InvalidUpdateError(
-                f"{key!r} was written twice in superstep {step}: by {writers.get(key, node)!r} "
-                f"and by {node!r}; it takes one value; to merge several, give it a reducer: "
+                f"{key!r} was written twice in superstep {step}: {by}; it takes one value; "
+                f"to merge several, give it a reducer: "
                 f"{key}: Annotated[<type>, <function of (old, new)>]"
             )
     writers |= dict.fromkeys(keys, node)
@@ -288,10 +299,28 @@ def _read_result(
                 above = _for_above(node, part, above)
                 continue
             gotos += _gotos(part)
-            part = part.update
-        if part is not None:
-            writes += _to_writes(topology, node, part)
+            updates = _updates(part)
+        else:
+            updates = [part]
+        for update in updates:
+            writes += _to_writes(topology, node, update)
     return prepared(topology, writes), gotos, above
+
+
+def _updates(command: Command[Any]) -> list[Any]:
+    """The updates that a command makes: one, or each of its (key, value) pairs."""
+    update = command.update
+    if isinstance(update, list | tuple) and all(map(_is_pair, update)):
+        return [{key: value} for key, value in update]
+    return [update]
+
+
+def _is_pair(candidate: Any) -> bool:
+    return (
+        isinstance(candidate, list | tuple)
+        and len(candidate) == 2
+        and isinstance(candidate[0], str)
+    )
 
 
 def _gotos(command: Command[Any]) -> list[str | Send]:
