@@ -127,7 +127,7 @@ class Reader:
             )
             for index, task in enumerate(state.frontier)
         ]
-        values = planner.shown(self._graph.topology, then or state)
+        values = planner.shown(self._graph.topology, then or state, live=current)
         source = {"source": state.source, "step": state.step, "run_id": state.run_id}
         return StateSnapshot(
             values={key: planner.own(values[key]) for key in self._keys if key in values},

@@ -231,9 +231,13 @@ def infer_as_node(state: State) -> str:
     )
 
 
-def shown(topology: Topology, state: State) -> Mapping[str, Any]:
-    """The values as a reader sees them: with what has finished of a superstep that waits."""
-    if not (state.interrupts and state.pending):
+def shown(topology: Topology, state: State, live: bool = False) -> Mapping[str, Any]:
+    """The values as a reader sees them: with what has finished of a superstep that waits.
+
+    Args:
+        live: also of one that runs or failed: the reader wants the thread as it now stands.
+    """
+    if not (state.pending and (live or state.interrupts)):
         return state.values
     values = state.values
     for task in sorted(state.pending):
