@@ -201,7 +201,8 @@ class StateSnapshot(NamedTuple):
     """The state of a thread at one checkpoint.
 
     Attributes:
-        values: the state's keys and values.
+        values: the state's keys and values; where the config named no checkpoint, with what has
+            finished of a superstep that is under way or failed.
         next: nodes that run next; empty when the run is complete.
         config: the config that reads exactly this checkpoint.
         metadata: ``source`` (input, loop, interrupt, update, fork), ``step``, ``run_id`` and the
