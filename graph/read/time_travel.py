@@ -14,6 +14,7 @@ from typing import Any
 from eventstore import Position
 from eventstore.format.digests import origin
 from eventstore.format.namespaces import Level, join, split
+from graph.errors import InvalidUpdateError
 from graph.read import subgraphs
 from graph.read.history import ReadableGraph
 from graph.run.journal import LogJournal, Means
@@ -56,17 +57,35 @@ class _Way:
     stands: bool
 
 
-async def open_inside(top: ReadableGraph, config: Mapping[str, Any], means: Means) -> LogJournal:
-    """The journal of a run of the root that goes on where a subgraph's checkpoint was."""
+async def open_inside(
+    top: ReadableGraph, config: Mapping[str, Any], means: Means, answers: bool
+) -> LogJournal:
+    """The journal of a run of the root that goes on where a subgraph's checkpoint was.
+
+    Args:
+        answers: the run answers interrupts: see :meth:`ThreadLog.open`.
+
+    Raises:
+        InvalidUpdateError: it does, and none is asked there.
+    """
     thread_id, at = thread_id_of(config), position_of(config)
     subgraphs.graph_of(top, ns_of(config))  # else the config means nothing
     if at is not None:
+        if answers:
+            at = await _asked_since(_log(top, ns_of(config)), thread_id, at)
         way = await _way(top, thread_id, at)
         if not way.stands:
+            if answers and not way.asked:
+                raise InvalidUpdateError(planner.NOTHING_ASKED)
             fork = await _go_back(top, thread_id, way)
             if way.asked:
                 await _ask_above(top, thread_id, way, fork)
     return await top.reader_on(top.core).log.open_end(thread_id, "", means)
+
+
+async def _asked_since(log: ThreadLog, thread_id: str, at: Position) -> Position:
+    end = (await log.core.head(thread_id, at.ns)).position
+    return await log.asked_since(thread_id, at, end) if at[:2] == end[:2] else at
 
 
 async def to_edit(top: ReadableGraph, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Call:
     scope: Scope | None = None
     is_node: bool = False
     lasts: bool = False
-    opened: Callable[[Mapping[str, Any], Means], Awaitable[LogJournal]] | None = None
+    opened: Callable[[Mapping[str, Any], Means, bool], Awaitable[LogJournal]] | None = None
 
     @property
     def means(self) -> Means:
@@ -129,10 +129,9 @@ async def journal_of(call: Call) -> Journal:
     """The journal of a call that is not inside another graph."""
     if call.log is None:
         return NoJournal(call.topology.channels, _now_us)
-    if call.opened is not None:
-        return await call.concurrency.run(call.opened(call.config, call.means))
     answers = isinstance(call.input, Command) and call.input.resume is not None
-    return await call.concurrency.run(call.log.open(call.config, call.means, answers))
+    opened = call.opened or call.log.open
+    return await call.concurrency.run(opened(call.config, call.means, answers))
 
 
 async def _begin(call: Call, run: Run) -> Started:

@@ -15,7 +15,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
-from eventstore import Head, LineageMovedError, Position, PositionNotFoundError, Replay
+from eventstore import (
+    Head,
+    LineageMovedError,
+    Position,
+    PositionNotFoundError,
+    RecordedEvent,
+    Replay,
+)
 from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX, Pages
 from eventstore.format.digests import origin, prefix_ns
@@ -114,8 +121,8 @@ class ThreadLog:
         checkpoint, or one of another thread for a thread that is new, goes on by a fork.
 
         Args:
-            answers: the run answers questions; where none is left at the head, those of the
-                checkpoint are meant, and its answers are given anew.
+            answers: the run answers interrupts: those of the checkpoint, anew if none is left at
+                the head, or else those at which a run from there has come to wait.
 
         Raises:
             InvalidConfigError: no thread, or a checkpoint that does not belong to it.
@@ -130,8 +137,47 @@ class ThreadLog:
             anew = answers and at != state.at and not state.interrupts
             if at is None or (state.checkpoint == at and not anew):
                 return journal
+            if answers:
+                at = await self.asked_since(thread_id, at, state.at)
+                if at == state.at:
+                    return journal
         at, replay, state, taker = await self.load_named(thread_id, position_of(config), at, ns)
         return self._journal(replay, state, taker, means, metadata, ttl, fork_from=at)
+
+    async def asked_since(self, thread_id: str, at: Position, end: Position) -> Position:
+        """The position whose interrupts are meant by a resume value for a checkpoint.
+
+        Its own, if it has any. An edit or a fork stands for what goes on from it, the latest where
+        that is several branches; other checkpoints for what was asked since, if nothing was
+        answered and the thread (whose log ends at ``end``) still waits there.
+        """
+        _, state, _ = await self.load(thread_id, at, at.ns)
+        if state.interrupts:
+            return at
+        last, answered = at, False
+        async with aclosing(self._descending(thread_id, at)) as events:
+            async for event in events:
+                last, answered = event.position, answered or event.kind == Kind.RESUME
+        if state.source in ("fork", "update") or (last == end and not answered):
+            _, state, _ = await self.load(thread_id, last, at.ns)
+            if state.interrupts and state.checkpoint == last:
+                return last
+        return at
+
+    async def _descending(
+        self, thread_id: str, at: Position
+    ) -> AsyncGenerator[RecordedEvent, None]:
+        """The events of a log that go on from a position of it, on whichever branch."""
+        descends, seqs = True, {at.seq}
+        async with aclosing(await self.core.read_span(thread_id, at, None)) as pages:
+            async for page in pages:
+                for event in page:
+                    if event.kind == Kind.FORK:
+                        source = Position(*event.data["source"])
+                        descends = source[:2] == at[:2] and source.seq in seqs
+                    if descends:
+                        seqs.add(event.seq)
+                        yield event
 
     async def open_end(
         self,

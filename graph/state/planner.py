@@ -8,7 +8,7 @@ node's edges, so that every routing decision is in the event that caused it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from graph.build.schema import MISSING, StateSchema
 from graph.build.topology import Branch, Topology
@@ -17,6 +17,12 @@ from graph.state import events
 from graph.state.events import Data, Goto, Writes, unpack
 from graph.state.fold import State, Task
 from graph.types import END, START, Command, Send, StateUpdate
+
+NOTHING_ASKED: Final = (
+    "no interrupt of this thread waits for a resume value; continue with invoke(None, config), or, "
+    "to resume an earlier interrupt with another value, pass the config of its checkpoint (see "
+    "get_state_history(config))"
+)
 
 Call = Callable[[Branch, Any], Awaitable[Any]]
 """Calls a conditional edge with a state, adding what else it accepts (config, writer). The
@@ -125,11 +131,7 @@ def _answers(state: State, given: Any) -> list[Data]:
     if isinstance(given, Mapping) and given and asked.keys() >= given.keys():
         return [_answer(asked[name], value) for name, value in given.items()]
     if not asked:
-        raise InvalidUpdateError(
-            "no interrupt of this thread waits for a resume value; continue with "
-            "invoke(None, config), or, to resume an earlier interrupt with another value, pass the "
-            "config of its checkpoint (see get_state_history(config))"
-        )
+        raise InvalidUpdateError(NOTHING_ASKED)
     if isinstance(given, Mapping) and any(_is_id(name) for name in given):
         unknown = ", ".join(str(name) for name in given if name not in asked)
         raise InvalidUpdateError(
