@@ -29,7 +29,7 @@ from graph.run.scope import Scope
 from graph.run.tasks import Done, Options, Tasks, with_logs
 from graph.state import planner
 from graph.state.events import Data, Kind, error_data, interrupt_data, note, unpack
-from graph.state.fold import State, Task
+from graph.state.fold import Asked, State, Task
 from graph.types import Command, Interrupt, StateUpdate
 
 log = logging.getLogger(__name__)
@@ -127,9 +127,9 @@ class Run(Tasks):
         """
         return await self._resume(planner.resume(self._topology, self.state, given))
 
-    async def pass_on(self, answers: Mapping[int | str, Any]) -> frozenset[int]:
+    async def pass_on(self, known: Mapping[int | str, Asked]) -> frozenset[int]:
         """Record what of the answers in the graph above is for this one; as :meth:`resume`."""
-        data = planner.pass_on(self.state, answers)
+        data = planner.pass_on(self.state, known)
         return frozenset() if data is None else await self._resume(data)
 
     async def _resume(self, data: Data) -> frozenset[int]:

@@ -205,7 +205,7 @@ async def _start_inside(call: Call, scope: Scope) -> Started:
     ns = child(host.ns, name, mark)
     run = _run(call, await _journal_inside(call, call.log, above, scope, ns), ns)
     if run.state.started:
-        return Started(run, scope.resumed, await run.pass_on(scope.answers))
+        return Started(run, scope.resumed, await run.pass_on(scope.known))
     await run.begin(call.input, None, {})
     return Started(run)
 
@@ -225,7 +225,7 @@ async def _start_lasting(call: Call, log_: ThreadLog, scope: Scope, name: str, n
             return Started(_run(call, past, ns))
         run = _run(call, journal, ns)
         if run.state.call == caller:
-            return Started(run, scope.resumed, await run.pass_on(scope.answers))
+            return Started(run, scope.resumed, await run.pass_on(scope.known))
         await run.begin(call.input, None, {}, caller)
         return Started(run)
     except BaseException:

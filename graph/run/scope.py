@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import contextvars
 import hashlib
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from operator import eq
+from typing import Any, Final
 
+from graph.build.schema import MISSING
 from graph.errors import GraphInterrupt, InvalidGraphError
+from graph.run.questions import Flow, MixedUp, Questions, flow
+from graph.state.fold import Asked
 from graph.types import Command, Runtime
 
 _scope: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("scope", default=None)
 
+
+_making: Final = threading.Lock()
 
 _kept: contextvars.ContextVar[int | None] = contextvars.ContextVar("kept", default=None)
 """The number of the call that is to be made in this context, where several are made at once."""
@@ -34,17 +41,19 @@ class Scope:
         thread_key, ns: the log of its graph.
         task: its index in the frontier.
         token: names it within that log.
-        answers: what the task was answered, by ``nth`` question or by id in a subgraph.
-        given: answers by id, in a graph that keeps no log and so begins again each time.
+        known: what the task asked before, by ``nth`` question or by id in a subgraph.
+        given: the same by id, in a graph that keeps no log and so begins again each time.
         resumed: it waited, and goes on.
         write: streams a chunk of the node's own.
         runtime: makes what ``get_runtime`` returns.
-        asked: questions so far.
+        same: compares interrupt values.
+        strict: an attempt before this one was mixed up: see :mod:`graph.run.questions`.
         raised: a question was; if the node goes on after that, it caught it.
         above: the task that the graph of this one runs for.
         calls: how often it called each graph.
         logs: where the logs of the graphs that it called ended, by name.
         over: nobody looks at what it does any more.
+        mixed_up: it asked in another order than before, and was given a wrong resume value.
     """
 
     node: str
@@ -54,22 +63,28 @@ class Scope:
     ns: str
     task: int
     token: str
-    answers: Mapping[int | str, Any]
-    given: Mapping[str, Any]
+    known: Mapping[int | str, Asked]
+    given: Mapping[str, Asked]
     resumed: bool
     write: Callable[[Any], None]
     runtime: Callable[[], Runtime[Any]]
     above: Scope | None = None
-    asked: int = 0
+    same: Callable[[Any, Any], bool] = eq
+    strict: bool = False
     raised: bool = False
     calls: dict[str, int] = field(default_factory=dict)
     logs: dict[str, int] = field(default_factory=dict)
     over: bool = False
+    mixed_up: bool = False
+    _questions: Questions | None = None
+    _main: Flow | None = None
     _before: contextvars.Token[Scope | None] | None = None
 
     def __enter__(self) -> None:
         """Code that runs in here finds this scope."""
         self._before = _scope.set(self)
+        if self.known or self.given:
+            self._main = flow()
 
     def __exit__(self, *_error: object) -> None:
         if self._before is not None:
@@ -101,13 +116,38 @@ class Scope:
 
     def ask(self, value: Any) -> Any:
         """The answer to the next question, if it was given; else the node is left."""
-        nth, self.asked = self.asked, self.asked + 1
-        if nth in self.answers:
-            return self.answers[nth]
-        name = question_id(self.thread_key, self.ns, self.token, nth)
-        if name in self.given:
-            return self.given[name]
-        raise self.leave({"id": name, "value": value, "nth": nth})
+        try:
+            nth = self.questions.number(value)
+        except MixedUp:
+            self.mixed_up = True
+            raise
+        asked = self._asked(nth)
+        if asked is not None and asked.answer is not MISSING:
+            return asked.answer
+        raise self.leave({"id": self._id(nth), "value": value, "nth": nth})
+
+    @property
+    def guessed(self) -> bool:
+        """Whether a resume value was given for an interrupt with another value than was shown."""
+        return self._questions is not None and self._questions.guessed
+
+    @property
+    def questions(self) -> Questions:
+        """Tells the task's interrupts apart; made when the first one is asked."""
+        with _making:
+            if self._questions is None:
+                count = max((nth + 1 for nth in self.known if isinstance(nth, int)), default=0)
+                self._questions = Questions(
+                    self._asked, count + len(self.given), self.same, self.strict, self._main
+                )
+            return self._questions
+
+    def _asked(self, nth: int) -> Asked | None:
+        found = self.known.get(nth)
+        return self.given.get(self._id(nth)) if found is None and self.given else found
+
+    def _id(self, nth: int) -> str:
+        return question_id(self.thread_key, self.ns, self.token, nth)
 
     def leave(self, *interrupts: Mapping[str, Any]) -> GraphInterrupt:
         """What is raised to leave the node until somebody answers."""
@@ -155,7 +195,12 @@ def interrupt(value: Any) -> Any:
     ``get_state(config).interrupts``, and the process may end. ``invoke(Command(resume=answer),
     config)`` goes on, in any process: the node runs again *from its top*, and this call returns
     the answer. What a node does before it asks is thus done again; do it in a node before, or so
-    that doing it twice is harmless. Several calls in one node get their answers in order.
+    that doing it twice is harmless.
+
+    Several calls in one node get the answers to the values that were shown, in whatever order they
+    come now; equal values in their order. A value that was not shown before, because something in
+    it is made anew, gets the answer of its place: the nth call that of the nth interrupt. Not so
+    for code that runs side by side (``asyncio.gather``, threads), where it is asked anew.
 
     Args:
         value: what to show; anything that the log can store.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from eventstore import Position, RecordedEvent
 from eventstore.format.digests import origin
@@ -63,6 +63,13 @@ def _task(node: str) -> Task:
     return Task(node)
 
 
+class Asked(NamedTuple):
+    """An interrupt as it was shown, and its resume value; ``MISSING`` while it waits for one."""
+
+    shown: Any
+    answer: Any = MISSING
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """All that is known of a run at a position. Never changed; values are shared.
@@ -109,7 +116,7 @@ class State:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     created_us: int = 0
     interrupts: Mapping[int, Data] = field(default_factory=dict)
-    answers: Mapping[int, Mapping[int | str, Any]] = field(default_factory=dict)
+    answers: Mapping[int, Mapping[int | str, Asked]] = field(default_factory=dict)
     logs: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
     began: int = 0
@@ -278,9 +285,11 @@ class Fold:
         """Answers, and perhaps writes and more tasks, for the superstep that is under way."""
         for answer in data["answers"]:
             task, key = answer["task"], answer.get("nth", answer["id"])
-            self.answers[task] = {**self.answers.get(task, {}), key: answer["value"]}
             waiting = self.interrupts.pop(task)
-            left = [each for each in waiting["interrupts"] if each["id"] != answer["id"]]
+            asked = {each["id"]: each for each in waiting["interrupts"]}
+            found = Asked(asked.pop(answer["id"])["value"], answer["value"])
+            self.answers[task] = {**self.answers.get(task, {}), key: found}
+            left = list(asked.values())
             if left:
                 self.interrupts[task] = {**waiting, "interrupts": left}
         if "writes" in data:

@@ -15,7 +15,7 @@ from graph.build.topology import Branch, Topology
 from graph.errors import InvalidUpdateError
 from graph.state import events
 from graph.state.events import Data, Goto, Writes, unpack
-from graph.state.fold import State, Task
+from graph.state.fold import Asked, State, Task
 from graph.types import END, START, Command, Send, StateUpdate
 
 NOTHING_ASKED: Final = (
@@ -115,10 +115,25 @@ def questions(state: State) -> dict[str, Data]:
     return found
 
 
-def pass_on(state: State, given: Mapping[int | str, Any]) -> Data | None:
+def known(state: State, task: int) -> dict[int | str, Asked]:
+    """What a task has asked until now: by its number, or by id in a subgraph."""
+    found = {
+        key: each._replace(answer=own(each.answer))
+        for key, each in state.answers.get(task, {}).items()
+    }
+    for each in state.interrupts.get(task, {}).get("interrupts", ()):
+        found[each.get("nth", each["id"])] = Asked(each["value"])
+    return found
+
+
+def pass_on(state: State, given: Mapping[int | str, Asked]) -> Data | None:
     """The resume event of a subgraph: which of the answers in the graph above are for it."""
     asked = questions(state)
-    answers = [_answer(asked[name], given[name]) for name in asked if name in given]
+    answers = [
+        _answer(asked[name], given[name].answer)
+        for name in asked
+        if name in given and given[name].answer is not MISSING
+    ]
     return events.resume_data(state.step + 1, answers, [], Goto()) if answers else None
 
 
