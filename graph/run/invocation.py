@@ -81,7 +81,7 @@ class Call:
     scope: Scope | None = None
     is_node: bool = False
     lasts: bool = False
-    opened: Callable[[Address, Means], Awaitable[LogJournal]] | None = None
+    opened: Callable[[Address, Means, bool], Awaitable[LogJournal]] | None = None
 
     @property
     def means(self) -> Means:
@@ -137,9 +137,9 @@ async def journal_of(call: Call) -> Journal:
     """The journal of a call outside any other graph."""
     if call.log is None or call.address is None:
         return NoJournal(call.topology.channels, _now_us)
-    if call.opened is not None:
-        return await call.concurrency.run(call.opened(call.address, call.means))
     resumes = isinstance(call.input, Command) and call.input.resume is not None
+    if call.opened is not None:
+        return await call.concurrency.run(call.opened(call.address, call.means, resumes))
     return await call.concurrency.run(
         call.log.open(call.address, call.means, call.metadata, call.ttl, resumes)
     )
@@ -205,7 +205,7 @@ async def _start_inside(call: Call, scope: Scope) -> Started:
     ns = child(host.ns, name, mark)
     run = _run(call, await _journal_inside(call, call.log, above, scope, ns), ns)
     if run.state.started:
-        return Started(run, scope.resumed, await run.resume_subgraph(scope.resume_values))
+        return Started(run, scope.resumed, await run.resume_subgraph(scope.known))
     await run.begin(call.input, None, {})
     return Started(run)
 
@@ -225,7 +225,7 @@ async def _start_lasting(call: Call, log_: ThreadLog, scope: Scope, name: str, n
             return Started(_run(call, past, ns))
         run = _run(call, journal, ns)
         if run.state.call == caller:
-            return Started(run, scope.resumed, await run.resume_subgraph(scope.resume_values))
+            return Started(run, scope.resumed, await run.resume_subgraph(scope.known))
         await run.begin(call.input, None, {}, caller)
         return Started(run)
     except BaseException:
