@@ -76,8 +76,9 @@ class CompiledGraph(RunnableGraph):
             on_conflict: what to do if another run is active on the thread: ``"reject"`` runs
                 anyway, and the run that appends second gets ``ConcurrencyError``; ``"wait"``
                 waits for the other run to end.
-            conflict_timeout_s: with ``"wait"``, the seconds without a new event after which the
-                other run counts as dead and this one starts.
+            conflict_timeout_s: with ``"wait"``, the seconds that this run waits for others before
+                it gives up. It never overtakes a run that is alive; one whose process died is
+                overtaken after the store's ``run_lease_s`` (10 s).
 
         Returns:
             The values of the output schema's keys; for an interrupted run also
@@ -90,6 +91,7 @@ class CompiledGraph(RunnableGraph):
             EmptyInputError: ``None`` on a thread that has never run.
             GraphRecursionError: too many supersteps.
             ConcurrencyError: another run was first on this thread.
+            ThreadBusyError: another run held the thread for all of ``conflict_timeout_s``.
             Exception: raised by a node. Finished nodes are kept; ``invoke(None, config)``
                 continues from there.
         """

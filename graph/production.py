@@ -106,6 +106,7 @@ def _options(config: PersistenceConfig) -> dict[str, Any]:
     options: dict[str, Any] = {
         "tenant": config.tenant,
         "durability": config.durability,
+        "run_lease_s": config.run_lease_s,
         "codec": Codec(compress=config.enable_compression),
     }
     if config.backend != "memory":

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from eventstore import SerializationError
+from eventstore import EventStoreError, SerializationError
 from graph.build.topology import Topology
 from graph.errors import (
     GraphRecursionError,
@@ -149,6 +149,10 @@ class Run(Tasks):
     async def branch(self) -> None:
         """Record a fork, if the run continues from an older checkpoint."""
         await self.journal.branch(self._stops)
+
+    async def claim(self) -> bool:
+        """Make this run the owner of its thread; false if another run was first."""
+        return not isinstance(self.journal, LogJournal) or await self.journal.claim()
 
     async def steps(
         self, resumed: bool, waiting: frozenset[int] = frozenset()
@@ -314,13 +318,15 @@ class Run(Tasks):
         try:
             if drafts:
                 await self.journal.record(drafts, self._stops)
-        except SerializationError as error:
+        except Exception as error:
+            if isinstance(error, EventStoreError) and not isinstance(error, SerializationError):
+                raise  # no value is at fault, but the database, or another writer
             return await self._record_one_by_one(items, error)
         self._waiting += [with_logs(each.waiting, each.logs) for each in items if each.waiting]
         return chunks
 
-    async def _record_one_by_one(self, items: list[Done], error: SerializationError) -> list[Chunk]:
-        """Record each by itself, so that only results that cannot be stored are lost."""
+    async def _record_one_by_one(self, items: list[Done], error: Exception) -> list[Chunk]:
+        """Record each by itself, so that only results that cannot be stored or reduced are lost."""
         if len(items) > 1:
             return [chunk for item in items for chunk in await self._record([item])]
         (item,) = items
@@ -343,11 +349,17 @@ class Run(Tasks):
                     self._failure = item.error
                     where = f"in node {node!r}, superstep {began.step + 1}, attempt {item.attempts}"
                     note(item.error, where)
-                if isinstance(item.error, Exception):
+                if not self._is_stopped_by(item.error):
                     data = error_data(began.step + 1, item.index, node, item.error, item.attempts)
                     drafts.append((Kind.ERROR, with_logs(data, item.logs)))
                     chunks.append(("error", (began, data)))
         return drafts, chunks
+
+    def _is_stopped_by(self, error: BaseException) -> bool:
+        """Whether an error says that the run is to stop, and not that the node has failed."""
+        return isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit) or (
+            isinstance(error, asyncio.CancelledError) and self._runner.is_cancelled
+        )
 
     def _claim(self, output: Data) -> None:
         """Refuse an output that writes what another one of the superstep has written."""

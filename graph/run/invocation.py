@@ -14,16 +14,32 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Literal, cast
 
-from eventstore import ConcurrencyError, telemetry
+from eventstore import (
+    ConcurrencyError,
+    EventStoreError,
+    Head,
+    StoreBusyError,
+    StoreClosedError,
+    StoreUnavailableError,
+    telemetry,
+)
 from eventstore.concurrency import Concurrency
-from eventstore.format.namespaces import child
+from eventstore.format.namespaces import child, split
+from eventstore.leases import Watch
 from graph.build.topology import Topology
-from graph.errors import EmptyInputError, GraphError, InvalidConfigError, InvalidGraphError
+from graph.errors import (
+    EmptyInputError,
+    GraphError,
+    InvalidConfigError,
+    InvalidGraphError,
+    ThreadBusyError,
+)
 from graph.run.address import Address
 from graph.run.driver import Chunk, Run, SubgraphUse
-from graph.run.journal import Journal, LogJournal, Means, NoJournal
+from graph.run.journal import Journal, LogJournal, Means, NoJournal, status_after
 from graph.run.runners import Runner
 from graph.run.scope import ParentCommand, Scope
 from graph.run.tasks import Options
@@ -40,7 +56,7 @@ WAIT: Final = telemetry.Operation("graph.wait", "Time that a run waited for anot
 OnConflict = Literal["reject", "wait"]
 
 CONFLICT_TIMEOUT_S: Final = 60.0
-"""Seconds without a new event after which a waiting run takes the other run for dead."""
+"""Seconds that a run waits for other runs of its thread before it gives up."""
 
 _RUN_ENDED: Final = "the run has ended, so nothing more of it can be recorded"
 
@@ -83,11 +99,6 @@ class Call:
     lasts: bool = False
     opened: Callable[[Address, Means, bool], Awaitable[LogJournal]] | None = None
 
-    @property
-    def means(self) -> Means:
-        """How the journals of the run write."""
-        return Means(self.concurrency, self.options.durability)
-
 
 class Started:
     """A run whose first event is recorded. It ends with the ``async with`` block.
@@ -107,29 +118,68 @@ class Started:
         """Run to the end or to an interrupt; the items for the stream."""
         return self.steps
 
-    async def __aexit__(self, *_error: object) -> None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         try:
             await self.steps.aclose()
-        finally:
             await self.run.close()
+        except BaseException as closing:
+            error = error or closing
+            raise
+        finally:
+            await release(self.run.journal, error)
+
+
+async def release(journal: Journal, error: BaseException | None) -> None:
+    """End the run's claim on its thread, whatever ended the run."""
+    if not isinstance(journal, LogJournal):
+        return
+    lease, concurrency = journal.means.lease, journal.means.concurrency
+    if lease is None or split(journal.at.ns):
+        return
+    leases, status, owner = journal.core.leases, status_after(journal.state, error), None
+    if lease.taken_from is not None and isinstance(error, ConcurrencyError):
+        status, owner = lease.taken_from
+    no_database = isinstance(error, StoreUnavailableError | StoreBusyError | StoreClosedError)
+    if not lease.is_held or no_database or not concurrency.can_wait:
+        leases.leave(lease, status, owner)
+        return
+    try:
+        await concurrency.run(leases.end(lease, status, owner))
+    except EventStoreError as failed:  # the thread that renews leases goes on trying
+        log.warning(
+            "thread %r: could not record that its run has ended, trying again: %s",
+            journal.thread_id,
+            failed,
+            extra={"thread_id": journal.thread_id, "status": status},
+        )
 
 
 async def start(call: Call) -> Started:
-    """Begin the run of a call."""
+    """Begin the run of a call.
+
+    Raises:
+        ThreadBusyError: another run held the thread for as long as this one waits.
+    """
     if call.scope is not None:
         return await _start_inside(call, call.scope)
+    gives_up_at = time.monotonic() + call.conflict_timeout_s
     while True:
         dead = None
         if call.on_conflict == "wait" and call.log is not None and call.address is not None:
             with WAIT.begin(labels={"graph.name": call.name}):
-                dead = await _wait(call, call.log, call.address.thread_id)
+                dead = await _wait(call, call.log, call.address.thread_id, gives_up_at)
         journal = await journal_of(call)
-        if call.on_conflict == "wait" and journal.busy_at not in (None, dead):
+        if call.on_conflict == "wait" and journal.busy_with not in (None, dead):
             continue  # another run has begun meanwhile
         try:
-            return await _begin(call, Run(call.topology, journal, call.options, call.runner))
-        except ConcurrencyError:
-            if call.on_conflict == "reject":
+            run = Run(call.topology, journal, call.options, call.runner)
+            started = await _begin(call, run)
+            if started is not None:
+                return started
+            await release(journal, None)
+        except BaseException as error:
+            await release(journal, error)
+            if not isinstance(error, ConcurrencyError) or call.on_conflict == "reject":
                 raise
 
 
@@ -137,15 +187,17 @@ async def journal_of(call: Call) -> Journal:
     """The journal of a call outside any other graph."""
     if call.log is None or call.address is None:
         return NoJournal(call.topology.channels, _now_us)
+    means = Means(call.concurrency, call.options.durability, lease=call.log.core.leases.begin())
     resumes = isinstance(call.input, Command) and call.input.resume is not None
     if call.opened is not None:
-        return await call.concurrency.run(call.opened(call.address, call.means, resumes))
+        return await call.concurrency.run(call.opened(call.address, means, resumes))
     return await call.concurrency.run(
-        call.log.open(call.address, call.means, call.metadata, call.ttl, resumes)
+        call.log.open(call.address, means, call.metadata, call.ttl, resumes)
     )
 
 
-async def _begin(call: Call, run: Run) -> Started:
+async def _begin(call: Call, run: Run) -> Started | None:
+    """The run, with its input recorded; ``None``: another run claimed the thread first."""
     given = call.input
     if isinstance(given, Command) and _is_empty(given):
         raise EmptyInputError(
@@ -160,6 +212,8 @@ async def _begin(call: Call, run: Run) -> Started:
         return Started(run)
     _refuse_empty(run)
     await run.branch()
+    if not await run.claim() and call.on_conflict == "wait":
+        return None
     return Started(run, True)
 
 
@@ -324,41 +378,47 @@ async def finish_inside(run: Run, scope: Scope) -> None:
 # --- waiting for other runs ----------------------------------------------------------------
 
 
-async def _wait(call: Call, log_: ThreadLog, thread_id: str) -> int | None:
-    """Wait until no other run is active on the thread, or the active one counts as dead.
+async def _wait(
+    call: Call, log_: ThreadLog, thread_id: str, gives_up_at: float
+) -> tuple[int, str | None] | None:
+    """Wait until no other run is active on the thread, or the active one is dead.
 
     There is no queue: each waiting run polls the thread, and of several that find it free, one
     begins and the others wait again.
 
     Returns:
-        The last seq of the run that counts as dead, if there is one.
+        The seq and the owner of a run that died, if there is one.
+
+    Raises:
+        ThreadBusyError: a living run held the thread for all of ``conflict_timeout_s``.
     """
-    seq, seen, since, pause = -1, 0, time.monotonic(), _POLL_S
+    core, pause = log_.core, _POLL_S
+    watch = Watch(core.leases)
+    newest = partial(core.last_recorded_us, thread_id)
     while True:
-        head = await call.concurrency.run(log_.core.head(thread_id))
+        head = await call.concurrency.run(core.head(thread_id))
         if head.status != "running":
             return None
-        late = time.monotonic() - since >= call.conflict_timeout_s
-        if head.seq != seq or late:
-            # A run may be inside a subgraph, which has another log.
-            before, seen = seen, await call.concurrency.run(log_.core.last_recorded_us(thread_id))
-            if head.seq == seq and seen == before:
-                _tell_dead(call, thread_id, seq)
-                return seq
-            seq, since = head.seq, time.monotonic()
+        if await call.concurrency.run(watch.is_dead(head, newest)):
+            _tell_dead(thread_id, head, watch.lease_s)
+            return head.seq, head.owner
+        if time.monotonic() >= gives_up_at:
+            raise ThreadBusyError(thread_id, head.seq, head.owner, call.conflict_timeout_s)
         await call.runner.concurrency.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(_POLL_MAX_S, pause * 1.5)
 
 
-def _tell_dead(call: Call, thread_id: str, seq: int) -> None:
+def _tell_dead(thread_id: str, head: Head, lease_s: float) -> None:
     log.warning(
-        "thread %r: nothing recorded for %.0f s by the run under way; going ahead",
+        "thread %r: its run (%s) showed no sign of life for %.0f s; going ahead",
         thread_id,
-        call.conflict_timeout_s,
+        head.owner or "of an unknown process",
+        lease_s,
         extra={
             "thread_id": thread_id,
-            "seq": seq,
-            "conflict_timeout_s": call.conflict_timeout_s,
+            "seq": head.seq,
+            "owner": head.owner,
+            "lease_s": lease_s,
         },
     )
 

@@ -20,6 +20,7 @@ from eventstore.concurrency import Blocking, Concurrency
 from eventstore.core.core import Core
 from eventstore.format.digests import genesis, origin
 from eventstore.format.namespaces import split
+from eventstore.leases import Lease
 from eventstore.models import Prepared, Status
 from graph.build.schema import Channel
 from graph.errors import InvalidGraphError
@@ -48,6 +49,7 @@ class Means:
         forbidden: returns the reason why the run may no longer write, if there is one.
         together: with ``exit``: the journals of the run and its subgraphs, by namespace.
         recorded: for a replay check: up to which seq to read the logs of subgraphs, by name.
+        lease: the run's claim on its thread; an edit has none.
     """
 
     concurrency: Concurrency = field(default_factory=Blocking)
@@ -55,6 +57,7 @@ class Means:
     forbidden: Callable[[], str | None] = lambda: None
     together: dict[str, LogJournal] = field(default_factory=dict)
     recorded: Mapping[str, int] = field(default_factory=dict)
+    lease: Lease | None = None
 
 
 class Journal(Protocol):
@@ -63,8 +66,8 @@ class Journal(Protocol):
     state: State
 
     @property
-    def busy_at(self) -> int | None:
-        """The head's seq if another run was active when this was opened; else ``None``."""
+    def busy_with(self) -> tuple[int, str | None] | None:
+        """Seq and owner of the head if another run was active when this was opened."""
 
     async def record(self, drafts: Sequence[Draft], stops: Stops) -> State:
         """Record events, all or nothing, and return the state after them."""
@@ -83,7 +86,7 @@ class NoJournal:
         self._channels = channels
         self._now_us = now_us
         self.state = initial(channels)
-        self.busy_at = None
+        self.busy_with = None
 
     async def record(self, drafts: Sequence[Draft], stops: Stops) -> State:
         """Fold the events."""
@@ -137,7 +140,7 @@ class LogJournal:
         self.core = core
         self.state = state
         self.means = means
-        self.busy_at = head.seq if head.status == "running" else None
+        self.busy_with = (head.seq, head.owner) if head.status == "running" else None
         self.earlier: dict[str, State] = {}
         self._channels = channels
         self._head = head
@@ -229,6 +232,18 @@ class LogJournal:
         if self._fork_from is not None:
             await self.record([], stops)
 
+    async def claim(self) -> bool:
+        """Make the run the owner of its thread, if what it recorded has not; see
+        :meth:`eventstore.leases.Leases.claim`.
+        """
+        lease = self.means.lease
+        if lease is None or lease.is_held or self._at.ns:
+            return True
+        claimed = await self.means.concurrency.run(self.core.leases.claim(lease, self._head))
+        if claimed:
+            self._head = replace(self._head, status="running", owner=lease.owner)
+        return claimed
+
     async def flush(self) -> None:
         """Return when everything recorded is durable.
 
@@ -317,8 +332,18 @@ class LogJournal:
             metadata=self._metadata,
             ttl=self._ttl,
             now_us=batches[-1].now_us,
+            owner=self._claimed(batches[-1].status),
         )
         self._written(heads[0], main)
+
+    def _claimed(self, status: Status | None) -> str | None:
+        """The owner that the thread's row is to name; noted before it is written."""
+        lease = self.means.lease
+        if lease is None or status is None:
+            return None
+        lease.thread_key = self._head.thread_key
+        lease.is_held = lease.is_held or status == "running"
+        return lease.owner
 
     def _addition(self, batches: list[_Batch]) -> tuple[Addition, list[Addition]]:
         events = [event for batch in batches for event in batch.events]
@@ -331,6 +356,10 @@ class LogJournal:
         if addition.snapshot is None:
             self._taker.saw(head.written, len(addition.events))
         self._head = head
+        lease = self.means.lease
+        if lease is not None and not head.ns:
+            lease.thread_key = head.thread_key
+            lease.is_held, lease.taken_from = head.status == "running", None
 
     def _keep(self, batch: _Batch) -> None:
         if self._failure is not None:
@@ -384,6 +413,7 @@ class LogJournal:
         heads = await self.core.append_together(
             [*mains, *besides],
             status=last.status,
+            owner=self._claimed(last.status),
             metadata=self._metadata,
             ttl=self._ttl,
             now_us=last.now_us,
@@ -399,17 +429,27 @@ def _may_wait(drafts: Sequence[Draft]) -> bool:
 
 
 def status_of(state: State, stops: Stops, drafts: Sequence[Draft] = ()) -> Status:
-    """The status of the thread after these events, which led to ``state``."""
+    """The status of the thread after these events, of a run or an edit, which led to ``state``."""
     last = drafts[-1][0] if drafts else None
-    if last == Kind.RESUME:
+    if last in (None, Kind.RESUME):
         return "running"
-    if state.errors:
-        return "failed"
     if not state.frontier:
         return "idle"
     if last == Kind.UPDATE:
-        return "waiting"  # until the caller who edited it continues it
-    if state.interrupts:
-        unfinished = len(state.frontier) - len(state.pending)
-        return "waiting" if len(state.interrupts) == unfinished else "running"
-    return "waiting" if not state.pending and stops(state) else "running"
+        return "waiting"  # for the caller who edited it
+    if state.errors:  # when every task has ended, the run says that it failed
+        return "running"
+    if last == Kind.INTERRUPT:
+        return "waiting"  # for people: every task has ended
+    if state.pending:
+        return "running"
+    return "waiting" if stops(state) else "running"
+
+
+def status_after(state: State, error: BaseException | None) -> Status:
+    """What the thread's row says of a run that has ended otherwise than by its last event."""
+    if isinstance(error, Exception) or (error is not None and state.errors):
+        return "failed"
+    if error is not None:
+        return "cancelled"
+    return "waiting" if state.frontier else "idle"

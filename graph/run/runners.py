@@ -37,6 +37,11 @@ class Runner(ABC):
 
     concurrency: Concurrency
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the caller has cancelled the run."""
+        return False
+
     @abstractmethod
     def another(self) -> Self:
         """A runner of the same class, for a subgraph's run."""
@@ -146,6 +151,12 @@ class AsyncRunner(Runner):
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the task that awaits the run was cancelled."""
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
 
     def another(self) -> Self:
         return type(self)()
