@@ -366,8 +366,8 @@ def to_writes(
         ]
     else:
         raise InvalidUpdateError(
-            "an update must be a dict of state keys, an instance of the state class, or None, "
-            f"not {type(value).__qualname__}: {value!r:.200}"
+            "an update must be a dict of state keys, an instance of the state class, None, or in a "
+            f"Command a list of (key, value) pairs, not {type(value).__qualname__}: {value!r:.200}"
         )
     for key, _ in writes:
         if key not in known:

@@ -33,7 +33,7 @@ from graph.run.address import Address
 from graph.run.snapshots import stored_form
 from graph.run.thread_log import ThreadLog
 from graph.state import namespaces, planner
-from graph.state.events import Data, Kind, unpack, updates_of
+from graph.state.events import Data, Kind, by_key, unpack, updates_of
 from graph.state.fold import Fold, State, Task, checkpoint_id, initial, task_id
 from graph.types import AuditEntry, Interrupt, RunnableConfig, StateSnapshot, StateTask
 
@@ -129,7 +129,7 @@ class Reader:
             )
             for index, task in enumerate(state.frontier)
         ]
-        values = planner.shown(self._graph.topology, then or state)
+        values = planner.shown(self._graph.topology, then or state, live=current)
         source = {"source": state.source, "step": state.step, "run_id": state.run_id}
         return StateSnapshot(
             values={key: planner.own(values[key]) for key in self._keys if key in values},
@@ -427,10 +427,10 @@ async def selected(
 def _audit_entry(event: RecordedEvent) -> AuditEntry:
     data = event.data
     parts = updates_of(data) if event.kind == Kind.UPDATE else [data]
-    writes: dict[str, Any] = {}
+    writes: list[tuple[str, Any]] = []
     goto: list[str] = []
     for part in parts:
-        writes |= dict(unpack(part.get("writes", {})))
+        writes += unpack(part.get("writes", {}))
         sends = (node for node, _ in part.get("sends", ()))
         joins = (target for target, _, _ in part.get("joins", ()))
         goto += (*part.get("to", ()), *part.get("later", ()), *sends, *joins)
@@ -440,7 +440,7 @@ def _audit_entry(event: RecordedEvent) -> AuditEntry:
         recorded_at=event.recorded_at.isoformat(),
         step=data.get("step"),
         node=", ".join(part["node"] for part in parts) if "node" in parts[0] else None,
-        writes=writes,
+        writes=by_key(writes),
         goto=tuple(goto),
         data=data,
     )
@@ -456,4 +456,4 @@ def _error(data: Data | None) -> str | None:
 
 
 def _result(data: Data | None) -> dict[str, Any] | None:
-    return None if data is None else dict(unpack(data["writes"]))
+    return None if data is None else by_key(unpack(data["writes"]))

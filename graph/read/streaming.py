@@ -14,7 +14,7 @@ from graph.errors import InvalidConfigError
 from graph.read.history import ReadableGraph, Reader
 from graph.run.driver import Run
 from graph.run.journal import LogJournal
-from graph.state.events import Data, unpack
+from graph.state.events import Data, Writes, by_key, unpack
 from graph.state.fold import State, task_id
 from graph.types import INTERRUPT, Interrupt, StreamMode
 
@@ -75,9 +75,11 @@ async def chunks(
         found = [("custom", content)]
     elif kind == "output":
         began, data = content
-        writes = dict(unpack(data["writes"]))
-        update = ("updates", {data["node"]: writes or None})
-        found = [update, *_ended(began, data, result=writes)]
+        writes = list(unpack(data["writes"]))
+        found = [
+            ("updates", {data["node"]: _update(writes)}),
+            *_ended(began, data, result=by_key(writes)),
+        ]
     elif kind == "error":
         began, data = content
         found = _ended(began, data, error=f"{data['type']}: {data['message']}")
@@ -105,6 +107,12 @@ async def _checkpoint(
     snapshot = await concurrency.run(reader.snapshot(run.journal.thread_id, state, run.ns))
     shown = snapshot._asdict()
     return [("checkpoints", shown), ("debug", _debug("checkpoint", state.step, shown))]
+
+
+def _update(writes: Writes) -> dict[str, Any] | list[dict[str, Any]] | None:
+    """What a task wrote, in one dict; one by one where it wrote a key several times."""
+    update = dict(writes)
+    return update or None if len(update) == len(writes) else [{key: each} for key, each in writes]
 
 
 def _ended(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from eventstore import Position
 from eventstore.format.digests import origin
 from eventstore.format.namespaces import Level, join, split
+from graph.errors import InvalidUpdateError
 from graph.read import subgraphs
 from graph.read.history import ReadableGraph
 from graph.run.address import Address
@@ -56,17 +57,35 @@ class _PathToRoot:
     current: bool
 
 
-async def open_inside(top: ReadableGraph, address: Address, means: Means) -> LogJournal:
-    """The journal of a run of the root that continues from a checkpoint of a subgraph."""
+async def open_inside(
+    top: ReadableGraph, address: Address, means: Means, resumes: bool
+) -> LogJournal:
+    """The journal of a run of the root that continues from a checkpoint of a subgraph.
+
+    Args:
+        resumes: the run has resume values: see :meth:`ThreadLog.open`.
+
+    Raises:
+        InvalidUpdateError: it has, and no interrupt is pending there.
+    """
     thread_id, at = address.thread_id, address.position
     subgraphs.graph_of(top, address.ns)  # raises if there is no such subgraph
     if at is not None:
+        if resumes:
+            at = await _asked_since(_log(top, address.ns), thread_id, at)
         path = await _path_to_root(top, thread_id, at)
         if not path.current:
+            if resumes and not path.interrupts:
+                raise InvalidUpdateError(planner.NOTHING_ASKED)
             fork = await _go_back(top, thread_id, path)
             if path.interrupts:
                 await _record_interrupts_above(top, thread_id, path, fork)
     return await top.reader_on(top.core).log.open_end(thread_id, "", means)
+
+
+async def _asked_since(log: ThreadLog, thread_id: str, at: Position) -> Position:
+    end = (await log.core.head(thread_id, at.ns)).position
+    return await log.asked_since(thread_id, at, end) if at[:2] == end[:2] else at
 
 
 async def to_edit(top: ReadableGraph, address: Address) -> Address:

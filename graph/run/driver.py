@@ -28,8 +28,8 @@ from graph.run.runners import Runner
 from graph.run.scope import Scope
 from graph.run.tasks import Done, Options, Tasks, with_logs
 from graph.state import planner
-from graph.state.events import Data, Kind, error_data, interrupt_data, note
-from graph.state.fold import State, Task
+from graph.state.events import Data, Kind, error_data, interrupt_data, note, unpack
+from graph.state.fold import Asked, State, Task
 from graph.types import Command, Interrupt, StateUpdate
 
 log = logging.getLogger(__name__)
@@ -127,13 +127,13 @@ class Run(Tasks):
         """
         return await self._resume(planner.resume(self._topology, self.state, given))
 
-    async def resume_subgraph(self, resume_values: Mapping[int | str, Any]) -> frozenset[int]:
+    async def resume_subgraph(self, known: Mapping[int | str, Asked]) -> frozenset[int]:
         """Record those resume values of the task above that are for this subgraph.
 
         Returns:
             As :meth:`resume`.
         """
-        data = planner.resume_subgraph(self.state, resume_values)
+        data = planner.resume_subgraph(self.state, known)
         return frozenset() if data is None else await self._resume(data)
 
     async def _resume(self, data: Data) -> frozenset[int]:
@@ -219,7 +219,7 @@ class Run(Tasks):
         self._writers, self._waiting, self._failure = {}, [], None
         self.in_use = {}
         for output in began.pending.values():
-            planner.claim(self._topology, began.step + 1, self._writers, output)
+            self._claim(output)
         if self.options.modes & {"debug", "tasks"}:
             for index, task in due:
                 given = planner.argument(self._topology, began, task)
@@ -361,12 +361,17 @@ class Run(Tasks):
             isinstance(error, asyncio.CancelledError) and self._runner.is_cancelled
         )
 
+    def _claim(self, output: Data) -> None:
+        """Refuse an output that writes what another one of the superstep has written."""
+        writes = unpack(output["writes"])
+        planner.claim(self._topology, output["step"], self._writers, output["node"], writes)
+
     def _checked(self, item: Done) -> Done:
         """Refuse a result that writes a key which a sibling has written meanwhile."""
         if item.data is None:
             return item
         try:
-            planner.claim(self._topology, self.state.step + 1, self._writers, item.data)
+            self._claim(item.data)
         except InvalidUpdateError as error:
             return Done(item.index, error=error, attempts=item.attempts)
         return item

@@ -97,7 +97,7 @@ class Call:
     scope: Scope | None = None
     is_node: bool = False
     lasts: bool = False
-    opened: Callable[[Address, Means], Awaitable[LogJournal]] | None = None
+    opened: Callable[[Address, Means, bool], Awaitable[LogJournal]] | None = None
 
 
 class Started:
@@ -188,9 +188,9 @@ async def journal_of(call: Call) -> Journal:
     if call.log is None or call.address is None:
         return NoJournal(call.topology.channels, _now_us)
     means = Means(call.concurrency, call.options.durability, lease=call.log.core.leases.begin())
-    if call.opened is not None:
-        return await call.concurrency.run(call.opened(call.address, means))
     resumes = isinstance(call.input, Command) and call.input.resume is not None
+    if call.opened is not None:
+        return await call.concurrency.run(call.opened(call.address, means, resumes))
     return await call.concurrency.run(
         call.log.open(call.address, means, call.metadata, call.ttl, resumes)
     )
@@ -259,7 +259,7 @@ async def _start_inside(call: Call, scope: Scope) -> Started:
     ns = child(host.ns, name, mark)
     run = _run(call, await _journal_inside(call, call.log, above, scope, ns), ns)
     if run.state.started:
-        return Started(run, scope.resumed, await run.resume_subgraph(scope.resume_values))
+        return Started(run, scope.resumed, await run.resume_subgraph(scope.known))
     await run.begin(call.input, None, {})
     return Started(run)
 
@@ -279,7 +279,7 @@ async def _start_lasting(call: Call, log_: ThreadLog, scope: Scope, name: str, n
             return Started(_run(call, past, ns))
         run = _run(call, journal, ns)
         if run.state.call == caller:
-            return Started(run, scope.resumed, await run.resume_subgraph(scope.resume_values))
+            return Started(run, scope.resumed, await run.resume_subgraph(scope.known))
         await run.begin(call.input, None, {}, caller)
         return Started(run)
     except BaseException:

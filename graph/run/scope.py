@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import contextvars
 import hashlib
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from operator import eq
+from typing import Any, Final
 
+from graph.build.schema import MISSING
 from graph.errors import GraphInterrupt, InvalidGraphError
+from graph.run.questions import Flow, MixedUp, Questions, flow
+from graph.state.fold import Asked
 from graph.types import Command, Runtime
 
 _scope: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("scope", default=None)
 
+
+_making: Final = threading.Lock()
 
 _reserved: contextvars.ContextVar[int | None] = contextvars.ContextVar("reserved", default=None)
 """The reserved number of the next call of a graph in this context, if calls run in parallel."""
@@ -34,18 +41,21 @@ class Scope:
         thread_key, ns: the log of its graph.
         task: its index in the frontier.
         token: identifies it within that log.
-        resume_values: those of its own interrupts by ``nth``, those of its subgraphs by id.
-        resume_values_by_id: in a graph without a log, which runs again from its start each time:
-            those of all its interrupts.
+        known: its earlier interrupts: its own by ``nth``, those of its subgraphs by id.
+        known_by_id: the same by id, in a graph without a log, which runs again from its start each
+            time.
         resumed: the task was interrupted and continues.
         write: streams a chunk of the node (stream mode ``custom``).
         runtime: makes the result of ``get_runtime``.
-        interrupts: the number of calls of ``interrupt()`` so far.
-        interrupted: one of them raised. A node that returns nevertheless has caught the exception.
+        same: compares interrupt values.
+        strict: an attempt before this one was mixed up: see :mod:`graph.run.questions`.
+        interrupted: a call of ``interrupt()`` raised. A node that returns nevertheless has caught
+            the exception.
         above: in a subgraph: the task that its run is for.
         calls: the number of calls of each graph so far.
         logs: where the logs of the graphs that it called ended, by name.
         over: the attempt has ended; what its code still does is not recorded.
+        mixed_up: it was interrupted in another order than before, and got a wrong resume value.
     """
 
     node: str
@@ -55,22 +65,28 @@ class Scope:
     ns: str
     task: int
     token: str
-    resume_values: Mapping[int | str, Any]
-    resume_values_by_id: Mapping[str, Any]
+    known: Mapping[int | str, Asked]
+    known_by_id: Mapping[str, Asked]
     resumed: bool
     write: Callable[[Any], None]
     runtime: Callable[[], Runtime[Any]]
     above: Scope | None = None
-    interrupts: int = 0
+    same: Callable[[Any, Any], bool] = eq
+    strict: bool = False
     interrupted: bool = False
     calls: dict[str, int] = field(default_factory=dict)
     logs: dict[str, int] = field(default_factory=dict)
     over: bool = False
+    mixed_up: bool = False
+    _questions: Questions | None = None
+    _main: Flow | None = None
     _before: contextvars.Token[Scope | None] | None = None
 
     def __enter__(self) -> None:
         """Make this the running task of the code in the ``with`` block."""
         self._before = _scope.set(self)
+        if self.known or self.known_by_id:
+            self._main = flow()
 
     def __exit__(self, *_error: object) -> None:
         if self._before is not None:
@@ -101,18 +117,43 @@ class Scope:
         return reserved
 
     def interrupt(self, value: Any) -> Any:
-        """The resume value of the next interrupt.
+        """The resume value of the interrupt with this value.
 
         Raises:
             GraphInterrupt: there is none yet.
         """
-        nth, self.interrupts = self.interrupts, self.interrupts + 1
-        if nth in self.resume_values:
-            return self.resume_values[nth]
-        name = interrupt_id(self.thread_key, self.ns, self.token, nth)
-        if name in self.resume_values_by_id:
-            return self.resume_values_by_id[name]
-        raise self.leave({"id": name, "value": value, "nth": nth})
+        try:
+            nth = self.questions.number(value)
+        except MixedUp:
+            self.mixed_up = True
+            raise
+        asked = self._asked(nth)
+        if asked is not None and asked.answer is not MISSING:
+            return asked.answer
+        raise self.leave({"id": self._id(nth), "value": value, "nth": nth})
+
+    @property
+    def guessed(self) -> bool:
+        """Whether a resume value was given for an interrupt with another value than was shown."""
+        return self._questions is not None and self._questions.guessed
+
+    @property
+    def questions(self) -> Questions:
+        """Tells the task's interrupts apart; made at the first one."""
+        with _making:
+            if self._questions is None:
+                count = max((nth + 1 for nth in self.known if isinstance(nth, int)), default=0)
+                self._questions = Questions(
+                    self._asked, count + len(self.known_by_id), self.same, self.strict, self._main
+                )
+            return self._questions
+
+    def _asked(self, nth: int) -> Asked | None:
+        found = self.known.get(nth)
+        return self.known_by_id.get(self._id(nth)) if found is None and self.known_by_id else found
+
+    def _id(self, nth: int) -> str:
+        return interrupt_id(self.thread_key, self.ns, self.token, nth)
 
     def leave(self, *interrupts: Mapping[str, Any]) -> GraphInterrupt:
         """The exception that leaves the node until these interrupts are resumed."""
@@ -160,7 +201,13 @@ def interrupt(value: Any) -> Any:
     ``get_state(config).interrupts``, and the process may end. ``invoke(Command(resume=…), config)``
     continues the run in any process: the node runs again *from its top*, and this call returns the
     resume value. Code before the call therefore runs again. Put effects into an earlier node, or
-    make them harmless to repeat. Several calls in one node get their resume values in order.
+    make them harmless to repeat.
+
+    Several calls in one node get the resume values of the interrupts that were shown with equal
+    values, in whatever order the calls come; equal values in their order. A call with a value that
+    was not shown before, because part of it is made anew, gets the resume value of its place: the
+    nth call that of the nth interrupt. In code that runs in parallel (``asyncio.gather``, threads)
+    such a call interrupts the run again.
 
     Args:
         value: the interrupt value, which the caller of the run gets; any value that the log can

@@ -7,11 +7,13 @@ every error becomes its result, so that the driver never waits for a task that w
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from operator import eq
 from typing import Any, Final
 
 from eventstore import telemetry
@@ -19,11 +21,12 @@ from eventstore.format.namespaces import token
 from graph.build.topology import Branch, NodeSpec, Topology
 from graph.errors import GraphInterrupt, InvalidGraphError, InvalidUpdateError, NodeTimeoutError
 from graph.run.journal import Journal, LogJournal
+from graph.run.questions import alike
 from graph.run.runners import Runner, TimeLimitExceeded
 from graph.run.scope import ParentCommand, Scope, current
 from graph.state import planner
 from graph.state.events import Data, named, note, waiting_data
-from graph.state.fold import State, Task, checkpoint_id, task_id
+from graph.state.fold import Asked, State, Task, checkpoint_id, task_id
 from graph.state.namespaces import lasting
 from graph.types import Durability, ExecutionInfo, Runtime
 
@@ -31,6 +34,14 @@ log = logging.getLogger(__name__)
 
 TASK: Final = telemetry.Operation("graph.task", "Time that a task took, with all its attempts.")
 RETRIES: Final = telemetry.Counter("graph.retries", "{retry}", "Tasks that were retried.")
+
+_ENDS: Final = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+"""What ends a run, whatever the node was about to do."""
+
+_GUESSED: Final = (
+    "interrupt() was called with a value that was not shown before, and returned the resume value "
+    "for the interrupt in its place; see interrupt()"
+)
 
 Listener = Callable[[str, str, Any], None]
 """Gets the chunks that are streamed in subgraphs: namespace, stream mode, chunk."""
@@ -112,8 +123,12 @@ class Tasks:
         self._topology = topology
         self._runner = runner
         self._above = above
-        keeps_log = isinstance(journal, LogJournal)
-        self._resume_values = {} if keeps_log else _resume_values_by_id(above)
+        if isinstance(journal, LogJournal):
+            self._known_by_id: Mapping[str, Asked] = {}
+            self._same: Callable[[Any, Any], bool] = alike(journal.core.codec.pack)
+        else:
+            self._known_by_id = _known_by_id(above)
+            self._same = eq if above is None else above.same
 
     @property
     def state(self) -> State:
@@ -151,29 +166,57 @@ class Tasks:
         logs: dict[str, int] = {}
         while True:
             attempt = len(failed) + 1
-            scope = self._scope(state, index, task, attempt, logs)
             try:
-                try:
-                    data = await self._run_attempt(spec, state, index, scope)
-                finally:
-                    scope.over = True  # code that it left running can no longer record
-                kept = lasting(scope.logs, self.ns) if scope.logs else {}
+                data = await self._run_attempt(spec, state, index, attempt, logs)
+                kept = lasting(logs, self.ns) if logs else {}
                 return Done(index, _with(with_logs(data, kept), "failed", failed), attempts=attempt)
             except GraphInterrupt as left:
                 waiting = waiting_data(index, task.node, left.interrupts)
-                return Done(index, waiting=waiting, attempts=attempt, logs=scope.logs)
+                return Done(index, waiting=waiting, attempts=attempt, logs=logs)
             except Exception as error:
                 wait = _pause_before_retry(spec, attempt, error)
                 if wait is None:
-                    return Done(index, error=error, attempts=attempt, logs=scope.logs)
+                    return Done(index, error=error, attempts=attempt, logs=logs)
                 failed.append(list(named(error)))
                 self._report_retry(task.node, state.step + 1, attempt, error, wait)
             except BaseException as error:  # the run waits for this task, and must get its error
-                return Done(index, error=error, attempts=attempt, logs=scope.logs)
+                return Done(index, error=error, attempts=attempt, logs=logs)
             await self._runner.concurrency.sleep(wait)
 
-    async def _run_attempt(self, spec: NodeSpec, state: State, index: int, scope: Scope) -> Data:
-        """The output event's data of one attempt."""
+    async def _run_attempt(
+        self, spec: NodeSpec, state: State, index: int, attempt: int, logs: dict[str, int]
+    ) -> Data:
+        """The output event's data of one attempt. If its interrupts were mixed up, the node runs
+        again at once, and gets no resume value for an interrupt that was shown with another value.
+        """
+        scope = self._scope(state, index, attempt, logs)
+        try:
+            data = await self._outcome(spec, state, index, scope)
+            if not scope.mixed_up:
+                return data
+        except _ENDS:
+            raise
+        except BaseException as error:
+            if not scope.mixed_up:
+                if scope.guessed and isinstance(error, Exception):
+                    note(error, _GUESSED)
+                raise
+        finally:
+            scope.over = True  # code that it left running can no longer record
+        log.warning(
+            "node %r calls interrupt() in another order than before, or side by side with values "
+            "that were not shown before: it runs again, and asks those anew",
+            spec.name,
+            extra={"graph": self.options.graph, "node": spec.name, "step": state.step + 1},
+        )
+        scope = self._scope(state, index, attempt, logs, strict=True)
+        try:
+            return await self._outcome(spec, state, index, scope)
+        finally:
+            scope.over = True
+
+    async def _outcome(self, spec: NodeSpec, state: State, index: int, scope: Scope) -> Data:
+        """The output event's data after one call of the node."""
         try:
             with scope:
                 result = await self._result(spec, state, state.frontier[index], scope)
@@ -206,26 +249,31 @@ class Tasks:
         return result
 
     def _scope(
-        self, state: State, index: int, task: Task, attempt: int, logs: dict[str, int]
+        self,
+        state: State,
+        index: int,
+        attempt: int,
+        logs: dict[str, int],
+        strict: bool = False,
     ) -> Scope:
-        values = {
-            key: planner.own(each) for key, each in state.resume_values.get(index, {}).items()
-        }
+        known = planner.known(state, index)
         mark = token(state.began, index)
         return Scope(
-            task.node,
+            state.frontier[index].node,
             self.options.config,
             self,
             state.at.thread_key,
             self.ns,
             index,
             mark,
-            values,
-            self._resume_values,
-            bool(values) or index in state.interrupts,
+            known,
+            self._known_by_id,
+            bool(known) or index in state.interrupts,
             self._write,
             partial(self._runtime, state, index, attempt),
             self._above,
+            same=self._same,
+            strict=strict,
             logs=logs,
         )
 
@@ -325,12 +373,12 @@ def _pause_before_retry(spec: NodeSpec, attempt: int, error: Exception) -> float
     return min(wait, policy.max_interval) + (random.random() if policy.jitter else 0)
 
 
-def _resume_values_by_id(above: Scope | None) -> dict[str, Any]:
-    """The resume values of a run without a log, which runs again from its start each time."""
+def _known_by_id(above: Scope | None) -> dict[str, Asked]:
+    """The earlier interrupts of a run without a log, which runs again from its start each time."""
     if above is None:
         return {}
-    own = {key: value for key, value in above.resume_values.items() if isinstance(key, str)}
-    return {**above.resume_values_by_id, **own}
+    own = {key: value for key, value in above.known.items() if isinstance(key, str)}
+    return {**above.known_by_id, **own}
 
 
 def _refuse_caught(scope: Scope) -> None:

@@ -13,7 +13,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from eventstore import Head, LineageMovedError, Position, PositionNotFoundError, Replay
+from eventstore import (
+    Head,
+    LineageMovedError,
+    Position,
+    PositionNotFoundError,
+    RecordedEvent,
+    Replay,
+)
 from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX, Pages
 from eventstore.format.digests import origin, prefix_ns
@@ -59,8 +66,9 @@ class ThreadLog:
 
         Args:
             metadata, ttl: those of a thread that the run creates.
-            resumes: the run has resume values. If no interrupt is pending at the end of the
-                thread, they are for those of the checkpoint, which the run resumes again.
+            resumes: the run has resume values: for the interrupts of the checkpoint, which are
+                resumed again if none is pending at the end of the thread, or else for those that
+                a run from the checkpoint has come to since.
 
         Raises:
             InvalidConfigError: the checkpoint does not belong to the thread.
@@ -74,8 +82,47 @@ class ThreadLog:
             again = resumes and at != state.at and not state.interrupts
             if at is None or (state.checkpoint == at and not again):
                 return journal
+            if resumes:
+                at = await self.asked_since(thread_id, at, state.at)
+                if at == state.at:
+                    return journal
         at, replay, state, taker = await self.load_named(address, at)
         return self._journal(replay, state, taker, means, metadata, ttl, fork_from=at)
+
+    async def asked_since(self, thread_id: str, at: Position, end: Position) -> Position:
+        """The position whose interrupts are meant by a resume value for a checkpoint.
+
+        Its own, if it has any. An edit or a fork stands for what goes on from it, the latest where
+        that is several branches; other checkpoints for what was asked since, if nothing was
+        answered and the thread (whose log ends at ``end``) still waits there.
+        """
+        _, state, _ = await self.load(thread_id, at, at.ns)
+        if state.interrupts:
+            return at
+        last, answered = at, False
+        async with aclosing(self._descending(thread_id, at)) as events:
+            async for event in events:
+                last, answered = event.position, answered or event.kind == Kind.RESUME
+        if state.source in ("fork", "update") or (last == end and not answered):
+            _, state, _ = await self.load(thread_id, last, at.ns)
+            if state.interrupts and state.checkpoint == last:
+                return last
+        return at
+
+    async def _descending(
+        self, thread_id: str, at: Position
+    ) -> AsyncGenerator[RecordedEvent, None]:
+        """The events of a log that go on from a position of it, on whichever branch."""
+        descends, seqs = True, {at.seq}
+        async with aclosing(await self.core.read_span(thread_id, at, None)) as pages:
+            async for page in pages:
+                for event in page:
+                    if event.kind == Kind.FORK:
+                        source = Position(*event.data["source"])
+                        descends = source[:2] == at[:2] and source.seq in seqs
+                    if descends:
+                        seqs.add(event.seq)
+                        yield event
 
     async def open_end(
         self,

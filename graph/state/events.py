@@ -69,6 +69,18 @@ def unpack(writes: Data | list[list[Any]]) -> Iterable[tuple[str, Any]]:
     return writes.items() if isinstance(writes, dict) else ((key, value) for key, value in writes)
 
 
+def by_key(writes: Iterable[tuple[str, Any]]) -> Data:
+    """Writes as readers see them; all values of a key that was written several times are under
+    ``"$writes"``, as in LangGraph.
+    """
+    values: dict[str, list[Any]] = {}
+    for key, value in writes:
+        values.setdefault(key, []).append(value)
+    return {
+        key: found[0] if len(found) == 1 else {"$writes": found} for key, found in values.items()
+    }
+
+
 def input_data(
     run: str | None, writes: Writes, goto: Goto, metadata: Mapping[str, Any], call: str = ""
 ) -> Data:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from eventstore import Position, RecordedEvent
 from eventstore.format.digests import origin
@@ -63,6 +63,13 @@ def _task(node: str) -> Task:
     return Task(node)
 
 
+class Asked(NamedTuple):
+    """An interrupt as it was shown, and its resume value; ``MISSING`` while it waits for one."""
+
+    shown: Any
+    answer: Any = MISSING
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """Everything about a run at a position. Never changed; values are shared.
@@ -77,8 +84,8 @@ class State:
         pending: the outputs of its finished tasks, by index in the frontier.
         errors: the failures of its failed tasks, by index.
         interrupts: the pending interrupts of its waiting tasks, by index.
-        resume_values: those of its tasks, by index: each by the ``nth`` of its interrupt, or by
-            id for an interrupt of a subgraph.
+        resume_values: the resumed interrupts of its tasks, by index: each by its ``nth``, or by
+            its id if it is of a subgraph.
         logs: where the logs of subgraphs ended when their task failed or was interrupted, by
             index and name.
         kept: where the logs of subgraphs with ``checkpointer=True`` ended, by name.
@@ -112,7 +119,7 @@ class State:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     created_us: int = 0
     interrupts: Mapping[int, Data] = field(default_factory=dict)
-    resume_values: Mapping[int, Mapping[int | str, Any]] = field(default_factory=dict)
+    resume_values: Mapping[int, Mapping[int | str, Asked]] = field(default_factory=dict)
     logs: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
     began: int = 0
@@ -283,9 +290,11 @@ class Fold:
         """Apply resume values, and perhaps writes and more tasks, to the unfinished superstep."""
         for resumed in data["answers"]:
             task, key = resumed["task"], resumed.get("nth", resumed["id"])
-            self.resume_values[task] = {**self.resume_values.get(task, {}), key: resumed["value"]}
             waiting = self.interrupts.pop(task)
-            left = [each for each in waiting["interrupts"] if each["id"] != resumed["id"]]
+            pending = {each["id"]: each for each in waiting["interrupts"]}
+            found = Asked(pending.pop(resumed["id"])["value"], resumed["value"])
+            self.resume_values[task] = {**self.resume_values.get(task, {}), key: found}
+            left = list(pending.values())
             if left:
                 self.interrupts[task] = {**waiting, "interrupts": left}
         if "writes" in data:

@@ -8,15 +8,21 @@ routing decision is in the event that caused it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from graph.build.schema import MISSING, StateSchema
 from graph.build.topology import Branch, Topology
 from graph.errors import InvalidUpdateError
 from graph.state import events
 from graph.state.events import Data, Goto, Writes, unpack
-from graph.state.fold import State, Task
+from graph.state.fold import Asked, State, Task
 from graph.types import END, START, Command, Send, StateUpdate
+
+NOTHING_ASKED: Final = (
+    "no interrupt of this thread waits for a resume value; continue with invoke(None, config), or, "
+    "to resume an earlier interrupt with another value, pass the config of its checkpoint (see "
+    "get_state_history(config))"
+)
 
 EvaluateEdge = Callable[[Branch, Any], Awaitable[Any]]
 """Calls the function of a conditional edge with a state, and with the ``config``, ``writer`` or
@@ -79,7 +85,7 @@ async def begin(
     edges.
     """
     if isinstance(given, Command):
-        writes, gotos, _ = _read_result(topology, START, _plain(given))
+        writes, gotos = _commanded(topology, state, given)
     else:
         writes, gotos = prepared(topology, topology.input.to_writes(given, defaults=True)), []
     if isinstance(given, Command) and state.started:
@@ -98,7 +104,7 @@ def resume(topology: Topology, state: State, given: Command[Any]) -> Data:
             several interrupts, or an update that does not fit.
     """
     resumed = [] if given.resume is None else _match_resume_values(state, given.resume)
-    writes, gotos, _ = _read_result(topology, START, _plain(given))
+    writes, gotos = _commanded(topology, state, given)
     return events.resume_data(state.step + 1, resumed, writes, _towards(topology, START, gotos))
 
 
@@ -111,10 +117,25 @@ def pending_interrupts(state: State) -> dict[str, Data]:
     return found
 
 
-def resume_subgraph(state: State, given: Mapping[int | str, Any]) -> Data | None:
+def known(state: State, task: int) -> dict[int | str, Asked]:
+    """The interrupts of a task so far: its own by ``nth``, those of its subgraphs by id."""
+    found = {
+        key: each._replace(answer=own(each.answer))
+        for key, each in state.resume_values.get(task, {}).items()
+    }
+    for each in state.interrupts.get(task, {}).get("interrupts", ()):
+        found[each.get("nth", each["id"])] = Asked(each["value"])
+    return found
+
+
+def resume_subgraph(state: State, given: Mapping[int | str, Asked]) -> Data | None:
     """The resume event of a subgraph: those resume values of the task above that are for it."""
     pending = pending_interrupts(state)
-    resumed = [_resumed(pending[name], given[name]) for name in pending if name in given]
+    resumed = [
+        _resumed(pending[name], given[name].answer)
+        for name in pending
+        if name in given and given[name].answer is not MISSING
+    ]
     return events.resume_data(state.step + 1, resumed, [], Goto()) if resumed else None
 
 
@@ -127,11 +148,7 @@ def _match_resume_values(state: State, given: Any) -> list[Data]:
     if isinstance(given, Mapping) and given and pending.keys() >= given.keys():
         return [_resumed(pending[name], value) for name, value in given.items()]
     if not pending:
-        raise InvalidUpdateError(
-            "no interrupt of this thread waits for a resume value; continue with "
-            "invoke(None, config), or, to resume an earlier interrupt with another value, pass the "
-            "config of its checkpoint (see get_state_history(config))"
-        )
+        raise InvalidUpdateError(NOTHING_ASKED)
     if isinstance(given, Mapping) and any(_is_id(name) for name in given):
         unknown = ", ".join(str(name) for name in given if name not in pending)
         raise InvalidUpdateError(
@@ -156,10 +173,15 @@ def _is_id(name: Any) -> bool:
     return isinstance(name, str) and len(name) == 32 and set(name) <= set("0123456789abcdef")
 
 
-def _plain(command: Command[Any]) -> Command[Any]:
+def _commanded(
+    topology: Topology, state: State, command: Command[Any]
+) -> tuple[list[tuple[str, Any]], list[str | Send]]:
+    """The writes and targets of a command that is an input."""
     if command.graph is not None:
         raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for inputs")
-    return command
+    writes, gotos, _ = _read_result(topology, START, command)
+    claim(topology, state.step + 1, {}, START, writes)
+    return writes, gotos
 
 
 async def edit(
@@ -183,7 +205,7 @@ async def edit(
                 "several updates in one superstep each need their node: StateUpdate(values, "
                 "as_node)"
             )
-        node = as_node or infer_as_node(topology, state)
+        node = as_node or infer_as_node(state)
         if node not in topology.nodes and node not in (START, END):
             raise InvalidUpdateError(
                 f"as_node={node!r} is not a node; the nodes are "
@@ -197,42 +219,45 @@ async def edit(
         if above is not None:
             raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for edits")
         parts.append((node, writes, await _follow(topology, node, state, writes, gotos, evaluate)))
-        if len(updates) > 1:
-            claim(topology, state.step + 1, writers, {"node": node, "writes": dict(writes)})
+        claim(topology, state.step + 1, writers, node, writes)
     return events.update_data(parts, metadata)
 
 
-def infer_as_node(topology: Topology, state: State) -> str:
+def infer_as_node(state: State) -> str:
     """The node that an edit is attributed to by default: the one that wrote last.
 
+    So what was due stays due: tasks that wait or failed run again, and ask again.
+
     Raises:
-        InvalidUpdateError: several nodes wrote last, or interrupts are pending beside finished
-            tasks.
+        InvalidUpdateError: several nodes wrote last, or some tasks of a superstep have finished and
+            others have not: no node's edges lead to what is left.
     """
-    if len(topology.nodes) == 1:
-        return next(iter(topology.nodes))
-    if state.interrupts and state.pending:
+    if state.pending:
+        left = ", ".join(repr(task.node) for _, task in due(state))
+        condition = "interrupts are pending" if state.interrupts else f"{left} did not finish"
         raise InvalidUpdateError(
-            "interrupts are pending in a superstep in which other tasks have finished; name the "
-            "node whose edges the edit follows, which withdraws the interrupts: "
+            f"{condition} in a superstep in which other tasks have finished; name the node whose "
+            "edges the edit follows, which drops the unfinished tasks: "
             "update_state(config, values, as_node=…); or write and continue with "
             "invoke(Command(update=…), config)"
         )
-    finished = [state.pending[task]["node"] for task in sorted(state.pending)]
-    last = tuple(dict.fromkeys(finished)) or state.last
-    if not last:
+    if not state.last:
         return START
-    if len(last) == 1:
-        return last[0]
+    if len(state.last) == 1:
+        return state.last[0]
     raise InvalidUpdateError(
-        f"nodes {', '.join(last)} wrote last, in one superstep; name the node that the update "
-        "is attributed to: update_state(config, values, as_node=…)"
+        f"nodes {', '.join(state.last)} wrote last, in one superstep; name the node that the "
+        "update is attributed to: update_state(config, values, as_node=…)"
     )
 
 
-def shown(topology: Topology, state: State) -> Mapping[str, Any]:
-    """The values that readers get: with the finished tasks of an interrupted superstep."""
-    if not (state.interrupts and state.pending):
+def shown(topology: Topology, state: State, live: bool = False) -> Mapping[str, Any]:
+    """The values that readers get: with the finished tasks of an interrupted superstep.
+
+    Args:
+        live: also with those of a superstep that runs or failed, for the current end of a thread.
+    """
+    if not (state.pending and (live or state.interrupts)):
         return state.values
     values = state.values
     for task in sorted(state.pending):
@@ -250,26 +275,33 @@ def prepared(topology: Topology, writes: Writes) -> list[tuple[str, Any]]:
     ]
 
 
-def claim(topology: Topology, step: int, writers: dict[str, str], output: Data) -> None:
+def claim(
+    topology: Topology,
+    step: int,
+    writers: dict[str, str],
+    node: str,
+    writes: Iterable[tuple[str, Any]],
+) -> None:
     """Note which node writes a key without a reducer in a superstep; refuse a second writer.
 
     Args:
         writers: key → node, of the outputs so far; updated.
 
     Raises:
-        InvalidUpdateError: names the key, both nodes and the remedy.
+        InvalidUpdateError: names the key, the writers and the remedy.
     """
-    node: str = output["node"]
     keys = [
         key
-        for key, _ in unpack(output["writes"])
+        for key, _ in writes
         if key not in topology.channels or topology.channels[key].reducer is None
     ]
     for key in keys:
         if key in writers or keys.count(key) > 1:
+            first = writers.get(key, node)
+            by = f"by {node!r}" if first == node else f"by {first!r} and by {node!r}"
             raise InvalidUpdateError(
-                f"{key!r} was written twice in superstep {step}: by {writers.get(key, node)!r} "
-                f"and by {node!r}; it takes one value; to merge several, give it a reducer: "
+                f"{key!r} was written twice in superstep {step}: {by}; it takes one value; "
+                f"to merge several, give it a reducer: "
                 f"{key}: Annotated[<type>, <function of (old, new)>]"
             )
     writers |= dict.fromkeys(keys, node)
@@ -289,10 +321,28 @@ def _read_result(
                 above = _for_above(node, part, above)
                 continue
             gotos += _gotos(part)
-            part = part.update
-        if part is not None:
-            writes += _to_writes(topology, node, part)
+            updates = _updates(part)
+        else:
+            updates = [part]
+        for update in updates:
+            writes += _to_writes(topology, node, update)
     return prepared(topology, writes), gotos, above
+
+
+def _updates(command: Command[Any]) -> list[Any]:
+    """The updates that a command makes: one, or each of its (key, value) pairs."""
+    update = command.update
+    if isinstance(update, list | tuple) and all(map(_is_pair, update)):
+        return [{key: value} for key, value in update]
+    return [update]
+
+
+def _is_pair(candidate: Any) -> bool:
+    return (
+        isinstance(candidate, list | tuple)
+        and len(candidate) == 2
+        and isinstance(candidate[0], str)
+    )
 
 
 def _gotos(command: Command[Any]) -> list[str | Send]:
