@@ -14,6 +14,7 @@ import copy
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from types import GenericAlias
 from typing import Any, Final, Self, cast
 
 from eventstore import VerifyReport
@@ -35,6 +36,10 @@ BATCH_CONCURRENCY: Final = 16
 
 class CompiledGraph(RunnableGraph):
     """A graph that can run. Made by :meth:`StateGraph.compile`."""
+
+    def __class_getitem__(cls, types: Any) -> GenericAlias:
+        """``CompiledGraph[State]``, for annotations: the same class."""
+        return GenericAlias(cls, types)
 
     def with_config(self, config: RunnableConfig | None = None, **more: Any) -> Self:
         """The same graph with a default config, which the config of each call overrides."""
@@ -485,6 +490,10 @@ class CompiledGraph(RunnableGraph):
     ) -> RunnableConfig:
         """:meth:`bulk_update_state` for async code."""
         return await self._edit(AsyncRunner(), config, supersteps)
+
+
+CompiledStateGraph = CompiledGraph
+"""LangGraph's name for :class:`CompiledGraph`."""
 
 
 def _configs(

@@ -60,7 +60,7 @@ RUN: Final = telemetry.Operation(
     "graph.run", "Time from a call of a graph to the end or interrupt of its run."
 )
 
-RECURSION_LIMIT: Final = 25
+RECURSION_LIMIT: Final = 10_007
 """The default for the supersteps of one call."""
 
 Nodes = Sequence[str] | str | None

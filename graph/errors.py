@@ -99,7 +99,11 @@ class NodeTimeoutError(GraphError, TimeoutError):
         return type(self), (self.node, self.timeout_s)
 
 
-class GraphInterrupt(BaseException):
+class GraphBubbleUp(BaseException):
+    """Base of what leaves a node without being an error; if you catch it, raise it again."""
+
+
+class GraphInterrupt(GraphBubbleUp):
     """Raised by ``interrupt()`` to leave the node; if you catch it, raise it again.
 
     Attributes:

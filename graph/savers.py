@@ -8,30 +8,34 @@ saver of either kind serves both ``invoke`` and ``ainvoke``.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
-from eventstore import AsyncEventStore, EventStore, async_store, store
+from eventstore import AsyncEventStore, EventStore, ThreadNotFoundError, async_store, store
+from graph.build.options import refuse_left_out
 
 
 class _Saver:
     """A checkpointer for sync code: an :class:`~eventstore.EventStore` of its own."""
 
     def __init__(self, target: store.Target, **options: Any) -> None:
-        self.store = EventStore(target, **options)
+        self.store = EventStore(target, **refuse_left_out(options))
 
     def setup(self) -> None:
         """Create or migrate the tables. Optional: the first use does it."""
         self.store.setup()
 
     def delete_thread(self, thread_id: str) -> None:
-        """Delete a thread as a whole; threads forked from it stay intact.
+        """Delete a thread as a whole, if there is one; threads forked from it stay intact."""
+        with suppress(ThreadNotFoundError):
+            self.store.delete_thread(thread_id)
 
-        Raises:
-            ThreadNotFoundError: no such thread.
-        """
-        self.store.delete_thread(thread_id)
+    async def adelete_thread(self, thread_id: str) -> None:
+        """:meth:`delete_thread` for async code."""
+        core = self.store.core
+        with suppress(ThreadNotFoundError):
+            await core.transactions.asyncio.run(core.delete_thread(thread_id))
 
     def close(self) -> None:
         """Close the store. A connection, pool or engine that the caller passed stays open."""
@@ -64,7 +68,7 @@ class _AsyncDatabaseSaver:
     """A checkpointer for async code: an :class:`~eventstore.AsyncEventStore` of its own."""
 
     def __init__(self, target: async_store.Target, **options: Any) -> None:
-        self.store = AsyncEventStore(target, **options)
+        self.store = AsyncEventStore(target, **refuse_left_out(options))
 
     @classmethod
     @asynccontextmanager
@@ -78,12 +82,13 @@ class _AsyncDatabaseSaver:
         await self.store.setup()
 
     async def delete_thread(self, thread_id: str) -> None:
-        """Delete a thread as a whole; threads forked from it stay intact.
+        """Delete a thread as a whole, if there is one; threads forked from it stay intact."""
+        with suppress(ThreadNotFoundError):
+            await self.store.delete_thread(thread_id)
 
-        Raises:
-            ThreadNotFoundError: no such thread.
-        """
-        await self.store.delete_thread(thread_id)
+    async def adelete_thread(self, thread_id: str) -> None:
+        """The same as :meth:`delete_thread`."""
+        await self.delete_thread(thread_id)
 
     async def close(self) -> None:
         """Close the store. A connection, pool or engine that the caller passed stays open."""
@@ -110,6 +115,21 @@ class MemorySaver(_Saver):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(":memory:", **options)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+InMemorySaver = MemorySaver
+"""The newer of LangGraph's two names for :class:`MemorySaver`."""
 
 
 class SqliteSaver(_DatabaseSaver):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from graph.app import CompiledGraph
 from graph.build.builder import GraphBuilder
+from graph.build.options import refuse
 from graph.build.topology import Topology, check_known
 
 Interrupts = Literal["*"] | str | Sequence[str] | None
@@ -42,6 +43,7 @@ class StateGraph(GraphBuilder):
         version: str | None = None,
         debug: bool = False,
         snapshot_each_run: bool = False,
+        **others: Any,
     ) -> CompiledGraph:
         """Check the graph and make it runnable.
 
@@ -58,7 +60,10 @@ class StateGraph(GraphBuilder):
             snapshot_each_run: store a snapshot with the last event of a run, so that history can
                 be trimmed up to there. It costs the compressed size of the state for each run; for
                 append-only lists only the new items.
+            others: options of LangGraph that are left out (``store``, ``cache``, …); only ``None``
+                is accepted.
         """
+        refuse("compile()", others)
         topology = self.topology()
         return CompiledGraph(
             topology,

@@ -6,16 +6,24 @@ runs after changing its imports.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, TypedDict, TypeVar
 
 START: Final = "__start__"
 END: Final = "__end__"
 INTERRUPT: Final = "__interrupt__"
+OVERWRITE: Final = "__overwrite__"
 
 N = TypeVar("N")
 ContextT = TypeVar("ContextT")
+
+StreamWriter = Callable[[Any], None]
+"""Streams its argument (stream mode ``custom``)."""
+
+All = Literal["*"]
+"""Every node, for ``interrupt_before`` and ``interrupt_after``."""
 
 StreamMode = Literal["values", "updates", "tasks", "debug", "checkpoints", "custom"]
 
@@ -30,6 +38,17 @@ class Send:
 
     node: str
     arg: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Overwrite:
+    """In an update: replaces the value of a key instead of passing it to the key's reducer.
+
+    The other updates of the key in the same superstep are dropped. Two of these for one key in a
+    superstep are refused. ``{"__overwrite__": value}`` means the same, for updates from JSON.
+    """
+
+    value: Any
 
 
 @dataclass(frozen=True, kw_only=True)  # slots would break Command[Literal["node"]](…)
@@ -56,7 +75,15 @@ class Command(Generic[N]):
 
 
 def _transient(error: Exception) -> bool:
-    """Errors of the outside world are worth a retry, programming errors are not."""
+    """Whether trying again may help: not after programming errors, errors of the operating system
+    other than a lost connection or a timeout, and HTTP responses below 500.
+    """
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    for module, name in (("httpx", "HTTPStatusError"), ("requests", "HTTPError")):
+        if isinstance(error, getattr(sys.modules.get(module), name, ())):
+            response = getattr(error, "response", None)
+            return response is None or 500 <= response.status_code < 600
     return not isinstance(
         error,
         ValueError
@@ -69,7 +96,8 @@ def _transient(error: Exception) -> bool:
         | RuntimeError
         | ReferenceError
         | StopIteration
-        | StopAsyncIteration,
+        | StopAsyncIteration
+        | OSError,
     )
 
 
@@ -84,7 +112,8 @@ class RetryPolicy:
         max_attempts: all attempts, the first included.
         jitter: add up to a second at random, so that many tasks do not retry in step.
         retry_on: exception class, classes, or predicate; by default everything but
-            programming errors (``ValueError``, ``TypeError``, ``LookupError``, …).
+            programming errors (``ValueError``, ``TypeError``, ``LookupError``, …), HTTP responses
+            below 500, and ``OSError`` other than lost connections and timeouts.
     """
 
     initial_interval: float = 0.5
@@ -145,20 +174,62 @@ class ExecutionInfo:
     run_id: str | None = None
     node_attempt: int = 1
 
+    def patch(self, **overrides: Any) -> ExecutionInfo:
+        """The same with other values of some fields."""
+        return replace(self, **overrides)
+
+
+def _discard(_chunk: Any) -> None:
+    """A writer outside a run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime(Generic[ContextT]):
-    """Passed to a node that has a parameter ``runtime``.
+    """Passed to a node that has a parameter ``runtime``; tests of nodes make one by hand.
 
     Attributes:
         context: the caller's ``context``, converted to ``context_schema``.
+        store: an object for what is kept beside threads, if a test or a wrapper sets it; runs
+            leave it ``None``, because there is no long-term store.
         stream_writer: streams a value of the node's own (stream mode ``custom``).
-        execution_info: where the node runs.
+        previous: always ``None`` in a run; there is no functional API.
+        execution_info: where the node runs; ``None`` outside a run.
     """
 
-    context: ContextT
-    stream_writer: Callable[[Any], None]
-    execution_info: ExecutionInfo
+    context: ContextT = None  # type: ignore[assignment]
+    store: Any = None
+    stream_writer: StreamWriter = _discard
+    previous: Any = None
+    execution_info: ExecutionInfo = None  # type: ignore[assignment]
+
+    def override(self, **overrides: Any) -> Runtime[ContextT]:
+        """The same with other values of some fields."""
+        return replace(self, **overrides)
+
+    def merge(self, other: Runtime[ContextT]) -> Runtime[ContextT]:
+        """Both in one: the values of ``other`` where it has them, else those of this."""
+        return Runtime(
+            context=other.context or self.context,
+            store=other.store or self.store,
+            stream_writer=self.stream_writer
+            if other.stream_writer is _discard
+            else other.stream_writer,
+            previous=self.previous if other.previous is None else other.previous,
+            execution_info=other.execution_info or self.execution_info,
+        )
+
+    def patch_execution_info(self, **overrides: Any) -> Runtime[ContextT]:
+        """The same with other values of some fields of ``execution_info``.
+
+        Raises:
+            RuntimeError: it has none.
+        """
+        if self.execution_info is None:
+            raise RuntimeError(
+                "this Runtime has no execution_info to patch; pass one: "
+                "Runtime(execution_info=ExecutionInfo(…))"
+            )
+        return replace(self, execution_info=self.execution_info.patch(**overrides))
 
 
 class RunnableConfig(TypedDict, total=False):
@@ -195,6 +266,10 @@ class StateTask(NamedTuple):
     interrupts: tuple[Interrupt, ...] = ()
     state: Any = None
     result: dict[str, Any] | None = None
+
+
+PregelTask = StateTask
+"""LangGraph's name for :class:`StateTask`."""
 
 
 class StateSnapshot(NamedTuple):

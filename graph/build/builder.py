@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from datetime import timedelta
+from types import GenericAlias
 from typing import Any, Final, Self
 
 from graph.build import callables
+from graph.build.options import refuse
 from graph.build.schema import Channel, StateSchema, is_schema
 from graph.build.topology import Branch, Graph, Join, NodeSpec, Topology, check
 from graph.errors import InvalidGraphError
@@ -37,9 +39,10 @@ class GraphBuilder:
         output_schema: Any = None,
         input: Any = None,
         output: Any = None,
+        config_schema: Any = None,
     ) -> None:
-        """Declare the state. ``input`` and ``output`` are older names of ``input_schema`` and
-        ``output_schema``.
+        """Declare the state. ``input``, ``output`` and ``config_schema`` are older names of
+        ``input_schema``, ``output_schema`` and ``context_schema``.
 
         Args:
             context_schema: the class of what callers pass as ``context`` and nodes find as
@@ -54,7 +57,13 @@ class GraphBuilder:
         self._state = self._add_schema(state_schema)
         self._input = self._add_schema(input_schema or input or state_schema)
         self._output = self._add_schema(output_schema or output or state_schema)
-        self._context: type[Any] | None = context_schema
+        self._context: type[Any] | None = (
+            config_schema if context_schema is None else context_schema
+        )
+
+    def __class_getitem__(cls, types: Any) -> GenericAlias:
+        """``StateGraph[State]``, for annotations: the same class."""
+        return GenericAlias(cls, types)
 
     def _add_schema(self, declared: Any) -> StateSchema:
         if is_schema(declared) and declared in self._schemas:
@@ -85,6 +94,7 @@ class GraphBuilder:
         timeout: float | timedelta | None = None,
         retry: RetryPolicy | Sequence[RetryPolicy] | None = None,
         input: Any = None,
+        **others: Any,
     ) -> Self:
         """Add a node: ``add_node("name", function)``, or ``add_node(function)``.
 
@@ -102,7 +112,10 @@ class GraphBuilder:
             timeout: seconds that each attempt may take. A longer one fails with
                 ``NodeTimeoutError``, which the default retry policy retries. A coroutine is
                 cancelled; a plain function runs on, and its result is discarded.
+            others: options of LangGraph that are left out (``cache_policy``, ``error_handler``,
+                …); only ``None`` is accepted.
         """
+        refuse("add_node()", others)
         if not isinstance(node, str):
             if action is not None:
                 raise InvalidGraphError(

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Final, get_origin, get_type_hints
 
 from graph.build.callables import fingerprint
 from graph.errors import InvalidGraphError, InvalidUpdateError
+from graph.types import OVERWRITE, Overwrite
 
 Reducer = Callable[[Any, Any], Any]
 
@@ -69,16 +70,29 @@ class Channel:
 
     def prepare(self, update: Any) -> Any:
         """The update as it is recorded, with its random parts (ids of messages, say) decided."""
+        if self.reducer is None:
+            return update.value if type(update) is Overwrite else update
+        if type(update) is dict and len(update) == 1 and OVERWRITE in update:
+            update = Overwrite(update[OVERWRITE])
         prepare = getattr(self.reducer, "prepare", None)
-        return update if prepare is None else prepare(update)
+        if prepare is None:
+            return update
+        if type(update) is Overwrite:
+            return Overwrite(prepare(update.value))
+        return prepare(update)
 
     def reduce(self, value: Any, updates: Sequence[Any]) -> Any:
-        """Fold ``updates`` into ``value`` (or ``MISSING``), in their order."""
+        """Fold ``updates`` into ``value`` (or ``MISSING``), in their order.
+
+        Only the first one may be an :class:`Overwrite`.
+        """
         if not updates:
             return value
         if self.reducer is None:
             return updates[-1]
-        if value is MISSING:
+        if type(updates[0]) is Overwrite:
+            value, updates = updates[0].value, updates[1:]
+        elif value is MISSING:
             value, updates = updates[0], updates[1:]
         try:
             return _reduce(self.reducer, value, updates)

@@ -430,7 +430,7 @@ def _audit_entry(event: RecordedEvent) -> AuditEntry:
     writes: list[tuple[str, Any]] = []
     goto: list[str] = []
     for part in parts:
-        writes += unpack(part.get("writes", {}))
+        writes += unpack(part) if "writes" in part else ()
         sends = (node for node, _ in part.get("sends", ()))
         joins = (target for target, _, _ in part.get("joins", ()))
         goto += (*part.get("to", ()), *part.get("later", ()), *sends, *joins)
@@ -456,4 +456,4 @@ def _error(data: Data | None) -> str | None:
 
 
 def _result(data: Data | None) -> dict[str, Any] | None:
-    return None if data is None else by_key(unpack(data["writes"]))
+    return None if data is None else by_key(unpack(data))

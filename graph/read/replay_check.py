@@ -228,7 +228,7 @@ class _Log:
     async def _input(self, event: RecordedEvent, state: State) -> ReplayMismatch | None:
         self.count += 1
         run = self._run(state, {})
-        given = dict(unpack(event.data["writes"]))
+        given = dict(unpack(event.data))
         try:
             new = await planner.begin(self._topology, state, given, None, {}, run.evaluate_edge)
         except Exception as error:
@@ -326,7 +326,7 @@ class _Log:
 def _by_key(data: Data) -> dict[str, list[Any]]:
     """The updates of each key, in order."""
     found: dict[str, list[Any]] = {}
-    for key, value in unpack(data["writes"]):
+    for key, value in unpack(data):
         found.setdefault(key, []).append(value)
     return found
 

@@ -75,7 +75,7 @@ async def chunks(
         found = [("custom", content)]
     elif kind == "output":
         began, data = content
-        writes = list(unpack(data["writes"]))
+        writes = list(unpack(data))
         found = [
             ("updates", {data["node"]: _update(writes)}),
             *_ended(began, data, result=by_key(writes)),

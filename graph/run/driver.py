@@ -14,7 +14,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 from eventstore import EventStoreError, SerializationError
 from graph.build.topology import Topology
@@ -33,9 +33,6 @@ from graph.state.fold import Asked, State, Task
 from graph.types import Command, Interrupt, StateUpdate
 
 log = logging.getLogger(__name__)
-
-CONCURRENCY: Final = 32
-"""The default for ``max_concurrency``: tasks of a superstep that run at the same time."""
 
 Chunk = tuple[str, Any]
 
@@ -278,7 +275,7 @@ class Run(Tasks):
         After a failure, running siblings finish and are recorded; no further ones start.
         """
         state, runner = self.state, self._runner
-        limit = self.options.max_concurrency or CONCURRENCY
+        limit = self.options.max_concurrency or runner.concurrency_limit
         coming, running = iter(due), 0
         try:
             while True:
@@ -363,7 +360,7 @@ class Run(Tasks):
 
     def _claim(self, output: Data) -> None:
         """Refuse an output that writes what another one of the superstep has written."""
-        writes = unpack(output["writes"])
+        writes = unpack(output)
         planner.claim(self._topology, output["step"], self._writers, output["node"], writes)
 
     def _checked(self, item: Done) -> Done:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
@@ -33,9 +34,12 @@ class Runner(ABC):
 
     Attributes:
         concurrency: how the run waits for anything else.
+        concurrency_limit: the default for ``max_concurrency``: tasks of a superstep that run at the
+            same time.
     """
 
     concurrency: Concurrency
+    concurrency_limit: int
 
     @property
     def is_cancelled(self) -> bool:
@@ -90,6 +94,7 @@ class SyncRunner(Runner):
     """Blocks the caller's thread; parallel tasks run on threads."""
 
     concurrency = Blocking()
+    concurrency_limit = 32
 
     def __init__(self) -> None:
         self._items: SimpleQueue[Any] = SimpleQueue()
@@ -145,6 +150,7 @@ class AsyncRunner(Runner):
     """Awaits: coroutines run in the event loop, plain functions on threads."""
 
     concurrency = Asyncio()
+    concurrency_limit = sys.maxsize
 
     def __init__(self) -> None:
         self._items: asyncio.Queue[Any] = asyncio.Queue()

@@ -16,7 +16,7 @@ from operator import eq
 from typing import Any, Final
 
 from graph.build.schema import MISSING
-from graph.errors import GraphInterrupt, InvalidGraphError
+from graph.errors import GraphBubbleUp, GraphInterrupt, InvalidGraphError
 from graph.run.questions import Flow, MixedUp, Questions, flow
 from graph.state.fold import Asked
 from graph.types import Command, Runtime
@@ -161,7 +161,7 @@ class Scope:
         return GraphInterrupt(interrupts)
 
 
-class ParentCommand(BaseException):
+class ParentCommand(GraphBubbleUp):
     """Leaves a node whose subgraph ended with a ``Command`` for the graph of that node."""
 
     def __init__(self, command: Command[Any]) -> None:

@@ -68,7 +68,7 @@ class Options:
     config: Mapping[str, Any]
     modes: frozenset[str] = frozenset()
     own_modes: frozenset[str] = frozenset()
-    recursion_limit: int = 25
+    recursion_limit: int = 10_007
     max_concurrency: int | None = None
     interrupt_before: frozenset[str] = frozenset()
     interrupt_after: frozenset[str] = frozenset()

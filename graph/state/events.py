@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import Any, Final
 
 from eventstore import FORK
+from graph.types import Overwrite
 
 Data = dict[str, Any]
 Writes = Sequence[tuple[str, Any]]
@@ -59,14 +60,25 @@ class Goto:
         return data
 
 
-def _pack(writes: Writes) -> Data | list[list[Any]]:
+def _pack(writes: Writes) -> Data:
+    """The event data of writes: ``writes``, and the keys in it that ``overwrite`` their value."""
+    replaced = [key for key, value in writes if type(value) is Overwrite]
+    if replaced:
+        kept = [(k, v) for k, v in writes if k not in replaced or type(v) is Overwrite]
+        writes = [(k, v.value if type(v) is Overwrite else v) for k, v in kept]
     packed = dict(writes)
-    return packed if len(packed) == len(writes) else [[key, value] for key, value in writes]
+    same = len(packed) == len(writes)
+    data: Data = {"writes": packed if same else [[key, value] for key, value in writes]}
+    return {**data, "overwrite": replaced} if replaced else data
 
 
-def unpack(writes: Data | list[list[Any]]) -> Iterable[tuple[str, Any]]:
-    """The (key, value) pairs of recorded writes, in order."""
-    return writes.items() if isinstance(writes, dict) else ((key, value) for key, value in writes)
+def unpack(data: Data) -> Iterable[tuple[str, Any]]:
+    """The (key, value) pairs that an event wrote, in order."""
+    writes = data["writes"]
+    pairs = writes.items() if isinstance(writes, dict) else ((key, value) for key, value in writes)
+    if "overwrite" not in data:
+        return pairs
+    return ((key, Overwrite(v) if key in data["overwrite"] else v) for key, v in pairs)
 
 
 def by_key(writes: Iterable[tuple[str, Any]]) -> Data:
@@ -91,7 +103,7 @@ def input_data(
         call: for a subgraph with ``checkpointer=True``: the call by the task above that this run
             is for (see :class:`namespaces.Caller`).
     """
-    data = {"writes": _pack(writes), **goto.data()}
+    data = {**_pack(writes), **goto.data()}
     if run is not None:
         data["run"] = run
     if call:
@@ -107,7 +119,7 @@ def output_data(
     Args:
         above: its command for the graph above, which ends this graph.
     """
-    data = {"step": step, "task": task, "node": node, "writes": _pack(writes), **goto.data()}
+    data = {"step": step, "task": task, "node": node, **_pack(writes), **goto.data()}
     return data if above is None else {**data, "above": above}
 
 
@@ -169,15 +181,13 @@ def resume_data(step: int, resumed: Sequence[Data], writes: Writes, goto: Goto) 
     """
     data: Data = {"step": step, "answers": list(resumed)}
     if writes:
-        data["writes"] = _pack(writes)
+        data |= _pack(writes)
     return data if goto == Goto() else {**data, **goto.data()}
 
 
 def update_data(updates: Sequence[tuple[str, Writes, Goto]], metadata: Mapping[str, Any]) -> Data:
     """Someone edited the state as if these nodes had written it, side by side."""
-    parts = [
-        {"node": node, "writes": _pack(writes), **goto.data()} for node, writes, goto in updates
-    ]
+    parts = [{"node": node, **_pack(writes), **goto.data()} for node, writes, goto in updates]
     data: Data = parts[0] if len(parts) == 1 else {"updates": parts}
     return {**data, "metadata": dict(metadata)} if metadata else data
 

@@ -18,7 +18,7 @@ from eventstore.format.digests import origin
 from graph.build.schema import MISSING, Channel
 from graph.state.events import Data, Kind, unpack, updates_of
 from graph.state.namespaces import Caller, home_of, lasting, moved, same_task
-from graph.types import START
+from graph.types import START, Overwrite
 
 
 def checkpoint_id(at: Position) -> str:
@@ -163,6 +163,7 @@ class Fold:
 
     __slots__ = (
         "_channels",
+        "_overwritten",
         "_run_began",
         "_updates",
         "above",
@@ -196,6 +197,7 @@ class Fold:
         state = state or initial(channels)
         self._channels = channels
         self._updates: dict[str, list[Any]] = {}
+        self._overwritten: set[str] = set()
         self.at, self.checkpoint, self.parent = state.at, state.checkpoint, state.parent
         self.step, self.frontier = state.step, state.frontier
         self.values = dict(state.values)
@@ -317,11 +319,14 @@ class Fold:
 
     def _write(self, data: Data) -> None:
         channels, updates = self._channels, self._updates
-        for key, value in unpack(data["writes"]):
+        for key, value in unpack(data):
             channel = channels.get(key)
             if channel is None or channel.reducer is None:
                 self.values[key] = value
-            else:
+            elif type(value) is Overwrite:
+                updates[key] = [value]
+                self._overwritten.add(key)
+            elif key not in self._overwritten:
                 updates.setdefault(key, []).append(value)
 
     def _write_pending(self) -> list[Data]:
@@ -376,6 +381,7 @@ class Fold:
     def _complete(self, recorded_us: int, source: str, step: int) -> None:
         for logs in self.logs.values():  # of tasks that will not finish
             self.kept |= lasting(logs, origin(self.at.thread_key, self.at.ns)[1])
+        self._overwritten.clear()
         self.pending, self.errors, self.interrupts = {}, {}, {}
         self.resume_values, self.logs = {}, {}
         self.first, self.began, self.step = self.at, self.at.seq, step

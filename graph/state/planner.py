@@ -16,7 +16,7 @@ from graph.errors import InvalidUpdateError
 from graph.state import events
 from graph.state.events import Data, Goto, Writes, unpack
 from graph.state.fold import Asked, State, Task
-from graph.types import END, START, Command, Send, StateUpdate
+from graph.types import END, START, Command, Overwrite, Send, StateUpdate
 
 NOTHING_ASKED: Final = (
     "no interrupt of this thread waits for a resume value; continue with invoke(None, config), or, "
@@ -261,7 +261,7 @@ def shown(topology: Topology, state: State, live: bool = False) -> Mapping[str, 
         return state.values
     values = state.values
     for task in sorted(state.pending):
-        values = _after(topology, values, list(unpack(state.pending[task]["writes"])))
+        values = _after(topology, values, list(unpack(state.pending[task])))
     return values
 
 
@@ -282,7 +282,8 @@ def claim(
     node: str,
     writes: Iterable[tuple[str, Any]],
 ) -> None:
-    """Note which node writes a key without a reducer in a superstep; refuse a second writer.
+    """Note which node writes a key without a reducer in a superstep, or overwrites one; refuse a
+    second one.
 
     Args:
         writers: key → node, of the outputs so far; updated.
@@ -292,8 +293,10 @@ def claim(
     """
     keys = [
         key
-        for key, _ in writes
-        if key not in topology.channels or topology.channels[key].reducer is None
+        for key, value in writes
+        if key not in topology.channels
+        or topology.channels[key].reducer is None
+        or type(value) is Overwrite
     ]
     for key in keys:
         if key in writers or keys.count(key) > 1:

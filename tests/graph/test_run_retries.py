@@ -37,15 +37,15 @@ QUICK = RetryPolicy(initial_interval=0.001, jitter=False, max_attempts=3)
 
 def test_retry_until_it_works(checkpointer: Any) -> None:
     calls = Calls()
-    app = retried(flaky(2, OSError("net"), calls), QUICK, checkpointer)
+    app = retried(flaky(2, ConnectionError("net"), calls), QUICK, checkpointer)
     assert app.invoke({}, on("t"))["total"] == 1
     assert calls.counts["node"] == 3
 
 
 def test_retry_gives_up(store: EventStore) -> None:
     calls = Calls()
-    app = retried(flaky(9, OSError("net"), calls), QUICK, store)
-    with pytest.raises(OSError, match="net") as caught:
+    app = retried(flaky(9, ConnectionError("net"), calls), QUICK, store)
+    with pytest.raises(ConnectionError, match="net") as caught:
         app.invoke({}, on("t"))
     assert calls.counts["node"] == 3
     assert any("'node'" in note and "attempt 3" in note for note in caught.value.__notes__)
@@ -89,7 +89,7 @@ def test_a_task_tried_again_gets_a_fresh_copy_of_its_state(checkpointer: Any) ->
     def node(state: Trail) -> dict[str, Any]:
         state["log"].append("left over")
         if calls.add("node") == 1:
-            raise OSError
+            raise ConnectionError
         return {"total": len(state["log"])}
 
     assert retried(node, QUICK, checkpointer).invoke({}, on("t")) == {"log": [], "total": 1}
