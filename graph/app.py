@@ -61,7 +61,7 @@ class CompiledGraph(RunnableGraph):
         on_conflict: OnConflict = "reject",
         conflict_timeout_s: float = CONFLICT_TIMEOUT_S,
         **others: Any,
-    ) -> dict[str, Any]:
+    ) -> Any:
         """Run until the run ends or is interrupted, and return the output values.
 
         Args:
@@ -118,7 +118,7 @@ class CompiledGraph(RunnableGraph):
         on_conflict: OnConflict = "reject",
         conflict_timeout_s: float = CONFLICT_TIMEOUT_S,
         **others: Any,
-    ) -> dict[str, Any]:
+    ) -> Any:
         """:meth:`invoke` for async code: nodes may be ``async def``, and plain ones run on
         threads.
 

@@ -20,10 +20,10 @@ from eventstore.concurrency import (
     run_sync,
 )
 from eventstore.core.core import Core
-from graph.build.schema import Channel, StateSchema, is_schema
+from graph.build.schema import ROOT, Channel, is_schema, shown
 from graph.build.topology import Graph, Topology
 from graph.build.types_registry import register_types
-from graph.errors import InvalidConfigError
+from graph.errors import InvalidConfigError, InvalidContextError, InvalidTypeError
 from graph.read import streaming, subgraphs, time_travel
 from graph.read.history import ReadableGraph, Reader, selected
 from graph.read.replay_check import Check, ReplayReport, Same
@@ -45,9 +45,9 @@ from graph.run.scope import Scope, current
 from graph.run.tasks import Options
 from graph.run.thread_log import ThreadLog
 from graph.state import planner
+from graph.state.events import note
 from graph.state.fold import State
 from graph.types import (
-    INTERRUPT,
     Durability,
     RunnableConfig,
     StateSnapshot,
@@ -100,9 +100,12 @@ class RunnableGraph(ReadableGraph):
         self._last: Reader | None = None
         self._log: ThreadLog | None = None
         if checkpointer is not None and not isinstance(checkpointer, bool):
-            store = checkpointer
+            store = getattr(checkpointer, "store", checkpointer)
             if not isinstance(store, EventStore | AsyncEventStore):
-                store = store.store
+                raise InvalidTypeError(
+                    "checkpointer must be a saver of this library (SqliteSaver, PostgresSaver, "
+                    f"InMemorySaver, …), a store, True, False or None, not {type(store).__name__}"
+                )
             self._log = self.reader_on(store.core).log
 
     @property
@@ -195,7 +198,7 @@ class RunnableGraph(ReadableGraph):
             return None
         return self.reader_on(above.core).log
 
-    async def _run(self, call: Call) -> dict[str, Any]:
+    async def _run(self, call: Call) -> Any:
         with self._span(call) as span:
             started = await invocation.start(call)
             try:
@@ -210,9 +213,9 @@ class RunnableGraph(ReadableGraph):
             _report_end(span, started.run)
         return self._result(started.run)
 
-    def _result(self, run: Run) -> dict[str, Any]:
+    def _result(self, run: Run) -> Any:
         output = self.output(run.state)
-        return {**output, INTERRUPT: list(run.interrupts)} if run.interrupts else output
+        return streaming.with_interrupts(output, list(run.interrupts)) if run.interrupts else output
 
     def _stream(self, call: Call, single: bool) -> AsyncGenerator[Any, None]:
         span = self._span(call)
@@ -291,11 +294,14 @@ class RunnableGraph(ReadableGraph):
             if listener is None and around.subgraphs:
                 listener = cast(Run, cast(Scope, scope).host).forward_chunk
         heard = around.modes if listener is not None and around is not None else frozenset()
+        limit = own.get("recursion_limit", RECURSION_LIMIT)
+        if limit < 1:
+            raise InvalidConfigError(f"recursion_limit must be at least 1, not {limit}")
         return Options(
             config=own,
             modes=modes | heard,
             own_modes=modes,
-            recursion_limit=own.get("recursion_limit", RECURSION_LIMIT),
+            recursion_limit=limit,
             max_concurrency=own.get("max_concurrency"),
             interrupt_before=self._interrupt_before if before is None else _names(before),
             interrupt_after=self._interrupt_after if after is None else _names(after),
@@ -313,12 +319,21 @@ class RunnableGraph(ReadableGraph):
             return None if around is None else around.context
         if schema is None or not isinstance(given, Mapping) or not is_schema(schema):
             return given
-        return given if issubclass(schema, dict) else StateSchema.of(schema).coerce(given)
+        if issubclass(schema, dict):
+            return given
+        try:
+            return schema(**given)
+        except TypeError as error:
+            raise InvalidContextError(
+                f"the context does not fit {schema.__qualname__}: {error}"
+            ) from error
+        except ValueError as error:  # a ValidationError of pydantic
+            note(error, f"in the context, which is to fit {schema.__qualname__}")
+            raise
 
-    def output(self, state: State) -> dict[str, Any]:
+    def output(self, state: State) -> Any:
         """The part of a state that callers get: the keys of the output schema."""
-        keys, values = self.topology.output.keys, planner.shown(self.topology, state)
-        return {key: planner.own(values[key]) for key in keys if key in values}
+        return shown(planner.shown(self.topology, state), self.topology.output.keys)
 
     def _history(
         self,
@@ -404,15 +419,16 @@ class RunnableGraph(ReadableGraph):
         reader, thread_id = self._find_thread(config)
         return check.thread(self, reader.log, thread_id)
 
-    async def nested(
-        self, input: Any, keys: Mapping[str, Channel], runner: Runner
-    ) -> dict[str, Any]:
+    async def nested(self, input: Any, keys: Mapping[str, Channel], runner: Runner) -> Any:
         """Run as the node of the current task; returns its values of the parent's keys."""
-        given = _shared(input, self.topology.input.keys)
+        keys_in = self.topology.input.keys
+        given = input if ROOT in keys_in else _shared(input, keys_in)
         options = self._options({}, None, "sync", is_node=True)
         result = await self._run(
             self._call(runner, given, options, "reject", CONFLICT_TIMEOUT_S, is_node=True)
         )
+        if not isinstance(result, Mapping) or ROOT in keys:
+            return result
         return {key: value for key, value in result.items() if key in keys}
 
 

@@ -2,8 +2,12 @@
 
     GraphError
     ├── InvalidGraphError      the graph as declared cannot run
+    │   ├── InvalidTypeError   an argument is of a wrong type
+    │   └── OutsideNodeError   a function for nodes was called outside one
     ├── InvalidUpdateError     an update does not fit the state
+    │   └── UnknownResultError a conditional edge returned what its path map does not have
     ├── InvalidConfigError     the config names no thread, or a checkpoint of another one
+    │   └── InvalidContextError the context does not fit the graph's context_schema
     ├── EmptyInputError        no input, and nothing to resume
     ├── GraphRecursionError    more supersteps than ``recursion_limit``
     ├── NodeTimeoutError       a node took longer than its ``timeout``
@@ -38,15 +42,33 @@ class InvalidGraphError(GraphError, ValueError):
     """The graph as declared cannot run; the message names the node or edge, and the remedy."""
 
 
+class InvalidTypeError(InvalidGraphError, TypeError):
+    """An argument of a declaration is of a wrong type."""
+
+
+class OutsideNodeError(InvalidGraphError, RuntimeError):
+    """``interrupt()`` or another function for nodes was called outside a running node."""
+
+
 class InvalidUpdateError(GraphError, ValueError):
     """An update does not fit the state: an unknown key, say, or two writers without a reducer."""
+
+
+class UnknownResultError(InvalidUpdateError, KeyError):
+    """A conditional edge returned a value that its path map does not have."""
+
+    __str__ = Exception.__str__  # KeyError would quote the message
 
 
 class InvalidConfigError(GraphError, ValueError):
     """The config names no thread, or a checkpoint of another thread."""
 
 
-class EmptyInputError(GraphError):
+class InvalidContextError(InvalidConfigError, TypeError):
+    """The ``context`` of a call does not fit the graph's ``context_schema``."""
+
+
+class EmptyInputError(GraphError, RuntimeError):
     """``invoke(None, …)`` on a thread that has nothing to resume."""
 
 

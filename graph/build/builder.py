@@ -17,7 +17,7 @@ from graph.build import callables
 from graph.build.options import refuse
 from graph.build.schema import Channel, StateSchema, is_schema
 from graph.build.topology import Branch, Graph, Join, NodeSpec, Topology, check
-from graph.errors import InvalidGraphError
+from graph.errors import InvalidGraphError, InvalidTypeError
 from graph.types import END, INTERRUPT, START, RetryPolicy
 
 _RESERVED_NAMES: Final = frozenset({START, END, INTERRUPT})
@@ -128,7 +128,7 @@ class GraphBuilder:
         if action is None:
             raise InvalidGraphError(f"node '{node}' has no action; add_node('{node}', function)")
         what = f"node '{node}'"
-        is_graph, function = _resolve(what, action)
+        is_graph, function, async_function = _resolve(what, action)
         hint = None if is_graph else callables.first_hint(function)
         declared = input_schema or input or (hint if is_schema(hint) else None)
         labels = dict(destinations) if isinstance(destinations, Mapping) else {}
@@ -148,6 +148,7 @@ class GraphBuilder:
             is_async=not is_graph and callables.is_async(function),
             labels=labels,
             timeout_s=_seconds(what, timeout),
+            async_action=async_function,
         )
         return self
 
@@ -207,7 +208,7 @@ class GraphBuilder:
         if source == END:
             raise InvalidGraphError("END cannot have conditional edges; nothing runs after it")
         what = f"the condition after '{source}'"
-        function = _resolve(what, path)[1]
+        _, function, async_function = _resolve(what, path)
         ends: dict[Hashable, str] | None
         if isinstance(path_map, Mapping):
             ends = dict(path_map)
@@ -226,6 +227,7 @@ class GraphBuilder:
                 accepts=callables.accepted(function, what),
                 is_async=callables.is_async(function),
                 schema=self._add_schema(hint) if is_schema(hint) else None,
+                async_path=async_function,
             )
         )
         return self
@@ -276,17 +278,30 @@ class GraphBuilder:
         return topology
 
 
-def _resolve(what: str, action: Any) -> tuple[bool, Any]:
-    """Whether an action is a compiled graph, and what to call."""
-    if callable(action):
-        return False, action
-    if not callable(getattr(action, "invoke", None)):
-        raise InvalidGraphError(
-            f"{what} must be a callable or a compiled graph, not {action!r:.100}"
-        )
+def _resolve(what: str, action: Any) -> tuple[bool, Any, Any]:
+    """Whether an action is a compiled graph, what to call, and what async runs call instead."""
+    if isinstance(action, Mapping):
+        action = _parallel(what, action)
     if isinstance(action, Graph):
-        return True, action
-    return False, action.invoke
+        return True, action, None
+    invoke, ainvoke = getattr(action, "invoke", None), getattr(action, "ainvoke", None)
+    if callable(invoke) and not isinstance(action, type) and (ainvoke or not callable(action)):
+        return False, invoke, ainvoke
+    if callable(action):
+        return False, action, None
+    raise InvalidTypeError(f"{what} must be a callable or a compiled graph, not {action!r:.100}")
+
+
+def _parallel(what: str, actions: Mapping[str, Any]) -> Any:
+    """A dict of actions as one, as chains of langchain-core have them: each gets the state."""
+    try:
+        from langchain_core.runnables import RunnableParallel
+    except ImportError as error:
+        raise InvalidTypeError(
+            f"{what} is a dict, which needs langchain-core; install graph-eventstore[messages], or "
+            "write a function that returns the dict"
+        ) from error
+    return RunnableParallel(actions)
 
 
 def _name_of(action: Any) -> str:
@@ -313,7 +328,7 @@ def _policies(what: str, retry: Any) -> tuple[RetryPolicy, ...]:
     policies = tuple(retry or ()) if isinstance(retry, Sequence | None) else (retry,)
     for policy in policies:
         if not isinstance(policy, RetryPolicy):
-            raise InvalidGraphError(
+            raise InvalidTypeError(
                 f"{what}: a retry policy must be a RetryPolicy, not {policy!r:.100}"
             )
     return policies

@@ -138,6 +138,22 @@ def _reduce(reducer: Reducer, value: Any, updates: Sequence[Any]) -> Any:
     return value
 
 
+ROOT: Final = "__root__"
+"""The only key of a state of a bare type (``StateGraph(dict)``): its value is the whole state."""
+
+
+def shown(values: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    """The values of these keys as callers see them: the value itself for a state of a bare type."""
+    if ROOT in keys:
+        return own(values.get(ROOT))
+    return {key: own(values[key]) for key in keys if key in values}
+
+
+def own(value: Any) -> Any:
+    """A shallow copy of a list, dict or set, so that its receiver may change it."""
+    return value.copy() if type(value) in (list, dict, set) else value
+
+
 def initial_values(channels: Iterable[Channel]) -> dict[str, Any]:
     """The state before any write: reducers start from their empty value, others are absent."""
     return {
@@ -203,6 +219,12 @@ def channel_of(owner: str, name: str, annotation: Any) -> Channel:
             f"{metadata[-1]!r}; a reducer takes (current value, update) and returns the new value"
         )
     return Channel(name)
+
+
+def _is_bare(declared: Any) -> bool:
+    """Whether a state is of this type as a whole: ``dict``, ``list[str]``, ``Annotated[…]``."""
+    kind = _strip(declared)
+    return isinstance(kind, type) and not getattr(kind, "__annotations__", None)
 
 
 def _pydantic(name: str) -> Any:
@@ -274,12 +296,15 @@ class StateSchema:
 
     @classmethod
     def of(cls, declared: Any) -> StateSchema:
-        """Read a ``TypedDict``, dataclass or pydantic model class."""
+        """Read a ``TypedDict``, dataclass or pydantic model class, or a bare type."""
         schema = get_origin(declared) or declared
+        if not is_schema(schema) and _is_bare(declared):
+            root = channel_of("the state", ROOT, declared)
+            return cls(_strip(declared), {ROOT: root}, {ROOT: declared}, (ROOT,))
         if not is_schema(schema):
             raise InvalidGraphError(
                 f"{declared!r} cannot declare a state; use a class derived from TypedDict, "
-                "a dataclass, or a pydantic BaseModel"
+                "a dataclass, a pydantic BaseModel, or a type such as dict or Annotated[list, add]"
             )
         required: tuple[str, ...] = ()
         aliases: dict[str, AliasPath] = {}
@@ -327,6 +352,8 @@ class StateSchema:
         Raises:
             InvalidUpdateError: the values do not fit the class.
         """
+        if ROOT in self.channels:
+            return values.get(ROOT)
         known = {key: values[key] for key in self.keys if key in values}
         if issubclass(self.cls, dict):
             return known
@@ -368,6 +395,8 @@ def to_writes(
     """
     if value is None:
         return []
+    if ROOT in known:
+        return [(ROOT, value)]
     if isinstance(value, Mapping):
         writes = list(value.items())
     elif isinstance(value, _pydantic("BaseModel")):

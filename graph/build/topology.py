@@ -34,6 +34,7 @@ class NodeSpec:
         is_async: calling it gives an awaitable.
         labels: texts for the drawn edges to ``ends``.
         timeout_s: seconds that an attempt may take; ``None``: no limit.
+        async_action: what async runs call instead of ``action``, if it has an async form.
     """
 
     name: str
@@ -47,6 +48,7 @@ class NodeSpec:
     is_async: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     timeout_s: float | None = None
+    async_action: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Branch:
         ends: what ``path`` may return, and the node that each result stands for; ``None``: it
             returns the names of any nodes.
         schema: the state class that ``path`` receives; ``None``: that of the source node.
+        async_path: what async runs call instead of ``path``, if it has an async form.
     """
 
     path: Callable[..., Any]
@@ -66,6 +69,7 @@ class Branch:
     accepts: frozenset[str] = frozenset()
     is_async: bool = False
     schema: StateSchema | None = None
+    async_path: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class Graph(ABC):
     inner: dict[str, Mapping[str, Graph]]
 
     @abstractmethod
-    async def nested(self, input: Any, keys: Mapping[str, Channel], runner: Any) -> dict[str, Any]:
+    async def nested(self, input: Any, keys: Mapping[str, Channel], runner: Any) -> Any:
         """Run as the node of the current task; returns its values of the parent's keys."""
 
 

@@ -25,7 +25,7 @@ from eventstore.core.read import MOVES_MAX
 from eventstore.format.digests import is_prefix, origin
 from eventstore.format.namespaces import child, token
 from eventstore.models import from_micros
-from graph.build.schema import MISSING
+from graph.build.schema import MISSING, shown
 from graph.build.topology import Graph
 from graph.errors import InvalidConfigError
 from graph.read import subgraphs
@@ -58,7 +58,7 @@ class ReadableGraph(Graph):
         """The reader of this graph's logs in a store."""
 
     @abstractmethod
-    def output(self, state: State) -> dict[str, Any]:
+    def output(self, state: State) -> Any:
         """The part of a state that callers get: the keys of the output schema."""
 
 
@@ -132,7 +132,7 @@ class Reader:
         values = planner.shown(self._graph.topology, then or state, live=current)
         source = {"source": state.source, "step": state.step, "run_id": state.run_id}
         return StateSnapshot(
-            values={key: planner.own(values[key]) for key in self._keys if key in values},
+            values=shown(values, self._keys),
             next=tuple(task.name for task in tasks if task.result is None),
             config=await self._config(thread_id, state.checkpoint),
             metadata={**state.metadata, **source},

@@ -10,6 +10,7 @@ from typing import Any, Final, get_args
 from eventstore.concurrency import Concurrency
 from eventstore.format.namespaces import SEPARATOR
 from eventstore.models import from_micros
+from graph.build.schema import ROOT
 from graph.errors import InvalidConfigError
 from graph.read.history import ReadableGraph, Reader
 from graph.run.driver import Run
@@ -88,7 +89,7 @@ async def chunks(
         interrupts = tuple(Interrupt(each["value"], each["id"]) for each in data["interrupts"])
         found = [("updates", {INTERRUPT: interrupts})]
         if "values" in modes:
-            found.append(("values", {**graph.output(run.state), INTERRUPT: interrupts}))
+            found.append(("values", with_interrupts(graph.output(run.state), interrupts)))
         found += _ended(began, data, interrupts=interrupts) if ran else []
     elif kind == "interrupt":
         found = [("updates", {INTERRUPT: content})]
@@ -109,8 +110,15 @@ async def _checkpoint(
     return [("checkpoints", shown), ("debug", _debug("checkpoint", state.step, shown))]
 
 
-def _update(writes: Writes) -> dict[str, Any] | list[dict[str, Any]] | None:
+def with_interrupts(output: Any, interrupts: Any) -> dict[str, Any]:
+    """The output of an interrupted run."""
+    return {**(output if isinstance(output, Mapping) else {}), INTERRUPT: interrupts}
+
+
+def _update(writes: Writes) -> Any:
     """What a task wrote, in one dict; one by one where it wrote a key several times."""
+    if writes and writes[0][0] == ROOT:
+        return writes[0][1] if len(writes) == 1 else [each for _, each in writes]
     update = dict(writes)
     return update or None if len(update) == len(writes) else [{key: each} for key, each in writes]
 

@@ -36,10 +36,12 @@ class Runner(ABC):
         concurrency: how the run waits for anything else.
         concurrency_limit: the default for ``max_concurrency``: tasks of a superstep that run at the
             same time.
+        is_async: whether it has an event loop.
     """
 
     concurrency: Concurrency
     concurrency_limit: int
+    is_async = False
 
     @property
     def is_cancelled(self) -> bool:
@@ -151,6 +153,7 @@ class AsyncRunner(Runner):
 
     concurrency = Asyncio()
     concurrency_limit = sys.maxsize
+    is_async = True
 
     def __init__(self) -> None:
         self._items: asyncio.Queue[Any] = asyncio.Queue()

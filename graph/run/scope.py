@@ -16,7 +16,7 @@ from operator import eq
 from typing import Any, Final
 
 from graph.build.schema import MISSING
-from graph.errors import GraphBubbleUp, GraphInterrupt, InvalidGraphError
+from graph.errors import GraphBubbleUp, GraphInterrupt, OutsideNodeError
 from graph.run.questions import Flow, MixedUp, Questions, flow
 from graph.state.fold import Asked
 from graph.types import Command, Runtime
@@ -190,7 +190,7 @@ def current() -> Scope | None:
 def _required(function: str) -> Scope:
     scope = _scope.get()
     if scope is None:
-        raise InvalidGraphError(f"{function} was called outside a running node")
+        raise OutsideNodeError(f"{function} was called outside a running node")
     return scope
 
 
@@ -214,7 +214,7 @@ def interrupt(value: Any) -> Any:
             store.
 
     Raises:
-        InvalidGraphError: called outside a node.
+        OutsideNodeError: called outside a node.
         GraphInterrupt: leaves the node. It is not an ``Exception``, so ``except Exception`` around
             this call does not catch it.
     """
@@ -234,7 +234,7 @@ def get_config() -> Mapping[str, Any]:
     """The config of the run, for code that a node calls.
 
     Raises:
-        InvalidGraphError: called outside a node.
+        OutsideNodeError: called outside a node.
     """
     return _required("get_config()").config
 
@@ -246,7 +246,7 @@ def get_runtime(context_schema: type[Any] | None = None) -> Runtime[Any]:
         context_schema: the class of the context; used only by type checkers.
 
     Raises:
-        InvalidGraphError: called outside a node.
+        OutsideNodeError: called outside a node.
     """
     return _required("get_runtime()").runtime()
 

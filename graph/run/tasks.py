@@ -317,13 +317,19 @@ class Tasks:
         action: Any = spec.action
         if hasattr(action, "nested"):
             return await action.nested(argument, self._topology.channels, self._runner.another())
+        is_async = spec.is_async
+        if spec.async_action is not None and self._runner.is_async:
+            action, is_async = spec.async_action, True
         call = partial(action, argument, **self._extras(spec.accepts))
-        return await self._runner.call(f"node {spec.name!r}", spec.is_async, call)
+        return await self._runner.call(f"node {spec.name!r}", is_async, call)
 
     async def evaluate_edge(self, branch: Branch, argument: Any) -> Any:
         """The result of a conditional edge's function."""
-        call = partial(branch.path, argument, **self._extras(branch.accepts))
-        return await self._runner.call(f"conditional edge {branch.name!r}", branch.is_async, call)
+        path, is_async = branch.path, branch.is_async
+        if branch.async_path is not None and self._runner.is_async:
+            path, is_async = branch.async_path, True
+        call = partial(path, argument, **self._extras(branch.accepts))
+        return await self._runner.call(f"conditional edge {branch.name!r}", is_async, call)
 
     def _extras(self, accepts: frozenset[str]) -> dict[str, Any]:
         extras: dict[str, Any] = {}

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from graph.build.schema import MISSING, StateSchema
+from graph.build.schema import MISSING, StateSchema, own
 from graph.build.topology import Branch, Topology
-from graph.errors import InvalidUpdateError
+from graph.errors import InvalidUpdateError, UnknownResultError
 from graph.state import events
 from graph.state.events import Data, Goto, Writes, unpack
 from graph.state.fold import Asked, State, Task
@@ -48,11 +48,6 @@ def argument(topology: Topology, state: State, task: Task) -> Any:
 def view(schema: StateSchema, values: Mapping[str, Any]) -> Any:
     """The state in the form that a node's schema declares."""
     return schema.coerce({key: own(values[key]) for key in schema.keys if key in values})
-
-
-def own(value: Any) -> Any:
-    """A shallow copy of a list, dict or set, so that its receiver may change it."""
-    return value.copy() if type(value) in (list, dict, set) else value
 
 
 async def outcome(
@@ -457,7 +452,7 @@ def _targets(branch: Branch, result: Any) -> list[str | Send]:
         elif choice in branch.ends:
             found.append(branch.ends[choice])
         else:
-            raise InvalidUpdateError(
+            raise UnknownResultError(
                 f"conditional edge {branch.name!r} returned {choice!r}; expected one of "
                 f"{', '.join(map(repr, branch.ends))}"
             )
