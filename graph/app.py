@@ -55,7 +55,7 @@ class CompiledGraph(RunnableGraph):
         config: RunnableConfig | None = None,
         *,
         context: Any = None,
-        durability: Durability = "sync",
+        durability: Durability | None = "sync",
         interrupt_before: Nodes = None,
         interrupt_after: Nodes = None,
         on_conflict: OnConflict = "reject",
@@ -84,6 +84,9 @@ class CompiledGraph(RunnableGraph):
             conflict_timeout_s: with ``"wait"``, the seconds that this run waits for others before
                 it gives up. It never overtakes a run that is alive; one whose process died is
                 overtaken after the store's ``run_lease_s`` (10 s).
+            others: as in LangGraph: ``output_keys`` (which keys to return; for a string its value
+                alone), ``stream_mode`` (other than ``values``: return the list of chunks),
+                ``version="v2"`` (return a :class:`GraphOutput`).
 
         Returns:
             The values of the output schema's keys; for an interrupted run also
@@ -104,7 +107,7 @@ class CompiledGraph(RunnableGraph):
             config, context, durability, others, before=interrupt_before, after=interrupt_after
         )
         call = self._call(SyncRunner(), input, options, on_conflict, conflict_timeout_s)
-        return run_sync(self._run(call))
+        return run_sync(self._answered(call, others.get("stream_mode")))
 
     async def ainvoke(
         self,
@@ -112,7 +115,7 @@ class CompiledGraph(RunnableGraph):
         config: RunnableConfig | None = None,
         *,
         context: Any = None,
-        durability: Durability = "sync",
+        durability: Durability | None = "sync",
         interrupt_before: Nodes = None,
         interrupt_after: Nodes = None,
         on_conflict: OnConflict = "reject",
@@ -129,7 +132,7 @@ class CompiledGraph(RunnableGraph):
             config, context, durability, others, before=interrupt_before, after=interrupt_after
         )
         call = self._call(AsyncRunner(), input, options, on_conflict, conflict_timeout_s)
-        return await self._run(call)
+        return await self._answered(call, others.get("stream_mode"))
 
     def stream(
         self,
@@ -139,7 +142,7 @@ class CompiledGraph(RunnableGraph):
         stream_mode: str | Sequence[str] = "updates",
         subgraphs: bool = False,
         context: Any = None,
-        durability: Durability = "sync",
+        durability: Durability | None = "sync",
         interrupt_before: Nodes = None,
         interrupt_after: Nodes = None,
         on_conflict: OnConflict = "reject",
@@ -178,7 +181,7 @@ class CompiledGraph(RunnableGraph):
         stream_mode: str | Sequence[str] = "updates",
         subgraphs: bool = False,
         context: Any = None,
-        durability: Durability = "sync",
+        durability: Durability | None = "sync",
         interrupt_before: Nodes = None,
         interrupt_after: Nodes = None,
         on_conflict: OnConflict = "reject",
@@ -449,6 +452,8 @@ class CompiledGraph(RunnableGraph):
         Args:
             values: an update, as a node would return it; ``None`` writes nothing.
             as_node: the node whose edges to follow; by default the last node that wrote.
+                ``"__input__"``: the values are a new input; ``"__copy__"``, with ``values=None``:
+                continue from a copy of the checkpoint.
 
         Returns:
             The config of the checkpoint that the edit created.

@@ -6,7 +6,9 @@ driver. Each is written once, as a coroutine, for sync and async callers.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar, cast, get_args
@@ -20,7 +22,8 @@ from eventstore.concurrency import (
     run_sync,
 )
 from eventstore.core.core import Core
-from graph.build.schema import ROOT, Channel, is_schema, shown
+from graph.build.options import refuse_left_out
+from graph.build.schema import ROOT, Channel, is_schema, own, shown
 from graph.build.topology import Graph, Topology
 from graph.build.types_registry import register_types
 from graph.errors import InvalidConfigError, InvalidContextError, InvalidTypeError
@@ -30,6 +33,7 @@ from graph.read.replay_check import Check, ReplayReport, Same
 from graph.run import invocation
 from graph.run.address import (
     Address,
+    as_seen_by_caller,
     merged,
     metadata_of,
     named_thread,
@@ -49,12 +53,15 @@ from graph.state.events import note
 from graph.state.fold import State
 from graph.types import (
     Durability,
+    GraphOutput,
     RunnableConfig,
     StateSnapshot,
     StateUpdate,
 )
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 RUN: Final = telemetry.Operation(
     "graph.run", "Time from a call of a graph to the end or interrupt of its run."
@@ -96,6 +103,7 @@ class RunnableGraph(ReadableGraph):
         self._config: RunnableConfig = {}
         self._interrupt_before = frozenset(interrupt_before)
         self._interrupt_after = frozenset(interrupt_after)
+        self.pauses = bool(interrupt_before or interrupt_after)
         self.inner: dict[str, Mapping[str, Graph]] = {}
         self._last: Reader | None = None
         self._log: ThreadLog | None = None
@@ -160,7 +168,7 @@ class RunnableGraph(ReadableGraph):
             concurrency,
             address,
             run_id_of(config),
-            metadata_of(config),
+            metadata_of(config, _storable(log)),
             None if address is None else ttl_of(config),
             on_conflict,
             conflict_timeout_s,
@@ -198,6 +206,14 @@ class RunnableGraph(ReadableGraph):
             return None
         return self.reader_on(above.core).log
 
+    async def _answered(self, call: Call, stream_mode: str | Sequence[str] | None) -> Any:
+        """What ``invoke`` returns: the output, or the chunks of another stream mode."""
+        if not call.options.own_modes:
+            return await self._run(call)
+        single = isinstance(stream_mode, str)
+        async with aclosing(self._stream(call, single)) as chunks:
+            return [chunk async for chunk in chunks]
+
     async def _run(self, call: Call) -> Any:
         with self._span(call) as span:
             started = await invocation.start(call)
@@ -214,7 +230,9 @@ class RunnableGraph(ReadableGraph):
         return self._result(started.run)
 
     def _result(self, run: Run) -> Any:
-        output = self.output(run.state)
+        output = self.output(run.state, run.options.output_keys)
+        if run.options.version == "v2":
+            return GraphOutput(output, run.interrupts)
         return streaming.with_interrupts(output, list(run.interrupts)) if run.interrupts else output
 
     def _stream(self, call: Call, single: bool) -> AsyncGenerator[Any, None]:
@@ -225,7 +243,7 @@ class RunnableGraph(ReadableGraph):
         self, call: Call, single: bool, span: telemetry.Span
     ) -> AsyncGenerator[Any, None]:
         started = await invocation.start(call)
-        form = streaming.Form(single, call.options.subgraphs)
+        form = streaming.Form(single, call.options.subgraphs, call.options.version)
         try:
             async with started as chunks:
                 async for kind, content in chunks:
@@ -270,7 +288,7 @@ class RunnableGraph(ReadableGraph):
         self,
         config: Mapping[str, Any] | None,
         context: Any,
-        durability: Durability,
+        durability: Durability | None,
         others: Mapping[str, Any] | None = None,
         *,
         modes: frozenset[str] = frozenset(),
@@ -280,13 +298,25 @@ class RunnableGraph(ReadableGraph):
         is_node: bool = False,
     ) -> Options:
         """The options of a run: from the call, from ``compile``, and from the run around it."""
-        _refuse_unknown(others or {})
+        others = others or {}
+        _refuse_unknown(others)
+        durability = durability or "sync"
+        output_keys, asked = others.get("output_keys"), others.get("stream_mode") or "values"
+        if asked != "values":
+            modes = streaming.modes_of(asked)
+        for key in [output_keys] if isinstance(output_keys, str) else output_keys or ():
+            if key not in self.topology.channels:
+                raise InvalidConfigError(
+                    f"output_keys names {key!r}, which is not a key of the state; its keys are "
+                    f"{', '.join(map(repr, self.topology.channels))}"
+                )
         if durability not in get_args(Durability):
             known = ", ".join(map(repr, get_args(Durability)))
             raise InvalidConfigError(f"durability must be one of {known}, not {durability!r}")
+        config = _of_caller(config or {})
         scope = self._scope(config, is_node)
         around = None if scope is None else cast(Run, scope.host).options
-        own = merged(merged(_around(scope), self._config), config or {})
+        config = merged(merged(_around(scope), self._config), config or {})
         listener = None
         if around is not None:
             durability = around.durability
@@ -294,23 +324,25 @@ class RunnableGraph(ReadableGraph):
             if listener is None and around.subgraphs:
                 listener = cast(Run, cast(Scope, scope).host).forward_chunk
         heard = around.modes if listener is not None and around is not None else frozenset()
-        limit = own.get("recursion_limit", RECURSION_LIMIT)
+        limit = config.get("recursion_limit", RECURSION_LIMIT)
         if limit < 1:
             raise InvalidConfigError(f"recursion_limit must be at least 1, not {limit}")
         return Options(
-            config=own,
+            config=config,
             modes=modes | heard,
             own_modes=modes,
             recursion_limit=limit,
-            max_concurrency=own.get("max_concurrency"),
+            max_concurrency=config.get("max_concurrency"),
             interrupt_before=self._interrupt_before if before is None else _names(before),
             interrupt_after=self._interrupt_after if after is None else _names(after),
             graph=self.name,
             context=self._context(context, around),
             durability=durability,
-            subgraphs=subgraphs,
+            subgraphs=subgraphs or bool(others.get("subgraphs")),
             listener=listener,
             scope=scope,
+            output_keys=output_keys,
+            version=others.get("version") or "v1",
         )
 
     def _context(self, given: Any, around: Options | None) -> Any:
@@ -331,9 +363,12 @@ class RunnableGraph(ReadableGraph):
             note(error, f"in the context, which is to fit {schema.__qualname__}")
             raise
 
-    def output(self, state: State) -> Any:
-        """The part of a state that callers get: the keys of the output schema."""
-        return shown(planner.shown(self.topology, state), self.topology.output.keys)
+    def output(self, state: State, keys: Sequence[str] | str | None = None) -> Any:
+        """The part of a state that callers get: these keys, by default the output schema's."""
+        values = planner.shown(self.topology, state)
+        if isinstance(keys, str):
+            return own(values.get(keys))
+        return shown(values, self.topology.output.keys if keys is None else keys)
 
     def _history(
         self,
@@ -373,7 +408,7 @@ class RunnableGraph(ReadableGraph):
             else async_concurrency(self._log)
         )
         means = Means(concurrency)
-        metadata, ttl = metadata_of(config), ttl_of(config)
+        metadata, ttl = metadata_of(config, _storable(self._log)), ttl_of(config)
         graph, at = subgraphs.graph_of(self, named.ns), named
         if named.ns:
             at = await concurrency.run(time_travel.to_edit(self, named))
@@ -391,7 +426,7 @@ class RunnableGraph(ReadableGraph):
     def _find(self, config: Mapping[str, Any]) -> tuple[Reader, Address]:
         """The address that a config holds, and the reader of its log."""
         core = self.core
-        at = Address.of(config)
+        at = Address.of(_of_caller(config))
         return subgraphs.graph_of(self, at.ns).reader_on(core), at
 
     def _find_thread(self, config: Mapping[str, Any]) -> tuple[Reader, str]:
@@ -451,6 +486,28 @@ def async_concurrency(log: ThreadLog | None) -> Concurrency:
     return Asyncio() if log is None else log.core.transactions.asyncio
 
 
+def _of_caller(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    scope = current()
+    return config if scope is None else as_seen_by_caller(config, scope.inner_ns)
+
+
+def _storable(log: ThreadLog | None) -> Callable[[Any], bool]:
+    """Whether a log can store a value."""
+
+    def is_storable(value: Any) -> bool:
+        try:
+            if log is not None:
+                log.core.codec.pack(value)
+        except Exception as error:  # of the codec, or of a class of the application
+            _log.warning(
+                "a value of the metadata was left out, because it cannot be stored: %s", error
+            )
+            return False
+        return True
+
+    return is_storable
+
+
 def _report_logs(call: Call, run: Run) -> None:
     if call.scope is not None:
         invocation.leave(run, call.scope)
@@ -482,11 +539,17 @@ def _refuse_unknown(options: Mapping[str, Any]) -> None:
     Raises:
         InvalidConfigError: names the options.
     """
-    idle = {"debug": (True, False), "stream_mode": ("values",), "version": ("v1",)}
+    refuse_left_out(options)
+    idle = {"debug": (True, False), "version": ("v1", "v2")}
     unknown = [
         name
         for name, value in options.items()
-        if not (value is None or value == () or value in idle.get(name, ()))
+        if not (
+            value is None
+            or value == ()
+            or name in ("output_keys", "subgraphs", "stream_mode")
+            or value in idle.get(name, ())
+        )
     ]
     if unknown:
         raise InvalidConfigError(

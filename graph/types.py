@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, TypedDict
 START: Final = "__start__"
 END: Final = "__end__"
 INTERRUPT: Final = "__interrupt__"
+INPUT: Final = "__input__"
+COPY: Final = "__copy__"
 OVERWRITE: Final = "__overwrite__"
 
 N = TypeVar("N")
@@ -150,7 +152,8 @@ class StateUpdate(NamedTuple):
 
     Attributes:
         values: an update, as a node would return it.
-        as_node: the node that the update is attributed to.
+        as_node: the node that the update is attributed to; ``"__input__"``: it is an input, as
+            START's edges follow it; ``"__copy__"``, with ``values=None``: copy the checkpoint.
     """
 
     values: Any
@@ -266,6 +269,19 @@ class StateTask(NamedTuple):
     interrupts: tuple[Interrupt, ...] = ()
     state: Any = None
     result: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class GraphOutput:
+    """What ``invoke(…, version="v2")`` returns.
+
+    Attributes:
+        value: the values of the output.
+        interrupts: the pending interrupts.
+    """
+
+    value: Any
+    interrupts: tuple[Interrupt, ...] = ()
 
 
 PregelTask = StateTask

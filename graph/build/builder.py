@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 from graph.build import callables
 from graph.build.options import refuse
-from graph.build.schema import Channel, StateSchema, is_schema
+from graph.build.schema import ROOT, Channel, StateSchema, is_schema
 from graph.build.topology import Branch, Graph, Join, NodeSpec, Topology, check
 from graph.errors import InvalidGraphError, InvalidTypeError
 from graph.types import END, INTERRUPT, START, RetryPolicy
@@ -69,6 +69,11 @@ class GraphBuilder:
         if is_schema(declared) and declared in self._schemas:
             return self._schemas[declared]
         schema = StateSchema.of(declared)
+        if self._channels and (ROOT in schema.channels) != (ROOT in self._channels):
+            raise InvalidGraphError(
+                f"{declared!r} cannot declare a state beside the other schemas of this graph; use "
+                "classes with keys for all of them, or the same bare type"
+            )
         for name, channel in schema.channels.items():
             known = self._channels.setdefault(name, channel)
             # A schema that only reads a key need not repeat its reducer.
@@ -80,6 +85,10 @@ class GraphBuilder:
                 )
         self._schemas[declared] = schema
         return schema
+
+    def _hinted(self, hint: Any) -> Any:
+        """The annotation of a function's state, if it declares one with keys, as the graph's."""
+        return hint if is_schema(hint) and ROOT not in self._channels else None
 
     def add_node(
         self,
@@ -130,7 +139,7 @@ class GraphBuilder:
         what = f"node '{node}'"
         is_graph, function, async_function = _resolve(what, action)
         hint = None if is_graph else callables.first_hint(function)
-        declared = input_schema or input or (hint if is_schema(hint) else None)
+        declared = input_schema or input or self._hinted(hint)
         labels = dict(destinations) if isinstance(destinations, Mapping) else {}
         if destinations is None and not is_graph:
             ends = callables.command_ends(function)
@@ -226,7 +235,7 @@ class GraphBuilder:
                 name=_branch_name(source, path, {branch.name for branch in present}),
                 accepts=callables.accepted(function, what),
                 is_async=callables.is_async(function),
-                schema=self._add_schema(hint) if is_schema(hint) else None,
+                schema=None if self._hinted(hint) is None else self._add_schema(hint),
                 async_path=async_function,
             )
         )

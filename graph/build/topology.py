@@ -2,16 +2,17 @@
 
 Owns the frozen records that the builder makes and the runtime reads, and their check. Promises
 that a checked topology is consistent: every name in it is a node (or ``START`` or ``END`` where
-these are allowed), and every node can be reached. Otherwise ``InvalidGraphError`` says how to fix
-the declaration.
+these are allowed). Otherwise ``InvalidGraphError`` says how to fix the declaration. A node that
+nothing leads to is a warning.
 """
 
 from __future__ import annotations
 
 import difflib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graph.build import callables
@@ -117,16 +118,26 @@ class Graph(ABC):
         name: names it in drawings, and its log if a function calls it.
         checkpointer: stores its threads; for a subgraph also ``True``, ``False`` or ``None``.
         inner: a cache of the graphs that each of its nodes runs.
+        pauses: it was compiled with ``interrupt_before`` or ``interrupt_after``.
     """
 
     topology: Topology
     name: str
     checkpointer: Any
     inner: dict[str, Mapping[str, Graph]]
+    pauses: bool
 
     @abstractmethod
     async def nested(self, input: Any, keys: Mapping[str, Channel], runner: Any) -> Any:
         """Run as the node of the current task; returns its values of the parent's keys."""
+
+
+def pauses(node: NodeSpec) -> bool:
+    """Whether a node is a graph that pauses before or after some of its nodes, or contains one."""
+    graph = node.action
+    return isinstance(graph, Graph) and (
+        graph.pauses or any(map(pauses, graph.topology.nodes.values()))
+    )
 
 
 def check_known(topology: Topology, name: Any, where: str, *also: str) -> None:
@@ -142,10 +153,10 @@ def check(topology: Topology) -> None:
     """Refuse a graph that cannot run.
 
     Raises:
-        InvalidGraphError: an unknown name, no entry point, or an unreachable node.
+        InvalidGraphError: an unknown name, or no entry point.
     """
     _check_names(topology)
-    _check_reachable(topology)
+    _warn_of_unreachable(topology)
 
 
 def _check_names(topology: Topology) -> None:
@@ -171,8 +182,8 @@ def _check_names(topology: Topology) -> None:
         )
 
 
-def _check_reachable(topology: Topology) -> None:
-    """Refuse unreachable nodes.
+def _warn_of_unreachable(topology: Topology) -> None:
+    """Warn of unreachable nodes.
 
     Only if all routes are known: no conditional edges without declared ends, and no code that
     might use ``Send`` or an undeclared ``Command``.
@@ -199,11 +210,23 @@ def _check_reachable(topology: Topology) -> None:
         return
     if any(callables.may_route(b.path) for each in topology.branches.values() for b in each):
         return
-    raise InvalidGraphError(
+    warnings.warn(
         f"no edge leads to {', '.join(map(repr, lost))}; add one, remove the node, or, if a "
-        "Command leads there, declare it: add_node(…, destinations=[…]) on the node that returns it"
+        "Command leads there, declare it: add_node(…, destinations=[…]) on the node that does",
+        stacklevel=4,
     )
 
 
 def _may_go_anywhere(node: NodeSpec) -> bool:
-    return not node.ends and callable(node.action) and callables.may_route(node.action)
+    """Whether a node could go where nothing declares that it goes.
+
+    A nested graph may: by a ``Command(graph=Command.PARENT)`` of one of its nodes.
+    """
+    if node.ends:
+        return False
+    if isinstance(node.action, Graph):
+        return any(
+            _may_go_anywhere(replace(inner, ends=()))
+            for inner in node.action.topology.nodes.values()
+        )
+    return callables.may_route(node.action)

@@ -8,7 +8,7 @@ checkpoints costs a few loads, one fold of the log, and the memory of one block.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -58,8 +58,8 @@ class ReadableGraph(Graph):
         """The reader of this graph's logs in a store."""
 
     @abstractmethod
-    def output(self, state: State) -> Any:
-        """The part of a state that callers get: the keys of the output schema."""
+    def output(self, state: State, keys: Sequence[str] | str | None = None) -> Any:
+        """The part of a state that callers get: these keys, by default the output schema's."""
 
 
 class Reader:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, get_args
 
 from eventstore.concurrency import Concurrency
 from eventstore.format.namespaces import SEPARATOR
 from eventstore.models import from_micros
-from graph.build.schema import ROOT
+from graph.build.schema import MISSING, ROOT
 from graph.errors import InvalidConfigError
 from graph.read.history import ReadableGraph, Reader
 from graph.run.driver import Run
 from graph.run.journal import LogJournal
 from graph.state.events import Data, Writes, by_key, unpack
 from graph.state.fold import State, task_id
-from graph.types import INTERRUPT, Interrupt, StreamMode
+from graph.types import INTERRUPT, Interrupt, StateTask, StreamMode
 
 _MODES: Final = frozenset(get_args(StreamMode))
 
@@ -45,14 +45,24 @@ class Form:
     Attributes:
         single: only one mode was requested, so chunks do not name it.
         subgraphs: chunks name the path of their graph.
+        version: ``v2``: each chunk is a dict that names all of this.
     """
 
     single: bool
     subgraphs: bool
+    version: str = "v1"
 
     def of(self, ns: str, mode: str, chunk: Any) -> Any:
         """A chunk with its labels, as the caller gets it."""
         path = tuple(ns.split(SEPARATOR)) if ns else ()
+        if self.version == "v2":
+            part = {"type": mode, "ns": path, "data": chunk}
+            if mode != "values":
+                return part
+            has = isinstance(chunk, Mapping) and INTERRUPT in chunk
+            interrupts = chunk[INTERRUPT] if has else ()
+            data = {k: v for k, v in chunk.items() if k != INTERRUPT} if has else chunk
+            return {**part, "data": data, "interrupts": interrupts}
         if self.subgraphs:
             return (path, chunk) if self.single else (path, mode, chunk)
         return chunk if self.single else (mode, chunk)
@@ -69,7 +79,9 @@ async def chunks(
     """The chunks, as (mode, chunk) pairs, for one item that the driver yields."""
     modes = run.options.modes
     if kind == "checkpoint":
-        found = [("values", graph.output(content))] if "values" in modes else []
+        found = []
+        if "values" in modes and _has_new_values(graph, run):
+            found.append(("values", graph.output(content, run.options.output_keys)))
         if modes & {"checkpoints", "debug"} and reader is not None:
             found += await _checkpoint(run, reader, concurrency, content)
     elif kind == "custom":
@@ -78,25 +90,32 @@ async def chunks(
         began, data = content
         writes = list(unpack(data))
         found = [
-            ("updates", {data["node"]: _update(writes)}),
+            ("updates", {data["node"]: _update(writes, run.options.output_keys)}),
             *_ended(began, data, result=by_key(writes)),
         ]
     elif kind == "error":
-        began, data = content
-        found = _ended(began, data, error=f"{data['type']}: {data['message']}")
+        began, data, error = content
+        found = _ended(began, data, error=error)
     elif kind == "waiting":
         began, data, ran = content
         interrupts = tuple(Interrupt(each["value"], each["id"]) for each in data["interrupts"])
         found = [("updates", {INTERRUPT: interrupts})]
         if "values" in modes:
-            found.append(("values", with_interrupts(graph.output(run.state), interrupts)))
+            found.append(
+                (
+                    "values",
+                    with_interrupts(graph.output(run.state, run.options.output_keys), interrupts),
+                )
+            )
         found += _ended(began, data, interrupts=interrupts) if ran else []
     elif kind == "interrupt":
         found = [("updates", {INTERRUPT: content})]
     else:
         began, index, given = content
         node = began.frontier[index].node
-        shown = {"id": task_id(began, index), "name": node, "input": given, "triggers": ()}
+        is_sent = began.frontier[index].arg is not MISSING
+        triggers = ("__pregel_push",) if is_sent else (f"branch:to:{node}",)
+        shown = {"id": task_id(began, index), "name": node, "input": given, "triggers": triggers}
         found = [("tasks", shown), ("debug", _debug("task", began.step + 1, shown))]
     return [(mode, chunk) for mode, chunk in found if mode in modes]
 
@@ -106,8 +125,32 @@ async def _checkpoint(
 ) -> list[tuple[str, Any]]:
     assert isinstance(run.journal, LogJournal)
     snapshot = await concurrency.run(reader.snapshot(run.journal.thread_id, state, run.ns))
-    shown = snapshot._asdict()
+    shown = {
+        "config": snapshot.config,
+        "parent_config": snapshot.parent_config,
+        "values": snapshot.values,
+        "metadata": snapshot.metadata,
+        "next": list(snapshot.next),
+        "tasks": [_task(task) for task in snapshot.tasks],
+    }
     return [("checkpoints", shown), ("debug", _debug("checkpoint", state.step, shown))]
+
+
+def _task(task: StateTask) -> dict[str, Any]:
+    """A task as chunks of ``checkpoints`` show it."""
+    shown: dict[str, Any] = {"id": task.id, "name": task.name, "state": task.state}
+    if task.error is not None:
+        return {**shown, "error": task.error}
+    if task.result:
+        shown["result"] = task.result
+    return {**shown, "interrupts": tuple(asdict(each) for each in task.interrupts)}
+
+
+def _has_new_values(graph: ReadableGraph, run: Run) -> bool:
+    """Whether something that the caller sees was written since the last chunk of ``values``."""
+    keys = run.options.output_keys
+    wanted = [keys] if isinstance(keys, str) else keys or graph.topology.output.keys
+    return run.written is None or not run.written.isdisjoint(wanted)
 
 
 def with_interrupts(output: Any, interrupts: Any) -> dict[str, Any]:
@@ -115,8 +158,12 @@ def with_interrupts(output: Any, interrupts: Any) -> dict[str, Any]:
     return {**(output if isinstance(output, Mapping) else {}), INTERRUPT: interrupts}
 
 
-def _update(writes: Writes) -> Any:
+def _update(writes: Writes, keys: Sequence[str] | str | None) -> Any:
     """What a task wrote, in one dict; one by one where it wrote a key several times."""
+    if isinstance(keys, str):
+        return next((value for key, value in writes if key == keys), None)
+    if keys is not None:
+        writes = [(key, value) for key, value in writes if key in keys]
     if writes and writes[0][0] == ROOT:
         return writes[0][1] if len(writes) == 1 else [each for _, each in writes]
     update = dict(writes)
@@ -127,7 +174,7 @@ def _ended(
     began: State,
     data: Data,
     result: Mapping[str, Any] | None = None,
-    error: str | None = None,
+    error: BaseException | None = None,
     interrupts: tuple[Interrupt, ...] = (),
 ) -> list[tuple[str, Any]]:
     shown = {

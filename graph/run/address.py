@@ -8,7 +8,7 @@ is only what a node's function gets.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Self
@@ -16,6 +16,19 @@ from typing import Any, Final, Self
 from eventstore import Position
 from eventstore.format.digests import origin
 from graph.errors import InvalidConfigError
+
+_OF_NODE: Final = frozenset({"checkpoint_id", "checkpoint_ns"})
+_OF_THE_RUNTIME: Final = _OF_NODE | {
+    "thread_id",
+    "checkpoint_map",
+    "ttl",
+    "langgraph_step",
+    "langgraph_node",
+    "langgraph_triggers",
+    "langgraph_path",
+    "langgraph_checkpoint_ns",
+}
+"""Names in a config that say where it points, or which node it was made for."""
 
 _CHECKPOINT_ID: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{10})")
 
@@ -92,10 +105,44 @@ def ttl_of(config: Mapping[str, Any]) -> timedelta | None:
     return found
 
 
-def metadata_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata to record with a run, including the tags."""
+def metadata_of(
+    config: Mapping[str, Any], storable: Callable[[Any], bool] | None = None
+) -> dict[str, Any]:
+    """The metadata to record with a run: that of the config, its tags, and the texts and numbers in
+    its ``configurable``.
+
+    Args:
+        storable: whether the log can store a value; others are left out, so that no metadata makes
+            a run fail.
+    """
+    of_caller = {
+        name: value
+        for name, value in _configurable(config).items()
+        if isinstance(value, str | int | float)
+    }
     tags = {"tags": list(config["tags"])} if config.get("tags") else {}
-    return {**tags, **(config.get("metadata") or {})}
+    found = {**of_caller, **tags, **(config.get("metadata") or {})}
+    return {
+        name: value
+        for name, value in found.items()
+        if name not in _OF_THE_RUNTIME
+        and not name.startswith("__")
+        and (_is_simple(value) or storable is None or storable(value))
+    }
+
+
+def _is_simple(value: Any) -> bool:
+    return value is None or type(value) in (bool, float) or (type(value) is str and value.isascii())
+
+
+def as_seen_by_caller(config: Mapping[str, Any], node_ns: str | None) -> Mapping[str, Any]:
+    """A config without the place that the runtime added for the running node: a node that passes
+    its config on means its thread.
+    """
+    if node_ns is None or _ns(config) != node_ns:
+        return config
+    kept = {n: v for n, v in _configurable(config).items() if n not in _OF_NODE}
+    return {**config, "configurable": kept}
 
 
 def run_id_of(config: Mapping[str, Any]) -> str | None:

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any
 
 from eventstore import EventStoreError, SerializationError
-from graph.build.topology import Topology
+from graph.build.topology import Topology, pauses
 from graph.errors import (
     GraphRecursionError,
     InvalidGraphError,
@@ -30,7 +30,7 @@ from graph.run.tasks import Done, Options, Tasks, with_logs
 from graph.state import planner
 from graph.state.events import Data, Kind, error_data, interrupt_data, note, unpack
 from graph.state.fold import Asked, State, Task
-from graph.types import Command, Interrupt, StateUpdate
+from graph.types import COPY, Command, Interrupt, StateUpdate
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,10 @@ class Run(Tasks):
     Args:
         ns: the namespace of the run, also if it keeps no log.
         above: in a subgraph: the task that the run is for.
+
+    Attributes:
+        written: the keys written since the last checkpoint, if the stream mode ``values`` asks;
+            ``None`` where a run goes on.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Run(Tasks):
         self.in_use: dict[str, SubgraphUse] = {}
         self._writers: dict[str, str] = {}
         self._waiting: list[Data] = []
+        self.written: set[str] | None = None
         self._failure: BaseException | None = None
 
     @property
@@ -91,6 +96,11 @@ class Run(Tasks):
         for logs in self.state.logs.values():
             found |= logs
         return {**found, self.ns: self.journal.at.seq}
+
+    def pauses_inside(self) -> bool:
+        """Whether a waiting task runs a graph with ``interrupt_before`` or ``interrupt_after``."""
+        nodes = (self.state.frontier[index].node for index in self.state.interrupts)
+        return any(pauses(self._topology.nodes[node]) for node in nodes)
 
     async def close(self) -> None:
         """Return when everything recorded is durable; code that still runs can record no more."""
@@ -114,6 +124,7 @@ class Run(Tasks):
         data = await planner.begin(
             self._topology, self.state, given, run_id, metadata, self.evaluate_edge, call
         )
+        self.written = {key for key, _ in unpack(data)}
         await self.journal.record([(Kind.INPUT, data)], self._stops)
 
     async def resume(self, given: Command[Any]) -> frozenset[int]:
@@ -139,7 +150,18 @@ class Run(Tasks):
         return frozenset(self.state.interrupts) - resumed if resumed else frozenset()
 
     async def edit(self, updates: Sequence[StateUpdate], metadata: Mapping[str, Any]) -> None:
-        """Record an edit of the state as if nodes had made it, side by side."""
+        """Record an edit of the state as if nodes had made it, side by side.
+
+        A copy (``as_node="__copy__"``) is a fork: nothing, at the end of a thread.
+        """
+        if any(update.as_node == COPY for update in updates):
+            if len(updates) > 1 or updates[0].values is not None:
+                raise InvalidUpdateError(
+                    'as_node="__copy__" copies a checkpoint; it takes no values and no other '
+                    "update in its superstep"
+                )
+            await self.branch()
+            return
         data = await planner.edit(self._topology, self.state, updates, metadata, self.evaluate_edge)
         await self.journal.record([(Kind.UPDATE, data)], self._stops)
 
@@ -214,6 +236,7 @@ class Run(Tasks):
         due = [(index, task) for index, task in planner.due(self.state) if index not in waiting]
         began = self.state
         self._writers, self._waiting, self._failure = {}, [], None
+        self.written = set()
         self.in_use = {}
         for output in began.pending.values():
             self._claim(output)
@@ -349,7 +372,7 @@ class Run(Tasks):
                 if not self._is_stopped_by(item.error):
                     data = error_data(began.step + 1, item.index, node, item.error, item.attempts)
                     drafts.append((Kind.ERROR, with_logs(data, item.logs)))
-                    chunks.append(("error", (began, data)))
+                    chunks.append(("error", (began, data, item.error)))
         return drafts, chunks
 
     def _is_stopped_by(self, error: BaseException) -> bool:
@@ -360,7 +383,9 @@ class Run(Tasks):
 
     def _claim(self, output: Data) -> None:
         """Refuse an output that writes what another one of the superstep has written."""
-        writes = unpack(output)
+        writes = list(unpack(output))
+        if self.written is not None and "values" in self.options.modes:
+            self.written.update(key for key, _ in writes)
         planner.claim(self._topology, output["step"], self._writers, output["node"], writes)
 
     def _checked(self, item: Done) -> Done:

@@ -204,6 +204,8 @@ async def _begin(call: Call, run: Run) -> Started | None:
             "this Command is empty; pass None to continue without a resume value, or, to resume "
             "with None, name the interrupt: Command(resume={id: None})"
         )
+    if isinstance(given, Command) and given.resume is not None and _paused(run):
+        given = None if given.update is None and not given.goto else replace(given, resume=None)
     if isinstance(given, Command) and (given.resume is not None or run.state.frontier):
         _refuse_empty(run)
         return Started(run, True, await run.resume(given))
@@ -215,6 +217,16 @@ async def _begin(call: Call, run: Run) -> Started | None:
     if not await run.claim() and call.on_conflict == "wait":
         return None
     return Started(run, True)
+
+
+def _paused(run: Run) -> bool:
+    """Whether the run paused at ``interrupt_before`` or ``interrupt_after``, perhaps in a subgraph:
+    any resume value then means to continue.
+    """
+    state = run.state
+    if not state.frontier or state.errors or planner.pending_interrupts(state):
+        return False
+    return not state.interrupts or run.pauses_inside()
 
 
 def _is_empty(given: Command[Any]) -> bool:

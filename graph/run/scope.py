@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from operator import eq
 from typing import Any, Final
 
+from eventstore.format.namespaces import child
 from graph.build.schema import MISSING
 from graph.errors import GraphBubbleUp, GraphInterrupt, OutsideNodeError
 from graph.run.questions import Flow, MixedUp, Questions, flow
@@ -48,6 +49,8 @@ class Scope:
         write: streams a chunk of the node (stream mode ``custom``).
         runtime: makes the result of ``get_runtime``.
         same: compares interrupt values.
+        step: the superstep.
+        sent: the task is of a :class:`~graph.types.Send`.
         strict: an attempt before this one was mixed up: see :mod:`graph.run.questions`.
         interrupted: a call of ``interrupt()`` raised. A node that returns nevertheless has caught
             the exception.
@@ -73,11 +76,14 @@ class Scope:
     above: Scope | None = None
     same: Callable[[Any, Any], bool] = eq
     strict: bool = False
+    step: int = 0
+    sent: bool = False
     interrupted: bool = False
     calls: dict[str, int] = field(default_factory=dict)
     logs: dict[str, int] = field(default_factory=dict)
     over: bool = False
     mixed_up: bool = False
+    _node_config: Mapping[str, Any] | None = None
     _questions: Questions | None = None
     _main: Flow | None = None
     _before: contextvars.Token[Scope | None] | None = None
@@ -91,6 +97,39 @@ class Scope:
     def __exit__(self, *_error: object) -> None:
         if self._before is not None:
             _scope.reset(self._before)
+
+    @property
+    def inner_ns(self) -> str:
+        """The namespace of the task, in which the logs of its subgraphs are."""
+        return child(self.ns, self.node, self.token)
+
+    @property
+    def node_config(self) -> Mapping[str, Any]:
+        """The config as the node gets it: with where it runs. Made once, when first needed."""
+        if self._node_config is None:
+            ns, is_sent = self.inner_ns, self.sent
+            place = {"checkpoint_ns": ns, "checkpoint_id": None}
+            given = self.config.get("configurable") or {}
+            metadata = {
+                **(self.config.get("metadata") or {}),
+                "langgraph_step": self.step,
+                "langgraph_node": self.node,
+                "langgraph_triggers": ("__pregel_push",)
+                if is_sent
+                else (f"branch:to:{self.node}",),
+                "langgraph_path": (
+                    ("__pregel_push", self.task, False) if is_sent else ("__pregel_pull", self.node)
+                ),
+                "langgraph_checkpoint_ns": ns,
+            }
+            if "thread_id" in given:
+                metadata["thread_id"] = given["thread_id"]
+            self._node_config = {
+                **self.config,
+                "configurable": {**given, **place},
+                "metadata": metadata,
+            }
+        return self._node_config
 
     @property
     def is_over(self) -> bool:
@@ -236,7 +275,7 @@ def get_config() -> Mapping[str, Any]:
     Raises:
         OutsideNodeError: called outside a node.
     """
-    return _required("get_config()").config
+    return _required("get_config()").node_config
 
 
 def get_runtime(context_schema: type[Any] | None = None) -> Runtime[Any]:

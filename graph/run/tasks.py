@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import eq
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from eventstore import telemetry
 from eventstore.format.namespaces import token
+from graph.build.schema import MISSING
 from graph.build.topology import Branch, NodeSpec, Topology
 from graph.errors import GraphInterrupt, InvalidGraphError, InvalidUpdateError, NodeTimeoutError
 from graph.run.journal import Journal, LogJournal
@@ -63,6 +64,8 @@ class Options:
         subgraphs: the caller requested the chunks of subgraphs, too.
         listener: in a subgraph: gets its chunks for the caller of a graph above.
         scope: in a subgraph: the task that its run is for.
+        output_keys: the keys that the caller gets; ``None``: those of the output schema.
+        version: the form of what the caller gets: ``v1`` or ``v2``.
     """
 
     config: Mapping[str, Any]
@@ -78,6 +81,8 @@ class Options:
     subgraphs: bool = False
     listener: Listener | None = None
     scope: Scope | None = None
+    output_keys: Sequence[str] | str | None = None
+    version: str = "v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +280,8 @@ class Tasks:
             same=self._same,
             strict=strict,
             logs=logs,
+            step=state.step + 1,
+            sent=state.frontier[index].arg is not MISSING,
         )
 
     def _runtime(self, state: State, task: int, attempt: int) -> Runtime[Any]:
@@ -336,7 +343,9 @@ class Tasks:
         if not accepts:
             return extras
         if "config" in accepts:
-            extras["config"] = self.options.config
+            scope = current()
+            own = scope is not None and scope.host is self
+            extras["config"] = cast(Scope, scope).node_config if own else self.options.config
         if "writer" in accepts:
             extras["writer"] = self._write
         if "runtime" in accepts:

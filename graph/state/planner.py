@@ -16,7 +16,7 @@ from graph.errors import InvalidUpdateError, UnknownResultError
 from graph.state import events
 from graph.state.events import Data, Goto, Writes, unpack
 from graph.state.fold import Asked, State, Task
-from graph.types import END, START, Command, Overwrite, Send, StateUpdate
+from graph.types import END, INPUT, START, Command, Overwrite, Send, StateUpdate
 
 NOTHING_ASKED: Final = (
     "no interrupt of this thread waits for a resume value; continue with invoke(None, config), or, "
@@ -200,7 +200,7 @@ async def edit(
                 "several updates in one superstep each need their node: StateUpdate(values, "
                 "as_node)"
             )
-        node = as_node or infer_as_node(state)
+        node = START if as_node == INPUT else as_node or infer_as_node(state)
         if node not in topology.nodes and node not in (START, END):
             raise InvalidUpdateError(
                 f"as_node={node!r} is not a node; the nodes are "
@@ -210,6 +210,8 @@ async def edit(
             raise InvalidUpdateError(
                 "an edit cannot resume an interrupt; call invoke(Command(resume=…), config)"
             )
+        if as_node == INPUT and not isinstance(values, Command):
+            values = dict(topology.input.to_writes(values, defaults=True)) or None
         writes, gotos, above = _read_result(topology, node, values)
         if above is not None:
             raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for edits")

@@ -360,13 +360,13 @@ def with_orphan(first: Any = work, orphan: Any = work, **options: Any) -> StateG
 
 
 def test_a_node_that_nothing_leads_to_is_refused() -> None:
-    with pytest.raises(InvalidGraphError, match=r"no edge leads to 'o'.*destinations="):
+    with pytest.warns(UserWarning, match=r"no edge leads to 'o'.*destinations="):
         with_orphan().topology()
 
 
 def test_nodes_that_lead_only_to_each_other_are_refused() -> None:
     graph = with_orphan().add_node("p", work).add_edge("o", "p").add_edge("p", "o")
-    with pytest.raises(InvalidGraphError, match="no edge leads to 'o', 'p'"):
+    with pytest.warns(UserWarning, match="no edge leads to 'o', 'p'"):
         graph.topology()
 
 
@@ -477,13 +477,13 @@ def test_no_node_is_called_unreachable_where_code_might_go_there(action: Any) ->
 )
 def test_code_that_only_updates_cannot_go_anywhere(action: Any) -> None:
     assert not may_route(action)
-    with pytest.raises(InvalidGraphError, match="no edge leads to 'o'"):
+    with pytest.warns(UserWarning, match="no edge leads to 'o'"):
         with_orphan(action).topology()
 
 
 def test_a_command_with_declared_ends_goes_nowhere_else() -> None:
     graph = with_orphan(by_union)
-    with pytest.raises(InvalidGraphError, match="no edge leads to 'o'"):
+    with pytest.warns(UserWarning, match="no edge leads to 'o'"):
         graph.topology()
 
 
@@ -509,5 +509,5 @@ def test_exactly_the_nodes_that_nothing_leads_to_are_refused(
     if not lost:
         assert list(graph.topology().nodes) == nodes
         return
-    with pytest.raises(InvalidGraphError, match=f"^no edge leads to {', '.join(map(repr, lost))};"):
+    with pytest.warns(UserWarning, match=f"^no edge leads to {', '.join(map(repr, lost))};"):
         graph.topology()

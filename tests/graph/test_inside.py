@@ -407,8 +407,8 @@ def test_an_option_that_is_not_there(store: EventStore) -> None:
     app = nested(store, Calls())
     wrong: list[dict[str, Any]] = [
         {"durabilty": "exit"},
-        {"output_keys": "log"},
-        {"version": "v2"},
+        {"output_keys": "logg"},
+        {"version": "v3"},
     ]
     for options in wrong:
         with pytest.raises(InvalidConfigError, match=next(iter(options))):

