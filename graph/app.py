@@ -19,8 +19,8 @@ from typing import Any, Final, Self, cast
 
 from eventstore import VerifyReport
 from eventstore.concurrency import iterate, iterate_sync, run_sync
-from graph.build.drawing import DrawableGraph
-from graph.calls import Nodes, RunnableGraph, async_concurrency, sync_concurrency
+from graph.calls import Nodes, async_concurrency, sync_concurrency
+from graph.described import DescribedGraph
 from graph.errors import InvalidConfigError
 from graph.read import streaming
 from graph.read.replay_check import ReplayReport, Same
@@ -34,7 +34,7 @@ from graph.types import AuditEntry, Durability, RunnableConfig, StateSnapshot, S
 BATCH_CONCURRENCY: Final = 16
 
 
-class CompiledGraph(RunnableGraph):
+class CompiledGraph(DescribedGraph):
     """A graph that can run. Made by :meth:`StateGraph.compile`."""
 
     def __class_getitem__(cls, types: Any) -> GenericAlias:
@@ -426,15 +426,6 @@ class CompiledGraph(RunnableGraph):
     ) -> ReplayReport:
         """:meth:`check_replay` for async code."""
         return await self._check_replay(AsyncRunner(), config, nodes, same, context)
-
-    def get_graph(self, *_config: Any, xray: int | bool = False) -> DrawableGraph:
-        """The graph as declared, to be drawn: ``get_graph().draw_mermaid()``."""
-        return DrawableGraph.of(
-            self.topology,
-            xray=xray,
-            interrupt_before=tuple(self._interrupt_before),
-            interrupt_after=tuple(self._interrupt_after),
-        )
 
     # --- editing ------------------------------------------------------------------------
 

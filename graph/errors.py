@@ -12,6 +12,7 @@
     ├── GraphRecursionError    more supersteps than ``recursion_limit``
     ├── NodeTimeoutError       a node took longer than its ``timeout``
     ├── ThreadBusyError        a living run held the thread for all of ``conflict_timeout_s``
+    ├── DrawingError           a picture or schema of a graph needs what is not installed
     ├── PersistenceConfigError the configuration of a deployment is invalid
     └── WorkflowError          a run of a ``ProductionWorkflow`` failed
 
@@ -89,6 +90,10 @@ class ThreadBusyError(GraphError, ConcurrencyError):
             f"{waited_s:g} s, and is alive; nothing was stored; try again later, or wait longer "
             "with conflict_timeout_s=…",
         )
+
+
+class DrawingError(GraphError, ImportError):
+    """A picture or a schema of a graph needs something that is not installed."""
 
 
 class GraphRecursionError(GraphError, RecursionError):

@@ -14,6 +14,7 @@ from itertools import product
 from typing import Any, Final
 
 from graph.build.topology import Topology
+from graph.errors import DrawingError
 from graph.types import END, START
 
 _HEAD: Final = "---\nconfig:\n  flowchart:\n    curve: linear\n---\ngraph TD;\n"
@@ -112,9 +113,43 @@ class DrawableGraph:
                 edges.append(DrawableEdge(start.source, end.target, decided, label))
         return DrawableGraph(nodes, tuple(_merged(edges)))
 
-    def draw_mermaid(self) -> str:
-        """The graph as Mermaid source."""
-        return _HEAD + "".join(self._block("", "\t")) + _STYLES
+    def draw_mermaid(self, *, with_styles: bool = True, **_style: Any) -> str:
+        """The graph as Mermaid source; LangGraph's options of style have no effect.
+
+        Args:
+            with_styles: with the configuration of the drawing and the colours of nodes.
+        """
+        blocks = "".join(self._block("", "\t"))
+        return _HEAD + blocks + _STYLES if with_styles else "graph TD;\n" + blocks
+
+    def draw_mermaid_png(self, **_options: Any) -> bytes:
+        """Always refused: nothing here draws Mermaid, and graphs are not sent to web services.
+
+        Raises:
+            DrawingError: always.
+        """
+        raise DrawingError(
+            "no local renderer draws Mermaid as PNG, and graphs are not sent to web services; pass "
+            "draw_mermaid() to mermaid-cli (mmdc) or a Markdown viewer, or call print_ascii()"
+        )
+
+    def draw_ascii(self) -> str:
+        """The graph as text: each node, and under it where it leads.
+
+        ``-->`` is always taken, ``..>`` is conditional.
+        """
+        lines: list[str] = []
+        for node in self.nodes.values():
+            lines.append(node.id)
+            for edge in self.edges:
+                if edge.source == node.id:
+                    label = f" ({edge.data})" if edge.data else ""
+                    lines.append(f"  {'..>' if edge.conditional else '-->'} {edge.target}{label}")
+        return "\n".join(lines)
+
+    def print_ascii(self) -> None:
+        """Print :meth:`draw_ascii`."""
+        print(self.draw_ascii())
 
     def _block(self, prefix: str, indent: str) -> Iterator[str]:
         """The nodes and edges directly under ``prefix``, then the blocks within it."""
