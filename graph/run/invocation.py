@@ -224,7 +224,8 @@ def _paused(run: Run) -> bool:
     any resume value then means to continue.
     """
     state = run.state
-    if not state.frontier or state.errors or planner.pending_interrupts(state):
+    goes_back = isinstance(run.journal, LogJournal) and run.journal.goes_back
+    if goes_back or not state.frontier or state.errors or planner.pending_interrupts(state):
         return False
     return not state.interrupts or run.pauses_inside()
 

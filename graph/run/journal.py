@@ -227,6 +227,11 @@ class LogJournal:
             self._advance(batch)
         return self.state
 
+    @property
+    def goes_back(self) -> bool:
+        """Whether the next event continues from an older checkpoint."""
+        return self._fork_from is not None
+
     async def branch(self, stops: Stops) -> None:
         """Append the fork alone, so that the thread continues from the older checkpoint."""
         if self._fork_from is not None:
