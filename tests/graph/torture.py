@@ -47,7 +47,7 @@ from tests import postgres
 
 THREADS: Final = 3
 KILLS_PER_STORE: Final = 25
-LEASE_S: Final = 0.6
+LEASE_S: Final = 2.0
 RUN_SECONDS_MAX: Final = 0.25
 START_SECONDS_MAX: Final = 60.0
 WAIT_SECONDS_MAX: Final = 30.0
@@ -180,15 +180,13 @@ def child(url: str, pipe: str, seed: int, is_async: bool) -> None:
     os.write(end, b'["begun", {"thread": ""}]\n')
 
     async def main() -> None:
-        async with AsyncEventStore(url) as store:
-            store.core.leases.lease_s = LEASE_S
+        async with AsyncEventStore(url, run_lease_s=LEASE_S) as store:
             await Worker(store, end, seed).arun()
 
     try:
         if is_async:
             asyncio.run(main())
-        with EventStore(url) as store:
-            store.core.leases.lease_s = LEASE_S
+        with EventStore(url, run_lease_s=LEASE_S) as store:
             Worker(store, end, seed).run()
     except BaseException as error:
         message = json.dumps(["failed", {"thread": repr(error)}])
@@ -339,8 +337,7 @@ class Heard:
 
 def check(url: str, heard: Heard, summary: Summary) -> None:
     """Compare every thread with what was acknowledged, then bring it to its end."""
-    with EventStore(url) as store:
-        store.core.leases.lease_s = LEASE_S
+    with EventStore(url, run_lease_s=LEASE_S) as store:
         app = working(store)
         for thread, acknowledged in heard.logs.items():
             config: Any = {"configurable": {"thread_id": thread}}
