@@ -15,6 +15,7 @@ from graph.errors import (
     InvalidGraphError,
     InvalidUpdateError,
     NodeTimeoutError,
+    ReducerError,
 )
 from graph.messages import REMOVE_ALL_MESSAGES, MessagesState, RemoveMessage, add_messages
 from graph.read.replay_check import ReplayMismatch, ReplayReport
@@ -65,6 +66,7 @@ __all__ = [
     "MessagesState",
     "NodeTimeoutError",
     "PostgresSaver",
+    "ReducerError",
     "RemoveMessage",
     "ReplayMismatch",
     "ReplayReport",

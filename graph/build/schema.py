@@ -22,7 +22,7 @@ from enum import Enum
 from typing import Annotated, Any, Final, get_origin, get_type_hints
 
 from graph.build.callables import fingerprint
-from graph.errors import InvalidGraphError, InvalidUpdateError
+from graph.errors import InvalidGraphError, InvalidUpdateError, ReducerError
 
 Reducer = Callable[[Any, Any], Any]
 
@@ -86,6 +86,17 @@ class Channel:
         except Exception as error:
             error.add_note(f"while reducing updates of the state key '{self.name}'")
             raise
+
+    def failure(self, value: Any, updates: Sequence[Any]) -> ReducerError:
+        """Says which of these updates could not be reduced into ``value``."""
+        for nth in range(len(updates)):
+            try:
+                value = self.reduce(value, [updates[nth]])
+            except Exception:  # it is this one
+                break
+        name = getattr(self.reducer, "__qualname__", repr(self.reducer))
+        kind, found = type(value).__qualname__, type(updates[nth]).__qualname__
+        return ReducerError(self.name, name, kind, found, nth=nth)
 
     @functools.cached_property
     def fingerprint(self) -> str:

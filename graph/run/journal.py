@@ -22,12 +22,12 @@ from eventstore.format.digests import genesis, origin
 from eventstore.format.namespaces import split
 from eventstore.models import Prepared, Status
 from graph.build.schema import Channel
-from graph.errors import InvalidGraphError
+from graph.errors import InvalidGraphError, ReducerError
 from graph.run.snapshots import SnapshotTaker
-from graph.state.events import Data, Kind
+from graph.state.events import Data, Kind, note
 from graph.state.fold import NOWHERE, Fold, State, initial
 from graph.state.namespaces import beside, lasting, moved
-from graph.types import Durability
+from graph.types import START, Durability
 
 BEHIND_MAX: Final = 8
 """Records that a run with ``durability="async"`` is ahead of the log at most: a crash costs these,
@@ -91,7 +91,7 @@ class NoJournal:
         now = self._now_us()
         for seq, (kind, data) in enumerate(drafts, self.state.at.seq + 1):
             folding.feed(kind, data, NOWHERE._replace(seq=seq), now)
-        self.state = folding.state()
+        self.state = _reduced(folding, drafts)
         return self.state
 
     async def branch(self, stops: Stops) -> None:
@@ -270,7 +270,7 @@ class LogJournal:
         for kind, data in drafts:
             at = at._replace(seq=at.seq + 1)
             folding.feed(kind, data, at, now)
-        return folding.state()
+        return _reduced(folding, drafts)
 
     def _taken_along(self, source: Position, drafts: Sequence[Draft]) -> list[Addition]:
         """Forks of the subgraphs' logs, from where they ended at the position gone back to."""
@@ -384,6 +384,22 @@ class LogJournal:
         for (journal, _), main, head in zip(kept, mains, heads, strict=False):
             journal._waiting, journal._unwritten = [], 0
             journal._written(head, main)
+
+
+def _reduced(folding: Fold, drafts: Sequence[Draft]) -> State:
+    """The state with what is about to be recorded.
+
+    Raises:
+        Exception: what the reducer raised: it is the application's, as what a node raises is.
+    """
+    try:
+        return folding.state()
+    except ReducerError as error:
+        if error.__cause__ is None:
+            raise
+        nodes = ", ".join(repr(data.get("node", START)) for _, data in drafts)
+        note(error.__cause__, f"{error}, when what node {nodes} wrote was to be recorded")
+        raise error.__cause__ from None
 
 
 def _may_wait(drafts: Sequence[Draft]) -> bool:

@@ -27,11 +27,11 @@ from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX, Pages
 from eventstore.format.digests import origin, prefix_ns
 from graph.build.schema import Channel
-from graph.errors import InvalidConfigError
+from graph.errors import InvalidConfigError, ReducerError
 from graph.run.journal import LogJournal, Means
 from graph.run.snapshots import Failures, SnapshotTaker, load
-from graph.state.events import Kind
-from graph.state.fold import Fold, State, checkpoint_id
+from graph.state.events import Data, Kind
+from graph.state.fold import Fold, State, checkpoint_id, writers
 
 _CHECKPOINT_ID: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{10})")
 
@@ -132,15 +132,20 @@ class ThreadLog:
         ttl = ttl_of(config)
         at = await self.resolve(thread_id, position_of(config))
         if at is None or (await self.core.head(thread_id, ns)).position[:2] == at[:2]:
-            journal = await self.open_end(thread_id, ns, means, metadata, ttl)
-            state = journal.state
-            anew = answers and at != state.at and not state.interrupts
-            if at is None or (state.checkpoint == at and not anew):
-                return journal
-            if answers:
-                at = await self.asked_since(thread_id, at, state.at)
-                if at == state.at:
+            try:
+                journal = await self.open_end(thread_id, ns, means, metadata, ttl)
+            except ReducerError:
+                if at is None:
+                    raise
+            else:
+                state = journal.state
+                anew = answers and at != state.at and not state.interrupts
+                if at is None or (state.checkpoint == at and not anew):
                     return journal
+                if answers:
+                    at = await self.asked_since(thread_id, at, state.at)
+                    if at == state.at:
+                        return journal
         at, replay, state, taker = await self.load_named(thread_id, position_of(config), at, ns)
         return self._journal(replay, state, taker, means, metadata, ttl, fork_from=at)
 
@@ -305,18 +310,28 @@ class ThreadLog:
     async def load(
         self, thread_id: str, at: Position | None, ns: str = "", snapshots: bool = True
     ) -> tuple[Replay[Pages], State, SnapshotTaker]:
-        """The state at a position of a thread's lineage, or (``None``) as the thread stands."""
+        """The state at a position of a thread's lineage, or (``None``) as the thread stands.
+
+        Raises:
+            ReducerError: naming the first event that today's reducers cannot merge.
+        """
+        failed: ReducerError | None = None
         for _ in range(MOVES_MAX):
             replay = await self.core.replay(
                 thread_id, ns, at, self.fingerprint, snapshots, cached=at is None and snapshots
             )
             try:
-                state, taker = await self.fold(replay)
+                state, taker = await self.fold(replay, careful=failed is not None)
             except LineageMovedError:
                 continue  # an ancestor was deleted or trimmed while we read; its part is ours now
+            except ReducerError as error:
+                if error.seq is not None:
+                    raise
+                failed = error  # once more, one by one, to find the event
+                continue
             self.core.cache_replay(replay)
             return replay, state, taker
-        raise LineageMovedError(thread_id)
+        raise failed or LineageMovedError(thread_id)
 
     def taker(self) -> SnapshotTaker:
         """Makes the snapshots of a log that has none yet."""
@@ -324,8 +339,14 @@ class ThreadLog:
             self.core.codec, self.fingerprint, self._failures, each_run=self._each_run
         )
 
-    async def fold(self, replay: Replay[Pages]) -> tuple[State, SnapshotTaker]:
-        """The state that a replay leads to, and a taker that goes on from there."""
+    async def fold(
+        self, replay: Replay[Pages], careful: bool = False
+    ) -> tuple[State, SnapshotTaker]:
+        """The state that a replay leads to, and a taker that goes on from there.
+
+        Args:
+            careful: reduce after each event, so that an error names it.
+        """
         taker = self.taker()
         start = None
         if replay.snapshot is not None:
@@ -339,9 +360,30 @@ class ThreadLog:
         async with aclosing(replay.events) as pages:
             async for page in pages:
                 for event in page:
+                    pending = dict(folding.pending) if careful else {}
                     folding.feed(event.kind, event.data, event.position, event.recorded_us)
                     taker.saw(event.size)
+                    if careful:
+                        await self._check(folding, pending, event, replay.head.thread_id)
         return folding.state(), taker
+
+    async def _check(
+        self, folding: Fold, pending: Mapping[int, Data], event: RecordedEvent, thread_id: str
+    ) -> None:
+        """Reduce what an event wrote.
+
+        Raises:
+            ReducerError: naming the event.
+        """
+        try:
+            folding.state()
+        except ReducerError as error:
+            nodes = writers(pending, event.kind, event.data, error.key)
+            at = event.position
+            owner = await self.core.thread_at(at.thread_key)
+            name = owner.thread_id if owner else thread_id
+            node = nodes[min(error.nth, len(nodes) - 1)]
+            raise error.at(name, at.ns, at.seq, node) from error.__cause__
 
     async def origin(self, head: Head) -> Position | None:
         """The foreign position that a thread was forked from when it was made."""

@@ -383,9 +383,17 @@ class Fold:
         self.created_us, self.source = recorded_us, source
 
     def state(self) -> State:
-        """The state so far."""
+        """The state so far.
+
+        Raises:
+            ReducerError: a reducer cannot merge what was written; caused by what it raised.
+        """
         for key, updates in self._updates.items():
-            self.values[key] = self._channels[key].reduce(self.values.get(key, MISSING), updates)
+            channel, value = self._channels[key], self.values.get(key, MISSING)
+            try:
+                self.values[key] = channel.reduce(value, updates)
+            except Exception as error:
+                raise channel.failure(value, updates) from error
         self._updates = {}
         if not self.run_id and self._run_began.seq:
             self.run_id = checkpoint_id(_original(self._run_began))
@@ -416,6 +424,22 @@ class Fold:
             self.above,
             dict(self.ended),
         )
+
+
+def writers(pending: Mapping[int, Data], kind: int, data: Data, key: str) -> list[str]:
+    """Whose writes to a key an event applies, in order, if these outputs were pending before it."""
+    outputs = {**pending, data["task"]: data} if kind == Kind.OUTPUT else dict(pending)
+    parts = (
+        [outputs[task] for task in sorted(outputs)] if kind in (Kind.OUTPUT, Kind.UPDATE) else []
+    )
+    if kind != Kind.OUTPUT:
+        parts += updates_of(data)
+    return [
+        part.get("node", START)
+        for part in parts
+        for name, _ in unpack(part.get("writes", {}))
+        if name == key
+    ]
 
 
 def apply(channels: Mapping[str, Channel], state: State, event: RecordedEvent) -> State:
