@@ -171,7 +171,10 @@ async def _way(top: ReadableGraph, thread_id: str, at: Position) -> _Way:
                 {"id": name, "value": each["value"]}
                 for name, each in planner.questions(state).items()
             ]
-        stands = stands and (end.checkpoint == at if here is at else end.began == here.seq)
+        if here is at:
+            stands = stands and end.checkpoint == at and end.answered == state.answered
+        else:
+            stands = stands and end.began == here.seq
         logs[ns] = here.seq
         _, end, _ = await _log(top, above).load(thread_id, None, above)
         began, task = _began(path[depth - 1], state, home_of(home, above), end if is_own else None)

@@ -113,7 +113,7 @@ class ThreadLog:
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
 
     async def open(
-        self, config: Mapping[str, Any], means: Means, answers: bool = False
+        self, config: Mapping[str, Any], means: Means, answers: bool | None = None
     ) -> LogJournal:
         """The journal of a run that goes on where ``config`` points.
 
@@ -121,8 +121,9 @@ class ThreadLog:
         checkpoint, or one of another thread for a thread that is new, goes on by a fork.
 
         Args:
-            answers: the run answers interrupts: those of the checkpoint, anew if none is left at
-                the head, or else those at which a run from there has come to wait.
+            answers: whether the run answers interrupts: those of the checkpoint, anew if none is
+                left at the head, or else those at which a run from there has come to wait. If not,
+                they are asked again that have been answered since. ``None``: it is no run.
 
         Raises:
             InvalidConfigError: no thread, or a checkpoint that does not belong to it.
@@ -139,8 +140,9 @@ class ThreadLog:
                     raise
             else:
                 state = journal.state
-                anew = answers and at != state.at and not state.interrupts
-                if at is None or (state.checkpoint == at and not anew):
+                if at is None:
+                    return journal
+                if state.checkpoint == at and not await self._left(thread_id, state, answers):
                     return journal
                 if answers:
                     at = await self.asked_since(thread_id, at, state.at)
@@ -148,6 +150,18 @@ class ThreadLog:
                         return journal
         at, replay, state, taker = await self.load_named(thread_id, position_of(config), at, ns)
         return self._journal(replay, state, taker, means, metadata, ttl, fork_from=at)
+
+    async def _left(self, thread_id: str, end: State, answers: bool | None) -> bool:
+        """Whether a run goes back to the last checkpoint, since its interrupts were answered."""
+        at = end.checkpoint
+        if at == end.at or answers is None:
+            return False
+        if answers:
+            return not end.interrupts
+        if not end.answers:
+            return False
+        _, state, _ = await self.load(thread_id, at, at.ns)
+        return state.answered != end.answered
 
     async def asked_since(self, thread_id: str, at: Position, end: Position) -> Position:
         """The position whose interrupts are meant by a resume value for a checkpoint.

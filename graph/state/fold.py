@@ -137,6 +137,11 @@ class State:
         return self.at == self.checkpoint and not (self.pending or self.errors or self.interrupts)
 
     @property
+    def answered(self) -> set[tuple[int, int | str]]:
+        """Which interrupts of the coming superstep have a resume value."""
+        return {(task, key) for task, known in self.answers.items() for key in known}
+
+    @property
     def started(self) -> bool:
         """Whether there is anything to show: at least one event."""
         return self.checkpoint.seq > 0
