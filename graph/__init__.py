@@ -16,6 +16,7 @@ from graph.errors import (
     InvalidUpdateError,
     NodeTimeoutError,
     ReducerError,
+    SchemaChangedError,
 )
 from graph.messages import REMOVE_ALL_MESSAGES, MessagesState, RemoveMessage, add_messages
 from graph.read.replay_check import ReplayMismatch, ReplayReport
@@ -73,6 +74,7 @@ __all__ = [
     "RetryPolicy",
     "RunnableConfig",
     "Runtime",
+    "SchemaChangedError",
     "Send",
     "SqliteSaver",
     "StateGraph",

@@ -5,6 +5,7 @@
     ├── InvalidUpdateError     an update does not fit the state
     ├── InvalidConfigError     the config names no thread, or a checkpoint of another one
     ├── ReducerError           what the log holds of a key does not fit its reducer
+    ├── SchemaChangedError     a key was declared otherwise when its thread was recorded
     ├── EmptyInputError        no input, and nothing to resume
     ├── GraphRecursionError    more supersteps than ``recursion_limit``
     ├── NodeTimeoutError       a node took longer than its ``timeout``
@@ -98,6 +99,34 @@ class ReducerError(GraphError):
     def __reduce__(self) -> tuple[Any, ...]:
         place = (self.thread_id, self.ns, self.seq, self.node)
         return type(self), (self.key, self.reducer, self.value, self.update, *place)
+
+
+class SchemaChangedError(GraphError):
+    """A state key was declared otherwise when its thread was recorded, so its value would differ.
+
+    Attributes:
+        stored, expected: how it was declared, and how it is.
+    """
+
+    def __init__(self, thread_id: str, ns: str, key: str, stored: str, expected: str) -> None:
+        self.thread_id, self.ns, self.key = thread_id, ns, key
+        self.stored, self.expected = stored, expected
+        inside = f" in {ns!r}" if ns else ""
+        super().__init__(
+            f"thread {thread_id!r}{inside}: the state key {key!r} is stored as {_form(stored)}, "
+            f"expected is {_form(expected)}; declare it as it was, or, if today's declaration is "
+            "meant for all that was recorded, pass compile(version=…) another version: the state "
+            "is then folded anew (rebuild(config) stores it, and update_state corrects a value); "
+            "a type of your own takes an upcaster; events(config) reads the log"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.thread_id, self.ns, self.key, self.stored, self.expected)
+
+
+def _form(form: str) -> str:
+    kind = form.removesuffix("+") or "a value"
+    return f"{kind} with a reducer" if form.endswith("+") else f"{kind} without a reducer"
 
 
 class EmptyInputError(GraphError):

@@ -41,6 +41,8 @@ MISSING: Final = Missing.MISSING
 _IN_PLACE = (operator.iadd, operator.iconcat)
 _CONCATENATIONS = (operator.add, operator.concat, *_IN_PLACE)
 
+_BUILT_IN: Final = (str, bytes, bool, int, float, list, tuple, dict, set, frozenset)
+
 # The abstract collections cannot be called; these are what stands in for them.
 _CONCRETE: dict[Any, type[Any]] = {
     collections.abc.Sequence: list,
@@ -62,11 +64,19 @@ class Channel:
             and only one node may write in a superstep.
         initial: makes the value that a reducer starts from; ``None`` when the declared
             type cannot be called without arguments: the first update is then the value.
+        kind: the declared type where that is a built-in one; not compared.
     """
 
     name: str
     reducer: Reducer | None = None
     initial: Callable[[], Any] | None = None
+    kind: type[Any] | None = field(default=None, compare=False)
+
+    @property
+    def form(self) -> str:
+        """How the key is declared, in a word: its built-in type, ``+`` if it has a reducer."""
+        kind = "" if self.kind is None else self.kind.__name__
+        return kind if self.reducer is None else f"{kind}+"
 
     def prepare(self, update: Any) -> Any:
         """The update as it is to be recorded: whatever is random about it gets decided here."""
@@ -194,13 +204,18 @@ def channel_of(owner: str, name: str, annotation: Any) -> Channel:
     metadata = _metadata(annotation)
     for item in reversed(metadata):
         if callable(item) and _takes_two(item):
-            return Channel(name, item, _initial(annotation))
+            return Channel(name, item, _initial(annotation), _kind(annotation))
     if metadata and callable(metadata[-1]):
         raise InvalidGraphError(
             f"the reducer of '{name}' in {owner} cannot be called with two arguments: "
             f"{metadata[-1]!r}; a reducer takes (current value, update) and returns the new value"
         )
-    return Channel(name)
+    return Channel(name, kind=_kind(annotation))
+
+
+def _kind(annotation: Any) -> type[Any] | None:
+    kind = _strip(annotation)
+    return kind if isinstance(kind, type) and kind in _BUILT_IN else None
 
 
 def _pydantic(name: str) -> Any:

@@ -27,7 +27,7 @@ from eventstore.format.namespaces import child, token
 from eventstore.models import from_micros
 from graph.build.schema import MISSING
 from graph.build.topology import Graph
-from graph.errors import InvalidConfigError, ReducerError
+from graph.errors import InvalidConfigError, ReducerError, SchemaChangedError
 from graph.read import subgraphs
 from graph.run.snapshots import stored_form
 from graph.run.thread_log import ThreadLog, ns_of, position_of, thread_id_of
@@ -263,7 +263,9 @@ class Reader:
 
     async def _reduced(self, folding: Fold, thread_id: str) -> State:
         try:
-            return folding.state()
+            state = folding.state()
+            self.log.refuse_other_forms(thread_id, state)
+            return state
         except ReducerError:
             await self.log.load(thread_id, folding.at, folding.at.ns)  # raises it with its place
             raise
@@ -364,7 +366,7 @@ class Reader:
                 quick, whole = [
                     (await log.load(thread_id, at, ns, snapshots))[1] for snapshots in (True, False)
                 ]
-            except ReducerError as error:
+            except (ReducerError, SchemaChangedError) as error:
                 problems.append(str(error))
                 continue
             # By what is stored: not every value has an equality that holds (NaN, arrays).

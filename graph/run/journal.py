@@ -132,6 +132,7 @@ class LogJournal:
         fork_from: Position | None = None,
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
+        version: str | None = None,
     ) -> None:
         self.core = core
         self.state = state
@@ -145,6 +146,8 @@ class LogJournal:
         self._fork_from = fork_from
         self._metadata = metadata or {}
         self._ttl = ttl
+        self._version = version
+        self._tells_forms = True
         self._lock = threading.Lock()
         self._waiting: list[_Batch] = []
         self._writer: Awaitable[None] | None = None
@@ -199,6 +202,7 @@ class LogJournal:
         reason = self.means.forbidden()
         if reason is not None:
             raise InvalidGraphError(reason)
+        drafts = self._declared(drafts)
         batch = self._batch(drafts, stops)
         # What a fork takes along has to be in the log before a subgraph can go on from there.
         if self.means.durability == "exit" and not batch.beside:
@@ -239,6 +243,26 @@ class LogJournal:
             await self._writer
         if self._failure is not None:
             raise self._failure
+
+    def _declared(self, drafts: Sequence[Draft]) -> Sequence[Draft]:
+        """These, the first of a run with how its keys are declared, where that is news.
+
+        Of logs that end with the call of their subgraph nobody needs to know.
+        """
+        if not self._tells_forms or not drafts:
+            return drafts
+        self._tells_forms = False
+        if not all(level.lasts for level in split(self._at.ns)):
+            return drafts
+        forms = {name: channel.form for name, channel in self._channels.items()}
+        if self._version == self.state.version:
+            known = self.state.forms
+            forms = {key: form for key, form in forms.items() if known.get(key) != form}
+        if not forms:
+            return drafts
+        version = {} if self._version is None else {"version": self._version}
+        (kind, data), *rest = drafts
+        return [(kind, {**data, "forms": forms, **version}), *rest]
 
     # --- making batches -----------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX, Pages
 from eventstore.format.digests import origin, prefix_ns
 from graph.build.schema import Channel
-from graph.errors import InvalidConfigError, ReducerError
+from graph.errors import InvalidConfigError, ReducerError, SchemaChangedError
 from graph.run.journal import LogJournal, Means
 from graph.run.snapshots import Failures, SnapshotTaker, load
 from graph.state.events import Data, Kind
@@ -108,6 +108,8 @@ class ThreadLog:
         self.channels = channels
         self._each_run = snapshot_each_run
         self._failures = Failures()
+        self._version = version
+        self._forms = {name: channel.form for name, channel in channels.items()}
         parts = [f"{name}={channels[name].fingerprint}" for name in sorted(channels)]
         text = "\n".join([version or "", *parts])
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
@@ -252,6 +254,7 @@ class ThreadLog:
             fork_from=fork_from,
             metadata=metadata,
             ttl=ttl,
+            version=self._version,
         )
 
     async def read(self, config: Mapping[str, Any]) -> tuple[str, State, bool]:
@@ -379,7 +382,35 @@ class ThreadLog:
                     taker.saw(event.size)
                     if careful:
                         await self._check(folding, pending, event, replay.head.thread_id)
-        return folding.state(), taker
+        state = folding.state()
+        self.refuse_other_forms(replay.head.thread_id, state)
+        return state, taker
+
+    def refuse_other_forms(self, thread_id: str, state: State) -> None:
+        """Refuse a state whose keys were declared otherwise under the same version of the graph.
+
+        Folded by today's declaration it would be another one, and nobody would know.
+
+        Raises:
+            SchemaChangedError: naming the key.
+        """
+        if state.version != self._version or state.forms == self._forms:
+            return
+        for key, stored in state.forms.items():
+            channel = self.channels.get(key)
+            if channel is None or channel.form == stored or key not in state.values:
+                continue
+            merged, merges = stored.endswith("+"), channel.reducer is not None
+            value = state.values[key]
+            if merged and merges:
+                continue  # reducers tell what they cannot take
+            if not (merged or merges) and (stored == "" or _fits(value, channel.kind)):
+                continue
+            if merges and channel.initial is not None:
+                pack = self.core.codec.pack
+                if pack(value) == pack(channel.initial()):
+                    continue  # it was not written yet
+            raise SchemaChangedError(thread_id, state.at.ns, key, stored, channel.form)
 
     async def _check(
         self, folding: Fold, pending: Mapping[int, Data], event: RecordedEvent, thread_id: str
@@ -425,6 +456,11 @@ class ThreadLog:
         while here is not None:
             yield here
             here = (await self.core.lineage(here)).source
+
+
+def _fits(value: Any, kind: type[Any] | None) -> bool:
+    number = kind in (int, float) and isinstance(value, int | float)
+    return kind is None or value is None or number or isinstance(value, kind)
 
 
 def _json_only(metadata: Mapping[str, Any]) -> dict[str, Any]:

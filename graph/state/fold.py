@@ -98,6 +98,9 @@ class State:
         call: in the log of a subgraph that remembers, the call that the run was for.
         ended: there, where the runs for earlier calls of the same task ended.
         above: what a node commands in the graph above, which ends this run.
+        forms: how each key was declared when a run last began (``Channel.form``), as far as that
+            was recorded.
+        version: of the graph that declared them.
     """
 
     at: Position = NOWHERE
@@ -125,6 +128,8 @@ class State:
     call: str = ""
     above: Data | None = None
     ended: Mapping[str, Position] = field(default_factory=dict)
+    forms: Mapping[str, str] = field(default_factory=dict)
+    version: str | None = None
 
     def caller(self, task: int, call: int) -> str:
         """Names a task's nth call of a graph that remembers: see :class:`namespaces.Caller`."""
@@ -176,6 +181,7 @@ class Fold:
         "ended",
         "errors",
         "first",
+        "forms",
         "frontier",
         "interrupts",
         "joins",
@@ -190,6 +196,7 @@ class Fold:
         "source",
         "step",
         "values",
+        "version",
     )
 
     def __init__(self, channels: Mapping[str, Channel], state: State | None = None) -> None:
@@ -208,11 +215,14 @@ class Fold:
         self.logs, self.kept = dict(state.logs), dict(state.kept)
         self.began, self.first, self.branch = state.began, state.first, state.branch
         self.call, self.above, self.ended = state.call, state.above, dict(state.ended)
+        self.forms, self.version = state.forms, state.version
         self._run_began = NOWHERE
 
     def feed(self, kind: int, data: Data, at: Position, recorded_us: int) -> bool:
         """Fold one event in; whether its position is a checkpoint."""
         before, self.at = self.at, at
+        if "forms" in data:
+            self.forms, self.version = {**self.forms, **data["forms"]}, data.get("version")
         if kind == Kind.OUTPUT:
             self._finish(data)
             if len(self.pending) < len(self.frontier):
@@ -428,6 +438,8 @@ class Fold:
             self.call,
             self.above,
             dict(self.ended),
+            self.forms,
+            self.version,
         )
 
 

@@ -1,7 +1,7 @@
 """A key that is declared otherwise than when its thread was recorded, and reducers that raise.
 
-The error names thread, seq, key, node and reducer. What was recorded before can be read, and gone
-back to.
+The error names thread, seq, key, node and reducer, or how the key was declared. What was recorded
+before a write that cannot be merged can be read, and gone back to.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from typing import Annotated, Any, TypedDict
 import pytest
 
 from eventstore import EventStore
-from graph import START, Command, CompiledGraph, ReducerError, StateGraph, interrupt
+from graph import (
+    START,
+    Command,
+    CompiledGraph,
+    ReducerError,
+    SchemaChangedError,
+    StateGraph,
+    interrupt,
+)
 from tests.graph.kit import on
 
 FORMS: dict[str, tuple[Any, Any]] = {
@@ -104,7 +112,7 @@ def test_a_reducer_that_takes_both_forms_leads_out(store: EventStore) -> None:
     def either(old: list[Any], new: Any) -> list[Any]:
         return old + (new if isinstance(new, list) else [new])
 
-    graph_of(store, *PLAIN["plain str"]).invoke({}, on("t"))
+    graph_of(store, *FORMS["str"]).invoke({}, on("t"))
     app = graph_of(store, Annotated[list, either], ["y"])
     assert app.get_state(on("t")).values["key"] == ["x"]
     assert app.invoke({}, on("t"))["key"] == ["x", "y"]
@@ -130,6 +138,118 @@ def test_the_finished_sibling_that_is_to_blame_is_named(store: EventStore) -> No
         assert caught.value.thread_id == "t" and caught.value.seq
         if lists.get_state(on("t")).next:
             lists.invoke(Command(resume=[3]), on("t"))
+
+
+# --- declarations that would change the state without an error ---------------------------
+
+SILENT = [
+    ("plain list", "list"),
+    ("plain int", "int"),
+    ("plain str", "str"),
+    *((before, f"plain {after}") for before in FORMS for after in ("list", "str", "int", "dict")),
+    *((one, other) for one in PLAIN for other in PLAIN if one != other),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), SILENT)
+def test_a_reducer_that_came_or_went_or_another_type(
+    store: EventStore, before: str, after: str
+) -> None:
+    every = {**FORMS, **PLAIN}
+    old = graph_of(store, *every[before])
+    old.invoke({}, on("t"))
+    values = old.get_state(on("t")).values
+    app = graph_of(store, *every[after])
+    recorded = list(app.events(on("t")))
+    for read in (
+        lambda: app.get_state(on("t")),
+        lambda: list(app.get_state_history(on("t"))),
+        lambda: app.invoke(Command(resume=1), on("t")),
+        lambda: app.invoke({"count": 1}, on("t")),
+        lambda: app.update_state(on("t"), {"count": 1}, "writes"),
+        lambda: app.replay(on("t")),
+        lambda: app.rebuild(on("t")),
+    ):
+        with pytest.raises(SchemaChangedError) as caught:
+            read()
+        error = caught.value
+        assert (error.thread_id, error.key) == ("t", "key")
+        for form, told in ((before, error.stored), (after, error.expected)):
+            assert told == form.removeprefix("plain ") + ("+" if form in FORMS else "")
+        assert "rebuild" in str(error) and "upcaster" in str(error)
+    assert list(app.events(on("t"))) == recorded
+    assert old.get_state(on("t")).values == values
+
+    newer = graph_of(store, *every[after], version="2")
+    assert newer.get_state(on("t")).values["count"] == 2
+    newer.rebuild(on("t"))
+    corrected = newer.update_state(on("t"), {"key": every[after][1]}, "writes")
+    assert newer.get_state(corrected).next == ("asks",)
+    newer.invoke({}, on("t"))
+    assert newer.invoke(Command(resume=1), on("t"))["key"]
+    assert store.verify("t").ok and newer.verify(on("t")).ok
+
+
+def test_a_key_that_was_never_written_may_be_declared_anew(store: EventStore) -> None:
+    def build(form: Any) -> CompiledGraph:
+        graph = StateGraph(state_of(key=form, count=Annotated[int, operator.add]))
+        graph.add_node("adds", lambda _state: {"count": 1})
+        return graph.add_edge(START, "adds").compile(store)
+
+    for form in (list, Annotated[list, operator.add], str, Annotated[int, operator.add], Any):
+        build(form).invoke({}, on("t"))
+    assert build(int).get_state(on("t")).values["count"] == 5
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (list, list[str]),
+        (list, Any),
+        (Any, list),
+        (list, list[str] | None),
+        (list[int], Annotated[list, "described"]),
+        (Annotated[list, operator.add], Annotated[list[str], operator.add]),
+        (Annotated[list, operator.add], Annotated[list, lambda old, new: [*old, *new]]),
+    ],
+    ids=str,
+)
+def test_declarations_that_change_no_value(store: EventStore, before: Any, after: Any) -> None:
+    graph_of(store, before, ["x"]).invoke({}, on("t"))
+    app = graph_of(store, after, ["x"])
+    assert app.get_state(on("t")).values["key"] == ["x"]
+    assert app.invoke(Command(resume=1), on("t"))["count"] == 3
+
+
+def test_two_graphs_that_share_a_thread_may_differ_in_keys(store: EventStore) -> None:
+    def build(**keys: Any) -> CompiledGraph:
+        graph = StateGraph(state_of(**keys))
+        graph.add_node("n", lambda _state: {key: ["x"] for key in keys})
+        return graph.add_edge(START, "n").compile(store)
+
+    for _ in range(2):
+        build(one=Annotated[list, operator.add]).invoke({}, on("t"))
+        build(other=list).invoke({}, on("t"))
+    said = [
+        entry.data["forms"] for entry in build(one=list).events(on("t")) if "forms" in entry.data
+    ]
+    assert said == [{"one": "list+"}, {"other": "list"}], "each is recorded once"
+
+
+def test_what_was_declared_is_in_snapshots_too(store: EventStore) -> None:
+    def build(form: Any) -> CompiledGraph:
+        graph = StateGraph(state_of(key=form))
+        graph.add_node("n", lambda _state: {"key": ["x" * 500]})
+        return graph.add_edge(START, "n").compile(store, snapshot_each_run=True)
+
+    app = build(Annotated[list, operator.add])
+    for _ in range(3):
+        app.invoke({}, on("t"))
+    assert store.verify("t").ok and app.verify(on("t")).ok
+    assert len(app.get_state(on("t")).values["key"]) == 3
+    with pytest.raises(SchemaChangedError):
+        build(list).get_state(on("t"))
+    assert sum("forms" in entry.data for entry in app.events(on("t"))) == 1
 
 
 # --- reducers that raise by themselves --------------------------------------------------
