@@ -17,6 +17,7 @@ from graph.errors import (
     NodeTimeoutError,
     ReducerError,
     SchemaChangedError,
+    ThreadBusyError,
 )
 from graph.messages import REMOVE_ALL_MESSAGES, MessagesState, RemoveMessage, add_messages
 from graph.read.replay_check import ReplayMismatch, ReplayReport
@@ -81,6 +82,7 @@ __all__ = [
     "StateSnapshot",
     "StateTask",
     "StateUpdate",
+    "ThreadBusyError",
     "add_messages",
     "get_config",
     "get_runtime",

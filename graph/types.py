@@ -108,7 +108,7 @@ class Interrupt:
     """A pause of a node that waits for a resume value, usually from a person.
 
     Attributes:
-        value: the interrupt value: what was passed to ``interrupt()``.
+        value: the interrupt value: the argument of ``interrupt()``.
         id: identifies this interrupt when several are resumed together.
     """
 
