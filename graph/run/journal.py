@@ -94,7 +94,10 @@ class NoJournal:
         now = self._now_us()
         for seq, (kind, data) in enumerate(drafts, self.state.at.seq + 1):
             folding.feed(kind, data, NOWHERE._replace(seq=seq), now)
-        self.state = _reduced(folding, drafts)
+        try:
+            self.state = folding.state()
+        except ReducerError as error:
+            raise _of_the_reducer(error, drafts) from None
         return self.state
 
     async def branch(self, stops: Stops) -> None:
@@ -210,7 +213,8 @@ class LogJournal:
         reason = self.means.forbidden()
         if reason is not None:
             raise InvalidGraphError(reason)
-        drafts = self._declared(drafts)
+        if self._tells_forms and drafts:
+            drafts = self._declared(drafts)
         batch = self._batch(drafts, stops)
         # The forks of subgraphs' logs must be written before a subgraph continues from them.
         if self.means.durability == "exit" and not batch.beside:
@@ -271,8 +275,6 @@ class LogJournal:
 
         Of logs that end with the call of their subgraph nobody needs to know.
         """
-        if not self._tells_forms or not drafts:
-            return drafts
         self._tells_forms = False
         if not all(level.lasts for level in split(self._at.ns)):
             return drafts
@@ -316,7 +318,10 @@ class LogJournal:
         for kind, data in drafts:
             at = at._replace(seq=at.seq + 1)
             folding.feed(kind, data, at, now)
-        return _reduced(folding, drafts)
+        try:
+            return folding.state()
+        except ReducerError as error:
+            raise _of_the_reducer(error, drafts) from None
 
     def _taken_along(self, source: Position, drafts: Sequence[Draft]) -> list[Addition]:
         """Forks of the logs of subgraphs, from where they ended at the source of the fork."""
@@ -447,20 +452,12 @@ class LogJournal:
             journal._written(head, main)
 
 
-def _reduced(folding: Fold, drafts: Sequence[Draft]) -> State:
-    """The state with what is about to be recorded.
-
-    Raises:
-        Exception: what the reducer raised: it is the application's, as what a node raises is.
-    """
-    try:
-        return folding.state()
-    except ReducerError as error:
-        if error.__cause__ is None:
-            raise
-        nodes = ", ".join(repr(data.get("node", START)) for _, data in drafts)
-        note(error.__cause__, f"{error}, when what node {nodes} wrote was to be recorded")
-        raise error.__cause__ from None
+def _of_the_reducer(error: ReducerError, drafts: Sequence[Draft]) -> BaseException:
+    """What a reducer raised at an update that was to be recorded: as with nodes, its own error."""
+    cause = error.__cause__ or error
+    nodes = ", ".join(repr(data.get("node", START)) for _, data in drafts)
+    note(cause, f"{error}, when what node {nodes} wrote was to be recorded")
+    return cause
 
 
 def _may_wait(drafts: Sequence[Draft]) -> bool:
