@@ -1,4 +1,4 @@
-"""The space of a database: free pages, dead rows, and bytes that must be overwritten.
+"""The space of a database: free pages, dead rows, and bytes that must be overwritten; its clock.
 
 Each function works on SQLite and on PostgreSQL, which differ most here.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import BigInteger, Connection, Table, cast, extract, func, select
 
 from eventstore.db import sqlite
 
@@ -84,3 +84,11 @@ def empty_log(conn: Connection) -> bool:
     finally:
         conn.exec_driver_sql(f"PRAGMA busy_timeout = {int(sqlite.BUSY_TIMEOUT_S * 1000)}")
     return not busy
+
+
+_NOW = select(cast(extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger))
+
+
+def now_us(conn: Connection) -> int:
+    """The time by PostgreSQL's clock, in microseconds since 1970 UTC."""
+    return int(conn.execute(_NOW).scalar_one())
