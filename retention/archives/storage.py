@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -166,7 +167,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def without_password(url: str) -> str:
-    """A URL without the credentials before its host."""
+    """A URL without the credentials before its host or behind its path (such as a signature)."""
     scheme, separator, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+    if scheme == "file":
+        return url  # it has neither; names of directories may look like it
+    host = re.split("[/?#]", rest, maxsplit=1)[0]
+    if "@" in host:
+        rest = host.rpartition("@")[2] + rest[len(host) :]
+    elif re.search(":[^0-9]", host):  # no port, but a password that should have been quoted
+        rest = rest.rpartition("@")[2]
+    return scheme + separator + re.split("[?#]", rest, maxsplit=1)[0]
