@@ -33,6 +33,8 @@ DATABASE: Final = 3
 """The database, or something else that the command needs (such as a port), cannot be used."""
 MISSING: Final = 4
 """There is no such thread, log or checkpoint."""
+OUTPUT: Final = 5
+"""The results cannot be written: the disk is full, say."""
 INTERRUPTED: Final = 130
 """Stopped by Ctrl-C."""
 PIPE: Final = 141

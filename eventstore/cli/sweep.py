@@ -135,11 +135,11 @@ def plan(
 def _parse_moment(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
-    except ValueError as error:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
         raise typer.BadParameter(
             f"{text!r} is not a time; expected a form such as 2026-01-31T12:00"
         ) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def show_plan(out: Output, found: Plan, everything: bool) -> None:
@@ -367,11 +367,15 @@ def policy_text(policy: RetentionPolicy) -> str:
 
 
 def _show_sweep(out: Output, report: SweepReport) -> None:
-    if out.as_json:
-        out.json(asdict(report))
-    else:
-        out.say(f"{moment(report.now)} UTC: {report.summary}")
-    sys.stdout.flush()
+    """Print a report; sweeping goes on without a reader, and when the disk is full."""
+    try:
+        if out.as_json:
+            out.json(asdict(report))
+        else:
+            out.say(f"{moment(report.now)} UTC: {report.summary}")
+        sys.stdout.flush()
+    except OSError as error:
+        out.note(f"eventstore: cannot write the report of a sweep: {error.strerror}")
 
 
 def _served(

@@ -40,7 +40,7 @@ from eventstore.cli.options import (
     reading,
 )
 from eventstore.cli.output import Output, duration, iso, moment, size
-from eventstore.cli.values import block, counted, cut, line, safe
+from eventstore.cli.values import block, counted, cut, document, line, safe, text_of
 from eventstore.concurrency import run_sync
 from eventstore.models import Status
 from retention import Match
@@ -242,7 +242,7 @@ def show(
         ]
     )
     for each in interrupts:
-        out.say(f"waits for    {safe(str(each['node']))}: {line(each['value'])}")
+        out.say(f"waits for    {safe(text_of(each['node']))}: {line(each['value'])}")
     out.say()
     rows = [
         (each["ns"] or "(root)", each["first"], each["last"], each["kind"], moment(each["last_at"]))
@@ -288,15 +288,17 @@ def _origin(store: EventStore, thread_id: str) -> dict[str, Any] | None:
 def _pending_interrupts(store: EventStore, thread_id: str) -> list[dict[str, Any]]:
     """The interrupts that a thread waits for: those not resumed since the last ``interrupt``."""
     last = store.head(thread_id).seq
-    pending: dict[Any, dict[str, Any]] = {}
+    pending: dict[str, dict[str, Any]] = {}  # by id, which need not be text
     try:
         for event in store.read(thread_id, after=max(0, last - PAGE)):
             kind = describe.kind_of(event)
             if kind == "interrupt":
-                pending = {each["id"]: dict(each) for each in describe.interrupts(event.data)}
+                pending = {
+                    document(each["id"]): dict(each) for each in describe.interrupts(event.data)
+                }
             elif kind == "resume":
-                for resumed in event.data["answers"]:
-                    pending.pop(resumed.get("id"), None)
+                for resumed in describe.mappings(event.data["answers"]):
+                    pending.pop(document(resumed.get("id")), None)
     except CorruptEventError:
         return []  # `verify` reports the damage; the rest of the thread can still be shown
     return list(pending.values())
