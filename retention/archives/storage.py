@@ -5,6 +5,7 @@ the storage becomes an :class:`~eventstore.ArchiveUnavailableError` or
 :class:`~eventstore.ArchiveNotFoundError`; passwords in URLs never appear in messages. Objects
 written to a directory survive power loss. All calls block.
 
+A request to object storage that gets no response is given up after about a minute and a half.
 Credentials and endpoints come from the environment, as each provider's tools read them, or from
 ``options``.
 """
@@ -16,9 +17,10 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from eventstore.errors import ArchiveNotFoundError, ArchiveUnavailableError, ConfigurationError
@@ -27,6 +29,12 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 log = logging.getLogger(__name__)
+
+RETRIES: Final = {"max_retries": 5, "retry_timeout": timedelta(minutes=1)}
+"""Of one request to object storage, which itself takes half a minute at most. ``options`` may set
+others."""
+
+_REMOTE: Final = ("s3", "gs", "az", "http", "https")
 
 
 class Storage:
@@ -57,7 +65,10 @@ class Storage:
         try:
             if urlsplit(url).scheme == "file":
                 self._directory = _directory_of(url)
-            self._open: Callable[[], ObjectStore] = partial(from_url, url, **(options or {}))
+            bounded = {"retry_config": RETRIES} if urlsplit(url).scheme in _REMOTE else {}
+            self._open: Callable[[], ObjectStore] = partial(
+                from_url, url, **{**bounded, **(options or {})}
+            )
             if self._directory is None or self._directory.exists():
                 self._opened = self._open()
         except Exception as error:

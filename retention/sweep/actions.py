@@ -106,8 +106,8 @@ class Actions:
 
         for number, each in enumerate(batch):
             if self._must_stop():
-                self.counts["left"] += len(batch) - number
-                return
+                self.counts["left"] += sum(1 for rest in batch[number:] if rest.archive)
+                break
             if each.archive:
                 await self._guarded(each, archive)
         ready = [each for each in batch if each.thread_key in ends or not each.archive]

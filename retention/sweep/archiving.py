@@ -13,7 +13,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from typing import Any, Final, ParamSpec, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from eventstore import ArchiveUnavailableError, ConfigurationError, EventStoreError
 from retention.archives import Archive
@@ -22,7 +23,6 @@ from retention.inputs import Store
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 LOOK_S: Final = 0.5
@@ -62,7 +62,7 @@ class SweepArchives:
         core, concurrency = self._store.core.for_tenant(decision.tenant), self._store.concurrency
         with await concurrency.run(core.dump(decision.thread_id)) as dump:
             try:
-                archived = await self._unless_stopped(archive.put, dump)
+                archived = await self._unless_stopped(partial(archive.put, dump))
             except ArchiveUnavailableError as error:
                 self._refusals[url] += 1
                 if self._refusals[url] < REFUSALS_MAX:
@@ -74,7 +74,7 @@ class SweepArchives:
     async def _open(self, url: str) -> Archive:
         if url not in self._opened:
             try:
-                self._opened[url] = await self._unless_stopped(Archive, url)
+                self._opened[url] = await self._unless_stopped(partial(Archive, url))
             except (ArchiveUnavailableError, ConfigurationError) as error:
                 raise self._give_up(url, error) from error
         archive = self._opened[url]
@@ -82,7 +82,7 @@ class SweepArchives:
             raise ArchiveGivenUp
         return archive
 
-    async def _unless_stopped(self, function: Callable[P, T], *args: P.args) -> T:
+    async def _unless_stopped(self, function: Callable[[], T]) -> T:
         """The result of a function that waits for an archive.
 
         It has a thread of its own, which ends with the process at the latest: a sweep that is to
@@ -93,7 +93,7 @@ class SweepArchives:
 
         def work() -> None:
             try:
-                running.set_result(function(*args))
+                running.set_result(function())
             except BaseException as error:
                 running.set_exception(error)
 
