@@ -6,14 +6,13 @@ prints its traceback.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -32,17 +31,6 @@ Exit codes: 0 done; 1 problems were found, or some of the work failed; 2 wrong a
 confirmed; 3 unusable database; 4 no such thread or checkpoint; 5 the results cannot be written; 130
 interrupted.
 """
-
-_WRITE_ERRORS: Final = (
-    errno.EPIPE,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.EAGAIN,
-    errno.EBADF,
-)
-"""Numbers of errors that writing meets: nobody reads, or the disk is full."""
 
 
 class Commands(TyperGroup):
@@ -82,7 +70,7 @@ def _output_failed(error: OSError) -> int:
     Raises:
         OSError: it was something else that failed.
     """
-    if error.errno not in _WRITE_ERRORS or error.filename is not None:
+    if error.errno not in exits.WRITE_ERRORS or error.filename is not None:
         raise error
     # Else Python would flush the buffer again at exit, and fail.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

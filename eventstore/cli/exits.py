@@ -6,6 +6,7 @@ is never renumbered.
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 from eventstore import (
@@ -39,6 +40,17 @@ INTERRUPTED: Final = 130
 """Stopped by Ctrl-C."""
 PIPE: Final = 141
 """The reader of standard output has closed it."""
+
+WRITE_ERRORS: Final = (
+    errno.EPIPE,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EAGAIN,
+    errno.EBADF,
+)
+"""Numbers of errors that writing meets: nobody reads, or the disk is full."""
 
 
 class Failed(Exception):

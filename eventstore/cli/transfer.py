@@ -11,7 +11,7 @@ from urllib.parse import quote
 import typer
 
 from eventstore import ArchiveError, CorruptEventError, EventStore, ThreadExistsError
-from eventstore.cli.exits import FOUND, OUTPUT, USAGE, Failed, message_of
+from eventstore.cli.exits import FOUND, OUTPUT, USAGE, WRITE_ERRORS, Failed, message_of
 from eventstore.cli.options import Db, Json, Schema, Target, Tenant, reading, writing
 from eventstore.cli.output import Output
 from eventstore.cli.threads import for_each_thread
@@ -89,7 +89,8 @@ def _write(dump: Dump, to: str, is_single: bool) -> str:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise Failed(f"cannot write {to!r}: {error}", OUTPUT) from error
+        code = OUTPUT if error.errno in WRITE_ERRORS else FOUND
+        raise Failed(f"cannot write {to!r}: {error}", code) from error
     return str(path)
 
 
