@@ -32,7 +32,7 @@ class Bounds:
     """How much of a value is shown.
 
     Attributes:
-        text: characters of each text, and of bytes in base64.
+        text: characters of each text, of bytes in base64, and about of a number.
         items: items of each list or object.
         values: values in total.
         depth: levels of nested lists and objects.
@@ -122,7 +122,7 @@ class _Simplifier:
         if isinstance(value, str):
             return self._text(str(value))
         if isinstance(value, int):
-            if value.bit_length() > INT_BITS_MAX:
+            if value.bit_length() > min(INT_BITS_MAX, 3 * self._bounds.text):
                 return {"$int": self._text(hex(value))}
             return int(value)
         if isinstance(value, float):
