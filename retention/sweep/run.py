@@ -176,7 +176,7 @@ class Sweep:
         ahead = from_micros(self._store.core.now_us()) - present
         if abs(ahead) > SKEW:
             log.warning(
-                "the clock of this computer is %d s %s that of the database, by which retention "
+                "the clock of this computer is %.0f s %s that of the database, by which retention "
                 "goes; set it right: events get their times from it",
                 abs(ahead).total_seconds(),
                 "ahead of" if ahead > timedelta(0) else "behind",
@@ -235,7 +235,7 @@ class Sweep:
                 await lease.release(swept_at)
         if ahead:
             log.warning(
-                "the last sweep is recorded %d s in the future: a clock was wrong, then or now; "
+                "the last sweep is recorded %.0f s in the future: a clock was wrong, then or now; "
                 "what it claims to have swept was swept again",
                 ahead.total_seconds(),
                 extra={"tenant": self._tenant},
