@@ -217,7 +217,7 @@ class Endpoint:
         try:
             response: Iterable[bytes] = self._exposition(environ, start_response)
         except Exception as error:  # a header that prometheus-client cannot read, for one
-            log.error("cannot collect the metrics: %s", error)
+            log.error("cannot collect the metrics: %s", error, extra={"error": str(error)})
             start_response("500 Internal Server Error", [("Content-Length", "0")])
             return []
         return response

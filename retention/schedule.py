@@ -217,6 +217,7 @@ class ClockedJobs(MemoryJobStore):  # type: ignore[misc]  # APScheduler is not t
                     "the clock was set back: the next sweep begins at %s, not at %s",
                     latest.isoformat(timespec="seconds"),
                     job.next_run_time.isoformat(timespec="seconds"),
+                    extra={"due": latest, "was_due": job.next_run_time},
                 )
                 job.modify(next_run_time=latest)
         due: list[Any] = super().get_due_jobs(now)
