@@ -5,7 +5,7 @@ the storage becomes an :class:`~eventstore.ArchiveUnavailableError` or
 :class:`~eventstore.ArchiveNotFoundError`; passwords in URLs never appear in messages. Objects
 written to a directory survive power loss. All calls block.
 
-A request to object storage that gets no response is given up after about a minute and a half.
+A request to object storage that gets no response is given up after about a minute.
 Credentials and endpoints come from the environment, as each provider's tools read them, or from
 ``options``.
 """
@@ -72,7 +72,7 @@ class Storage:
             if self._directory is None or self._directory.exists():
                 self._opened = self._open()
         except Exception as error:
-            reason = _first_line(error).replace(url, self.url)
+            reason = _first_line(error)
             raise ConfigurationError(
                 f"cannot use {self.url!r} as an archive: {reason}; expected "
                 "file:///directory, s3://bucket/prefix, gs://bucket/prefix, "
@@ -173,8 +173,9 @@ def _directory_of(url: str) -> Path:
 
 
 def _first_line(error: BaseException) -> str:
-    """The first line of an obstore message; the rest is debug output."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The first line of an obstore message, without passwords; the rest is debug output."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"[a-z0-9+.-]+://\S+", lambda found: without_password(found[0]), line)
 
 
 def without_password(url: str) -> str:
