@@ -242,10 +242,10 @@ class LogJournal:
 
     async def claim(self) -> bool:
         """Make the run the owner of its thread, if what it recorded has not; see
-        :meth:`eventstore.leases.Leases.claim`.
+        :meth:`eventstore.leases.Leases.claim`. A thread that does not exist cannot be claimed.
         """
         lease = self.means.lease
-        if lease is None or lease.is_held or self._at.ns:
+        if lease is None or lease.is_held or self._at.ns or not self._head.exists:
             return True
         claimed = await self.means.concurrency.run(self.core.leases.claim(lease, self._head))
         if claimed:

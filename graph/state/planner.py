@@ -258,7 +258,7 @@ def shown(topology: Topology, state: State, live: bool = False) -> Mapping[str, 
         live: also with those of a superstep that runs or failed, for the current end of a thread.
 
     Raises:
-        ReducerError: a reducer cannot merge what was written, in a thread that has not failed.
+        ReducerError: a reducer cannot merge what was written, in a superstep without a failure.
     """
     if not (state.pending and (live or state.interrupts)):
         return state.values
@@ -268,8 +268,8 @@ def shown(topology: Topology, state: State, live: bool = False) -> Mapping[str, 
             try:
                 values = _after(topology, values, [write])
             except Exception as error:
-                if state.errors:
-                    continue  # the thread failed of it, and is read as it was before
+                if state.errors:  # a failed superstep stays readable; the task's error says why
+                    continue
                 key, update = write
                 failure = topology.channels[key].failure(values.get(key, MISSING), [update])
                 failure.node = state.pending[task]["node"]
