@@ -129,6 +129,7 @@ class Appending(Duplicates):
         ttl: timedelta | None = None,
         now_us: int | None = None,
         owner: str | None = None,
+        exclusive: bool = False,
     ) -> list[Head]:
         """Append to several logs of one thread in one transaction, all or nothing.
 
@@ -137,6 +138,8 @@ class Appending(Duplicates):
                 some of them before the thread existed.
             now_us: the time of the events; ``None`` asks the clock.
             owner: the run that goes on, while the status is ``"running"``.
+            exclusive: refuse the append if another run has claimed the thread since its end was
+                read, even if that run has appended nothing.
 
         Returns:
             The new ends of the logs, in the same order.
@@ -149,6 +152,7 @@ class Appending(Duplicates):
             _check(additions)
             await self._store_dictionary()
             append = _Append(self, additions, status, owner, metadata, ttl, now_us)
+            append.claims = exclusive and append.exists
             in_doubt = 0
             while True:
                 try:
@@ -276,6 +280,7 @@ class _Append:
     """One append under way: its rows, how to insert them, and why the database refused.
 
     Attributes:
+        claims: claim the thread for the owner first, if it is as it was read.
         is_first_generation: try the single statement that creates a thread with its first
             events, which works only if no thread of that name was ever deleted.
     """
@@ -294,6 +299,8 @@ class _Append:
         self._additions = additions
         self._status = status
         self._owner = owner if status == "running" else None
+        self._claimant = owner or ""
+        self.claims = False
         self._now = core.now_us() if now_us is None else now_us
         self._ttl = stored_ttl(ttl)
         # The ends were read at different moments: one that knows the thread places all logs.
@@ -309,9 +316,14 @@ class _Append:
         )
 
     @property
+    def exists(self) -> bool:
+        """Whether the thread was there when its end was read."""
+        return self._place.exists
+
+    @property
     def mode(self) -> Mode:
         """Where the append is one statement, it needs no transaction around it."""
-        continues = self._is_plain and self._place.seq > 0
+        continues = self._is_plain and self._place.seq > 0 and not self.claims
         return "statement" if self.is_first_generation or continues else "write"
 
     @property
@@ -334,6 +346,16 @@ class _Append:
             created, tombstone_key = self._create_thread(conn)
             if created != self._logs[0].head:  # another has our first key, or made the thread
                 self._logs = self._encoded(created)
+        elif self.claims and not queries.threads.claim(
+            conn,
+            place.thread_key,
+            self._claimant,
+            place.status,
+            place.owner,
+            place.ns,
+            place.seq,
+        ):
+            raise ConcurrencyError(place.thread_id, place.ns, place.seq, place.seq)
         elif any(each.head.seq == 0 for each in self._logs):
             if not queries.threads.is_live(conn, place.thread_key):
                 raise ThreadNotFoundError(place.thread_id, self._core.tenant)

@@ -187,7 +187,11 @@ async def journal_of(call: Call) -> Journal:
     """The journal of a call outside any other graph."""
     if call.log is None or call.address is None:
         return NoJournal(call.topology.channels, _now_us)
-    means = Means(call.concurrency, call.options.durability, lease=call.log.core.leases.begin())
+    means = Means(
+        call.concurrency,
+        call.options.durability,
+        lease=call.log.core.leases.begin(exclusive=call.on_conflict == "wait"),
+    )
     resumes = isinstance(call.input, Command) and call.input.resume is not None
     if call.opened is not None:
         return await call.concurrency.run(call.opened(call.address, means, resumes))

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypedDict
 
 from eventstore import Addition, Event, Fork, Head, Position
 from eventstore.concurrency import Blocking, Concurrency
@@ -105,6 +105,13 @@ class NoJournal:
 
     async def flush(self) -> None:
         """Do nothing: nothing is stored."""
+
+
+class _Claim(TypedDict, total=False):
+    """The arguments of an append that make the run the owner of its thread."""
+
+    owner: str
+    exclusive: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +256,7 @@ class LogJournal:
             return True
         claimed = await self.means.concurrency.run(self.core.leases.claim(lease, self._head))
         if claimed:
+            lease.has_begun = True
             self._head = replace(self._head, status="running", owner=lease.owner)
         return claimed
 
@@ -361,18 +369,19 @@ class LogJournal:
             metadata=self._metadata,
             ttl=self._ttl,
             now_us=batches[-1].now_us,
-            owner=self._claimed(batches[-1].status),
+            **self._claim(batches[-1].status),
         )
         self._written(heads[0], main)
 
-    def _claimed(self, status: Status | None) -> str | None:
+    def _claim(self, status: Status | None) -> _Claim:
         """The owner that the thread's row is to name; noted before it is written."""
         lease = self.means.lease
         if lease is None or status is None:
-            return None
+            return {}
+        exclusive = lease.is_exclusive and not lease.has_begun
         lease.thread_key = self._head.thread_key
         lease.is_held = lease.is_held or status == "running"
-        return lease.owner
+        return {"owner": lease.owner, "exclusive": exclusive}
 
     def _addition(self, batches: list[_Batch]) -> tuple[Addition, list[Addition]]:
         events = [event for batch in batches for event in batch.events]
@@ -387,7 +396,7 @@ class LogJournal:
         self._head = head
         lease = self.means.lease
         if lease is not None and not head.ns:
-            lease.thread_key = head.thread_key
+            lease.thread_key, lease.has_begun = head.thread_key, True
             lease.is_held, lease.taken_from = head.status == "running", None
 
     def _keep(self, batch: _Batch) -> None:
@@ -442,7 +451,7 @@ class LogJournal:
         heads = await self.core.append_together(
             [*mains, *besides],
             status=last.status,
-            owner=self._claimed(last.status),
+            **self._claim(last.status),
             metadata=self._metadata,
             ttl=self._ttl,
             now_us=last.now_us,
