@@ -56,9 +56,10 @@ class AsyncEventStore(Shell):
         pool_timeout: float = 30.0,
         cache_bytes: int = BYTES,
         read_only: bool = False,
+        allow_other_tables: bool = False,
     ) -> None:
         pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
-        options = Options(durability, schema, pool, read_only)
+        options = Options(durability, schema, pool, read_only, allow_other_tables)
         engine, owned = engines.open_async_engine(target, options)
         database = Transactions(engine, owned=owned, now_us=self.now_us, read_only=read_only)
         super().__init__(database, database.asyncio, tenant, codec, clock, cache_bytes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar, cast, get_args
+from typing import Any, Final, TypeVar, cast, get_args
 
 from eventstore import AsyncEventStore, EventStore, telemetry
 from eventstore.concurrency import (
@@ -34,6 +34,7 @@ from graph.run.runners import Runner, SyncRunner
 from graph.run.scope import Scope, current
 from graph.run.tasks import Options
 from graph.run.thread_log import ThreadLog, ns_of, position_of, thread_id_of
+from graph.savers import Saver, store_of
 from graph.state import planner
 from graph.state.fold import State
 from graph.types import (
@@ -52,14 +53,6 @@ RECURSION_LIMIT: Final = 25
 """Supersteps of one call, unless the config says otherwise."""
 
 Nodes = Sequence[str] | str | None
-
-
-class Saver(Protocol):
-    """What ``compile(checkpointer=…)`` takes besides a store: something that has one."""
-
-    @property
-    def store(self) -> EventStore | AsyncEventStore:
-        """Where events go."""
 
 
 class Calls(ReadableGraph):
@@ -88,10 +81,7 @@ class Calls(ReadableGraph):
         self._last: Reader | None = None
         self._log: ThreadLog | None = None
         if checkpointer is not None and not isinstance(checkpointer, bool):
-            store = checkpointer
-            if not isinstance(store, EventStore | AsyncEventStore):
-                store = store.store
-            self._log = self.reader_on(store.core).log
+            self._log = self.reader_on(store_of(checkpointer).core).log
 
     @property
     def core(self) -> Core:

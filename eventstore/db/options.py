@@ -11,6 +11,11 @@ Durability = Literal["full", "normal"]
 """``"full"`` survives power loss, ``"normal"`` any crash of the process (on PostgreSQL a crash
 of the server may lose the last moments)."""
 
+Backend = Literal["sqlite", "postgresql"]
+
+ALONE: Final = "eventstore_alone"
+"""Execution option of engines: tables of others in the database are refused at set-up."""
+
 Mode = Literal["read", "snapshot_read", "write", "idempotent_write", "statement", "autocommit"]
 """What an operation does, which decides how its transaction begins and whether it is repeated.
 
@@ -61,12 +66,14 @@ class Options:
             search path.
         pool: connections to PostgreSQL.
         read_only: change nothing, not even the journal mode of a file.
+        allow_other_tables: use a SQLite file that holds tables of another application.
     """
 
     durability: Durability = "full"
     schema: str | None = None
     pool: PoolOptions = PoolOptions()
     read_only: bool = False
+    allow_other_tables: bool = False
 
     def __post_init__(self) -> None:
         if self.durability not in ("full", "normal"):
