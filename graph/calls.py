@@ -333,7 +333,7 @@ class Calls(ReadableGraph):
         run = Run(graph.topology, journal, options, runner, ns=ns_of(place))
         withdrawn = [each.id for each in run.interrupts]
         for updates in supersteps:
-            await run.edit(updates, invocation.metadata_of(config))
+            await run.edit(updates, reader.log.metadata.recorded(config))
         if withdrawn and run.ns:
             await concurrency.run(time_travel.edited(self, thread_id_of(config), run.ns, withdrawn))
         snapshot = await concurrency.run(reader.snapshot(thread_id_of(config), run.state))

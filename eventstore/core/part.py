@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from eventstore.codec.codec import Codec
 from eventstore.core.cache import BYTES, LogCache
 from eventstore.db.transactions import Transactions
+from eventstore.limits import check_name, check_number
 from eventstore.models import to_micros
 
 
@@ -23,16 +24,16 @@ class Part:
         cache_bytes: int = BYTES,
     ) -> None:
         self.transactions = transactions
-        self.tenant = tenant
+        self.tenant = check_name("a tenant", tenant)
         self.codec = codec or Codec()
-        self.cache = LogCache(cache_bytes)
+        self.cache = LogCache(check_number("cache_bytes", cache_bytes, 0))
         self.stored_dictionaries: set[int] = set()
         """Those of the codec that the database is known to hold."""
         self._clock = clock or _utc_now
 
     def now_us(self) -> int:
         """The time by the store's clock, in microseconds since 1970 UTC."""
-        return to_micros(self._clock())
+        return to_micros(self._clock(), "the time that clock= tells")
 
 
 def _utc_now() -> datetime:

@@ -15,6 +15,7 @@ from eventstore.core.part import Part
 from eventstore.db import maintenance
 from eventstore.errors import ConfigurationError, CorruptEventError
 from eventstore.format import records
+from eventstore.limits import check_number
 from eventstore.models import SqlRow, ThreadInfo, to_micros
 from eventstore.queries import Connection
 from eventstore.retention_models import Deletion, Expired, Outcome
@@ -56,8 +57,7 @@ class Pruning(Part):
         keys = [each.thread_key for each in batch]
         if len(set(keys)) < len(keys):
             raise ValueError(f"thread key {max(keys, key=keys.count)} is in the batch twice")
-        if rows < 1:
-            raise ConfigurationError(f"rows must be at least 1, not {rows}")
+        check_number("rows", rows, 1)
         removed: set[int] = set()  # pruned by an attempt whose commit is in doubt
 
         def prune_groups(conn: Connection) -> list[Outcome]:

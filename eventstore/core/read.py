@@ -26,6 +26,7 @@ from eventstore.errors import (
 )
 from eventstore.format import digests, records
 from eventstore.format.segments import Segment
+from eventstore.limits import check_name, check_number, check_position
 from eventstore.models import (
     FORK,
     Head,
@@ -57,8 +58,6 @@ class Reading(Threads):
 
     async def head(self, thread_id: str, ns: str = "") -> Head:
         """The end of a log; of a thread that does not exist, an end at 0."""
-        records.name("a thread_id", thread_id)
-        records.name("a namespace", ns)
         row = await self.transactions.run(
             "read", queries.threads.look_up, self.tenant, thread_id, ns
         )
@@ -71,6 +70,10 @@ class Reading(Threads):
 
         Those of a trimmed log begin after its base.
         """
+
+        check_number("after", after, None)
+        if upto is not None:
+            check_number("upto", upto, None)
 
         def look_up(conn: Connection, after: int) -> queries.lineage.Stretch:
             row = queries.threads.look_up(conn, self.tenant, thread_id, ns)
@@ -126,7 +129,9 @@ class Reading(Threads):
         Args:
             cached: use the log cache, which :meth:`cache_replay` fills.
         """
-        records.name("a fingerprint", fingerprint)
+        check_name("a fingerprint", fingerprint)
+        if upto is not None:
+            check_position("upto", upto)
 
         def find(conn: Connection) -> _Found:
             row = queries.threads.look_up(conn, self.tenant, thread_id, ns, fingerprint)
@@ -339,6 +344,7 @@ class Reading(Threads):
 
     async def lineage(self, at: Position) -> Lineage:
         """What the events up to a position begin with: the start of the log, a fork, or a base."""
+        check_position("at", at)
 
         def find(conn: Connection) -> tuple[int | None, Position | None, int | None]:
             fork, _ = queries.lineage.marks(conn, at, "")
@@ -376,6 +382,7 @@ class Reading(Threads):
         Raises:
             ThreadNotFoundError: no such thread.
         """
+        check_name("a namespace", ns)
         key = (await self.thread(thread_id)).thread_key
         rows = await self.transactions.run("read", queries.snapshots.snapshots_of, key, ns)
         return [

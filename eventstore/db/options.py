@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from eventstore.errors import ConfigurationError
+from eventstore.limits import check_name, check_number, shown
 
 Durability = Literal["full", "normal"]
 """``"full"`` survives power loss, ``"normal"`` any crash of the process (on PostgreSQL a crash
@@ -47,6 +48,12 @@ class PoolOptions:
     timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
+        check_number("pool_min_size", self.min_size)
+        check_number("pool_max_size", self.max_size)
+        if isinstance(self.timeout_s, bool) or not isinstance(self.timeout_s, int | float):
+            raise ConfigurationError(
+                f"pool_timeout must be a number of seconds, not {shown(self.timeout_s)}"
+            )
         if self.max_size < 1 or not 0 <= self.min_size <= self.max_size:
             raise ConfigurationError(
                 "a pool needs 0 <= pool_min_size <= pool_max_size, and a pool_max_size of at "
@@ -80,5 +87,6 @@ class Options:
             raise ConfigurationError(
                 f"durability must be 'full' or 'normal', not {self.durability!r}"
             )
-        if self.schema is not None and not (self.schema and self.schema.isprintable()):
+        name = None if self.schema is None else check_name("schema", self.schema)
+        if name is not None and not (name and name.isprintable()):
             raise ConfigurationError(f"schema must be a non-empty schema name, not {self.schema!r}")

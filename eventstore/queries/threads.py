@@ -21,6 +21,7 @@ from sqlalchemy import (
 
 from eventstore.db.schema import events, forks, snapshots, threads, tombstones
 from eventstore.format import digests
+from eventstore.limits import check_name
 from eventstore.models import SqlRow
 from eventstore.queries.snapshots import USABLE
 from eventstore.queries.tombstones import former_threads, generations_after
@@ -97,7 +98,12 @@ def look_up(
     snapshot. Names are rarely used again: only if nothing is found are the tombstones of the name
     read, and the generations after them tried. (A generation between two deleted ones was restored
     from an archive.)
+
+    Raises:
+        ConfigurationError: no thread and no log can have these names.
     """
+    check_name("a thread_id", thread_id)
+    check_name("a namespace", ns)
     statement = _LOOK_UP if fingerprint is None else _LOOK_UP_MARKS
     values = {"ns": ns} if fingerprint is None else {"ns": ns, "fingerprint": fingerprint}
     looked: set[int] = set()

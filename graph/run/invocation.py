@@ -20,6 +20,7 @@ from eventstore.concurrency import Concurrency
 from eventstore.format.namespaces import child
 from graph.build.topology import Topology
 from graph.errors import EmptyInputError, GraphError, InvalidConfigError, InvalidGraphError
+from graph.run import metadata
 from graph.run.driver import Chunk, Run, Use
 from graph.run.journal import Journal, LogJournal, Means, NoJournal
 from graph.run.runners import Runner
@@ -146,7 +147,7 @@ async def _begin(call: Call, run: Run) -> Started:
         _refuse_empty(run)
         return Started(run, True, await run.resume(given))
     if given is not None:
-        await run.begin(given, _run_id(call.config), metadata_of(call.config))
+        await run.begin(given, _run_id(call.config), _metadata_of(call))
         return Started(run)
     _refuse_empty(run)
     await run.branch()
@@ -169,10 +170,11 @@ def _refuse_empty(run: Run) -> None:
         )
 
 
-def metadata_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the caller wants recorded with a run: metadata, and tags."""
-    tags = {"tags": list(config["tags"])} if config.get("tags") else {}
-    return {**tags, **(config.get("metadata") or {})}
+def _metadata_of(call: Call) -> Mapping[str, Any]:
+    """What is recorded with a run of what its caller says about it."""
+    if call.log is None:
+        return metadata.given_in(call.config)
+    return call.log.metadata.recorded(call.config)
 
 
 def _run_id(config: Mapping[str, Any]) -> str | None:

@@ -19,9 +19,11 @@ from eventstore import Head, LineageMovedError, Position, PositionNotFoundError,
 from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX, Pages
 from eventstore.format.digests import origin, prefix_ns
+from eventstore.limits import TTL_MAX
 from graph.build.schema import Channel
 from graph.errors import InvalidConfigError
 from graph.run.journal import LogJournal, Means
+from graph.run.metadata import RunMetadata
 from graph.run.snapshots import Failures, SnapshotTaker, load
 from graph.state.events import Kind
 from graph.state.fold import Fold, State, checkpoint_id
@@ -40,6 +42,10 @@ def thread_id_of(config: Mapping[str, Any]) -> str:
         raise InvalidConfigError(
             "a graph with a checkpointer needs a thread_id; pass "
             "config={'configurable': {'thread_id': '…'}}"
+        )
+    if isinstance(given, bytes | bool | float):  # as text they would be another name
+        raise InvalidConfigError(
+            f"a thread_id must be text, a whole number or a UUID, not {type(given).__name__}"
         )
     return str(given)
 
@@ -82,8 +88,10 @@ def ttl_of(config: Mapping[str, Any]) -> timedelta | None:
         found = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidConfigError(f"ttl must be seconds or a timedelta, not {ttl!r:.80}") from error
-    if found < timedelta(0):
-        raise InvalidConfigError(f"ttl must not be negative, not {ttl!r:.80}")
+    if not timedelta(0) <= found <= TTL_MAX:
+        raise InvalidConfigError(
+            f"ttl must not be negative or longer than {TTL_MAX.days} days, not {ttl!r:.80}"
+        )
     return found
 
 
@@ -101,6 +109,7 @@ class ThreadLog:
         self.channels = channels
         self._each_run = snapshot_each_run
         self._failures = Failures()
+        self.metadata = RunMetadata(core.codec)
         parts = [f"{name}={channels[name].fingerprint}" for name in sorted(channels)]
         text = "\n".join([version or "", *parts])
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
@@ -121,7 +130,7 @@ class ThreadLog:
             InvalidConfigError: no thread, or a checkpoint that does not belong to it.
         """
         thread_id, ns = thread_id_of(config), ns_of(config)
-        metadata = _json_only(config.get("metadata") or {})
+        metadata = self.metadata.searchable(config)
         ttl = ttl_of(config)
         at = await self.resolve(thread_id, position_of(config))
         if at is None or (await self.core.head(thread_id, ns)).position[:2] == at[:2]:
@@ -323,9 +332,3 @@ class ThreadLog:
         while here is not None:
             yield here
             here = (await self.core.lineage(here)).source
-
-
-def _json_only(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the caller's metadata can be searched for in the threads' list."""
-    plain = str | int | float | bool
-    return {key: value for key, value in metadata.items() if isinstance(value, plain)}

@@ -147,7 +147,7 @@ def test_a_text_file_of_any_length_is_left_as_it_is(
     path.write_text(text)
     with (
         EventStore(path, read_only=read_only) as store,
-        pytest.raises(EventStoreError, match="not an SQLite database|no event store"),
+        pytest.raises(EventStoreError, match=r"not an SQLite database|no event store"),
     ):
         fill(store, "t", 1)
     assert snapshot_of(tmp_path) == {"notes.txt": text.encode()}
