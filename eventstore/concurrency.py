@@ -104,7 +104,7 @@ class Asyncio:
 
     def run(self, operation: Awaitable[T]) -> Awaitable[T]:
         """The result of a whole operation of a store, on one of its threads if it has any."""
-        return operation if self.threads is None else self.threads.run(operation)
+        return _ended(operation) if self.threads is None else self.threads.run(operation)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of a function, called on a thread of the :func:`worker_pool`."""
@@ -115,6 +115,60 @@ class Asyncio:
     def spawn(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
         """Start work as a task; cancelling one that awaits it does not cancel it."""
         return _Shielded(asyncio.get_running_loop().create_task(work))
+
+
+class Cancellation:
+    """A cancellation that came while an operation committed: it comes out where that ends.
+
+    So the operation learns what was committed, and no cancellation is lost.
+    """
+
+    __slots__ = ("is_due",)
+
+    def __init__(self) -> None:
+        self.is_due = False
+
+    @staticmethod
+    def defer() -> bool:
+        """Let the operation that runs go on; false if it is not one of :meth:`Asyncio.run`."""
+        found = _cancellation.get()
+        if found is not None:
+            found.is_due = True
+        return found is not None
+
+    @staticmethod
+    def check() -> None:
+        """Go no further in an operation whose cancellation was deferred.
+
+        Raises:
+            CancelledError: it was.
+        """
+        found = _cancellation.get()
+        if found is not None and found.is_due:
+            raise asyncio.CancelledError
+
+
+_cancellation: contextvars.ContextVar[Cancellation | None] = contextvars.ContextVar(
+    "eventstore_cancellation", default=None
+)
+
+
+async def _ended(operation: Awaitable[T]) -> T:
+    """The result of an operation, or the cancellation that it deferred."""
+    cancellation = Cancellation()
+    before = _cancellation.get()
+    _cancellation.set(cancellation)
+    try:
+        result = await operation
+    except Exception as error:
+        if cancellation.is_due:
+            raise asyncio.CancelledError from error
+        raise
+    finally:
+        _cancellation.set(before)
+    if cancellation.is_due:
+        raise asyncio.CancelledError
+    return result
 
 
 class StoreThreads:

@@ -107,6 +107,13 @@ def open_async_engine(target: Any, options: Options) -> tuple[Engine | AsyncEngi
     return engine, owned
 
 
+def reopen(target: Any, options: Options) -> AsyncEngine:
+    """Another asynchronous engine for a URL, with connections of its own."""
+    engine, _ = open_async_engine(target, options)
+    assert not isinstance(engine, Engine)
+    return engine
+
+
 def _open_async(target: Any, options: Options) -> tuple[AsyncEngine, bool] | None:
     if _is_of("sqlalchemy", target, "AsyncEngine"):  # importing it would need greenlet
         if target.dialect.name != "postgresql":

@@ -346,6 +346,11 @@ def around_async_pool(pool: AsyncConnectionPool[Any]) -> AsyncEngine:
     return engine
 
 
+def borrows(engine: Engine) -> bool:
+    """Whether an engine takes its connections from a caller's pool."""
+    return isinstance(engine.dialect, _Borrowing | _AsyncBorrowing)
+
+
 # --- errors -----------------------------------------------------------------------------
 
 _ROLLED_BACK: Final = ("40001", "40P01")  # serialization failure, deadlock

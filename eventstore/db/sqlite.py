@@ -11,18 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, Transaction, create_engine, event
-from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
+from sqlalchemy.pool import QueuePool, SingletonThreadPool
 
 from eventstore.db.options import READS, Durability, Mode
 from eventstore.errors import (
@@ -250,42 +248,6 @@ def _set_up_connection(connection: Any, durability: Durability) -> None:
 
 
 # --- transactions -----------------------------------------------------------------------
-
-
-class Turns:
-    """A lock that admits threads in the order in which they arrive.
-
-    For a database in memory, which has one connection: its pool would give that to a busy thread
-    again and again, while others wait until they give up.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._line: deque[threading.Lock] = deque()
-
-    def __enter__(self) -> None:
-        turn = threading.Lock()
-        turn.acquire()
-        with self._lock:
-            self._line.append(turn)
-            if len(self._line) == 1:
-                return
-        turn.acquire()
-
-    def __exit__(self, *_error: object) -> None:
-        with self._lock:
-            self._line.popleft()
-            if self._line:
-                self._line[0].release()
-
-
-def turns(engine: Engine) -> AbstractContextManager[None]:
-    """The lock that each transaction needs in addition to the database's own."""
-    if engine.dialect.name != "sqlite":
-        return nullcontext()
-    pool = engine.pool
-    alone = isinstance(pool, QueuePool) and pool.size() == 1 and pool._max_overflow == 0
-    return Turns() if alone or isinstance(pool, StaticPool) else nullcontext()
 
 
 def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:

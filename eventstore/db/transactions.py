@@ -17,15 +17,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, Transaction, exc
 
 from eventstore import telemetry
-from eventstore.concurrency import Asyncio, Blocking, Concurrency, StoreThreads
-from eventstore.db import migrations, postgresql, sqlite
+from eventstore.concurrency import (
+    Asyncio,
+    Blocking,
+    Cancellation,
+    Concurrency,
+    StoreThreads,
+)
+from eventstore.db import gates, migrations, postgresql, sqlite
 from eventstore.db.driver_errors import (
     TRANSLATION,
     CommitInDoubt,
@@ -33,6 +41,7 @@ from eventstore.db.driver_errors import (
     classify,
     message,
 )
+from eventstore.db.loops import LoopEngines
 from eventstore.db.options import READS, Mode
 from eventstore.errors import ConfigurationError, StoreClosedError, StoreUnavailableError
 
@@ -52,6 +61,9 @@ FIRST_ATTEMPTS: Final = 4
 
 PAUSE_S: Final = 0.05
 PAUSE_MAX_S: Final = 2.0
+
+CANCELLING_S: Final = 5.0
+"""How long a cancelled task waits for what it commits, before that is cancelled, too."""
 
 _REPEATABLE: Final[frozenset[Mode]] = READS | {"idempotent_write"}
 """What is tried again although its commit is in doubt."""
@@ -74,6 +86,7 @@ class Transactions:
         owned: bool,
         now_us: Callable[[], int],
         read_only: bool = False,
+        reopen: Callable[[], AsyncEngine] | None = None,
     ) -> None:
         self.engine = engine
         self.read_only = read_only
@@ -83,8 +96,6 @@ class Transactions:
         self._closed = False
         self._threads: StoreThreads | None = None
         self._sync = engine if isinstance(engine, Engine) else None
-        self._under_way = 0
-        self._idle = asyncio.Event()
         self.blocking: Blocking | None = None
         self.concurrency: Concurrency
         if isinstance(engine, Engine):
@@ -94,10 +105,11 @@ class Transactions:
             self.asyncio = Asyncio(self._threads)
         else:
             sync_engine = engine.sync_engine
+            self._loops = LoopEngines(engine, reopen if owned else None)
             self.concurrency = self.asyncio = Asyncio()
         self._is_sqlite = sync_engine.dialect.name == "sqlite"
         self._begin = (sqlite if self._is_sqlite else postgresql).beginner(sync_engine)
-        self._turns = sqlite.turns(sync_engine)
+        self._gate = gates.gate_of(sync_engine)
 
     async def run(
         self,
@@ -125,9 +137,10 @@ class Transactions:
                 raise StoreClosedError
             try:
                 if self._sync is None:
-                    return await self._attempt(mode, operation, args, kwargs)
+                    attempt_ = self._attempt if mode in READS else self._attempt_to_write
+                    return await attempt_(mode, operation, args, kwargs)
                 with (
-                    self._turns,
+                    self._gate,
                     TRANSLATION,
                     self._sync.connect() as conn,
                     _Transaction(self._begin(conn, mode), conn, mode),
@@ -141,30 +154,64 @@ class Transactions:
                 await self.pause(attempt, error)
             attempt += 1
 
-    async def _attempt(self, mode: Mode, operation: Callable[..., T], args: Any, kwargs: Any) -> T:
-        """One attempt over an asynchronous driver.
-
-        A task that is cancelled inside the transaction leaves it rolled back, or committed if
-        the commit was already under way.
-        """
-        engine: Any = self.engine
-        self._under_way += 1
+    async def _attempt(
+        self,
+        mode: Mode,
+        operation: Callable[..., T],
+        args: Any,
+        kwargs: Any,
+        commits: list[bool] | None = None,
+    ) -> T:
+        """One attempt over an asynchronous driver."""
+        used = self._loops.current()
+        used.under_way += 1
         try:
             with TRANSLATION:
-                async with engine.connect() as conn:
+                async with used.engine.connect() as conn:
                     result: T = await conn.run_sync(
-                        self._in_transaction, mode, operation, args, kwargs
+                        self._in_transaction, mode, operation, args, kwargs, commits
                     )
                     return result
         finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._idle.set()
+            used.under_way -= 1
+
+    async def _attempt_to_write(
+        self, mode: Mode, operation: Callable[..., T], args: Any, kwargs: Any
+    ) -> T:
+        """An attempt whose outcome is known although the task that awaits it is cancelled.
+
+        What has begun to be committed ends first, and its result goes to the operation; the
+        cancellation comes out of the whole operation. The driver would cancel the statement, and
+        nobody could say whether it took effect.
+        """
+        Cancellation.check()
+        commits: list[bool] = []
+        writing = _task(self._attempt(mode, operation, args, kwargs, commits))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            if not commits:
+                writing.cancel()
+            limit = asyncio.get_running_loop().call_later(CANCELLING_S, writing.cancel)
+            while not writing.done():
+                with suppress(asyncio.CancelledError):  # again: it is being cancelled
+                    await asyncio.wait([writing])
+            limit.cancel()
+            if writing.cancelled() or not Cancellation.defer():
+                writing.cancelled() or writing.exception()  # nobody else asks for it
+                raise
+            return writing.result()
 
     def _in_transaction(
-        self, conn: Connection, mode: Mode, operation: Callable[..., T], args: Any, kwargs: Any
+        self,
+        conn: Connection,
+        mode: Mode,
+        operation: Callable[..., T],
+        args: Any,
+        kwargs: Any,
+        commits: list[bool] | None,
     ) -> T:
-        with _Transaction(self._begin(conn, mode), conn, mode):
+        with _Transaction(self._begin(conn, mode), conn, mode, commits):
             return operation(conn, *args, **kwargs)
 
     async def pause(self, attempt: int, error: Exception) -> None:
@@ -175,6 +222,7 @@ class Transactions:
         """
         if attempt >= (ATTEMPTS if self._is_set_up else FIRST_ATTEMPTS):
             raise StoreUnavailableError(f"gave up after {attempt} attempts: {error}") from error
+        Cancellation.check()
         pause = min(PAUSE_MAX_S, PAUSE_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
         reason = "commit_in_doubt" if isinstance(error, CommitInDoubt) else "rolled_back"
         sqlstate = getattr(getattr(error.__cause__, "orig", None), "sqlstate", None)
@@ -229,13 +277,15 @@ class Transactions:
                 await asyncio.to_thread(self.close)
         elif not self._closed:
             self._closed = True
-            # A connection that is given back to a pool that is gone would never be closed.
-            while self._under_way:
-                self._idle.clear()
-                await self._idle.wait()
-            if self._owned:
-                engine: Any = self.engine
-                await engine.dispose()
+            await self._loops.close(self._owned)
+
+
+def _task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task that has begun already, where Python can do that: it saves a turn of the loop."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, eager_start=True)
+    return loop.create_task(work)
 
 
 _SETTING_UP: Final[tuple[Callable[..., Any], ...]] = (
@@ -253,13 +303,22 @@ class _Transaction:
         CommitInDoubt: the connection was lost while it was being committed.
     """
 
-    def __init__(self, transaction: Transaction, conn: Connection, mode: Mode) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        conn: Connection,
+        mode: Mode,
+        commits: list[bool] | None = None,
+    ) -> None:
         self._transaction = transaction
         self._conn = conn
         self._mode = mode
+        self._commits = commits
 
     def __enter__(self) -> None:
-        """It was begun before."""
+        """It was begun before; a single statement commits itself."""
+        if self._mode == "statement" and self._commits is not None:
+            self._commits.append(True)
 
     def __exit__(
         self,
@@ -273,6 +332,8 @@ class _Transaction:
             if self._mode == "statement" and isinstance(error, exc.SQLAlchemyError):
                 _raise_if_in_doubt(error)
             return
+        if self._commits is not None:
+            self._commits.append(True)
         try:
             self._transaction.commit()
         except exc.SQLAlchemyError as failed:

@@ -209,12 +209,7 @@ class LogJournal:
             await self._write_beside()
         else:
             await self.flush()
-            await self.means.concurrency.run(self._write([batch]))
-            moved_to = self._head.thread_key
-            if moved_to != self._at.thread_key:  # the first choice of key was taken
-                self._at = self._at._replace(thread_key=moved_to)
-                batch = self._batch(drafts, stops)
-            self._advance(batch)
+            await self.means.concurrency.run(self._write_now(batch, drafts, stops))
         return self.state
 
     async def branch(self, stops: Stops) -> None:
@@ -312,6 +307,15 @@ class LogJournal:
             now_us=batches[-1].now_us,
         )
         self._written(heads[0], main)
+
+    async def _write_now(self, batch: _Batch, drafts: Sequence[Draft], stops: Stops) -> None:
+        """Append a batch, and advance: one operation, so that a cancellation cannot part them."""
+        await self._write([batch])
+        moved_to = self._head.thread_key
+        if moved_to != self._at.thread_key:  # the first choice of key was taken
+            self._at = self._at._replace(thread_key=moved_to)
+            batch = self._batch(drafts, stops)
+        self._advance(batch)
 
     def _addition(self, batches: list[_Batch]) -> tuple[Addition, list[Addition]]:
         events = [event for batch in batches for event in batch.events]
