@@ -39,6 +39,7 @@ from eventstore.limits import (
     check_number,
 )
 from eventstore.models import (
+    STATUSES,
     Addition,
     Event,
     Fork,
@@ -501,16 +502,13 @@ def _check(additions: Sequence[Addition], status: str | None, tenant: str) -> No
     """Refuse what cannot be appended together, as far as that shows without the database."""
     if not additions or not all(each.events for each in additions):
         raise ValueError("an append needs at least one event")
-    if status is not None:
+    if status is not None and status not in STATUSES:
         check_status(status)
     heads = [each.head for each in additions]
     for head in heads:
         if head.seq == 0:
-            check_name("a namespace", head.ns, NS_BYTES_MAX)
-        if not head.exists:
-            check_name("a thread_id", head.thread_id, THREAD_ID_BYTES_MAX)
-            check_name("a tenant", tenant, TENANT_BYTES_MAX)
-        if digests.is_prefix(check_name("a namespace", head.ns)):
+            _check_lengths(head, tenant)
+        if digests.is_prefix(head.ns):
             raise ConfigurationError(
                 f"the namespace {head.ns!r} is reserved for events given to forks"
             )
@@ -525,6 +523,14 @@ def _check(additions: Sequence[Addition], status: str | None, tenant: str) -> No
         raise ValueError(
             f"namespace {twice!r} is given twice; give each log all its events at once"
         )
+
+
+def _check_lengths(head: Head, tenant: str) -> None:
+    """Refuse names of a new log that are too long for every database to store."""
+    check_name("a namespace", head.ns, NS_BYTES_MAX)
+    if not head.exists:
+        check_name("a thread_id", head.thread_id, THREAD_ID_BYTES_MAX)
+        check_name("a tenant", tenant, TENANT_BYTES_MAX)
 
 
 def _other_history(head: Head) -> CorruptEventError:

@@ -1,7 +1,9 @@
-"""What each transaction on SQLite passes, besides the database's own locks.
+"""Turns of threads on a database in memory, and the calm in which a process can be forked.
 
-Owns the turns of threads on a database in memory, and the moment of calm in which a process can be
-forked: no transaction is under way, so that the child inherits no half of one and no lock.
+A forked child inherits the memory of its parent, but none of its threads: a connection in use would
+stay so for ever, and one to a SQLite file would even spoil the locks of those that the child opens
+(https://www.sqlite.org/howtocorrupt.html, 2.6). So a fork waits, for a moment, until no connection
+is in use, and those to files are closed before it.
 """
 
 from __future__ import annotations
@@ -9,53 +11,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from contextlib import nullcontext
-from types import TracebackType
-from typing import Final
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
 
 from sqlalchemy import Engine
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import Pool, QueuePool, StaticPool
 
 _POLL_S: Final = 0.001
 
 
-class Gate:
-    """Lets any number of threads in, except while it is held."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside: set[int] = set()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside.add(threading.get_ident())
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._inside.discard(threading.get_ident())
-
-    def hold(self, deadline: float) -> bool:
-        """Let nobody in, and wait for those inside to leave; whether they have left in time."""
-        self._lock.acquire()
-        while self._inside and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        return not self._inside
-
-    def release(self) -> None:
-        """Let threads in again."""
-        self._lock.release()
-
-    def reset(self) -> None:
-        """Forget everybody: the process was forked, and has none of the threads."""
-        self.__init__()  # type: ignore[misc]
-
-
-class Turns(Gate):
-    """Admits one thread at a time, in the order in which they arrive.
+class Turns:
+    """A lock that admits threads in the order in which they arrive.
 
     For a database in memory, which has one connection: its pool would give that to a busy thread
     again and again, while others wait until they give up.
@@ -64,7 +30,6 @@ class Turns(Gate):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._line: deque[threading.Lock] = deque()
-        self._is_held = False
 
     def __enter__(self) -> None:
         turn = threading.Lock()
@@ -75,46 +40,49 @@ class Turns(Gate):
                 return
         turn.acquire()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         with self._lock:
             self._line.popleft()
             if self._line:
                 self._line[0].release()
 
+
+def turns(engine: Engine) -> AbstractContextManager[None]:
+    """The lock that each transaction needs in addition to the database's own."""
+    return Turns() if is_memory(engine) else nullcontext()
+
+
+def is_memory(engine: Engine) -> bool:
+    """Whether an engine has a single connection, which holds a database in memory."""
+    if engine.dialect.name != "sqlite":
+        return False
+    pool = engine.pool
+    alone = isinstance(pool, QueuePool) and pool.size() == 1 and pool._max_overflow == 0
+    return alone or isinstance(pool, StaticPool)
+
+
+class Calm:
+    """A pool of which no connection is in use, and none can be taken, until this is released."""
+
+    def __init__(self, pool: Pool) -> None:
+        queue: Any = pool._pool if isinstance(pool, QueuePool) else None
+        self._pool = pool
+        self._mutex: Any = getattr(queue, "mutex", None)  # taken for each checkout and checkin
+
     def hold(self, deadline: float) -> bool:
-        """Take a turn when nobody has one; whether that was so in time."""
-        while not self._is_held:
-            with self._lock:
-                if not self._line:
-                    self._line.append(threading.Lock())
-                    self._is_held = True
-            if not self._is_held:
-                if time.monotonic() >= deadline:
-                    return False
-                time.sleep(_POLL_S)
-        return True
+        """Wait until it is calm; whether it was so in time."""
+        if self._mutex is None or not isinstance(self._pool, QueuePool):
+            return True
+        while True:
+            self._mutex.acquire()
+            if self._pool.checkedout() == 0:
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            self._mutex.release()
+            time.sleep(_POLL_S)
 
     def release(self) -> None:
-        """End that turn."""
-        if self._is_held:
-            self._is_held = False
-            self.__exit__(None, None, None)
-
-
-def gate_of(engine: Engine) -> Gate | nullcontext[None]:
-    """The gate in front of a database."""
-    if engine.dialect.name != "sqlite":
-        return nullcontext()
-    return Turns() if is_alone(engine) else Gate()
-
-
-def is_alone(engine: Engine) -> bool:
-    """Whether an engine has a single connection, which holds a database in memory."""
-    pool = engine.pool
-    one = isinstance(pool, QueuePool) and pool.size() == 1 and pool._max_overflow == 0
-    return one or isinstance(pool, StaticPool)
+        """Let connections be taken again."""
+        if self._mutex is not None:
+            self._mutex.release()

@@ -109,7 +109,7 @@ class Transactions:
             self.concurrency = self.asyncio = Asyncio()
         self._is_sqlite = sync_engine.dialect.name == "sqlite"
         self._begin = (sqlite if self._is_sqlite else postgresql).beginner(sync_engine)
-        self._gate = gates.gate_of(sync_engine)
+        self._turns = gates.turns(sync_engine)
 
     async def run(
         self,
@@ -140,7 +140,7 @@ class Transactions:
                     attempt_ = self._attempt if mode in READS else self._attempt_to_write
                     return await attempt_(mode, operation, args, kwargs)
                 with (
-                    self._gate,
+                    self._turns,
                     TRANSLATION,
                     self._sync.connect() as conn,
                     _Transaction(self._begin(conn, mode), conn, mode),

@@ -102,8 +102,9 @@ def look_up(
     Raises:
         ConfigurationError: no thread and no log can have these names.
     """
-    check_name("a thread_id", thread_id)
-    check_name("a namespace", ns)
+    for what, name in (("a thread_id", thread_id), ("a namespace", ns)):
+        if not isinstance(name, str) or not name.isprintable():  # nearly all are
+            check_name(what, name)
     statement = _LOOK_UP if fingerprint is None else _LOOK_UP_MARKS
     values = {"ns": ns} if fingerprint is None else {"ns": ns, "fingerprint": fingerprint}
     looked: set[int] = set()

@@ -209,7 +209,7 @@ class LogJournal:
             await self._write_beside()
         else:
             await self.flush()
-            await self.means.concurrency.run(self._write_now(batch, drafts, stops))
+            await self.means.concurrency.run(self._write([batch], drafts, stops))
         return self.state
 
     async def branch(self, stops: Stops) -> None:
@@ -296,8 +296,15 @@ class LogJournal:
 
     # --- writing them -------------------------------------------------------------------
 
-    async def _write(self, batches: list[_Batch]) -> None:
-        """Append these in one transaction, with the snapshot that is due behind them."""
+    async def _write(
+        self, batches: list[_Batch], drafts: Sequence[Draft] = (), stops: Stops | None = None
+    ) -> None:
+        """Append these in one transaction, with the snapshot that is due behind them.
+
+        Args:
+            drafts, stops: what a batch was made of that has not advanced the state yet. It does so
+                here, so that no cancellation comes between.
+        """
         main, beside = self._addition(batches)
         heads = await self.core.append_together(
             [main, *beside],
@@ -307,15 +314,11 @@ class LogJournal:
             now_us=batches[-1].now_us,
         )
         self._written(heads[0], main)
-
-    async def _write_now(self, batch: _Batch, drafts: Sequence[Draft], stops: Stops) -> None:
-        """Append a batch, and advance: one operation, so that a cancellation cannot part them."""
-        await self._write([batch])
-        moved_to = self._head.thread_key
-        if moved_to != self._at.thread_key:  # the first choice of key was taken
-            self._at = self._at._replace(thread_key=moved_to)
-            batch = self._batch(drafts, stops)
-        self._advance(batch)
+        if stops is not None:
+            if heads[0].thread_key != self._at.thread_key:  # the first choice of key was taken
+                self._at = self._at._replace(thread_key=heads[0].thread_key)
+                batches = [self._batch(drafts, stops)]
+            self._advance(batches[0])
 
     def _addition(self, batches: list[_Batch]) -> tuple[Addition, list[Addition]]:
         events = [event for batch in batches for event in batch.events]
