@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from eventstore.codec.codec import Codec
 from eventstore.core.cache import BYTES, LogCache
 from eventstore.db.transactions import Transactions
-from eventstore.limits import check_name, check_number
+from eventstore.errors import ConfigurationError
+from eventstore.limits import check_name, check_number, shown
 from eventstore.models import to_micros
 
 
@@ -25,6 +26,8 @@ class Part:
     ) -> None:
         self.transactions = transactions
         self.tenant = check_name("a tenant", tenant)
+        if codec is not None and not isinstance(codec, Codec):
+            raise ConfigurationError(f"codec must be a Codec, not {shown(codec)}")
         self.codec = codec or Codec()
         self.cache = LogCache(check_number("cache_bytes", cache_bytes, 0))
         self.stored_dictionaries: set[int] = set()

@@ -291,6 +291,7 @@ class LogJournal:
     def _advance(self, batch: _Batch) -> None:
         if self.state.call in batch.state.ended:
             self.earlier.setdefault(self.state.call, self.state)
+        self._taker.folded(self._channels, self.state, batch.state)
         self.state, self._fork_from = batch.state, None
         self._at = self._at._replace(seq=self._at.seq + len(batch.events))
 

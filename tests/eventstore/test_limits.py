@@ -245,6 +245,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"schema": 5},
     {"durability": "most"},
     {"tenant": None},
+    {"codec": EventStore},
+    {"codec": "msgpack"},
 ]
 
 
