@@ -30,6 +30,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
+from weakref import WeakSet
 
 from eventstore.errors import StoreClosedError
 
@@ -179,9 +180,14 @@ class StoreThreads:
     """
 
     def __init__(self) -> None:
+        self._closed = False
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Begin without threads, at first and in a forked process."""
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
-        self._closed = False
 
     async def run(self, operation: Awaitable[T]) -> T:
         """The result of an operation that never suspends.
@@ -314,11 +320,26 @@ def worker_pool() -> ThreadPoolExecutor:
         return _pool
 
 
-def _forget_workers() -> None:
+class _Renewable(Protocol):
+    def renew(self) -> None:
+        """Forget threads, and locks that they held."""
+
+
+_renewables: WeakSet[_Renewable] = WeakSet()
+
+
+def renew_in_children(renewable: _Renewable) -> None:
+    """Call ``renew()`` in each process that is forked from this one, while the object exists."""
+    _renewables.add(renewable)
+
+
+def _renew() -> None:
     """A forked child has none of its parent's threads: it starts its own."""
     global _lock, _pool
     _lock, _pool = threading.Lock(), None
+    for each in list(_renewables):
+        each.renew()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_workers)
+    os.register_at_fork(after_in_child=_renew)

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from sqlalchemy import Engine
-from sqlalchemy.pool import Pool, QueuePool, StaticPool
+from sqlalchemy.pool import QueuePool, StaticPool
 
 _POLL_S: Final = 0.001
 
@@ -62,27 +62,50 @@ def is_memory(engine: Engine) -> bool:
 
 
 class Calm:
-    """A pool of which no connection is in use, and none can be taken, until this is released."""
+    """A pool of which no connection is in use, and none can be taken, until this is released.
 
-    def __init__(self, pool: Pool) -> None:
-        queue: Any = pool._pool if isinstance(pool, QueuePool) else None
-        self._pool = pool
-        self._mutex: Any = getattr(queue, "mutex", None)  # taken for each checkout and checkin
+    It holds up those who take a connection only while it lasts, so that it costs nothing otherwise.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._pool: Any = engine.pool
+        self._is_memory = is_memory(engine)
+        self._released = threading.Event()
 
     def hold(self, deadline: float) -> bool:
-        """Wait until it is calm; whether it was so in time."""
-        if self._mutex is None or not isinstance(self._pool, QueuePool):
+        """Let nobody take a connection, and wait for those in use; whether that was in time."""
+        pool, released = self._pool, self._released
+        if not isinstance(pool, QueuePool):
             return True
+        take = pool._do_get
+
+        def wait_and_take() -> Any:
+            released.wait()
+            return take()
+
+        pool._do_get = wait_and_take  # type: ignore[method-assign]
         while True:
-            self._mutex.acquire()
-            if self._pool.checkedout() == 0:
+            self._mutex.acquire()  # keeps those out who are about to take one
+            if pool.checkedout() == 0:
                 return True
             if time.monotonic() >= deadline:
                 return False
             self._mutex.release()
             time.sleep(_POLL_S)
 
+    def close_idle(self) -> None:
+        """Close the connections of a pool that is calm; it opens others when it needs them."""
+        if isinstance(self._pool, QueuePool) and not self._is_memory:
+            self._pool.dispose()
+
     def release(self) -> None:
         """Let connections be taken again."""
-        if self._mutex is not None:
+        if isinstance(self._pool, QueuePool):
+            self._pool.__dict__.pop("_do_get", None)
             self._mutex.release()
+            self._released.set()
+
+    @property
+    def _mutex(self) -> Any:
+        """The lock of the pool's queue; a thread may take it again."""
+        return self._pool._pool.mutex

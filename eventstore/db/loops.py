@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.pool import NullPool
 
 from eventstore.db import postgresql
@@ -68,6 +68,11 @@ class LoopEngines:
         self._owner: tuple[object, asyncio.AbstractEventLoop] | None = None
         self._used_first = False
 
+    @property
+    def first(self) -> Engine:
+        """The first engine, as a synchronous one."""
+        return self._first.sync_engine
+
     def current(self) -> LoopEngine:
         """The engine of the running event loop.
 
@@ -94,7 +99,7 @@ class LoopEngines:
 
     def _check_owner(self, loop: asyncio.AbstractEventLoop) -> None:
         """A caller's engine or pool serves one event loop, until its connections are new."""
-        engine = self._first.sync_engine
+        engine = self.first
         is_pool = postgresql.borrows(engine)
         if isinstance(engine.pool, NullPool) and not is_pool:
             return  # each connection is opened anew
@@ -129,8 +134,8 @@ class LoopEngines:
 
     def forget(self) -> list[object]:
         """Let go of everything, for a forked process; returns what must not be freed there."""
-        inherited: list[object] = [self._first.sync_engine.pool, *self._engines.values()]
-        self._first.sync_engine.dispose(close=False)
+        inherited: list[object] = [self.first.pool, *self._engines.values()]
+        self.first.dispose(close=False)
         self._lock = threading.Lock()
         self._engines, self._used_first, self._owner = {}, False, None
         return inherited

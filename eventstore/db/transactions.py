@@ -33,7 +33,7 @@ from eventstore.concurrency import (
     Concurrency,
     StoreThreads,
 )
-from eventstore.db import gates, migrations, postgresql, sqlite
+from eventstore.db import gates, migrations, postgresql, process_forks, sqlite
 from eventstore.db.driver_errors import (
     TRANSLATION,
     CommitInDoubt,
@@ -43,7 +43,12 @@ from eventstore.db.driver_errors import (
 )
 from eventstore.db.loops import LoopEngines
 from eventstore.db.options import READS, Mode
-from eventstore.errors import ConfigurationError, StoreClosedError, StoreUnavailableError
+from eventstore.errors import (
+    ConfigurationError,
+    EventStoreError,
+    StoreClosedError,
+    StoreUnavailableError,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -110,6 +115,8 @@ class Transactions:
         self._is_sqlite = sync_engine.dialect.name == "sqlite"
         self._begin = (sqlite if self._is_sqlite else postgresql).beginner(sync_engine)
         self._turns = gates.turns(sync_engine)
+        self._refusal: EventStoreError | None = None
+        process_forks.track(self)
 
     async def run(
         self,
@@ -134,7 +141,7 @@ class Transactions:
         attempt = 1
         while True:
             if self._closed:  # perhaps while this waited
-                raise StoreClosedError
+                raise self._refusal or StoreClosedError()
             try:
                 if self._sync is None:
                     attempt_ = self._attempt if mode in READS else self._attempt_to_write
@@ -252,6 +259,38 @@ class Transactions:
     async def pending(self) -> list[str]:
         """Names of the migrations that the database lacks; runs none of them."""
         return await self.run("read", migrations.pending)
+
+    # --- forks of the process ---------------------------------------------------------
+
+    def calm(self) -> gates.Calm | None:
+        """What has to be calm while the process is forked: connections to SQLite."""
+        return gates.Calm(self._sync) if self._is_sqlite and self._sync is not None else None
+
+    def after_fork(self, was_calm: bool) -> object:
+        """Begin anew in a child; returns what it inherited and must not free."""
+        if isinstance(self._turns, gates.Turns):
+            self._turns = gates.Turns()
+        if self._sync is None:
+            inherited: object = self._loops.forget()
+        elif self._is_sqlite:
+            inherited = None if was_calm else self._sync.pool
+        else:
+            inherited = self._sync.pool
+            self._sync.dispose(close=False)
+        if postgresql.borrows(self._sync or self._loops.first):
+            self._refuse(
+                "the caller's pool was opened before this process was forked, and its connections "
+                "belong to the parent; open the pool, and a store on it, in each process"
+            )
+        elif not was_calm:
+            self._refuse(
+                "this process was forked while a thread of its parent used this SQLite database; "
+                "fork when no thread uses the store, or start the process by other means (spawn)"
+            )
+        return inherited
+
+    def _refuse(self, reason: str) -> None:
+        self._closed, self._refusal = True, ConfigurationError(reason)
 
     # --- closing ------------------------------------------------------------------------
 
