@@ -18,6 +18,7 @@ import asyncio
 import logging
 import random
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
@@ -41,6 +42,7 @@ from eventstore.db.driver_errors import (
     classify,
     message,
 )
+from eventstore.db.file_watch import FileWatch
 from eventstore.db.loops import LoopEngines
 from eventstore.db.options import READS, Mode
 from eventstore.errors import (
@@ -115,6 +117,7 @@ class Transactions:
         self._is_sqlite = sync_engine.dialect.name == "sqlite"
         self._begin = (sqlite if self._is_sqlite else postgresql).beginner(sync_engine)
         self._turns = gates.turns(sync_engine)
+        self._watch: FileWatch | None = None
         self._refusal: EventStoreError | None = None
         process_forks.track(self)
 
@@ -146,13 +149,15 @@ class Transactions:
                 if self._sync is None:
                     attempt_ = self._attempt if mode in READS else self._attempt_to_write
                     return await attempt_(mode, operation, args, kwargs)
-                with (
-                    self._turns,
-                    TRANSLATION,
-                    self._sync.connect() as conn,
-                    _Transaction(self._begin(conn, mode), conn, mode),
-                ):
-                    return operation(conn, *args, **kwargs)
+                with self._turns, TRANSLATION, self._sync.connect() as conn:
+                    watch = self._watch
+                    if watch is not None and time.monotonic() >= watch.next_look:
+                        watch.look()
+                    with _Transaction(self._begin(conn, mode), conn, mode):
+                        result = operation(conn, *args, **kwargs)
+                    if watch is not None and mode not in READS:
+                        watch.wrote(conn)
+                    return result
             except RolledBack as error:
                 await self.pause(attempt, error)
             except CommitInDoubt as error:
@@ -255,6 +260,10 @@ class Transactions:
             if missing:
                 await self.run("idempotent_write", migrations.migrate, self._now_us())
         self._is_set_up = True
+        if self._is_sqlite and self._watch is None:
+            watch = FileWatch()
+            await self.run("read", watch.begin)
+            self._watch = watch
 
     async def pending(self) -> list[str]:
         """Names of the migrations that the database lacks; runs none of them."""
