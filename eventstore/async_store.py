@@ -22,6 +22,7 @@ from eventstore.core.read import Pages
 from eventstore.db import engines
 from eventstore.db.options import Durability, Options, PoolOptions
 from eventstore.db.transactions import Transactions
+from eventstore.leases import RUN_LEASE_S
 from eventstore.models import Position, RecordedEvent, Replay
 from eventstore.shell import Shell, async_method
 
@@ -57,6 +58,7 @@ class AsyncEventStore(Shell):
         pool_max_size: int = 20,
         pool_timeout: float = 30.0,
         cache_bytes: int = BYTES,
+        run_lease_s: float = RUN_LEASE_S,
         read_only: bool = False,
         allow_other_tables: bool = False,
     ) -> None:
@@ -70,7 +72,7 @@ class AsyncEventStore(Shell):
             read_only=read_only,
             reopen=lambda: engines.reopen(target, options),
         )
-        super().__init__(database, database.asyncio, tenant, codec, clock, cache_bytes)
+        super().__init__(database, database.asyncio, tenant, codec, clock, cache_bytes, run_lease_s)
 
     async def setup(self) -> None:
         """Create or migrate the tables. Done at first use; safe from many processes at once."""
@@ -83,6 +85,7 @@ class AsyncEventStore(Shell):
     async def close(self) -> None:
         """Close every connection that this store opened. A second call does nothing."""
         if not self._is_guest:
+            self.core.leases.close()
             await self.database.aclose()
 
     async def __aenter__(self) -> Self:

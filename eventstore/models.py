@@ -27,7 +27,7 @@ SqlRow = Any
 
 E = TypeVar("E")
 
-Status = Literal["running", "waiting", "failed", "idle"]
+Status = Literal["running", "waiting", "failed", "cancelled", "idle"]
 
 STATUSES: Final[tuple[str, ...]] = get_args(Status)
 
@@ -163,7 +163,7 @@ class Head:
         seq: of the last event, 0 for an empty log.
         digest: of the last event; of an empty log, the one that its chain begins with.
         exists: whether the thread has a row yet.
-        status, active_us: as stored, so that an append writes them only when they change.
+        status, owner, active_us: as stored, so that an append writes them only when they change.
         written: stored bytes of the events appended; set on the head that an append returns.
     """
 
@@ -176,6 +176,7 @@ class Head:
     status: str = "idle"
     active_us: int = 0
     written: int = 0
+    owner: str | None = None
 
     @property
     def position(self) -> Position:

@@ -84,6 +84,7 @@ class Transactions:
         asyncio: how an event loop runs a whole operation.
         blocking: how a sync caller does; ``None``: it cannot, the driver is asynchronous.
         read_only: refuse everything that would write, also to set the database up.
+        is_shared: other processes may open the same database.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Transactions:
         self._closed = False
         self._threads: StoreThreads | None = None
         self._sync = engine if isinstance(engine, Engine) else None
+        self._twin: Transactions | None = None
         self.blocking: Blocking | None = None
         self.concurrency: Concurrency
         if isinstance(engine, Engine):
@@ -119,6 +121,7 @@ class Transactions:
         self._turns = gates.turns(sync_engine)
         self._watch: FileWatch | None = None
         self._refusal: EventStoreError | None = None
+        self.is_shared = not gates.is_memory(sync_engine)
         process_forks.track(self)
 
     async def run(
@@ -277,6 +280,7 @@ class Transactions:
 
     def after_fork(self, was_calm: bool) -> object:
         """Begin anew in a child; returns what it inherited and must not free."""
+        self._twin = None
         if isinstance(self._turns, gates.Turns):
             self._turns = gates.Turns()
         if self._sync is None:
@@ -300,6 +304,22 @@ class Transactions:
 
     def _refuse(self, reason: str) -> None:
         self._closed, self._refusal = True, ConfigurationError(reason)
+
+    def for_threads(self) -> Transactions:
+        """The same database for a thread of our own, where the driver is bound to an event loop.
+
+        Raises:
+            StoreClosedError: the store was closed.
+        """
+        if self._closed:
+            raise StoreClosedError
+        if self._sync is not None:
+            return self
+        if self._twin is None:
+            twin = Transactions(postgresql.sync_twin(self.engine), owned=True, now_us=self._now_us)
+            twin._is_set_up = True
+            self._twin = twin
+        return self._twin
 
     # --- closing ------------------------------------------------------------------------
 
@@ -325,6 +345,8 @@ class Transactions:
                 await asyncio.to_thread(self.close)
         elif not self._closed:
             self._closed = True
+            if self._twin is not None:
+                await asyncio.to_thread(self._twin.close)
             await self._loops.close(self._owned)
 
 

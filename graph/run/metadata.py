@@ -17,12 +17,6 @@ from eventstore.limits import METADATA_BYTES_MAX, check_name
 log = logging.getLogger(__name__)
 
 
-def given_in(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the caller wants recorded with a run: metadata, and tags."""
-    tags = {"tags": list(config["tags"])} if config.get("tags") else {}
-    return {**tags, **(config.get("metadata") or {})}
-
-
 class RunMetadata:
     """Chooses what of the metadata in configs is stored, for one graph on one store."""
 
@@ -30,16 +24,15 @@ class RunMetadata:
         self._codec = codec
         self._reported: set[object] = set()
 
-    def recorded(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    def recorded(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What is recorded with a run: what was given, as far as it can be stored."""
-        given = given_in(config).items()
-        return {name: value for name, value in given if self._can_be_recorded(name, value)}
+        return {name: value for name, value in given.items() if self._can_be_recorded(name, value)}
 
-    def searchable(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    def searchable(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What the thread can be searched for; stored when the thread is created."""
         found: dict[str, Any] = {}
         left = METADATA_BYTES_MAX - len("{}")
-        for name, value in (config.get("metadata") or {}).items():
+        for name, value in given.items():
             if not isinstance(value, str | int | float | bool):
                 continue  # text, numbers, True and False can be searched for
             try:

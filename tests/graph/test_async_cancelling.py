@@ -19,6 +19,7 @@ from graph import (
     StateGraph,
 )
 from graph.build.schema import StateSchema
+from graph.run.address import Address
 from graph.run.journal import LogJournal, Means
 from graph.run.thread_log import ThreadLog
 from graph.state.events import Goto, Kind, update_data
@@ -116,7 +117,14 @@ def test_cancelling_leaves_what_was_recorded(store_url: str, times: int) -> None
                         assert isinstance(ended[0], asyncio.CancelledError)
                         assert await app.ainvoke(input, config)
                         continue
-                    assert values_of(state.values) in states
+                    complete = (await app.aget_state(state.config)).values
+                    assert values_of(complete) in states
+                    done = [
+                        entry
+                        for each in state.tasks
+                        for entry in (each.result or {}).get("log", ())
+                    ]
+                    assert state.values["log"] == [*complete["log"], *done]
                     for each in state.tasks:
                         assert each.error is None
                         assert each.result in (None, expected[each.name])
@@ -249,7 +257,7 @@ def test_a_journal_that_was_cancelled_knows_its_log(store_url: str, durability: 
             log = ThreadLog(store.core, StateSchema.of(Trail).channels, None)
             for moment in range(60):
                 means = Means(store.concurrency, durability)
-                journal = await log.open(on(f"t{moment}"), means)
+                journal = await log.open(Address(f"t{moment}"), means)
 
                 async def record(journal: LogJournal = journal) -> None:
                     for number in range(3):
