@@ -129,7 +129,6 @@ class Reading(Threads):
         Args:
             cached: use the log cache, which :meth:`cache_replay` fills.
         """
-        check_name("a fingerprint", fingerprint)
         if upto is not None:
             check_position("upto", upto)
 

@@ -117,7 +117,12 @@ def look_up(
     Raises:
         ConfigurationError: no thread and no log can have these names.
     """
-    for what, name in (("a thread_id", thread_id), ("a namespace", ns)):
+    names = (
+        ("a thread_id", thread_id),
+        ("a namespace", ns),
+        ("a fingerprint", "" if fingerprint is None else fingerprint),
+    )
+    for what, name in names:
         if not isinstance(name, str) or not name.isprintable():  # nearly all are
             check_name(what, name)
     statement = _LOOK_UP if fingerprint is None else _LOOK_UP_MARKS
