@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, get_args
 
 from eventstore.errors import ConfigurationError
-from eventstore.limits import check_moment, check_number, shown
+from eventstore.limits import INT_MAX, check_moment, check_number, check_position, shown
 
 FORK: Final = 0
 """Kind of the event after which a log goes on from another position."""
@@ -91,6 +91,20 @@ class Position(NamedTuple):
     thread_key: int
     ns: str
     seq: int
+
+
+def check_at(what: str, at: Position) -> None:
+    """Check that a position can be one; quick where it is.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if type(at) is Position:
+        key, ns, seq = at
+        if type(key) is type(seq) is int and type(ns) is str and ns.isprintable():
+            if 0 <= key <= INT_MAX and 0 <= seq <= INT_MAX:
+                return
+    check_position(what, at)
 
 
 @dataclass(frozen=True, slots=True)

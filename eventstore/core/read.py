@@ -26,7 +26,7 @@ from eventstore.errors import (
 )
 from eventstore.format import digests, records
 from eventstore.format.segments import Segment
-from eventstore.limits import check_name, check_number, check_position
+from eventstore.limits import check_name, check_number
 from eventstore.models import (
     FORK,
     Head,
@@ -36,6 +36,7 @@ from eventstore.models import (
     Replay,
     Snapshot,
     SqlRow,
+    check_at,
 )
 from eventstore.queries import Connection
 
@@ -130,7 +131,7 @@ class Reading(Threads):
             cached: use the log cache, which :meth:`cache_replay` fills.
         """
         if upto is not None:
-            check_position("upto", upto)
+            check_at("upto", upto)
 
         def find(conn: Connection) -> _Found:
             row = queries.threads.look_up(conn, self.tenant, thread_id, ns, fingerprint)
@@ -143,7 +144,7 @@ class Reading(Threads):
                 if found is not None:
                     return found
             else:
-                self._check_position(conn, thread_id, at)
+                self._check_at(conn, thread_id, at)
             chosen = fingerprint if snapshots else None
             route = queries.lineage.trace(conn, at, chosen, marks if snapshots else None)
             rows = queries.snapshots.snapshot_chain(conn, route.snapshot) if route.snapshot else ()
@@ -232,7 +233,7 @@ class Reading(Threads):
             ready = ()
             come_from = Position(stretch.thread_key, stretch.ns, stretch.last)
 
-    def _check_position(self, conn: Connection, thread_id: str, at: Position) -> None:
+    def _check_at(self, conn: Connection, thread_id: str, at: Position) -> None:
         row = queries.threads.thread_by_key(conn, at.thread_key)
         if row is None or row.tenant != self.tenant or row.deleting_since is not None:
             raise PositionNotFoundError(thread_id, at.ns, at.seq, "its thread does not exist")
@@ -343,7 +344,7 @@ class Reading(Threads):
 
     async def lineage(self, at: Position) -> Lineage:
         """What the events up to a position begin with: the start of the log, a fork, or a base."""
-        check_position("at", at)
+        check_at("at", at)
 
         def find(conn: Connection) -> tuple[int | None, Position | None, int | None]:
             fork, _ = queries.lineage.marks(conn, at, "")

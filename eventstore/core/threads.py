@@ -68,7 +68,8 @@ class Threads(Part):
 
     async def thread_at(self, thread_key: int) -> ThreadInfo | None:
         """The thread of this tenant stored under a key, unless it is being deleted."""
-        check_number("thread_key", thread_key)
+        if type(thread_key) is not int or thread_key.bit_length() > 63:
+            check_number("thread_key", thread_key)
         row = await self.transactions.run("read", queries.threads.thread_by_key, thread_key)
         if row is None or row.tenant != self.tenant or row.deleting_since is not None:
             return None
