@@ -31,6 +31,7 @@ TTL_MAX: Final = timedelta(days=365_250)
 """A thousand years: any moment plus a time to live is a moment that the calendar has."""
 
 _BITS_SHOWN_MAX: Final = 256
+_COMPARED_MAX: Final = 2**_BITS_SHOWN_MAX - 1
 _SECOND: Final = timedelta(seconds=1)
 
 
@@ -81,9 +82,21 @@ def check_number(what: str, value: object, least: int | None = INT_MIN, most: in
         raise ConfigurationError(
             f"{what} must be a whole number, not {type(value).__name__}: {shown(value)}"
         )
-    if least is not None and not least <= value <= most:
+    if least is None:
+        least, most = -_COMPARED_MAX, _COMPARED_MAX
+    if not least <= value <= most:
         raise ConfigurationError(f"{what} must be between {least} and {most}, not {shown(value)}")
     return value
+
+
+def check_type(what: str, value: object, kind: type) -> None:
+    """Check that an argument is of a type.
+
+    Raises:
+        ConfigurationError: it is of another one.
+    """
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{what} must be a {kind.__name__}, not {shown(value)}")
 
 
 def check_position(what: str, at: object) -> None:

@@ -37,6 +37,7 @@ from eventstore.limits import (
     THREAD_ID_BYTES_MAX,
     check_name,
     check_number,
+    check_type,
 )
 from eventstore.models import (
     STATUSES,
@@ -94,6 +95,8 @@ class Appending(Duplicates):
             ThreadNotFoundError: ``expected_seq`` is above 0 and there is no such thread.
         """
         check_number("expected_seq", expected_seq, None)
+        if not isinstance(events, list | tuple):
+            check_type("events", events, Sequence)
         head = await self.head(thread_id, ns)
         found = await self.find_batch(head, events)
         if found is not None:

@@ -102,7 +102,8 @@ class Deleting(Reading):
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        for what, text in (("reason", reason), ("policy", policy), ("asked_by", asked_by)):
+        check_name("reason", reason)
+        for what, text in (("policy", policy), ("asked_by", asked_by)):
             if text is not None:
                 check_name(what, text)
         idle_us = None if idle_since is None else to_micros(idle_since, "idle_since")

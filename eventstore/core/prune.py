@@ -13,7 +13,7 @@ from typing import Final
 from eventstore import queries
 from eventstore.core.part import Part
 from eventstore.db import maintenance
-from eventstore.errors import ConfigurationError, CorruptEventError
+from eventstore.errors import CorruptEventError
 from eventstore.format import records
 from eventstore.limits import check_number
 from eventstore.models import SqlRow, ThreadInfo, to_micros
@@ -131,8 +131,7 @@ class Pruning(Part):
             How many bytes that was; 0: there are no more free pages. On PostgreSQL always 0: its
             vacuum makes free space usable again.
         """
-        if bytes_max < 1:
-            raise ConfigurationError(f"bytes_max must be at least 1, not {bytes_max}")
+        check_number("bytes_max", bytes_max, 1)
         return await self.transactions.run("idempotent_write", maintenance.reclaim, bytes_max)
 
 

@@ -22,7 +22,7 @@ from eventstore.errors import (
     ThreadNotFoundError,
 )
 from eventstore.format import records
-from eventstore.limits import TTL_MAX, check_name, check_number, seconds_of, shown
+from eventstore.limits import TTL_MAX, check_name, check_number, check_type, seconds_of, shown
 from eventstore.models import (
     STATUSES,
     SqlRow,
@@ -207,6 +207,10 @@ class Threads(Part):
             limit: threads in a page.
         """
         check_limit(limit)
+        if metadata is not None:
+            check_type("metadata", metadata, Mapping)
+        if after is not None:
+            check_type("after", after, ThreadInfo)
         if status is not None:
             check_status(status)
         if prefix is not None:
@@ -286,6 +290,8 @@ class Threads(Part):
             after: the last one of the page before.
         """
         check_limit(limit)
+        if after is not None:
+            check_type("after", after, Tombstone)
         place = None if after is None else (to_micros(after.deleted_at), after.thread_key)
         rows = await self.transactions.run(
             "read", queries.listing.list_tombstones, self.tenant, place, limit

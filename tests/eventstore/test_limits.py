@@ -319,6 +319,22 @@ def test_what_cannot_be_erased_by_name(store_url: str) -> None:
 
 
 def test_nothing_else_comes_of_wrong_types(store: EventStore) -> None:
+    wrong: Any
+    for wrong in (Event(1), 5, None, object(), "event", {"a": 1}):
+        with pytest.raises((EventStoreError, ValueError)):
+            store.append("t", wrong, 0)
+        if wrong is not None:
+            with pytest.raises(ConfigurationError):
+                store.threads(after=wrong)
+            with pytest.raises(ConfigurationError):
+                store.tombstones(after=wrong)
+        if wrong not in (None, {"a": 1}):
+            with pytest.raises(ConfigurationError):
+                store.threads(metadata=wrong)
+    with pytest.raises(ConfigurationError):
+        store.append("t", [Event(1)], 10**5000)
+    with pytest.raises(ConfigurationError):
+        store.delete_thread("t", None)  # type: ignore[arg-type]
     with pytest.raises(EventStoreError):
         store.append("t", [Event(1)], 0, metadata=[("a", 1)])  # type: ignore[arg-type]
     assert not store.head("t").exists

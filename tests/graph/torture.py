@@ -346,7 +346,7 @@ def check(url: str, heard: Heard, summary: Summary) -> None:
                 app.invoke({"run": "last"}, config, on_conflict="wait")
             state = app.get_state(config)
             while state.next:
-                given = Command(resume="yes") if state.interrupts else None
+                given: Any = Command(resume="yes") if state.interrupts else None
                 app.invoke(given, config, on_conflict="wait")
                 state = app.get_state(config)
             log = _check(app, thread, acknowledged)
