@@ -31,7 +31,25 @@ from eventstore.errors import (
     ThreadNotFoundError,
 )
 from eventstore.format import digests, records
-from eventstore.models import Addition, Event, Fork, Head, NewSnapshot, Position, Status
+from eventstore.limits import (
+    NS_BYTES_MAX,
+    TENANT_BYTES_MAX,
+    THREAD_ID_BYTES_MAX,
+    check_name,
+    check_number,
+    check_type,
+)
+from eventstore.models import (
+    STATUSES,
+    Addition,
+    Event,
+    Fork,
+    Head,
+    NewSnapshot,
+    Position,
+    Status,
+    check_status,
+)
 from eventstore.queries import Conflict, Connection
 
 log = logging.getLogger(__name__)
@@ -76,6 +94,9 @@ class Appending(Duplicates):
             SerializationError: a value cannot be stored. Nothing was stored.
             ThreadNotFoundError: ``expected_seq`` is above 0 and there is no such thread.
         """
+        check_number("expected_seq", expected_seq, None)
+        if not isinstance(events, list | tuple):
+            check_type("events", events, Sequence)
         head = await self.head(thread_id, ns)
         found = await self.find_batch(head, events)
         if found is not None:
@@ -149,7 +170,7 @@ class Appending(Duplicates):
             ValueError: the heads are of several threads, or two are of one log.
         """
         with telemetry.append(self.tenant, additions) as span:
-            _check(additions)
+            _check(additions, status, self.tenant)
             await self._store_dictionary()
             append = _Append(self, additions, status, owner, metadata, ttl, now_us)
             append.claims = exclusive and append.exists
@@ -204,6 +225,7 @@ class Appending(Duplicates):
             PositionNotFoundError: the source's log does not reach that far.
             ThreadExistsError: the new thread exists already.
         """
+        check_number("source_seq", source_seq, None)
         source = await self.head(source_thread_id, ns)
         if not source.exists:
             raise ThreadNotFoundError(source_thread_id, self.tenant)
@@ -514,13 +536,17 @@ class _Refused(Exception):
     """The event to append behind was not there."""
 
 
-def _check(additions: Sequence[Addition]) -> None:
+def _check(additions: Sequence[Addition], status: str | None, tenant: str) -> None:
     """Refuse what cannot be appended together, as far as that shows without the database."""
     if not additions or not all(each.events for each in additions):
         raise ValueError("an append needs at least one event")
+    if status is not None and status not in STATUSES:
+        check_status(status)
     heads = [each.head for each in additions]
     for head in heads:
-        if digests.is_prefix(records.name("a namespace", head.ns)):
+        if head.seq == 0:
+            _check_lengths(head, tenant)
+        if digests.is_prefix(head.ns):
             raise ConfigurationError(
                 f"the namespace {head.ns!r} is reserved for events given to forks"
             )
@@ -535,6 +561,14 @@ def _check(additions: Sequence[Addition]) -> None:
         raise ValueError(
             f"namespace {twice!r} is given twice; give each log all its events at once"
         )
+
+
+def _check_lengths(head: Head, tenant: str) -> None:
+    """Refuse names of a new log that are too long for every database to store."""
+    check_name("a namespace", head.ns, NS_BYTES_MAX)
+    if not head.exists:
+        check_name("a thread_id", head.thread_id, THREAD_ID_BYTES_MAX)
+        check_name("a tenant", tenant, TENANT_BYTES_MAX)
 
 
 def _other_history(head: Head) -> CorruptEventError:

@@ -17,6 +17,7 @@ from eventstore.core.part import Part
 from eventstore.core.threads import check_limit
 from eventstore.errors import ConfigurationError
 from eventstore.format import records
+from eventstore.limits import check_name, seconds_of
 from eventstore.models import to_micros
 from eventstore.retention_models import Slice, SweepRecord
 
@@ -58,7 +59,7 @@ class Sweeps(Part):
             holder,
             now_us=now,
             until_us=now + length,
-            due_us=to_micros(due),
+            due_us=to_micros(due, "due"),
             skew_us=_SKEW_US,
         )
         if found is None:
@@ -81,7 +82,7 @@ class Sweeps(Part):
         Args:
             swept_at: when its sweep began; ``None``: the sweep was not finished.
         """
-        swept_us = None if swept_at is None else to_micros(swept_at)
+        swept_us = None if swept_at is None else to_micros(swept_at, "swept_at")
         await self.transactions.run(
             "idempotent_write",
             queries.sweeps.release,
@@ -95,10 +96,10 @@ class Sweeps(Part):
         """Record that a sweep begins, with its policies and the moment it judges at; its id."""
         row = {
             "sweep_id": uuid.uuid4().hex,
-            "holder": records.name("a holder", holder),
+            "holder": check_name("a holder", holder),
             "started_at": await self.shared_now_us(),
             "finished_at": None,
-            "cutoff": to_micros(cutoff),
+            "cutoff": to_micros(cutoff, "cutoff"),
             "policy": json.dumps(dict(policy)),
             "counts": "{}",
         }
@@ -130,8 +131,9 @@ class Sweeps(Part):
 
 def _lease(holder: str, lease: timedelta) -> int:
     """The length of a lease in microseconds."""
-    if not records.name("a holder", holder):
+    if not check_name("a holder", holder):
         raise ConfigurationError("holder must be a non-empty name")
-    if lease <= timedelta(0):
-        raise ConfigurationError(f"lease must be longer than 0 s, not {lease}")
+    seconds_of("lease", lease)
+    if not lease:
+        raise ConfigurationError("lease must be longer than 0 s")
     return lease // _MICROSECOND

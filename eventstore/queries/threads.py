@@ -35,6 +35,7 @@ from eventstore.db.schema import (
     renewals as _renewals,
 )
 from eventstore.format import digests
+from eventstore.limits import check_name
 from eventstore.models import SqlRow
 from eventstore.queries.snapshots import USABLE
 from eventstore.queries.tombstones import former_threads, generations_after
@@ -112,7 +113,18 @@ def look_up(
     snapshot. Names are rarely used again: only if nothing is found are the tombstones of the name
     read, and the generations after them tried. (A generation between two deleted ones was restored
     from an archive.)
+
+    Raises:
+        ConfigurationError: no thread and no log can have these names.
     """
+    names = (
+        ("a thread_id", thread_id),
+        ("a namespace", ns),
+        ("a fingerprint", "" if fingerprint is None else fingerprint),
+    )
+    for what, name in names:
+        if not isinstance(name, str) or not name.isprintable():  # nearly all are
+            check_name(what, name)
     statement = _LOOK_UP if fingerprint is None else _LOOK_UP_MARKS
     values = {"ns": ns} if fingerprint is None else {"ns": ns, "fingerprint": fingerprint}
     looked: set[int] = set()

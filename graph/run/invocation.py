@@ -214,7 +214,7 @@ async def _begin(call: Call, run: Run) -> Started | None:
         _refuse_empty(run)
         started = Started(run, True, await run.resume(given))
     elif given is not None:
-        await run.begin(given, call.run_id, call.metadata)
+        await run.begin(given, call.run_id, _storable_metadata(call))
         started = Started(run)
     else:
         _refuse_empty(run)
@@ -240,6 +240,10 @@ def _refuse_empty(run: Run) -> None:
         raise EmptyInputError(
             "there is nothing to continue: this thread has not run yet; pass an input"
         )
+
+
+def _storable_metadata(call: Call) -> Mapping[str, Any]:
+    return call.metadata if call.log is None else call.log.metadata.recorded(call.metadata)
 
 
 def _now_us() -> int:

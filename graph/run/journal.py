@@ -232,14 +232,7 @@ class LogJournal:
             await self._write_beside()
         else:
             await self.flush()
-            await self.means.concurrency.run(self._write([batch]))
-            moved_to = self._head.thread_key
-            if (
-                moved_to != self._at.thread_key
-            ):  # the first choice of key was taken by another thread
-                self._at = self._at._replace(thread_key=moved_to)
-                batch = self._batch(drafts, stops)
-            self._advance(batch)
+            await self.means.concurrency.run(self._write([batch], drafts, stops))
         return self.state
 
     async def branch(self, stops: Stops) -> None:
@@ -355,13 +348,21 @@ class LogJournal:
     def _advance(self, batch: _Batch) -> None:
         if self.state.call in batch.state.ended:
             self.earlier.setdefault(self.state.call, self.state)
+        self._taker.folded(self._channels, self.state, batch.state)
         self.state, self._fork_from = batch.state, None
         self._at = self._at._replace(seq=self._at.seq + len(batch.events))
 
     # --- writing them -------------------------------------------------------------------
 
-    async def _write(self, batches: list[_Batch]) -> None:
-        """Append batches in one transaction, and a snapshot after them if one is due."""
+    async def _write(
+        self, batches: list[_Batch], drafts: Sequence[Draft] = (), stops: Stops | None = None
+    ) -> None:
+        """Append batches in one transaction, and a snapshot after them if one is due.
+
+        Args:
+            drafts, stops: of a batch that has not advanced the state yet. It does so here, so that
+                no cancellation comes between.
+        """
         main, beside = self._addition(batches)
         heads = await self.core.append_together(
             [main, *beside],
@@ -372,6 +373,11 @@ class LogJournal:
             **self._claim(batches[-1].status),
         )
         self._written(heads[0], main)
+        if stops is not None:
+            if heads[0].thread_key != self._at.thread_key:  # the first choice of key was taken
+                self._at = self._at._replace(thread_key=heads[0].thread_key)
+                batches = [self._batch(drafts, stops)]
+            self._advance(batches[0])
 
     def _claim(self, status: Status | None) -> _Claim:
         """The owner that the thread's row is to name; noted before it is written."""

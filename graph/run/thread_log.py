@@ -28,6 +28,7 @@ from graph.build.schema import Channel
 from graph.errors import InvalidConfigError, ReducerError, SchemaChangedError
 from graph.run.address import Address
 from graph.run.journal import LogJournal, Means
+from graph.run.metadata import RunMetadata
 from graph.run.snapshots import Failures, SnapshotTaker, load
 from graph.state.events import Data, Kind
 from graph.state.fold import Fold, State, checkpoint_id, writers
@@ -47,6 +48,7 @@ class ThreadLog:
         self.channels = channels
         self._each_run = snapshot_each_run
         self._failures = Failures()
+        self.metadata = RunMetadata(core.codec)
         self._version = version
         self._forms = {name: channel.form for name, channel in channels.items()}
         parts = [f"{name}={channels[name].fingerprint}" for name in sorted(channels)]
@@ -77,7 +79,7 @@ class ThreadLog:
             InvalidConfigError: the checkpoint does not belong to the thread.
         """
         thread_id, ns = address.thread_id, address.ns
-        metadata = _json_only(metadata or {})
+        metadata = self.metadata.searchable(metadata or {})
         at = await self.resolve(thread_id, address.position)
         if at is None or (await self.core.head(thread_id, ns)).position[:2] == at[:2]:
             try:
@@ -413,9 +415,3 @@ class ThreadLog:
 def _fits(value: Any, kind: type[Any] | None) -> bool:
     number = kind in (int, float) and isinstance(value, int | float)
     return kind is None or value is None or number or isinstance(value, kind)
-
-
-def _json_only(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of the caller's metadata that lists of threads can filter by."""
-    plain = str | int | float | bool
-    return {key: value for key, value in metadata.items() if isinstance(value, plain)}
