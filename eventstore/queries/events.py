@@ -6,7 +6,7 @@ a gap. A sealed event that has a key leaves an emptied row behind, by which its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -122,13 +122,19 @@ def read_segments(
     return [Segment(*row) for row in conn.execute(_SEGMENTS_BETWEEN, place)]
 
 
+KEYS_PAGE: Final = 1_000
+"""Keys named in one statement; drivers take 65,535 parameters, or fewer."""
+
+
 def events_by_key(
-    conn: Connection, thread_key: int, ns: str, keys: Iterable[str]
+    conn: Connection, thread_key: int, ns: str, keys: Sequence[str]
 ) -> Sequence[SqlRow]:
-    """The events that have one of these keys."""
-    return conn.execute(
-        _EVENTS_BY_KEY, {"key": thread_key, "ns": ns, "names": list(keys)}
-    ).fetchall()
+    """The events that have one of these keys, page by page of the keys."""
+    found: list[SqlRow] = []
+    for first in range(0, len(keys), KEYS_PAGE):
+        place = {"key": thread_key, "ns": ns, "names": keys[first : first + KEYS_PAGE]}
+        found += conn.execute(_EVENTS_BY_KEY, place)
+    return found
 
 
 _KEYS_OF = select(events.c.seq, events.c.key).where(
