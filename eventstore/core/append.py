@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from eventstore import queries, telemetry
 from eventstore.core.duplicates import Duplicates
-from eventstore.core.threads import json_text, stored_ttl
+from eventstore.core.threads import stored_ttl
 from eventstore.db.driver_errors import CommitInDoubt, RolledBack
 from eventstore.db.options import Mode
 from eventstore.errors import (
@@ -30,7 +30,7 @@ from eventstore.errors import (
     ThreadExistsError,
     ThreadNotFoundError,
 )
-from eventstore.format import digests, records
+from eventstore.format import checks, digests, records
 from eventstore.models import Addition, Event, Fork, Head, NewSnapshot, Position, Status
 from eventstore.queries import Conflict, Connection
 
@@ -294,7 +294,7 @@ class _Append:
         self._ttl = stored_ttl(ttl)
         # The ends were read at different moments: one that knows the thread places all logs.
         self._place = next((e.head for e in additions if e.head.exists), additions[0].head)
-        self._metadata = "" if self._place.exists else json_text(metadata or {})
+        self._metadata = "" if self._place.exists else checks.metadata_text(metadata or {})
         self._logs = self._encoded(self._place)
         first = self._logs[0]
         self._is_plain = len(additions) == 1 and first.snapshot is None and not first.batch.forks

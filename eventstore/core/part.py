@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Self
 
 from eventstore.codec.codec import Codec
 from eventstore.core.cache import BYTES, LogCache
@@ -12,7 +14,12 @@ from eventstore.models import to_micros
 
 
 class Part:
-    """The base of each part of :class:`~eventstore.core.core.Core`."""
+    """The base of each part of :class:`~eventstore.core.core.Core`.
+
+    Attributes:
+        should_stop: asked between the transactions of long work on one thread: trimming, sealing
+            and deleting end early where it returns true, and the thread is whole.
+    """
 
     def __init__(
         self,
@@ -29,10 +36,21 @@ class Part:
         self.stored_dictionaries: set[int] = set()
         """Those of the codec that the database is known to hold."""
         self._clock = clock or _utc_now
+        self.should_stop: Callable[[], bool] = _never
+
+    def until(self, should_stop: Callable[[], bool]) -> Self:
+        """The same store, whose long work on one thread ends early when asked to."""
+        twin = copy.copy(self)
+        twin.should_stop = should_stop
+        return twin
 
     def now_us(self) -> int:
         """The time by the store's clock, in microseconds since 1970 UTC."""
         return to_micros(self._clock())
+
+
+def _never() -> bool:
+    return False
 
 
 def _utc_now() -> datetime:

@@ -6,13 +6,21 @@ Both only read, page by page. Verifying lists every problem instead of stopping 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from eventstore import queries
 from eventstore.core.read import MOVES_MAX, PAGE, Reading, claim
 from eventstore.errors import CorruptEventError, LineageMovedError, ThreadNotFoundError
 from eventstore.format import digests, records
-from eventstore.models import FORK, Position, SqlRow, Stats, VerifyReport
+from eventstore.models import (
+    FORK,
+    Position,
+    SqlRow,
+    Stats,
+    ThreadDamage,
+    VerifyReport,
+)
 from eventstore.queries import Connection
 
 _HEADER_BYTES: Final = 32
@@ -151,38 +159,47 @@ class Verifying(Reading):
     async def stats(self, thread_id: str | None = None) -> Stats:
         """How much is stored, for one thread or for all of this tenant's.
 
+        Damaged threads of a tenant are named in the result, and counted in nothing else.
+
         Raises:
             ThreadNotFoundError: no such thread.
+            CorruptEventError: the thread is damaged.
         """
-        total = [0] * 7
-        async for key in self._keys(thread_id):
-            total[0] += 1
-            async for rows in self._sizes(key):
-                for row in rows:
-                    total[1] += 1
-                    total[2] += self.codec.raw_size(row.start, row.stored)
-                    total[3] += row.stored
-            sealed = await self.transactions.run("read", queries.events.sealed_totals, key)
-            total[1] += sealed.events
-            total[2] += sealed.raw
-            total[3] += sealed.stored
-            total[6] += sealed.events
-            count, size = await self.transactions.run("read", queries.listing.snapshot_sizes, key)
-            total[4] += count
-            total[5] += size
-        return Stats(*total)
-
-    async def _keys(self, thread_id: str | None) -> AsyncIterator[int]:
         if thread_id is not None:
-            yield (await self.thread(thread_id)).thread_key
-            return
-        after = -1
-        while page := await self.transactions.run(
-            "read", queries.listing.thread_keys, self.tenant, after, PAGE
-        ):
-            for key in page:
-                yield key
-            after = page[-1]
+            return await self._stats((await self.thread(thread_id)).thread_key)
+        total, damaged = Stats(0, 0, 0, 0, 0, 0), dict[int, str]()
+
+        def note(damage: ThreadDamage) -> None:
+            damaged[damage.thread_key] = damage.thread_id
+
+        after = None
+        while page := await self.scan(after=after, on_damage=note):
+            for info in page:
+                try:
+                    total = total.plus(await self._stats(info.thread_key))
+                except CorruptEventError:
+                    damaged[info.thread_key] = info.thread_id
+            after = page[-1].thread_key
+        return replace(total, damaged=tuple(damaged.values()))
+
+    async def _stats(self, key: int) -> Stats:
+        """How much is stored of one thread."""
+        events = raw = stored = 0
+        async for rows in self._sizes(key):
+            events += len(rows)
+            raw += sum(self.codec.raw_size(row.start, row.stored) for row in rows)
+            stored += sum(row.stored for row in rows)
+        sealed = await self.transactions.run("read", queries.events.sealed_totals, key)
+        count, size = await self.transactions.run("read", queries.listing.snapshot_sizes, key)
+        return Stats(
+            1,
+            events + sealed.events,
+            raw + sealed.raw,
+            stored + sealed.stored,
+            count,
+            size,
+            sealed.events,
+        )
 
     async def _sizes(self, key: int) -> AsyncIterator[Sequence[SqlRow]]:
         after = ("", 0)
@@ -190,7 +207,10 @@ class Verifying(Reading):
             "read", queries.listing.payload_sizes, key, after, PAGE, _HEADER_BYTES
         ):
             yield rows
-            after = (rows[-1].ns, rows[-1].seq)
+            following = (rows[-1].ns, rows[-1].seq)
+            if (*map(type, following),) != (str, int) or following <= after:
+                raise CorruptEventError("a namespace or a seq is damaged").at(None, *after)
+            after = following
 
 
 class _Log(NamedTuple):

@@ -24,6 +24,19 @@ def thread_key(tenant: str, thread_id: str, generation: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def belongs(key: object, tenant: object, thread_id: object, generation: object) -> bool:
+    """Whether a key is that of a generation of this name, whatever the values are."""
+    if type(tenant) is not str or type(thread_id) is not str or type(generation) is not int:
+        return False
+    return 0 <= generation < 2**63 and thread_key(tenant, thread_id, generation) == key
+
+
+def generation_of(key: int, tenant: str, thread_id: str) -> int | None:
+    """The generation whose key this is; ``None`` if it is none of the first thousand."""
+    found = (n for n in range(1000) if thread_key(tenant, thread_id, n) == key)
+    return next(found, None)
+
+
 def name_digest(tenant: str, thread_id: str) -> bytes:
     """What a tombstone keeps of a name: enough to recognize the name, not to read it."""
     return hashlib.blake2b(_name(tenant, thread_id), digest_size=16).digest()

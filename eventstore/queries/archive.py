@@ -16,7 +16,12 @@ from typing import Any, Final
 from sqlalchemy import Connection, Table, bindparam, delete, insert, select, union
 
 from eventstore.db.schema import events, forks, segments, snapshots, threads, tombstones
-from eventstore.errors import ArchiveError, StoreBusyError, ThreadExistsError
+from eventstore.errors import (
+    ArchiveError,
+    CorruptEventError,
+    StoreBusyError,
+    ThreadExistsError,
+)
 from eventstore.format import digests, records
 from eventstore.format.archive.rows import (
     DICTIONARY,
@@ -207,6 +212,10 @@ def _run(conn: Connection, tag: int, log: Position) -> Iterator[Record]:
         yield from ((tag, tuple(row)) for row in rows)
         if len(rows) < page:
             return
+        if not rows[-1].seq > after:
+            raise CorruptEventError("the rows are not in the order of their seqs").at(
+                None, log.ns, after
+            )
         after = rows[-1].seq
 
 

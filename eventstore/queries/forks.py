@@ -34,8 +34,25 @@ _ns: Any = bindparam("ns")
 
 _INSERT_FORK = insert(forks)
 _FORKS_OF = select(forks).where(forks.c.thread_key == _key, forks.c.ns == _ns).order_by(forks.c.seq)
-_dependants = select(forks).where(forks.c.source_thread_key == _key, forks.c.thread_key != _key)
-_DEPENDANTS = _dependants.limit(bindparam("page"))
+_held = forks.alias("held")
+# The index by source is not believed alone: a damaged entry of it must not make a thread
+# undeletable for good.
+_is_held = (
+    select(_held.c.seq)
+    .where(
+        _held.c.thread_key == forks.c.thread_key,
+        _held.c.ns == forks.c.ns,
+        _held.c.seq == forks.c.seq,
+        _held.c.source_thread_key == _key,
+    )
+    .exists()
+)
+_has_thread = select(threads.c.thread_key).where(threads.c.thread_key == forks.c.thread_key).exists()
+_dependants = select(forks).where(
+    forks.c.source_thread_key == _key, forks.c.thread_key != _key, _has_thread
+)
+_DEPENDANTS = _dependants.where(_is_held).limit(bindparam("page"))
+_DOUBTFUL = _dependants.where(~_is_held).limit(1)
 _ALL_DEPENDANTS = _dependants.order_by(forks.c.thread_key, forks.c.ns, forks.c.seq)
 
 
@@ -74,6 +91,14 @@ def forks_of(conn: Connection, thread_key: int, ns: str) -> Sequence[SqlRow]:
 def dependants(conn: Connection, thread_key: int, page: int) -> Sequence[SqlRow]:
     """Some of the forks in other threads that refer to this one."""
     return conn.execute(_DEPENDANTS, {"key": thread_key, "page": page}).fetchall()
+
+
+def has_doubtful_dependants(conn: Connection, thread_key: int) -> bool:
+    """Whether the index of forks by their source names a fork of this thread that is not there.
+
+    It may be there under another place, and need this thread: the index or the fork is damaged.
+    """
+    return conn.execute(_DOUBTFUL, {"key": thread_key}).first() is not None
 
 
 def all_dependants(conn: Connection, thread_key: int) -> Sequence[SqlRow]:
@@ -231,6 +256,10 @@ def detach_fork(conn: Connection, fork: SqlRow) -> None:
     place = {"at_key": fork.thread_key, "at_ns": fork.ns, "at_seq": fork.seq}
     held = conn.execute(_LOCK_LINK, place).first()
     if held is None or held.source_thread_key != fork.source_thread_key:
+        return
+    if type(held.source_ns) is not str or type(held.source_seq) is not int:
+        # It is damaged and leads nowhere; from now on it needs nothing of the other thread.
+        conn.execute(_RELINK, {**place, "new_key": fork.thread_key, "new_ns": "", "new_seq": 0})
         return
     need = needed(conn, Position(held.source_thread_key, held.source_ns, held.source_seq))
     present = seqs_of(conn, fork.thread_key, need.ns)

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, bindparam, func, select
 
 from eventstore.db.schema import events, forks, segments, snapshots
+from eventstore.errors import CorruptEventError
 from eventstore.format import digests
 from eventstore.models import Position, SqlRow
 from eventstore.queries.events import head_seq, read_events
@@ -75,7 +76,18 @@ def marks(conn: Connection, at: Position, fingerprint: str | None) -> tuple[int 
     """
     place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq, "fingerprint": fingerprint}
     fork, snapshot = conn.execute(_MARKS, place).one()
-    return fork, snapshot
+    return _seq_or_none(fork), _seq_or_none(snapshot)
+
+
+def _seq_or_none(value: Any) -> int | None:
+    """A seq that a row of a fork or a snapshot claims.
+
+    Raises:
+        CorruptEventError: it is none.
+    """
+    if value is not None and type(value) is not int:
+        raise CorruptEventError(f"a fork or a snapshot stands at the invalid seq {value!r:.40}")
+    return value
 
 
 def fork_source(conn: Connection, thread_key: int, ns: str, seq: int) -> Position | None:
@@ -83,7 +95,10 @@ def fork_source(conn: Connection, thread_key: int, ns: str, seq: int) -> Positio
     row: SqlRow = conn.execute(_FORK_AT, {"key": thread_key, "ns": ns, "seq": seq}).first()
     if row is None:
         return None
-    return Position(row.source_thread_key, row.source_ns, row.source_seq)
+    source = Position(row.source_thread_key, row.source_ns, row.source_seq)
+    if (*map(type, source),) != (int, str, int):
+        raise CorruptEventError("the link of a fork holds an invalid value").at(None, ns, seq)
+    return source
 
 
 def trace(
@@ -98,7 +113,11 @@ def trace(
         known: the marks of the first log, if the caller has just read them; saves a query.
     """
     stretches: list[Stretch] = []
-    for _ in range(LINEAGE_MAX):
+    visited: set[Position] = set()
+    while len(visited) < LINEAGE_MAX:
+        if at in visited:
+            raise CorruptEventError("the history goes in a circle: the link of a fork is damaged")
+        visited.add(at)
         fork, snapshot = known or marks(conn, at, fingerprint)
         known = None
         if snapshot is not None and (fork is None or snapshot >= fork):
@@ -112,7 +131,7 @@ def trace(
             break
         at = source
     else:
-        raise RecursionError(f"history goes through more than {LINEAGE_MAX} forks")
+        raise CorruptEventError(f"the history goes through more than {LINEAGE_MAX} forks")
     stretches.reverse()
     return Route(start, [stretch for stretch in stretches if stretch.first <= stretch.last])
 

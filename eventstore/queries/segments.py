@@ -82,8 +82,16 @@ _FILL = (
 
 
 def sealable(conn: Connection, thread_key: int, older_than_us: int) -> Sequence[SqlRow]:
-    """For each log: first and last event that has a row, the first too young to seal, and bytes."""
-    return conn.execute(_SEALABLE, {"key": thread_key, "older_than": older_than_us}).fetchall()
+    """For each log: first and last event that has a row, the first too young to seal, and bytes.
+
+    Raises:
+        CorruptEventError: a namespace or a seq is damaged.
+    """
+    rows = conn.execute(_SEALABLE, {"key": thread_key, "older_than": older_than_us}).fetchall()
+    for row in rows:
+        if (*map(type, row[:3]),) != (str, int, int) or type(row.young) not in (int, type(None)):
+            raise CorruptEventError(f"the namespace {row.ns!r:.80} or a seq in it is damaged")
+    return rows
 
 
 def lock(conn: Connection, thread_key: int) -> SqlRow | None:
@@ -172,6 +180,10 @@ def rows_between(
                 yield from ({**row_of(each), "ns": ns} for each in found if each.seq > after)
             else:
                 yield {**row._mapping, "ns": ns}
+        if records.end_of(page) <= after:
+            raise CorruptEventError("the events are not in the order of their seqs").at(
+                None, ns, after
+            )
         after = records.end_of(page)
 
 

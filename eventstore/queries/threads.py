@@ -51,6 +51,7 @@ _LOOK_UP = select(
     threads.c.thread_key,
     threads.c.tenant,
     threads.c.thread_id,
+    threads.c.generation,
     threads.c.status,
     threads.c.active_at,
     threads.c.deleting_since,
@@ -106,14 +107,21 @@ def look_up(
         for first in sorted(firsts):
             probes = _probes(tenant, thread_id, first)
             for row in conn.execute(statement, {**probes, **values}).fetchall():
-                if row.deleting_since is None and (row.tenant, row.thread_id) == (
-                    tenant,
-                    thread_id,
-                ):
+                if row.deleting_since is None and _has_name(row, tenant, thread_id):
                     return row
         looked |= firsts
         firsts = generations_after(conn, tenant, thread_id) - looked
     return None
+
+
+def _has_name(row: SqlRow, tenant: str, thread_id: str) -> bool:
+    """Whether a row found under a key of this name is this thread's.
+
+    A row with another name is another thread's, whose key is the same by chance; unless that
+    name does not give the key: then it is damaged, and the key says whose it is.
+    """
+    own = (row.tenant, row.thread_id)
+    return own == (tenant, thread_id) or not digests.belongs(row.thread_key, *own, row.generation)
 
 
 def thread_by_key(conn: Connection, thread_key: int) -> SqlRow | None:
