@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from eventstore import queries
+from eventstore.core.part import Stopped
 from eventstore.core.read import Reading
 from eventstore.core.threads import stored_ttl
 from eventstore.db.driver_errors import CommitInDoubt
@@ -74,6 +75,8 @@ class Archiving(Reading):
             writer = Writer(header, codec)
             try:
                 for tag, values in queries.archive.rows_of(conn, row):
+                    if self.should_stop():
+                        raise Stopped
                     if tag == DICTIONARY:
                         codec.add_dictionary(*values, write=False)
                     writer.put(tag, values)

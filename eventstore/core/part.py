@@ -13,6 +13,10 @@ from eventstore.db.transactions import Transactions
 from eventstore.models import to_micros
 
 
+class Stopped(Exception):
+    """Long work on one thread that cannot end half-way was given up, as asked: nothing is left."""
+
+
 class Part:
     """The base of each part of :class:`~eventstore.core.core.Core`.
 

@@ -106,9 +106,9 @@ class Sealing(Reading):
         except _Moved:
             pass  # the next sweep seals the rest
         except Conflict as error:
-            raise CorruptEventError(
-                "its events are stored as rows and in a segment at once"
-            ).at(thread_id, ns, first) from error
+            raise CorruptEventError("its events are stored as rows and in a segment at once").at(
+                thread_id, ns, first
+            ) from error
         if done.events and not dry_run:
             self.cache.forget(key)
         return done

@@ -47,7 +47,9 @@ _is_held = (
     )
     .exists()
 )
-_has_thread = select(threads.c.thread_key).where(threads.c.thread_key == forks.c.thread_key).exists()
+_has_thread = (
+    select(threads.c.thread_key).where(threads.c.thread_key == forks.c.thread_key).exists()
+)
 _dependants = select(forks).where(
     forks.c.source_thread_key == _key, forks.c.thread_key != _key, _has_thread
 )

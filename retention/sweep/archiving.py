@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from eventstore import ArchiveUnavailableError, ConfigurationError, EventStoreError
@@ -29,8 +29,9 @@ class ArchiveGivenUp(Exception):
 class SweepArchives:
     """The archives of one sweep."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, must_stop: Callable[[], bool]) -> None:
         self._store = store
+        self._must_stop = must_stop
         self._opened: dict[str, Archive | None] = {}  # None: given up
         self._refusals = Counter[str]()
 
@@ -39,11 +40,13 @@ class SweepArchives:
 
         Raises:
             ArchiveGivenUp: the archive cannot be used in this sweep.
+            Stopped: the sweep must stop.
         """
         url = decision.archive
         assert url is not None
         archive = await self._open(url)
-        core, concurrency = self._store.core.for_tenant(decision.tenant), self._store.concurrency
+        core = self._store.core.for_tenant(decision.tenant).until(self._must_stop)
+        concurrency = self._store.concurrency
         with await concurrency.run(core.dump(decision.thread_id)) as dump:
             try:
                 archived = await concurrency.call(archive.put, dump)
