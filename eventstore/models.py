@@ -355,3 +355,22 @@ class VerifyReport:
     def ok(self) -> bool:
         """Whether there are no problems."""
         return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseReport:
+    """The result of ``check_database()``.
+
+    Attributes:
+        problems: one sentence each; empty when nothing was found.
+        checked_by: what checked it; ``None``: nothing could, and ``note`` says why.
+    """
+
+    problems: tuple[str, ...]
+    checked_by: str | None
+    note: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are no problems."""
+        return not self.problems

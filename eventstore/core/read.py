@@ -420,7 +420,7 @@ def _checked(
     try:
         for event in page:
             if event.kind == FORK:
-                claimed = claim(*event.data["source"])
+                claimed = source_of(thread_id, event)
                 led = come_from is not None and claim(*come_from) == claimed
                 if event.seq != first or not led:
                     raise CorruptEventError(
@@ -439,6 +439,20 @@ def _before_beginning(thread_id: str, at: Position, begins: int | None) -> Posit
         at.seq,
         f"history of thread {thread_id!r} begins at seq {begins}: earlier events were trimmed",
     )
+
+
+def source_of(thread_id: str, event: RecordedEvent) -> tuple[int, str, int]:
+    """The position that a fork's event says it goes on from, as :func:`claim` names it.
+
+    Raises:
+        CorruptEventError: it says none.
+    """
+    source = event.data.get("source") if isinstance(event.data, dict) else None
+    if not isinstance(source, list | tuple) or [*map(type, source)] != [int, str, int]:
+        raise CorruptEventError("the fork does not say where it goes on from").at(
+            thread_id, event.ns, event.seq
+        )
+    return claim(*source)
 
 
 def claim(thread_key: int, ns: str, seq: int) -> tuple[int, str, int]:

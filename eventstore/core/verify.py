@@ -10,11 +10,13 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from eventstore import queries
-from eventstore.core.read import MOVES_MAX, PAGE, Reading, claim
+from eventstore.core.read import MOVES_MAX, PAGE, Reading, claim, source_of
+from eventstore.db import maintenance, schema
 from eventstore.errors import CorruptEventError, LineageMovedError, ThreadNotFoundError
 from eventstore.format import digests, records
 from eventstore.models import (
     FORK,
+    DatabaseReport,
     Position,
     SqlRow,
     Stats,
@@ -71,10 +73,21 @@ class Verifying(Reading):
                 snapshots = queries.snapshots.snapshots_of(conn, key, ns)
                 forks = queries.forks.forks_of(conn, key, ns)
                 logs.append(_Log(ns, runs, snapshots, forks))
+                for fork in forks:
+                    if not _is_whole(conn, fork):
+                        problems.append(
+                            f"{ns!r} seq {fork.seq}: the position that the fork goes on from is "
+                            "missing"
+                        )
+                    elif not queries.forks.is_found_by_source(conn, fork):
+                        problems.append(
+                            f"{ns!r} seq {fork.seq}: the fork cannot be found by its source"
+                        )
+                begins = None if digests.is_prefix(ns) else queries.lineage.beginning(conn, key, ns)
                 problems.extend(
-                    f"{ns!r} seq {fork.seq}: the position that the fork goes on from is missing"
-                    for fork in forks
-                    if not _is_whole(conn, fork)
+                    f"{ns!r}: the snapshot at seq {row.seq} is no base, and is marked as one"
+                    for row in snapshots
+                    if row.is_base and not digests.is_prefix(ns) and row.seq > (begins or 0)
                 )
             return key, logs
 
@@ -85,8 +98,13 @@ class Verifying(Reading):
                 events += await self._verify_log(thread_id, key, each, problems)
             except records.WRONG_TYPE as error:
                 problems.append(f"namespace {each.ns!r}: a column was damaged: {error}")
-        if await self.thread_at(key) is None:  # rows were missing because it was being deleted
-            raise ThreadNotFoundError(thread_id, self.tenant)
+        row = await self.transactions.run("read", queries.threads.thread_by_key, key)
+        if row is None or row.deleting_since is not None:
+            raise ThreadNotFoundError(thread_id, self.tenant)  # so rows were missing
+        try:
+            records.thread_info(row)
+        except CorruptEventError as error:
+            problems.append(str(error))
         report = VerifyReport(
             thread_id,
             tuple(each.ns for each in logs),
@@ -102,17 +120,21 @@ class Verifying(Reading):
             fork.seq: claim(fork.source_thread_key, fork.source_ns, fork.source_seq)
             for fork in each.forks
         }
-        digests: dict[int, bytes] = {}
+        wanted = {row.seq for row in each.snapshots}
+        at_snapshots: dict[int, bytes] = {}
         keys: dict[int, str] = {}
+        events = 0
         for stretch, digest in self._verifiable(key, each.ns, each.runs, each.snapshots, problems):
             try:
                 async for page in self._stream(thread_id, [stretch], digest, key):
                     for event in page:
-                        digests[event.seq] = event.digest
+                        events += 1
+                        if event.seq in wanted:
+                            at_snapshots[event.seq] = event.digest
                         if event.key is not None:
                             keys[event.seq] = event.key
                         if event.kind == FORK:
-                            if linked.get(event.seq) != claim(*event.data["source"]):
+                            if linked.get(event.seq) != source_of(thread_id, event):
                                 problems.append(
                                     f"{each.ns!r} seq {event.seq}: the fork's link is wrong"
                                 )
@@ -128,8 +150,30 @@ class Verifying(Reading):
             for seq, name in keys.items()
             if found.get(seq) != name
         ]
-        problems += _snapshot_problems(thread_id, each.ns, each.snapshots, digests)
-        return len(digests)
+        for row in each.snapshots:
+            where = f"thread {thread_id!r}, namespace {each.ns!r}, snapshot at seq {row.seq}"
+            whole = await self.transactions.run(
+                "read", queries.trim.snapshot, key, each.ns, row.seq
+            )
+            if whole is None:
+                continue  # removed meanwhile
+            if not records.verifies(whole):
+                problems.append(f"{where}: does not match its checksum")
+            elif row.rests_on is not None and row.rests_on not in wanted:
+                problems.append(
+                    f"{where}: rests on one at seq {row.rests_on}, which is missing"
+                )
+            elif at_snapshots.get(row.seq, row.digest) != row.digest:
+                problems.append(f"{where}: was taken of another history")
+        return events
+
+    async def check_database(self) -> DatabaseReport:
+        """Run the database's own check of all its tables and indexes; it reads all of them.
+
+        On SQLite these are ``PRAGMA integrity_check`` and ``foreign_key_check``. On PostgreSQL it
+        is the extension ``amcheck``, if it is installed and the user may call it.
+        """
+        return await self.transactions.run("read", maintenance.check, schema.metadata.sorted_tables)
 
     def _verifiable(
         self,
@@ -229,18 +273,3 @@ def _is_whole(conn: Connection, fork: SqlRow) -> bool:
         return queries.lineage.can_be_reached(conn, source)
     except records.WRONG_TYPE:
         return False
-
-
-def _snapshot_problems(
-    thread_id: str, ns: str, rows: Sequence[SqlRow], digests: Mapping[int, bytes]
-) -> Iterator[str]:
-    """The problems of a log's snapshots, given the digests of its events."""
-    present = {row.seq for row in rows}
-    for row in rows:
-        where = f"thread {thread_id!r}, namespace {ns!r}, snapshot at seq {row.seq}"
-        if not records.verifies(row):
-            yield f"{where}: does not match its checksum"
-        elif row.rests_on is not None and row.rests_on not in present:
-            yield f"{where}: rests on one at seq {row.rests_on}, which is missing"
-        elif digests.get(row.seq, row.digest) != row.digest:
-            yield f"{where}: was taken of another history"

@@ -26,8 +26,8 @@ METADATA_DEPTH_MAX: Final = 100
 TTL_MAX: Final = 2**53
 """Seconds; larger numbers are not exact in JSON."""
 
-_FIRST_US: Final = to_micros(datetime.min.replace(tzinfo=UTC))
-_LAST_US: Final = to_micros(datetime.max.replace(tzinfo=UTC))
+FIRST_US: Final = to_micros(datetime.min.replace(tzinfo=UTC))
+LAST_US: Final = to_micros(datetime.max.replace(tzinfo=UTC))
 _STATUSES: Final = frozenset(get_args(Status))
 
 
@@ -67,7 +67,7 @@ def check_moment(name: str, value: object) -> int:
     Raises:
         CorruptEventError: it is not.
     """
-    if type(value) is not int or not _FIRST_US <= value <= _LAST_US:
+    if type(value) is not int or not FIRST_US <= value <= LAST_US:
         raise CorruptEventError(f"{name} is not a moment: {value!r:.80}")
     return value
 

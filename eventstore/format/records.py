@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from eventstore.codec.codec import Codec
 from eventstore.errors import ConfigurationError, CorruptEventError
 from eventstore.format import checks, digests
+from eventstore.format.checks import FIRST_US, LAST_US
 from eventstore.format.segments import Segment, covered, unseal
 from eventstore.models import (
     FORK,
@@ -427,6 +428,8 @@ class EventReader:
                 content = covered(payload, body)
                 if digests.link(self._digest, seq, kind, name, recorded_us, content) != digest:
                     raise CorruptEventError("the stored bytes do not match the digest chain")
+                if not FIRST_US <= recorded_us <= LAST_US:
+                    raise CorruptEventError("the event's time is not a moment")
                 data = unpack(body)
             except CorruptEventError as error:
                 raise error.at(*self._place, seq) from error
@@ -459,6 +462,8 @@ class EventReader:
                 self._digest, self.after = digest, seq
                 continue
             try:
+                if not FIRST_US <= recorded_us <= LAST_US:
+                    raise CorruptEventError("the event's time is not a moment")
                 data = self._codec.unpack(body)
             except CorruptEventError as error:
                 raise error.at(*self._place, seq) from error

@@ -41,6 +41,27 @@ _EVENTS_BETWEEN = (
     .limit(bindparam("page"))
 )
 
+PAGE_BYTES: Final = 8 * 2**20
+"""Bytes of payloads read at a time, unless a few events have more."""
+
+FEW: Final = 64
+"""Events that are read without asking how large they are."""
+
+
+def _light(page: Any) -> Any:
+    """The first rows of a page that together have no more than ``PAGE_BYTES``.
+
+    Drivers for PostgreSQL hold all rows of an answer in memory; that for SQLite, one at a time.
+    """
+    size = func.length(events.c.payload)
+    before = func.sum(size).over(order_by=events.c.seq) - size
+    rows = page.add_columns(before.label("before")).subquery()
+    columns = [rows.c[column.name] for column in page.selected_columns]
+    return select(*columns).where(rows.c.before < PAGE_BYTES).order_by(rows.c.seq)
+
+
+_LIGHT_EVENTS_BETWEEN = _light(_EVENTS_BETWEEN)
+
 _EVENTS_BY_KEY = (
     select(events.c.seq, events.c.kind, events.c.key, events.c.payload)
     .where(
@@ -90,7 +111,7 @@ def read_events(
     If the page does not begin with the event after ``after``, that event is missing.
     """
     place = {"key": thread_key, "ns": ns, "after": after, "upto": upto}
-    rows = conn.execute(_EVENTS_BETWEEN, {**place, "page": page}).fetchall()
+    rows = _rows_between(conn, {**place, "page": page})
     if rows and rows[-1].seq - after == len(rows) and all(map(_PAYLOAD, rows)):
         return rows
     # A row without a payload belongs to a sealed event that has a key.
@@ -109,6 +130,21 @@ def read_events(
     if sealed and later and later[-1].seq - end == len(later) and all(map(_PAYLOAD, later)):
         return [*sealed, *later]
     return sealed or rows
+
+
+def _rows_between(conn: Connection, place: dict[str, Any]) -> list[SqlRow]:
+    """Rows of events, bounded in number and in bytes."""
+    few = min(place["page"], place["upto"] - place["after"]) <= FEW
+    if few or conn.dialect.name != "sqlite":
+        statement = _EVENTS_BETWEEN if few else _LIGHT_EVENTS_BETWEEN
+        return list(conn.execute(statement, place))
+    with conn.execute(_EVENTS_BETWEEN, place) as result:
+        rows: list[SqlRow] = []
+        held = 0
+        while held < PAGE_BYTES and (part := result.fetchmany(FEW)):
+            rows += part
+            held += sum(len(row.payload) for row in part if type(row.payload) is bytes)
+        return rows
 
 
 _PAYLOAD = itemgetter(5)

@@ -90,6 +90,20 @@ def forks_of(conn: Connection, thread_key: int, ns: str) -> Sequence[SqlRow]:
     return conn.execute(_FORKS_OF, {"key": thread_key, "ns": ns}).fetchall()
 
 
+_BY_SOURCE = select(forks.c.thread_key, forks.c.ns, forks.c.seq).where(
+    forks.c.source_thread_key == _key,
+    forks.c.source_ns == _ns,
+    forks.c.source_seq == bindparam("seq"),
+)
+
+
+def is_found_by_source(conn: Connection, fork: SqlRow) -> bool:
+    """Whether the index by source finds a fork, as trimming and deleting its source must."""
+    place = {"key": fork.source_thread_key, "ns": fork.source_ns, "seq": fork.source_seq}
+    found = conn.execute(_BY_SOURCE, place).fetchall()
+    return (fork.thread_key, fork.ns, fork.seq) in [tuple(row) for row in found]
+
+
 def dependants(conn: Connection, thread_key: int, page: int) -> Sequence[SqlRow]:
     """Some of the forks in other threads that refer to this one."""
     return conn.execute(_DEPENDANTS, {"key": thread_key, "page": page}).fetchall()
