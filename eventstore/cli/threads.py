@@ -7,7 +7,7 @@ the other commands too. Nothing here needs the application that wrote the events
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Any, Final
@@ -24,7 +24,7 @@ from eventstore import (
     ThreadNotFoundError,
 )
 from eventstore.cli import describe
-from eventstore.cli.exits import MISSING, Failed
+from eventstore.cli.exits import FOUND, MISSING, Failed
 from eventstore.cli.options import (
     All,
     Db,
@@ -40,7 +40,7 @@ from eventstore.cli.options import (
 )
 from eventstore.cli.output import Output, duration, iso, moment, size
 from eventstore.cli.values import block, counted, cut, line, safe
-from eventstore.models import Status
+from eventstore.models import Status, ThreadDamage
 
 PAGE: Final = 256
 
@@ -81,11 +81,13 @@ def list_threads(
     out = Output(as_json)
     with reading(Target(db, tenant, schema)) as store:
         filters = {"status": status, "prefix": prefix, "metadata": _parsed(metadata or ())}
-        found = all_threads(store, **filters)
+        damaged: dict[int, ThreadDamage] = {}
+        found = all_threads(store, damaged, **filters)
         shown = found if everything else islice(found, limit)
         if as_json:
             for info in shown:
                 out.json(thread_json(info))
+            report_damaged(out, damaged)
             return
         rows = [
             (
@@ -101,11 +103,21 @@ def list_threads(
         ]
         if not rows:
             out.note("no threads")
+            report_damaged(out, damaged)
             return
         names = ("THREAD", "STATUS", "ACTIVE (UTC)", "CREATED (UTC)", "TTL", "PIN", "METADATA")
         out.table(names, rows)
         if next(found, None) is not None:
             out.note(f"only the first {limit} are shown; pass --limit or --all for more")
+        report_damaged(out, damaged)
+
+
+def report_damaged(out: Output, damaged: Mapping[int, ThreadDamage]) -> None:
+    """Name the threads that a list left out because their rows are damaged, and fail."""
+    for each in damaged.values():
+        out.note(f"eventstore: {safe(each.problem)}")
+    if damaged:
+        raise typer.Exit(FOUND)
 
 
 def _parsed(pairs: Sequence[str]) -> dict[str, Any]:
@@ -121,10 +133,20 @@ def _parsed(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def all_threads(store: EventStore, **filters: Any) -> Iterator[ThreadInfo]:
-    """The threads of a tenant, read a page at a time."""
+def all_threads(
+    store: EventStore, damaged: dict[int, ThreadDamage], **filters: Any
+) -> Iterator[ThreadInfo]:
+    """The threads of a tenant, read a page at a time.
+
+    Args:
+        damaged: collects those whose rows are damaged, by key.
+    """
+
+    def note(damage: ThreadDamage) -> None:
+        damaged[damage.thread_key] = damage
+
     after = None
-    while page := store.threads(after=after, limit=PAGE, **filters):
+    while page := store.threads(after=after, limit=PAGE, on_damage=note, **filters):
         yield from page
         after = page[-1]
 
@@ -135,22 +157,27 @@ def for_each_thread(
     title: str,
     names: Sequence[str] | None,
     work: Callable[[str], None],
-) -> None:
+) -> Mapping[int, ThreadDamage]:
     """Call ``work`` with each named thread, or with every thread of the tenant, under a bar.
+
+    Returns:
+        The threads that were left out because their rows are damaged, by key.
 
     Raises:
         ThreadNotFoundError: a named thread does not exist. Without names, a thread that another
             process deletes meanwhile is skipped.
     """
     total = len(names) if names else sum(store.thread_counts().values())
+    damaged: dict[int, ThreadDamage] = {}
     with out.progress(title, total) as advance:
-        for thread_id in names or (info.thread_id for info in all_threads(store)):
+        for thread_id in names or (info.thread_id for info in all_threads(store, damaged)):
             try:
                 work(thread_id)
             except ThreadNotFoundError:
                 if names:
                     raise
             advance(1)
+    return damaged
 
 
 def thread_json(info: ThreadInfo) -> dict[str, Any]:

@@ -71,6 +71,8 @@ class Reading(Threads):
 
         Those of a trimmed log begin after its base.
         """
+        records.name("a thread_id", thread_id)
+        records.name("a namespace", ns)
 
         def look_up(conn: Connection, after: int) -> queries.lineage.Stretch:
             row = queries.threads.look_up(conn, self.tenant, thread_id, ns)
@@ -134,8 +136,10 @@ class Reading(Threads):
             at = upto or head.position
             marks = None
             if at == head.position:
-                marks = (None, None) if row is None else (row.last_fork, row.last_snapshot)
-                found = self._find_in_cache(conn, head, fingerprint, marks) if cached else None
+                marks = _marks_of(row)
+                found = None
+                if cached and marks is not None:
+                    found = self._find_in_cache(conn, head, fingerprint, marks)
                 if found is not None:
                     return found
             else:
@@ -395,6 +399,15 @@ class _Found(NamedTuple):
     page: _Rows
     marks: tuple[int | None, int | None] | None
     hit: CachedLog | None = None
+
+
+def _marks_of(row: SqlRow | None) -> tuple[int | None, int | None] | None:
+    """The last fork and the last snapshot of a log that was looked up.
+
+    ``None`` if a row of them claims a seq that is none: then they have to be looked up one by one.
+    """
+    marks = (None, None) if row is None else (row.last_fork, row.last_snapshot)
+    return marks if all(seq is None or type(seq) is int for seq in marks) else None
 
 
 def _is_whole(head: Head, route: queries.lineage.Route, page: _Rows) -> bool:

@@ -92,7 +92,7 @@ class Threads(Part):
 
         def look_up(conn: Connection) -> list[str]:
             key = self.key_of(conn, thread_id)
-            return [ns for ns, _, _ in queries.events.namespaces(conn, key)]
+            return list(queries.events.ends(conn, key))
 
         return await self.transactions.run("read", look_up)
 
@@ -205,6 +205,7 @@ class Threads(Part):
         if prefix is not None:
             records.name("a prefix", prefix)
         place = None if after is None else (to_micros(after.active_at), after.thread_key)
+        found: list[ThreadInfo] = []
         while True:
             rows = await self.transactions.run(
                 "read",
@@ -216,10 +217,10 @@ class Threads(Part):
                 after=place,
                 limit=limit,
             )
-            found = _sound(rows, on_damage)
-            if found or len(rows) < limit:
-                return found
-            place = (rows[-1].active_at, rows[-1].thread_key)  # a page of damaged rows only
+            found += _sound(rows, on_damage)
+            if len(found) >= limit or len(rows) < limit:
+                return found[:limit]
+            place = (rows[-1].active_at, rows[-1].thread_key)
 
     async def thread_counts(self) -> dict[str, int]:
         """How many threads this tenant has, by status."""

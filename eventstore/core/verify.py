@@ -5,7 +5,7 @@ Both only read, page by page. Verifying lists every problem instead of stopping 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -67,11 +67,12 @@ class Verifying(Reading):
                 try:
                     records.name("a namespace", ns)
                     runs = queries.events.runs(conn, key, ns)
-                except ValueError as error:
+                    snapshots = queries.snapshots.snapshots_of(conn, key, ns)
+                    forks = queries.forks.forks_of(conn, key, ns)
+                    floor = queries.lineage.beginning(conn, key, ns)
+                except (ValueError, CorruptEventError) as error:
                     problems.append(f"namespace {ns!r}: a name or a seq was damaged: {error}")
                     continue
-                snapshots = queries.snapshots.snapshots_of(conn, key, ns)
-                forks = queries.forks.forks_of(conn, key, ns)
                 logs.append(_Log(ns, runs, snapshots, forks))
                 for fork in forks:
                     if not _is_whole(conn, fork):
@@ -83,11 +84,10 @@ class Verifying(Reading):
                         problems.append(
                             f"{ns!r} seq {fork.seq}: the fork cannot be found by its source"
                         )
-                begins = None if digests.is_prefix(ns) else queries.lineage.beginning(conn, key, ns)
                 problems.extend(
                     f"{ns!r}: the snapshot at seq {row.seq} is no base, and is marked as one"
                     for row in snapshots
-                    if row.is_base and not digests.is_prefix(ns) and row.seq > (begins or 0)
+                    if row.is_base and not digests.is_prefix(ns) and row.seq > (floor or 0)
                 )
             return key, logs
 
@@ -160,9 +160,7 @@ class Verifying(Reading):
             if not records.verifies(whole):
                 problems.append(f"{where}: does not match its checksum")
             elif row.rests_on is not None and row.rests_on not in wanted:
-                problems.append(
-                    f"{where}: rests on one at seq {row.rests_on}, which is missing"
-                )
+                problems.append(f"{where}: rests on one at seq {row.rests_on}, which is missing")
             elif at_snapshots.get(row.seq, row.digest) != row.digest:
                 problems.append(f"{where}: was taken of another history")
         return events
@@ -271,5 +269,5 @@ def _is_whole(conn: Connection, fork: SqlRow) -> bool:
     source = Position(fork.source_thread_key, fork.source_ns, fork.source_seq)
     try:
         return queries.lineage.can_be_reached(conn, source)
-    except records.WRONG_TYPE:
+    except CorruptEventError:
         return False

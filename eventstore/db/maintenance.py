@@ -111,7 +111,9 @@ def _sqlite_problems(conn: Connection) -> Iterator[str]:
         yield f"the check itself failed: {error.orig}"
 
 
-_AMCHECK: Final = "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'amcheck'"
+_AMCHECK: Final = (
+    "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'amcheck'"
+)
 _INDEXES: Final = """
     SELECT i.indexrelid::regclass::text, i.indrelid::regclass::text
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam

@@ -8,14 +8,15 @@ file is never called damaged afterwards. Owns the limits of metadata, too.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final, get_args
 
 from eventstore.errors import ConfigurationError, CorruptEventError, SerializationError
 from eventstore.format import digests
 from eventstore.format.archive.rows import FIELDS, THREAD, check_types
-from eventstore.models import Pin, Status, from_micros, to_micros
+from eventstore.models import Pin, SqlRow, Status, from_micros, to_micros
 
 METADATA_BYTES_MAX: Final = 2**16
 """Bytes of a thread's metadata as JSON. Every listing reads it."""
@@ -155,6 +156,55 @@ def _too_deep() -> ConfigurationError:
     return ConfigurationError(
         f"metadata is nested deeper than {METADATA_DEPTH_MAX} levels; make it flatter"
     )
+
+
+def checked(rows: Sequence[SqlRow]) -> Sequence[SqlRow]:
+    """These rows, whose columns hold values of the kinds that the schema gives to their names.
+
+    PostgreSQL keeps to the schema by itself; SQLite takes any value in any column.
+
+    Raises:
+        CorruptEventError: a column holds a value of another kind.
+    """
+    if rows:
+        kinds = [(name, _COLUMNS[name]) for name in rows[0]._fields]
+        for row in rows:
+            for value, (name, kind) in zip(row, kinds, strict=True):
+                if type(value) not in kind or (type(value) is str and not _is_unicode(value)):
+                    raise CorruptEventError(f"the column {name!r} holds {value!r:.80}")
+    return rows
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text was decoded without bytes that are no text."""
+    return text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text)
+
+
+_WHOLE: Final = (int,)
+_WHOLE_OR_NONE: Final = (int, type(None))
+_COLUMNS: Final[dict[str, tuple[type, ...]]] = {
+    "digest": (bytes,),
+    "checksum": (bytes,),
+    "fingerprint": (str,),
+    "first": _WHOLE,
+    "is_base": (bool,),
+    "last": _WHOLE,
+    "link": (bytes,),
+    "ns": (str,),
+    "payload": (bytes,),
+    "raw": _WHOLE,
+    "recorded_at": _WHOLE_OR_NONE,
+    "rests_on": _WHOLE_OR_NONE,
+    "seq": _WHOLE,
+    "source_ns": (str,),
+    "source_seq": _WHOLE,
+    "source_thread_key": _WHOLE,
+    "step": _WHOLE_OR_NONE,
+    "thread_key": _WHOLE,
+    "young": _WHOLE_OR_NONE,
+    "bytes": (int, float, Decimal, type(None)),
+}
+"""Kinds of values by the names of columns, as queries select them."""
 
 
 def check_kinds(record: Any) -> None:

@@ -36,6 +36,7 @@ from eventstore.format.archive.rows import (
     Row,
     dictionaries_of,
 )
+from eventstore.format.checks import checked
 from eventstore.models import Position, SqlRow
 from eventstore.queries.dictionaries import keep_dictionary, read_dictionary
 from eventstore.queries.forks import (
@@ -147,13 +148,13 @@ def rows_of(conn: Connection, thread: SqlRow) -> Iterator[Record]:
 def _logs(conn: Connection, key: int) -> dict[str, _Log]:
     """The logs of a thread, and logs for what they need of other threads."""
     logs: dict[str, _Log] = {}
-    for ns in conn.execute(_NAMES, {"key": key}).scalars():
+    for (ns,) in checked(conn.execute(_NAMES, {"key": key}).fetchall()):
         log = logs.setdefault(ns, _Log())
         log.own = Position(key, ns, _MAX_SEQ)
-        for seq in conn.execute(_SNAPSHOT_SEQS, {"key": key, "ns": ns}).scalars():
+        for (seq,) in checked(conn.execute(_SNAPSHOT_SEQS, {"key": key, "ns": ns}).fetchall()):
             log.snapshots[seq] = (Position(key, ns, seq), False)
     needs: dict[Position, Needed] = {}
-    rows = conn.execute(_LINKS, {"key": key}).fetchall()
+    rows = checked(conn.execute(_LINKS, {"key": key}).fetchall())
     places: list[tuple[str, SqlRow, Needed | None]] = [(r.ns, r, None) for r in rows]
     for ns, row, within in places:  # it grows while we iterate
         link = Position(row.source_thread_key, row.source_ns, row.source_seq)
@@ -177,7 +178,7 @@ def _gather(conn: Connection, need: Needed, logs: dict[str, _Log]) -> Sequence[S
         for row in snapshot_chain(conn, need.base):
             at = need.base._replace(seq=row.seq)
             log.snapshots.setdefault(row.seq, (at, True))
-    return conn.execute(forks_needed(need)).fetchall()
+    return checked(conn.execute(forks_needed(need)).fetchall())
 
 
 def _rows_of_log(conn: Connection, log: _Log) -> Iterator[Record]:
@@ -217,9 +218,7 @@ def _run(conn: Connection, tag: int, log: Position) -> Iterator[Record]:
     after, upto = 0, log.seq
     while found := conn.execute(sizes, _place(log, after, upto)).fetchall():
         seqs = [seq for seq, _ in found]
-        if not all(
-            type(seq) is int and before < seq for before, seq in pairwise([after, *seqs])
-        ):
+        if not all(type(seq) is int and before < seq for before, seq in pairwise([after, *seqs])):
             raise CorruptEventError("the rows are not in the order of their seqs").at(
                 None, log.ns, after
             )

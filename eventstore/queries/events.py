@@ -10,9 +10,21 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, case, func, literal_column, select, union_all
+from sqlalchemy import (
+    Connection,
+    Float,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal_column,
+    select,
+    union_all,
+)
 
 from eventstore.db.schema import events, segments
+from eventstore.errors import CorruptEventError
+from eventstore.format.checks import checked
 from eventstore.format.segments import Segment
 from eventstore.models import DELETION_MARK, SqlRow
 
@@ -99,8 +111,19 @@ _SEGMENTS_BETWEEN = (
 
 def head_seq(conn: Connection, thread_key: int, ns: str) -> int:
     """The last seq of a log, 0 when it is empty."""
-    row, sealed = conn.execute(_HEAD, {"key": thread_key, "ns": ns}).one()
-    return max(row or 0, sealed or 0)
+    ends = conn.execute(_HEAD, {"key": thread_key, "ns": ns}).one()
+    return max((seq_or_none(seq) or 0 for seq in ends), default=0)
+
+
+def seq_or_none(value: Any) -> int | None:
+    """A seq that a row claims.
+
+    Raises:
+        CorruptEventError: it is none.
+    """
+    if value is not None and type(value) is not int:
+        raise CorruptEventError(f"a row stands at the invalid seq {value!r:.40}")
+    return value
 
 
 def read_events(
@@ -155,7 +178,11 @@ def read_segments(
 ) -> list[Segment]:
     """Segments of a log that hold events after ``after``, up to ``upto``, oldest first."""
     place = {"key": thread_key, "ns": ns, "after": after, "upto": upto, "page": page}
-    return [Segment(*row) for row in conn.execute(_SEGMENTS_BETWEEN, place)]
+    found = [Segment(*row) for row in conn.execute(_SEGMENTS_BETWEEN, place)]
+    for segment in found:  # the rest is judged where it is unsealed
+        if type(segment.seq) is not int or type(segment.last) is not int:
+            raise CorruptEventError(f"a segment ends at the invalid seq {segment.last!r:.40}")
+    return found
 
 
 KEYS_PAGE: Final = 1_000
@@ -215,8 +242,12 @@ def runs(conn: Connection, thread_key: int, ns: str) -> list[tuple[int, int]]:
     """First and last seq of each run of events without a gap; a complete log has one run."""
     edges: tuple[list[tuple[int, int]], ...] = ([], [], [])
     for what, first, last in conn.execute(_RUNS, {"key": thread_key, "ns": ns}):
+        if type(first) is not int or type(last) is not int:
+            raise CorruptEventError(f"a row stands at the invalid seq {first!r:.40}")
         edges[what].append((first, last))
     starts, ends, sealed = edges
+    if len(starts) != len(ends):
+        raise CorruptEventError("the index of events is damaged")
     found = [(start, end) for (start, _), (end, _) in zip(starts, ends, strict=True)]
     if not sealed:
         return found
@@ -237,20 +268,31 @@ _stretches = union_all(
 ).subquery()
 
 _NAMESPACES = (
-    select(_stretches.c.ns, func.min(_stretches.c.seq), func.max(_stretches.c.last))
+    select(
+        _stretches.c.ns,
+        func.min(_stretches.c.seq).label("first"),
+        func.max(_stretches.c.last).label("last"),
+    )
     .group_by(_stretches.c.ns)
     .order_by(_stretches.c.ns)
 )
 
 
 def namespaces(conn: Connection, thread_key: int) -> Sequence[SqlRow]:
-    """The logs of a thread, each with its first and last seq, sorted by name."""
+    """The logs of a thread, each with its first and last seq, sorted by name.
+
+    Nothing of it is checked: a damaged row may claim a name or a seq of any kind.
+    """
     return conn.execute(_NAMESPACES, {"key": thread_key}).fetchall()
 
 
 def ends(conn: Connection, thread_key: int) -> dict[str, int]:
-    """The last seq of each log of a thread."""
-    return {ns: last for ns, _, last in namespaces(conn, thread_key)}
+    """The last seq of each log of a thread.
+
+    Raises:
+        CorruptEventError: a name or a seq is damaged.
+    """
+    return {ns: last for ns, _, last in checked(namespaces(conn, thread_key))}
 
 
 # A sealed event that has a key leaves a row without a payload.
@@ -260,10 +302,16 @@ _TOTALS = select(
     func.sum(_has_payload), func.sum(func.length(events.c.payload)), func.count()
 ).where(events.c.thread_key == _key, events.c.kind != DELETION_MARK)
 
+
+def _sum(column: Any) -> Any:
+    """A sum that damaged values do not overflow, so that their thread can be deleted."""
+    return func.coalesce(func.sum(cast(column, Float)), 0)
+
+
 _SEALED_TOTALS = select(
-    func.coalesce(func.sum(segments.c.last - segments.c.seq + 1), 0),
-    func.coalesce(func.sum(segments.c.raw), 0),
-    func.coalesce(func.sum(func.length(segments.c.payload)), 0),
+    _sum(segments.c.last) - _sum(segments.c.seq) + func.count(),
+    _sum(segments.c.raw),
+    _sum(func.length(segments.c.payload)),
     func.count(),
 ).where(segments.c.thread_key == _key)
 
@@ -285,6 +333,10 @@ def totals(conn: Connection, thread_key: int) -> Totals:
     )
 
 
+_TOTAL_MAX: Final = 2**62
+"""More than this only a damaged row claims, and no column of a tombstone holds much more."""
+
+
 class SealedTotals(NamedTuple):
     """The events in a thread's segments, the bytes of their bodies, stored bytes, and rows."""
 
@@ -296,4 +348,5 @@ class SealedTotals(NamedTuple):
 
 def sealed_totals(conn: Connection, thread_key: int) -> SealedTotals:
     """The size of the sealed part of a thread."""
-    return SealedTotals(*map(int, conn.execute(_SEALED_TOTALS, {"key": thread_key}).one()))
+    found = conn.execute(_SEALED_TOTALS, {"key": thread_key}).one()
+    return SealedTotals(*(max(0, min(int(value), _TOTAL_MAX)) for value in found))

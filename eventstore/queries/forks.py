@@ -14,12 +14,14 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from eventstore.db.schema import events, forks, segments, snapshots, threads
+from eventstore.errors import CorruptEventError
 from eventstore.format import digests, records
+from eventstore.format.checks import checked
 from eventstore.format.segments import EVENTS_MAX, Segment
 from eventstore.models import Position, SqlRow
 from eventstore.queries.events import head_seq
 from eventstore.queries.lineage import Route, base_digest, beginning, floor, trace
-from eventstore.queries.segments import rows_between, seqs_of
+from eventstore.queries.segments import Seqs, rows_between
 from eventstore.queries.snapshots import snapshot_chain, snapshots_of
 from eventstore.queries.threads import is_live, thread_by_key
 
@@ -87,7 +89,7 @@ def insert_fork(conn: Connection, row: Mapping[str, Any], tenant: str) -> str | 
 
 def forks_of(conn: Connection, thread_key: int, ns: str) -> Sequence[SqlRow]:
     """Every fork of a log, oldest first."""
-    return conn.execute(_FORKS_OF, {"key": thread_key, "ns": ns}).fetchall()
+    return checked(conn.execute(_FORKS_OF, {"key": thread_key, "ns": ns}).fetchall())
 
 
 _BY_SOURCE = select(forks.c.thread_key, forks.c.ns, forks.c.seq).where(
@@ -119,7 +121,7 @@ def has_doubtful_dependants(conn: Connection, thread_key: int) -> bool:
 
 def all_dependants(conn: Connection, thread_key: int) -> Sequence[SqlRow]:
     """All forks in other threads that refer to this one, in the order in which to lock them."""
-    return conn.execute(_ALL_DEPENDANTS, {"key": thread_key}).fetchall()
+    return checked(conn.execute(_ALL_DEPENDANTS, {"key": thread_key}).fetchall())
 
 
 # --- descendants ------------------------------------------------------------------------
@@ -277,8 +279,12 @@ def detach_fork(conn: Connection, fork: SqlRow) -> None:
         # It is damaged and leads nowhere; from now on it needs nothing of the other thread.
         conn.execute(_RELINK, {**place, "new_key": fork.thread_key, "new_ns": "", "new_seq": 0})
         return
-    need = needed(conn, Position(held.source_thread_key, held.source_ns, held.source_seq))
-    present = seqs_of(conn, fork.thread_key, need.ns)
+    source = Position(held.source_thread_key, held.source_ns, held.source_seq)
+    try:
+        need = needed(conn, source)
+    except CorruptEventError:  # what there is has to do; readers of the fork report the damage
+        need = Needed(source, digests.prefix_ns(*source[:2]), 1, None)
+    present = Seqs(conn, fork.thread_key, need.ns)
     _copy_events(conn, fork.thread_key, need, present)
     _copy_forks(conn, fork.thread_key, need, present)
     if need.base is not None:
@@ -287,14 +293,15 @@ def detach_fork(conn: Connection, fork: SqlRow) -> None:
     conn.execute(_RELINK, {**place, **new})
 
 
-def _copy_events(conn: Connection, thread_key: int, need: Needed, present: set[int]) -> None:
+def _copy_events(conn: Connection, thread_key: int, need: Needed, present: Seqs) -> None:
     place = {"thread_key": thread_key, "ns": need.ns}
     damaged: list[Segment] = []
     for row in events_needed(conn, need, damaged):
         if row["seq"] not in present:
             conn.execute(_COPY_EVENT, {**row, **place})
     for segment in damaged:  # copied as they are: readers of these events report the damage
-        if segment.events <= EVENTS_MAX and not {segment.seq, segment.last} <= present:
+        is_present = segment.seq in present and segment.last in present
+        if segment.events <= EVENTS_MAX and not is_present:
             conn.execute(_COPY_SEGMENT, {**segment._asdict(), **place})
 
 
@@ -313,7 +320,7 @@ def events_needed(
     return rows_between(conn, source.thread_key, source.ns, need.first, source.seq, damaged)
 
 
-def _copy_forks(conn: Connection, thread_key: int, need: Needed, present: set[int]) -> None:
+def _copy_forks(conn: Connection, thread_key: int, need: Needed, present: Seqs) -> None:
     rows = conn.execute(
         forks_needed(need)
         # Locked, so that deleting what a link leads to cannot change the link between our reading

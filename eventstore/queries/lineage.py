@@ -13,8 +13,9 @@ from sqlalchemy import Connection, bindparam, func, select
 from eventstore.db.schema import events, forks, segments, snapshots
 from eventstore.errors import CorruptEventError
 from eventstore.format import digests
-from eventstore.models import Position, SqlRow
-from eventstore.queries.events import head_seq, read_events
+from eventstore.format.checks import checked
+from eventstore.models import Position
+from eventstore.queries.events import head_seq, read_events, seq_or_none
 from eventstore.queries.snapshots import USABLE
 
 _LAST_SEQ: Final = 2**63 - 1
@@ -76,29 +77,15 @@ def marks(conn: Connection, at: Position, fingerprint: str | None) -> tuple[int 
     """
     place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq, "fingerprint": fingerprint}
     fork, snapshot = conn.execute(_MARKS, place).one()
-    return _seq_or_none(fork), _seq_or_none(snapshot)
-
-
-def _seq_or_none(value: Any) -> int | None:
-    """A seq that a row of a fork or a snapshot claims.
-
-    Raises:
-        CorruptEventError: it is none.
-    """
-    if value is not None and type(value) is not int:
-        raise CorruptEventError(f"a fork or a snapshot stands at the invalid seq {value!r:.40}")
-    return value
+    return seq_or_none(fork), seq_or_none(snapshot)
 
 
 def fork_source(conn: Connection, thread_key: int, ns: str, seq: int) -> Position | None:
     """The position that the fork at this seq goes on from; ``None`` if there is no fork."""
-    row: SqlRow = conn.execute(_FORK_AT, {"key": thread_key, "ns": ns, "seq": seq}).first()
-    if row is None:
-        return None
-    source = Position(row.source_thread_key, row.source_ns, row.source_seq)
-    if (*map(type, source),) != (int, str, int):
-        raise CorruptEventError("the link of a fork holds an invalid value").at(None, ns, seq)
-    return source
+    place = {"key": thread_key, "ns": ns, "seq": seq}
+    for row in checked(conn.execute(_FORK_AT, place).fetchall()):
+        return Position(row.source_thread_key, row.source_ns, row.source_seq)
+    return None
 
 
 def trace(
@@ -163,7 +150,7 @@ _FLOOR = select(func.max(snapshots.c.seq)).where(
 def floor(conn: Connection, at: Position) -> int | None:
     """The last base up to a position whose own event was trimmed; ``None`` if there is none."""
     place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq}
-    return conn.execute(_FLOOR, place).scalar()
+    return seq_or_none(conn.execute(_FLOOR, place).scalar())
 
 
 def beginning(conn: Connection, thread_key: int, ns: str) -> int | None:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, or_, select
 
 from eventstore.db.schema import events, snapshots
+from eventstore.format.checks import checked
 from eventstore.models import Position, SqlRow
 
 _key: Any = bindparam("key")
@@ -98,4 +99,4 @@ _SNAPSHOTS_OF = (
 
 def snapshots_of(conn: Connection, thread_key: int, ns: str) -> Sequence[SqlRow]:
     """Every snapshot of a log without its content, oldest first."""
-    return conn.execute(_SNAPSHOTS_OF, {"key": thread_key, "ns": ns}).fetchall()
+    return checked(conn.execute(_SNAPSHOTS_OF, {"key": thread_key, "ns": ns}).fetchall())

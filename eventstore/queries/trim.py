@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, and_, bindparam, delete, func, select, union_all, update
 
 from eventstore.db.schema import events, forks, segments, snapshots
-from eventstore.errors import CorruptEventError
+from eventstore.format.checks import checked
 from eventstore.format.namespaces import Link
 from eventstore.models import SqlRow
 from eventstore.queries.events import head_seq
@@ -106,21 +106,6 @@ _LOGS = select(_stretches.c.ns, func.sum(_stretches.c.last - _stretches.c.seq + 
 )
 
 
-_WHOLE: Final = (int,)
-_WHOLE_OR_NONE: Final = (int, type(None))
-_KEPT: Final[tuple[tuple[type, ...], ...]] = (
-    _WHOLE,
-    (str,),
-    (bool,),
-    _WHOLE_OR_NONE,
-    _WHOLE_OR_NONE,
-    (bytes,),
-    (bytes,),
-    _WHOLE_OR_NONE,
-)
-_LINK: Final[tuple[tuple[type, ...], ...]] = ((str,), _WHOLE, (str,), _WHOLE)
-
-
 def survey(conn: Connection, thread_key: int, ns: str) -> Survey:
     """Read what the trim of a log depends on.
 
@@ -128,14 +113,11 @@ def survey(conn: Connection, thread_key: int, ns: str) -> Survey:
         CorruptEventError: a row holds what nobody stored there.
     """
     place = {"of": thread_key, "log": ns}
-    kept = [Kept._make(row) for row in conn.execute(_SNAPSHOTS, place)]
-    links = [Link(*row) for row in conn.execute(_LINKS, place)]
-    for row, kinds in [(each, _KEPT) for each in kept] + [(each, _LINK) for each in links]:
-        if not all(type(value) in kind for value, kind in zip(row, kinds, strict=True)):
-            raise CorruptEventError(
-                "a column of a snapshot or of a fork's link holds an invalid value"
-            )
-    logs = {name: int(count) for name, count in conn.execute(_LOGS, place)}
+    kept = [Kept._make(row) for row in checked(conn.execute(_SNAPSHOTS, place).fetchall())]
+    links = [Link(*row) for row in checked(conn.execute(_LINKS, place).fetchall())]
+    logs = {
+        name: int(count) for name, count in conn.execute(_LOGS, place) if isinstance(name, str)
+    }
     logs.pop(ns, None)
     head, base = head_seq(conn, thread_key, ns), beginning(conn, thread_key, ns) or 0
     return Survey(head, base, kept, links, logs)
