@@ -331,8 +331,15 @@ class _Append:
             if created != self._logs[0].head:  # another has our first key, or made the thread
                 self._logs = self._encoded(created)
         elif any(each.head.seq == 0 for each in self._logs):
-            if not queries.threads.is_live(conn, place.thread_key):
+            has_events = queries.threads.lock_with_events(conn, place.thread_key)
+            if has_events is None:
                 raise ThreadNotFoundError(place.thread_id, self._core.tenant)
+            if not has_events:
+                raise CorruptEventError(
+                    f"thread {place.thread_id!r} exists, and none of its events is found: an index "
+                    "is damaged or rows were lost; run eventstore verify",
+                    thread_id=place.thread_id,
+                )
         ordered = sorted(self._logs, key=lambda each: each.head.ns)
         for each in ordered:
             touch = each.touch if each is ordered[-1] else None
@@ -458,6 +465,19 @@ class _Append:
         taken = await self._core.transactions.run(
             "read", queries.events.events_by_key, now.thread_key, head.ns, batch.keys
         )
+        hidden = await self._core.transactions.run(
+            "read",
+            queries.events.hidden_seq,
+            now.thread_key,
+            head.ns,
+            now.seq,
+            queries.append.HIDDEN_ROWS,
+        )
+        if hidden is not None:
+            return CorruptEventError(
+                f"the log ends at seq {now.seq} by its index, and seq {hidden} is stored: the "
+                "index is damaged; run eventstore verify, and rebuild it (REINDEX)"
+            ).at(head.thread_id, head.ns, hidden)
         if taken:
             return DuplicateKeyError(head.thread_id, head.ns, taken[0].key, taken[0].seq)
         if len(set(batch.keys)) < len(batch.keys):

@@ -27,6 +27,9 @@ from eventstore.queries import Connection
 
 _HEADER_BYTES: Final = 32
 
+_HIDDEN_ROWS: Final = 10_000
+"""Rows after the last event of a log among which verifying looks for more of it, on SQLite."""
+
 
 class Verifying(Reading):
     """Checks and measures what is stored."""
@@ -92,6 +95,8 @@ class Verifying(Reading):
             return key, logs
 
         key, logs = await self.transactions.run("snapshot_read", survey)
+        if not beginnings:
+            problems.append(f"thread {thread_id!r} has no events: an index or rows are damaged")
         events = 0
         for each in logs:
             try:
@@ -140,6 +145,19 @@ class Verifying(Reading):
                                 )
             except CorruptEventError as error:
                 problems.append(str(error))
+        if each.runs:
+            last = each.runs[-1][1]
+            hidden = await self.transactions.run(
+                "read", queries.events.hidden_seq, key, each.ns, last, _HIDDEN_ROWS
+            )
+            head = await self.transactions.run("read", queries.events.head_seq, key, each.ns)
+            if hidden is not None and head == last:  # else it was appended meanwhile
+                problems.append(f"{each.ns!r} seq {hidden}: the index of events does not find it")
+            problems += [
+                f"{each.ns!r}: a snapshot or a fork stands at seq {row.seq}, after the log's end"
+                for row in (*each.snapshots, *each.forks)
+                if row.seq > max(head, last)
+            ]
         found = (
             await self.transactions.run("read", queries.events.keys_of, key, each.ns)
             if keys

@@ -52,8 +52,7 @@ def check_thread(row: Any) -> tuple[dict[str, Any], Pin | None]:
         raise CorruptEventError("its key does not belong to its name and generation")
     check_moment("created_at", row.created_at)
     check_moment("active_at", row.active_at)
-    if row.status not in _STATUSES:
-        raise CorruptEventError(f"it has the unknown status {row.status!r:.80}")
+    check_status(row.status)
     if row.ttl is not None and not 0 <= row.ttl < TTL_MAX:
         raise CorruptEventError(f"its ttl is {row.ttl}")
     pin = None if row.pin is None else pin_of(_parsed("pin", row.pin))
@@ -71,6 +70,16 @@ def check_moment(name: str, value: object) -> int:
     if type(value) is not int or not FIRST_US <= value <= LAST_US:
         raise CorruptEventError(f"{name} is not a moment: {value!r:.80}")
     return value
+
+
+def check_status(value: object) -> None:
+    """Check that a value is the status of a thread.
+
+    Raises:
+        CorruptEventError: it is not.
+    """
+    if type(value) is not str or value not in _STATUSES:
+        raise CorruptEventError(f"it has the unknown status {value!r:.80}")
 
 
 def pin_of(stored: Mapping[str, Any]) -> Pin:
@@ -170,9 +179,18 @@ def checked(rows: Sequence[SqlRow]) -> Sequence[SqlRow]:
         kinds = [(name, _COLUMNS[name]) for name in rows[0]._fields]
         for row in rows:
             for value, (name, kind) in zip(row, kinds, strict=True):
-                if type(value) not in kind or (type(value) is str and not _is_unicode(value)):
+                if (
+                    type(value) not in kind
+                    or (type(value) is str and not _is_unicode(value))
+                    or (name in _SEQS and value is not None and value < 0)
+                ):
                     raise CorruptEventError(f"the column {name!r} holds {value!r:.80}")
     return rows
+
+
+def is_storable(row: SqlRow) -> bool:
+    """Whether a row that is copied as it is can be stored again."""
+    return not any(type(value) is str and not _is_unicode(value) for value in row)
 
 
 def _is_unicode(text: str) -> bool:
@@ -205,6 +223,8 @@ _COLUMNS: Final[dict[str, tuple[type, ...]]] = {
     "bytes": (int, float, Decimal, type(None)),
 }
 """Kinds of values by the names of columns, as queries select them."""
+
+_SEQS: Final = frozenset({"first", "last", "rests_on", "seq", "source_seq"})
 
 
 def check_kinds(record: Any) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    text,
     union_all,
 )
 
@@ -124,6 +125,26 @@ def seq_or_none(value: Any) -> int | None:
     if value is not None and type(value) is not int:
         raise CorruptEventError(f"a row stands at the invalid seq {value!r:.40}")
     return value
+
+
+_HIDDEN = text(
+    "SELECT min(seq) FROM events AS hidden WHERE rowid > (SELECT rowid FROM events WHERE"
+    " thread_key = :key AND ns = :ns AND seq = :seq) AND rowid <= :rows + (SELECT rowid FROM"
+    " events WHERE thread_key = :key AND ns = :ns AND seq = :seq)"
+    " AND +thread_key = :key AND +ns = :ns AND +seq > :seq"
+)
+
+
+def hidden_seq(conn: Connection, thread_key: int, ns: str, seq: int, rows: int) -> int | None:
+    """The seq of an event after the last one of a log that the index does not find.
+
+    Only SQLite's table has an order of its own: ``rows`` rows after the last event are looked at.
+    """
+    if conn.dialect.name != "sqlite":
+        return None
+    place = {"key": thread_key, "ns": ns, "seq": seq, "rows": rows}
+    found: int | None = conn.execute(_HIDDEN, place).scalar()
+    return found
 
 
 def read_events(

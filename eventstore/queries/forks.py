@@ -16,7 +16,7 @@ from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 from eventstore.db.schema import events, forks, segments, snapshots, threads
 from eventstore.errors import CorruptEventError
 from eventstore.format import digests, records
-from eventstore.format.checks import checked
+from eventstore.format.checks import checked, is_storable
 from eventstore.format.segments import EVENTS_MAX, Segment
 from eventstore.models import Position, SqlRow
 from eventstore.queries.events import head_seq
@@ -301,7 +301,7 @@ def _copy_events(conn: Connection, thread_key: int, need: Needed, present: Seqs)
             conn.execute(_COPY_EVENT, {**row, **place})
     for segment in damaged:  # copied as they are: readers of these events report the damage
         is_present = segment.seq in present and segment.last in present
-        if segment.events <= EVENTS_MAX and not is_present:
+        if segment.events <= EVENTS_MAX and not is_present and is_storable(segment):
             conn.execute(_COPY_SEGMENT, {**segment._asdict(), **place})
 
 
@@ -349,7 +349,7 @@ def forks_needed(need: Needed) -> Any:
 def _copy_base(conn: Connection, thread_key: int, ns: str, at: Position) -> None:
     present = {row.seq for row in snapshots_of(conn, thread_key, ns)}
     for row in snapshot_chain(conn, at):
-        if row.seq not in present:
+        if row.seq not in present and is_storable(row):
             copy = {**row._mapping, "thread_key": thread_key, "ns": ns, "is_base": True}
             del copy["event_digest"]
             conn.execute(_COPY_SNAPSHOT, copy)

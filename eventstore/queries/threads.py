@@ -202,6 +202,28 @@ _LIVE = (
 )
 
 
+_LIVE_WITH_EVENTS = (
+    select(
+        threads.c.thread_key,
+        select(events.c.seq)
+        .where(events.c.thread_key == threads.c.thread_key)
+        .exists()
+        .label("has_events"),
+    )
+    .where(threads.c.thread_key == _key, threads.c.deleting_since.is_(None))
+    .with_for_update(read=True, key_share=True, of=threads)
+)
+
+
+def lock_with_events(conn: Connection, thread_key: int) -> bool | None:
+    """Whether a thread has an event in any log, as each thread has; locks it against deletion.
+
+    ``None`` if it does not exist or is being deleted.
+    """
+    row = conn.execute(_LIVE_WITH_EVENTS, {"key": thread_key}).first()
+    return None if row is None else bool(row.has_events)
+
+
 def is_live(conn: Connection, thread_key: int) -> bool:
     """Whether the thread exists and is not being deleted; locks it against deletion."""
     return conn.execute(_LIVE, {"key": thread_key}).first() is not None

@@ -115,9 +115,7 @@ def survey(conn: Connection, thread_key: int, ns: str) -> Survey:
     place = {"of": thread_key, "log": ns}
     kept = [Kept._make(row) for row in checked(conn.execute(_SNAPSHOTS, place).fetchall())]
     links = [Link(*row) for row in checked(conn.execute(_LINKS, place).fetchall())]
-    logs = {
-        name: int(count) for name, count in conn.execute(_LOGS, place) if isinstance(name, str)
-    }
+    logs = {name: int(count) for name, count in conn.execute(_LOGS, place) if isinstance(name, str)}
     logs.pop(ns, None)
     head, base = head_seq(conn, thread_key, ns), beginning(conn, thread_key, ns) or 0
     return Survey(head, base, kept, links, logs)

@@ -104,9 +104,9 @@ def contents(store: EventStore, name: str) -> Any:
         for ns in store.namespaces(name)
     }  # fmt: skip
     replay = store.replay(name, fingerprint=FINGERPRINT)
-    folded = [(e.seq, repr(e.data)) for e in replay.events]
-    start = replay.snapshot and (replay.snapshot.position.seq, replay.snapshot.state)
-    return info, logs, folded, start, store.head(name).seq
+    start = store.codec.decode(replay.snapshot.state) if replay.snapshot else []
+    folded = [*start, *(event.data["n"] for event in replay.events if event.kind)]
+    return info, logs, folded, store.head(name).seq
 
 
 @contextmanager
