@@ -421,7 +421,9 @@ class _Append:
 
     def _thread_row(self) -> dict[str, Any]:
         new = self._logs[0].new
+        checksum = digests.row_checksum(new.active_us, self._ttl, False, self._metadata, None)
         return {
+            "checksum": checksum,
             "tenant": self._core.tenant,
             "thread_id": new.thread_id,
             "created_at": new.active_us,

@@ -127,7 +127,7 @@ class Verifying(Reading):
         }
         wanted = {row.seq for row in each.snapshots}
         at_snapshots: dict[int, bytes] = {}
-        keys: dict[int, str] = {}
+        keyed: dict[int, tuple[str, int, int, bytes]] = {}
         events = 0
         for stretch, digest in self._verifiable(key, each.ns, each.runs, each.snapshots, problems):
             try:
@@ -137,7 +137,8 @@ class Verifying(Reading):
                         if event.seq in wanted:
                             at_snapshots[event.seq] = event.digest
                         if event.key is not None:
-                            keys[event.seq] = event.key
+                            row = (event.key, event.kind, event.recorded_us, event.digest)
+                            keyed[event.seq] = row
                         if event.kind == FORK:
                             if linked.get(event.seq) != source_of(thread_id, event):
                                 problems.append(
@@ -159,14 +160,14 @@ class Verifying(Reading):
                 if row.seq > max(head, last)
             ]
         found = (
-            await self.transactions.run("read", queries.events.keys_of, key, each.ns)
-            if keys
+            await self.transactions.run("read", queries.events.keyed_rows, key, each.ns)
+            if keyed
             else {}
         )
         problems += [
-            f"{each.ns!r} seq {seq}: the event cannot be found by its key {name!r}"
-            for seq, name in keys.items()
-            if found.get(seq) != name
+            f"{each.ns!r} seq {seq}: the event cannot be found by its key {row[0]!r}"
+            for seq, row in keyed.items()
+            if found.get(seq) != row
         ]
         for row in each.snapshots:
             where = f"thread {thread_id!r}, namespace {each.ns!r}, snapshot at seq {row.seq}"

@@ -67,6 +67,11 @@ def _add_retention(conn: Connection) -> None:
             conn.exec_driver_sql(f"ALTER TABLE {_quoted(conn, table)} SET ({_VACUUM_SOON})")
 
 
+def _add_thread_checksum(conn: Connection) -> None:
+    """The checksum of a thread's row; rows that are there have none until they are changed."""
+    _add_columns(conn, (schema.threads.c.checksum,))
+
+
 def _add_columns(conn: Connection, columns: Iterable[Column[Any]]) -> None:
     """Add columns, all of them nullable, to tables that were created without them."""
     look, schema_name = inspect(conn), _schema_of(conn)
@@ -89,6 +94,7 @@ def _quoted(conn: Connection, table: Table) -> str:
 MIGRATIONS: Final[tuple[tuple[str, Callable[[Connection], None]], ...]] = (
     ("0001_log", _create_tables),
     ("0002_retention", _add_retention),
+    ("0003_thread_checksum", _add_thread_checksum),
 )
 
 

@@ -96,6 +96,7 @@ threads = Table(
     Column("life", Integer, nullable=False, key="generation"),
     Column("pin", Text),  # JSON: reason, who requested it, since when
     Column("fate", Text, key="deletion"),  # JSON: what its tombstone will record
+    Column("checksum", Bytes),  # of what appends never change; NULL: of an older version
     Index("threads_by_activity", "tenant", "active_at", "thread_key"),
 )
 

@@ -50,6 +50,9 @@ def check_thread(row: Any) -> tuple[dict[str, Any], Pin | None]:
         raise CorruptEventError(f"a column is not valid text: {error!s:.200}") from error
     if not digests.belongs(row.thread_key, row.tenant, row.thread_id, row.generation):
         raise CorruptEventError("its key does not belong to its name and generation")
+    checksum = getattr(row, "checksum", None)  # a file is protected as a whole
+    if checksum is not None and checksum != checksum_of(row):
+        raise CorruptEventError("it does not match its checksum")
     check_moment("created_at", row.created_at)
     check_moment("active_at", row.active_at)
     check_status(row.status)
@@ -59,6 +62,11 @@ def check_thread(row: Any) -> tuple[dict[str, Any], Pin | None]:
     if pin is not None and not row.pinned:
         raise CorruptEventError("it has a pin and is not pinned")
     return _parsed("metadata", row.metadata), pin
+
+
+def checksum_of(row: Any) -> bytes:
+    """The checksum that the row of a thread should have."""
+    return digests.row_checksum(row.created_at, row.ttl, row.pinned, row.metadata, row.pin)
 
 
 def check_moment(name: str, value: object) -> int:

@@ -106,6 +106,14 @@ def checksum(
     return hashlib.blake2b(head + items + state, digest_size=16).digest()
 
 
+def row_checksum(
+    created_at: int, ttl: int | None, pinned: bool, metadata: str, pin: str | None
+) -> bytes:
+    """The checksum of a thread's row: of what appends never change, and its key does not cover."""
+    text = f"{created_at}/{ttl}/{pinned}/{len(metadata)}:{metadata}{pin}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
 def is_prefix(ns: str) -> bool:
     """Whether a namespace is a prefix, made by :func:`prefix_ns`."""
     return _PREFIX.fullmatch(ns) is not None

@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from operator import itemgetter
+from types import SimpleNamespace
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, union
@@ -36,7 +37,7 @@ from eventstore.format.archive.rows import (
     Row,
     dictionaries_of,
 )
-from eventstore.format.checks import checked
+from eventstore.format.checks import checked, checksum_of
 from eventstore.models import Position, SqlRow
 from eventstore.queries.dictionaries import keep_dictionary, read_dictionary
 from eventstore.queries.forks import (
@@ -323,7 +324,8 @@ def _insert_thread_row(conn: Connection, thread: Mapping[str, Any], now_us: int)
         )
     if existing is not None or look_up(conn, *name, "") is not None:
         raise ThreadExistsError(name[1], name[0])
-    conn.execute(_INSERT_THREAD, dict(thread))
+    checksum = checksum_of(SimpleNamespace(**thread))
+    conn.execute(_INSERT_THREAD, {**thread, "checksum": checksum})
     last = last_generation(conn, *name)
     next_generation = 0 if last is None else last + 1
     placeholder = None

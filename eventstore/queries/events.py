@@ -221,15 +221,20 @@ def events_by_key(
     return found
 
 
-_KEYS_OF = select(events.c.seq, events.c.key).where(
-    events.c.thread_key == _key, events.c.ns == _ns, events.c.key.is_not(None)
-)
+_KEYED_ROWS = select(
+    events.c.seq, events.c.key, events.c.kind, events.c.recorded_at, events.c.digest
+).where(events.c.thread_key == _key, events.c.ns == _ns, events.c.key.is_not(None))
 
 
-def keys_of(conn: Connection, thread_key: int, ns: str) -> dict[int, str]:
-    """The keys of a log's events by their seqs, sealed events included."""
-    rows = conn.execute(_KEYS_OF, {"key": thread_key, "ns": ns})
-    return {row.seq: row.key for row in rows}
+def keyed_rows(
+    conn: Connection, thread_key: int, ns: str
+) -> dict[int, tuple[str, int, int, bytes]]:
+    """Key, kind, time and digest of the rows of a log's events that have a key, by their seqs.
+
+    A sealed event, too, keeps a row for its key.
+    """
+    rows = conn.execute(_KEYED_ROWS, {"key": thread_key, "ns": ns})
+    return {seq: (key, kind, at, digest) for seq, key, kind, at, digest in rows}
 
 
 def _edges(what: int, step: int) -> Any:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, Final
 
 from sqlalchemy import Connection, and_, bindparam, func, literal, or_, select, tuple_, update
 
 from eventstore.db.schema import events, snapshots, threads, tombstones
 from eventstore.errors import ConfigurationError, CorruptEventError
+from eventstore.format.checks import checksum_of
 from eventstore.models import SqlRow
 
 _key: Any = bindparam("key")
@@ -98,12 +100,18 @@ def _has(row: SqlRow, wanted: Mapping[str, Any]) -> bool:
 def update_thread(conn: Connection, thread_key: int, values: Mapping[str, Any]) -> SqlRow | None:
     """Change columns of a thread's row; the row afterwards, or ``None`` if the thread is gone.
 
-    One statement, which waits for a transaction that is deciding the thread's deletion. So either
-    that transaction sees the change, or the change reports that the thread is gone.
+    The row is locked first, which waits for a transaction that is deciding the thread's deletion.
+    So either that transaction sees the change, or the change reports that the thread is gone. A
+    row that does not match its checksum keeps it, and so is still known to be damaged.
     """
-    change = update(threads).where(threads.c.thread_key == thread_key)
-    change = change.where(threads.c.deleting_since.is_(None)).values(dict(values))
-    return conn.execute(change.returning(threads)).first()
+    place = (threads.c.thread_key == thread_key, threads.c.deleting_since.is_(None))
+    before = conn.execute(select(threads).where(*place).with_for_update(key_share=True)).first()
+    if before is None:
+        return None
+    changed = dict(values)
+    if before.checksum is None or before.checksum == checksum_of(before):
+        changed["checksum"] = checksum_of(SimpleNamespace(**{**before._mapping, **values}))
+    return conn.execute(update(threads).where(*place).values(changed).returning(threads)).first()
 
 
 # --- for retention: in key order, so that sweepers can share the work and resume it ------
