@@ -10,6 +10,7 @@ from typing import Self
 from eventstore.codec.codec import Codec
 from eventstore.core.cache import BYTES, LogCache
 from eventstore.db.transactions import Transactions
+from eventstore.leases import RUN_LEASE_S, Leases
 from eventstore.models import to_micros
 
 
@@ -32,6 +33,7 @@ class Part:
         codec: Codec | None = None,
         clock: Callable[[], datetime] | None = None,
         cache_bytes: int = BYTES,
+        run_lease_s: float = RUN_LEASE_S,
     ) -> None:
         self.transactions = transactions
         self.tenant = tenant
@@ -40,6 +42,7 @@ class Part:
         self.stored_dictionaries: set[int] = set()
         """Those of the codec that the database is known to hold."""
         self._clock = clock or _utc_now
+        self.leases = Leases(transactions, self.now_us, run_lease_s)
         self.should_stop: Callable[[], bool] = _never
 
     def until(self, should_stop: Callable[[], bool]) -> Self:

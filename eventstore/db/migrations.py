@@ -67,6 +67,12 @@ def _add_retention(conn: Connection) -> None:
             conn.exec_driver_sql(f"ALTER TABLE {_quoted(conn, table)} SET ({_VACUUM_SOON})")
 
 
+def _add_run_leases(conn: Connection) -> None:
+    """The owner of a running thread, and the counters by which owners show that they live."""
+    schema.renewals.create(conn, checkfirst=True)
+    _add_columns(conn, [schema.threads.c.owner])
+
+
 def _add_thread_checksum(conn: Connection) -> None:
     """The checksum of a thread's row; rows that are there have none until they are changed."""
     _add_columns(conn, (schema.threads.c.checksum,))
@@ -94,7 +100,8 @@ def _quoted(conn: Connection, table: Table) -> str:
 MIGRATIONS: Final[tuple[tuple[str, Callable[[Connection], None]], ...]] = (
     ("0001_log", _create_tables),
     ("0002_retention", _add_retention),
-    ("0003_thread_checksum", _add_thread_checksum),
+    ("0003_run_leases", _add_run_leases),
+    ("0004_thread_checksum", _add_thread_checksum),
 )
 
 

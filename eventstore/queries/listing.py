@@ -108,7 +108,7 @@ def update_thread(conn: Connection, thread_key: int, values: Mapping[str, Any]) 
     before = conn.execute(select(threads).where(*place).with_for_update(key_share=True)).first()
     if before is None:
         return None
-    changed = dict(values)
+    changed = {**values, **({"owner": None} if "status" in values else {})}
     if before.checksum is None or before.checksum == checksum_of(before):
         changed["checksum"] = checksum_of(SimpleNamespace(**{**before._mapping, **values}))
     return conn.execute(update(threads).where(*place).values(changed).returning(threads)).first()
