@@ -21,7 +21,7 @@ from eventstore.db import maintenance
 from eventstore.errors import CorruptEventError, ThreadNotFoundError
 from eventstore.format import digests, records
 from eventstore.models import SqlRow, ThreadInfo, to_micros
-from eventstore.queries import Connection
+from eventstore.queries import Conflict, Connection
 from eventstore.retention_models import Deletion
 
 log = logging.getLogger(__name__)
@@ -236,7 +236,13 @@ class Deleting(Reading):
             ):
                 raise AssertionError("a fork was made of a thread marked for deletion")
 
-        await self._write(remove_rest)
+        try:
+            await self._write(remove_rest)
+        except Conflict as error:
+            raise CorruptEventError(
+                f"rows of the thread stored under key {key} cannot be removed: a table or an index "
+                "is damaged; run eventstore verify"
+            ) from error
 
     async def _detach_all_forks(self, key: int) -> None:
         """Give the forks of a thread marked for deletion what they need of it, one by one.

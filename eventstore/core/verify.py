@@ -22,10 +22,14 @@ from eventstore.models import (
     Stats,
     ThreadDamage,
     VerifyReport,
+    from_micros,
 )
 from eventstore.queries import Connection
 
 _HEADER_BYTES: Final = 32
+
+_APART_US: Final = 86_400_000_000
+"""How far a thread's last activity may be from its newest event: in truth it is a minute."""
 
 _HIDDEN_ROWS: Final = 10_000
 """Rows after the last event of a log among which verifying looks for more of it, on SQLite."""
@@ -47,6 +51,8 @@ class Verifying(Reading):
                     return report
             except LineageMovedError:
                 continue  # trimmed while we read: verify what is left
+            except CorruptEventError as error:
+                return VerifyReport(thread_id, (), 0, 0, (str(error),))
         raise LineageMovedError(thread_id)
 
     async def _beginnings(self, thread_id: str) -> dict[str, int]:
@@ -101,15 +107,23 @@ class Verifying(Reading):
         for each in logs:
             try:
                 events += await self._verify_log(thread_id, key, each, problems)
-            except records.WRONG_TYPE as error:
-                problems.append(f"namespace {each.ns!r}: a column was damaged: {error}")
+            except (CorruptEventError, *records.WRONG_TYPE) as error:
+                problems.append(f"namespace {each.ns!r}: it cannot be verified: {error}")
         row = await self.transactions.run("read", queries.threads.thread_by_key, key)
         if row is None or row.deleting_since is not None:
             raise ThreadNotFoundError(thread_id, self.tenant)  # so rows were missing
         try:
             records.thread_info(row)
+            newest = await self.transactions.run("read", queries.threads.newest_recorded, key)
         except CorruptEventError as error:
             problems.append(str(error))
+        else:
+            if newest is not None and abs(row.active_at - newest) > _APART_US:
+                problems.append(
+                    f"thread {thread_id!r} was active at {from_micros(row.active_at)} by its row, "
+                    f"and its newest event is of {from_micros(newest)}: the row is damaged, or a "
+                    "clock was wrong"
+                )
         report = VerifyReport(
             thread_id,
             tuple(each.ns for each in logs),

@@ -191,6 +191,11 @@ def checked(rows: Sequence[SqlRow]) -> Sequence[SqlRow]:
                     type(value) not in kind
                     or (type(value) is str and not _is_unicode(value))
                     or (name in _SEQS and value is not None and value < 0)
+                    or (
+                        name == "recorded_at"
+                        and value is not None
+                        and not FIRST_US <= value <= LAST_US
+                    )
                 ):
                     raise CorruptEventError(f"the column {name!r} holds {value!r:.80}")
     return rows

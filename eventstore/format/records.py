@@ -278,7 +278,10 @@ def deletion(row: SqlRow) -> Deletion | None:
         CorruptEventError: the row is damaged.
     """
     try:
-        checks.check_moment("the mark for deletion", row.deleting_since)
+        if checks.check_moment("the mark for deletion", row.deleting_since) <= 0:
+            raise CorruptEventError("the mark for deletion is no time")  # one flipped bit makes 0
+        if row.checksum is not None and row.checksum != checks.checksum_of(row):
+            raise CorruptEventError("it does not match its checksum")
         if row.deletion is None:
             return None
         found = Deletion(**json.loads(row.deletion))

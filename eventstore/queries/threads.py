@@ -35,6 +35,7 @@ from eventstore.db.schema import (
     renewals as _renewals,
 )
 from eventstore.format import digests
+from eventstore.format.checks import checked
 from eventstore.models import SqlRow
 from eventstore.queries.snapshots import USABLE
 from eventstore.queries.tombstones import former_threads, generations_after
@@ -261,9 +262,19 @@ _NEWEST = select(events.c.recorded_at).where(
 )
 
 
+def newest_recorded(conn: Connection, thread_key: int) -> int | None:
+    """When the newest event at the end of a log was recorded; ``None``: there is none.
+
+    Raises:
+        CorruptEventError: an event holds what is no time.
+    """
+    rows = checked(conn.execute(_NEWEST, {"key": thread_key}).fetchall())
+    return max((row.recorded_at for row in rows), default=None)
+
+
 def last_recorded(conn: Connection, thread_key: int) -> int:
     """When the newest event of a thread was recorded; 0 if it has none."""
-    return max((row.recorded_at for row in conn.execute(_NEWEST, {"key": thread_key})), default=0)
+    return newest_recorded(conn, thread_key) or 0
 
 
 # --- who runs a thread ------------------------------------------------------------------

@@ -8,17 +8,18 @@ exported. `examine` does all that, and tells how the damage shows.
 from __future__ import annotations
 
 import logging
-import sqlite3
+import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
 from unittest.mock import patch
 
+import pytest
+
 from eventstore import (
-    ArchiveError,
     CorruptEventError,
     Event,
     EventStore,
@@ -30,7 +31,7 @@ from eventstore import (
 from eventstore.core import seal
 from eventstore.db.sqlite import sqlite_driver
 from retention import RetentionPolicy, plan, sweep
-from retention.erasing import ErasureRefusedError, erase
+from retention.erasing import erase
 from tests.eventstore.support import FINGERPRINT
 
 Outcome = Literal["found", "harmless"]
@@ -47,7 +48,7 @@ POLICY: Final = RetentionPolicy(timedelta(days=3650), max_events=12, seal_after=
 
 
 def build(path: Path, threads: tuple[str, ...] = (*SOUND, "t")) -> None:
-    """Make a file: each thread with keys, a subgraph's log, snapshots, a segment, a base, a fork."""
+    """Make a file; each thread has keys, a subgraph's log, snapshots, a segment, a base, a fork."""
     began = datetime.now(UTC) - LONG_AGO
     with EventStore(path, clock=lambda: began, durability="normal") as store:
         for name in threads:
@@ -135,21 +136,27 @@ class Named(logging.Handler):
         self.said.append(record.getMessage())
 
 
+@contextmanager
+def logged() -> Iterator[Named]:
+    """Collects errors of the log while it lasts."""
+    named = Named()
+    logging.getLogger().addHandler(named)
+    try:
+        yield named
+    finally:
+        logging.getLogger().removeHandler(named)
+
+
 def examine(path: Path, wanted: dict[str, Any], victim: str = "t") -> Outcome:
     """Use everything in a file whose thread ``victim`` may be damaged; how that shows.
 
     Args:
         wanted: the `contents` of each thread before the damage.
     """
-    named = Named()
-    logging.getLogger().addHandler(named)
-    try:
-        with EventStore(path, durability="normal") as store:
-            store.setup()
-            with limited(store):
-                return _examine(store, wanted, victim, named)
-    finally:
-        logging.getLogger().removeHandler(named)
+    with logged() as named, EventStore(path, durability="normal") as store:
+        store.setup()
+        with limited(store):
+            return _examine(store, wanted, victim, named)
 
 
 def _examine(store: EventStore, wanted: dict[str, Any], victim: str, named: Named) -> Outcome:
@@ -159,12 +166,12 @@ def _examine(store: EventStore, wanted: dict[str, Any], victim: str, named: Name
     def attempt(work: Callable[[], Any]) -> Any:
         try:
             return work()
-        except (CorruptEventError, EventStoreError) as error:
+        except EventStoreError as error:
             errors.append(error)
             return None
 
     same = True
-    for name in touched:
+    for name in sorted(touched):
         same &= attempt(lambda name=name: contents(store, name)) == wanted[name]  # type: ignore[misc]
         report = attempt(lambda name=name: store.verify(name))  # type: ignore[misc]
         if report is not None and not report.ok:
@@ -209,21 +216,93 @@ def _examine(store: EventStore, wanted: dict[str, Any], victim: str, named: Name
 def _remove(store: EventStore, victim: str) -> None:
     """Erase the damaged thread and delete its fork, whatever is wrong with them."""
     try:
-        erase(store, "asked to", "test", thread_id=victim, forks="keep", despite_pin=True,
-              vacuum=False)  # fmt: skip
+        erase(
+            store,
+            "asked to",
+            "test",
+            thread_id=victim,
+            forks="keep",
+            despite_pin=True,
+            vacuum=False,
+        )
     except ThreadNotFoundError:
         pass  # the row itself is gone
     except CorruptEventError as error:
-        assert "is being deleted" in str(error)
+        # A damaged mark for deletion hides the thread. It is not believed: nothing is deleted.
+        if "which is being deleted, is damaged" not in str(error):
+            raise
+        return
     for name in (victim, f"{victim}'s fork"):
-        try:
+        with suppress(ThreadNotFoundError):
             store.delete_thread(name)
-        except ThreadNotFoundError:
-            continue
-    for name in (victim, f"{victim}'s fork"):
-        try:
+        with pytest.raises(ThreadNotFoundError):
             store.thread(name)
-        except ThreadNotFoundError:
-            continue
-        raise AssertionError(f"{name} is still there")
-    ErasureRefusedError, ArchiveError, sqlite3  # noqa: B018
+
+
+def rows_of_file(path: Path) -> dict[str, list[Any]]:
+    """Every row of every table, without using the library."""
+    connection = raw(path)
+    try:
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        return {
+            name: sorted(connection.execute(f"SELECT * FROM {name}").fetchall(), key=repr)
+            for (name,) in names.fetchall()
+        }
+    finally:
+        connection.close()
+
+
+def damage_row(
+    path: Path, table: str, column: str, value: Any, chance: random.Random, victim_key: int
+) -> bool:
+    """Put a value into a column of some row of the victim; false if the table refuses it.
+
+    Args:
+        value: ``FLIP`` for the value that is there with one bit changed.
+    """
+    connection = raw(path)
+    try:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        places = [row[1] for row in connection.execute(f"PRAGMA table_info({table})") if row[5]]
+        where = " AND ".join(f"{each} IS ?" for each in places)
+        rows = connection.execute(
+            f"SELECT {', '.join(places)} FROM {table} WHERE thread_key = ?", (victim_key,)
+        ).fetchall()
+        row = chance.choice(rows)
+        if value is FLIP:
+            ((found,),) = connection.execute(f"SELECT {column} FROM {table} WHERE {where}", row)
+            value = _flipped(found, chance)
+        connection.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (value, *row))
+    except sqlite_driver().Error:
+        return False
+    finally:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+    return True
+
+
+def _flipped(value: Any, chance: random.Random) -> Any:
+    if isinstance(value, int):
+        return value ^ (1 << chance.randrange(62))
+    if value is None or len(value) == 0:
+        return 1
+    content = bytearray(value if isinstance(value, bytes) else value.encode())
+    content[chance.randrange(len(content))] ^= 1 << chance.randrange(7)
+    return bytes(content) if isinstance(value, bytes) else content.decode("latin-1")
+
+
+FLIP: Final = object()
+VALUES: Final = (
+    FLIP, FLIP, FLIP, None, 0, 1, -1, 5, 2**40, 2**62, 2**63 - 1, -(2**63), 1.5, "text", "", "[1]",
+    "{}", '{"reason": 1}', "[" * 100_000, b"", bytes([0, 255]),
+)  # fmt: skip
+"""What a column may be found to hold."""
+
+
+def columns_of(path: Path, table: str) -> list[str]:
+    """The columns of a table."""
+    connection = raw(path)
+    try:
+        return [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    finally:
+        connection.close()

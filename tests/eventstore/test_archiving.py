@@ -44,8 +44,10 @@ ROWS: Final = ("threads", "events", "segments", "snapshots", "forks")
 
 @pytest.mark.parametrize("name", ROWS)
 def test_files_hold_the_columns_of_the_tables(name: str) -> None:
-    """A column that is new in the database must be in files, too; a run is of its process only, and files
-    have checksums of their own."""
+    """A column that is new in the database must be in files, too.
+
+    A run is of its process only, and files have checksums of their own.
+    """
     tags = {
         "threads": archive_rows.THREAD,
         "events": archive_rows.EVENT,
