@@ -162,7 +162,7 @@ def _is_valid(header: Header) -> bool:
     return (
         all(_is_number(getattr(header, name)) for name in numbers)
         and header.generation <= GENERATION_MAX
-        and all(_is_name(text) for text in (header.tenant, header.thread_id, *header.logs))
+        and all(_is_name(text) for text in (header.tenant, header.thread_id))
         and all(
             type(logs) is dict
             and all(_is_name(ns) and _is_number(last) for ns, last in logs.items())
