@@ -202,6 +202,8 @@ class Leases:
             lease.owner,
             status,
             head.owner,
+            head.ns,
+            head.seq,
         )
         return lease.is_held
 

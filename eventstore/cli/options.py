@@ -60,7 +60,11 @@ App = Annotated[
     ),
 ]
 Full = Annotated[bool, typer.Option("--full", help="Show values in full.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="Show at most this many.")]
+LIMIT_MAX: Final = 1_000_000_000
+
+Limit = Annotated[
+    int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="Show at most this many.")
+]
 All = Annotated[bool, typer.Option("--all", help="Show all, without a limit.")]
 
 

@@ -9,6 +9,7 @@ from typing import Self
 
 from eventstore.codec.codec import Codec
 from eventstore.core.cache import BYTES, LogCache
+from eventstore.db import maintenance
 from eventstore.db.transactions import Transactions
 from eventstore.leases import RUN_LEASE_S, Leases
 from eventstore.models import to_micros
@@ -41,7 +42,7 @@ class Part:
         self.cache = LogCache(cache_bytes)
         self.stored_dictionaries: set[int] = set()
         """Those of the codec that the database is known to hold."""
-        self._clock = clock or _utc_now
+        self._clock = clock or system_clock
         self.leases = Leases(transactions, self.now_us, run_lease_s)
         self.should_stop: Callable[[], bool] = _never
 
@@ -55,10 +56,21 @@ class Part:
         """The time by the store's clock, in microseconds since 1970 UTC."""
         return to_micros(self._clock())
 
+    async def shared_now_us(self) -> int:
+        """The time for what several computers do together: retention and its leases.
+
+        PostgreSQL's time, so that no clock of a client can be wrong; the store's own on SQLite,
+        and if the store was given a clock.
+        """
+        if self._clock is not system_clock or self.transactions.engine.dialect.name == "sqlite":
+            return self.now_us()
+        return await self.transactions.run("read", maintenance.now_us)
+
 
 def _never() -> bool:
     return False
 
 
-def _utc_now() -> datetime:
+def system_clock() -> datetime:
+    """The time by the clock of this computer."""
     return datetime.now(UTC)

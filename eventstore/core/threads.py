@@ -192,6 +192,10 @@ class Threads(Part):
     ) -> list[ThreadInfo]:
         """One page of this tenant's threads, the most recently active first.
 
+        The pages list no thread twice. A thread that becomes active after the first page moves
+        to the front, and the pages that follow do not list it: they are for people, who look at
+        the first ones. To miss no thread, begin again, or export all (``eventstore export``).
+
         A thread whose row is damaged is left out, and named in an error of the log.
 
         Args:

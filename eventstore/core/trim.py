@@ -231,7 +231,8 @@ class Trimming(Reading):
                 raise _Moved
             queries.trim.cut(conn, key, "", cut.seq, is_end=cut.seq == survey.head)
             queries.trim.drop(conn, key, "", dropped, sorted(unreachable))
-            if queries.lineage.beginning(conn, key, "") != cut.seq:
+            left = queries.events.read_events(conn, key, "", 0, cut.seq - 1, 1)
+            if left or queries.lineage.beginning(conn, key, "") != cut.seq:
                 raise _without_effect(thread_id, cut.seq)  # nothing of it is stored
             return removed[-1]
 

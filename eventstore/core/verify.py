@@ -153,6 +153,10 @@ class Verifying(Reading):
                         if event.key is not None:
                             row = (event.key, event.kind, event.recorded_us, event.digest)
                             keyed[event.seq] = row
+                        if event.kind != FORK and event.seq in linked:
+                            problems.append(
+                                f"{each.ns!r} seq {event.seq}: a link stands at what is no fork"
+                            )
                         if event.kind == FORK:
                             if linked.get(event.seq) != source_of(thread_id, event):
                                 problems.append(

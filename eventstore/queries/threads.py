@@ -284,9 +284,12 @@ _is_as_seen = and_(
     threads.c.status == bindparam("seen_status"),
     threads.c.owner.is_not_distinct_from(bindparam("seen_owner", type_=threads.c.owner.type)),
 )
+_is_longer = select(events.c.seq).where(
+    events.c.thread_key == _key, events.c.ns == _ns, events.c.seq > bindparam("seen_seq")
+)
 _CLAIM = (
     update(threads)
-    .where(threads.c.thread_key == _key, threads.c.deleting_since.is_(None))
+    .where(threads.c.thread_key == _key, threads.c.deleting_since.is_(None), ~_is_longer.exists())
     .where(or_(_is_as_seen, _is_owned))
     .values(status="running", owner=bindparam("new_owner"))
 )
@@ -298,10 +301,21 @@ _RELEASE = (
 
 
 def claim(
-    conn: Connection, thread_key: int, owner: str, seen_status: str, seen_owner: str | None
+    conn: Connection,
+    thread_key: int,
+    owner: str,
+    seen_status: str,
+    seen_owner: str | None,
+    ns: str,
+    seen_seq: int,
 ) -> bool:
-    """Make a run the owner of a thread that goes on; false if its row is not as it was seen."""
-    seen = {"seen_status": seen_status, "seen_owner": seen_owner}
+    """Make a run the owner of a thread that goes on; false if that is not as it was seen."""
+    seen = {
+        "seen_status": seen_status,
+        "seen_owner": seen_owner,
+        "ns": ns,
+        "seen_seq": seen_seq,
+    }
     given = {"key": thread_key, "who": owner, "new_owner": owner, **seen}
     return conn.execute(_CLAIM, given).rowcount > 0
 

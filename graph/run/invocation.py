@@ -204,17 +204,22 @@ async def _begin(call: Call, run: Run) -> Started | None:
             "this Command is empty; pass None to continue without a resume value, or, to resume "
             "with None, name the interrupt: Command(resume={id: None})"
         )
+    waits = call.on_conflict == "wait"
+    records_later = waits and call.options.durability == "exit"
     if isinstance(given, Command) and (given.resume is not None or run.state.frontier):
         _refuse_empty(run)
-        return Started(run, True, await run.resume(given))
-    if given is not None:
+        started = Started(run, True, await run.resume(given))
+    elif given is not None:
         await run.begin(given, call.run_id, call.metadata)
-        return Started(run)
-    _refuse_empty(run)
-    await run.branch()
-    if not await run.claim() and call.on_conflict == "wait":
+        started = Started(run)
+    else:
+        _refuse_empty(run)
+        await run.branch()
+        records_later = True
+        started = Started(run, True)
+    if records_later and not await run.claim() and waits:
         return None
-    return Started(run, True)
+    return started
 
 
 def _is_empty(given: Command[Any]) -> bool:

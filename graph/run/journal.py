@@ -23,12 +23,12 @@ from eventstore.format.namespaces import split
 from eventstore.leases import Lease
 from eventstore.models import Prepared, Status
 from graph.build.schema import Channel
-from graph.errors import InvalidGraphError
+from graph.errors import InvalidGraphError, ReducerError
 from graph.run.snapshots import SnapshotTaker
-from graph.state.events import Data, Kind
+from graph.state.events import Data, Kind, note
 from graph.state.fold import NOWHERE, Fold, State, initial
 from graph.state.namespaces import beside, lasting, moved
-from graph.types import Durability
+from graph.types import START, Durability
 
 BEHIND_MAX: Final = 8
 """How many records a run with ``durability="async"`` may be ahead of the log. A crash loses these,
@@ -94,7 +94,10 @@ class NoJournal:
         now = self._now_us()
         for seq, (kind, data) in enumerate(drafts, self.state.at.seq + 1):
             folding.feed(kind, data, NOWHERE._replace(seq=seq), now)
-        self.state = folding.state()
+        try:
+            self.state = folding.state()
+        except ReducerError as error:
+            raise _of_the_reducer(error, drafts) from None
         return self.state
 
     async def branch(self, stops: Stops) -> None:
@@ -136,6 +139,7 @@ class LogJournal:
         fork_from: Position | None = None,
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
+        version: str | None = None,
     ) -> None:
         self.core = core
         self.state = state
@@ -149,6 +153,8 @@ class LogJournal:
         self._fork_from = fork_from
         self._metadata = metadata or {}
         self._ttl = ttl
+        self._version = version
+        self._tells_forms = True
         self._lock = threading.Lock()
         self._waiting: list[_Batch] = []
         self._writer: Awaitable[None] | None = None
@@ -207,6 +213,8 @@ class LogJournal:
         reason = self.means.forbidden()
         if reason is not None:
             raise InvalidGraphError(reason)
+        if self._tells_forms and drafts:
+            drafts = self._declared(drafts)
         batch = self._batch(drafts, stops)
         # The forks of subgraphs' logs must be written before a subgraph continues from them.
         if self.means.durability == "exit" and not batch.beside:
@@ -234,10 +242,10 @@ class LogJournal:
 
     async def claim(self) -> bool:
         """Make the run the owner of its thread, if what it recorded has not; see
-        :meth:`eventstore.leases.Leases.claim`.
+        :meth:`eventstore.leases.Leases.claim`. A thread that does not exist cannot be claimed.
         """
         lease = self.means.lease
-        if lease is None or lease.is_held or self._at.ns:
+        if lease is None or lease.is_held or self._at.ns or not self._head.exists:
             return True
         claimed = await self.means.concurrency.run(self.core.leases.claim(lease, self._head))
         if claimed:
@@ -261,6 +269,24 @@ class LogJournal:
             await self._writer
         if self._failure is not None:
             raise self._failure
+
+    def _declared(self, drafts: Sequence[Draft]) -> Sequence[Draft]:
+        """These, the first of a run with how its keys are declared, where that is news.
+
+        Of logs that end with the call of their subgraph nobody needs to know.
+        """
+        self._tells_forms = False
+        if not all(level.lasts for level in split(self._at.ns)):
+            return drafts
+        forms = {name: channel.form for name, channel in self._channels.items()}
+        if self._version == self.state.version:
+            known = self.state.forms
+            forms = {key: form for key, form in forms.items() if known.get(key) != form}
+        if not forms:
+            return drafts
+        version = {} if self._version is None else {"version": self._version}
+        (kind, data), *rest = drafts
+        return [(kind, {**data, "forms": forms, **version}), *rest]
 
     # --- making batches -----------------------------------------------------------------
 
@@ -292,7 +318,10 @@ class LogJournal:
         for kind, data in drafts:
             at = at._replace(seq=at.seq + 1)
             folding.feed(kind, data, at, now)
-        return folding.state()
+        try:
+            return folding.state()
+        except ReducerError as error:
+            raise _of_the_reducer(error, drafts) from None
 
     def _taken_along(self, source: Position, drafts: Sequence[Draft]) -> list[Addition]:
         """Forks of the logs of subgraphs, from where they ended at the source of the fork."""
@@ -421,6 +450,14 @@ class LogJournal:
         for (journal, _), main, head in zip(kept, mains, heads, strict=False):
             journal._waiting, journal._unwritten = [], 0
             journal._written(head, main)
+
+
+def _of_the_reducer(error: ReducerError, drafts: Sequence[Draft]) -> BaseException:
+    """What a reducer raised at an update that was to be recorded: as with nodes, its own error."""
+    cause = error.__cause__ or error
+    nodes = ", ".join(repr(data.get("node", START)) for _, data in drafts)
+    note(cause, f"{error}, when what node {nodes} wrote was to be recorded")
+    return cause
 
 
 def _may_wait(drafts: Sequence[Draft]) -> bool:

@@ -177,6 +177,8 @@ def _state_data(state: State, values: Mapping[str, Any]) -> dict[str, Any]:
         "call": state.call,
         "above": state.above,
         "ended": {call: list(at) for call, at in state.ended.items()},
+        "forms": dict(state.forms),
+        "version": state.version,
     }
     return {name: value for name, value in seldom.items() if value} | {
         "values": dict(values),
@@ -237,5 +239,7 @@ def load(codec: Codec, snapshot: Snapshot) -> tuple[State, frozenset[str]]:
         call=data.get("call", ""),
         above=data.get("above"),
         ended={call: Position(*at) for call, at in data.get("ended", {}).items()},
+        forms=data.get("forms", {}),
+        version=data.get("version"),
     )
     return state, frozenset(chained)

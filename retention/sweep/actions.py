@@ -108,7 +108,10 @@ class Actions:
                 ends[decision.thread_key] = await self._archive(decision)
             return None
 
-        for each in batch:
+        for number, each in enumerate(batch):
+            if self._must_stop():
+                self.counts["left"] += sum(1 for rest in batch[number:] if rest.archive)
+                break
             if each.archive:
                 await self._guarded(each, archive)
         ready = [each for each in batch if each.thread_key in ends or not each.archive]

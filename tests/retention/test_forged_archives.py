@@ -74,7 +74,7 @@ class Forged:
         preamble = header_format.PREAMBLE
         start = preamble.pack(header_format.MAGIC, header_format.VERSION, len(header)) + header
         start += hashlib.blake2b(start, digest_size=16).digest()
-        whole = start + stored
+        whole: bytes = start + stored
         return whole + hashlib.blake2b(whole, digest_size=32).digest()
 
     def chained(self) -> Forged:
