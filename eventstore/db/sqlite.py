@@ -359,12 +359,20 @@ def _ask(connection: Any, statement: str) -> str:
 # --- errors -----------------------------------------------------------------------------
 
 
+_MALFORMED: Final = ("malformed", "integer overflow")
+"""What SQLite says of pages or values that nobody stored there."""
+
+
 def translate(words: str) -> EventStoreError:
     """What an error of SQLite means, by its words."""
     if "file is not a database" in words:
         return StoreUnavailableError(_NO_DATABASE)
     if "decode to UTF-8" in words:
         return CorruptEventError(f"a text in the database is damaged: {words[:200]}")
+    if any(each in words for each in _MALFORMED):
+        return CorruptEventError(
+            f"the database file is damaged: {words}; run eventstore verify, and restore a backup"
+        )
     if "locked" in words or "busy" in words:
         return StoreBusyError(f"the database stayed locked for {BUSY_TIMEOUT_S:.0f} s: {words}")
     return StoreUnavailableError(f"SQLite failed: {words}")
