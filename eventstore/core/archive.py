@@ -21,8 +21,8 @@ from eventstore.errors import ArchiveError, ThreadExistsError, ThreadNotFoundErr
 from eventstore.format import records
 from eventstore.format.archive.dump import Dump, Source
 from eventstore.format.archive.header import Header
+from eventstore.format.archive.rows import DICTIONARY
 from eventstore.format.archive.writer import Writer
-from eventstore.format.columns import DICTIONARY
 from eventstore.models import ThreadInfo
 from eventstore.queries import Conflict, Connection
 

@@ -23,14 +23,10 @@ from eventstore.models import (
     Stats,
     ThreadDamage,
     VerifyReport,
-    from_micros,
 )
 from eventstore.queries import Connection
 
 _HEADER_BYTES: Final = 32
-
-_APART_US: Final = 86_400_000_000
-"""How far a thread's last activity may be from its newest event: in truth it is a minute."""
 
 _HIDDEN_ROWS: Final = 10_000
 """Rows after the last event of a log among which verifying looks for more of it, on SQLite."""
@@ -115,16 +111,8 @@ class Verifying(Reading):
             raise ThreadNotFoundError(thread_id, self.tenant)  # so rows were missing
         try:
             records.thread_info(row)
-            newest = await self.transactions.run("read", queries.threads.newest_recorded, key)
         except CorruptEventError as error:
             problems.append(str(error))
-        else:
-            if newest is not None and abs(row.active_at - newest) > _APART_US:
-                problems.append(
-                    f"thread {thread_id!r} was active at {from_micros(row.active_at)} by its row, "
-                    f"and its newest event is of {from_micros(newest)}: the row is damaged, or a "
-                    "clock was wrong"
-                )
         report = VerifyReport(
             thread_id,
             tuple(each.ns for each in logs),

@@ -15,7 +15,6 @@ from typing import Any, Final, get_args
 
 from eventstore.errors import ConfigurationError, CorruptEventError, SerializationError
 from eventstore.format import digests
-from eventstore.format.columns import FIELDS, THREAD, check_types
 from eventstore.limits import METADATA_BYTES_MAX
 from eventstore.models import Pin, SqlRow, Status, from_micros, to_micros
 
@@ -42,10 +41,10 @@ def check_thread(row: Any) -> tuple[dict[str, Any], Pin | None]:
     Raises:
         CorruptEventError: a column holds what nobody stored there.
     """
-    try:
-        check_types(THREAD, [getattr(row, name) for name in FIELDS[THREAD]])
-    except ValueError as error:  # not valid Unicode
-        raise CorruptEventError(f"a column is not valid text: {error!s:.200}") from error
+    for name, kinds in _THREAD.items():
+        value = getattr(row, name)
+        if type(value) not in kinds or (type(value) is str and not _is_text(value)):
+            raise CorruptEventError(f"the column {name!r} holds an invalid value")
     if not digests.belongs(row.thread_key, row.tenant, row.thread_id, row.generation):
         raise CorruptEventError("its key does not belong to its name and generation")
     checksum = getattr(row, "checksum", None)  # a file is protected as a whole
@@ -65,6 +64,27 @@ def check_thread(row: Any) -> tuple[dict[str, Any], Pin | None]:
 def checksum_of(row: Any) -> bytes:
     """The checksum that the row of a thread should have."""
     return digests.row_checksum(row.created_at, row.ttl, row.pinned, row.metadata, row.pin)
+
+
+_THREAD: Final[dict[str, tuple[type, ...]]] = {
+    "thread_key": (int,),
+    "tenant": (str,),
+    "thread_id": (str,),
+    "created_at": (int,),
+    "active_at": (int,),
+    "status": (str,),
+    "ttl": (int, type(None)),
+    "pinned": (bool,),
+    "deleting_since": (int, type(None)),
+    "metadata": (str,),
+    "generation": (int,),
+    "pin": (str, type(None)),
+    "deletion": (str, type(None)),
+}
+
+
+def _is_text(text: str) -> bool:
+    return "\0" not in text and _is_unicode(text)
 
 
 def check_moment(name: str, value: object) -> int:

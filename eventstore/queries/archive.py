@@ -24,8 +24,7 @@ from eventstore.errors import (
     ThreadExistsError,
 )
 from eventstore.format import digests, records
-from eventstore.format.checks import checked, checksum_of
-from eventstore.format.columns import (
+from eventstore.format.archive.rows import (
     DICTIONARY,
     EVENT,
     FIELDS,
@@ -38,6 +37,7 @@ from eventstore.format.columns import (
     Row,
     dictionaries_of,
 )
+from eventstore.format.checks import checked, checksum_of
 from eventstore.models import Position, SqlRow
 from eventstore.queries.dictionaries import keep_dictionary, read_dictionary
 from eventstore.queries.forks import (

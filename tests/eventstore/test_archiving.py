@@ -25,7 +25,7 @@ from eventstore import (
     ThreadNotFoundError,
 )
 from eventstore.db import schema
-from eventstore.format import columns as archive_rows
+from eventstore.format.archive import rows as archive_rows
 from tests.eventstore.support import (
     FINGERPRINT,
     check_whole,

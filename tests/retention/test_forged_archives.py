@@ -30,7 +30,7 @@ from eventstore import (
 )
 from eventstore.format import digests
 from eventstore.format.archive import header as header_format
-from eventstore.format.columns import (
+from eventstore.format.archive.rows import (
     EVENT,
     FIELDS,
     LOG,

@@ -17,7 +17,7 @@ from eventstore.codec.compression import Compression
 from eventstore.errors import CorruptEventError
 from eventstore.format import checks, digests
 from eventstore.format.archive.header import DECODE_ERRORS, Header
-from eventstore.format.columns import (
+from eventstore.format.archive.rows import (
     COLUMNS,
     DICTIONARY,
     END,

@@ -27,7 +27,7 @@ from eventstore.format.archive.header import (
     header_bytes,
     read_header,
 )
-from eventstore.format.columns import COLUMNS, DICTIONARY, Record, arranged, layouts_of
+from eventstore.format.archive.rows import COLUMNS, DICTIONARY, Record, arranged, layouts_of
 
 SPOOL_BYTES: Final = 4 * 2**20
 """What a file may take in memory; larger ones wait in a temporary file."""

@@ -17,7 +17,7 @@ from eventstore.codec.compression import Compression
 from eventstore.format.archive.checker import Checker
 from eventstore.format.archive.dump import CHECKSUM_BYTES, CHUNK_BYTES, Dump, spool
 from eventstore.format.archive.header import Header
-from eventstore.format.columns import (
+from eventstore.format.archive.rows import (
     COLUMNS,
     END,
     EVENT,
