@@ -1,0 +1,289 @@
+"""Appending checkpoints and writes as LangGraph hands them over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    get_checkpoint_metadata,
+)
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
+
+from eventstore import ConfigurationError, Event
+from eventstore.models import Status
+from graph.langgraph import records
+from graph.langgraph.coding import encode, encode_writes
+from graph.langgraph.conflict import OnConflict, RunConflictError, Seen
+from graph.langgraph.finding import History
+from graph.langgraph.fold import past_of
+from graph.langgraph.logs import Logs, Plan, Tip
+from graph.langgraph.records import Channel, Saved, Typed, Write, WriteKey, key_of, merged
+from graph.langgraph.values import cut
+from graph.langgraph.wire import Place, Wire
+
+log = logging.getLogger(__name__)
+
+
+class Writing:
+    """Appends to the threads of one saver.
+
+    Attributes:
+        conflicts: how many checkpoints continued one that another run had continued before.
+    """
+
+    def __init__(
+        self, logs: Logs, seen: Seen, on_conflict: OnConflict, ttl: timedelta | None
+    ) -> None:
+        self.logs = logs
+        self.seen = seen
+        self.on_conflict = on_conflict
+        self.ttl = ttl
+        self.conflicts = 0
+
+    # --- checkpoints --------------------------------------------------------------------
+
+    async def put(
+        self,
+        wire: Wire,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Append a checkpoint, as the difference to its parent."""
+        place = Place(config)
+        ns = place.ns or ""
+        meta = get_checkpoint_metadata(config, metadata)
+        new = _Put(wire, checkpoint, meta, new_versions, ns, place.id)
+
+        async def plan(tip: Tip) -> Plan:
+            history = History(self.logs, tip)
+            parent = await history.find(ns, place.id) if place.id is not None else None
+            is_side = parent is not None and parent.is_side
+            is_side |= self._judge(tip, place.thread_id, ns, place.id)
+            existing = await _existing(history, ns, checkpoint["id"])
+            return new.plan(tip, parent, existing, is_side)
+
+        await self.logs.write(place.thread_id, wire.seal, plan, _ttl(place.ttl, self.ttl))
+        self.seen.note(place.thread_id, ns, checkpoint["id"], as_latest=True)
+        return {"configurable": {**place.at(ns), "checkpoint_id": checkpoint["id"]}}
+
+    def _judge(self, tip: Tip, thread_id: str, ns: str, parent: str | None) -> bool:
+        """Whether a checkpoint that continues ``parent`` has to go to a side branch.
+
+        Raises:
+            RunConflictError: another run has continued it, and the policy says ``"error"``.
+        """
+        space = tip.fold.spaces.get(ns)
+        if space is None or not space.latest or space.latest == parent:
+            return False
+        if not self.seen.was_latest(thread_id, ns, parent):
+            return False
+        if self.on_conflict == "error":
+            raise RunConflictError(thread_id, ns, parent, space.latest, tip.head.seq)
+        self.conflicts += 1
+        log.warning(
+            "two runs continue checkpoint %s of thread %r: %s",
+            parent,
+            thread_id,
+            "the later checkpoint is the latest"
+            if self.on_conflict == "last"
+            else "the second run goes on in a branch of its own",
+            extra={"thread_id": thread_id, "ns": ns, "checkpoint_id": parent},
+        )
+        return self.on_conflict == "branch"
+
+    # --- writes -------------------------------------------------------------------------
+
+    async def put_writes(
+        self,
+        wire: Wire,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str,
+    ) -> None:
+        """Append the writes of a task for a checkpoint, unless they are there already."""
+        place = Place(config)
+        ns, checkpoint_id = place.ns or "", place.id
+        if checkpoint_id is None:
+            raise ConfigurationError("the config names no checkpoint that the writes are for")
+        replaces = all(channel in WRITES_IDX_MAP for channel, _ in writes)
+        found: list[tuple[WriteKey, Write]] = [
+            (
+                (task_id, WRITES_IDX_MAP.get(channel, index)),
+                Write(channel, task_path, *wire.dumps(value)),
+            )
+            for index, (channel, value) in enumerate(writes)
+        ]
+        if not found:
+            return
+        status = _status(ns, {channel for channel, _ in writes})
+
+        async def plan(tip: Tip) -> Plan | None:
+            leaf = tip.fold.leaf(ns, checkpoint_id)
+            fold = tip.fold.copy()
+            data: dict[str, Any] = {"ns": ns} if ns else {}
+            data |= {"id": checkpoint_id, "task": task_id, "path": task_path}
+            data["channels"] = [write.channel for _, write in found]
+            if replaces:
+                data["replace"] = True
+            key = None
+            if leaf is not None:
+                new = merged(leaf.writes, found, replace=replaces)
+                if new == leaf.writes:
+                    return None
+                fold.write(ns, replace(leaf, writes=new))
+            else:
+                known = await _is_known(History(self.logs, tip), ns, checkpoint_id)
+                data["early"] = not known
+            if leaf is None or leaf is not fold.spaces[ns].current:
+                key = key_of(ns, checkpoint_id, tip.head.seq + 1)
+            refs, body = encode_writes(found, leaf)
+            data |= {"refs": refs, **wire.seal.close(body)}
+            if leaf is None:
+                fold.apply_data(records.WRITES, data, tip.head.seq + 1)
+            return Plan([Event(records.WRITES, data, key)], fold, status)
+
+        await self.logs.write(place.thread_id, wire.seal, plan, _ttl(place.ttl, self.ttl))
+
+
+class _Put:
+    """A checkpoint to be appended; each value is serialized once."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        checkpoint: Checkpoint,
+        meta: Mapping[str, Any],
+        new_versions: ChannelVersions,
+        ns: str,
+        parent: str | None,
+    ) -> None:
+        self._wire = wire
+        self._id = checkpoint["id"]
+        self._ns, self._parent = ns, parent
+        self._values = checkpoint["channel_values"]
+        self._versions = checkpoint["channel_versions"]
+        self._new = new_versions
+        head = {name: part for name, part in checkpoint.items() if name != "channel_values"}
+        self._head, self._meta = wire.dumps(head), wire.dumps(meta)
+        self._public = public(wire, self._meta, meta)
+        self._dumped: dict[str, Typed] = {}
+
+    def plan(self, tip: Tip, parent: Saved | None, existing: Saved | None, is_side: bool) -> Plan:
+        """How to append it, given its parent and what was put under its id before."""
+        fold = tip.fold.copy()
+        prior, inherits = fold.prior(self._ns, self._parent)
+        channels = self._channels(parent, prior)
+        saved = Saved(self._id, self._parent, self._head, self._meta, channels, is_side=is_side)
+        derived = fold.completed(self._ns, saved)
+        saved = derived
+        if parent is not None:
+            saved = replace(saved, past=past_of(parent, saved))
+        if existing is not None:
+            writes = merged(existing.writes, saved.writes.items(), replace=False)
+            saved = replace(saved, writes=writes)
+        carry = saved != derived
+        space = fold.spaces.get(self._ns)
+        is_new = space is not None and self._id > space.top
+        key = key_of(self._ns, self._id, None if is_new else tip.head.seq + 1)
+        event = checkpoint_event(
+            self._wire, self._ns, saved, prior, self._public, key, inherits=inherits, carry=carry
+        )
+        fold.add(self._ns, saved)
+        return Plan([event], fold, None if self._ns else "idle")
+
+    def _channels(self, parent: Saved | None, prior: Saved | None) -> dict[str, Channel]:
+        channels = {}
+        for name, version in self._versions.items():
+            old = parent.channels.get(name) if parent is not None else None
+            if name not in self._new and old is not None and old.version == version:
+                channels[name] = old
+            elif name in self._values:
+                base = prior.channels.get(name) if prior is not None else None
+                if name not in self._dumped:
+                    self._dumped[name] = self._wire.dumps(self._values[name])
+                kind, data = self._dumped[name]
+                value = cut(kind, data, base.value if base is not None else None)
+                channels[name] = Channel(version, value)
+            elif name in self._new:
+                channels[name] = Channel(version, None)
+        return channels
+
+
+def checkpoint_event(
+    wire: Wire,
+    ns: str,
+    saved: Saved,
+    prior: Saved | None,
+    public: Mapping[str, Any],
+    key: str,
+    *,
+    inherits: bool,
+    carry: bool,
+) -> Event:
+    """The event of a checkpoint, as the difference to a prior one."""
+    names, refs, body = encode(saved, prior, inherits=inherits, carry=carry)
+    data: dict[str, Any] = {"ns": ns} if ns else {}
+    data["id"] = saved.id
+    if saved.parent is not None:
+        data["parent"] = saved.parent
+    if saved.is_side:
+        data["side"] = True
+    data |= {**public, "channels": names, "refs": refs, **wire.seal.close(body)}
+    return Event(records.CHECKPOINT, data, key)
+
+
+def public(wire: Wire, serialized: Typed, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What tools without LangGraph show of the metadata."""
+    if not wire.is_public(serialized):
+        return {}
+    kinds = {"step": int, "source": str, "run_id": str}
+    return {name: meta[name] for name, kind in kinds.items() if type(meta.get(name)) is kind}
+
+
+async def _existing(history: History, ns: str, checkpoint_id: str) -> Saved | None:
+    """What was put under an id before, if it is not at hand; rarely anything was."""
+    space = history.tip.fold.spaces.get(ns)
+    if space is None or checkpoint_id > space.top or checkpoint_id in space.leaves:
+        return None
+    return await history.find(ns, checkpoint_id)
+
+
+async def _is_known(history: History, ns: str, checkpoint_id: str) -> bool:
+    """Whether a checkpoint that is not at hand was put before."""
+    space = history.tip.fold.spaces.get(ns)
+    if space is not None and checkpoint_id > space.top:
+        return False
+    refs = await history.refs(records.span(ns, checkpoint_id)) if history.tip.head.exists else []
+    return any(ref.id == checkpoint_id for ref in refs)
+
+
+def _status(ns: str, channels: set[str]) -> Status | None:
+    """The status of a thread after writes to these channels; ``None``: as before."""
+    if INTERRUPT in channels:
+        return "waiting"
+    if RESUME in channels and not ns:
+        return "idle"
+    return "failed" if ERROR in channels and not ns else None
+
+
+def _ttl(given: Any, default: timedelta | None) -> timedelta | None:
+    """How long a new thread is kept: as its config says (seconds), or the saver."""
+    if given is None:
+        return default
+    if isinstance(given, timedelta):
+        return given
+    if isinstance(given, int | float) and not isinstance(given, bool) and given >= 0:
+        return timedelta(seconds=given)
+    raise ConfigurationError(f"ttl must be a timedelta or seconds, not {given!r:.80}")
