@@ -1,51 +1,56 @@
 """A checkpoint as its difference to another one, and writes likewise. Pure.
 
 What differs is packed and compressed against those parts of the other checkpoint (the *prior*)
-that it probably repeats: its metadata, its pending writes and what its channels lost. Which parts
-these are is recorded beside the bytes, so that the choice can change and old events stay readable.
+that it probably repeats: its metadata, its pending writes, what its channels lost, and the end of
+lists that grew. Which parts these are is recorded beside the bytes, so that the choice can change
+and old events stay readable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 import msgpack
 
 from graph.langgraph import patches
-from graph.langgraph.records import (
-    Channel,
-    Past,
-    PastWrite,
-    Saved,
-    Write,
-    WriteKey,
-    Writes,
-)
-from graph.langgraph.values import Value, overlap, splice
+from graph.langgraph.records import Channel, Past, PastWrite, Saved, Write, WriteKey, Writes
+from graph.langgraph.values import ARRAY, Value, overlap, splice
 
 HEAD, WRITES, PAST = range(3)
 """What a reference stands for, if it does not name parts of a channel: the prior's head and
 metadata, its writes, its past."""
 
-_SKELETON: Final = 2
-"""Parts before a change that are referred to: similar ones often look like what follows them."""
+CONTEXT_BYTES: Final = 16 * 1024
+"""Unchanged bytes before a change that are referred to: similar ones often look like it."""
 
+THOROUGH_BYTES: Final = 256 * 1024
+"""The same for what is stored rarely."""
+
+_FRESH: Final = 64
+"""From so many bytes on, values of new channels are compressed against the end of a list, too."""
+
+_SMALL: Final = 4 * 1024
 _WHOLE_SHARE: Final = 4
-"""A write this many times smaller than its channel's value is compressed against its last parts."""
+"""Writes are compressed against all values that are no larger than so many times themselves, or
+small; against larger ones only if they are for their channel, and then against the end."""
+
+_TYPES: Final = ("msgpack", "json", "null", "bytes", "bytearray", "pickle")
+"""Types of serialized values that are stored as their number here. Only add at the end."""
+
+Refs = list[Any]
 
 
 class Delta(NamedTuple):
-    """What an event holds of a checkpoint.
+    """What is stored of a checkpoint or of writes.
 
     Attributes:
-        names: channels that differ from the prior.
         refs: which parts of the prior the body is compressed against.
         body: compressed.
     """
 
-    names: list[str]
-    refs: list[Any]
+    refs: Refs
     body: bytes
 
 
@@ -60,46 +65,60 @@ def unpack(data: bytes) -> Any:
     return msgpack.unpackb(data, unicode_errors="surrogatepass", strict_map_key=False)
 
 
-def encode(new: Saved, prior: Saved | None, *, inherits: bool, carry: bool) -> Delta:
+# --- checkpoints ------------------------------------------------------------------------
+
+
+def encode(
+    new: Saved, prior: Saved | None, *, inherits: bool, carry: bool, thorough: bool = False
+) -> Delta:
     """A checkpoint as the difference to a prior one.
 
     Args:
         inherits: channels that are not named are the prior's.
         carry: include the writes and the past, which cannot be derived from events before.
+        thorough: take more time for fewer bytes.
     """
+    # Where there are writes, they are what the new values are made of.
+    context = 0 if prior is not None and prior.writes else CONTEXT_BYTES
+    context = THOROUGH_BYTES if thorough else context
     old = prior.channels if prior is not None else {}
-    refs: list[Any] = [] if prior is None else [HEAD]
+    refs: Refs = [] if prior is None else [HEAD]
     if prior is not None and prior.writes:
         refs.append(WRITES)
     if carry and prior is not None and prior.past:
         refs.append(PAST)
-    names: list[str] = []
+    numbers = {name: number for number, name in enumerate(sorted(old))}
     changes: list[Any] = []
+    fresh = 0
     for name, channel in new.channels.items():
         before = old.get(name)
         if inherits and before is not None and before == channel:
             continue
-        names.append(name)
         base, value = before.value if before is not None else None, channel.value
         head, tail = overlap(base, value) if value is not None else (0, 0)
         if value is None:
-            changes.append([channel.version])
+            changes.append([name, channel.version])
         else:
             parts = value.parts[head : len(value.parts) - tail]
-            changes.append([channel.version, value.type, value.shape, head, tail, parts])
+            kind = _number(value.type)
+            changes.append([name, channel.version, kind, value.shape, head, tail, parts])
+            fresh += 0 if base is not None else value.size
         if base is not None:
-            start, stop = max(0, head - _SKELETON), len(base.parts) - tail
+            start, stop = _context(base, head, context), len(base.parts) - tail
             if start < stop:
-                refs.append([name, start, stop])
+                refs.append([numbers[name], start, stop])
+    if prior is not None and fresh > _FRESH:
+        refs += _likeness(prior, {ref[0] for ref in refs if isinstance(ref, list)})
     gone = [name for name in old if name not in new.channels] if inherits else []
     extra = [pack_writes(new.writes), _pasts(new.past)] if carry else []
-    body = pack([*new.head, *new.meta, changes, gone, *extra])
-    return Delta(names, refs, patches.pack(body, known(prior, refs)))
+    typed = (_number(new.head[0]), new.head[1], _number(new.meta[0]), new.meta[1])
+    body = pack([*typed, changes, gone, *extra])
+    level = patches.THOROUGH if thorough else patches.QUICK
+    return Delta(refs, patches.pack(body, _known(prior, refs, new.id, new.parent), level))
 
 
 def decode(
-    names: Sequence[str],
-    refs: Sequence[Any],
+    refs: Iterable[Any],
     packed: bytes,
     prior: Saved | None,
     *,
@@ -115,80 +134,139 @@ def decode(
     Raises:
         ValueError, TypeError, …: the bytes do not belong to this prior, or are no such delta.
     """
-    body = patches.unpack(packed, known(prior, refs))
+    body = patches.unpack(packed, _known(prior, refs, *place))
     head_type, head, meta_type, meta, changes, gone, *extra = unpack(body)
     old = prior.channels if prior is not None else {}
     channels = dict(old) if inherits else {}
     for name in gone:
         del channels[name]
-    for name, change in zip(names, changes, strict=True):
+    for name, *change in changes:
         before = old.get(name)
         channels[name] = _changed(change, before.value if before is not None else None)
-    writes: Writes = unpack_writes(extra[0]) if extra else {}
-    past = _read_pasts(extra[1]) if extra else {}
-    saved = Saved(*place, (head_type, head), (meta_type, meta), channels, writes, past, is_side)
+    saved = Saved(
+        *place,
+        (_type(head_type), head),
+        (_type(meta_type), meta),
+        channels,
+        unpack_writes(extra[0]) if extra else {},
+        _read_pasts(extra[1]) if extra else {},
+        is_side,
+    )
     return saved, bool(extra)
 
 
+# --- writes -----------------------------------------------------------------------------
+
+
 def encode_writes(
-    writes: Sequence[tuple[WriteKey, Write]], prior: Saved | None
-) -> tuple[list[Any], bytes]:
-    """The references and the body of writes, compressed against the channels they are for."""
-    refs: list[Any] = []
-    for (_, index), write in writes:
-        channel = prior.channels.get(write.channel) if prior is not None else None
-        if channel is None or channel.value is None or index < 0:
-            continue
-        count = len(channel.value.parts)
-        small = len(write.data) * _WHOLE_SHARE < channel.value.size
-        reference = [write.channel, max(0, count - _SKELETON) if small else 0, count]
-        if reference not in refs:
-            refs.append(reference)
-    body = pack([[key[1], write.type, write.data] for key, write in writes])
-    return refs, patches.pack(body, known(prior, refs))
+    task: tuple[str, str], writes: Sequence[tuple[WriteKey, Write]], prior: Saved | None
+) -> Delta:
+    """The writes of a task, given by its id and path, as the difference to a prior checkpoint."""
+    refs: Refs = []
+    if prior is not None:
+        refs = [HEAD, WRITES] if prior.writes else [HEAD]
+        small = max(_SMALL, _WHOLE_SHARE * sum(len(write.data) for _, write in writes))
+        written = {write.channel for _, write in writes}
+        for number, name in enumerate(sorted(prior.channels)):
+            value = prior.channels[name].value
+            if value is None:
+                continue
+            if value.size <= small:
+                refs.append([number, 0, len(value.parts)])
+            elif name in written:
+                refs.append(
+                    [number, _context(value, len(value.parts), CONTEXT_BYTES), len(value.parts)]
+                )
+    task_id, path = task
+    found = [[key[1], each.channel, _number(each.type), each.data] for key, each in writes]
+    body = pack([_short_task(task_id), path, *found])
+    return Delta(refs, patches.pack(body, _known(prior, refs)))
 
 
 def decode_writes(
-    channels: Sequence[str],
-    task: tuple[str, str],
-    refs: Sequence[Any],
-    packed: bytes,
-    prior: Saved | None,
+    refs: Iterable[Any], packed: bytes, prior: Saved | None
 ) -> list[tuple[WriteKey, Write]]:
-    """The inverse of :func:`encode_writes`; ``task`` is the id and the path of the task."""
-    task_id, path = task
-    found = unpack(patches.unpack(packed, known(prior, refs)))
+    """The inverse of :func:`encode_writes`."""
+    task, path, *found = unpack(patches.unpack(packed, _known(prior, refs)))
+    task_id = str(UUID(bytes=task)) if isinstance(task, bytes) else task
     return [
-        ((task_id, index), Write(channel, path, kind, data))
-        for channel, (index, kind, data) in zip(channels, found, strict=True)
+        ((task_id, index), Write(channel, path, _type(kind), data))
+        for index, channel, kind, data in found
     ]
 
 
-def known(prior: Saved | None, refs: Iterable[Any]) -> bytes:
-    """The bytes of the prior that references name."""
-    if prior is None:
-        return b""
-    found: list[bytes] = []
-    for ref in refs:
-        if ref == HEAD:
-            found += (prior.head[1], prior.meta[1])
-        elif ref == WRITES:
-            found += (write.data for _, write in sorted(prior.writes.items()))
-        elif ref == PAST:
-            found += (write.data for past in prior.past.values() for write in past.writes)
-        else:
-            name, start, stop = ref
-            value = prior.channels[name].value
-            if value is not None:
-                found += value.parts[start:stop]
+def _short_task(task_id: str) -> bytes | str:
+    try:
+        number = UUID(task_id)
+    except ValueError:
+        return task_id
+    return number.bytes if str(number) == task_id else task_id
+
+
+# --- parts of a prior -------------------------------------------------------------------
+
+
+def _known(
+    prior: Saved | None, refs: Iterable[Any], checkpoint_id: str = "", parent: str | None = None
+) -> bytes:
+    """The bytes that a body is compressed against: ids, and what references name."""
+    found = [checkpoint_id.encode(), (parent or "").encode()]
+    if prior is not None:
+        names = sorted(prior.channels)
+        for ref in refs:
+            if ref == HEAD:
+                found += (prior.head[1], prior.meta[1])
+            elif ref == WRITES:
+                for (_, _), write in sorted(prior.writes.items()):
+                    found += (write.path.encode(), write.data)
+            elif ref == PAST:
+                found += (write.data for past in prior.past.values() for write in past.writes)
+            else:
+                number, start, stop = ref
+                value = prior.channels[names[number]].value
+                if value is not None:
+                    found += value.parts[start:stop]
     return b"".join(found)
+
+
+def _context(value: Value, stop: int, bytes_max: int) -> int:
+    """The first of the parts before ``stop`` that together are small enough."""
+    start, left = stop, bytes_max
+    while start > 0 and (left := left - len(value.parts[start - 1])) >= 0:
+        start -= 1
+    return start
+
+
+def _likeness(prior: Saved, used: set[int]) -> Refs:
+    """The end of the longest list, unless it is in use: new values may look like what is there."""
+    lists = [
+        (channel.value.size, number, channel.value)
+        for number, (_, channel) in enumerate(sorted(prior.channels.items()))
+        if channel.value is not None and channel.value.shape == ARRAY
+    ]
+    if not lists:
+        return []
+    _, number, value = max(lists, key=lambda each: each[:2])
+    count = len(value.parts)
+    return [] if number in used else [[number, _context(value, count, CONTEXT_BYTES), count]]
+
+
+# --- plain lists ------------------------------------------------------------------------
+
+
+def _number(kind: str) -> int | str:
+    return _TYPES.index(kind) if kind in _TYPES else kind
+
+
+def _type(number: int | str) -> str:
+    return number if isinstance(number, str) else _TYPES[number]
 
 
 def _changed(change: list[Any], old: Value | None) -> Channel:
     if len(change) == 1:
         return Channel(change[0], None)
     version, kind, shape, head, tail, parts = change
-    return Channel(version, splice(old, kind, shape, head, tail, tuple(parts)))
+    return Channel(version, splice(old, _type(kind), shape, head, tail, tuple(parts)))
 
 
 def pack_writes(writes: Writes) -> list[Any]:

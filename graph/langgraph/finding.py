@@ -15,7 +15,7 @@ from eventstore import PositionNotFoundError, RecordedEvent
 from graph.langgraph.coding import decode_writes
 from graph.langgraph.fold import Namespace
 from graph.langgraph.logs import Logs, Stretch, Tip, flat
-from graph.langgraph.records import CHECKPOINT, Saved, key_of, merged, parsed, span
+from graph.langgraph.records import CHECKPOINT, REFS, REPLACE, Saved, key_of, merged, parsed, span
 
 BLOCK: Final = 64
 """Checkpoints read at a time."""
@@ -187,11 +187,9 @@ class History:
             after = stretches[-number].end._replace(seq=seq - 1)
             pages = await self._logs.core.read_span(self.tip.head.thread_id, after, seq)
             async for event in flat(pages):
-                data = event.data
-                task = data["task"], data.get("path", "")
-                body = self.tip.fold.seal.open(data)
-                writes = decode_writes(data["channels"], task, data["refs"], body, None)
-                new = merged(saved.writes, writes, replace=data.get("replace", False))
+                body = self.tip.fold.seal.open(event.data)
+                writes = decode_writes(event.data[REFS], body, None)
+                new = merged(saved.writes, writes, replace=event.data.get(REPLACE, False))
                 saved = replace(saved, writes=new)
         return saved
 

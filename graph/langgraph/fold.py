@@ -7,7 +7,7 @@ it needs neither LangGraph nor the application's types, but the key if bodies ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -17,15 +17,27 @@ from graph.langgraph.coding import decode, decode_writes
 from graph.langgraph.records import (
     CALL,
     CHECKPOINT,
+    ID,
+    NS,
+    PARENT,
+    REFS,
+    REPLACE,
     RESET,
+    SIDE,
     WRITES,
     Past,
     Saved,
+    Write,
+    WriteKey,
     Writes,
     enclosing,
     merged,
+    parsed,
 )
 from graph.langgraph.sealing import Seal
+
+EARLY_MAX: Final = 32
+"""Checkpoints yet to come whose writes are kept; those of runs that were killed never come."""
 
 LEAVES: Final = 4
 """Checkpoints kept of a namespace: the ends of its branches that were continued last."""
@@ -118,46 +130,51 @@ class Fold:
             ConfigurationError: it is encrypted, and the key is missing or another one.
         """
         try:
-            return self.apply_data(event.kind, event.data, event.seq)
+            if event.kind == CHECKPOINT:
+                return self._checkpoint(event.data, event.key)
+            if event.kind == WRITES:
+                self._add_writes(event.data, event.key)
+                return []
+            if event.kind == RESET:
+                return self.reset(event.seq)
         except CorruptEventError as error:
             raise error.at(None, event.ns, event.seq) from error
         except DECODE_ERRORS as error:
             raise CorruptEventError(
                 f"the event does not fit those before it: {type(error).__name__}: {error!s:.200}"
             ).at(None, event.ns, event.seq) from error
-
-    def apply_data(self, kind: int, data: Any, seq: int) -> list[tuple[str, Saved]]:
-        """Like :meth:`apply`, for an event that is about to be appended."""
-        if kind == CHECKPOINT:
-            return self._checkpoint(data)
-        if kind == WRITES:
-            self._add_writes(data)
-            return []
-        if kind == RESET:
-            closed = self._current()
-            self._forget()
-            self.since = seq
-            return closed
-        if kind == FORK:
+        if event.kind == FORK:
             self.is_copy = True
             return []
-        raise CorruptEventError(f"an event of kind {kind} was not written by a saver for LangGraph")
+        raise CorruptEventError(
+            f"an event of kind {event.kind} was not written by a saver for LangGraph"
+        ).at(None, event.ns, event.seq)
 
-    def _checkpoint(self, data: Mapping[str, Any]) -> list[tuple[str, Saved]]:
-        ns, name, parent = data.get("ns", ""), data["id"], data.get("parent")
+    def reset(self, seq: int) -> list[tuple[str, Saved]]:
+        """Forget everything: the thread begins anew after the event at ``seq``."""
+        closed = [(ns, last) for ns, space in self.spaces.items() if (last := space.current)]
+        self._forget()
+        self.since = seq
+        return closed
+
+    def _checkpoint(self, data: Mapping[str, Any], key: str | None) -> list[tuple[str, Saved]]:
+        ns, name = parsed(key or "")
+        parent = data[PARENT] if PARENT in data else self.current_id(ns)
         prior, inherits = self.prior(ns, parent)
         saved, is_complete = decode(
-            data["channels"],
-            data["refs"],
+            data[REFS],
             self.seal.open(data),
             prior,
             place=(name, parent),
             inherits=inherits,
-            is_side=data.get("side", False),
+            is_side=data.get(SIDE, False),
         )
-        if not is_complete:
-            saved = self.completed(ns, saved)
-        return self.add(ns, saved)
+        return self.add(ns, saved if is_complete else self.completed(ns, saved))
+
+    def current_id(self, ns: str) -> str | None:
+        """Its id."""
+        current = self.current(ns)
+        return None if current is None else current.id
 
     def completed(self, ns: str, saved: Saved) -> Saved:
         """A new checkpoint with what events before it say: early writes, and its past."""
@@ -193,37 +210,48 @@ class Fold:
                 del self.spaces[name]
         return closed
 
-    def _add_writes(self, data: Mapping[str, Any]) -> None:
-        ns, name = data.get("ns", ""), data["id"]
+    def _add_writes(self, data: Mapping[str, Any], key: str | None) -> None:
+        if key is not None:
+            ns, name = parsed(key)
+        else:
+            ns = data.get(NS, "")
+            name = data[ID] if ID in data else self.current_id(ns) or ""
+        prior = None if key is not None else self.current(ns)
+        writes = decode_writes(data[REFS], self.seal.open(data), prior)
+        self.add_writes(ns, name, writes, replaces=data.get(REPLACE, False), early=ID in data)
+
+    def add_writes(
+        self,
+        ns: str,
+        name: str,
+        writes: Iterable[tuple[WriteKey, Write]],
+        *,
+        replaces: bool,
+        early: bool,
+    ) -> None:
+        """Add writes for a checkpoint, which may be yet to come, or gone from here."""
         leaf = self.leaf(ns, name)
-        found = decode_writes(
-            data["channels"],
-            (data["task"], data.get("path", "")),
-            data["refs"],
-            self.seal.open(data),
-            leaf,
-        )
-        replaces = data.get("replace", False)
         if leaf is not None:
-            self.write(ns, replace(leaf, writes=merged(leaf.writes, found, replace=replaces)))
-        elif data.get("early"):
-            before = self.early.get((ns, name), {})
-            self.early[ns, name] = merged(before, found, replace=replaces)
+            leaf = replace(leaf, writes=merged(leaf.writes, writes, replace=replaces))
+            space = self.spaces[ns]
+            self.spaces[ns] = replace(space, leaves={**space.leaves, name: leaf})
+        elif early:
+            before = self.early.pop((ns, name), {})
+            self.early[ns, name] = merged(before, writes, replace=replaces)
+            if len(self.early) > EARLY_MAX:
+                del self.early[next(iter(self.early))]
         else:
             self.late |= {ns}
 
     def leaf(self, ns: str, name: str) -> Saved | None:
-        """A checkpoint, if it is one of those kept; writes for it are compressed against it."""
+        """A checkpoint, if it is one of those kept."""
         space = self.spaces.get(ns)
         return space.leaves.get(name) if space is not None else None
 
-    def write(self, ns: str, leaf: Saved) -> None:
-        """Replace a leaf by itself with other writes."""
-        space = self.spaces[ns]
-        self.spaces[ns] = replace(space, leaves={**space.leaves, leaf.id: leaf})
-
-    def _current(self) -> list[tuple[str, Saved]]:
-        return [(ns, last) for ns, space in self.spaces.items() if (last := space.current)]
+    def current(self, ns: str) -> Saved | None:
+        """The checkpoint of a namespace that was put last."""
+        space = self.spaces.get(ns)
+        return space.current if space is not None else None
 
 
 def past_of(parent: Saved, saved: Saved) -> dict[str, Past]:

@@ -20,17 +20,19 @@ BYTES_MAX: Final = 256 * 2**20
 PREFIX_MAX: Final = 64 * 2**20
 """Known bytes beyond this are not used; window and matches then fit what every zstd reads."""
 
-_LEVEL: Final = 3
+QUICK, THOROUGH = 6, 12
+"""Levels of compression."""
+
 _WINDOW_LOG: Final = (10, 27)
 
 
-def pack(body: bytes, known: bytes) -> bytes:
+def pack(body: bytes, known: bytes, level: int = QUICK) -> bytes:
     """The body compressed against known bytes; :func:`unpack` gives it back."""
     known = known[:PREFIX_MAX]
     least, most = _WINDOW_LOG
     window = min(max(least, (len(body) + len(known)).bit_length()), most)
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        _LEVEL,
+        level,
         source_size=len(body) + len(known),
         window_log=window,
         write_dict_id=False,

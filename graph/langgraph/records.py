@@ -6,9 +6,11 @@ inside an event are those of :mod:`~graph.langgraph.coding`.
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
+from uuid import UUID
 
 from graph.langgraph.values import Value
 
@@ -21,8 +23,15 @@ WRITES: Final = 33
 RESET: Final = 34
 """Kind of the event after which only what follows it belongs to the thread."""
 
+NS, ID, PARENT, SIDE, REFS, REPLACE, EARLY = "ns", "id", "parent", "side", "r", "replace", "early"
+"""Fields of an event's data. Most events have none but the references and the body: what is the
+same as for the current checkpoint, or said by the event's key, is left out."""
+
 SEPARATOR: Final = "\x1f"
-"""Between the parts of a key; it sorts before every character of a checkpoint's id."""
+"""Between the parts of a key."""
+
+MARK: Final = "="
+"""In a key: what follows is the id as it is."""
 
 _AFTER_SEPARATOR: Final = "\x20"
 
@@ -141,14 +150,18 @@ class Key(NamedTuple):
 
 def key_of(ns: str, checkpoint_id: str, seq: int | None = None) -> str:
     """The key of the first event of a checkpoint; with ``seq`` of a later one about it."""
-    key = f"{ns}{SEPARATOR}{checkpoint_id}"
+    key = f"{ns}{SEPARATOR}{_short(checkpoint_id)}"
     return key if seq is None else f"{key}{SEPARATOR}{seq}"
 
 
 def parsed(key: str) -> Key:
-    """The parts of a key."""
-    ns, checkpoint_id, *_ = key.split(SEPARATOR)
-    return Key(ns, checkpoint_id)
+    """The parts of a key.
+
+    Raises:
+        ValueError: it is no such key.
+    """
+    ns, short, *_ = key.split(SEPARATOR)
+    return Key(ns, _long(short))
 
 
 def span(ns: str, checkpoint_id: str | None = None) -> tuple[str, str]:
@@ -157,6 +170,23 @@ def span(ns: str, checkpoint_id: str | None = None) -> tuple[str, str]:
         return f"{ns}{SEPARATOR}", f"{ns}{_AFTER_SEPARATOR}"
     first = key_of(ns, checkpoint_id)
     return first, f"{first}{_AFTER_SEPARATOR}"
+
+
+def _short(checkpoint_id: str) -> str:
+    """An id as keys hold it: a UUID, as nearly all are, in 22 characters; any other marked."""
+    try:
+        number = UUID(checkpoint_id)
+    except ValueError:
+        return MARK + checkpoint_id
+    if str(number) != checkpoint_id:
+        return MARK + checkpoint_id
+    return urlsafe_b64encode(number.bytes).decode().rstrip("=")
+
+
+def _long(short: str) -> str:
+    if short.startswith(MARK):
+        return short[len(MARK) :]
+    return str(UUID(bytes=urlsafe_b64decode(short + "==")))
 
 
 def enclosing(ns: str) -> list[str]:

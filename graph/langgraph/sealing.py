@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from eventstore import ConfigurationError, CorruptEventError
 
-CIPHER = "cipher"
-"""In an event's data: the name of the cipher that its body is encrypted with."""
+BODY, CIPHER = "b", "cipher"
+"""In an event's data: its body, and the name of the cipher that it is encrypted with."""
 
 
 class Cipher(Protocol):
@@ -34,9 +34,9 @@ class Seal:
     def close(self, body: bytes) -> dict[str, Any]:
         """The fields of an event that hold a body."""
         if self.cipher is None:
-            return {"body": body}
+            return {BODY: body}
         name, sealed = self.cipher.encrypt(body)
-        return {CIPHER: name, "body": sealed}
+        return {CIPHER: name, BODY: sealed}
 
     def open(self, data: Mapping[str, Any]) -> bytes:
         """The body that the fields of an event hold.
@@ -45,7 +45,7 @@ class Seal:
             ConfigurationError: it is encrypted, and there is no key or another one.
             CorruptEventError: it is not encrypted, and there is a key.
         """
-        name, body = data.get(CIPHER), bytes(data["body"])
+        name, body = data.get(CIPHER), bytes(data[BODY])
         if self.cipher is None:
             if name is None:
                 return body

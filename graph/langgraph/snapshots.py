@@ -76,7 +76,7 @@ def _packed(space: Namespace, before: Namespace) -> list[Any]:
         if before.leaves.get(leaf.id) is leaf:
             leaves.append(leaf.id)
         else:
-            delta = encode(leaf, prior, inherits=True, carry=True)
+            delta = encode(leaf, prior, inherits=True, carry=True, thorough=True)
             leaves.append([leaf.id, leaf.parent, leaf.is_side, *delta])
         prior = leaf
     return [space.latest, space.top, leaves]
@@ -95,6 +95,6 @@ def _read(latest: str, top: str, leaves: Iterable[Any], before: Namespace) -> Na
 
 
 def _leaf(found: Sequence[Any], prior: Saved | None) -> Saved:
-    name, parent, is_side, names, refs, body = found
-    leaf, _ = decode(names, refs, body, prior, place=(name, parent), inherits=True, is_side=is_side)
+    name, parent, is_side, refs, body = found
+    leaf, _ = decode(refs, body, prior, place=(name, parent), inherits=True, is_side=is_side)
     return leaf

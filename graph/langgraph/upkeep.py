@@ -14,7 +14,7 @@ from graph.langgraph.logs import METADATA, Logs, Plan, Tip, flat
 from graph.langgraph.reading import Reading, pasts
 from graph.langgraph.records import RESET, Past, key_of
 from graph.langgraph.wire import Wire
-from graph.langgraph.writing import checkpoint_event, public
+from graph.langgraph.writing import checkpoint_event
 
 Strategy = Literal["keep_latest", "delete"]
 
@@ -124,7 +124,7 @@ class Upkeep:
         seq = history.tip.head.seq + 1
         fold = Fold(wire.seal)
         events = [Event(RESET, {})]
-        fold.apply_data(RESET, {}, seq)
+        fold.reset(seq)
         for ref in sorted(kept, key=lambda ref: ref.order):
             saved = loaded.get(ref.name)
             if saved is None:
@@ -134,18 +134,8 @@ class Upkeep:
                 past = await pasts(history, ref.ns, saved, bare)
                 past = {name: each for name, each in past.items() if each != Past(None, ())}
                 saved = replace(saved, parent=None, past=past)
-            prior, inherits = fold.prior(ref.ns, saved.parent)
-            event = checkpoint_event(
-                wire,
-                ref.ns,
-                saved,
-                prior,
-                public(wire, saved.meta, wire.metadata(saved)),
-                key_of(ref.ns, saved.id, seq + len(events)),
-                inherits=inherits,
-                carry=True,
-            )
-            events.append(event)
+            key = key_of(ref.ns, saved.id, seq + len(events))
+            events.append(checkpoint_event(fold, ref.ns, saved, key, carry=True))
             fold.add(ref.ns, saved)
         return Plan(events, fold)
 

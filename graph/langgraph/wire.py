@@ -21,9 +21,6 @@ from graph.langgraph.records import Saved, Typed, ordered
 from graph.langgraph.sealing import Seal
 from graph.langgraph.values import Value, cut
 
-READABLE: Final = frozenset({"msgpack", "json"})
-"""Types of bytes that anybody can read: what they say need not be hidden either."""
-
 _FORMAT: Final = 4
 """Checkpoints before this format keep the tasks to send in writes of their parent."""
 
@@ -51,10 +48,6 @@ class Wire:
     def load(self, value: Value) -> Any:
         """The value that parts stand for."""
         return self._serde.loads_typed((value.type, value.data))
-
-    def is_public(self, meta: Typed) -> bool:
-        """Whether metadata may also stand beside the serialized bytes."""
-        return self.seal.cipher is None and meta[0] in READABLE
 
     # --- checkpoints --------------------------------------------------------------------
 
@@ -156,7 +149,7 @@ def next_version(current: Any) -> str:
         number = int(current.partition(".")[0])
     else:
         number = int(current)
-    return f"{number + 1:032}.{secrets.token_hex(8)}"
+    return f"{number + 1:032}.{secrets.token_hex(5)}"
 
 
 def matches(metadata: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> bool:

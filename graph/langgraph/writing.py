@@ -24,9 +24,23 @@ from graph.langgraph import records
 from graph.langgraph.coding import encode, encode_writes
 from graph.langgraph.conflict import OnConflict, RunConflictError, Seen
 from graph.langgraph.finding import History
-from graph.langgraph.fold import past_of
+from graph.langgraph.fold import Fold, past_of
 from graph.langgraph.logs import Logs, Plan, Tip
-from graph.langgraph.records import Channel, Saved, Typed, Write, WriteKey, key_of, merged
+from graph.langgraph.records import (
+    ID,
+    NS,
+    PARENT,
+    REFS,
+    REPLACE,
+    SIDE,
+    Channel,
+    Saved,
+    Typed,
+    Write,
+    WriteKey,
+    key_of,
+    merged,
+)
 from graph.langgraph.values import cut
 from graph.langgraph.wire import Place, Wire
 
@@ -131,27 +145,25 @@ class Writing:
 
         async def plan(tip: Tip) -> Plan | None:
             leaf = tip.fold.leaf(ns, checkpoint_id)
+            if leaf is not None and merged(leaf.writes, found, replace=replaces) == leaf.writes:
+                return None
+            current = tip.fold.current(ns)
+            data: dict[str, Any] = {REPLACE: True} if replaces else {}
+            key, is_early = None, False
+            if leaf is None or leaf is not current:
+                is_early = leaf is None and not await _is_known(
+                    History(self.logs, tip), ns, checkpoint_id
+                )
+                if not is_early:
+                    key, current = key_of(ns, checkpoint_id, tip.head.seq + 1), None
+            if key is None and ns:
+                data[NS] = ns
+            if is_early:
+                data[ID] = checkpoint_id
+            refs, body = encode_writes((task_id, task_path), found, current)
+            data |= {REFS: refs, **wire.seal.close(body)}
             fold = tip.fold.copy()
-            data: dict[str, Any] = {"ns": ns} if ns else {}
-            data |= {"id": checkpoint_id, "task": task_id, "path": task_path}
-            data["channels"] = [write.channel for _, write in found]
-            if replaces:
-                data["replace"] = True
-            key = None
-            if leaf is not None:
-                new = merged(leaf.writes, found, replace=replaces)
-                if new == leaf.writes:
-                    return None
-                fold.write(ns, replace(leaf, writes=new))
-            else:
-                known = await _is_known(History(self.logs, tip), ns, checkpoint_id)
-                data["early"] = not known
-            if leaf is None or leaf is not fold.spaces[ns].current:
-                key = key_of(ns, checkpoint_id, tip.head.seq + 1)
-            refs, body = encode_writes(found, leaf)
-            data |= {"refs": refs, **wire.seal.close(body)}
-            if leaf is None:
-                fold.apply_data(records.WRITES, data, tip.head.seq + 1)
+            fold.add_writes(ns, checkpoint_id, found, replaces=replaces, early=is_early)
             return Plan([Event(records.WRITES, data, key)], fold, status)
 
         await self.logs.write(place.thread_id, wire.seal, plan, _ttl(place.ttl, self.ttl))
@@ -177,13 +189,12 @@ class _Put:
         self._new = new_versions
         head = {name: part for name, part in checkpoint.items() if name != "channel_values"}
         self._head, self._meta = wire.dumps(head), wire.dumps(meta)
-        self._public = public(wire, self._meta, meta)
         self._dumped: dict[str, Typed] = {}
 
     def plan(self, tip: Tip, parent: Saved | None, existing: Saved | None, is_side: bool) -> Plan:
         """How to append it, given its parent and what was put under its id before."""
         fold = tip.fold.copy()
-        prior, inherits = fold.prior(self._ns, self._parent)
+        prior, _ = fold.prior(self._ns, self._parent)
         channels = self._channels(parent, prior)
         saved = Saved(self._id, self._parent, self._head, self._meta, channels, is_side=is_side)
         derived = fold.completed(self._ns, saved)
@@ -197,9 +208,7 @@ class _Put:
         space = fold.spaces.get(self._ns)
         is_new = space is not None and self._id > space.top
         key = key_of(self._ns, self._id, None if is_new else tip.head.seq + 1)
-        event = checkpoint_event(
-            self._wire, self._ns, saved, prior, self._public, key, inherits=inherits, carry=carry
-        )
+        event = checkpoint_event(fold, self._ns, saved, key, carry=carry)
         fold.add(self._ns, saved)
         return Plan([event], fold, None if self._ns else "idle")
 
@@ -221,35 +230,15 @@ class _Put:
         return channels
 
 
-def checkpoint_event(
-    wire: Wire,
-    ns: str,
-    saved: Saved,
-    prior: Saved | None,
-    public: Mapping[str, Any],
-    key: str,
-    *,
-    inherits: bool,
-    carry: bool,
-) -> Event:
-    """The event of a checkpoint, as the difference to a prior one."""
-    names, refs, body = encode(saved, prior, inherits=inherits, carry=carry)
-    data: dict[str, Any] = {"ns": ns} if ns else {}
-    data["id"] = saved.id
-    if saved.parent is not None:
-        data["parent"] = saved.parent
-    if saved.is_side:
-        data["side"] = True
-    data |= {**public, "channels": names, "refs": refs, **wire.seal.close(body)}
+def checkpoint_event(fold: Fold, ns: str, saved: Saved, key: str, *, carry: bool) -> Event:
+    """The event of a checkpoint that follows those of a fold."""
+    prior, inherits = fold.prior(ns, saved.parent)
+    refs, body = encode(saved, prior, inherits=inherits, carry=carry)
+    data: dict[str, Any] = {SIDE: True} if saved.is_side else {}
+    if saved.parent != fold.current_id(ns):
+        data[PARENT] = saved.parent
+    data |= {REFS: refs, **fold.seal.close(body)}
     return Event(records.CHECKPOINT, data, key)
-
-
-def public(wire: Wire, serialized: Typed, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What tools without LangGraph show of the metadata."""
-    if not wire.is_public(serialized):
-        return {}
-    kinds = {"step": int, "source": str, "run_id": str}
-    return {name: meta[name] for name, kind in kinds.items() if type(meta.get(name)) is kind}
 
 
 async def _existing(history: History, ns: str, checkpoint_id: str) -> Saved | None:
