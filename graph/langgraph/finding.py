@@ -15,7 +15,17 @@ from eventstore import PositionNotFoundError, RecordedEvent
 from graph.langgraph.coding import decode_writes
 from graph.langgraph.fold import Namespace
 from graph.langgraph.logs import Logs, Stretch, Tip, flat
-from graph.langgraph.records import CHECKPOINT, REFS, REPLACE, Saved, key_of, merged, parsed, span
+from graph.langgraph.records import (
+    CALL,
+    CHECKPOINT,
+    REFS,
+    REPLACE,
+    Saved,
+    key_of,
+    merged,
+    parsed,
+    span,
+)
 
 BLOCK: Final = 64
 """Checkpoints read at a time."""
@@ -72,7 +82,7 @@ class History:
         return (await self.load(refs)).get(name)
 
     async def _latest(self, ns: str, space: Namespace | None) -> Saved | None:
-        if space is not None:
+        if space is not None and CALL not in ns:
             if space.latest in space.leaves:
                 return space.leaves[space.latest]
             found = await self.find(ns, space.latest) if space.latest else None

@@ -49,13 +49,12 @@ class Namespace:
 
     Attributes:
         leaves: by id, in the order in which they were put; the last one is *current*.
-        latest: the greatest id of a checkpoint that is not on a side branch.
-        top: the greatest id of all.
+        latest: the greatest id of a checkpoint that is not on a side branch; of a call's
+            namespace that was over for a while, only of those put since.
     """
 
     leaves: dict[str, Saved] = field(default_factory=dict)
     latest: str = ""
-    top: str = ""
 
     @property
     def current(self) -> Saved | None:
@@ -77,6 +76,7 @@ class Fold:
         spaces: by name, except namespaces of calls that are over.
         early: writes that came before their checkpoint, by namespace and id.
         late: namespaces in which writes came after a later checkpoint.
+        top: the greatest id of all checkpoints.
         steps: how many checkpoints of the root there were.
         since: events up to this seq belong to the thread no more; 0: all do.
         is_copy: the log goes on from that of another thread.
@@ -90,6 +90,7 @@ class Fold:
         self.spaces: dict[str, Namespace] = {}
         self.early: dict[tuple[str, str], Writes] = {}
         self.late: frozenset[str] = frozenset()
+        self.top = ""
         self.steps = 0
         self.since = 0
         self.is_copy = False
@@ -98,7 +99,7 @@ class Fold:
         """A fold to apply further events to; what it holds is shared, and never changed."""
         other = Fold(seal or self.seal)
         other.spaces, other.early = dict(self.spaces), dict(self.early)
-        other.late, other.steps = self.late, self.steps
+        other.late, other.top, other.steps = self.late, self.top, self.steps
         other.since, other.is_copy = self.since, self.is_copy
         return other
 
@@ -196,12 +197,12 @@ class Fold:
             if name not in (saved.id, saved.parent)
         }
         closed = [(ns, space.current)] if space.current is not None else []
-        top = max(space.top, saved.id)
         latest = space.latest if saved.is_side else max(space.latest, saved.id)
         while len(leaves) >= LEAVES:
             del leaves[next(name for name in leaves if name != latest)]
         leaves[saved.id] = saved
-        self.spaces[ns] = Namespace(leaves, latest, top)
+        self.spaces[ns] = Namespace(leaves, latest)
+        self.top = max(self.top, saved.id)
         if not ns:
             self.steps += 1
             over = [name for name in self.spaces if CALL in name]

@@ -31,7 +31,7 @@ def encoded(fold: Fold, base: Fold | None, codec: Codec) -> bytes:
     ]
     gone = [name for name in before if name not in fold.spaces]
     early = [[*place, pack_writes(writes)] for place, writes in fold.early.items()]
-    counts = [fold.steps, fold.since, fold.is_copy, sorted(fold.late)]
+    counts = [fold.top, fold.steps, fold.since, fold.is_copy, sorted(fold.late)]
     return codec.encode(fold.seal.close(pack([changed, gone, early, *counts])))
 
 
@@ -58,14 +58,20 @@ def decoded(snapshot: Snapshot, codec: Codec, seal: Seal) -> tuple[Fold, Fold]:
 
 
 def _applied(base: Fold, data: Any) -> Fold:
-    changed, gone, early, steps, since, is_copy, late = unpack(base.seal.open(data))
+    changed, gone, early, top, steps, since, is_copy, late = unpack(base.seal.open(data))
     fold = base.copy()
     for name in gone:
         del fold.spaces[name]
-    for name, latest, top, leaves in changed:
-        fold.spaces[name] = _read(latest, top, leaves, base.spaces.get(name, Namespace()))
+    for name, latest, leaves in changed:
+        fold.spaces[name] = _read(latest, leaves, base.spaces.get(name, Namespace()))
     fold.early = {(ns, name): unpack_writes(writes) for ns, name, writes in early}
-    fold.steps, fold.since, fold.is_copy, fold.late = steps, since, is_copy, frozenset(late)
+    fold.top, fold.steps, fold.since, fold.is_copy, fold.late = (
+        top,
+        steps,
+        since,
+        is_copy,
+        frozenset(late),
+    )
     return fold
 
 
@@ -79,10 +85,10 @@ def _packed(space: Namespace, before: Namespace) -> list[Any]:
             delta = encode(leaf, prior, inherits=True, carry=True, thorough=True)
             leaves.append([leaf.id, leaf.parent, leaf.is_side, *delta])
         prior = leaf
-    return [space.latest, space.top, leaves]
+    return [space.latest, leaves]
 
 
-def _read(latest: str, top: str, leaves: Iterable[Any], before: Namespace) -> Namespace:
+def _read(latest: str, leaves: Iterable[Any], before: Namespace) -> Namespace:
     found: dict[str, Saved] = {}
     prior = before.current
     for each in leaves:
@@ -91,7 +97,7 @@ def _read(latest: str, top: str, leaves: Iterable[Any], before: Namespace) -> Na
         else:
             leaf = _leaf(each, prior)
         found[leaf.id] = prior = leaf
-    return Namespace(found, latest, top)
+    return Namespace(found, latest)
 
 
 def _leaf(found: Sequence[Any], prior: Saved | None) -> Saved:

@@ -205,9 +205,7 @@ class _Put:
             writes = merged(existing.writes, saved.writes.items(), replace=False)
             saved = replace(saved, writes=writes)
         carry = saved != derived
-        space = fold.spaces.get(self._ns)
-        is_new = space is not None and self._id > space.top
-        key = key_of(self._ns, self._id, None if is_new else tip.head.seq + 1)
+        key = key_of(self._ns, self._id, None if self._id > fold.top else tip.head.seq + 1)
         event = checkpoint_event(fold, self._ns, saved, key, carry=carry)
         fold.add(self._ns, saved)
         return Plan([event], fold, None if self._ns else "idle")
@@ -243,16 +241,15 @@ def checkpoint_event(fold: Fold, ns: str, saved: Saved, key: str, *, carry: bool
 
 async def _existing(history: History, ns: str, checkpoint_id: str) -> Saved | None:
     """What was put under an id before, if it is not at hand; rarely anything was."""
-    space = history.tip.fold.spaces.get(ns)
-    if space is None or checkpoint_id > space.top or checkpoint_id in space.leaves:
+    fold = history.tip.fold
+    if checkpoint_id > fold.top or fold.leaf(ns, checkpoint_id) is not None:
         return None
     return await history.find(ns, checkpoint_id)
 
 
 async def _is_known(history: History, ns: str, checkpoint_id: str) -> bool:
     """Whether a checkpoint that is not at hand was put before."""
-    space = history.tip.fold.spaces.get(ns)
-    if space is not None and checkpoint_id > space.top:
+    if checkpoint_id > history.tip.fold.top:
         return False
     refs = await history.refs(records.span(ns, checkpoint_id)) if history.tip.head.exists else []
     return any(ref.id == checkpoint_id for ref in refs)
