@@ -78,24 +78,30 @@ class Writing:
         ns = place.ns or ""
         meta = get_checkpoint_metadata(config, metadata)
         new = _Put(wire, checkpoint, meta, new_versions, ns, place.id)
+        was_overtaken = False
 
         async def plan(tip: Tip) -> Plan:
+            nonlocal was_overtaken
             history = History(self.logs, tip)
             parent = await history.find(ns, place.id) if place.id is not None else None
             is_side = parent is not None and parent.is_side
-            is_side |= self._judge(tip, place.thread_id, ns, place.id)
+            if not is_side:
+                was_overtaken = self._is_overtaken(tip, place.thread_id, ns, place.id)
+                is_side = was_overtaken and self.on_conflict == "branch"
             existing = await _existing(history, ns, checkpoint["id"])
             return new.plan(tip, parent, existing, is_side)
 
         await self.logs.write(place.thread_id, wire.seal, plan, _ttl(place.ttl, self.ttl))
-        self.seen.note(place.thread_id, ns, checkpoint["id"], as_latest=True)
+        if was_overtaken:
+            self._report(place.thread_id, ns, place.id)
+        self.seen.note(place.thread_id, ns, checkpoint["id"], as_latest=not was_overtaken)
         return {"configurable": {**place.at(ns), "checkpoint_id": checkpoint["id"]}}
 
-    def _judge(self, tip: Tip, thread_id: str, ns: str, parent: str | None) -> bool:
-        """Whether a checkpoint that continues ``parent`` has to go to a side branch.
+    def _is_overtaken(self, tip: Tip, thread_id: str, ns: str, parent: str | None) -> bool:
+        """Whether another run has continued ``parent``, which this one got as the latest.
 
         Raises:
-            RunConflictError: another run has continued it, and the policy says ``"error"``.
+            RunConflictError: it has, and the policy says ``"error"``.
         """
         space = tip.fold.spaces.get(ns)
         if space is None or not space.latest or space.latest == parent:
@@ -104,17 +110,19 @@ class Writing:
             return False
         if self.on_conflict == "error":
             raise RunConflictError(thread_id, ns, parent, space.latest, tip.head.seq)
+        return True
+
+    def _report(self, thread_id: str, ns: str, parent: str | None) -> None:
         self.conflicts += 1
         log.warning(
-            "two runs continue checkpoint %s of thread %r: %s",
+            "two runs continue checkpoint %s of thread %r; both are kept, %s",
             parent,
             thread_id,
-            "the later checkpoint is the latest"
+            "and the checkpoint with the greater id is the latest"
             if self.on_conflict == "last"
-            else "the second run goes on in a branch of its own",
+            else "the second one in a branch of its own",
             extra={"thread_id": thread_id, "ns": ns, "checkpoint_id": parent},
         )
-        return self.on_conflict == "branch"
 
     # --- writes -------------------------------------------------------------------------
 

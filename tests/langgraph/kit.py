@@ -41,7 +41,7 @@ class Driver:
 
     def reopen(self, **options: Any) -> None:
         """Close the saver and open another one on the same database, if that can be."""
-        if self.url == "sqlite://":
+        if self.url == "sqlite://" and not options:
             return
         self.close()
         self.options |= options
@@ -65,7 +65,8 @@ class Driver:
         found: CheckpointTuple | None = self.call("get_tuple", config)
         return found
 
-    def list(self, config: Config | None = CONFIG, **kwargs: Any) -> list[CheckpointTuple]:
+    def listed(self, config: Config | None = CONFIG, **kwargs: Any) -> list[CheckpointTuple]:
+        """All checkpoints that a listing gives."""
         if not self.is_async:
             return list(self.saver.list(config, **kwargs))
         return self._collected(self.saver.alist(config, **kwargs))

@@ -200,7 +200,7 @@ class Savers(RuleBasedStateMachine):
                 assert facts(self.ours.get(config)) == facts(self.theirs.get_tuple(config))
                 self.deltas_are_equal(config)
         everything = [facts(each) for each in self.theirs.list(_thread())]
-        listed = [facts(each) for each in self.ours.list(_thread())]
+        listed = [facts(each) for each in self.ours.listed(_thread())]
         ids = [each["config"]["checkpoint_id"] for each in listed]
         assert ids == sorted(ids, reverse=True)
         assert sorted(listed, key=_order) == sorted(everything, key=_order)
@@ -229,7 +229,7 @@ def test_returns_what_the_saver_in_memory_returns(
     store: str, store_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     class Machine(Savers):
-        def open(self, stack: ExitStack) -> Driver:  # type: ignore[override]
+        def open(self, stack: ExitStack) -> Driver:
             url = store_url
             if url == "sqlite://":  # a file can be closed and opened
                 url = f"sqlite:///{tmp_path_factory.mktemp('machine')}/store.db"
@@ -250,22 +250,22 @@ def test_returns_what_the_saver_in_memory_returns(
 
 def test_an_archived_thread_reads_the_same(driver: Driver) -> None:
     machine = _grown(driver)
-    before = [facts(each) for each in driver.list()]
+    before = [facts(each) for each in driver.listed()]
     with driver.store("dump", "t") as dump:
         driver.call("delete_thread", "t")
-        assert driver.list() == []
+        assert driver.listed() == []
         driver.store("load", dump)
     driver.reopen()
-    assert [facts(each) for each in driver.list()] == before
+    assert [facts(each) for each in driver.listed()] == before
     machine.put_child("", machine.ids[""][-1], {"messages": ["after"]})
-    machine.all_is_equal()  # type: ignore[operator]
+    machine.all_is_equal()
 
 
 def _grown(driver: Driver) -> Savers:
     """A thread of 150 checkpoints with writes, in both savers."""
 
     class Machine(Savers):
-        def open(self, stack: ExitStack) -> Driver:  # type: ignore[override]
+        def open(self, stack: ExitStack) -> Driver:
             return driver
 
     machine = Machine()
