@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from eventstore import PositionNotFoundError, RecordedEvent
-from graph.langgraph.coding import decode_writes
-from graph.langgraph.fold import Namespace
 from graph.langgraph.logs import Logs, Stretch, Tip, flat
-from graph.langgraph.records import (
+from graph.langgraph.state.coding import decode_writes
+from graph.langgraph.state.fold import Namespace
+from graph.langgraph.state.records import (
     CALL,
     CHECKPOINT,
     REFS,

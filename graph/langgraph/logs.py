@@ -32,9 +32,9 @@ from eventstore.concurrency import Asyncio, Concurrency
 from eventstore.core.core import Core
 from eventstore.core.read import Pages
 from eventstore.models import NewSnapshot, RecordedEvent
-from graph.langgraph import snapshots
-from graph.langgraph.fold import Fold
-from graph.langgraph.sealing import Seal
+from graph.langgraph.state import snapshots
+from graph.langgraph.state.fold import Fold
+from graph.langgraph.state.sealing import Seal
 
 CACHE_BYTES: Final = 64 * 2**20
 """What the folds of the threads used last may take in memory."""

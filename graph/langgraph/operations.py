@@ -12,7 +12,7 @@ from eventstore.core.core import Core
 from graph.langgraph.conflict import Seen, checked
 from graph.langgraph.logs import Logs
 from graph.langgraph.reading import Reading
-from graph.langgraph.sealing import Cipher, Seal
+from graph.langgraph.state.sealing import Cipher, Seal
 from graph.langgraph.upkeep import Upkeep
 from graph.langgraph.wire import Wire
 from graph.langgraph.writing import Writing

@@ -12,7 +12,7 @@ from eventstore import ThreadInfo
 from graph.langgraph.conflict import Seen
 from graph.langgraph.finding import BLOCK, History, Ref
 from graph.langgraph.logs import METADATA, Logs
-from graph.langgraph.records import Past, PastWrite, Saved
+from graph.langgraph.state.records import Past, PastWrite, Saved
 from graph.langgraph.wire import Place, Wire, matches
 
 _THREADS: Final = 100

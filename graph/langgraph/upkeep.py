@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from eventstore import ConfigurationError, Event, NewSnapshot, ThreadNotFoundError
-from graph.langgraph import snapshots
 from graph.langgraph.finding import History, Ref
-from graph.langgraph.fold import Fold
 from graph.langgraph.logs import METADATA, Logs, Plan, Tip, flat
 from graph.langgraph.reading import Reading, pasts
-from graph.langgraph.records import RESET, Past, key_of
+from graph.langgraph.state import snapshots
+from graph.langgraph.state.fold import Fold
+from graph.langgraph.state.records import RESET, Past, key_of
 from graph.langgraph.wire import Wire
 from graph.langgraph.writing import checkpoint_event
 

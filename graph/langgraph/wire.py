@@ -1,7 +1,7 @@
 """Values as LangGraph's serializers write them: the border between objects and bytes.
 
 An ``EncryptedSerializer`` is taken apart: its inner serializer makes the bytes, of which only the
-differences are encrypted (:mod:`~graph.langgraph.sealing`). Any other serializer is used as it is.
+differences are encrypted (:mod:`~graph.langgraph.state.sealing`). Any other one is used as it is.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.types import TASKS
 
 from eventstore import ConfigurationError
-from graph.langgraph.records import Saved, Typed, ordered
-from graph.langgraph.sealing import Seal
-from graph.langgraph.values import Value, cut
+from graph.langgraph.state.records import Saved, Typed, ordered
+from graph.langgraph.state.sealing import Seal
+from graph.langgraph.state.values import Value, cut
 
 _FORMAT: Final = 4
 """Checkpoints before this format keep the tasks to send in writes of their parent."""

@@ -20,13 +20,13 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 
 from eventstore import ConfigurationError, Event
 from eventstore.models import Status
-from graph.langgraph import records
-from graph.langgraph.coding import encode, encode_writes
 from graph.langgraph.conflict import OnConflict, RunConflictError, Seen
 from graph.langgraph.finding import History
-from graph.langgraph.fold import Fold, past_of
 from graph.langgraph.logs import Logs, Plan, Tip
-from graph.langgraph.records import (
+from graph.langgraph.state import records
+from graph.langgraph.state.coding import encode, encode_writes
+from graph.langgraph.state.fold import Fold, past_of
+from graph.langgraph.state.records import (
     ID,
     NS,
     PARENT,
@@ -41,7 +41,7 @@ from graph.langgraph.records import (
     key_of,
     merged,
 )
-from graph.langgraph.values import cut
+from graph.langgraph.state.values import cut
 from graph.langgraph.wire import Place, Wire
 
 log = logging.getLogger(__name__)

@@ -233,15 +233,17 @@ def test_returns_what_the_saver_in_memory_returns(
             url = store_url
             if url == "sqlite://":  # a file can be closed and opened
                 url = f"sqlite:///{tmp_path_factory.mktemp('machine')}/store.db"
-            opened = stack.enter_context(driving(url, store == "async", clock=lambda: self.clock))
+            opened = stack.enter_context(
+                driving(url, store == "async", clock=lambda: self.clock, durability="normal")
+            )
             opened.call("delete_thread", "t")
             return opened
 
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=effort(10, 500),
-            stateful_step_count=effort(20, 60),
+            max_examples=effort(4, 500),
+            stateful_step_count=effort(15, 60),
             deadline=None,
             phases=[Phase.explicit, Phase.generate],  # shrinking hundreds of puts takes minutes
         ),

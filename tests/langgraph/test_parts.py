@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import CorruptEventError
-from graph.langgraph import patches
-from graph.langgraph.coding import decode, encode
 from graph.langgraph.conflict import Seen
-from graph.langgraph.records import (
+from graph.langgraph.state import patches
+from graph.langgraph.state.coding import decode, encode
+from graph.langgraph.state.records import (
     Channel,
     Past,
     PastWrite,
@@ -24,7 +24,7 @@ from graph.langgraph.records import (
     parsed,
     span,
 )
-from graph.langgraph.values import ARRAY, MAP, WHOLE, cut, overlap, splice, whole
+from graph.langgraph.state.values import ARRAY, MAP, WHOLE, cut, overlap, splice, whole
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**31), 2**31) | st.text() | st.binary(),

@@ -1,7 +1,7 @@
 """What a thread of LangGraph consists of: checkpoints, their channels and writes. Pure.
 
 Values stay as LangGraph's serializer made them. Owns the kinds and the keys of events; the bytes
-inside an event are those of :mod:`~graph.langgraph.coding`.
+inside an event are those of :mod:`~graph.langgraph.state.coding`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from graph.langgraph.values import Value
+from graph.langgraph.state.values import Value
 
 CHECKPOINT: Final = 32
 """Kind of the event of a checkpoint. Numbers are stored: never change one."""

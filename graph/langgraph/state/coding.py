@@ -14,9 +14,9 @@ from uuid import UUID
 
 import msgpack
 
-from graph.langgraph import patches
-from graph.langgraph.records import Channel, Past, PastWrite, Saved, Write, WriteKey, Writes
-from graph.langgraph.values import ARRAY, Value, overlap, splice
+from graph.langgraph.state import patches
+from graph.langgraph.state.records import Channel, Past, PastWrite, Saved, Write, WriteKey, Writes
+from graph.langgraph.state.values import ARRAY, Value, overlap, splice
 
 HEAD, WRITES, PAST = range(3)
 """What a reference stands for, if it does not name parts of a channel: the prior's head and

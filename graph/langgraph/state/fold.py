@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from eventstore import FORK, CorruptEventError, RecordedEvent
 from eventstore.codec.compression import DECODE_ERRORS
-from graph.langgraph.coding import decode, decode_writes
-from graph.langgraph.records import (
+from graph.langgraph.state.coding import decode, decode_writes
+from graph.langgraph.state.records import (
     CALL,
     CHECKPOINT,
     ID,
@@ -34,7 +34,7 @@ from graph.langgraph.records import (
     merged,
     parsed,
 )
-from graph.langgraph.sealing import Seal
+from graph.langgraph.state.sealing import Seal
 
 EARLY_MAX: Final = 32
 """Checkpoints yet to come whose writes are kept; those of runs that were killed never come."""

@@ -12,10 +12,10 @@ from typing import Any, Final
 from eventstore import CorruptEventError, Snapshot
 from eventstore.codec.codec import Codec
 from eventstore.codec.compression import DECODE_ERRORS
-from graph.langgraph.coding import decode, encode, pack, pack_writes, unpack, unpack_writes
-from graph.langgraph.fold import Fold, Namespace
-from graph.langgraph.records import Saved
-from graph.langgraph.sealing import Seal
+from graph.langgraph.state.coding import decode, encode, pack, pack_writes, unpack, unpack_writes
+from graph.langgraph.state.fold import Fold, Namespace
+from graph.langgraph.state.records import Saved
+from graph.langgraph.state.sealing import Seal
 
 FINGERPRINT: Final = "langgraph/1"
 """Marks snapshots of this format."""
