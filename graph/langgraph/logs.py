@@ -155,7 +155,7 @@ class Logs:
                 return cached
             return Tip(head, cached.fold.copy(seal), cached.base)
         if not head.exists:
-            return Tip(head, Fold(seal))
+            return Tip(head, Fold(seal, thread_id))
         if cached is not None and cached.head.thread_key == head.thread_key:
             if cached.head.seq < head.seq:
                 extended = await self._extended(cached, head, seal)
@@ -190,9 +190,10 @@ class Logs:
 
     def _start(self, replay: Replay[Any], seal: Seal) -> tuple[Fold, Base | None]:
         found = replay.snapshot
+        thread_id = replay.head.thread_id
         if found is None:
-            return Fold(seal), None
-        first, fold = snapshots.decoded(found, self.core.codec, seal)
+            return Fold(seal, thread_id), None
+        first, fold = snapshots.decoded(found, self.core.codec, seal, thread_id)
         if found.position[:2] != replay.head.position[:2]:
             return fold.copy(), None
         size, ratio = sum(map(len, found.items)), _ratio(found.items[0], first)

@@ -122,7 +122,7 @@ class Upkeep:
         loaded = await history.load(kept)
         names = set(loaded)
         seq = history.tip.head.seq + 1
-        fold = Fold(wire.seal)
+        fold = Fold(wire.seal, history.tip.head.thread_id)
         events = [Event(RESET, {})]
         fold.reset(seq)
         for ref in sorted(kept, key=lambda ref: ref.order):
@@ -145,7 +145,7 @@ class Upkeep:
         pages = await core.read_span(thread_id, tip.position._replace(seq=seq - 1), seq)
         async for event in flat(pages):
             head = replace(tip.head, seq=seq, digest=event.digest)
-            fold = Fold(tip.fold.seal)
+            fold = Fold(tip.fold.seal, thread_id)
             fold.apply(event)
             items = snapshots.encoded(fold, None, core.codec)
             empty = NewSnapshot(snapshots.FINGERPRINT, core.codec.encode(None), items, step=0)

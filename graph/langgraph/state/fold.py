@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from eventstore import FORK, CorruptEventError, RecordedEvent
+from eventstore import FORK, ConfigurationError, CorruptEventError, RecordedEvent
 from eventstore.codec.compression import DECODE_ERRORS
 from graph.langgraph.state.coding import decode, decode_writes
 from graph.langgraph.state.records import (
@@ -73,6 +73,8 @@ class Fold:
     """The state of a thread at a position of its log.
 
     Attributes:
+        seal: opens the bodies of events.
+        thread_id: what errors call the thread.
         spaces: by name, except namespaces of calls that are over.
         early: writes that came before their checkpoint, by namespace and id.
         late: namespaces in which writes came after a later checkpoint.
@@ -82,8 +84,9 @@ class Fold:
         is_copy: the log goes on from that of another thread.
     """
 
-    def __init__(self, seal: Seal) -> None:
+    def __init__(self, seal: Seal, thread_id: str | None = None) -> None:
         self.seal = seal
+        self.thread_id = thread_id
         self._forget()
 
     def _forget(self) -> None:
@@ -97,7 +100,7 @@ class Fold:
 
     def copy(self, seal: Seal | None = None) -> Fold:
         """A fold to apply further events to; what it holds is shared, and never changed."""
-        other = Fold(seal or self.seal)
+        other = Fold(seal or self.seal, self.thread_id)
         other.spaces, other.early = dict(self.spaces), dict(self.early)
         other.late, other.top, other.steps = self.late, self.top, self.steps
         other.since, other.is_copy = self.since, self.is_copy
@@ -138,18 +141,20 @@ class Fold:
                 return []
             if event.kind == RESET:
                 return self.reset(event.seq)
+        except ConfigurationError:
+            raise
         except CorruptEventError as error:
-            raise error.at(None, event.ns, event.seq) from error
+            raise error.at(self.thread_id, event.ns, event.seq) from error
         except DECODE_ERRORS as error:
             raise CorruptEventError(
                 f"the event does not fit those before it: {type(error).__name__}: {error!s:.200}"
-            ).at(None, event.ns, event.seq) from error
+            ).at(self.thread_id, event.ns, event.seq) from error
         if event.kind == FORK:
             self.is_copy = True
             return []
         raise CorruptEventError(
             f"an event of kind {event.kind} was not written by a saver for LangGraph"
-        ).at(None, event.ns, event.seq)
+        ).at(self.thread_id, event.ns, event.seq)
 
     def reset(self, seq: int) -> list[tuple[str, Saved]]:
         """Forget everything: the thread begins anew after the event at ``seq``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from eventstore import CorruptEventError, Snapshot
+from eventstore import ConfigurationError, CorruptEventError, Snapshot
 from eventstore.codec.codec import Codec
 from eventstore.codec.compression import DECODE_ERRORS
 from graph.langgraph.state.coding import decode, encode, pack, pack_writes, unpack, unpack_writes
@@ -35,19 +35,23 @@ def encoded(fold: Fold, base: Fold | None, codec: Codec) -> bytes:
     return codec.encode(fold.seal.close(pack([changed, gone, early, *counts])))
 
 
-def decoded(snapshot: Snapshot, codec: Codec, seal: Seal) -> tuple[Fold, Fold]:
+def decoded(
+    snapshot: Snapshot, codec: Codec, seal: Seal, thread_id: str | None = None
+) -> tuple[Fold, Fold]:
     """The folds that the first snapshot of a chain and the chain as a whole hold.
 
     Raises:
         CorruptEventError: it does not decode.
     """
-    fold = Fold(seal)
+    fold = Fold(seal, thread_id)
     first: Fold | None = None
-    place = (None, snapshot.position.ns, snapshot.position.seq)
+    place = (thread_id, snapshot.position.ns, snapshot.position.seq)
     try:
         for payload in snapshot.items:
             fold = _applied(fold, codec.decode(payload))
             first = first or fold
+    except ConfigurationError:
+        raise
     except CorruptEventError as error:
         raise error.at(*place) from error
     except DECODE_ERRORS as error:
