@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
     try:
         from graph.langgraph.async_saver import AsyncEventStoreSaver
         from graph.langgraph.saver import EventStoreSaver
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise ImportError(
             f"{name} needs LangGraph; run pip install 'graph-eventstore[langgraph]' ({error})"
         ) from error

@@ -216,7 +216,10 @@ class _Put:
         key = key_of(self._ns, self._id, None if self._id > fold.top else tip.head.seq + 1)
         event = checkpoint_event(fold, self._ns, saved, key, carry=carry)
         fold.add(self._ns, saved)
-        return Plan([event], fold, None if self._ns else "idle")
+        # Writes may come before their checkpoint, interrupts among them.
+        asks = any(write.channel == INTERRUPT for write in saved.writes.values())
+        status: Status | None = "waiting" if asks else None if self._ns else "idle"
+        return Plan([event], fold, status)
 
     def _channels(self, parent: Saved | None, prior: Saved | None) -> dict[str, Channel]:
         channels = {}
