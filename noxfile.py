@@ -1,7 +1,7 @@
-"""The tests on every Python and every SQLAlchemy that the library promises to run on.
+"""Runs the tests on every supported Python and SQLAlchemy.
 
-`nox` runs the whole suite on each pair; `nox -- -m fast` the fast half of it, and
-`nox --python 3.12` those of one Python. Interpreters that are not installed are skipped.
+`nox` runs the whole suite on each pair, `nox -- -m fast` the fast half of it, and
+`nox --python 3.12` the pairs of one Python. Interpreters that are not installed are skipped.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ nox.options.reuse_venv = "yes"
 @nox.session(python=["3.11", "3.12", "3.13"])
 @nox.parametrize("sqlalchemy", ["2.0", "2.1"])
 def tests(session: nox.Session, sqlalchemy: str) -> None:
-    """Run the tests; what stands behind ``--`` is passed on to pytest."""
+    """Run the tests; arguments after ``--`` are passed to pytest."""
     session.install("--editable", ".[test]")
-    # Afterwards: the extra asks for the newer one, because mypy needs one answer.
+    # After the extra, which requires the newer one because mypy checks against one version.
     session.install(f"sqlalchemy[asyncio]=={sqlalchemy}.*")
     session.run("python", "-m", "pytest", "--numprocesses", "auto", *session.posargs)

@@ -22,6 +22,7 @@ from eventstore.core.read import Pages
 from eventstore.db import engines
 from eventstore.db.options import Durability, Options, PoolOptions
 from eventstore.db.transactions import Transactions
+from eventstore.leases import RUN_LEASE_S
 from eventstore.models import Position, RecordedEvent, Replay
 from eventstore.shell import Shell, async_method
 
@@ -55,13 +56,14 @@ class AsyncEventStore(Shell):
         pool_max_size: int = 20,
         pool_timeout: float = 30.0,
         cache_bytes: int = BYTES,
+        run_lease_s: float = RUN_LEASE_S,
         read_only: bool = False,
     ) -> None:
         pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
         options = Options(durability, schema, pool, read_only)
         engine, owned = engines.open_async_engine(target, options)
         database = Transactions(engine, owned=owned, now_us=self.now_us, read_only=read_only)
-        super().__init__(database, database.asyncio, tenant, codec, clock, cache_bytes)
+        super().__init__(database, database.asyncio, tenant, codec, clock, cache_bytes, run_lease_s)
 
     async def setup(self) -> None:
         """Create or migrate the tables. Done at first use; safe from many processes at once."""
@@ -74,6 +76,7 @@ class AsyncEventStore(Shell):
     async def close(self) -> None:
         """Close every connection that this store opened. A second call does nothing."""
         if not self._is_guest:
+            self.core.leases.close()
             await self.database.aclose()
 
     async def __aenter__(self) -> Self:

@@ -51,6 +51,10 @@ _END: Any = object()
 class Concurrency(Protocol):
     """How a coroutine waits."""
 
+    @property
+    def can_wait(self) -> bool:
+        """Whether it can wait here: not so in a coroutine closed outside of its event loop."""
+
     async def sleep(self, seconds: float) -> None:
         """Wait that long."""
 
@@ -69,6 +73,8 @@ class Concurrency(Protocol):
 
 class Blocking:
     """The calling thread waits."""
+
+    can_wait = True
 
     async def sleep(self, seconds: float) -> None:
         """Block the thread that long."""
@@ -97,6 +103,15 @@ class Asyncio:
 
     def __init__(self, threads: StoreThreads | None = None) -> None:
         self.threads = threads
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether an event loop runs on this thread."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        return True
 
     async def sleep(self, seconds: float) -> None:
         """Let other tasks run that long."""

@@ -22,7 +22,7 @@ SqlRow = Any
 
 E = TypeVar("E")
 
-Status = Literal["running", "waiting", "failed", "idle"]
+Status = Literal["running", "waiting", "failed", "cancelled", "idle"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -136,7 +136,7 @@ class Head:
         seq: of the last event, 0 for an empty log.
         digest: of the last event; of an empty log, the one that its chain begins with.
         exists: whether the thread has a row yet.
-        status, active_us: as stored, so that an append writes them only when they change.
+        status, owner, active_us: as stored, so that an append writes them only when they change.
         written: stored bytes of the events appended; set on the head that an append returns.
     """
 
@@ -149,6 +149,7 @@ class Head:
     status: str = "idle"
     active_us: int = 0
     written: int = 0
+    owner: str | None = None
 
     @property
     def position(self) -> Position:

@@ -37,10 +37,11 @@ class Shell:
         codec: Codec | None,
         clock: Callable[[], datetime] | None,
         cache_bytes: int,
+        run_lease_s: float,
     ) -> None:
         self.database = database
         self.concurrency = concurrency
-        self.core = Core(database, tenant, codec, clock, cache_bytes)
+        self.core = Core(database, tenant, codec, clock, cache_bytes, run_lease_s)
         self._is_guest = False
 
     @property

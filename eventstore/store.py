@@ -20,6 +20,7 @@ from eventstore.core.read import Pages
 from eventstore.db import engines
 from eventstore.db.options import Durability, Options, PoolOptions
 from eventstore.db.transactions import Transactions
+from eventstore.leases import RUN_LEASE_S
 from eventstore.models import Position, RecordedEvent, Replay
 from eventstore.shell import Shell, sync_method
 
@@ -46,6 +47,9 @@ class EventStore(Shell):
         pool_timeout: seconds to wait for a connection before ``StoreBusyError``.
         cache_bytes: size of the log cache: stored bytes of the threads used last, so that graphs
             read only what is new; 0: no cache.
+        run_lease_s: a run of a graph that shows no sign of life for so many seconds counts as
+            dead, and a run that waits for its thread goes on; 2 at least. Living runs show it by
+            a row that each process renews four times in that time, while it has long runs.
         read_only: refuse everything that writes, including creating or migrating tables and
             changing the journal mode of a file.
 
@@ -69,13 +73,14 @@ class EventStore(Shell):
         pool_max_size: int = 20,
         pool_timeout: float = 30.0,
         cache_bytes: int = BYTES,
+        run_lease_s: float = RUN_LEASE_S,
         read_only: bool = False,
     ) -> None:
         pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
         options = Options(durability, schema, pool, read_only)
         engine, owned = engines.open_engine(target, options)
         database = Transactions(engine, owned=owned, now_us=self.now_us, read_only=read_only)
-        super().__init__(database, Blocking(), tenant, codec, clock, cache_bytes)
+        super().__init__(database, Blocking(), tenant, codec, clock, cache_bytes, run_lease_s)
         self.engine = engine
 
     def setup(self) -> None:
@@ -93,6 +98,7 @@ class EventStore(Shell):
     def close(self) -> None:
         """Close every connection that this store opened. A second call does nothing."""
         if not self._is_guest:
+            self.core.leases.close()
             self.database.close()
 
     def __enter__(self) -> Self:

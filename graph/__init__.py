@@ -15,6 +15,7 @@ from graph.errors import (
     InvalidGraphError,
     InvalidUpdateError,
     NodeTimeoutError,
+    ThreadBusyError,
 )
 from graph.messages import REMOVE_ALL_MESSAGES, MessagesState, RemoveMessage, add_messages
 from graph.read.replay_check import ReplayMismatch, ReplayReport
@@ -77,6 +78,7 @@ __all__ = [
     "StateSnapshot",
     "StateTask",
     "StateUpdate",
+    "ThreadBusyError",
     "add_messages",
     "get_config",
     "get_runtime",

@@ -1,9 +1,10 @@
 """The compiled graph: what applications call, with sync and async APIs.
 
-Owns the public methods (``invoke``, ``stream``, ``get_state``, … and their async twins) and their
+Owns the public methods (``invoke``, ``stream``, ``get_state``, …, with async variants) and their
 documentation. Each operation is written once, as a coroutine, in ``calls`` and below: the sync
-method runs it to its end, the async one awaits it. Safe to share between threads; runs on
-different threads do not disturb each other, and of two on the same thread one wins each superstep.
+method runs it to its end, the async one awaits it. Several OS threads can use a graph at once.
+Runs with different ids (``thread_id``) are independent; of two with the same id, one wins each
+superstep.
 """
 
 from __future__ import annotations
@@ -16,41 +17,29 @@ from contextlib import aclosing
 from typing import Any, Final, Self, cast
 
 from eventstore import VerifyReport
-from eventstore.concurrency import (
-    iterate,
-    iterate_sync,
-    run_sync,
-)
+from eventstore.concurrency import iterate, iterate_sync, run_sync
 from graph.build.drawing import DrawableGraph
-from graph.calls import Calls, Nodes, looping, merged_config, require_blocking
+from graph.calls import Nodes, RunnableGraph, async_concurrency, sync_concurrency
 from graph.errors import InvalidConfigError
-from graph.read import replay_check, streaming
+from graph.read import streaming
 from graph.read.replay_check import ReplayReport, Same
+from graph.run.address import merged
 from graph.run.invocation import CONFLICT_TIMEOUT_S, OnConflict
 from graph.run.runners import AsyncRunner, SyncRunner
-from graph.run.scope import keeping
-from graph.run.thread_log import ns_of, thread_id_of
+from graph.run.scope import with_reserved_call
 from graph.state.namespaces import called
-from graph.types import (
-    AuditEntry,
-    Durability,
-    RunnableConfig,
-    StateSnapshot,
-    StateUpdate,
-)
+from graph.types import AuditEntry, Durability, RunnableConfig, StateSnapshot, StateUpdate
 
 BATCH_CONCURRENCY: Final = 16
 
 
-class CompiledGraph(Calls):
+class CompiledGraph(RunnableGraph):
     """A graph that can run. Made by :meth:`StateGraph.compile`."""
 
     def with_config(self, config: RunnableConfig | None = None, **more: Any) -> Self:
-        """The same graph with a config that goes below that of each call."""
+        """The same graph with a default config, which the config of each call overrides."""
         bound = copy.copy(self)
-        bound._config = cast(
-            RunnableConfig, merged_config(self._config, {**(config or {}), **more})
-        )
+        bound._config = cast(RunnableConfig, merged(self._config, {**(config or {}), **more}))
         return bound
 
     # --- running ------------------------------------------------------------------------
@@ -87,8 +76,9 @@ class CompiledGraph(Calls):
             on_conflict: what to do if another run is active on the thread: ``"reject"`` runs
                 anyway, and the run that appends second gets ``ConcurrencyError``; ``"wait"``
                 waits for the other run to end.
-            conflict_timeout_s: with ``"wait"``, the seconds without a new event after which the
-                other run counts as dead and this one starts.
+            conflict_timeout_s: with ``"wait"``, the seconds that this run waits for others before
+                it gives up. It never overtakes a run that is alive; one whose process died is
+                overtaken after the store's ``run_lease_s`` (10 s).
 
         Returns:
             The values of the output schema's keys; for an interrupted run also
@@ -101,12 +91,12 @@ class CompiledGraph(Calls):
             EmptyInputError: ``None`` on a thread that has never run.
             GraphRecursionError: too many supersteps.
             ConcurrencyError: another run was first on this thread.
+            ThreadBusyError: another run held the thread for all of ``conflict_timeout_s``.
             Exception: raised by a node. Finished nodes are kept; ``invoke(None, config)``
                 continues from there.
         """
-        _refuse(others)
         options = self._options(
-            config, context, durability, before=interrupt_before, after=interrupt_after
+            config, context, durability, others, before=interrupt_before, after=interrupt_after
         )
         call = self._call(SyncRunner(), input, options, on_conflict, conflict_timeout_s)
         return run_sync(self._run(call))
@@ -130,9 +120,8 @@ class CompiledGraph(Calls):
         Cancelling the task cancels the running nodes; what was recorded is kept, and
         ``invoke(None, config)`` runs the others again.
         """
-        _refuse(others)
         options = self._options(
-            config, context, durability, before=interrupt_before, after=interrupt_after
+            config, context, durability, others, before=interrupt_before, after=interrupt_after
         )
         call = self._call(AsyncRunner(), input, options, on_conflict, conflict_timeout_s)
         return await self._run(call)
@@ -163,11 +152,11 @@ class CompiledGraph(Calls):
             subgraphs: also stream subgraphs; each chunk then follows the path of its graph,
                 which is ``()`` for this one: ``(path, chunk)``, or ``(path, mode, chunk)``.
         """
-        _refuse(others)
         options = self._options(
             config,
             context,
             durability,
+            others,
             modes=streaming.modes_of(stream_mode),
             subgraphs=subgraphs,
             before=interrupt_before,
@@ -192,23 +181,20 @@ class CompiledGraph(Calls):
         **others: Any,
     ) -> AsyncGenerator[Any, None]:
         """:meth:`stream` for async code. Close it (``aclosing``) to stop before its end."""
-        _refuse(others)
         options = self._options(
             config,
             context,
             durability,
+            others,
             modes=streaming.modes_of(stream_mode),
             subgraphs=subgraphs,
             before=interrupt_before,
             after=interrupt_after,
         )
         call = self._call(AsyncRunner(), input, options, on_conflict, conflict_timeout_s)
-        chunks = self._stream(call, isinstance(stream_mode, str))
-        try:
+        async with aclosing(self._stream(call, isinstance(stream_mode, str))) as chunks:
             async for chunk in chunks:
                 yield chunk
-        finally:
-            await chunks.aclose()
 
     def batch(
         self,
@@ -227,12 +213,12 @@ class CompiledGraph(Calls):
         configs = _configs(inputs, config)
         if not inputs:
             return []
-        scope, places = self._scope(configs[0]), iter(range(0))
-        if scope is not None:  # so that each finds its log again, in whatever order they start
-            places = iter(scope.places(called(scope.node, self.name), len(inputs)))
+        scope, numbers = self._scope(configs[0]), iter(range(0))
+        if scope is not None:  # so that each finds its log again, in any starting order
+            numbers = iter(scope.reserve_calls(called(scope.node, self.name), len(inputs)))
         with ThreadPoolExecutor(min(max_concurrency or BATCH_CONCURRENCY, len(inputs))) as pool:
             futures = [
-                pool.submit(keeping(next(places, None)).run, self.invoke, given, each)
+                pool.submit(with_reserved_call(next(numbers, None)).run, self.invoke, given, each)
                 for given, each in zip(inputs, configs, strict=True)
             ]
         if return_exceptions:
@@ -280,11 +266,13 @@ class CompiledGraph(Calls):
             InvalidConfigError: no thread, or a checkpoint that does not fit it.
             PositionNotFoundError: the checkpoint does not exist, or was trimmed.
         """
-        return self._drive(self._reader(config).state(config, subgraphs))
+        reader, at = self._find(config)
+        return self._drive(reader.state(at, subgraphs))
 
     async def aget_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
         """:meth:`get_state` for async code."""
-        return await looping(self._log).run(self._reader(config).state(config, subgraphs))
+        reader, at = self._find(config)
+        return await async_concurrency(self._log).run(reader.state(at, subgraphs))
 
     def get_state_history(
         self,
@@ -301,7 +289,7 @@ class CompiledGraph(Calls):
             before: only those older than the checkpoint of this config.
             limit: at most this many.
         """
-        require_blocking(self._log)
+        sync_concurrency(self._log)
         return iterate_sync(self._history(config, filter, before, limit))
 
     async def aget_state_history(
@@ -314,7 +302,7 @@ class CompiledGraph(Calls):
     ) -> AsyncGenerator[StateSnapshot, None]:
         """:meth:`get_state_history` for async code."""
         found = self._history(config, filter, before, limit)
-        async with aclosing(iterate(looping(self._log), found)) as snapshots:
+        async with aclosing(iterate(async_concurrency(self._log), found)) as snapshots:
             async for snapshot in snapshots:
                 yield snapshot
 
@@ -327,13 +315,15 @@ class CompiledGraph(Calls):
             ThreadNotFoundError: no such thread.
             CorruptEventError: the log was damaged or tampered with.
         """
-        require_blocking(self._log)
-        return iterate_sync(self._reader(config).audit(thread_id_of(config), ns_of(config)))
+        sync_concurrency(self._log)
+        reader, at = self._find(config)
+        return iterate_sync(reader.audit(at.thread_id, at.ns))
 
     async def aevents(self, config: RunnableConfig) -> AsyncGenerator[AuditEntry, None]:
         """:meth:`events` for async code."""
-        found = self._reader(config).audit(thread_id_of(config), ns_of(config))
-        async with aclosing(iterate(looping(self._log), found)) as entries:
+        reader, at = self._find(config)
+        found = reader.audit(at.thread_id, at.ns)
+        async with aclosing(iterate(async_concurrency(self._log), found)) as entries:
             async for entry in entries:
                 yield entry
 
@@ -343,11 +333,13 @@ class CompiledGraph(Calls):
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        return self._drive(self._reader({}).verify(thread_id_of(config)))
+        reader, thread_id = self._find_thread(config)
+        return self._drive(reader.verify(thread_id))
 
     async def averify(self, config: RunnableConfig) -> VerifyReport:
         """:meth:`verify` for async code."""
-        return await looping(self._log).run(self._reader({}).verify(thread_id_of(config)))
+        reader, thread_id = self._find_thread(config)
+        return await async_concurrency(self._log).run(reader.verify(thread_id))
 
     def replay(
         self, config: RunnableConfig, *, upto: RunnableConfig | int | None = None
@@ -363,13 +355,13 @@ class CompiledGraph(Calls):
         Raises:
             PositionNotFoundError: the event does not exist, or was trimmed.
         """
-        return self._drive(self._reader(config).replayed(config, upto))
+        return self._drive(self._replayed(config, upto))
 
     async def areplay(
         self, config: RunnableConfig, *, upto: RunnableConfig | int | None = None
     ) -> StateSnapshot:
         """:meth:`replay` for async code."""
-        return await looping(self._log).run(self._reader(config).replayed(config, upto))
+        return await async_concurrency(self._log).run(self._replayed(config, upto))
 
     def rebuild(self, config: RunnableConfig) -> int:
         """Delete the snapshots of a thread and fold it again, after a change of reducers, say.
@@ -380,11 +372,13 @@ class CompiledGraph(Calls):
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        return self._drive(self._reader({}).rebuild(thread_id_of(config)))
+        reader, thread_id = self._find_thread(config)
+        return self._drive(reader.rebuild(thread_id))
 
     async def arebuild(self, config: RunnableConfig) -> int:
         """:meth:`rebuild` for async code."""
-        return await looping(self._log).run(self._reader({}).rebuild(thread_id_of(config)))
+        reader, thread_id = self._find_thread(config)
+        return await async_concurrency(self._log).run(reader.rebuild(thread_id))
 
     def check_replay(
         self,
@@ -412,9 +406,7 @@ class CompiledGraph(Calls):
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        options = self._options(config, context, "sync")
-        check = replay_check.Check(SyncRunner(), options, nodes, same)
-        return self._drive(check.thread(self, self._reader({}).log, thread_id_of(config)))
+        return self._drive(self._check_replay(SyncRunner(), config, nodes, same, context))
 
     async def acheck_replay(
         self,
@@ -425,9 +417,7 @@ class CompiledGraph(Calls):
         context: Any = None,
     ) -> ReplayReport:
         """:meth:`check_replay` for async code."""
-        options = self._options(config, context, "sync")
-        check = replay_check.Check(AsyncRunner(), options, nodes, same)
-        return await check.thread(self, self._reader({}).log, thread_id_of(config))
+        return await self._check_replay(AsyncRunner(), config, nodes, same, context)
 
     def get_graph(self, *_config: Any, xray: int | bool = False) -> DrawableGraph:
         """The graph as declared, to be drawn: ``get_graph().draw_mermaid()``."""
@@ -495,24 +485,6 @@ class CompiledGraph(Calls):
     ) -> RunnableConfig:
         """:meth:`bulk_update_state` for async code."""
         return await self._edit(AsyncRunner(), config, supersteps)
-
-
-def _refuse(options: Mapping[str, Any]) -> None:
-    """Refuse options that nothing here follows, unless they say what is done anyway.
-
-    Raises:
-        InvalidConfigError: names them.
-    """
-    idle = {"debug": (True, False), "stream_mode": ("values",), "version": ("v1",)}
-    unknown = [
-        name
-        for name, value in options.items()
-        if not (value is None or value == () or value in idle.get(name, ()))
-    ]
-    if unknown:
-        raise InvalidConfigError(
-            f"unknown options {', '.join(map(repr, unknown))}; this call does not have them"
-        )
 
 
 def _configs(

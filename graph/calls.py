@@ -1,13 +1,13 @@
-"""How a call of a graph becomes a run: its options, its place, its trace, what listeners see.
+"""From a call of a graph to its run: config, options, log, trace, streamed chunks.
 
-Owns what every public call of :class:`~graph.app.CompiledGraph` does between its arguments and the
+Owns what the public methods of :class:`~graph.app.CompiledGraph` do between their arguments and the
 driver. Each is written once, as a coroutine, for sync and async callers.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
-from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar, cast, get_args
 
@@ -25,15 +25,25 @@ from graph.build.topology import Graph, Topology
 from graph.build.types_registry import register_types
 from graph.errors import InvalidConfigError
 from graph.read import streaming, subgraphs, time_travel
-from graph.read.history import ReadableGraph, Reader
+from graph.read.history import ReadableGraph, Reader, selected
+from graph.read.replay_check import Check, ReplayReport, Same
 from graph.run import invocation
+from graph.run.address import (
+    Address,
+    merged,
+    metadata_of,
+    named_thread,
+    position_of,
+    run_id_of,
+    ttl_of,
+)
 from graph.run.driver import Run
 from graph.run.invocation import CONFLICT_TIMEOUT_S, Call, OnConflict
 from graph.run.journal import LogJournal, Means
 from graph.run.runners import Runner, SyncRunner
 from graph.run.scope import Scope, current
 from graph.run.tasks import Options
-from graph.run.thread_log import ThreadLog, ns_of, position_of, thread_id_of
+from graph.run.thread_log import ThreadLog
 from graph.state import planner
 from graph.state.fold import State
 from graph.types import (
@@ -46,24 +56,26 @@ from graph.types import (
 
 T = TypeVar("T")
 
-RUN: Final = telemetry.Operation("graph.run", "Time from a call of a graph to its end or stop.")
+RUN: Final = telemetry.Operation(
+    "graph.run", "Time from a call of a graph to the end or interrupt of its run."
+)
 
 RECURSION_LIMIT: Final = 25
-"""Supersteps of one call, unless the config says otherwise."""
+"""The default for the supersteps of one call."""
 
 Nodes = Sequence[str] | str | None
 
 
 class Saver(Protocol):
-    """What ``compile(checkpointer=…)`` takes besides a store: something that has one."""
+    """An object with a store, which ``compile(checkpointer=…)`` takes in place of a store."""
 
     @property
     def store(self) -> EventStore | AsyncEventStore:
-        """Where events go."""
+        """The store of its threads."""
 
 
-class Calls(ReadableGraph):
-    """A graph that can be called; the public calls are in ``CompiledGraph``."""
+class RunnableGraph(ReadableGraph):
+    """A graph that can run; the public methods are in ``CompiledGraph``."""
 
     def __init__(
         self,
@@ -95,10 +107,10 @@ class Calls(ReadableGraph):
 
     @property
     def core(self) -> Core:
-        """The store that keeps its threads.
+        """The store of its threads.
 
         Raises:
-            InvalidConfigError: it keeps none.
+            InvalidConfigError: it has no checkpointer.
         """
         if self._log is None:
             raise InvalidConfigError(
@@ -108,7 +120,7 @@ class Calls(ReadableGraph):
         return self._log.core
 
     def reader_on(self, core: Core) -> Reader:
-        """Reads them. Kept for the store that was used last, since it learns names of threads."""
+        """The reader of this graph's logs in a store. The last one is kept, with its caches."""
         found = self._last
         if found is None or found.log.core is not core:
             register_types(core.codec, self.topology)
@@ -129,17 +141,24 @@ class Calls(ReadableGraph):
         invocation.check_conflict(on_conflict)
         scope = options.scope
         log = self._place(scope)
-        concurrency = require_blocking(log) if isinstance(runner, SyncRunner) else looping(log)
-        inside = scope is None and log is not None and ns_of(options.config)
+        concurrency = (
+            sync_concurrency(log) if isinstance(runner, SyncRunner) else async_concurrency(log)
+        )
+        config = options.config
+        address = Address.of(config) if scope is None and log is not None else None
+        inside = address is not None and address.ns
         return Call(
             self.topology,
             self.name,
             log,
             input,
-            options.config,
             options,
             runner,
             concurrency,
+            address,
+            run_id_of(config),
+            metadata_of(config),
+            None if address is None else ttl_of(config),
             on_conflict,
             conflict_timeout_s,
             scope,
@@ -149,22 +168,21 @@ class Calls(ReadableGraph):
         )
 
     def _scope(self, config: Mapping[str, Any] | None, is_node: bool = False) -> Scope | None:
-        """The task that a run is for, if it is inside another graph.
+        """The task that a run is for, if the run is inside another graph.
 
-        A graph with a checkpointer of its own is not, wherever it is called, if it is called with
-        a thread of its own, or if the graph around it keeps its threads elsewhere or not at all.
+        A graph with a checkpointer of its own that a node calls is not inside the graph of that
+        node if the config names another thread, or if that graph uses another store or none.
         """
         scope = current()
         if scope is None or is_node or self._log is None:
             return scope
-        own = ((config or {}).get("configurable") or {}).get("thread_id")
-        around = scope.config.get("configurable", {}).get("thread_id")
+        own, around = named_thread(config or {}), named_thread(scope.config)
         above = scope.host.journal
         here = isinstance(above, LogJournal) and above.core is self._log.core
         return scope if here and own in (None, around) else None
 
     def _place(self, scope: Scope | None) -> ThreadLog | None:
-        """Where the log of a run is."""
+        """The logs of a run: this graph's own, or those of the graph around it."""
         if scope is None:
             if self.checkpointer is True:
                 raise InvalidConfigError(
@@ -186,10 +204,10 @@ class Calls(ReadableGraph):
                         if call.options.modes:
                             await self._shown(call, started.run, kind, content)
             finally:
-                _tell_logs(call, started.run)
+                _report_logs(call, started.run)
             if call.scope is not None:
                 await invocation.finish_inside(started.run, call.scope)
-            _tell_end(span, started.run)
+            _report_end(span, started.run)
         return self._result(started.run)
 
     def _result(self, run: Run) -> dict[str, Any]:
@@ -211,15 +229,18 @@ class Calls(ReadableGraph):
                     for ns, mode, chunk in await self._shown(call, started.run, kind, content):
                         yield form.of(ns, mode, chunk)
         finally:
-            _tell_logs(call, started.run)
+            _report_logs(call, started.run)
         if call.scope is not None:
             await invocation.finish_inside(started.run, call.scope)
-        _tell_end(span, started.run)
+        _report_end(span, started.run)
 
     async def _shown(
         self, call: Call, run: Run, kind: str, content: Any
     ) -> list[tuple[str, str, Any]]:
-        """What the listeners of this call get to see; those of graphs around it are told."""
+        """The chunks that this call's own caller requested: (namespace, mode, chunk).
+
+        Those that the callers of graphs around it requested go to the listener.
+        """
         if kind == "inside":
             return [content] if content[1] in call.options.own_modes else []
         found = []
@@ -234,13 +255,12 @@ class Calls(ReadableGraph):
         return found
 
     def _span(self, call: Call) -> telemetry.Span:
-        """A run in a trace."""
+        """The span of a run."""
         if not telemetry.on:
             return telemetry.NOTHING
         facts: dict[str, str] = {}
-        if call.scope is None and call.log is not None:
-            thread_id = (call.config.get("configurable") or {}).get("thread_id")
-            facts = {telemetry.THREAD: telemetry.named(thread_id)}
+        if call.address is not None:
+            facts = {telemetry.THREAD: telemetry.named(call.address.thread_id)}
         return RUN.begin(facts, {"graph.name": self.name})
 
     def _options(
@@ -248,6 +268,7 @@ class Calls(ReadableGraph):
         config: Mapping[str, Any] | None,
         context: Any,
         durability: Durability,
+        others: Mapping[str, Any] | None = None,
         *,
         modes: frozenset[str] = frozenset(),
         subgraphs: bool = False,
@@ -255,26 +276,27 @@ class Calls(ReadableGraph):
         after: Nodes = None,
         is_node: bool = False,
     ) -> Options:
-        """How a call behaves: as it says, as the graph was compiled, as the graph around it."""
+        """The options of a run: from the call, from ``compile``, and from the run around it."""
+        _refuse_unknown(others or {})
         if durability not in get_args(Durability):
             known = ", ".join(map(repr, get_args(Durability)))
             raise InvalidConfigError(f"durability must be one of {known}, not {durability!r}")
         scope = self._scope(config, is_node)
         around = None if scope is None else cast(Run, scope.host).options
-        merged = merged_config(merged_config(_around(scope), self._config), config or {})
+        own = merged(merged(_around(scope), self._config), config or {})
         listener = None
         if around is not None:
             durability = around.durability
             listener = around.listener
             if listener is None and around.subgraphs:
-                listener = cast(Run, cast(Scope, scope).host).hear
+                listener = cast(Run, cast(Scope, scope).host).forward_chunk
         heard = around.modes if listener is not None and around is not None else frozenset()
         return Options(
-            config=merged,
+            config=own,
             modes=modes | heard,
             own_modes=modes,
-            recursion_limit=merged.get("recursion_limit", RECURSION_LIMIT),
-            max_concurrency=merged.get("max_concurrency"),
+            recursion_limit=own.get("recursion_limit", RECURSION_LIMIT),
+            max_concurrency=own.get("max_concurrency"),
             interrupt_before=self._interrupt_before if before is None else _names(before),
             interrupt_after=self._interrupt_after if after is None else _names(after),
             graph=self.name,
@@ -294,7 +316,7 @@ class Calls(ReadableGraph):
         return given if issubclass(schema, dict) else StateSchema.of(schema).coerce(given)
 
     def output(self, state: State) -> dict[str, Any]:
-        """What callers get of a state."""
+        """The part of a state that callers get: the keys of the output schema."""
         keys, values = self.topology.output.keys, planner.shown(self.topology, state)
         return {key: planner.own(values[key]) for key in keys if key in values}
 
@@ -305,17 +327,17 @@ class Calls(ReadableGraph):
         before: RunnableConfig | None,
         limit: int | None,
     ) -> AsyncGenerator[StateSnapshot, None]:
-        reader, thread_id = self._reader(config), thread_id_of(config)
-        return _chosen(
-            reader.history(thread_id, position_of(before) if before else None, ns_of(config)),
+        reader, at = self._find(config)
+        return selected(
+            reader.history(at.thread_id, position_of(before) if before else None, at.ns),
             dict(filter or {}),
             limit,
         )
 
     def _drive(self, operation: Awaitable[T]) -> T:
-        """The result of an operation, for a sync call."""
+        """The result of an operation of a sync method."""
         try:
-            require_blocking(self._log)
+            sync_concurrency(self._log)
         except InvalidConfigError:
             discard(operation)
             raise
@@ -327,37 +349,65 @@ class Calls(ReadableGraph):
         config: RunnableConfig,
         supersteps: Sequence[Sequence[StateUpdate]],
     ) -> RunnableConfig:
-        reader = self._reader(config)
+        reader, named = self._find(config)
         if not supersteps or not all(supersteps):
             raise InvalidConfigError("there is nothing to update; pass at least one StateUpdate")
         concurrency = (
-            require_blocking(self._log) if isinstance(runner, SyncRunner) else looping(self._log)
+            sync_concurrency(self._log)
+            if isinstance(runner, SyncRunner)
+            else async_concurrency(self._log)
         )
         means = Means(concurrency)
-        graph = subgraphs.graph_of(self, ns_of(config))
-        place: Mapping[str, Any] = config
-        if ns_of(config):
-            place = await concurrency.run(time_travel.to_edit(self, config))
-        options = graph._options(place, None, "sync")
-        journal = await concurrency.run(reader.log.open(place, means))
-        run = Run(graph.topology, journal, options, runner, ns=ns_of(place))
+        metadata, ttl = metadata_of(config), ttl_of(config)
+        graph, at = subgraphs.graph_of(self, named.ns), named
+        if named.ns:
+            at = await concurrency.run(time_travel.to_edit(self, named))
+        options = graph._options(config, None, "sync")
+        journal = await concurrency.run(reader.log.open(at, means, metadata, ttl))
+        run = Run(graph.topology, journal, options, runner, ns=at.ns)
         withdrawn = [each.id for each in run.interrupts]
         for updates in supersteps:
-            await run.edit(updates, invocation.metadata_of(config))
+            await run.edit(updates, metadata)
         if withdrawn and run.ns:
-            await concurrency.run(time_travel.edited(self, thread_id_of(config), run.ns, withdrawn))
-        snapshot = await concurrency.run(reader.snapshot(thread_id_of(config), run.state))
+            await concurrency.run(time_travel.edited(self, at.thread_id, run.ns, withdrawn))
+        snapshot = await concurrency.run(reader.snapshot(at.thread_id, run.state))
         return snapshot.config
 
-    def _reader(self, config: Mapping[str, Any]) -> Reader:
-        """Reads the log that a config names."""
+    def _find(self, config: Mapping[str, Any]) -> tuple[Reader, Address]:
+        """The address that a config holds, and the reader of its log."""
         core = self.core
-        return subgraphs.graph_of(self, ns_of(config)).reader_on(core)
+        at = Address.of(config)
+        return subgraphs.graph_of(self, at.ns).reader_on(core), at
+
+    def _find_thread(self, config: Mapping[str, Any]) -> tuple[Reader, str]:
+        """The thread that a config names, and the reader of its root's log."""
+        core = self.core
+        return self.reader_on(core), Address.of(config).thread_id
+
+    def _replayed(
+        self, config: Mapping[str, Any], upto: Mapping[str, Any] | int | None
+    ) -> Awaitable[StateSnapshot]:
+        reader, at = self._find(config)
+        if isinstance(upto, int):
+            return reader.replayed(at, upto)
+        return reader.replayed(replace(at, position=position_of(upto)) if upto else at)
+
+    def _check_replay(
+        self,
+        runner: Runner,
+        config: RunnableConfig,
+        nodes: Sequence[str] | None,
+        same: Same | None,
+        context: Any,
+    ) -> Awaitable[ReplayReport]:
+        check = Check(runner, self._options(config, context, "sync"), nodes, same)
+        reader, thread_id = self._find_thread(config)
+        return check.thread(self, reader.log, thread_id)
 
     async def nested(
         self, input: Any, keys: Mapping[str, Channel], runner: Runner
     ) -> dict[str, Any]:
-        """Run as the node of the task that is running; what it leaves in the parent's keys."""
+        """Run as the node of the current task; returns its values of the parent's keys."""
         given = _shared(input, self.topology.input.keys)
         options = self._options({}, None, "sync", is_node=True)
         result = await self._run(
@@ -366,11 +416,11 @@ class Calls(ReadableGraph):
         return {key: value for key, value in result.items() if key in keys}
 
 
-def require_blocking(log: ThreadLog | None) -> Concurrency:
-    """How operations run inside a blocking call: by driving, which has to be possible.
+def sync_concurrency(log: ThreadLog | None) -> Concurrency:
+    """How a sync method waits for the store.
 
     Raises:
-        InvalidConfigError: the checkpointer works in an event loop only.
+        InvalidConfigError: the checkpointer is asynchronous.
     """
     if log is not None and log.core.transactions.blocking is None:
         raise InvalidConfigError(
@@ -380,17 +430,21 @@ def require_blocking(log: ThreadLog | None) -> Concurrency:
     return Blocking()
 
 
-def looping(log: ThreadLog | None) -> Concurrency:
+def async_concurrency(log: ThreadLog | None) -> Concurrency:
+    """How an async method waits for the store."""
     return Asyncio() if log is None else log.core.transactions.asyncio
 
 
-def _tell_logs(call: Call, run: Run) -> None:
+def _report_logs(call: Call, run: Run) -> None:
     if call.scope is not None:
         invocation.leave(run, call.scope)
 
 
 def _around(scope: Scope | None) -> Mapping[str, Any]:
-    """What a call inherits of the config of the run around it: inside it, or beside it."""
+    """The config that a call in a node inherits from the run around it.
+
+    All of it for a run inside that one; without its run id and checkpoint for an independent run.
+    """
     outside = current()
     if scope is not None or outside is None:
         return scope.config if scope is not None else {}
@@ -400,45 +454,36 @@ def _around(scope: Scope | None) -> Mapping[str, Any]:
     return {**inherited, "configurable": {n: v for n, v in place.items() if n not in of_run}}
 
 
-def _tell_end(span: telemetry.Span, run: Run) -> None:
+def _report_end(span: telemetry.Span, run: Run) -> None:
     if telemetry.on:
         status = "waiting" if run.state.frontier else "idle"
         span.set({"graph.run.status": status, "graph.step": run.state.step})
+
+
+def _refuse_unknown(options: Mapping[str, Any]) -> None:
+    """Refuse unknown options, except those of LangGraph that have no effect here.
+
+    Raises:
+        InvalidConfigError: names the options.
+    """
+    idle = {"debug": (True, False), "stream_mode": ("values",), "version": ("v1",)}
+    unknown = [
+        name
+        for name, value in options.items()
+        if not (value is None or value == () or value in idle.get(name, ()))
+    ]
+    if unknown:
+        raise InvalidConfigError(
+            f"unknown options {', '.join(map(repr, unknown))}; this call does not have them"
+        )
 
 
 def _names(nodes: Sequence[str] | str) -> frozenset[str]:
     return frozenset([nodes] if isinstance(nodes, str) else nodes)
 
 
-def merged_config(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """One config over another: what both have is merged where it can be."""
-    merged = {**below, **above}
-    for name in ("configurable", "metadata"):
-        if name in below and name in above:
-            merged[name] = {**(below[name] or {}), **(above[name] or {})}
-    if "tags" in below and "tags" in above:
-        merged["tags"] = [*dict.fromkeys([*(below["tags"] or []), *(above["tags"] or [])])]
-    return merged
-
-
-async def _chosen(
-    found: AsyncGenerator[StateSnapshot, None], wanted: Mapping[str, Any], limit: int | None
-) -> AsyncGenerator[StateSnapshot, None]:
-    """Those snapshots whose metadata has what is wanted, so many at most."""
-    count = 0
-    if limit is not None and limit <= 0:
-        return
-    async with aclosing(found):
-        async for snapshot in found:
-            if wanted.items() <= (snapshot.metadata or {}).items():
-                yield snapshot
-                count += 1
-                if count == limit:
-                    return
-
-
 def _shared(state: Any, keys: Sequence[str]) -> dict[str, Any]:
-    """What of a parent's state, whatever its form, a graph has keys for."""
+    """The part of a parent's state, a mapping or an object, that a subgraph has keys for."""
     if isinstance(state, Mapping):
         return {key: state[key] for key in keys if key in state}
     return {key: getattr(state, key) for key in keys if hasattr(state, key)}

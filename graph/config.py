@@ -29,6 +29,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from eventstore import ConfigurationError, store
 from eventstore.db.connection_string import names_sqlite, postgresql_url
+from eventstore.leases import RUN_LEASE_MAX_S, RUN_LEASE_MIN_S, RUN_LEASE_S
 from graph.errors import PersistenceConfigError
 from retention import RetentionPolicy, policies_from_file
 
@@ -92,6 +93,7 @@ class PersistenceConfig(BaseSettings):
             (:class:`ConnectionString`).
         pool_min_size, pool_max_size: connections kept open, and open at most (PostgreSQL).
         pool_timeout_s: seconds to wait for a free connection (PostgreSQL).
+        run_lease_s: seconds without a sign of life after which others take a run for dead.
         checkpoint_ttl_days: days after a thread's last event at which :meth:`retention_policy`
             deletes it; ``None`` (``"none"`` in the environment and in TOML) keeps all threads.
         respect_pending_interrupts: whether that policy keeps threads that wait for a person.
@@ -122,6 +124,7 @@ class PersistenceConfig(BaseSettings):
     pool_min_size: int = Field(default=5, ge=0)
     pool_max_size: int = Field(default=20, ge=1)
     pool_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    run_lease_s: float = Field(default=RUN_LEASE_S, ge=RUN_LEASE_MIN_S, le=RUN_LEASE_MAX_S)
     checkpoint_ttl_days: Annotated[
         int | None, Field(ge=1, le=timedelta.max.days), BeforeValidator(_or_none)
     ] = 30

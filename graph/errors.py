@@ -7,6 +7,7 @@
     ├── EmptyInputError        no input, and nothing to resume
     ├── GraphRecursionError    more supersteps than ``recursion_limit``
     ├── NodeTimeoutError       a node took longer than its ``timeout``
+    ├── ThreadBusyError        a living run held the thread for all of ``conflict_timeout_s``
     ├── PersistenceConfigError the configuration of a deployment is invalid
     └── WorkflowError          a run of a ``ProductionWorkflow`` failed
 
@@ -23,6 +24,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from eventstore import ConcurrencyError
 from graph.types import StateSnapshot
 
 _SHOWN_CHARS_MAX: Final = 500
@@ -46,6 +48,25 @@ class InvalidConfigError(GraphError, ValueError):
 
 class EmptyInputError(GraphError):
     """``invoke(None, …)`` on a thread that has nothing to resume."""
+
+
+class ThreadBusyError(GraphError, ConcurrencyError):
+    """With ``on_conflict="wait"``: a living run held the thread all the time. Nothing was stored.
+
+    Attributes:
+        owner: the run that holds it: host, process id and random part, lease in seconds, number.
+        waited_s: seconds that this run waited.
+    """
+
+    def __init__(self, thread_id: str, seq: int, owner: str | None, waited_s: float) -> None:
+        super().__init__(thread_id, "", seq, seq)
+        self.owner = owner
+        self.waited_s = waited_s
+        self.args = (
+            f"thread {thread_id!r}: another run ({owner or 'of an unknown process'}) held it for "
+            f"{waited_s:g} s, and is alive; nothing was stored; try again later, or wait longer "
+            "with conflict_timeout_s=…",
+        )
 
 
 class GraphRecursionError(GraphError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a service builds on: a checkpointer made from its configuration, and a workflow around it.
+"""For services: a checkpointer made from a configuration, and a workflow around a graph.
 
 Owns opening and closing the checkpointer, turning failures of a run into ``WorkflowError``, and
 the log lines about both, which contain names of threads and errors but never a state or a secret.
@@ -106,6 +106,7 @@ def _options(config: PersistenceConfig) -> dict[str, Any]:
     options: dict[str, Any] = {
         "tenant": config.tenant,
         "durability": config.durability,
+        "run_lease_s": config.run_lease_s,
         "codec": Codec(compress=config.enable_compression),
     }
     if config.backend != "memory":

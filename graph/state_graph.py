@@ -1,7 +1,7 @@
 """``StateGraph``: declare a graph, and compile it to one that runs.
 
-Joins the two halves: the declaration (``build``) knows nothing of running, and the compiled graph
-(``app``) nothing of how it was declared.
+Joins the two halves: ``build`` declares graphs and does not run them; ``app`` runs them and does
+not know how they were declared.
 """
 
 from __future__ import annotations

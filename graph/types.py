@@ -37,7 +37,8 @@ class Command(Generic[N]):
     """Returned by a node: write to the state and choose the next nodes. As input: resume a run.
 
     Attributes:
-        update: writes, as a node would return them.
+        update: writes, as a node would return them, or a list of (key, value) pairs; a key with a
+            reducer may be there several times.
         goto: a node name, a :class:`Send`, or a sequence of them; they run in addition to the
             targets of the node's own edges.
         resume: only as input: the resume value for the single pending interrupt, or a mapping of
@@ -107,7 +108,7 @@ class Interrupt:
     """A pause of a node that waits for a resume value, usually from a person.
 
     Attributes:
-        value: the interrupt value: what was passed to ``interrupt()``.
+        value: the interrupt value: the argument of ``interrupt()``.
         id: identifies this interrupt when several are resumed together.
     """
 
@@ -183,7 +184,8 @@ class StateTask(NamedTuple):
         error: ``"Type: message"`` of the last failure, unless it was run again since.
         interrupts: its pending interrupts.
         state: the state of the subgraph that it runs, if requested.
-        result: the writes of a finished task.
+        result: the writes of a finished task; ``{"$writes": […]}`` holds those of a key that it
+            wrote several times.
     """
 
     id: str
@@ -199,7 +201,8 @@ class StateSnapshot(NamedTuple):
     """The state of a thread at one checkpoint.
 
     Attributes:
-        values: the state's keys and values.
+        values: the state's keys and values; where the config named no checkpoint, with what has
+            finished of a superstep that is under way or failed.
         next: nodes that run next; empty when the run is complete.
         config: the config that reads exactly this checkpoint.
         metadata: ``source`` (input, loop, interrupt, update, fork), ``step``, ``run_id`` and the
@@ -230,7 +233,8 @@ class AuditEntry:
         recorded_at: ISO 8601, UTC.
         step: the superstep, if the event belongs to one.
         node: the node that wrote, or the ``as_node`` of an update.
-        writes: the state keys and values written.
+        writes: the state keys and values written; ``{"$writes": […]}`` holds those of a key that
+            was written several times.
         goto: the nodes scheduled.
         data: the event's whole data.
     """

@@ -98,8 +98,14 @@ async def opened(url: str, **options: Any) -> AsyncIterator[AsyncEventStore]:
 
 
 def lent(store: EventStore | AsyncEventStore) -> int:
-    """How many connections the store's pool has lent, if it counts them."""
+    """How many connections the store's pool has lent, if it counts them.
+
+    The thread that renews leases may borrow one for a moment.
+    """
     count: Callable[[], int] | None = getattr(store.database.engine.pool, "checkedout", None)
+    until = time.monotonic() + 2
+    while count is not None and count() > 0 and time.monotonic() < until:
+        time.sleep(0.01)
     return 0 if count is None else count()
 
 

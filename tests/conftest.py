@@ -48,6 +48,12 @@ EVERY: Final = USUAL | {("sync", "sqlite-file"), ("async", "sqlite-file"), ("syn
 """… of tests marked `every_backend`, and of all tests in `make thorough`."""
 
 
+_FILES_AND_SERVERS: Final = frozenset(
+    {"sqlite", "sqlite-file", "postgres", "postgresql", "postgresql_url"}
+)
+"""Parameters and fixtures of tests that need a file or a server."""
+
+
 def pytest_configure() -> None:
     # A shell that starts us in the background lets us ignore Ctrl-C, and so would every process
     # that a test starts; some of them are interrupted on purpose.
@@ -86,8 +92,9 @@ def _params(item: pytest.Item) -> dict[str, object]:
 
 
 def _needs_more_than_memory(item: pytest.Item) -> bool:
-    wanted = {_params(item).get("store_url"), *getattr(item, "fixturenames", ())}
-    return bool(wanted & {"sqlite-file", "postgresql", "postgresql_url"})
+    params = {value for value in _params(item).values() if isinstance(value, str)}
+    wanted = params.union(getattr(item, "fixturenames", ()))
+    return not wanted.isdisjoint(_FILES_AND_SERVERS)
 
 
 def _is_hypothesis_test(item: pytest.Item) -> bool:

@@ -41,7 +41,8 @@ NAMES: Final = frozenset("SQLite PostgreSQL Python TOML WAL JSON UTF-8 URL I/O".
 """Names that may begin a message in upper case, besides those that look like code."""
 
 COMMENTS: Final = re.compile(
-    r"\b(whoever|whosoever|by blocking|for event loops|begins? afresh)\b", re.IGNORECASE
+    r"\b(whoever|whosoever|by blocking|for event loops|begins? afresh|graphs? that remembers?)\b",
+    re.IGNORECASE,
 )
 """Phrases that no docstring or comment uses either."""
 

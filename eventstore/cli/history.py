@@ -41,7 +41,7 @@ from graph import StateSnapshot
 from graph.app import CompiledGraph
 from graph.read.history import Reader
 from graph.read.subgraphs import graph_of
-from graph.run.thread_log import position_of
+from graph.run.address import Address
 from graph.state.fold import checkpoint_id
 from graph.types import RunnableConfig
 
@@ -250,7 +250,7 @@ def _changed(reader: Reader, before: StateSnapshot | None, after: StateSnapshot)
         old = before.values
     else:  # the parent is not the next one in the log, or was not read
         try:
-            old = run_sync(reader.state(parent)).values
+            old = run_sync(reader.state(Address.of(parent))).values
         except PositionNotFoundError:  # trimmed
             old = {}
     return [each.path for each in compare.channels(old, after.values)]
@@ -262,7 +262,7 @@ def _id(config: RunnableConfig) -> str:
 
 def place_of(snapshot: StateSnapshot) -> dict[str, Any]:
     """The id of a checkpoint, and its seq in the log."""
-    at = position_of(snapshot.config)
+    at = Address.of(snapshot.config).position
     return {"checkpoint_id": _id(snapshot.config), "seq": at.seq if at else 0}
 
 
@@ -395,4 +395,4 @@ def _state(reader: Reader, store: EventStore, thread_id: str, ns: str, text: str
         place["checkpoint_id"] = checkpoint_id(at)
     elif text != LATEST:
         place["checkpoint_id"] = text
-    return run_sync(reader.state({"configurable": place}))
+    return run_sync(reader.state(Address.of({"configurable": place})))

@@ -128,6 +128,7 @@ class Appending(Duplicates):
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
         now_us: int | None = None,
+        owner: str | None = None,
     ) -> list[Head]:
         """Append to several logs of one thread in one transaction, all or nothing.
 
@@ -135,6 +136,7 @@ class Appending(Duplicates):
             additions: each to another log. Their ends may have been read at different moments,
                 some of them before the thread existed.
             now_us: the time of the events; ``None`` asks the clock.
+            owner: the run that goes on, while the status is ``"running"``.
 
         Returns:
             The new ends of the logs, in the same order.
@@ -146,7 +148,7 @@ class Appending(Duplicates):
         with telemetry.append(self.tenant, additions) as span:
             _check(additions)
             await self._store_dictionary()
-            append = _Append(self, additions, status, metadata, ttl, now_us)
+            append = _Append(self, additions, status, owner, metadata, ttl, now_us)
             in_doubt = 0
             while True:
                 try:
@@ -283,6 +285,7 @@ class _Append:
         core: Appending,
         additions: Sequence[Addition],
         status: str | None,
+        owner: str | None,
         metadata: Mapping[str, Any] | None,
         ttl: timedelta | None,
         now_us: int | None,
@@ -290,6 +293,7 @@ class _Append:
         self._core = core
         self._additions = additions
         self._status = status
+        self._owner = owner if status == "running" else None
         self._now = core.now_us() if now_us is None else now_us
         self._ttl = stored_ttl(ttl)
         # The ends were read at different moments: one that knows the thread places all logs.
@@ -370,23 +374,31 @@ class _Append:
             )
         elif head.thread_key != key:  # one of the two is of an earlier thread of that name
             raise ThreadNotFoundError(head.thread_id, self._core.tenant)
-        return replace(head, exists=place.exists, status=place.status, active_us=place.active_us)
+        return replace(
+            head,
+            exists=place.exists,
+            status=place.status,
+            owner=place.owner,
+            active_us=place.active_us,
+        )
 
     def _log_append(self, head: Head, addition: Addition) -> _LogAppend:
         events, status = addition.events, self._status
         batch = records.encode(self._core.codec, head, events, self._now)
         late = self._now - head.active_us >= ACTIVE_EVERY_US
-        touches = head.exists and (late or (status or head.status) != head.status)
+        changes = status is not None and (status, self._owner) != (head.status, head.owner)
+        touches = head.exists and (late or changes)
         new = replace(
             head,
             seq=head.seq + len(events),
             digest=batch.digests[-1],
             exists=True,
             status=status or head.status,
+            owner=self._owner if status else head.owner,
             active_us=self._now if late or not head.exists else head.active_us,
             written=batch.size,
         )
-        touch = queries.append.Touch(status, new.active_us) if touches else None
+        touch = queries.append.Touch(status, self._owner, new.active_us) if touches else None
         return _LogAppend(head, batch, new, touch, addition.snapshot)
 
     def _create_thread(self, conn: Connection) -> tuple[Head, int | None]:
@@ -426,6 +438,7 @@ class _Append:
             "metadata": self._metadata,
             "pin": None,
             "deletion": None,
+            "owner": new.owner,
         }
 
     async def is_stored(self) -> bool:

@@ -1,6 +1,8 @@
 """Deleting: whole threads, and snapshots that can be folded again.
 
-A thread is deleted whole or not at all, and forks of it stay whole (rules 5 and 6).
+A thread is deleted whole or not at all, and forks of it stay whole (rules 5 and 6). Here one thread
+is deleted, in bounded batches if it is large. Retention deletes many small threads at once: their
+rows are removed in :mod:`eventstore.core.prune`.
 """
 
 from __future__ import annotations

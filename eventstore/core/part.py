@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from eventstore.codec.codec import Codec
 from eventstore.core.cache import BYTES, LogCache
 from eventstore.db.transactions import Transactions
+from eventstore.leases import RUN_LEASE_S, Leases
 from eventstore.models import to_micros
 
 
@@ -21,6 +22,7 @@ class Part:
         codec: Codec | None = None,
         clock: Callable[[], datetime] | None = None,
         cache_bytes: int = BYTES,
+        run_lease_s: float = RUN_LEASE_S,
     ) -> None:
         self.transactions = transactions
         self.tenant = tenant
@@ -29,6 +31,7 @@ class Part:
         self.stored_dictionaries: set[int] = set()
         """Those of the codec that the database is known to hold."""
         self._clock = clock or _utc_now
+        self.leases = Leases(transactions, self.now_us, run_lease_s)
 
     def now_us(self) -> int:
         """The time by the store's clock, in microseconds since 1970 UTC."""

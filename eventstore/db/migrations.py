@@ -67,6 +67,12 @@ def _add_retention(conn: Connection) -> None:
             conn.exec_driver_sql(f"ALTER TABLE {_quoted(conn, table)} SET ({_VACUUM_SOON})")
 
 
+def _add_run_leases(conn: Connection) -> None:
+    """The owner of a running thread, and the counters by which owners show that they live."""
+    schema.renewals.create(conn, checkfirst=True)
+    _add_columns(conn, [schema.threads.c.owner])
+
+
 def _add_columns(conn: Connection, columns: Iterable[Column[Any]]) -> None:
     """Add columns, all of them nullable, to tables that were created without them."""
     look, schema_name = inspect(conn), _schema_of(conn)
@@ -89,6 +95,7 @@ def _quoted(conn: Connection, table: Table) -> str:
 MIGRATIONS: Final[tuple[tuple[str, Callable[[Connection], None]], ...]] = (
     ("0001_log", _create_tables),
     ("0002_retention", _add_retention),
+    ("0003_run_leases", _add_run_leases),
 )
 
 

@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, Literal
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Connection, Engine, Transaction, create_engine, event, exc
 from sqlalchemy.dialects import registry
@@ -44,6 +45,8 @@ _DEFAULTS: Final = {
 }
 _SECRETS: Final = ("password", "sslpassword")
 _OURS: Final = "eventstore_connections"
+_TWINS: Final[WeakKeyDictionary[Any, Callable[[], Engine]]] = WeakKeyDictionary()
+"""By the pool of an asynchronous engine: how to connect to its database without an event loop."""
 _IDLE_SINCE: Final = "eventstore_idle_since"
 
 
@@ -75,7 +78,27 @@ def open_async_engine(url: URL, pool: PoolOptions, durability: Durability = "ful
     options["connect_args"]["cursor_factory"] = _binary(_psycopg().AsyncCursor)
     engine = create_async_engine(_url(url), **options)
     _set_up(engine.sync_engine)
+    _TWINS[engine.sync_engine.pool] = partial(_open_unpooled, url, durability)
     return engine
+
+
+def sync_twin(engine: Any) -> Engine:
+    """A sync engine for the database of an asynchronous one, which connects for each use.
+
+    It is made from what the other was made from: the URL, or what a caller's pool connects with.
+    """
+    options = engine.sync_engine.get_execution_options()
+    kept = {name: options[name] for name in ("schema_translate_map",) if name in options}
+    make = _TWINS.get(engine.sync_engine.pool) or partial(_open_unpooled, engine.url)
+    return make().execution_options(**kept)
+
+
+def _open_unpooled(url: URL, durability: Durability = "full") -> Engine:
+    given = _options(url, PoolOptions(), durability)
+    options = {name: each for name, each in given.items() if not name.startswith("pool_")}
+    options["connect_args"]["cursor_factory"] = _binary(_psycopg().Cursor)
+    del options["max_overflow"]
+    return create_engine(_url(url), poolclass=NullPool, **options)
 
 
 def _url(url: URL) -> URL:
@@ -343,7 +366,32 @@ def around_async_pool(pool: AsyncConnectionPool[Any]) -> AsyncEngine:
 
     engine = create_async_engine(_BORROWED_URL, async_creator=borrow, **_BORROWED_OPTIONS)
     engine.sync_engine.dialect.give_back = give_back  # type: ignore[attr-defined]
+    _TWINS[engine.sync_engine.pool] = partial(_open_like_pool, pool)
     return engine
+
+
+def _open_like_pool(pool: Any) -> Engine:
+    """An engine that connects as a caller's asynchronous pool does.
+
+    Raises:
+        ConfigurationError: the pool computes that anew for each connection, on its event loop.
+    """
+    conninfo, options = pool.conninfo, pool.kwargs or {}
+    if callable(conninfo) or callable(options):
+        raise ConfigurationError(
+            "the pool computes its connection settings on the event loop, where no thread can "
+            "renew the leases of runs; give the pool fixed settings, or the store a URL"
+        )
+
+    def connect() -> Any:
+        settings = {**options, "autocommit": True, "cursor_factory": _binary(_psycopg().Cursor)}
+        settings.pop("row_factory", None)
+        return _psycopg().connect(conninfo, **settings)
+
+    url = f"{_DRIVER}://"
+    twin = {"use_native_hstore": False, "pool_reset_on_return": None, "hide_parameters": True}
+    options_of_ours = {"isolation_level": "AUTOCOMMIT", "execution_options": {_OURS: True}}
+    return create_engine(url, creator=connect, poolclass=NullPool, **twin, **options_of_ours)
 
 
 # --- errors -----------------------------------------------------------------------------

@@ -83,6 +83,7 @@ threads = Table(
     Column("life", Integer, nullable=False, key="generation"),
     Column("pin", Text),  # JSON: reason, who requested it, since when
     Column("fate", Text, key="deletion"),  # JSON: what its tombstone will record
+    Column("owner", Text),  # the run that is under way: see eventstore/leases.py
     Index("threads_by_activity", "tenant", "active_at", "thread_key"),
 )
 
@@ -180,6 +181,16 @@ dictionaries = Table(
     metadata,
     Column("dict_id", BigInteger, primary_key=True, autoincrement=False),
     Column("data", Bytes, nullable=False),
+)
+
+# How often each process has renewed the leases of its runs.
+renewals = Table(
+    "eventstore_renewals",
+    metadata,
+    Column("process", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("renewed_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 secrets = Table(

@@ -258,6 +258,11 @@ class Turns:
                 self._line[0].release()
 
 
+def is_private(engine: Engine) -> bool:
+    """Whether no other process can open the database: it is in this one's memory."""
+    return engine.dialect.name == "sqlite" and isinstance(engine.pool, StaticPool)
+
+
 def turns(engine: Engine) -> AbstractContextManager[None]:
     """The lock that each transaction needs in addition to the database's own."""
     if engine.dialect.name != "sqlite":

@@ -65,6 +65,7 @@ class Transactions:
         asyncio: how an event loop runs a whole operation.
         blocking: how a sync caller does; ``None``: it cannot, the driver is asynchronous.
         read_only: refuse everything that would write, also to set the database up.
+        is_shared: other processes may open the same database.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Transactions:
         self._closed = False
         self._threads: StoreThreads | None = None
         self._sync = engine if isinstance(engine, Engine) else None
+        self._twin: Transactions | None = None
         self._under_way = 0
         self._idle = asyncio.Event()
         self.blocking: Blocking | None = None
@@ -98,6 +100,7 @@ class Transactions:
         self._is_sqlite = sync_engine.dialect.name == "sqlite"
         self._begin = (sqlite if self._is_sqlite else postgresql).beginner(sync_engine)
         self._turns = sqlite.turns(sync_engine)
+        self.is_shared = not sqlite.is_private(sync_engine)
 
     async def run(
         self,
@@ -205,6 +208,22 @@ class Transactions:
         """Names of the migrations that the database lacks; runs none of them."""
         return await self.run("read", migrations.pending)
 
+    def for_threads(self) -> Transactions:
+        """The same database for a thread of our own, where the driver is bound to an event loop.
+
+        Raises:
+            StoreClosedError: the store was closed.
+        """
+        if self._closed:
+            raise StoreClosedError
+        if self._sync is not None:
+            return self
+        if self._twin is None:
+            twin = Transactions(postgresql.sync_twin(self.engine), owned=True, now_us=self._now_us)
+            twin._is_set_up = True
+            self._twin = twin
+        return self._twin
+
     # --- closing ------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -233,6 +252,8 @@ class Transactions:
             while self._under_way:
                 self._idle.clear()
                 await self._idle.wait()
+            if self._twin is not None:
+                self._twin.close()
             if self._owned:
                 engine: Any = self.engine
                 await engine.dispose()

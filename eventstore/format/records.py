@@ -188,6 +188,7 @@ def head(tenant: str, thread_id: str, ns: str, row: SqlRow | None) -> Head:
         exists=True,
         status=row.status,
         active_us=row.active_at,
+        owner=row.owner,
     )
 
 

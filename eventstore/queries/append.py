@@ -15,6 +15,7 @@ from sqlalchemy import (
     Connection,
     and_,
     bindparam,
+    case,
     func,
     insert,
     or_,
@@ -64,18 +65,34 @@ _CONTINUE = (
     .returning(events.c.seq)
 )
 _APPEND_MORE = insert(events).values(_new)
+_status: Any = bindparam("new_status", type_=threads.c.status.type)
 _touch = update(threads).values(
-    status=func.coalesce(bindparam("new_status", type_=threads.c.status.type), threads.c.status),
+    status=func.coalesce(_status, threads.c.status),
+    owner=case(
+        (_status.is_(None), threads.c.owner),
+        else_=bindparam("new_owner", type_=threads.c.owner.type),
+    ),
     active_at=bindparam("now"),
 )
 _TOUCH = _touch.where(threads.c.thread_key == _key)
 
 
 class Touch(NamedTuple):
-    """What an append changes about its thread; the status ``None`` leaves it unchanged."""
+    """What an append changes about its thread.
+
+    Attributes:
+        status: ``None`` leaves status and owner unchanged.
+        owner: the run that goes on, if one does.
+    """
 
     status: str | None
+    owner: str | None
     active_us: int
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Parameters of the statement."""
+        return {"new_status": self.status, "new_owner": self.owner, "now": self.active_us}
 
 
 def append(
@@ -102,7 +119,7 @@ def append(
         conn.execute(_APPEND_MORE, rows[1:])
     if touch is not None:
         key = rows[0]["new_thread_key"]
-        conn.execute(_TOUCH, {"key": key, "new_status": touch.status, "now": touch.active_us})
+        conn.execute(_TOUCH, {"key": key, **touch.values})
     return True
 
 
@@ -202,5 +219,5 @@ def _append_at_once(conn: Connection, rows: Sequence[Row], touch: Touch | None) 
     several, touches = len(rows) > 1, touch is not None
     given = {**rows[0], **_arrays(rows)} if several else dict(rows[0])
     if touch is not None:
-        given |= {"new_status": touch.status, "now": touch.active_us}
+        given |= touch.values
     return conn.execute(_AT_ONCE[several, touches], given).scalar() == len(rows)

@@ -89,8 +89,9 @@ def update_thread(conn: Connection, thread_key: int, values: Mapping[str, Any]) 
     One statement, which waits for a transaction that is deciding the thread's deletion. So either
     that transaction sees the change, or the change reports that the thread is gone.
     """
+    freed = {"owner": None} if "status" in values else {}
     change = update(threads).where(threads.c.thread_key == thread_key)
-    change = change.where(threads.c.deleting_since.is_(None)).values(dict(values))
+    change = change.where(threads.c.deleting_since.is_(None)).values({**values, **freed})
     return conn.execute(change.returning(threads)).first()
 
 

@@ -1,4 +1,4 @@
-"""Find and make threads: names, keys, generations, and locks that keep a thread from deletion.
+"""Find and make threads: names, keys, generations, owners, and locks that prevent deletion.
 
 A thread's key is a hash of its name and generation. Promises that no key is used twice, that a
 name finds at most one thread that is not being deleted, and that the locks last until the commit.
@@ -12,14 +12,28 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import (
     BigInteger,
     Connection,
+    and_,
     bindparam,
+    delete,
     func,
     insert,
     literal_column,
+    or_,
     select,
+    update,
 )
 
-from eventstore.db.schema import events, forks, snapshots, threads, tombstones
+from eventstore.db.schema import (
+    events,
+    forks,
+    insert_if_new,
+    snapshots,
+    threads,
+    tombstones,
+)
+from eventstore.db.schema import (
+    renewals as _renewals,
+)
 from eventstore.format import digests
 from eventstore.models import SqlRow
 from eventstore.queries.snapshots import USABLE
@@ -54,6 +68,7 @@ _LOOK_UP = select(
     threads.c.status,
     threads.c.active_at,
     threads.c.deleting_since,
+    threads.c.owner,
     _last(events.c.seq).label("last_seq"),
     _last(events.c.digest).label("last_digest"),
 ).where(threads.c.thread_key.in_(_KEYS))
@@ -219,3 +234,65 @@ _NEWEST = select(events.c.recorded_at).where(
 def last_recorded(conn: Connection, thread_key: int) -> int:
     """When the newest event of a thread was recorded; 0 if it has none."""
     return max((row.recorded_at for row in conn.execute(_NEWEST, {"key": thread_key})), default=0)
+
+
+# --- who runs a thread ------------------------------------------------------------------
+
+_is_owned = threads.c.owner == bindparam("who")
+_is_as_seen = and_(
+    threads.c.status == bindparam("seen_status"),
+    threads.c.owner.is_not_distinct_from(bindparam("seen_owner", type_=threads.c.owner.type)),
+)
+_CLAIM = (
+    update(threads)
+    .where(threads.c.thread_key == _key, threads.c.deleting_since.is_(None))
+    .where(or_(_is_as_seen, _is_owned))
+    .values(status="running", owner=bindparam("new_owner"))
+)
+_RELEASE = (
+    update(threads)
+    .where(threads.c.thread_key == _key, _is_owned)
+    .values(status=bindparam("new_status"), owner=bindparam("new_owner"))
+)
+
+
+def claim(
+    conn: Connection, thread_key: int, owner: str, seen_status: str, seen_owner: str | None
+) -> bool:
+    """Make a run the owner of a thread that goes on; false if its row is not as it was seen."""
+    seen = {"seen_status": seen_status, "seen_owner": seen_owner}
+    given = {"key": thread_key, "who": owner, "new_owner": owner, **seen}
+    return conn.execute(_CLAIM, given).rowcount > 0
+
+
+def release(
+    conn: Connection, thread_key: int, owner: str, status: str, new_owner: str | None = None
+) -> None:
+    """Change the status of a thread whose run has ended, unless another run owns it by now."""
+    given = {"key": thread_key, "who": owner, "new_status": status, "new_owner": new_owner}
+    conn.execute(_RELEASE, given)
+
+
+_of_process = _renewals.c.process == bindparam("who")
+_COUNT_UP = (
+    update(_renewals)
+    .where(_of_process)
+    .values(count=_renewals.c.count + 1, renewed_at=bindparam("now"))
+)
+_FORGET = delete(_renewals).where(_renewals.c.renewed_at < bindparam("before"))
+_COUNT_FIRST = insert_if_new(_renewals)
+_RENEWALS = select(_renewals.c.count).where(_of_process)
+
+
+def renew(conn: Connection, process: str, now_us: int, forget_before_us: int) -> None:
+    """Renew the leases of all runs of a process; forget processes that have long stopped."""
+    if conn.execute(_COUNT_UP, {"who": process, "now": now_us}).rowcount == 0:
+        conn.execute(_FORGET, {"before": forget_before_us})
+        row = {"process": process, "count": 1, "renewed_at": now_us}
+        conn.execute(_COUNT_FIRST[conn.dialect.name], row)
+
+
+def renewals(conn: Connection, process: str) -> int | None:
+    """How often a process has renewed the leases of its runs; ``None`` if it is not known."""
+    count: int | None = conn.execute(_RENEWALS, {"who": process}).scalar()
+    return count

@@ -1,4 +1,4 @@
-"""A graph as it is declared and checked: nodes, edges, channels, types, drawings.
+"""Declares and checks graphs: nodes, edges, channels, types, drawings.
 
-Never runs a node and never reads or writes a log.
+Never runs a node, and never reads or writes a log.
 """

@@ -1,9 +1,9 @@
 """Declaring a graph: nodes, edges and branches on a state.
 
-Owns :class:`GraphBuilder`, which ``StateGraph`` derives from: what may be declared, in which
-forms, and what is read from a function's signature and annotations instead. Promises that what
-it hands to the runtime is a checked :class:`Topology` in which every state key has one way of
-taking updates, and that later declarations do not change it. Faults are ``InvalidGraphError``.
+Owns :class:`GraphBuilder`, the base of ``StateGraph``: what may be declared, in which forms, and
+what is read from a function's signature and annotations. Promises that the runtime gets a checked
+:class:`Topology` with one reducer (or none) for each state key, which later declarations do not
+change. A graph that cannot run raises ``InvalidGraphError``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PathMap = Mapping[Any, str] | Sequence[str] | None
 
 
 class GraphBuilder:
-    """What a graph is declared with: nodes that read a shared state, and ways between them."""
+    """Declares a graph: a shared state, nodes that read and update it, and edges between them."""
 
     def __init__(
         self,
@@ -38,7 +38,8 @@ class GraphBuilder:
         input: Any = None,
         output: Any = None,
     ) -> None:
-        """Declare the state; ``input`` and ``output`` are older names of the ``…_schema``.
+        """Declare the state. ``input`` and ``output`` are older names of ``input_schema`` and
+        ``output_schema``.
 
         Args:
             context_schema: the class of what callers pass as ``context`` and nodes find as
@@ -93,14 +94,14 @@ class GraphBuilder:
                 if it has parameters of these names) and returns an update, or a compiled graph.
             retry_policy: when to try again (older name: ``retry``).
             defer: run it only when nothing else is left to run.
-            metadata: anything; shown in drawings.
-            input_schema: what the action is given (older name: ``input``). By default the
-                state class that annotates its first parameter, else the graph's.
-            destinations: where a ``Command`` that it returns may go, as names or as
-                name → label. By default what ``-> Command[Literal[…]]`` says.
-            timeout: seconds that each attempt may take; then it fails with
-                ``NodeTimeoutError``, which is worth a retry. A coroutine is cancelled; a plain
-                function goes on, and what it comes to is not looked at.
+            metadata: any values; shown in drawings.
+            input_schema: the state class that the action receives (older name: ``input``). By
+                default the one that annotates its first parameter, else the graph's.
+            destinations: the nodes to which a ``Command`` that it returns may go, as names or as
+                name → label. By default those of the annotation ``-> Command[Literal[…]]``.
+            timeout: seconds that each attempt may take. A longer one fails with
+                ``NodeTimeoutError``, which the default retry policy retries. A coroutine is
+                cancelled; a plain function runs on, and its result is discarded.
         """
         if not isinstance(node, str):
             if action is not None:
@@ -154,7 +155,7 @@ class GraphBuilder:
                 )
 
     def add_edge(self, start_key: str | Sequence[str], end_key: str) -> Self:
-        """Go from one node to another; from a list of nodes, once all of them are done."""
+        """Run ``end_key`` after ``start_key``; for a list of nodes, once all of them have run."""
         sources = (start_key,) if isinstance(start_key, str) else tuple(dict.fromkeys(start_key))
         if not sources:
             raise InvalidGraphError(
@@ -182,13 +183,13 @@ class GraphBuilder:
     def add_conditional_edges(
         self, source: str, path: Callable[..., Any], path_map: PathMap = None
     ) -> Self:
-        """Let ``path`` decide from the state where to go after ``source``.
+        """Let ``path`` choose the next nodes from the state after ``source``.
 
         Args:
-            source: the node (or ``START``) whose outcome is judged.
+            source: the node (or ``START``) after which ``path`` is called.
             path: returns a name, a :class:`Send`, or a list of them.
-            path_map: what ``path`` may return, as answer → node or as a list of nodes. By
-                default what ``-> Literal[…]`` says; else it may return any node's name.
+            path_map: what ``path`` may return, as result → node or as a list of nodes. By default
+                the values of its annotation ``-> Literal[…]``; without one, any node's name.
         """
         if source == END:
             raise InvalidGraphError("END cannot have conditional edges; nothing runs after it")
@@ -198,8 +199,8 @@ class GraphBuilder:
         if isinstance(path_map, Mapping):
             ends = dict(path_map)
         elif path_map is None:
-            answers = callables.literal_return(function)
-            ends = None if answers is None else {answer: answer for answer in answers}
+            names = callables.literal_return(function)
+            ends = None if names is None else {name: name for name in names}
         else:
             ends = {name: name for name in path_map}
         present = self._branches.setdefault(source, [])
@@ -263,7 +264,7 @@ class GraphBuilder:
 
 
 def _resolve(what: str, action: Any) -> tuple[bool, Any]:
-    """Whether it is a compiled graph, and what is to be called."""
+    """Whether an action is a compiled graph, and what to call."""
     if callable(action):
         return False, action
     if not callable(getattr(action, "invoke", None)):
@@ -276,7 +277,7 @@ def _resolve(what: str, action: Any) -> tuple[bool, Any]:
 
 
 def _name_of(action: Any) -> str:
-    """The name that a function, object or class bears; none if it is a lambda."""
+    """The name of a function, object or class; empty for a lambda."""
     for found in (getattr(action, "__name__", None), getattr(action, "name", None)):
         if isinstance(found, str):
             return "" if found == "<lambda>" else found

@@ -1,9 +1,9 @@
-"""What can be known of a user's function without running it.
+"""Inspects functions of the application without calling them.
 
-Owns the reading of signatures, type hints and bytecode: which extra arguments a node
-takes, which state class it asks for, where its return annotation says it goes, whether
-it could route by ``Command``, and a fingerprint that is the same in every process that
-runs the same code. Nothing here calls user code.
+Owns the reading of signatures, type hints and bytecode: which extra arguments a node takes, which
+state class it expects, which destinations its return annotation lists, whether it could route by
+``Command``, and a fingerprint that is the same in every process that runs the same code. Nothing
+here calls application code.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from graph.types import Command, Send
 
 INJECTED: Final = frozenset({"config", "runtime", "writer"})
 
-# Enough for most nodes; a bound, so that one that leads into a huge library cannot stall
-# compile(). Past it the answer is the cautious one.
-_LOOKED_AT_MAX = 2_000
+# Enough for most nodes, and a bound: a node that leads into a huge library must not stall
+# compile(). Past it, the cautious result is returned.
+_VISITED_MAX = 2_000
 
 
 def underlying(action: Any) -> Any:
@@ -46,7 +46,7 @@ def is_async(action: Any) -> bool:
 
 
 def hints(action: Any) -> dict[str, Any]:
-    """Resolved annotations; nothing when one of them cannot be resolved."""
+    """The resolved annotations; empty if one of them cannot be resolved."""
     try:
         return get_type_hints(underlying(action))
     except (NameError, TypeError, AttributeError):
@@ -67,9 +67,13 @@ def first_hint(action: Any) -> Any:
 
 
 def accepted(action: Any, what: str) -> frozenset[str]:
-    """Which of ``config``, ``runtime`` and ``writer`` a callable wants besides the state.
+    """Which of ``config``, ``runtime`` and ``writer`` a callable takes besides the state.
 
-    ``what`` names it in the error for a callable that cannot be called as nodes are.
+    Args:
+        what: names the callable in errors.
+
+    Raises:
+        InvalidGraphError: it cannot be called with the state and these.
     """
     parameters = _parameters(action)
     if parameters is None:
@@ -117,12 +121,12 @@ def command_ends(action: Any) -> tuple[str, ...]:
 
 
 def may_route(action: Any) -> bool:
-    """Whether a callable could return a ``Command`` or ``Send``, as far as code can tell.
+    """Whether a callable could return a ``Command`` or ``Send``, judged by its code.
 
-    It could when its annotation or its code mentions one of them, when a function that
-    its code mentions does (followed through modules, closures, objects and containers),
-    or when there is no Python code to look at. Only a call through a value that cannot
-    be found by name (a handler that arrives in the state, say) escapes this.
+    It could if its annotation or its code mentions one of them, if a function that its code
+    mentions does (followed through modules, closures, objects and containers), or if it has no
+    Python code to read. A function that is not found by name (a handler passed in the state, say)
+    is not followed.
     """
     if not _has_code(action):
         return True
@@ -130,19 +134,19 @@ def may_route(action: Any) -> bool:
 
 
 def leading_to(action: Any, kind: type[Any]) -> list[Any]:
-    """The objects of a class that the code of a callable leads to, each once."""
+    """The objects of a class that the code of a callable mentions, directly or not, each once."""
     found = _reached(action, lambda item: isinstance(item, kind), _is_ours)
     return [item for item in found if item is not TOO_MUCH]
 
 
 def _is_ours(item: Any) -> bool:
-    """Whether it is a function of this library, which leads to nothing of the user's."""
+    """Whether it is a function of this library, which mentions no object of the application."""
     is_function = inspect.isfunction(item) or inspect.ismethod(item)
     return is_function and (item.__module__ or "").startswith(f"{__package__}.")
 
 
 TOO_MUCH: Final = object()
-"""Stands for what was not looked at any more."""
+"""Stands for everything beyond ``_VISITED_MAX``."""
 
 
 def _is_word(item: Any) -> bool:
@@ -152,8 +156,9 @@ def _is_word(item: Any) -> bool:
 def _reached(
     action: Any, wanted: Callable[[Any], bool], passed: Callable[[Any], bool] = lambda _: False
 ) -> Iterator[Any]:
-    """What is wanted of all that a callable's code leads to; these are not looked into, nor what
-    is passed over.
+    """The wanted objects among all that a callable's code mentions, directly or not.
+
+    Neither these nor the ``passed`` ones are searched themselves.
     """
     seen: dict[tuple[int, ...], Any] = {}  # the values keep temporary objects' ids unique
     queue = deque([action])
@@ -163,7 +168,7 @@ def _reached(
         key = (id(item.__func__), id(item.__self__)) if is_method else (id(item),)
         if key in seen:
             continue
-        if len(seen) >= _LOOKED_AT_MAX:
+        if len(seen) >= _VISITED_MAX:
             yield TOO_MUCH
             return
         seen[key] = item
@@ -179,7 +184,7 @@ def _has_code(action: Any) -> bool:
 
 
 def _mentioned(item: Any) -> Iterator[Any]:
-    """What the code of a function, or the parts of a thing, lead to."""
+    """The objects that the code of a function, or the parts of another object, mention."""
     if isinstance(item, functools.partial):
         yield from (item.func, *item.args, *item.keywords.values())
     elif inspect.ismethod(item):
@@ -187,9 +192,9 @@ def _mentioned(item: Any) -> Iterator[Any]:
     elif inspect.isfunction(item):
         yield from _mentioned_by_code(item, ())
     elif isinstance(item, list | tuple | set | frozenset):
-        yield from islice(item, _LOOKED_AT_MAX)
+        yield from islice(item, _VISITED_MAX)
     elif isinstance(item, dict):
-        yield from islice(item.values(), _LOOKED_AT_MAX)
+        yield from islice(item.values(), _VISITED_MAX)
     elif get_origin(item) is not None:  # an annotation such as Command[str] | dict
         yield from (get_origin(item), *get_args(item))
     elif isinstance(item, staticmethod | classmethod):
@@ -209,7 +214,7 @@ def _mentioned_by_code(function: Any, owners: tuple[Any, ...]) -> Iterator[Any]:
     cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
     yield from cells
     if (function.__module__ or "").partition(".")[0] in sys.stdlib_module_names:
-        return  # the standard library routes nothing, but its decorators wrap what may
+        return  # it never routes, but its decorators wrap functions that may
     names = set(_names(function.__code__))
     if names & {"Command", "Send"}:  # imported inside the function
         yield Command
@@ -245,11 +250,11 @@ def _is_filled(cell: types.CellType) -> bool:
 
 
 def fingerprint(thing: Any) -> str:
-    """Text that names a function or object by its code: equal wherever the same code runs.
+    """Text that identifies a function or object by its code: equal wherever the same code runs.
 
-    A Python function is its module, name and a hash over bytecode, constants, names,
-    defaults and closure; functions that it calls are not followed. An object that has a
-    ``fingerprint`` text of its own is believed.
+    For a Python function: its module, name and a hash over bytecode, constants, names, defaults
+    and closure; functions that it calls are not followed. An object with a string attribute
+    ``fingerprint`` is identified by that.
     """
     return _canonical(thing, ())
 

@@ -1,8 +1,8 @@
 """A graph as a picture: nodes, edges, and their text in Mermaid.
 
-Owns :class:`DrawableGraph`, made from a checked topology. Promises Mermaid that parses
-whatever the nodes are called: names that Mermaid would read as its own words or signs
-are escaped. Dotted edges are taken by decision, solid ones always.
+Owns :class:`DrawableGraph`, made from a checked topology. Promises valid Mermaid for any node
+names: keywords and signs of Mermaid in them are escaped. Dotted edges are conditional, solid ones
+are always taken.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class DrawableNode:
 
 @dataclass(frozen=True)
 class DrawableEdge:
-    """An edge; ``conditional`` if taken by decision, ``data`` is its label."""
+    """An edge; ``data`` is its label."""
 
     source: str
     target: str
@@ -52,7 +52,7 @@ class DrawableEdge:
 
 @dataclass(frozen=True)
 class DrawableGraph:
-    """What can be drawn of a graph."""
+    """The nodes and edges of a graph, to be drawn."""
 
     nodes: dict[str, DrawableNode]
     edges: tuple[DrawableEdge, ...]
@@ -66,7 +66,11 @@ class DrawableGraph:
         interrupt_before: Collection[str] = (),
         interrupt_after: Collection[str] = (),
     ) -> DrawableGraph:
-        """The picture of a topology; with ``xray`` subgraphs are opened, so many levels deep."""
+        """The drawing of a topology.
+
+        Args:
+            xray: open subgraphs: ``True``, or how many levels deep.
+        """
         stops = {"before": interrupt_before, "after": interrupt_after}
         nodes = {START: DrawableNode(START, START)}
         for name, spec in topology.nodes.items():
@@ -83,7 +87,7 @@ class DrawableGraph:
         return graph
 
     def _opened(self, name: str, inner: DrawableGraph) -> DrawableGraph:
-        """This graph with a node replaced by the graph that runs in it."""
+        """This graph with a node replaced by the subgraph that it runs."""
         nodes: dict[str, DrawableNode] = {}
         for key, node in self.nodes.items():
             parts = inner.nodes.values() if key == name else ()
@@ -109,7 +113,7 @@ class DrawableGraph:
         return DrawableGraph(nodes, tuple(_merged(edges)))
 
     def draw_mermaid(self) -> str:
-        """Text that Mermaid draws."""
+        """The graph as Mermaid source."""
         return _HEAD + "".join(self._block("", "\t")) + _STYLES
 
     def _block(self, prefix: str, indent: str) -> Iterator[str]:
@@ -146,8 +150,8 @@ def _edges(topology: Topology) -> Iterator[DrawableEdge]:
         leaving.add(source)
         for branch in branches:
             anywhere = {name: name for name in [*topology.nodes, END] if name != source}
-            for answer, target in (branch.ends or anywhere).items():
-                label = None if answer == target else str(answer)
+            for result, target in (branch.ends or anywhere).items():
+                label = None if result == target else str(result)
                 yield DrawableEdge(source, target, True, label)
     for name, node in topology.nodes.items():
         for end in node.ends:
@@ -157,7 +161,7 @@ def _edges(topology: Topology) -> Iterator[DrawableEdge]:
 
 
 def _merged(edges: Iterable[DrawableEdge]) -> Iterator[DrawableEdge]:
-    """One edge for each pair of nodes, in a settled order."""
+    """One edge for each pair of nodes, in a stable order."""
     pairs: dict[tuple[str, str], list[DrawableEdge]] = {}
     for edge in edges:
         pairs.setdefault((edge.source, edge.target), []).append(edge)
@@ -214,7 +218,7 @@ def _arrow(edge: DrawableEdge) -> str:
 
 
 def _entities(text: str) -> str:
-    """Text with every sign that Mermaid or HTML would read written as its number."""
+    """Text in which every sign of Mermaid or HTML is a numeric entity."""
     return re.sub(r"[^\w .,=/-]", lambda found: f"#{ord(found[0])};", text)
 
 

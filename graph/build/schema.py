@@ -1,11 +1,10 @@
-"""From a declared state class to channels: how each key of the state takes updates.
+"""State classes and their channels: how each key of the state merges updates.
 
-Owns the reading of state schemas (``TypedDict``, dataclass, pydantic model), the rule
-that picks a key's reducer, and the way between the state and what a node is given
-(:meth:`StateSchema.coerce`) or returns (:meth:`StateSchema.to_writes`). Promises that
-reducing never changes the value it starts from, that folding many updates equals
-applying them one by one, and that an update that does not fit is an
-``InvalidUpdateError`` that names the key.
+Owns the reading of state schemas (``TypedDict``, dataclass, pydantic model), the rule that picks a
+key's reducer, and the conversion of the state into a node's argument (:meth:`StateSchema.coerce`)
+and of its result into writes (:meth:`StateSchema.to_writes`). Promises that reducing never changes
+the value it starts from, that folding many updates equals applying them one by one, and that an
+update that does not fit raises an ``InvalidUpdateError`` that names the key.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ MISSING: Final = Missing.MISSING
 _IN_PLACE = (operator.iadd, operator.iconcat)
 _CONCATENATIONS = (operator.add, operator.concat, *_IN_PLACE)
 
-# The abstract collections cannot be called; these are what stands in for them.
+# Abstract collections cannot be called; these are used instead.
 _CONCRETE: dict[Any, type[Any]] = {
     collections.abc.Sequence: list,
     collections.abc.MutableSequence: list,
@@ -54,14 +53,14 @@ _CONCRETE: dict[Any, type[Any]] = {
 
 @dataclass(frozen=True)
 class Channel:
-    """One key of the state and how it takes updates.
+    """One key of the state, and how it merges updates.
 
     Attributes:
         name: the key.
-        reducer: merges the value so far with an update; without one the last value wins
-            and only one node may write in a superstep.
-        initial: makes the value that a reducer starts from; ``None`` when the declared
-            type cannot be called without arguments: the first update is then the value.
+        reducer: merges the current value with an update; without one the last value wins, and
+            only one node may write the key in a superstep.
+        initial: makes the value that the reducer starts from. ``None`` if the declared type
+            cannot be called without arguments; the first update is then the value.
     """
 
     name: str
@@ -69,7 +68,7 @@ class Channel:
     initial: Callable[[], Any] | None = None
 
     def prepare(self, update: Any) -> Any:
-        """The update as it is to be recorded: whatever is random about it gets decided here."""
+        """The update as it is recorded, with its random parts (ids of messages, say) decided."""
         prepare = getattr(self.reducer, "prepare", None)
         return update if prepare is None else prepare(update)
 
@@ -89,14 +88,14 @@ class Channel:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Names the code that folds this key; the same in every process that runs it."""
+        """Identifies the code that folds this key; the same in every process that runs it."""
         if self.reducer is None:
             return "last"
         start = "none" if self.initial is None else fingerprint(self.initial)
         return f"{fingerprint(self.reducer)} from {start}"
 
     def merges_like(self, other: Channel) -> bool:
-        """Whether both take updates in the same way."""
+        """Whether both merge updates in the same way."""
         if self.reducer is None or other.reducer is None:
             return self.reducer is other.reducer
         # String annotations are evaluated anew for each schema, so that one lambda in
@@ -111,7 +110,7 @@ def _reduce(reducer: Reducer, value: Any, updates: Sequence[Any]) -> Any:
     if fold is not None:
         return fold(value, updates)
     if type(value) in (list, dict, set):
-        value = value.copy()  # a reducer may well change its left argument in place
+        value = value.copy()  # a reducer may change its left argument in place
     if (
         type(value) is list
         and reducer in _CONCATENATIONS
@@ -147,7 +146,7 @@ def _initial(annotation: Any) -> Callable[[], Any] | None:
     kind = _CONCRETE.get(kind, kind) if isinstance(kind, collections.abc.Hashable) else kind
     try:
         kind()
-    except Exception:  # whatever a constructor raises: it cannot be called without arguments
+    except Exception:  # any error of a constructor: it cannot be called without arguments
         return None
     maker: Callable[[], Any] = kind
     return maker
@@ -164,7 +163,7 @@ def _takes_two(candidate: Callable[..., Any]) -> bool:
 
 
 def _metadata(annotation: Any) -> tuple[Any, ...]:
-    """What ``Annotated`` adds, looking through ``Required`` and its kin."""
+    """The metadata of ``Annotated``, also inside ``Required``, ``NotRequired`` and ``ReadOnly``."""
     while (origin := getattr(annotation, "__origin__", None)) is not None:
         if hasattr(annotation, "__metadata__"):
             return tuple(annotation.__metadata__)
@@ -193,7 +192,7 @@ def channel_of(owner: str, name: str, annotation: Any) -> Channel:
 
 
 def _pydantic(name: str) -> Any:
-    """A class of pydantic, if the program uses it at all; else what nothing is an instance of."""
+    """A class of pydantic if the program has imported it; else ``()``, which matches nothing."""
     return getattr(sys.modules.get("pydantic"), name, ())
 
 
@@ -213,11 +212,11 @@ def is_schema(candidate: Any) -> bool:
 
 
 AliasPath = tuple[str | int, ...]
-"""Where pydantic looks for a field in what it validates: a key, and the way on inside its value."""
+"""The path to a field in the input of pydantic: a key, then the path inside its value."""
 
 
 def _alias_path(alias: Any) -> AliasPath:
-    """The way to a field by its alias; of several choices the first, which pydantic prefers."""
+    """The path to a field by its alias; of several choices the first, which pydantic prefers."""
     if isinstance(alias, str):
         return (alias,)
     choices = getattr(alias, "choices", None)
@@ -225,9 +224,10 @@ def _alias_path(alias: Any) -> AliasPath:
 
 
 def _by_alias(values: Mapping[str, Any], paths: Mapping[str, AliasPath]) -> dict[str, Any]:
-    """The values as pydantic expects them under aliases: nested where an alias is a path.
+    """The values under the aliases that pydantic expects: nested where an alias is a path.
 
-    An index in a path is looked up with ``[…]``, so that a dict of numbers does for a list.
+    pydantic looks up an index in a path with ``[…]``, so a dict with integer keys stands in for a
+    list.
     """
     nested: dict[str | int, Any] = {}
     flat: dict[str | int, Any] = {}
@@ -247,7 +247,7 @@ class StateSchema:
     Attributes:
         cls: the class as declared.
         keys: its state keys in order of declaration.
-        channels: how each key takes updates.
+        channels: how each key merges updates.
         annotations: the type of each key, as declared.
     """
 
@@ -308,7 +308,11 @@ class StateSchema:
         return cls(schema, channels, annotations, tuple(channels), required, aliases)
 
     def coerce(self, values: Mapping[str, Any]) -> Any:
-        """What a node of this schema is given: a dict of the keys present, or an instance."""
+        """The argument of a node of this schema: a dict of the keys present, or an instance.
+
+        Raises:
+            InvalidUpdateError: the values do not fit the class.
+        """
         known = {key: values[key] for key in self.keys if key in values}
         if issubclass(self.cls, dict):
             return known
@@ -341,11 +345,12 @@ def to_writes(
 ) -> list[tuple[str, Any]]:
     """The (key, update) pairs of an update; only keys in ``known`` are allowed.
 
-    A dataclass writes all its fields. A pydantic model writes the fields that were set,
-    and those that no longer hold their default because they were changed in place.
+    A dataclass writes all its fields. A pydantic model writes the fields that were set, and those
+    that no longer have their default value because they were changed in place.
 
     Args:
-        defaults: a pydantic model writes all its fields, too: an input says how the state begins.
+        defaults: write all fields of a pydantic model, defaults included. An input is the first
+            state of a run, so its defaults count.
     """
     if value is None:
         return []
@@ -361,8 +366,8 @@ def to_writes(
         ]
     else:
         raise InvalidUpdateError(
-            "an update must be a dict of state keys, an instance of the state class, or None, "
-            f"not {type(value).__qualname__}: {value!r:.200}"
+            "an update must be a dict of state keys, an instance of the state class, None, or in a "
+            f"Command a list of (key, value) pairs, not {type(value).__qualname__}: {value!r:.200}"
         )
     for key, _ in writes:
         if key not in known:
@@ -388,5 +393,5 @@ def _is_default(info: Any, value: Any) -> bool:
         return value is info.default or bool(value == info.default)
     try:
         return bool(value == info.default_factory())
-    except TypeError:  # the factory wants the other fields: no telling, so nothing is dropped
+    except TypeError:  # the factory takes the other fields: unknown, so keep the value
         return False

@@ -1,9 +1,9 @@
 """A graph as declared and checked: nodes, edges, branches, joins and channels.
 
-Owns the frozen records that the builder makes and the runtime reads, and the check that
-they make sense. Promises that a checked topology is complete and consistent: every name
-in it is a node (or ``START`` and ``END`` where they may stand) and no node is left that
-nothing can reach. Faults are ``InvalidGraphError`` with the remedy.
+Owns the frozen records that the builder makes and the runtime reads, and their check. Promises
+that a checked topology is consistent: every name in it is a node (or ``START`` or ``END`` where
+these are allowed), and every node can be reached. Otherwise ``InvalidGraphError`` says how to fix
+the declaration.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class NodeSpec:
 
     Attributes:
         action: the callable, or the compiled graph that runs as a node.
-        schema: what the action is given.
-        retry: policies in order; the first that wants an error retries it.
+        schema: the state class that the action receives.
+        retry: policies in order; the first that applies to an error decides.
         defer: run only when nothing else is left to run.
-        ends: where a ``Command`` that it returns may go, as far as declared.
+        ends: the declared destinations of a ``Command`` that it returns.
         accepts: which of ``config``, ``runtime`` and ``writer`` the action takes besides the state.
         is_async: calling it gives an awaitable.
         labels: texts for the drawn edges to ``ends``.
-        timeout_s: seconds that an attempt may take; ``None``: as long as it likes.
+        timeout_s: seconds that an attempt may take; ``None``: no limit.
     """
 
     name: str
@@ -54,10 +54,10 @@ class Branch:
     """Conditional edges of one source.
 
     Attributes:
-        path: given the state, says where to go.
-        ends: what ``path`` may return, and the node that each answer stands for;
-            ``None``: it returns names of any nodes.
-        schema: what ``path`` is given; ``None``: the same as the source node.
+        path: chooses the next nodes from the state.
+        ends: what ``path`` may return, and the node that each result stands for; ``None``: it
+            returns the names of any nodes.
+        schema: the state class that ``path`` receives; ``None``: that of the source node.
     """
 
     path: Callable[..., Any]
@@ -78,7 +78,7 @@ class Join:
 
 @dataclass(frozen=True)
 class Topology:
-    """A checked graph: all that the runtime needs to know of the declaration."""
+    """A checked graph: everything that the runtime reads of the declaration."""
 
     nodes: dict[str, NodeSpec]
     edges: dict[str, tuple[str, ...]]
@@ -99,7 +99,7 @@ class Topology:
         return to_writes(update, self.channels)
 
     def schemas(self) -> Iterator[StateSchema]:
-        """Every schema that takes part, each once."""
+        """Every schema in the graph, each once."""
         branches = (branch.schema for each in self.branches.values() for branch in each)
         nodes = (node.schema for node in self.nodes.values())
         found = [self.state, self.input, self.output, *nodes, *filter(None, branches)]
@@ -107,12 +107,12 @@ class Topology:
 
 
 class Graph(ABC):
-    """A graph that can run, as those know it that find it inside another one.
+    """A graph that can run, as far as code that finds it inside another graph needs it.
 
     Attributes:
-        name: names it in drawings, and its log where a function calls it.
-        checkpointer: what keeps its threads; of a subgraph also ``True``, ``False`` or ``None``.
-        inner: the graphs that each of its nodes runs, as far as somebody asked for them.
+        name: names it in drawings, and its log if a function calls it.
+        checkpointer: stores its threads; for a subgraph also ``True``, ``False`` or ``None``.
+        inner: a cache of the graphs that each of its nodes runs.
     """
 
     topology: Topology
@@ -122,7 +122,7 @@ class Graph(ABC):
 
     @abstractmethod
     async def nested(self, input: Any, keys: Mapping[str, Channel], runner: Any) -> dict[str, Any]:
-        """Run as the node of the task that is running; what it leaves in the parent's keys."""
+        """Run as the node of the current task; returns its values of the parent's keys."""
 
 
 def check_known(topology: Topology, name: Any, where: str, *also: str) -> None:
@@ -135,7 +135,11 @@ def check_known(topology: Topology, name: Any, where: str, *also: str) -> None:
 
 
 def check(topology: Topology) -> None:
-    """Refuse a graph that cannot run."""
+    """Refuse a graph that cannot run.
+
+    Raises:
+        InvalidGraphError: an unknown name, no entry point, or an unreachable node.
+    """
     _check_names(topology)
     _check_reachable(topology)
 
@@ -164,10 +168,10 @@ def _check_names(topology: Topology) -> None:
 
 
 def _check_reachable(topology: Topology) -> None:
-    """Refuse nodes that nothing leads to.
+    """Refuse unreachable nodes.
 
-    Only when every way through the graph is known: no conditional edges without known
-    ends, and no code that might send elsewhere by ``Send`` or an undeclared ``Command``.
+    Only if all routes are known: no conditional edges without declared ends, and no code that
+    might use ``Send`` or an undeclared ``Command``.
     """
     ways: dict[str, set[str]] = {source: set(to) for source, to in topology.edges.items()}
     for join in topology.joins:

@@ -1,9 +1,10 @@
-"""Which application types a graph's state may hold: those that its annotations lead to.
+"""Registers the application types that a graph's state may hold: those in its annotations.
 
 ``compile`` registers them with the store's codec under their class names, version 1, unless the
-application registered them itself, with a name and upcasters of its own. Classes that come into
-being later (subclasses, langchain-core loaded after ``compile``) are found when one is needed.
-Annotations are evaluated name by name: one that only type checkers know hides no other.
+application has registered them itself, with a name and upcasters of its own. Classes that are
+defined later (subclasses, langchain-core imported after ``compile``) are looked up when a value
+needs one. Annotations are evaluated name by name, so that a name known only to type checkers does
+not hide the others.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from graph.messages import add_messages
 
 
 def register_types(codec: Codec, topology: Topology) -> None:
-    """Register every class that the annotations of schemas and nodes lead to.
+    """Register every class reachable from the annotations of schemas and nodes.
 
     Raises:
-        ConfigurationError: two classes bear one name; register them under names of your own.
+        ConfigurationError: two classes have the same name; register them under other names.
     """
     roots = _roots(topology)
     found = reachable(roots)
@@ -48,13 +49,13 @@ def _roots(topology: Topology) -> list[Any]:
 
 
 def reachable(roots: list[Any]) -> list[type]:
-    """The classes with a form of their own that annotations lead to, subclasses included."""
+    """The classes to register that these annotations lead to, with their subclasses."""
     seen: set[Any] = set()
     return [cls for hint in roots for cls in _classes(hint, seen)]
 
 
 def langchain_classes() -> list[type]:
-    """The messages and documents of langchain-core, as far as that is loaded."""
+    """The message and document classes of langchain-core, if it has been imported."""
     messages = sys.modules.get("langchain_core.messages")
     documents = sys.modules.get("langchain_core.documents")
     roots = [
@@ -110,7 +111,7 @@ def _is_typed_dict(cls: type) -> bool:
 
 
 def hints(owner: Any) -> dict[str, Any]:
-    """Annotations of a class or function; a name that cannot be resolved stands for nothing."""
+    """The annotations of a class or function; names that cannot be resolved are ignored."""
     try:
         return get_type_hints(owner, include_extras=True)
     except Exception:  # evaluating them runs the application's code, which may raise anything
@@ -131,7 +132,7 @@ def _annotations(place: Any) -> Mapping[str, Any]:
 
 
 def _evaluated(annotation: Any, place: Any) -> Any:
-    """One annotation, in which unknown names stand for themselves."""
+    """One annotation, in which unknown names are :class:`Unknown`."""
 
     class Holder:
         __annotations__ = {"value": annotation}
@@ -144,7 +145,7 @@ def _evaluated(annotation: Any, place: Any) -> Any:
 
 
 class _UnknownType(type):
-    """Lets an unknown name be used in annotations as any class could be."""
+    """Lets annotations use an unknown name like any class."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
@@ -156,11 +157,11 @@ class _UnknownType(type):
 
 
 class Unknown(metaclass=_UnknownType):
-    """What a name that only type checkers know stands for."""
+    """Stands for a name that only type checkers know."""
 
 
 class _Names(dict[str, Any]):
-    """The names that an annotation may use; those that are not there are :class:`Unknown`."""
+    """The names that an annotation may use; undefined ones are :class:`Unknown`."""
 
     def __init__(self, place: Any) -> None:
         module = sys.modules.get(getattr(place, "__module__", ""), builtins)

@@ -1,4 +1,4 @@
 """Shows what happened: history, streams, replay checks, time travel, subgraphs.
 
-Reads logs and never runs a node, except to rehearse a replay.
+Reads logs, and runs nodes only to check a replay.
 """

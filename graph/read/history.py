@@ -1,8 +1,8 @@
-"""What a thread's log tells its readers: state snapshots, history, the audit trail.
+"""Reads a thread in the form that users see: state snapshots, history, the audit trail.
 
-Reads only. History is lazy and newest first: the log is folded forward a block at a time,
-each from the nearest snapshot before it, so that listing a thousand checkpoints costs a
-handful of loads and one fold of the log, and the memory of one block.
+Never writes, except ``rebuild``. History is lazy and newest first: the log is folded forward a
+block at a time, each block from the nearest snapshot before it. So a listing of a thousand
+checkpoints costs a few loads, one fold of the log, and the memory of one block.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ from graph.build.schema import MISSING
 from graph.build.topology import Graph
 from graph.errors import InvalidConfigError
 from graph.read import subgraphs
+from graph.run.address import Address
 from graph.run.snapshots import stored_form
-from graph.run.thread_log import ThreadLog, ns_of, position_of, thread_id_of
+from graph.run.thread_log import ThreadLog
 from graph.state import namespaces, planner
-from graph.state.events import Data, Kind, unpack, updates_of
+from graph.state.events import Data, Kind, by_key, unpack, updates_of
 from graph.state.fold import Fold, State, Task, checkpoint_id, initial, task_id
 from graph.types import AuditEntry, Interrupt, RunnableConfig, StateSnapshot, StateTask
 
 BLOCK: Final = 128
-"""Events folded at once while history is listed; their states are held together."""
+"""Events per block of history; the states of a block are in memory together."""
 
 
 class ReadableGraph(Graph):
@@ -46,23 +47,23 @@ class ReadableGraph(Graph):
     @property
     @abstractmethod
     def core(self) -> Core:
-        """The store that keeps its threads.
+        """The store of its threads.
 
         Raises:
-            InvalidConfigError: it keeps none.
+            InvalidConfigError: it has no checkpointer.
         """
 
     @abstractmethod
     def reader_on(self, core: Core) -> Reader:
-        """Reads this graph's threads, or its parts of them, in a store."""
+        """The reader of this graph's logs in a store."""
 
     @abstractmethod
     def output(self, state: State) -> dict[str, Any]:
-        """What callers get of a state."""
+        """The part of a state that callers get: the keys of the output schema."""
 
 
 class Reader:
-    """Reads one graph's threads in the form that its users see."""
+    """Reads the logs of one graph in one store."""
 
     def __init__(self, log: ThreadLog, graph: ReadableGraph) -> None:
         self.log = log
@@ -72,26 +73,27 @@ class Reader:
 
     # --- single states ------------------------------------------------------------------
 
-    async def state(self, config: Mapping[str, Any], inner: bool = False) -> StateSnapshot:
-        """The state where ``config`` points; past checkpoints with what came of their tasks.
+    async def state(self, address: Address, inner: bool = False) -> StateSnapshot:
+        """The state at an address. A past checkpoint is shown with the results of its tasks.
 
         Args:
-            inner: with the states of subgraphs that are under way.
+            inner: include the states of running subgraphs.
         """
+        thread_id = address.thread_id
         for _ in range(MOVES_MAX):
-            thread_id, state, current = await self.log.read(config)
+            state, current = await self.log.read(address)
             if current:
-                return await self.snapshot(thread_id, state, ns_of(config), inner, current=True)
+                return await self.snapshot(thread_id, state, address.ns, inner, current=True)
             entry = _Entry(state)
             try:
                 await self._add_following(thread_id, entry)
             except LineageMovedError:
-                continue  # it was trimmed meanwhile, perhaps so far that this is not there any more
+                continue  # trimmed meanwhile, perhaps beyond this checkpoint
             return await self._past(thread_id, entry, inner)
         raise LineageMovedError(thread_id)
 
     async def _past(self, thread_id: str, entry: _Entry, inner: bool = False) -> StateSnapshot:
-        """A checkpoint of the past: what was next then, and what came of it."""
+        """A past checkpoint: the nodes that were next then, and what became of them."""
         shown = await self.snapshot(thread_id, entry.closed(), inner=inner, then=entry.state)
         return shown._replace(next=tuple(task.node for _, task in planner.due(entry.state)))
 
@@ -104,11 +106,11 @@ class Reader:
         current: bool = False,
         then: State | None = None,
     ) -> StateSnapshot:
-        """The public form of a state as it stands.
+        """The public form of a state.
 
         Args:
-            current: it is where its log ends.
-            then: it is of the past, and without what its tasks went on to do it was this.
+            current: the state is the current one of its log.
+            then: for a past checkpoint: its state without the later results of its tasks.
         """
         if not state.started:
             place = {"thread_id": thread_id, **({"checkpoint_ns": ns} if ns else {})}
@@ -127,7 +129,7 @@ class Reader:
             )
             for index, task in enumerate(state.frontier)
         ]
-        values = planner.shown(self._graph.topology, then or state)
+        values = planner.shown(self._graph.topology, then or state, live=current)
         source = {"source": state.source, "step": state.step, "run_id": state.run_id}
         return StateSnapshot(
             values={key: planner.own(values[key]) for key in self._keys if key in values},
@@ -143,7 +145,7 @@ class Reader:
     async def _inside(
         self, thread_id: str, state: State, index: int, task: Task, inner: bool, current: bool
     ) -> RunnableConfig | StateSnapshot | None:
-        """How the subgraph of a task stood: its state, or the config that reads it."""
+        """The subgraph of a task: its state, or the config that reads it."""
         if index in state.pending:
             return None
         known = state.logs.get(index, {})
@@ -168,7 +170,7 @@ class Reader:
         return None
 
     async def _config(self, thread_id: str, at: Position) -> RunnableConfig:
-        """The config that reads a position: in its own thread's name, while that is there."""
+        """The config that reads a position, by the name of its own thread while that exists."""
         owner = self._names.get(at.thread_key)
         if owner is None:
             found = await self.log.core.thread_at(at.thread_key)
@@ -188,8 +190,8 @@ class Reader:
     ) -> AsyncGenerator[StateSnapshot, None]:
         """Every checkpoint, newest first.
 
-        All of the thread's own log, branches left behind included; then, where the thread
-        was forked from another, the lineage that led to the fork.
+        First all of the thread's own log, abandoned branches included. Then, if the thread was
+        forked from another one, the lineage that led to the fork.
         """
         moves = 0
         while True:
@@ -203,14 +205,14 @@ class Reader:
                                 yield shown
                 return
             except (LineageMovedError, PositionNotFoundError):
-                moves += 1  # something was trimmed or deleted: on with what is left
+                moves += 1  # something was trimmed or deleted; continue with the rest
                 if moves == MOVES_MAX:
                     raise
 
     async def _spans(
         self, thread_id: str, before: Position | None, ns: str
     ) -> AsyncGenerator[_Span, None]:
-        """Runs of events without a fork inside, newest first, cut off at ``before``."""
+        """Spans of events without a fork inside, newest first, up to ``before``."""
         core = self.log.core
         at: Position | None = (await core.head(thread_id, ns)).position
         own = at
@@ -268,8 +270,8 @@ class Reader:
     async def _add_following(
         self, thread_id: str, entry: _Entry, state: State | None = None
     ) -> None:
-        """Add the events behind a state (the entry's own, or where reading it has come to), as
-        long as they belong to its superstep.
+        """Add the events after a state, by default the entry's own, that belong to its
+        superstep.
         """
         state = state or entry.state
         if not state.frontier or entry.full:
@@ -286,7 +288,7 @@ class Reader:
     # --- audit --------------------------------------------------------------------------
 
     async def audit(self, thread_id: str, ns: str = "") -> AsyncGenerator[AuditEntry, None]:
-        """One of the thread's own logs, oldest first, line by line."""
+        """The entries of one of the thread's own logs, oldest first."""
         async with aclosing(await self.log.core.read(thread_id, ns)) as pages:
             async for page in pages:
                 for event in page:
@@ -294,22 +296,23 @@ class Reader:
 
     # --- folding again ------------------------------------------------------------------
 
-    async def replayed(
-        self, config: Mapping[str, Any], upto: Mapping[str, Any] | int | None
-    ) -> StateSnapshot:
-        """The state at a checkpoint or an event, folded from the first event on."""
-        log, thread_id, ns = self.log, thread_id_of(config), ns_of(config)
-        if isinstance(upto, int):
-            head = await log.core.head(thread_id, ns)
-            at: Position | None = head.position._replace(seq=upto)
+    async def replayed(self, address: Address, seq: int | None = None) -> StateSnapshot:
+        """The state at an address, or at an event of its log, folded from the first event."""
+        log, thread_id, ns = self.log, address.thread_id, address.ns
+        if seq is None:
+            at = await log.resolve(thread_id, address.position)
         else:
-            at = await log.resolve(thread_id, position_of(upto or config))
+            at = (await log.core.head(thread_id, ns)).position._replace(seq=seq)
         replay, state, _ = await log.load(thread_id, at, ns, snapshots=False)
         current = replay.position == replay.head.position
         return await self.snapshot(thread_id, state, ns, current=current)
 
     async def rebuild(self, thread_id: str) -> int:
-        """Delete every snapshot, and store new ones at the ends of the logs that are due one."""
+        """Delete every snapshot, and store new ones at the ends of logs where one is due.
+
+        Returns:
+            The number of snapshots deleted.
+        """
         core = self.log.core
         dropped = await core.delete_snapshots(thread_id)
         for ns in await core.namespaces(thread_id):
@@ -324,7 +327,7 @@ class Reader:
         return dropped
 
     def _graph_of(self, ns: str) -> ReadableGraph | None:
-        """The graph that folds a log, if it is there (still)."""
+        """The graph that folds a log; ``None`` if this graph has no such subgraph."""
         if is_prefix(ns):
             return None
         try:
@@ -333,7 +336,7 @@ class Reader:
             return None
 
     async def verify(self, thread_id: str) -> VerifyReport:
-        """The store's checks, and that every snapshot in use equals the fold of its events."""
+        """Check the digests as the store does, and that every usable snapshot equals its replay."""
         report = await self.log.core.verify(thread_id)
         if not report.ok:
             return report
@@ -351,7 +354,7 @@ class Reader:
             quick, whole = [
                 (await log.load(thread_id, at, ns, snapshots))[1] for snapshots in (True, False)
             ]
-            # By what is stored: not every value has an equality that holds (NaN, arrays).
+            # Compare stored bytes: some values have no reliable equality (NaN, arrays).
             forms = {stored_form(log.core.codec, replace(s, parent=None)) for s in (quick, whole)}
             if len(forms) > 1:
                 problems.append(
@@ -361,12 +364,12 @@ class Reader:
 
 
 _OF_SUPERSTEP: Final = frozenset({Kind.OUTPUT, Kind.ERROR, Kind.INTERRUPT, Kind.RESUME})
-"""What happens before a superstep is complete."""
+"""The kinds of events inside an incomplete superstep."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """Events ``first`` to ``last`` of one log, which began as its ``Lineage`` says."""
+    """Events ``first`` to ``last`` of one log; ``source`` and ``base`` are those of its lineage."""
 
     first: Position
     last: int
@@ -375,13 +378,13 @@ class _Span:
 
     def holds(self, at: Position) -> bool:
         beginning = self.base or self.first
-        same = origin(*at[:2]) == origin(*self.first[:2])  # or a fork's copy of it
+        same = origin(*at[:2]) == origin(*self.first[:2])  # also true for a copy in a fork
         return same and beginning.seq <= at.seq <= self.last
 
 
 @dataclass(slots=True)
 class _Entry:
-    """A checkpoint's state, gathering what its tasks went on to do."""
+    """The state at a checkpoint, and the later results of its tasks."""
 
     state: State
     pending: dict[int, Data] = field(default_factory=dict)
@@ -389,7 +392,7 @@ class _Entry:
 
     @property
     def full(self) -> bool:
-        """Whether every task has come to something."""
+        """Whether every task has a result."""
         return all(i in self.pending for i, _ in planner.due(self.state))
 
     def add(self, event: RecordedEvent) -> None:
@@ -405,13 +408,29 @@ class _Entry:
         return replace(self.state, pending=pending, errors=errors)
 
 
+async def selected(
+    found: AsyncGenerator[StateSnapshot, None], wanted: Mapping[str, Any], limit: int | None
+) -> AsyncGenerator[StateSnapshot, None]:
+    """At most ``limit`` of the snapshots whose metadata contains ``wanted``."""
+    count = 0
+    if limit is not None and limit <= 0:
+        return
+    async with aclosing(found):
+        async for snapshot in found:
+            if wanted.items() <= (snapshot.metadata or {}).items():
+                yield snapshot
+                count += 1
+                if count == limit:
+                    return
+
+
 def _audit_entry(event: RecordedEvent) -> AuditEntry:
     data = event.data
     parts = updates_of(data) if event.kind == Kind.UPDATE else [data]
-    writes: dict[str, Any] = {}
+    writes: list[tuple[str, Any]] = []
     goto: list[str] = []
     for part in parts:
-        writes |= dict(unpack(part.get("writes", {})))
+        writes += unpack(part.get("writes", {}))
         sends = (node for node, _ in part.get("sends", ()))
         joins = (target for target, _, _ in part.get("joins", ()))
         goto += (*part.get("to", ()), *part.get("later", ()), *sends, *joins)
@@ -421,15 +440,15 @@ def _audit_entry(event: RecordedEvent) -> AuditEntry:
         recorded_at=event.recorded_at.isoformat(),
         step=data.get("step"),
         node=", ".join(part["node"] for part in parts) if "node" in parts[0] else None,
-        writes=writes,
+        writes=by_key(writes),
         goto=tuple(goto),
         data=data,
     )
 
 
 def _interrupts(data: Data | None) -> tuple[Interrupt, ...]:
-    asked = data["interrupts"] if data else ()
-    return tuple(Interrupt(each["value"], each["id"]) for each in asked)
+    found = data["interrupts"] if data else ()
+    return tuple(Interrupt(each["value"], each["id"]) for each in found)
 
 
 def _error(data: Data | None) -> str | None:
@@ -437,4 +456,4 @@ def _error(data: Data | None) -> str | None:
 
 
 def _result(data: Data | None) -> dict[str, Any] | None:
-    return None if data is None else dict(unpack(data["writes"]))
+    return None if data is None else by_key(unpack(data["writes"]))

@@ -1,7 +1,7 @@
-"""Replaying recorded runs against the code of today, as a rehearsal: nothing is written.
+"""Replays recorded runs against the current code. Nothing is written.
 
-Owns the comparison of what a log holds with what the nodes and edges of now would have put there,
-event by event, from the first. (Temporal tests workflows so:
+Owns the comparison, event by event, of a log with what the current nodes and edges would have
+recorded. (Temporal tests workflows in this way:
 https://docs.temporal.io/develop/python/testing-suite#replay.)
 """
 
@@ -33,20 +33,21 @@ Same = Callable[[str, Any, Any], bool]
 """Whether a recorded and a new value of a key count as equal."""
 
 _ROUTES: Final = ("to", "later", "sends", "joins")
-_DRAWN: Final = "\0drawn"
-"""Stands in new values for an id that is drawn at random, which equals any text."""
+_RANDOM_ID: Final = "\0drawn"
+"""Replaces random ids in new values; it equals any text."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayMismatch:
-    """The first event that the code of today would have written otherwise.
+    """The first event that the current code would have written differently.
 
     Attributes:
-        ns, seq: where in the thread's logs.
-        step, node: the superstep and the node that it is about.
-        what: in which respect: a key of the state, ``goto``, ``asks``, ``raises``, …
-        recorded: what the log says.
-        new: what today's code says.
+        ns, seq: its place in the thread's logs.
+        step, node: its superstep and node.
+        what: what differs: a key of the state, ``goto``, ``asks`` (interrupt values),
+            ``raises``, …
+        recorded: the value in the log.
+        new: the value that the current code gives.
     """
 
     thread_id: str
@@ -69,10 +70,10 @@ class ReplayMismatch:
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """What came of replaying a thread.
+    """The result of replaying a thread.
 
     Attributes:
-        events: how many recorded events were compared.
+        events: the number of recorded events compared.
         mismatch: the first that differs.
     """
 
@@ -82,16 +83,18 @@ class ReplayReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the code of today would have written the very same."""
+        """Whether the current code would have written the same events."""
         return self.mismatch is None
 
 
 class Check:
-    """A way to check: how code is called, and what is compared.
+    """Checks threads against the current code.
 
     Args:
-        nodes: those that are checked; ``None``: all.
-        same: what counts as equal where values are not.
+        runner: calls the nodes.
+        options: the config and context that nodes get.
+        nodes: the nodes to check; ``None``: all.
+        same: decides whether values that are not equal count as equal.
     """
 
     def __init__(
@@ -107,13 +110,13 @@ class Check:
         self._same = same
 
     async def thread(self, graph: ReadableGraph, log: ThreadLog, thread_id: str) -> ReplayReport:
-        """Check every log of a thread that the graph and its subgraphs fold."""
+        """Check every log of a thread, each against its graph or subgraph."""
         blocking = isinstance(self._runner, SyncRunner)
         concurrency = Blocking() if blocking else log.core.transactions.asyncio
         count, first = 0, None
         for ns in await concurrency.run(log.core.namespaces(thread_id)):
             if is_prefix(ns):
-                continue  # was recorded by another thread
+                continue  # events of another thread, which this one was forked from
             try:
                 owner = subgraphs.graph_of(graph, ns)
             except InvalidConfigError as error:
@@ -131,15 +134,15 @@ class Check:
         return ReplayReport(thread_id, count, first and first[1])
 
     def wants(self, node: str) -> bool:
-        """Whether a node is checked."""
+        """Whether to check a node."""
         return self._nodes is None or node in self._nodes
 
     def run(self, topology: Topology, journal: LogJournal, ns: str) -> Run:
-        """A run in which tasks are tried, and nothing is recorded."""
+        """A run that calls nodes and records nothing."""
         return Run(topology, journal, self._options, self._runner, ns=ns)
 
     def equal(self, key: str, recorded: Any, new: Any, pack: Callable[[Any], bytes]) -> bool:
-        """Whether a value is the recorded one."""
+        """Whether a new value counts as equal to the recorded one."""
         if _equal(recorded, new, pack):
             return True
         return self._same is not None and self._same(key, recorded, new)
@@ -159,7 +162,7 @@ def _refuse_async(graph: ReadableGraph, blocking: bool) -> None:
 
 
 class _Log:
-    """The check of one log."""
+    """Checks one log."""
 
     def __init__(
         self,
@@ -180,13 +183,13 @@ class _Log:
         self.count = 0
 
     async def check(self) -> tuple[int, ReplayMismatch] | None:
-        """The first event that would differ, with when it was recorded."""
+        """The first event that differs, with the time at which it was recorded."""
         self._head = await self._concurrency.run(self._log.core.head(self._thread_id, self._ns))
         state, seq = initial(self._log.channels), 0
         async with aclosing(self._events()) as events:
             async for event in events:
                 seq, before = event.seq, seq
-                if event.kind == Kind.FORK or seq > before + 1:  # (what was there was trimmed)
+                if event.kind == Kind.FORK or seq > before + 1:  # the events between were trimmed
                     at = event.position if event.kind == Kind.FORK else _before(event)
                     _, state, _ = await self._concurrency.run(
                         self._log.load(self._thread_id, at, self._ns)
@@ -217,7 +220,7 @@ class _Log:
         if event.kind == Kind.INTERRUPT:
             for waiting in data["tasks"]:
                 if self._check.wants(waiting["node"]):
-                    mismatch = await self._question(event, state, waiting)
+                    mismatch = await self._interrupt(event, state, waiting)
                     if mismatch is not None:
                         return mismatch
         return None
@@ -227,7 +230,7 @@ class _Log:
         run = self._run(state, {})
         given = dict(unpack(event.data["writes"]))
         try:
-            new = await planner.begin(self._topology, state, given, None, {}, run.decide)
+            new = await planner.begin(self._topology, state, given, None, {}, run.evaluate_edge)
         except Exception as error:
             return self._differs(event, "__start__", "raises", None, repr(error))
         return self._routes(event, "__start__", event.data, new)
@@ -245,7 +248,7 @@ class _Log:
         if done.error is not None:
             return self._differs(event, node, "raises", None, repr(done.error))
         if done.waiting is not None:
-            return self._differs(event, node, "asks", None, _asked(done.waiting))
+            return self._differs(event, node, "asks", None, _interrupt_values(done.waiting))
         new = self._stored(done.data or {})
         before, after = _by_key(recorded), _by_key(new)
         pack = self._log.core.codec.pack
@@ -263,31 +266,31 @@ class _Log:
             )
         return self._routes(event, node, recorded, new)
 
-    async def _question(
+    async def _interrupt(
         self, event: RecordedEvent, state: State, waiting: Data
     ) -> ReplayMismatch | None:
         node = waiting["node"]
         if node not in self._topology.nodes:
             return self._differs(event, node, "a node", node, "there is no such node")
-        asked = _asked(waiting)
-        if not asked:
-            return None  # by a subgraph, whose log is checked
+        recorded = _interrupt_values(waiting)
+        if not recorded:
+            return None  # of a subgraph, whose own log is checked
         self.count += 1
         done = await self._task(state, waiting["task"], waiting.get("logs", {}))
         if done.error is not None:
-            return self._differs(event, node, "asks", asked, repr(done.error))
+            return self._differs(event, node, "asks", recorded, repr(done.error))
         pack = self._log.core.codec.pack
-        new = self._stored(_asked(done.waiting)) if done.waiting is not None else []
-        same = len(new) == len(asked) and all(
+        new = self._stored(_interrupt_values(done.waiting)) if done.waiting is not None else []
+        same = len(new) == len(recorded) and all(
             self._check.equal("asks", before, after, pack)
-            for before, after in zip(asked, new, strict=True)
+            for before, after in zip(recorded, new, strict=True)
         )
-        return None if same else self._differs(event, node, "asks", asked, new)
+        return None if same else self._differs(event, node, "asks", recorded, new)
 
     async def _task(self, state: State, index: int, logs: Mapping[str, int]) -> Done:
         run = self._run(state, logs)
-        with ids_from(lambda: _DRAWN):
-            return await run.attempt(state, index, state.frontier[index])
+        with ids_from(lambda: _RANDOM_ID):
+            return await run.run_task(state, index, state.frontier[index])
 
     def _run(self, state: State, logs: Mapping[str, int]) -> Run:
         means = Means(
@@ -301,7 +304,7 @@ class _Log:
         return self._check.run(self._topology, journal, self._ns)
 
     def _stored(self, value: Any) -> Any:
-        """A value as it comes back from the log."""
+        """A value as it would be read from the log."""
         codec: Codec = self._log.core.codec
         return codec.decode(codec.encode(value))
 
@@ -321,7 +324,7 @@ class _Log:
 
 
 def _by_key(data: Data) -> dict[str, list[Any]]:
-    """What was written to each key, in order."""
+    """The updates of each key, in order."""
     found: dict[str, list[Any]] = {}
     for key, value in unpack(data["writes"]):
         found.setdefault(key, []).append(value)
@@ -335,7 +338,7 @@ def _shown(written: list[Any]) -> Any:
 
 
 def _routes(data: Data) -> Data:
-    """Where edges led; but for Sends their order means nothing."""
+    """The targets of an event, sorted except for sends: only their order matters."""
     found = {name: data[name] for name in _ROUTES if data.get(name)}
     return {
         name: targets if name == "sends" else sorted(targets, key=repr)
@@ -348,14 +351,14 @@ def _without_retries(topology: Topology) -> Topology:
     return replace(topology, nodes=nodes)
 
 
-def _asked(waiting: Data) -> list[Any]:
-    """What a node itself asks."""
+def _interrupt_values(waiting: Data) -> list[Any]:
+    """The interrupt values of a node itself, without those of its subgraphs."""
     return [each["value"] for each in waiting["interrupts"] if "nth" in each]
 
 
 def _equal(recorded: Any, new: Any, pack: Callable[[Any], bytes]) -> bool:
-    """Whether two values are stored alike, but for ids that were drawn."""
-    if new is _DRAWN or (type(new) is str and new == _DRAWN):
+    """Whether two values have the same stored form, except for random ids."""
+    if new is _RANDOM_ID or (type(new) is str and new == _RANDOM_ID):
         return isinstance(recorded, str)
     if type(recorded) is not type(new):
         return False
@@ -367,7 +370,7 @@ def _equal(recorded: Any, new: Any, pack: Callable[[Any], bytes]) -> bool:
         return len(recorded) == len(new) and all(
             _equal(before, after, pack) for before, after in zip(recorded, new, strict=True)
         )
-    # By what is stored: not every value has an equality that holds (NaN, arrays, plain objects).
+    # Compare stored bytes: some values have no reliable equality (NaN, arrays, plain objects).
     if pack(recorded) == pack(new):
         return True
     parts = list(_parts(recorded))

@@ -1,4 +1,4 @@
-"""What listeners get to see of a run: its happenings in the forms of the stream modes."""
+"""The chunks of a stream: what happens in a run, in the form of each stream mode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from graph.errors import InvalidConfigError
 from graph.read.history import ReadableGraph, Reader
 from graph.run.driver import Run
 from graph.run.journal import LogJournal
-from graph.state.events import Data, unpack
+from graph.state.events import Data, Writes, by_key, unpack
 from graph.state.fold import State, task_id
 from graph.types import INTERRUPT, Interrupt, StreamMode
 
@@ -22,10 +22,10 @@ _MODES: Final = frozenset(get_args(StreamMode))
 
 
 def modes_of(stream_mode: str | Sequence[str]) -> frozenset[str]:
-    """The modes that are asked for.
+    """The requested modes.
 
     Raises:
-        InvalidConfigError: there is no such mode.
+        InvalidConfigError: a mode is unknown.
     """
     modes = frozenset([stream_mode] if isinstance(stream_mode, str) else stream_mode)
     unknown = modes - _MODES
@@ -39,18 +39,18 @@ def modes_of(stream_mode: str | Sequence[str]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How chunks are told apart.
+    """Which labels chunks have.
 
     Attributes:
-        single: there is one mode, so it is not named.
-        subgraphs: each chunk bears the way to the graph that it is from.
+        single: only one mode was requested, so chunks do not name it.
+        subgraphs: chunks name the path of their graph.
     """
 
     single: bool
     subgraphs: bool
 
     def of(self, ns: str, mode: str, chunk: Any) -> Any:
-        """A chunk as it is yielded."""
+        """A chunk with its labels, as the caller gets it."""
         path = tuple(ns.split(SEPARATOR)) if ns else ()
         if self.subgraphs:
             return (path, chunk) if self.single else (path, mode, chunk)
@@ -65,7 +65,7 @@ async def chunks(
     kind: str,
     content: Any,
 ) -> list[tuple[str, Any]]:
-    """The chunks, by mode, that something which happened in a run makes."""
+    """The chunks, as (mode, chunk) pairs, for one item that the driver yields."""
     modes = run.options.modes
     if kind == "checkpoint":
         found = [("values", graph.output(content))] if "values" in modes else []
@@ -75,19 +75,21 @@ async def chunks(
         found = [("custom", content)]
     elif kind == "output":
         began, data = content
-        writes = dict(unpack(data["writes"]))
-        update = ("updates", {data["node"]: writes or None})
-        found = [update, *_ended(began, data, result=writes)]
+        writes = list(unpack(data["writes"]))
+        found = [
+            ("updates", {data["node"]: _update(writes)}),
+            *_ended(began, data, result=by_key(writes)),
+        ]
     elif kind == "error":
         began, data = content
         found = _ended(began, data, error=f"{data['type']}: {data['message']}")
     elif kind == "waiting":
         began, data, ran = content
-        asked = tuple(Interrupt(each["value"], each["id"]) for each in data["interrupts"])
-        found = [("updates", {INTERRUPT: asked})]
+        interrupts = tuple(Interrupt(each["value"], each["id"]) for each in data["interrupts"])
+        found = [("updates", {INTERRUPT: interrupts})]
         if "values" in modes:
-            found.append(("values", {**graph.output(run.state), INTERRUPT: asked}))
-        found += _ended(began, data, interrupts=asked) if ran else []
+            found.append(("values", {**graph.output(run.state), INTERRUPT: interrupts}))
+        found += _ended(began, data, interrupts=interrupts) if ran else []
     elif kind == "interrupt":
         found = [("updates", {INTERRUPT: content})]
     else:
@@ -105,6 +107,12 @@ async def _checkpoint(
     snapshot = await concurrency.run(reader.snapshot(run.journal.thread_id, state, run.ns))
     shown = snapshot._asdict()
     return [("checkpoints", shown), ("debug", _debug("checkpoint", state.step, shown))]
+
+
+def _update(writes: Writes) -> dict[str, Any] | list[dict[str, Any]] | None:
+    """What a task wrote, in one dict; one by one where it wrote a key several times."""
+    update = dict(writes)
+    return update or None if len(update) == len(writes) else [{key: each} for key, each in writes]
 
 
 def _ended(

@@ -1,7 +1,7 @@
-"""Which graphs are inside a graph: as its nodes, or called by the functions that are.
+"""Finds the graphs inside a graph: its nodes, and those that its nodes' functions call.
 
-Owns the way from the name of a log to the graph that folds it. Reading needs that: a log does not
-hold the code that made it.
+Owns the mapping from the name of a log to the graph that folds it, which readers need: a log does
+not contain the code that made it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ G = TypeVar("G", bound=Graph)
 
 
 def inside(graph: G, node: str) -> Mapping[str, G]:
-    """The graphs that a node runs, by the name of their logs; found once for each node."""
+    """The graphs that a node runs, by the names of their logs; cached in ``graph.inner``."""
     found = graph.inner.get(node)
     if found is None:
         spec = graph.topology.nodes.get(node)
         found = graph.inner[node] = {} if spec is None else _inside(node, spec.action)
-    return cast(Mapping[str, G], found)  # one program compiles all its graphs alike
+    return cast(Mapping[str, G], found)  # all graphs of a program have the same class
 
 
 def _inside(node: str, action: Any) -> dict[str, Graph]:
@@ -35,10 +35,10 @@ def _inside(node: str, action: Any) -> dict[str, Graph]:
 
 
 def graph_of(top: G, ns: str) -> G:
-    """The graph whose log has this name.
+    """The graph that folds the log ``ns``.
 
     Raises:
-        InvalidConfigError: the graph has none of that name (any more).
+        InvalidConfigError: the graph has no such subgraph.
     """
     graph = top
     for level in split(ns):

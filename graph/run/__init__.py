@@ -1,4 +1,4 @@
-"""Runs a graph: calls nodes, records what they return, takes snapshots.
+"""Runs a graph: calls nodes, records their results, takes snapshots.
 
-Decides nothing about the meaning of events: that is in ``state``.
+The meaning of events is in ``state``.
 """

@@ -1,10 +1,10 @@
-"""The driver: runs tasks and records what comes of them, superstep by superstep.
+"""The driver: runs tasks and records their results, superstep by superstep.
 
-Thin on purpose: what to run and what to record is decided by the planner and the fold, how
-user code is called and waited for by a runner (threads, or an event loop). One place does
-all the recording. A superstep of one task runs right there; parallel tasks run beside it, and
-while one commit is under way the next outputs gather, so that twenty finished tasks cost a
-few commits. A superstep ends when all its outputs are durable.
+Thin on purpose: planner and fold decide what to run and what to record; a runner calls application
+code and waits for it (on threads, or in an event loop). All recording is here. A single task runs
+in the driver itself. Parallel tasks run beside it, and their outputs collect while one commit is in
+progress, so that twenty finished tasks cost a few commits. A superstep ends when all its outputs
+are durable.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from eventstore import SerializationError
+from eventstore import EventStoreError, SerializationError
 from graph.build.topology import Topology
 from graph.errors import (
     GraphRecursionError,
@@ -28,26 +28,26 @@ from graph.run.runners import Runner
 from graph.run.scope import Scope
 from graph.run.tasks import Done, Options, Tasks, with_logs
 from graph.state import planner
-from graph.state.events import Data, Kind, error_data, interrupt_data, note
-from graph.state.fold import State, Task
+from graph.state.events import Data, Kind, error_data, interrupt_data, note, unpack
+from graph.state.fold import Asked, State, Task
 from graph.types import Command, Interrupt, StateUpdate
 
 log = logging.getLogger(__name__)
 
 CONCURRENCY: Final = 32
-"""Tasks of one superstep that run at the same moment, unless ``max_concurrency`` says else."""
+"""The default for ``max_concurrency``: tasks of a superstep that run at the same time."""
 
 Chunk = tuple[str, Any]
 
 
 @dataclass(slots=True)
-class Use:
-    """Who uses a graph that remembers in a superstep.
+class SubgraphUse:
+    """The task of a superstep that calls a subgraph with ``checkpointer=True``.
 
     Attributes:
-        task: the task that it has to be.
-        shape: tells the graph from others of its name.
-        active: a call is under way.
+        task: its index; no other task may call the subgraph.
+        shape: distinguishes the subgraph from others of the same name.
+        active: whether a call is in progress.
     """
 
     task: int
@@ -56,11 +56,11 @@ class Use:
 
 
 class Run(Tasks):
-    """One run of a graph, from where its journal stands to an end, a stop or an error.
+    """One run of a graph, from the state of its journal to an end, an interrupt or an error.
 
     Args:
-        ns: the namespace of its log, or the one that it would have.
-        above: the task that it runs for, in a graph that is called inside another.
+        ns: the namespace of the run, also if it keeps no log.
+        above: in a subgraph: the task that the run is for.
     """
 
     def __init__(
@@ -75,19 +75,19 @@ class Run(Tasks):
     ) -> None:
         super().__init__(topology, journal, options, runner, ns, above)
         self.over = False
-        self.in_use: dict[str, Use] = {}
+        self.in_use: dict[str, SubgraphUse] = {}
         self._writers: dict[str, str] = {}
         self._waiting: list[Data] = []
         self._failure: BaseException | None = None
 
     @property
     def interrupts(self) -> tuple[Interrupt, ...]:
-        """What waits for answers."""
-        asked = planner.questions(self.state)
-        return tuple(Interrupt(each["value"], name) for name, each in asked.items())
+        """The pending interrupts."""
+        pending = planner.pending_interrupts(self.state)
+        return tuple(Interrupt(each["value"], name) for name, each in pending.items())
 
     def logs(self) -> dict[str, int]:
-        """Where the log of this run and those of its subgraphs end, by name."""
+        """The last seq of this run's log and of the logs of its subgraphs, by name."""
         if not isinstance(self.journal, LogJournal):
             return {}
         found = dict(self.state.kept)
@@ -96,14 +96,14 @@ class Run(Tasks):
         return {**found, self.ns: self.journal.at.seq}
 
     async def close(self) -> None:
-        """Return when everything recorded is durable; what still runs may record no more."""
+        """Return when everything recorded is durable; code that still runs can record no more."""
         self.over = True
         cancelled: BaseException | None = None
         while True:
             try:
                 await self.journal.flush()
                 break
-            except asyncio.CancelledError as error:  # by what is written to the end: we wait
+            except asyncio.CancelledError as error:  # still wait for what is being written
                 cancelled = error
         if cancelled is not None:
             raise cancelled
@@ -115,49 +115,57 @@ class Run(Tasks):
     ) -> None:
         """Record the input, before any node runs."""
         data = await planner.begin(
-            self._topology, self.state, given, run_id, metadata, self.decide, call
+            self._topology, self.state, given, run_id, metadata, self.evaluate_edge, call
         )
         await self.journal.record([(Kind.INPUT, data)], self._stops)
 
     async def resume(self, given: Command[Any]) -> frozenset[int]:
-        """Record answers, before any node runs.
+        """Record resume values, before any node runs.
 
         Returns:
-            The tasks that wait on: nothing that they ask was answered.
+            The tasks that still wait: none of their interrupts was resumed.
         """
         return await self._resume(planner.resume(self._topology, self.state, given))
 
-    async def pass_on(self, answers: Mapping[int | str, Any]) -> frozenset[int]:
-        """Record what of the answers in the graph above is for this one; as :meth:`resume`."""
-        data = planner.pass_on(self.state, answers)
+    async def resume_subgraph(self, known: Mapping[int | str, Asked]) -> frozenset[int]:
+        """Record those resume values of the task above that are for this subgraph.
+
+        Returns:
+            As :meth:`resume`.
+        """
+        data = planner.resume_subgraph(self.state, known)
         return frozenset() if data is None else await self._resume(data)
 
     async def _resume(self, data: Data) -> frozenset[int]:
         await self.journal.record([(Kind.RESUME, data)], self._stops)
-        answered = {answer["task"] for answer in data["answers"]}
-        return frozenset(self.state.interrupts) - answered if answered else frozenset()
+        resumed = {each["task"] for each in data["answers"]}
+        return frozenset(self.state.interrupts) - resumed if resumed else frozenset()
 
     async def edit(self, updates: Sequence[StateUpdate], metadata: Mapping[str, Any]) -> None:
         """Record an edit of the state as if nodes had made it, side by side."""
-        data = await planner.edit(self._topology, self.state, updates, metadata, self.decide)
+        data = await planner.edit(self._topology, self.state, updates, metadata, self.evaluate_edge)
         await self.journal.record([(Kind.UPDATE, data)], self._stops)
 
     async def branch(self) -> None:
-        """Record that the run leaves a checkpoint of the past, if it does."""
+        """Record a fork, if the run continues from an older checkpoint."""
         await self.journal.branch(self._stops)
+
+    async def claim(self) -> bool:
+        """Make this run the owner of its thread; false if another run was first."""
+        return not isinstance(self.journal, LogJournal) or await self.journal.claim()
 
     async def steps(
         self, resumed: bool, waiting: frozenset[int] = frozenset()
     ) -> AsyncGenerator[Chunk, None]:
-        """Run supersteps to the end, or to where it has to stop; yields what is streamed.
+        """Run supersteps to the end or to an interrupt; yields items for the stream.
 
         Args:
-            resumed: go over the interrupt at which the run stands.
-            waiting: tasks of the first superstep that are not run.
+            resumed: do not pause at the interrupt where the run continues.
+            waiting: tasks of the first superstep not to run.
 
         Raises:
             GraphRecursionError: too many supersteps.
-            Exception: what a node raised, after what its siblings did has been recorded.
+            Exception: the error of a node, after its siblings have finished and been recorded.
         """
         count = 0
         limit = self.options.recursion_limit
@@ -170,7 +178,7 @@ class Run(Tasks):
             if count >= limit:
                 raise GraphRecursionError(limit, tuple(task.node for task in self.state.frontier))
             count += 1
-            # Closed by hand: a caller that stops listening must not leave tasks running.
+            # Closed explicitly: a caller that stops reading must not leave tasks running.
             superstep = self._superstep(waiting)
             waiting = frozenset()
             try:
@@ -183,7 +191,11 @@ class Run(Tasks):
             yield "checkpoint", self.state
 
     def _refuse_unknown_nodes(self) -> None:
-        """Refuse to go on where a node is due that a deployment renamed or removed."""
+        """Refuse to continue if a node is due that the graph no longer has.
+
+        Raises:
+            InvalidGraphError: names the node.
+        """
         known = self._topology.nodes
         lost = [task.node for task in self.state.frontier if task.node not in known]
         if lost:
@@ -194,7 +206,7 @@ class Run(Tasks):
             )
 
     def _stops(self, state: State) -> bool:
-        """Whether the run is to wait for a person before the frontier of ``state``."""
+        """Whether the run pauses before the frontier of ``state``."""
         before, after = self.options.interrupt_before, self.options.interrupt_after
         coming = (task.node for task in state.frontier)
         return bool(state.frontier) and (
@@ -207,7 +219,7 @@ class Run(Tasks):
         self._writers, self._waiting, self._failure = {}, [], None
         self.in_use = {}
         for output in began.pending.values():
-            planner.claim(self._topology, began.step + 1, self._writers, output)
+            self._claim(output)
         if self.options.modes & {"debug", "tasks"}:
             for index, task in due:
                 given = planner.argument(self._topology, began, task)
@@ -215,7 +227,7 @@ class Run(Tasks):
         if len(due) == 1 and not self._streams:
             index, task = due[0]
             for chunk in await self._record(
-                [self._checked(await self.attempt(began, index, task))]
+                [self._checked(await self.run_task(began, index, task))]
             ):
                 yield chunk
         else:
@@ -225,46 +237,45 @@ class Run(Tasks):
                     yield chunk
             finally:
                 await parallel.aclose()
-        await self._stop()
+        await self._record_interrupts()
         for index in sorted(self.state.interrupts):
             ran = any(each["task"] == index for each in self._waiting)
             yield "waiting", (began, self.state.interrupts[index], ran)
         if self._failure is not None:
             raise self._failure
 
-    async def _stop(self) -> None:
-        """Record what is asked of people, and so a checkpoint of what has been done by now; not if
-        the log ends with that already.
+    async def _record_interrupts(self) -> None:
+        """Record the interrupts of the superstep, which makes a checkpoint, unless the log already
+        ends with them.
         """
         state, step = self.state, self.state.step + 1
-        asked = [each for each in self._waiting if not _is_known(state, each)]
-        if not asked and (not state.interrupts or state.at == state.checkpoint):
+        new = [each for each in self._waiting if not _is_recorded(state, each)]
+        if not new and (not state.interrupts or state.at == state.checkpoint):
             return
         try:
-            await self.journal.record([(Kind.INTERRUPT, interrupt_data(step, asked))], self._stops)
+            await self.journal.record([(Kind.INTERRUPT, interrupt_data(step, new))], self._stops)
         except SerializationError:
-            for each in asked:  # one by one, so that those are kept that can be
-                await self._ask(step, each)
+            for each in new:  # one by one, so that only those are lost that cannot be stored
+                await self._record_interrupt(step, each)
 
-    async def _ask(self, step: int, waiting: Data) -> None:
+    async def _record_interrupt(self, step: int, waiting: Data) -> None:
         try:
             await self.journal.record(
                 [(Kind.INTERRUPT, interrupt_data(step, [waiting]))], self._stops
             )
         except SerializationError as error:
-            error.add_note(f"in a question of node {waiting['node']!r}, superstep {step}")
+            error.add_note(f"in an interrupt value of node {waiting['node']!r}, superstep {step}")
             self._failure = self._failure or error
 
     @property
     def _streams(self) -> bool:
-        """Whether somebody listens to what happens while a task runs."""
+        """Whether chunks are requested while a task runs."""
         return self.options.subgraphs or "custom" in self.options.modes
 
     async def _parallel(self, due: list[tuple[int, Task]]) -> AsyncGenerator[Chunk, None]:
-        """Run tasks side by side and record them as they finish.
+        """Run tasks in parallel and record them as they finish.
 
-        After a failure siblings that have begun come to their end, so that their work is
-        kept; no further ones begin.
+        After a failure, running siblings finish and are recorded; no further ones start.
         """
         state, runner = self.state, self._runner
         limit = self.options.max_concurrency or CONCURRENCY
@@ -272,7 +283,7 @@ class Run(Tasks):
         try:
             while True:
                 for index, task in islice(coming, 0 if self._failure else limit - running):
-                    runner.start(self.attempt(state, index, task))
+                    runner.start(self.run_task(state, index, task))
                     running += 1
                 if not running:
                     break
@@ -297,23 +308,25 @@ class Run(Tasks):
                 await runner.stop()
 
     async def _record(self, items: list[Done]) -> list[Chunk]:
-        """Append what became of tasks, in one transaction; what waits is recorded when all have
-        ended.
+        """Append the results of tasks in one transaction. Interrupts are recorded later, when all
+        tasks have ended.
 
         Returns:
-            What is streamed of it.
+            Items for the stream.
         """
         drafts, chunks = self._drafts(items)
         try:
             if drafts:
                 await self.journal.record(drafts, self._stops)
-        except SerializationError as error:
+        except Exception as error:
+            if isinstance(error, EventStoreError) and not isinstance(error, SerializationError):
+                raise  # no value is at fault, but the database, or another writer
             return await self._record_one_by_one(items, error)
         self._waiting += [with_logs(each.waiting, each.logs) for each in items if each.waiting]
         return chunks
 
-    async def _record_one_by_one(self, items: list[Done], error: SerializationError) -> list[Chunk]:
-        """Record these again, so that nothing is lost but what cannot be stored."""
+    async def _record_one_by_one(self, items: list[Done], error: Exception) -> list[Chunk]:
+        """Record each by itself, so that only results that cannot be stored or reduced are lost."""
         if len(items) > 1:
             return [chunk for item in items for chunk in await self._record([item])]
         (item,) = items
@@ -322,7 +335,7 @@ class Run(Tasks):
         return await self._record([Done(item.index, error=error, attempts=item.attempts)])
 
     def _drafts(self, items: list[Done]) -> tuple[list[Draft], list[Chunk]]:
-        """The events that say what became of tasks, and what is streamed of it."""
+        """The events of task results, and the items for the stream."""
         drafts: list[Draft] = []
         chunks: list[Chunk] = []
         began = self.state
@@ -336,30 +349,41 @@ class Run(Tasks):
                     self._failure = item.error
                     where = f"in node {node!r}, superstep {began.step + 1}, attempt {item.attempts}"
                     note(item.error, where)
-                if isinstance(item.error, Exception):
+                if not self._is_stopped_by(item.error):
                     data = error_data(began.step + 1, item.index, node, item.error, item.attempts)
                     drafts.append((Kind.ERROR, with_logs(data, item.logs)))
                     chunks.append(("error", (began, data)))
         return drafts, chunks
 
+    def _is_stopped_by(self, error: BaseException) -> bool:
+        """Whether an error says that the run is to stop, and not that the node has failed."""
+        return isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit) or (
+            isinstance(error, asyncio.CancelledError) and self._runner.is_cancelled
+        )
+
+    def _claim(self, output: Data) -> None:
+        """Refuse an output that writes what another one of the superstep has written."""
+        writes = unpack(output["writes"])
+        planner.claim(self._topology, output["step"], self._writers, output["node"], writes)
+
     def _checked(self, item: Done) -> Done:
-        """Siblings may have written the same key meanwhile: the later one is at fault."""
+        """Refuse a result that writes a key which a sibling has written meanwhile."""
         if item.data is None:
             return item
         try:
-            planner.claim(self._topology, self.state.step + 1, self._writers, item.data)
+            self._claim(item.data)
         except InvalidUpdateError as error:
             return Done(item.index, error=error, attempts=item.attempts)
         return item
 
 
-def _is_known(state: State, waiting: Data) -> bool:
-    """Whether a task asks once more what the log says already that it asks."""
+def _is_recorded(state: State, waiting: Data) -> bool:
+    """Whether the log already has these interrupts of a task."""
     task = waiting["task"]
-    known = with_logs(state.interrupts.get(task, {}), state.logs.get(task, {}))
+    recorded = with_logs(state.interrupts.get(task, {}), state.logs.get(task, {}))
     try:
-        return bool(known == waiting) and task not in state.errors
-    except ValueError:  # arrays do not say whether they are equal
+        return bool(recorded == waiting) and task not in state.errors
+    except ValueError:  # arrays have no single truth value
         return False
 
 

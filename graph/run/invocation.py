@@ -1,9 +1,9 @@
-"""One call of a graph: from where it goes on, and for whom it runs.
+"""From a call of a graph to its run: how the run begins, and how it ends.
 
-Owns the beginning of a run: a new input, answers to what was asked, or neither; after other runs
-of the thread, if it is to wait for them; and inside a node of another graph, where it takes its
-place in the thread of that one and goes on where an attempt before this one left it. And the end:
-nothing is left unwritten, and what an inner run waits for, the outer one waits for.
+Owns the beginning: with an input, with resume values, or with neither; after other runs of the
+thread, if the call waits for them; and for a subgraph, in the thread of the graph above, continuing
+what an earlier attempt of the same task did. And the end: everything is written, and the graph
+above gets the interrupts of a subgraph.
 """
 
 from __future__ import annotations
@@ -12,20 +12,38 @@ import logging
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Literal, cast
 
-from eventstore import ConcurrencyError, telemetry
+from eventstore import (
+    ConcurrencyError,
+    EventStoreError,
+    Head,
+    StoreBusyError,
+    StoreClosedError,
+    StoreUnavailableError,
+    telemetry,
+)
 from eventstore.concurrency import Concurrency
-from eventstore.format.namespaces import child
+from eventstore.format.namespaces import child, split
+from eventstore.leases import Watch
 from graph.build.topology import Topology
-from graph.errors import EmptyInputError, GraphError, InvalidConfigError, InvalidGraphError
-from graph.run.driver import Chunk, Run, Use
-from graph.run.journal import Journal, LogJournal, Means, NoJournal
+from graph.errors import (
+    EmptyInputError,
+    GraphError,
+    InvalidConfigError,
+    InvalidGraphError,
+    ThreadBusyError,
+)
+from graph.run.address import Address
+from graph.run.driver import Chunk, Run, SubgraphUse
+from graph.run.journal import Journal, LogJournal, Means, NoJournal, status_after
 from graph.run.runners import Runner
 from graph.run.scope import ParentCommand, Scope
 from graph.run.tasks import Options
-from graph.run.thread_log import ThreadLog, thread_id_of
+from graph.run.thread_log import ThreadLog
 from graph.state import planner
 from graph.state.fold import State
 from graph.state.namespaces import called, memory
@@ -38,9 +56,9 @@ WAIT: Final = telemetry.Operation("graph.wait", "Time that a run waited for anot
 OnConflict = Literal["reject", "wait"]
 
 CONFLICT_TIMEOUT_S: Final = 60.0
-"""How long a run that waits for another one believes that it lives, without a sign of it."""
+"""Seconds that a run waits for other runs of its thread before it gives up."""
 
-_GIVEN_UP: Final = "the run was given up: what it does is not recorded any more"
+_RUN_ENDED: Final = "the run has ended, so nothing more of it can be recorded"
 
 _POLL_S: Final = 0.01
 _POLL_MAX_S: Final = 0.25
@@ -48,45 +66,46 @@ _POLL_MAX_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a graph: what was asked for, and how it is carried out.
+    """One call of a graph: its arguments, and how to run it.
 
     Attributes:
-        log: where its threads are, or, inside another graph, that one's; ``None``: nowhere.
-        runner: calls user code.
-        concurrency: how it waits for the store.
-        scope: the task that it runs for, inside another graph.
-        is_node: it is itself the node of that task; else a function called it.
-        lasts: inside another graph: it remembers from one task to the next.
-        opened: makes the journal where the config names a subgraph's log.
+        log: the threads of the graph, or for a subgraph those of the root; ``None``: no log.
+        address: where in ``log`` the run starts; ``None`` for a subgraph.
+        run_id, metadata: recorded with the run.
+        ttl: how long a thread that the run creates is kept after its last event.
+        runner: calls application code.
+        concurrency: how the run waits for the store.
+        scope: for a subgraph: the task that it runs for.
+        is_node: the subgraph is itself the node of that task; else a function calls it.
+        lasts: the subgraph was compiled with ``checkpointer=True``.
+        opened: makes the journal if ``address`` is in a subgraph's log.
     """
 
     topology: Topology
     name: str
     log: ThreadLog | None
     input: Any
-    config: Mapping[str, Any]
     options: Options
     runner: Runner
     concurrency: Concurrency
+    address: Address | None = None
+    run_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    ttl: timedelta | None = None
     on_conflict: OnConflict = "reject"
     conflict_timeout_s: float = CONFLICT_TIMEOUT_S
     scope: Scope | None = None
     is_node: bool = False
     lasts: bool = False
-    opened: Callable[[Mapping[str, Any], Means], Awaitable[LogJournal]] | None = None
-
-    @property
-    def means(self) -> Means:
-        """How its journals write."""
-        return Means(self.concurrency, self.options.durability)
+    opened: Callable[[Address, Means, bool], Awaitable[LogJournal]] | None = None
 
 
 class Started:
-    """A run that has begun: what it was given is recorded. It ends with the ``async with`` block.
+    """A run whose first event is recorded. It ends with the ``async with`` block.
 
     Args:
-        resumed: it goes over the interrupt at which it stands.
-        waiting: tasks that wait on, because nothing that they ask was answered.
+        resumed: do not pause at the interrupt where the run continues.
+        waiting: tasks that still wait, because none of their interrupts was resumed.
     """
 
     def __init__(
@@ -96,46 +115,89 @@ class Started:
         self.steps = run.steps(resumed, waiting)
 
     async def __aenter__(self) -> AsyncGenerator[Chunk, None]:
-        """Run it to its end, or to where it has to stop: what is streamed."""
+        """Run to the end or to an interrupt; the items for the stream."""
         return self.steps
 
-    async def __aexit__(self, *_error: object) -> None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         try:
             await self.steps.aclose()
-        finally:
             await self.run.close()
+        except BaseException as closing:
+            error = error or closing
+            raise
+        finally:
+            await release(self.run.journal, error)
+
+
+async def release(journal: Journal, error: BaseException | None) -> None:
+    """End the run's claim on its thread, whatever ended the run."""
+    if not isinstance(journal, LogJournal):
+        return
+    lease, concurrency = journal.means.lease, journal.means.concurrency
+    if lease is None or split(journal.at.ns):
+        return
+    leases, status, owner = journal.core.leases, status_after(journal.state, error), None
+    if lease.taken_from is not None and isinstance(error, ConcurrencyError):
+        status, owner = lease.taken_from
+    no_database = isinstance(error, StoreUnavailableError | StoreBusyError | StoreClosedError)
+    if not lease.is_held or no_database or not concurrency.can_wait:
+        leases.leave(lease, status, owner)
+        return
+    try:
+        await concurrency.run(leases.end(lease, status, owner))
+    except EventStoreError as failed:  # the thread that renews leases goes on trying
+        log.warning(
+            "thread %r: could not record that its run has ended, trying again: %s",
+            journal.thread_id,
+            failed,
+            extra={"thread_id": journal.thread_id, "status": status},
+        )
 
 
 async def start(call: Call) -> Started:
-    """A run that has begun."""
+    """Begin the run of a call.
+
+    Raises:
+        ThreadBusyError: another run held the thread for as long as this one waits.
+    """
     if call.scope is not None:
         return await _start_inside(call, call.scope)
+    gives_up_at = time.monotonic() + call.conflict_timeout_s
     while True:
         dead = None
-        if call.on_conflict == "wait" and call.log is not None:
+        if call.on_conflict == "wait" and call.log is not None and call.address is not None:
             with WAIT.begin(labels={"graph.name": call.name}):
-                dead = await _wait(call, call.log)
+                dead = await _wait(call, call.log, call.address.thread_id, gives_up_at)
         journal = await journal_of(call)
-        if call.on_conflict == "wait" and journal.busy_at not in (None, dead):
-            continue  # another run began since we looked
+        if call.on_conflict == "wait" and journal.busy_with not in (None, dead):
+            continue  # another run has begun meanwhile
         try:
-            return await _begin(call, Run(call.topology, journal, call.options, call.runner))
-        except ConcurrencyError:
-            if call.on_conflict == "reject":
+            run = Run(call.topology, journal, call.options, call.runner)
+            started = await _begin(call, run)
+            if started is not None:
+                return started
+            await release(journal, None)
+        except BaseException as error:
+            await release(journal, error)
+            if not isinstance(error, ConcurrencyError) or call.on_conflict == "reject":
                 raise
 
 
 async def journal_of(call: Call) -> Journal:
-    """The journal of a call that is not inside another graph."""
-    if call.log is None:
+    """The journal of a call outside any other graph."""
+    if call.log is None or call.address is None:
         return NoJournal(call.topology.channels, _now_us)
+    means = Means(call.concurrency, call.options.durability, lease=call.log.core.leases.begin())
+    resumes = isinstance(call.input, Command) and call.input.resume is not None
     if call.opened is not None:
-        return await call.concurrency.run(call.opened(call.config, call.means))
-    answers = isinstance(call.input, Command) and call.input.resume is not None
-    return await call.concurrency.run(call.log.open(call.config, call.means, answers))
+        return await call.concurrency.run(call.opened(call.address, means, resumes))
+    return await call.concurrency.run(
+        call.log.open(call.address, means, call.metadata, call.ttl, resumes)
+    )
 
 
-async def _begin(call: Call, run: Run) -> Started:
+async def _begin(call: Call, run: Run) -> Started | None:
+    """The run, with its input recorded; ``None``: another run claimed the thread first."""
     given = call.input
     if isinstance(given, Command) and _is_empty(given):
         raise EmptyInputError(
@@ -146,10 +208,12 @@ async def _begin(call: Call, run: Run) -> Started:
         _refuse_empty(run)
         return Started(run, True, await run.resume(given))
     if given is not None:
-        await run.begin(given, _run_id(call.config), metadata_of(call.config))
+        await run.begin(given, call.run_id, call.metadata)
         return Started(run)
     _refuse_empty(run)
     await run.branch()
+    if not await run.claim() and call.on_conflict == "wait":
+        return None
     return Started(run, True)
 
 
@@ -169,17 +233,6 @@ def _refuse_empty(run: Run) -> None:
         )
 
 
-def metadata_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the caller wants recorded with a run: metadata, and tags."""
-    tags = {"tags": list(config["tags"])} if config.get("tags") else {}
-    return {**tags, **(config.get("metadata") or {})}
-
-
-def _run_id(config: Mapping[str, Any]) -> str | None:
-    given = config.get("run_id")
-    return None if given is None else str(given)
-
-
 def _now_us() -> int:
     return time.time_ns() // 1000
 
@@ -188,12 +241,12 @@ def _now_us() -> int:
 
 
 async def _start_inside(call: Call, scope: Scope) -> Started:
-    """A run for a task of another graph: what an attempt before this one did is not done again."""
+    """Begin the run of a subgraph, or continue that of an earlier attempt of the same task."""
     host: Run = scope.host
     if scope.is_over:
-        raise InvalidGraphError(_GIVEN_UP)
+        raise InvalidGraphError(_RUN_ENDED)
     name = scope.node if call.is_node else called(scope.node, call.name)
-    nth = scope.place(name)
+    nth = scope.next_call(name)
     above = host.journal
     mark = f"{scope.token}.{nth}" if nth else scope.token
     if call.log is None or not isinstance(above, LogJournal):
@@ -206,13 +259,13 @@ async def _start_inside(call: Call, scope: Scope) -> Started:
     ns = child(host.ns, name, mark)
     run = _run(call, await _journal_inside(call, call.log, above, scope, ns), ns)
     if run.state.started:
-        return Started(run, scope.resumed, await run.pass_on(scope.answers))
+        return Started(run, scope.resumed, await run.resume_subgraph(scope.known))
     await run.begin(call.input, None, {})
     return Started(run)
 
 
 async def _start_lasting(call: Call, log_: ThreadLog, scope: Scope, name: str, nth: int) -> Started:
-    """A run of a graph that remembers, for one of the calls that a task makes."""
+    """Begin or continue the run of a subgraph with ``checkpointer=True`` for a call of a task."""
     host: Run = scope.host
     ns = memory(host.ns, name, host.state.branch)
     caller = host.state.caller(scope.task, nth)
@@ -220,13 +273,13 @@ async def _start_lasting(call: Call, log_: ThreadLog, scope: Scope, name: str, n
     try:
         above = cast(LogJournal, host.journal)
         journal = await _journal_inside(call, log_, above, scope, ns)
-        if caller in journal.state.ended:  # the task made others after it
+        if caller in journal.state.ended:  # the task has called it again since
             past = await call.concurrency.run(log_.ended(journal, caller))
             _refuse_cut_off(past.state, ns)
             return Started(_run(call, past, ns))
         run = _run(call, journal, ns)
         if run.state.call == caller:
-            return Started(run, scope.resumed, await run.pass_on(scope.answers))
+            return Started(run, scope.resumed, await run.resume_subgraph(scope.known))
         await run.begin(call.input, None, {}, caller)
         return Started(run)
     except BaseException:
@@ -239,15 +292,15 @@ def _run(call: Call, journal: Journal, ns: str) -> Run:
 
 
 def _refuse_cut_off(state: State, ns: str) -> None:
-    """A call that did not come to its end, and that the node went past, does not the next time."""
+    """Refuse to repeat a call that failed, and after which the node went on, as if it had ended."""
     if not state.frontier:
         return
-    told = [
+    causes = [
         f" in node {error['node']!r}: {error['type']}: {error['message']}"
         for error in state.errors.values()
     ]
     raise GraphError(
-        f"the subgraph {ns!r} did not finish when this task ran before{told[0] if told else ''}"
+        f"the subgraph {ns!r} did not finish when this task ran before{causes[0] if causes else ''}"
     )
 
 
@@ -255,12 +308,12 @@ async def _journal_inside(
     call: Call, log_: ThreadLog, above: LogJournal, scope: Scope, ns: str
 ) -> LogJournal:
     def forbidden() -> str | None:
-        return above.means.forbidden() or (_GIVEN_UP if scope.is_over else None)
+        return above.means.forbidden() or (_RUN_ENDED if scope.is_over else None)
 
     means = replace(above.means, concurrency=call.concurrency, forbidden=forbidden)
     begun = means.together.get(ns)
-    if begun is not None:  # by this very run, which has not written it yet
-        return begun.taken_over(means, _GIVEN_UP)
+    if begun is not None:  # by this run, which has not written it yet
+        return begun.taken_over(means, _RUN_ENDED)
     if ns in means.recorded:
         at = above.at._replace(ns=ns, seq=means.recorded[ns])
         return await call.concurrency.run(log_.open_at(above.thread_id, at, {}, means, ns))
@@ -268,9 +321,9 @@ async def _journal_inside(
 
 
 def _claim(host: Run, ns: str, scope: Scope, topology: Topology) -> None:
-    """A graph that remembers has one log in the thread, and that has one writer at a time."""
+    """Refuse parallel calls of a subgraph with ``checkpointer=True``: its log has one writer."""
     shape = (frozenset(topology.nodes), frozenset(topology.channels))
-    holder = host.in_use.setdefault(ns, Use(scope.task, shape))
+    holder = host.in_use.setdefault(ns, SubgraphUse(scope.task, shape))
     if holder.shape != shape:
         raise InvalidGraphError(
             f"node {scope.node!r} calls two graphs of the same name, which would share the log "
@@ -292,79 +345,85 @@ def _release(host: Run, ns: str) -> None:
 
 
 async def _until_written(above: LogJournal, runner: Runner) -> None:
-    """Wait until the superstep in which an inner run begins cannot be lost any more.
+    """Wait until the events before the superstep of a new subgraph run are durable.
 
-    Its log is named by where that began; were it lost, another superstep might begin there.
+    The seq where the superstep began names the subgraph's log. If those events were lost, another
+    superstep could begin at the same seq.
     """
     while above.means.durability == "async" and not above.is_written:
         await runner.concurrency.sleep(_POLL_S / 10)
 
 
 def leave(run: Run, scope: Scope) -> None:
-    """Tell the task above where the logs of its graph ended."""
+    """Tell the task above where the logs of its subgraph ended."""
     scope.logs.update(run.logs())
     _release(scope.host, run.ns)
 
 
 async def finish_inside(run: Run, scope: Scope) -> None:
-    """Tell the task above what its graph has come to.
+    """End a subgraph's run for the task above.
 
     Raises:
-        GraphInterrupt: it waits for people.
-        ParentCommand: it ended with a command for the graph above.
+        GraphInterrupt: the run is interrupted.
+        ParentCommand: the run ended with a ``Command`` for the graph above.
     """
     state = run.state
     if state.frontier:
-        asked = planner.questions(state).items()
-        raise scope.leave(*({"id": name, "value": each["value"]} for name, each in asked))
+        pending = planner.pending_interrupts(state).items()
+        raise scope.leave(*({"id": name, "value": each["value"]} for name, each in pending))
     if state.above is not None:
         raise ParentCommand(planner.command_above(state.above))
 
 
-# --- one after the other ----------------------------------------------------------------
+# --- waiting for other runs ----------------------------------------------------------------
 
 
-async def _wait(call: Call, log_: ThreadLog) -> int | None:
-    """Return when no other run is under way on the thread, or it shows no life any more.
+async def _wait(
+    call: Call, log_: ThreadLog, thread_id: str, gives_up_at: float
+) -> tuple[int, str | None] | None:
+    """Wait until no other run is active on the thread, or the active one is dead.
 
-    There is no line to stand in that would outlive a process: a waiting run looks again
-    and again, and of several that find the thread free one begins.
+    There is no queue: each waiting run polls the thread, and of several that find it free, one
+    begins and the others wait again.
 
     Returns:
-        The seq at which a run that counts as dead has stopped, if there is one.
+        The seq and the owner of a run that died, if there is one.
+
+    Raises:
+        ThreadBusyError: a living run held the thread for all of ``conflict_timeout_s``.
     """
-    thread_id = thread_id_of(call.config)
-    seq, seen, since, pause = -1, 0, time.monotonic(), _POLL_S
+    core, pause = log_.core, _POLL_S
+    watch = Watch(core.leases)
+    newest = partial(core.last_recorded_us, thread_id)
     while True:
-        head = await call.concurrency.run(log_.core.head(thread_id))
+        head = await call.concurrency.run(core.head(thread_id))
         if head.status != "running":
             return None
-        late = time.monotonic() - since >= call.conflict_timeout_s
-        if head.seq != seq or late:
-            # A run may be at work inside a subgraph, whose log is another one.
-            before, seen = seen, await call.concurrency.run(log_.core.last_recorded_us(thread_id))
-            if head.seq == seq and seen == before:
-                _tell_dead(call, thread_id, seq)
-                return seq
-            seq, since = head.seq, time.monotonic()
+        if await call.concurrency.run(watch.is_dead(head, newest)):
+            _tell_dead(thread_id, head, watch.lease_s)
+            return head.seq, head.owner
+        if time.monotonic() >= gives_up_at:
+            raise ThreadBusyError(thread_id, head.seq, head.owner, call.conflict_timeout_s)
         await call.runner.concurrency.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(_POLL_MAX_S, pause * 1.5)
 
 
-def _tell_dead(call: Call, thread_id: str, seq: int) -> None:
+def _tell_dead(thread_id: str, head: Head, lease_s: float) -> None:
     log.warning(
-        "thread %r: nothing recorded for %.0f s by the run under way; going ahead",
+        "thread %r: its run (%s) showed no sign of life for %.0f s; going ahead",
         thread_id,
-        call.conflict_timeout_s,
+        head.owner or "of an unknown process",
+        lease_s,
         extra={
             "thread_id": thread_id,
-            "seq": seq,
-            "conflict_timeout_s": call.conflict_timeout_s,
+            "seq": head.seq,
+            "owner": head.owner,
+            "lease_s": lease_s,
         },
     )
 
 
 def check_conflict(on_conflict: str) -> None:
-    """Refuse what is no way of dealing with other runs."""
+    """Refuse an unknown ``on_conflict``."""
     if on_conflict not in ("reject", "wait"):
         raise InvalidConfigError(f"on_conflict must be 'reject' or 'wait', not {on_conflict!r}")

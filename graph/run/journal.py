@@ -1,9 +1,9 @@
-"""The journal of one run: its events on their way into the log, and the state that they make.
+"""The journal of one run: appends its events to the log, and folds its state from them.
 
-Owns the state of a run, kept equal to the log by folding exactly what is appended, and *when* it
-is appended: at once (``sync``), beside the next superstep (``async``), or at the end (``exit``).
-Nothing else in this package writes to the store. What the logs of subgraphs held when a run was at
-the checkpoint that a branch goes back to is taken along here, in the transaction of the fork.
+Owns the state of a run, which is always the fold of what was recorded, and *when* events are
+appended: at once (``sync``), beside the next superstep (``async``), or at the end (``exit``).
+Nothing else in this package writes to the store. A fork also forks the logs of subgraphs as they
+were at its source, in the same transaction.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from eventstore.concurrency import Blocking, Concurrency
 from eventstore.core.core import Core
 from eventstore.format.digests import genesis, origin
 from eventstore.format.namespaces import split
+from eventstore.leases import Lease
 from eventstore.models import Prepared, Status
 from graph.build.schema import Channel
 from graph.errors import InvalidGraphError
@@ -30,8 +31,8 @@ from graph.state.namespaces import beside, lasting, moved
 from graph.types import Durability
 
 BEHIND_MAX: Final = 8
-"""Records that a run with ``durability="async"`` is ahead of the log at most: a crash costs these,
-and the tasks that were running.
+"""How many records a run with ``durability="async"`` may be ahead of the log. A crash loses these,
+and the running tasks.
 """
 
 Draft = tuple[Kind, Data]
@@ -45,9 +46,10 @@ class Means:
     Attributes:
         concurrency: how a run waits for the store, and starts work in parallel.
         durability: when events are written.
-        forbidden: why the run may not write any more, if it may not.
+        forbidden: returns the reason why the run may no longer write, if there is one.
         together: with ``exit``: the journals of the run and its subgraphs, by namespace.
-        recorded: where the logs of subgraphs are read up to, when a recorded run is looked into.
+        recorded: for a replay check: up to which seq to read the logs of subgraphs, by name.
+        lease: the run's claim on its thread; an edit has none.
     """
 
     concurrency: Concurrency = field(default_factory=Blocking)
@@ -55,22 +57,23 @@ class Means:
     forbidden: Callable[[], str | None] = lambda: None
     together: dict[str, LogJournal] = field(default_factory=dict)
     recorded: Mapping[str, int] = field(default_factory=dict)
+    lease: Lease | None = None
 
 
 class Journal(Protocol):
-    """Where a run's events go; ``state`` is always the fold of what was recorded."""
+    """Records a run's events; ``state`` is always the fold of what was recorded."""
 
     state: State
 
     @property
-    def busy_at(self) -> int | None:
-        """The seq at which another run was under way when this was opened; ``None``: none was."""
+    def busy_with(self) -> tuple[int, str | None] | None:
+        """Seq and owner of the head if another run was active when this was opened."""
 
     async def record(self, drafts: Sequence[Draft], stops: Stops) -> State:
         """Record events, all or nothing, and return the state after them."""
 
     async def branch(self, stops: Stops) -> None:
-        """Record that the run goes on from the past, if that is so."""
+        """Record a fork, if the run continues from an older checkpoint."""
 
     async def flush(self) -> None:
         """Return when everything recorded is durable (with ``exit``: the whole run's)."""
@@ -83,7 +86,7 @@ class NoJournal:
         self._channels = channels
         self._now_us = now_us
         self.state = initial(channels)
-        self.busy_at = None
+        self.busy_with = None
 
     async def record(self, drafts: Sequence[Draft], stops: Stops) -> State:
         """Fold the events."""
@@ -95,15 +98,15 @@ class NoJournal:
         return self.state
 
     async def branch(self, stops: Stops) -> None:
-        """There is no past to go on from."""
+        """Do nothing: without a log there is no older checkpoint."""
 
     async def flush(self) -> None:
-        """There is nothing to write."""
+        """Do nothing: nothing is stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """What one record is to append, and the state that it leads to."""
+    """The events of one record, and the state after them."""
 
     events: list[Event | Fork | Prepared]
     state: State
@@ -114,10 +117,11 @@ class _Batch:
 
 
 class LogJournal:
-    """The journal of one run on one log: appends, and folds what it appended.
+    """The journal of one run on one log.
 
     Attributes:
-        earlier: in the log of a graph that remembers, the states after earlier calls of a task.
+        earlier: for a subgraph with ``checkpointer=True``: the states after earlier calls of the
+            same task.
     """
 
     def __init__(
@@ -136,7 +140,7 @@ class LogJournal:
         self.core = core
         self.state = state
         self.means = means
-        self.busy_at = head.seq if head.status == "running" else None
+        self.busy_with = (head.seq, head.owner) if head.status == "running" else None
         self.earlier: dict[str, State] = {}
         self._channels = channels
         self._head = head
@@ -162,7 +166,7 @@ class LogJournal:
         """Whether everything recorded is durable.
 
         Raises:
-            Exception: what keeps it from being written.
+            Exception: the error that prevented writing.
         """
         if self._failure is not None:
             raise self._failure
@@ -171,7 +175,7 @@ class LogJournal:
 
     @property
     def at(self) -> Position:
-        """Where the log ends, as far as it is recorded."""
+        """The end of the log, including what is recorded but not written yet."""
         return self._at
 
     def as_of(self, state: State) -> LogJournal:
@@ -181,7 +185,11 @@ class LogJournal:
         return past
 
     def taken_over(self, means: Means, reason: str) -> LogJournal:
-        """The same journal for another run, with what is not written; this one records no more."""
+        """The same journal for another run, with its unwritten events; this one records no more.
+
+        Args:
+            reason: why this one may no longer record.
+        """
         new = copy.copy(self)
         new.means = means
         self.means = replace(self.means, forbidden=lambda: reason)
@@ -190,17 +198,17 @@ class LogJournal:
         return new
 
     async def record(self, drafts: Sequence[Draft], stops: Stops) -> State:
-        """Append the events in one transaction, with a fork before them if we left the past.
+        """Append the events in one transaction, after a fork if the run continues from the past.
 
         Raises:
             ConcurrencyError: another writer was first; nothing was stored.
-            SerializationError: a value cannot be stored; nothing was.
+            SerializationError: a value cannot be stored; nothing was stored.
         """
         reason = self.means.forbidden()
         if reason is not None:
             raise InvalidGraphError(reason)
         batch = self._batch(drafts, stops)
-        # What a fork takes along has to be in the log before a subgraph can go on from there.
+        # The forks of subgraphs' logs must be written before a subgraph continues from them.
         if self.means.durability == "exit" and not batch.beside:
             self._keep(batch)
             self.means.together.setdefault(self._at.ns, self)
@@ -211,16 +219,30 @@ class LogJournal:
             await self.flush()
             await self.means.concurrency.run(self._write([batch]))
             moved_to = self._head.thread_key
-            if moved_to != self._at.thread_key:  # the first choice of key was taken
+            if (
+                moved_to != self._at.thread_key
+            ):  # the first choice of key was taken by another thread
                 self._at = self._at._replace(thread_key=moved_to)
                 batch = self._batch(drafts, stops)
             self._advance(batch)
         return self.state
 
     async def branch(self, stops: Stops) -> None:
-        """Append the fork alone, so that the thread stands where the caller went back to."""
+        """Append the fork alone, so that the thread continues from the older checkpoint."""
         if self._fork_from is not None:
             await self.record([], stops)
+
+    async def claim(self) -> bool:
+        """Make the run the owner of its thread, if what it recorded has not; see
+        :meth:`eventstore.leases.Leases.claim`.
+        """
+        lease = self.means.lease
+        if lease is None or lease.is_held or self._at.ns:
+            return True
+        claimed = await self.means.concurrency.run(self.core.leases.claim(lease, self._head))
+        if claimed:
+            self._head = replace(self._head, status="running", owner=lease.owner)
+        return claimed
 
     async def flush(self) -> None:
         """Return when everything recorded is durable.
@@ -229,7 +251,7 @@ class LogJournal:
         together, in one transaction.
 
         Raises:
-            Exception: what kept the events from being written.
+            Exception: the error that prevented writing.
         """
         if self.means.durability == "exit":
             if not split(self._at.ns):
@@ -247,7 +269,7 @@ class LogJournal:
         events: list[Event | Fork | Prepared] = []
         if self.means.durability == "sync":
             events += [Event(int(kind), data) for kind, data in drafts]
-        else:  # what cannot be stored is found out at once, and takes nothing else with it
+        else:  # encode now, so that a value that cannot be stored fails alone
             encode = self.core.codec.encode
             events += [Prepared(int(kind), encode(data), now) for kind, data in drafts]
         beside: list[Addition] = []
@@ -257,7 +279,7 @@ class LogJournal:
         state = self._fold(drafts, now)
         # A parent in another log may move with it; one of ours stays where it is.
         local = state.parent is None or state.parent[:2] == state.at[:2]
-        # The row of the thread tells of its root.
+        # The status of a thread is that of its root.
         status = None if self._at.ns else status_of(state, stops, drafts)
         return _Batch(events, state, state.settled and local, status, now, beside)
 
@@ -273,11 +295,11 @@ class LogJournal:
         return folding.state()
 
     def _taken_along(self, source: Position, drafts: Sequence[Draft]) -> list[Addition]:
-        """Forks of the subgraphs' logs, from where they ended at the position gone back to."""
+        """Forks of the logs of subgraphs, from where they ended at the source of the fork."""
         fork = self._at.seq + 1
         above = origin(source.thread_key, source.ns)[1]
         logs = dict(self.state.kept)
-        # Answers go to the tasks of the superstep; anything else puts others in their place.
+        # Resume values are for the tasks of the superstep; other events replace these tasks.
         keeps = not drafts or drafts[0][0] == Kind.RESUME
         for found in self.state.logs.values():
             logs |= found if keeps else lasting(found, above)
@@ -288,7 +310,7 @@ class LogJournal:
         return additions
 
     def _empty(self, ns: str) -> Head:
-        """The end of a log of this thread that has no events yet."""
+        """The head of a log of this thread that has no events yet."""
         return replace(
             self._head, ns=ns, seq=0, digest=genesis(self._head.thread_key, ns), written=0
         )
@@ -302,7 +324,7 @@ class LogJournal:
     # --- writing them -------------------------------------------------------------------
 
     async def _write(self, batches: list[_Batch]) -> None:
-        """Append these in one transaction, with the snapshot that is due behind them."""
+        """Append batches in one transaction, and a snapshot after them if one is due."""
         main, beside = self._addition(batches)
         heads = await self.core.append_together(
             [main, *beside],
@@ -310,8 +332,18 @@ class LogJournal:
             metadata=self._metadata,
             ttl=self._ttl,
             now_us=batches[-1].now_us,
+            owner=self._claimed(batches[-1].status),
         )
         self._written(heads[0], main)
+
+    def _claimed(self, status: Status | None) -> str | None:
+        """The owner that the thread's row is to name; noted before it is written."""
+        lease = self.means.lease
+        if lease is None or status is None:
+            return None
+        lease.thread_key = self._head.thread_key
+        lease.is_held = lease.is_held or status == "running"
+        return lease.owner
 
     def _addition(self, batches: list[_Batch]) -> tuple[Addition, list[Addition]]:
         events = [event for batch in batches for event in batch.events]
@@ -324,6 +356,10 @@ class LogJournal:
         if addition.snapshot is None:
             self._taker.saw(head.written, len(addition.events))
         self._head = head
+        lease = self.means.lease
+        if lease is not None and not head.ns:
+            lease.thread_key = head.thread_key
+            lease.is_held, lease.taken_from = head.status == "running", None
 
     def _keep(self, batch: _Batch) -> None:
         if self._failure is not None:
@@ -334,7 +370,7 @@ class LogJournal:
             self._unwritten += 1
 
     async def _write_beside(self) -> None:
-        """See to it that what waits gets written; wait for it ourselves if that is much."""
+        """Start writing what waits, and wait for it if the run is too far ahead."""
         with self._lock:
             behind, begins = self._unwritten, not self._writes
             self._writes = True
@@ -344,7 +380,7 @@ class LogJournal:
             await self.flush()
 
     async def _drain(self) -> None:
-        """Write what waits, and what has come to wait meanwhile, each time in one transaction."""
+        """Write everything that waits, in one transaction at a time, until nothing is left."""
         while True:
             with self._lock:
                 batches, self._waiting = self._waiting, []
@@ -360,7 +396,7 @@ class LogJournal:
                 self._unwritten -= len(batches)
 
     async def _write_together(self) -> None:
-        """Append what every log of the run has kept back, in one transaction."""
+        """Append the unwritten events of all logs of the run in one transaction."""
         journals = [
             self,
             *(each for each in list(self.means.together.values()) if each is not self),
@@ -377,6 +413,7 @@ class LogJournal:
         heads = await self.core.append_together(
             [*mains, *besides],
             status=last.status,
+            owner=self._claimed(last.status),
             metadata=self._metadata,
             ttl=self._ttl,
             now_us=last.now_us,
@@ -387,22 +424,32 @@ class LogJournal:
 
 
 def _may_wait(drafts: Sequence[Draft]) -> bool:
-    """Whether the run may go on before these are durable: what tasks came to, and no more."""
+    """Whether the run may continue before these are durable: outputs of tasks, and nothing else."""
     return bool(drafts) and all(kind == Kind.OUTPUT for kind, _ in drafts)
 
 
 def status_of(state: State, stops: Stops, drafts: Sequence[Draft] = ()) -> Status:
-    """What the thread's row says of a run that has come to ``state``."""
+    """The status of the thread after these events, of a run or an edit, which led to ``state``."""
     last = drafts[-1][0] if drafts else None
-    if last == Kind.RESUME:
+    if last in (None, Kind.RESUME):
         return "running"
-    if state.errors:
-        return "failed"
     if not state.frontier:
         return "idle"
     if last == Kind.UPDATE:
-        return "waiting"  # until the caller who edited it continues it
-    if state.interrupts:
-        unfinished = len(state.frontier) - len(state.pending)
-        return "waiting" if len(state.interrupts) == unfinished else "running"
-    return "waiting" if not state.pending and stops(state) else "running"
+        return "waiting"  # for the caller who edited it
+    if state.errors:  # when every task has ended, the run says that it failed
+        return "running"
+    if last == Kind.INTERRUPT:
+        return "waiting"  # for people: every task has ended
+    if state.pending:
+        return "running"
+    return "waiting" if stops(state) else "running"
+
+
+def status_after(state: State, error: BaseException | None) -> Status:
+    """What the thread's row says of a run that has ended otherwise than by its last event."""
+    if isinstance(error, Exception) or (error is not None and state.errors):
+        return "failed"
+    if error is not None:
+        return "cancelled"
+    return "waiting" if state.frontier else "idle"

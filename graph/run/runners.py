@@ -1,8 +1,8 @@
-"""How a run calls user code and runs tasks side by side: on threads, or in an event loop.
+"""Calls application code and runs tasks in parallel: on threads, or in an event loop.
 
-The driver is written once, as coroutines, over this: :class:`SyncRunner` never suspends, so that
-``invoke`` can drive a run to its end at once; :class:`AsyncRunner` awaits what is asynchronous,
-and runs plain functions on threads, so that no node ever blocks the event loop.
+The driver is written once, as coroutines, on top of a :class:`Runner`. :class:`SyncRunner` never
+suspends, so ``invoke`` can run those coroutines without an event loop. :class:`AsyncRunner` awaits
+asynchronous functions and runs plain ones on threads, so no node blocks the event loop.
 """
 
 from __future__ import annotations
@@ -24,58 +24,70 @@ from graph.errors import InvalidGraphError
 T = TypeVar("T")
 
 
-class TooLong(Exception):
-    """Work took longer than it may."""
+class TimeLimitExceeded(Exception):
+    """Work took longer than its limit."""
 
 
 class Runner(ABC):
-    """Calls user code for one run, and gathers what its tasks come to.
+    """Calls application code for one run, and collects the results of its tasks.
 
     Attributes:
-        concurrency: how else the run waits.
+        concurrency: how the run waits for anything else.
     """
 
     concurrency: Concurrency
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the caller has cancelled the run."""
+        return False
+
     @abstractmethod
     def another(self) -> Self:
-        """A runner of the same kind for a run inside this one."""
+        """A runner of the same class, for a subgraph's run."""
 
     @abstractmethod
     async def call(self, name: str, is_async: bool, function: Callable[[], Any]) -> Any:
-        """What a function of the user's returns, awaited if it is asynchronous.
+        """The result of a function of the application, awaited if it is asynchronous.
+
+        Args:
+            name: names the function in errors.
 
         Raises:
-            InvalidGraphError: it is, and there is no event loop to await it in.
+            InvalidGraphError: it is asynchronous, and this runner has no event loop.
         """
 
     @abstractmethod
     async def limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
-        """The result of work that may take so long.
+        """The result of work with a time limit.
 
         Raises:
-            TooLong: it took longer. What cannot be cancelled, as a thread, goes on unheeded.
+            TimeLimitExceeded: it took longer. A coroutine is cancelled; a thread runs on, and its
+                result is discarded.
         """
 
     @abstractmethod
     def start(self, task: Coroutine[Any, Any, Any]) -> None:
-        """Run a task beside the others; what it returns is put where :meth:`next` finds it."""
+        """Run a task in parallel; :meth:`next` returns its result."""
 
     @abstractmethod
     def put(self, item: Any) -> None:
-        """Hand something to :meth:`next`; from any thread."""
+        """Add an item for :meth:`next`; callable from any thread."""
 
     @abstractmethod
     async def next(self) -> list[Any]:
-        """What tasks have come to meanwhile: at least one item, waiting for it if need be."""
+        """The items since the last call: results of tasks and what was :meth:`put`.
+
+        Waits for the first one.
+        """
 
     @abstractmethod
     async def stop(self) -> None:
-        """Make an end of the tasks that still run, as far as that is possible."""
+        """Stop the running tasks, as far as possible."""
 
 
 class SyncRunner(Runner):
-    """The caller's thread waits; parallel tasks run on threads."""
+    """Blocks the caller's thread; parallel tasks run on threads."""
 
     concurrency = Blocking()
 
@@ -103,7 +115,7 @@ class SyncRunner(Runner):
         except futures.TimeoutError:
             if future.done():  # the work raised one itself
                 raise
-            raise TooLong from None
+            raise TimeLimitExceeded from None
 
     def start(self, task: Coroutine[Any, Any, Any]) -> None:
         context = contextvars.copy_context()
@@ -112,7 +124,7 @@ class SyncRunner(Runner):
     def _work(self, task: Coroutine[Any, Any, Any]) -> None:
         try:
             item = run_sync(task)
-        except BaseException as error:  # what is not put here would be waited for without end
+        except BaseException as error:  # without an item, the run would wait forever
             item = error
         self._items.put(item)
 
@@ -126,11 +138,11 @@ class SyncRunner(Runner):
         return items
 
     async def stop(self) -> None:
-        """A thread cannot be stopped: what it comes to is not looked at any more."""
+        """Do nothing: a thread cannot be stopped. The results of its work are discarded."""
 
 
 class AsyncRunner(Runner):
-    """The event loop waits; coroutines run in it, plain functions on threads."""
+    """Awaits: coroutines run in the event loop, plain functions on threads."""
 
     concurrency = Asyncio()
 
@@ -139,6 +151,12 @@ class AsyncRunner(Runner):
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the task that awaits the run was cancelled."""
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
 
     def another(self) -> Self:
         return type(self)()
@@ -156,21 +174,21 @@ class AsyncRunner(Runner):
             await asyncio.wait([task], timeout=seconds)
             if task.done():
                 return task.result()
-            raise TooLong
+            raise TimeLimitExceeded
         finally:
             task.cancel()
-            await asyncio.wait([task])  # what it still writes must not meet the next attempt
+            await asyncio.wait([task])  # it must not run beside the next attempt
 
     def start(self, task: Coroutine[Any, Any, Any]) -> None:
         running = self._loop.create_task(self._work(task))
         self._tasks.add(running)
         running.add_done_callback(self._tasks.discard)
-        running.add_done_callback(lambda _: discard(task))  # if it was stopped before it began
+        running.add_done_callback(lambda _: discard(task))  # if it was cancelled before it began
 
     async def _work(self, task: Coroutine[Any, Any, Any]) -> None:
         try:
             item = await task
-        except BaseException as error:  # what is not put here would be waited for without end
+        except BaseException as error:  # without an item, the run would wait forever
             item = error
         self._items.put_nowait(item)
 
@@ -178,7 +196,7 @@ class AsyncRunner(Runner):
         if threading.get_ident() == self._thread:
             self._items.put_nowait(item)
         elif not self._loop.is_closed():
-            with suppress(RuntimeError):  # closed meanwhile: nobody listens any more
+            with suppress(RuntimeError):  # closed meanwhile, so nobody reads the items
                 self._loop.call_soon_threadsafe(self._items.put_nowait, item)
 
     async def next(self) -> list[Any]:
@@ -188,7 +206,8 @@ class AsyncRunner(Runner):
         return items
 
     async def stop(self) -> None:
-        """Cancel them, and return when they have ended; a thread's work goes on unheeded."""
+        """Cancel the tasks and wait until they have ended. Threads run on; their results are
+        discarded."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -196,7 +215,7 @@ class AsyncRunner(Runner):
 
 
 def _contained(function: Callable[[], Any]) -> Any:
-    """What would end, unseen, a coroutine of ours, if the user's function raised it, may not."""
+    """Call a function; replace exceptions that would end our coroutines silently."""
     try:
         return function()
     except (StopIteration, GeneratorExit) as error:

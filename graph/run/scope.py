@@ -1,26 +1,33 @@
-"""What the code of a node can reach of the run around it, wherever it is called from.
+"""The running task, as the code of its node can reach it from anywhere.
 
-Owns the context variable that names the running task, and what functions of a node ask of it:
-``interrupt``, ``get_stream_writer``, ``get_config``, ``get_runtime``. A graph that is called
-inside a node finds its place in the thread here, too. Nothing here writes.
+Owns the context variable that holds the running task, and the functions for nodes that use it:
+``interrupt``, ``get_stream_writer``, ``get_config``, ``get_runtime``. A graph that a node calls
+finds the thread and log of its run here, too. Nothing here writes.
 """
 
 from __future__ import annotations
 
 import contextvars
 import hashlib
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from operator import eq
+from typing import Any, Final
 
+from graph.build.schema import MISSING
 from graph.errors import GraphInterrupt, InvalidGraphError
+from graph.run.questions import Flow, MixedUp, Questions, flow
+from graph.state.fold import Asked
 from graph.types import Command, Runtime
 
 _scope: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("scope", default=None)
 
 
-_kept: contextvars.ContextVar[int | None] = contextvars.ContextVar("kept", default=None)
-"""The number of the call that is to be made in this context, where several are made at once."""
+_making: Final = threading.Lock()
+
+_reserved: contextvars.ContextVar[int | None] = contextvars.ContextVar("reserved", default=None)
+"""The reserved number of the next call of a graph in this context, if calls run in parallel."""
 
 
 @dataclass(eq=False, slots=True)
@@ -28,23 +35,27 @@ class Scope:
     """One attempt of one task.
 
     Attributes:
-        node: what runs.
-        config: what the caller of the run passed.
-        host: the place of the run that the task belongs to, for graphs that are called in it.
+        node: its name.
+        config: the config of the run.
+        host: the run that the task belongs to, for graphs that the task calls.
         thread_key, ns: the log of its graph.
         task: its index in the frontier.
-        token: names it within that log.
-        answers: what the task was answered, by ``nth`` question or by id in a subgraph.
-        given: answers by id, in a graph that keeps no log and so begins again each time.
-        resumed: it waited, and goes on.
-        write: streams a chunk of the node's own.
-        runtime: makes what ``get_runtime`` returns.
-        asked: questions so far.
-        raised: a question was; if the node goes on after that, it caught it.
-        above: the task that the graph of this one runs for.
-        calls: how often it called each graph.
+        token: identifies it within that log.
+        known: its earlier interrupts: its own by ``nth``, those of its subgraphs by id.
+        known_by_id: the same by id, in a graph without a log, which runs again from its start each
+            time.
+        resumed: the task was interrupted and continues.
+        write: streams a chunk of the node (stream mode ``custom``).
+        runtime: makes the result of ``get_runtime``.
+        same: compares interrupt values.
+        strict: an attempt before this one was mixed up: see :mod:`graph.run.questions`.
+        interrupted: a call of ``interrupt()`` raised. A node that returns nevertheless has caught
+            the exception.
+        above: in a subgraph: the task that its run is for.
+        calls: the number of calls of each graph so far.
         logs: where the logs of the graphs that it called ended, by name.
-        over: nobody looks at what it does any more.
+        over: the attempt has ended; what its code still does is not recorded.
+        mixed_up: it was interrupted in another order than before, and got a wrong resume value.
     """
 
     node: str
@@ -54,22 +65,28 @@ class Scope:
     ns: str
     task: int
     token: str
-    answers: Mapping[int | str, Any]
-    given: Mapping[str, Any]
+    known: Mapping[int | str, Asked]
+    known_by_id: Mapping[str, Asked]
     resumed: bool
     write: Callable[[Any], None]
     runtime: Callable[[], Runtime[Any]]
     above: Scope | None = None
-    asked: int = 0
-    raised: bool = False
+    same: Callable[[Any, Any], bool] = eq
+    strict: bool = False
+    interrupted: bool = False
     calls: dict[str, int] = field(default_factory=dict)
     logs: dict[str, int] = field(default_factory=dict)
     over: bool = False
+    mixed_up: bool = False
+    _questions: Questions | None = None
+    _main: Flow | None = None
     _before: contextvars.Token[Scope | None] | None = None
 
     def __enter__(self) -> None:
-        """Code that runs in here finds this scope."""
+        """Make this the running task of the code in the ``with`` block."""
         self._before = _scope.set(self)
+        if self.known or self.known_by_id:
+            self._main = flow()
 
     def __exit__(self, *_error: object) -> None:
         if self._before is not None:
@@ -77,7 +94,7 @@ class Scope:
 
     @property
     def is_over(self) -> bool:
-        """Whether the task, or one that it runs for, was given up (a timeout, a closed stream)."""
+        """Whether this attempt, or that of a task above, has ended (by a timeout, say)."""
         scope: Scope | None = self
         while scope is not None:
             if scope.over or scope.host.over:
@@ -85,93 +102,129 @@ class Scope:
             scope = scope.above
         return False
 
-    def places(self, name: str, count: int) -> range:
-        """The numbers of the next calls of a graph in this task."""
+    def reserve_calls(self, name: str, count: int) -> range:
+        """Take the numbers of the next calls of a graph in this task."""
         first = self.calls.get(name, 0)
         self.calls[name] = first + count
         return range(first, first + count)
 
-    def place(self, name: str) -> int:
-        """The number of this call of a graph: the next, unless it was kept for it."""
-        kept = _kept.get()
-        if kept is None:
-            return self.places(name, 1)[0]
-        _kept.set(None)
-        return kept
+    def next_call(self, name: str) -> int:
+        """The number of this call of a graph: the reserved one, or the next."""
+        reserved = _reserved.get()
+        if reserved is None:
+            return self.reserve_calls(name, 1)[0]
+        _reserved.set(None)
+        return reserved
 
-    def ask(self, value: Any) -> Any:
-        """The answer to the next question, if it was given; else the node is left."""
-        nth, self.asked = self.asked, self.asked + 1
-        if nth in self.answers:
-            return self.answers[nth]
-        name = question_id(self.thread_key, self.ns, self.token, nth)
-        if name in self.given:
-            return self.given[name]
-        raise self.leave({"id": name, "value": value, "nth": nth})
+    def interrupt(self, value: Any) -> Any:
+        """The resume value of the interrupt with this value.
+
+        Raises:
+            GraphInterrupt: there is none yet.
+        """
+        try:
+            nth = self.questions.number(value)
+        except MixedUp:
+            self.mixed_up = True
+            raise
+        asked = self._asked(nth)
+        if asked is not None and asked.answer is not MISSING:
+            return asked.answer
+        raise self.leave({"id": self._id(nth), "value": value, "nth": nth})
+
+    @property
+    def guessed(self) -> bool:
+        """Whether a resume value was given for an interrupt with another value than was shown."""
+        return self._questions is not None and self._questions.guessed
+
+    @property
+    def questions(self) -> Questions:
+        """Tells the task's interrupts apart; made at the first one."""
+        with _making:
+            if self._questions is None:
+                count = max((nth + 1 for nth in self.known if isinstance(nth, int)), default=0)
+                self._questions = Questions(
+                    self._asked, count + len(self.known_by_id), self.same, self.strict, self._main
+                )
+            return self._questions
+
+    def _asked(self, nth: int) -> Asked | None:
+        found = self.known.get(nth)
+        return self.known_by_id.get(self._id(nth)) if found is None and self.known_by_id else found
+
+    def _id(self, nth: int) -> str:
+        return interrupt_id(self.thread_key, self.ns, self.token, nth)
 
     def leave(self, *interrupts: Mapping[str, Any]) -> GraphInterrupt:
-        """What is raised to leave the node until somebody answers."""
-        self.raised = True
+        """The exception that leaves the node until these interrupts are resumed."""
+        self.interrupted = True
         return GraphInterrupt(interrupts)
 
 
 class ParentCommand(BaseException):
-    """Leaves a node in which a subgraph ended with a command for the graph of that node."""
+    """Leaves a node whose subgraph ended with a ``Command`` for the graph of that node."""
 
     def __init__(self, command: Command[Any]) -> None:
         self.command = command
         super().__init__(command)
 
 
-def question_id(thread_key: int, ns: str, token: str, nth: int) -> str:
-    """The name of a task's nth question: the same whenever the task is run again."""
+def interrupt_id(thread_key: int, ns: str, token: str, nth: int) -> str:
+    """The id of a task's nth interrupt: the same whenever the task runs again."""
     text = f"{thread_key:x}|{ns}|{token}|{nth}"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def keeping(place: int | None) -> contextvars.Context:
-    """A copy of the context, in which the next call of a graph has this number in its task."""
+def with_reserved_call(number: int | None) -> contextvars.Context:
+    """A copy of the context in which the next call of a graph has this number in its task."""
     context = contextvars.copy_context()
-    context.run(_kept.set, place)
+    context.run(_reserved.set, number)
     return context
 
 
 def current() -> Scope | None:
-    """The task whose code is running, if this is inside one."""
+    """The running task; ``None`` outside a node."""
     return _scope.get()
 
 
-def _needed(what: str) -> Scope:
+def _required(function: str) -> Scope:
     scope = _scope.get()
     if scope is None:
-        raise InvalidGraphError(f"{what} was called outside a running node")
+        raise InvalidGraphError(f"{function} was called outside a running node")
     return scope
 
 
 def interrupt(value: Any) -> Any:
-    """Ask a person, and return the answer.
+    """Pause the run until somebody resumes it, and return the resume value.
 
-    The first time the run stops here: ``value`` is shown in the result (``__interrupt__``) and in
-    ``get_state(config).interrupts``, and the process may end. ``invoke(Command(resume=answer),
-    config)`` goes on, in any process: the node runs again *from its top*, and this call returns
-    the answer. What a node does before it asks is thus done again; do it in a node before, or so
-    that doing it twice is harmless. Several calls in one node get their answers in order.
+    The first call interrupts the run: ``value`` is in its result (``__interrupt__``) and in
+    ``get_state(config).interrupts``, and the process may end. ``invoke(Command(resume=…), config)``
+    continues the run in any process: the node runs again *from its top*, and this call returns the
+    resume value. Code before the call therefore runs again. Put effects into an earlier node, or
+    make them harmless to repeat.
+
+    Several calls in one node get the resume values of the interrupts that were shown with equal
+    values, in whatever order the calls come; equal values in their order. A call with a value that
+    was not shown before, because part of it is made anew, gets the resume value of its place: the
+    nth call that of the nth interrupt. In code that runs in parallel (``asyncio.gather``, threads)
+    such a call interrupts the run again.
 
     Args:
-        value: what to show; anything that the log can store.
+        value: the interrupt value, which the caller of the run gets; any value that the log can
+            store.
 
     Raises:
-        InvalidGraphError: called outside of a node.
-        GraphInterrupt: how the node is left. No ``Exception``: ``except Exception`` around this
-            call does not swallow it.
+        InvalidGraphError: called outside a node.
+        GraphInterrupt: leaves the node. It is not an ``Exception``, so ``except Exception`` around
+            this call does not catch it.
     """
-    return _needed("interrupt()").ask(value)
+    return _required("interrupt()").interrupt(value)
 
 
 def get_stream_writer() -> Callable[[Any], None]:
-    """What a node calls to stream something of its own (stream mode ``custom``).
+    """A function that streams its argument (stream mode ``custom``), for code that a node calls.
 
-    Outside a run, or when nobody listens, what is written goes nowhere.
+    Outside a node, or if the caller did not request that mode, the argument is discarded.
     """
     scope = _scope.get()
     return _ignore if scope is None else scope.write
@@ -181,22 +234,22 @@ def get_config() -> Mapping[str, Any]:
     """The config of the run, for code that a node calls.
 
     Raises:
-        InvalidGraphError: called outside of a node.
+        InvalidGraphError: called outside a node.
     """
-    return _needed("get_config()").config
+    return _required("get_config()").config
 
 
 def get_runtime(context_schema: type[Any] | None = None) -> Runtime[Any]:
-    """What a parameter ``runtime`` of the node would be given; for code that the node calls.
+    """The node's ``runtime``, as its parameter of that name gets it, for code that a node calls.
 
     Args:
-        context_schema: only tells type checkers which context to expect.
+        context_schema: the class of the context; used only by type checkers.
 
     Raises:
-        InvalidGraphError: called outside of a node.
+        InvalidGraphError: called outside a node.
     """
-    return _needed("get_runtime()").runtime()
+    return _required("get_runtime()").runtime()
 
 
 def _ignore(_chunk: Any) -> None:
-    """Nobody listens."""
+    """Discards a chunk that nobody requested."""

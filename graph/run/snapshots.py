@@ -1,10 +1,10 @@
-"""Materialized checkpoints: when one is worth storing, and what is in it.
+"""Materialized checkpoints: when to store one, and what it contains.
 
 Owns the encoding of a :class:`~graph.state.fold.State`, and the rule that keeps both storage and
-reading linear: a snapshot is stored once replaying the events since the last one costs
-more than the snapshot itself, counted in stored bytes. Lists that only grow (a chat's
-messages) are not stored again: a snapshot holds what was appended since the one it rests
-on, so that a long conversation is written twice in all, not once per snapshot.
+reading linear: a snapshot is stored once replaying the events since the last one costs more than
+the snapshot itself, counted in stored bytes. For append-only lists (a chat's messages) a snapshot
+stores only the items that are new since the snapshot it rests on. So a long conversation is
+written twice in all, not once per snapshot.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from graph.state.fold import State, Task
 log = logging.getLogger(__name__)
 
 EVENT_WEIGHT: Final = 256
-"""Bytes that an event counts for beyond its own: decoding many small ones costs too."""
+"""Bytes added to the size of each event, because decoding many small events costs, too."""
 
 FLOOR: Final = 48 * 1024
-"""Weight of events below which replaying them is too cheap to store anything."""
+"""Weight of events below which replaying them is too cheap for a snapshot."""
 
 LEVEL: Final = 9
-"""Of compression: a tenth smaller than the quickest, written seldom, read as fast."""
+"""Compression level: a tenth smaller than the fastest level, and read as fast."""
 
 
 FAILED: Final = telemetry.Counter(
@@ -36,9 +36,9 @@ FAILED: Final = telemetry.Counter(
 
 
 class Failures:
-    """The logs whose snapshots cannot be made, so that not every run tries and warns again.
+    """The logs whose snapshots cannot be made, so that not every run retries and warns.
 
-    Shared by the takers of one graph, and by threads.
+    Shared by the takers of one graph; thread-safe.
     """
 
     KEPT_MAX: Final = 10_000
@@ -49,11 +49,11 @@ class Failures:
         self._lock = threading.Lock()
 
     def due(self, at: Position) -> int:
-        """The weight of events from which on a snapshot of this log is tried again."""
+        """The weight of events at which to try a snapshot of this log again."""
         return self._due.get(at[:2], 0)
 
     def add(self, at: Position, weight: int, error: SerializationError) -> None:
-        """Note that none could be made; the next try comes when twice as much has gathered."""
+        """Note a failure; the next try is due at twice the weight of events."""
         FAILED.add(1)
         path = error.path.removeprefix("values.") or "the state"
         with self._lock:
@@ -72,14 +72,13 @@ class Failures:
 
 
 class SnapshotTaker:
-    """Decides and makes the snapshots of one log, as a run goes on.
+    """Decides when the log of a run gets a snapshot, and makes it.
 
-    It sees every checkpoint's state with the stored bytes of the events that led there,
-    and remembers the lists as they were at the last snapshot: what still begins with the
-    very same elements has grown, and only its growth is stored.
+    It counts the stored bytes of the events since the last snapshot, and keeps the lists of that
+    snapshot. Of a list that still begins with the same objects, only the new items are stored.
 
     Args:
-        each_run: where nothing is left to be run in the root's log, one is always due.
+        each_run: a snapshot is always due when a run of the root ends.
     """
 
     def __init__(
@@ -101,17 +100,21 @@ class SnapshotTaker:
         self._chained: frozenset[str] = frozenset()
 
     def resume(self, snapshot: Snapshot, state: State, chained: frozenset[str]) -> None:
-        """Go on behind a snapshot of this log; ``state`` is what it holds (see :func:`load`)."""
+        """Continue after a snapshot of this log.
+
+        Args:
+            state, chained: its content, from :func:`load`.
+        """
         self._at = snapshot.position.seq
         self._lists = _lists(state.values)
         self._chained = chained
 
     def saw(self, size: int, events: int = 1) -> None:
-        """Count events of ``size`` stored bytes in all behind the last snapshot."""
+        """Count events after the last snapshot; ``size``: their stored bytes in all."""
         self._weight += size + EVENT_WEIGHT * events
 
     def take(self, state: State) -> NewSnapshot | None:
-        """A snapshot of ``state``, if one is due and can be made: a run goes on without one."""
+        """A snapshot of ``state``; ``None`` if none is due, or none can be made."""
         if self._weight < self._failures.due(state.at):
             return None
         try:
@@ -150,12 +153,12 @@ class SnapshotTaker:
 
 
 def _lists(values: Mapping[str, Any]) -> dict[str, list[Any]]:
-    # Copies, because a reducer of the application may well extend its list in place.
+    # Copies, because a reducer of the application may extend its list in place.
     return {key: value.copy() for key, value in values.items() if type(value) is list}
 
 
 def _begins_with(new: list[Any], old: list[Any] | None) -> bool:
-    """Whether ``new`` is ``old`` with something appended: by identity, as reducers leave it."""
+    """Whether ``new`` is ``old`` with items appended, compared by identity of the items."""
     if old is None:
         return True
     return len(new) >= len(old) and all(map(_is, new, old))
@@ -166,7 +169,7 @@ def _is(one: object, other: object) -> bool:
 
 
 def _state_data(state: State, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A settled state; what most states do not have is left out."""
+    """The stored form of a settled state, without the parts that are usually empty."""
     seldom = {
         "first": list(state.first) if state.first != state.at else None,
         "kept": dict(state.kept),
@@ -197,12 +200,12 @@ def _state_data(state: State, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stored_form(codec: Codec, state: State) -> bytes:
-    """A settled state as bytes, equal for states that are stored alike."""
+    """A settled state as bytes: equal if the states have the same stored form."""
     return codec.pack(_state_data(state, state.values))
 
 
 def load(codec: Codec, snapshot: Snapshot) -> tuple[State, frozenset[str]]:
-    """The state that a snapshot holds, and which of its lists are stored by their growth."""
+    """The state in a snapshot, and which of its lists are stored in parts."""
     data = codec.decode(snapshot.state)
     values: dict[str, Any] = data["values"]
     chained: set[str] = set()

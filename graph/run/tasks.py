@@ -1,17 +1,19 @@
 """Runs one task of a superstep: its node, its retries, its time limit, its conditional edges.
 
-Owns how user code is called and what an attempt comes to (:class:`Done`). What is recorded of it,
-and which tasks run, is the driver's. An attempt never raises: whatever happens in it becomes its
-outcome, so that nobody waits for a task that will not report.
+Owns how application code is called, retried and timed out, and the result of a task
+(:class:`Done`). The driver chooses the tasks and records the results. Running a task never raises:
+every error becomes its result, so that the driver never waits for a task that will not report.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from operator import eq
 from typing import Any, Final
 
 from eventstore import telemetry
@@ -19,21 +21,30 @@ from eventstore.format.namespaces import token
 from graph.build.topology import Branch, NodeSpec, Topology
 from graph.errors import GraphInterrupt, InvalidGraphError, InvalidUpdateError, NodeTimeoutError
 from graph.run.journal import Journal, LogJournal
-from graph.run.runners import Runner, TooLong
+from graph.run.questions import alike
+from graph.run.runners import Runner, TimeLimitExceeded
 from graph.run.scope import ParentCommand, Scope, current
 from graph.state import planner
 from graph.state.events import Data, named, note, waiting_data
-from graph.state.fold import State, Task, checkpoint_id, task_id
+from graph.state.fold import Asked, State, Task, checkpoint_id, task_id
 from graph.state.namespaces import lasting
 from graph.types import Durability, ExecutionInfo, Runtime
 
 log = logging.getLogger(__name__)
 
 TASK: Final = telemetry.Operation("graph.task", "Time that a task took, with all its attempts.")
-RETRIES: Final = telemetry.Counter("graph.retries", "{retry}", "Tasks that were tried again.")
+RETRIES: Final = telemetry.Counter("graph.retries", "{retry}", "Tasks that were retried.")
+
+_ENDS: Final = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+"""What ends a run, whatever the node was about to do."""
+
+_GUESSED: Final = (
+    "interrupt() was called with a value that was not shown before, and returned the resume value "
+    "for the interrupt in its place; see interrupt()"
+)
 
 Listener = Callable[[str, str, Any], None]
-"""Is told what happens in subgraphs: namespace, stream mode, chunk."""
+"""Gets the chunks that are streamed in subgraphs: namespace, stream mode, chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +52,17 @@ class Options:
     """How one run behaves.
 
     Attributes:
-        config: what the caller passed, for nodes that take it.
-        modes: stream modes somebody listens to; what nobody asked for is not made.
-        own_modes: those of them that the caller of this graph listens to.
-        interrupt_before, interrupt_after: nodes at which to stop; ``"*"`` is all.
+        config: the config of the call, for nodes that take it.
+        modes: the stream modes that the caller of this graph or of a graph above requested;
+            chunks of other modes are not made.
+        own_modes: those that the caller of this graph requested.
+        interrupt_before, interrupt_after: nodes at which the run pauses; ``"*"`` means all.
         graph: the graph's name, for traces.
-        context: what nodes find as ``runtime.context``.
-        durability: when what happened is written.
-        subgraphs: somebody listens to what happens inside subgraphs, too.
-        listener: in a subgraph: who is told what happens.
-        scope: in a subgraph: the task that it runs for.
+        context: ``runtime.context`` of the nodes.
+        durability: when events are written.
+        subgraphs: the caller requested the chunks of subgraphs, too.
+        listener: in a subgraph: gets its chunks for the caller of a graph above.
+        scope: in a subgraph: the task that its run is for.
     """
 
     config: Mapping[str, Any]
@@ -70,11 +82,14 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of a task: its output event's data, the error after so many attempts, or what it
-    waits for.
+    """The result of a task: exactly one of ``data``, ``error`` and ``waiting``.
 
     Attributes:
-        logs: where the logs of the graphs that it called ended.
+        data: of its output event.
+        error: of its last attempt.
+        waiting: its pending interrupts, as an interrupt event records them.
+        attempts: their number.
+        logs: where the logs of the graphs that it called ended, by name.
     """
 
     index: int
@@ -89,8 +104,8 @@ class Tasks:
     """Runs the tasks of one run.
 
     Args:
-        ns: the namespace of the run's log, or the one that it would have.
-        above: the task that the run is for, in a graph that is called inside another.
+        ns: the namespace of the run, also if it keeps no log.
+        above: in a subgraph: the task that the run is for.
     """
 
     def __init__(
@@ -108,24 +123,29 @@ class Tasks:
         self._topology = topology
         self._runner = runner
         self._above = above
-        self._given = _given(above) if not isinstance(journal, LogJournal) else {}
+        if isinstance(journal, LogJournal):
+            self._known_by_id: Mapping[str, Asked] = {}
+            self._same: Callable[[Any, Any], bool] = alike(journal.core.codec.pack)
+        else:
+            self._known_by_id = _known_by_id(above)
+            self._same = eq if above is None else above.same
 
     @property
     def state(self) -> State:
-        """Where the run stands."""
+        """The current state of the run."""
         return self.journal.state
 
-    async def attempt(self, state: State, index: int, task: Task) -> Done:
-        """Run a task, as one span of the run's trace; whatever is raised becomes its outcome."""
+    async def run_task(self, state: State, index: int, task: Task) -> Done:
+        """Run a task with its retries, as one span of the trace. Every error becomes its result."""
         try:
             with self._span(state, index, task) as span:
-                done = await self._tries(state, index, task)
+                done = await self._run_with_retries(state, index, task)
                 if done.error is not None:
                     span.fail(done.error)
                 if telemetry.on:
                     span.set({"graph.task.attempts": done.attempts})
                 return done
-        except GeneratorExit:  # the coroutine is closed: nobody waits for it
+        except GeneratorExit:  # the coroutine was closed; nobody waits for its result
             raise
         except BaseException as error:
             return Done(index, error=error)
@@ -139,42 +159,72 @@ class Tasks:
     def _labels(self, node: str) -> telemetry.Attributes:
         return {"graph.name": self.options.graph, "graph.node": node}
 
-    async def _tries(self, state: State, index: int, task: Task) -> Done:
-        """Run a task, again as its retry policies say."""
+    async def _run_with_retries(self, state: State, index: int, task: Task) -> Done:
+        """Run a task, and retry it as its retry policies say."""
         spec = self._topology.nodes[task.node]
         failed: list[list[str]] = []
         logs: dict[str, int] = {}
         while True:
             attempt = len(failed) + 1
-            scope = self._scope(state, index, task, attempt, logs)
             try:
-                try:
-                    data = await self._outcome(spec, state, index, scope)
-                finally:
-                    scope.over = True  # what it left running is not recorded any more
-                kept = lasting(scope.logs, self.ns) if scope.logs else {}
+                data = await self._run_attempt(spec, state, index, attempt, logs)
+                kept = lasting(logs, self.ns) if logs else {}
                 return Done(index, _with(with_logs(data, kept), "failed", failed), attempts=attempt)
             except GraphInterrupt as left:
                 waiting = waiting_data(index, task.node, left.interrupts)
-                return Done(index, waiting=waiting, attempts=attempt, logs=scope.logs)
+                return Done(index, waiting=waiting, attempts=attempt, logs=logs)
             except Exception as error:
                 wait = _pause_before_retry(spec, attempt, error)
                 if wait is None:
-                    return Done(index, error=error, attempts=attempt, logs=scope.logs)
+                    return Done(index, error=error, attempts=attempt, logs=logs)
                 failed.append(list(named(error)))
-                self._tell_retry(task.node, state.step + 1, attempt, error, wait)
-            except BaseException as error:  # the run waits for this task and must get its error
-                return Done(index, error=error, attempts=attempt, logs=scope.logs)
+                self._report_retry(task.node, state.step + 1, attempt, error, wait)
+            except BaseException as error:  # the run waits for this task, and must get its error
+                return Done(index, error=error, attempts=attempt, logs=logs)
             await self._runner.concurrency.sleep(wait)
 
+    async def _run_attempt(
+        self, spec: NodeSpec, state: State, index: int, attempt: int, logs: dict[str, int]
+    ) -> Data:
+        """The output event's data of one attempt. If its interrupts were mixed up, the node runs
+        again at once, and gets no resume value for an interrupt that was shown with another value.
+        """
+        scope = self._scope(state, index, attempt, logs)
+        try:
+            data = await self._outcome(spec, state, index, scope)
+            if not scope.mixed_up:
+                return data
+        except _ENDS:
+            raise
+        except BaseException as error:
+            if not scope.mixed_up:
+                if scope.guessed and isinstance(error, Exception):
+                    note(error, _GUESSED)
+                raise
+        finally:
+            scope.over = True  # code that it left running can no longer record
+        log.warning(
+            "node %r calls interrupt() in another order than before, or side by side with values "
+            "that were not shown before: it runs again, and asks those anew",
+            spec.name,
+            extra={"graph": self.options.graph, "node": spec.name, "step": state.step + 1},
+        )
+        scope = self._scope(state, index, attempt, logs, strict=True)
+        try:
+            return await self._outcome(spec, state, index, scope)
+        finally:
+            scope.over = True
+
     async def _outcome(self, spec: NodeSpec, state: State, index: int, scope: Scope) -> Data:
-        """The output event of one attempt."""
+        """The output event's data after one call of the node."""
         try:
             with scope:
                 result = await self._result(spec, state, state.frontier[index], scope)
-                data = await planner.outcome(self._topology, state, index, result, self.decide)
+                data = await planner.outcome(
+                    self._topology, state, index, result, self.evaluate_edge
+                )
         except BaseExceptionGroup as group:
-            raise _parted(group) from None
+            raise _without_interrupts(group) from None
         _refuse_caught(scope)
         if data.get("above") and not self.ns:
             raise InvalidUpdateError(
@@ -184,7 +234,7 @@ class Tasks:
         return data
 
     async def _result(self, spec: NodeSpec, state: State, task: Task, scope: Scope) -> Any:
-        """What the node returns, in the time that it has."""
+        """The result of the node, within its time limit."""
         call = self._call_node(spec, planner.argument(self._topology, state, task))
         try:
             if spec.timeout_s is None:
@@ -193,30 +243,37 @@ class Tasks:
                 result = await self._runner.limited(call, spec.timeout_s)
         except ParentCommand as sent:
             return sent.command
-        except TooLong:
+        except TimeLimitExceeded:
             raise NodeTimeoutError(spec.name, spec.timeout_s or 0) from None
         _refuse_caught(scope)
         return result
 
     def _scope(
-        self, state: State, index: int, task: Task, attempt: int, logs: dict[str, int]
+        self,
+        state: State,
+        index: int,
+        attempt: int,
+        logs: dict[str, int],
+        strict: bool = False,
     ) -> Scope:
-        answers = {key: planner.own(each) for key, each in state.answers.get(index, {}).items()}
+        known = planner.known(state, index)
         mark = token(state.began, index)
         return Scope(
-            task.node,
+            state.frontier[index].node,
             self.options.config,
             self,
             state.at.thread_key,
             self.ns,
             index,
             mark,
-            answers,
-            self._given,
-            bool(answers) or index in state.interrupts,
+            known,
+            self._known_by_id,
+            bool(known) or index in state.interrupts,
             self._write,
             partial(self._runtime, state, index, attempt),
             self._above,
+            same=self._same,
+            strict=strict,
             logs=logs,
         )
 
@@ -235,10 +292,10 @@ class Tasks:
             ),
         )
 
-    def _tell_retry(
+    def _report_retry(
         self, node: str, step: int, attempt: int, error: Exception, wait_s: float
     ) -> None:
-        # Of the error only its kind: what it says may quote the state.
+        # Only the type of the error: its message may quote the state.
         kind = telemetry.kind_of(error)
         log.info(
             "node %r failed with %s, trying again",
@@ -263,8 +320,8 @@ class Tasks:
         call = partial(action, argument, **self._extras(spec.accepts))
         return await self._runner.call(f"node {spec.name!r}", spec.is_async, call)
 
-    async def decide(self, branch: Branch, argument: Any) -> Any:
-        """What a conditional edge says."""
+    async def evaluate_edge(self, branch: Branch, argument: Any) -> Any:
+        """The result of a conditional edge's function."""
         call = partial(branch.path, argument, **self._extras(branch.accepts))
         return await self._runner.call(f"conditional edge {branch.name!r}", branch.is_async, call)
 
@@ -286,7 +343,7 @@ class Tasks:
         return extras
 
     def _write(self, chunk: Any) -> None:
-        """Stream a chunk of a node's own."""
+        """Stream a chunk that a node passed to its writer."""
         if self.options.listener is not None:
             if "custom" in self.options.modes:
                 self.options.listener(self.ns, "custom", chunk)
@@ -295,16 +352,16 @@ class Tasks:
         elif "custom" in self.options.modes:
             self._runner.put(("custom", chunk))
 
-    def hear(self, ns: str, mode: str, chunk: Any) -> None:
-        """Pass on what happened in a subgraph."""
+    def forward_chunk(self, ns: str, mode: str, chunk: Any) -> None:
+        """Stream a chunk of a subgraph; the :data:`Listener` of its runs."""
         self._runner.put(("inside", (ns, mode, chunk)))
 
 
 def _pause_before_retry(spec: NodeSpec, attempt: int, error: Exception) -> float | None:
-    """Seconds to wait before the node is retried; ``None``: it is not."""
+    """Seconds to wait before a retry of the node; ``None``: no retry."""
     try:
         policy = next((each for each in spec.retry if each.retries(error)), None)
-    except Exception as raised:  # the application's predicate: the node's own error comes out
+    except Exception as raised:  # of the application's predicate: report the node's own error
         note(error, f"its retry policy could not judge it: {': '.join(named(raised))}")
         return None
     if policy is None or attempt >= policy.max_attempts:
@@ -316,16 +373,16 @@ def _pause_before_retry(spec: NodeSpec, attempt: int, error: Exception) -> float
     return min(wait, policy.max_interval) + (random.random() if policy.jitter else 0)
 
 
-def _given(above: Scope | None) -> dict[str, Any]:
-    """The answers by id that a run without a log goes by: it begins again each time."""
+def _known_by_id(above: Scope | None) -> dict[str, Asked]:
+    """The earlier interrupts of a run without a log, which runs again from its start each time."""
     if above is None:
         return {}
-    named = {key: value for key, value in above.answers.items() if isinstance(key, str)}
-    return {**above.given, **named}
+    own = {key: value for key, value in above.known.items() if isinstance(key, str)}
+    return {**above.known_by_id, **own}
 
 
 def _refuse_caught(scope: Scope) -> None:
-    if scope.raised:
+    if scope.interrupted:
         raise InvalidGraphError(
             f"node {scope.node!r}, or a conditional edge after it, caught the GraphInterrupt with "
             "which interrupt() leaves it; raise it again, and use no `except BaseException` or "
@@ -333,12 +390,12 @@ def _refuse_caught(scope: Scope) -> None:
         )
 
 
-def _parted(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """A group of errors without the questions in it; if there is nothing else, these as one."""
-    asked, others = group.split(GraphInterrupt)
-    if asked is None or others is not None:
+def _without_interrupts(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """A group of errors without its interrupts; a group of interrupts alone, as one interrupt."""
+    interrupts, others = group.split(GraphInterrupt)
+    if interrupts is None or others is not None:
         return others or group
-    return GraphInterrupt([each for left in _leaves(asked) for each in left.interrupts])
+    return GraphInterrupt([each for left in _leaves(interrupts) for each in left.interrupts])
 
 
 def _leaves(group: BaseExceptionGroup[GraphInterrupt]) -> list[GraphInterrupt]:

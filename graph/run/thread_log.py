@@ -1,90 +1,36 @@
-"""A graph's threads on an event store: where a config points.
+"""A graph's threads on an event store: loads the state at an address.
 
-Owns the text of checkpoint ids, and the meaning of ``thread_id`` and ``checkpoint_id``
-together: this thread's head, its past, or another thread's. Reads states; what is written is
-written by the journal that it opens.
+Owns what a checkpoint means for a thread: its head, its past, or the past of another thread that
+it was forked from. Reads only; the journals that it opens write.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
-from eventstore import Head, LineageMovedError, Position, PositionNotFoundError, Replay
+from eventstore import (
+    Head,
+    LineageMovedError,
+    Position,
+    PositionNotFoundError,
+    RecordedEvent,
+    Replay,
+)
 from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX, Pages
 from eventstore.format.digests import origin, prefix_ns
 from graph.build.schema import Channel
 from graph.errors import InvalidConfigError
+from graph.run.address import Address
 from graph.run.journal import LogJournal, Means
 from graph.run.snapshots import Failures, SnapshotTaker, load
 from graph.state.events import Kind
 from graph.state.fold import Fold, State, checkpoint_id
-
-_CHECKPOINT_ID: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{10})")
-
-
-def thread_id_of(config: Mapping[str, Any]) -> str:
-    """The thread that a config names.
-
-    Raises:
-        InvalidConfigError: it names none.
-    """
-    given = config.get("configurable", {}).get("thread_id")
-    if given is None or given == "":
-        raise InvalidConfigError(
-            "a graph with a checkpointer needs a thread_id; pass "
-            "config={'configurable': {'thread_id': '…'}}"
-        )
-    return str(given)
-
-
-def position_of(config: Mapping[str, Any]) -> Position | None:
-    """The checkpoint that a config names, if it names one.
-
-    Raises:
-        InvalidConfigError: its ``checkpoint_id`` is not one of ours.
-    """
-    place = config.get("configurable", {})
-    given = place.get("checkpoint_id")
-    if not given:
-        return None
-    match = _CHECKPOINT_ID.fullmatch(str(given))
-    if match is None:
-        raise InvalidConfigError(
-            f"{given!r} is not a checkpoint_id of this library; take it from "
-            "get_state(config).config or get_state_history(config)"
-        )
-    return Position(int(match[1], 16), place.get("checkpoint_ns") or "", int(match[2], 16))
-
-
-def ns_of(config: Mapping[str, Any]) -> str:
-    """The log that a config names: the root's, or that of a subgraph."""
-    given = config.get("configurable", {}).get("checkpoint_ns") or ""
-    return origin(0, str(given))[1]  # what a fork was given of another log counts as that log
-
-
-def ttl_of(config: Mapping[str, Any]) -> timedelta | None:
-    """How long a config wants its thread to be kept after its last event, if it says so.
-
-    Raises:
-        InvalidConfigError: it is no time.
-    """
-    ttl = config.get("configurable", {}).get("ttl")
-    if ttl is None:
-        return None
-    try:
-        found = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidConfigError(f"ttl must be seconds or a timedelta, not {ttl!r:.80}") from error
-    if found < timedelta(0):
-        raise InvalidConfigError(f"ttl must not be negative, not {ttl!r:.80}")
-    return found
 
 
 class ThreadLog:
@@ -106,32 +52,77 @@ class ThreadLog:
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
 
     async def open(
-        self, config: Mapping[str, Any], means: Means, answers: bool = False
+        self,
+        address: Address,
+        means: Means,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
+        resumes: bool = False,
     ) -> LogJournal:
-        """The journal of a run that goes on where ``config`` points.
+        """The journal of a run that continues from an address.
 
-        The head of a thread goes on as it stands, finished tasks included. An older
-        checkpoint, or one of another thread for a thread that is new, goes on by a fork.
+        At the end of a thread the run continues it, with its finished tasks. At an older
+        checkpoint, or at one of another thread for a new thread, it begins with a fork.
 
         Args:
-            answers: the run answers questions; where none is left at the head, those of the
-                checkpoint are meant, and its answers are given anew.
+            metadata, ttl: those of a thread that the run creates.
+            resumes: the run has resume values: for the interrupts of the checkpoint, which are
+                resumed again if none is pending at the end of the thread, or else for those that
+                a run from the checkpoint has come to since.
 
         Raises:
-            InvalidConfigError: no thread, or a checkpoint that does not belong to it.
+            InvalidConfigError: the checkpoint does not belong to the thread.
         """
-        thread_id, ns = thread_id_of(config), ns_of(config)
-        metadata = _json_only(config.get("metadata") or {})
-        ttl = ttl_of(config)
-        at = await self.resolve(thread_id, position_of(config))
+        thread_id, ns = address.thread_id, address.ns
+        metadata = _json_only(metadata or {})
+        at = await self.resolve(thread_id, address.position)
         if at is None or (await self.core.head(thread_id, ns)).position[:2] == at[:2]:
             journal = await self.open_end(thread_id, ns, means, metadata, ttl)
             state = journal.state
-            anew = answers and at != state.at and not state.interrupts
-            if at is None or (state.checkpoint == at and not anew):
+            again = resumes and at != state.at and not state.interrupts
+            if at is None or (state.checkpoint == at and not again):
                 return journal
-        at, replay, state, taker = await self.load_named(thread_id, position_of(config), at, ns)
+            if resumes:
+                at = await self.asked_since(thread_id, at, state.at)
+                if at == state.at:
+                    return journal
+        at, replay, state, taker = await self.load_named(address, at)
         return self._journal(replay, state, taker, means, metadata, ttl, fork_from=at)
+
+    async def asked_since(self, thread_id: str, at: Position, end: Position) -> Position:
+        """The position whose interrupts are meant by a resume value for a checkpoint.
+
+        Its own, if it has any. An edit or a fork stands for what goes on from it, the latest where
+        that is several branches; other checkpoints for what was asked since, if nothing was
+        answered and the thread (whose log ends at ``end``) still waits there.
+        """
+        _, state, _ = await self.load(thread_id, at, at.ns)
+        if state.interrupts:
+            return at
+        last, answered = at, False
+        async with aclosing(self._descending(thread_id, at)) as events:
+            async for event in events:
+                last, answered = event.position, answered or event.kind == Kind.RESUME
+        if state.source in ("fork", "update") or (last == end and not answered):
+            _, state, _ = await self.load(thread_id, last, at.ns)
+            if state.interrupts and state.checkpoint == last:
+                return last
+        return at
+
+    async def _descending(
+        self, thread_id: str, at: Position
+    ) -> AsyncGenerator[RecordedEvent, None]:
+        """The events of a log that go on from a position of it, on whichever branch."""
+        descends, seqs = True, {at.seq}
+        async with aclosing(await self.core.read_span(thread_id, at, None)) as pages:
+            async for page in pages:
+                for event in page:
+                    if event.kind == Kind.FORK:
+                        source = Position(*event.data["source"])
+                        descends = source[:2] == at[:2] and source.seq in seqs
+                    if descends:
+                        seqs.add(event.seq)
+                        yield event
 
     async def open_end(
         self,
@@ -141,12 +132,12 @@ class ThreadLog:
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
     ) -> LogJournal:
-        """The journal of a run that goes on where a log ends."""
+        """The journal of a run that continues from the end of a log."""
         replay, state, taker = await self.load(thread_id, None, ns)
         return self._journal(replay, state, taker, means, metadata, ttl)
 
     async def ended(self, journal: LogJournal, call: str) -> LogJournal:
-        """A journal for reading the log of a graph that remembers as of an earlier call."""
+        """A read-only journal of a subgraph with ``checkpointer=True`` after an earlier call."""
         state = journal.earlier.get(call)
         if state is None:
             at = await self.resolve(journal.thread_id, journal.state.ended[call], journal.at.ns)
@@ -161,8 +152,10 @@ class ThreadLog:
         means: Means,
         ns: str = "",
     ) -> LogJournal:
-        """The journal of a run that goes back to a position, with the logs of its tasks' subgraphs
-        as they stood at these places.
+        """The journal of a run that goes back to a position.
+
+        Args:
+            logs: where the logs of subgraphs ended at that position, by task and name.
         """
         replay, state, taker = await self.load(thread_id, at, ns)
         return self._journal(replay, replace(state, logs=logs), taker, means, fork_from=at)
@@ -189,30 +182,31 @@ class ThreadLog:
             ttl=ttl,
         )
 
-    async def read(self, config: Mapping[str, Any]) -> tuple[str, State, bool]:
-        """The state where ``config`` points, without writing.
+    async def read(self, address: Address) -> tuple[State, bool]:
+        """The state at an address, without writing.
 
         Returns:
-            The thread, the state, and whether that is the state in which it now stands.
+            The state, and whether it is the current one of its log.
         """
-        thread_id, ns = thread_id_of(config), ns_of(config)
-        named = position_of(config)
-        at = await self.resolve(thread_id, named)
-        at, replay, state, _ = await self.load_named(thread_id, named, at, ns)
+        at = await self.resolve(address.thread_id, address.position)
+        at, replay, state, _ = await self.load_named(address, at)
         if at is not None and state.checkpoint != at:
             raise InvalidConfigError(
-                f"{checkpoint_id(at)} is not a checkpoint of thread {thread_id!r}, but within a "
-                "superstep; take ids from get_state_history(config)"
+                f"{checkpoint_id(at)} is not a checkpoint of thread {address.thread_id!r}, but "
+                "within a superstep; take ids from get_state_history(config)"
             )
-        return thread_id, state, replay.position == replay.head.position
+        return state, replay.position == replay.head.position
 
     async def resolve(
         self, thread_id: str, at: Position | None, ns: str | None = None
     ) -> Position | None:
-        """The position meant by a checkpoint id; ``None``: the thread as it now stands.
+        """The position that a checkpoint id means for a thread; ``None``: its current end.
 
-        A foreign id on a thread that was forked from there names the origin, and so means
-        the branch itself, wherever it stands by now.
+        The checkpoint of another thread from which this thread was forked means the current end
+        of the fork.
+
+        Raises:
+            InvalidConfigError: it belongs to another thread, and this one was not forked from it.
         """
         if at is None:
             return None
@@ -242,16 +236,18 @@ class ThreadLog:
         )
 
     async def load_named(
-        self, thread_id: str, named: Position | None, at: Position | None, ns: str
+        self, address: Address, at: Position | None
     ) -> tuple[Position | None, Replay[Pages], State, SnapshotTaker]:
-        """The state at a position, which a checkpoint id was found to mean; and the position.
+        """The state at the position that an address was resolved to, and that position.
 
-        That may be another one by now: in what the thread, a fork, was given of the other.
+        The position changes if its thread was deleted meanwhile: the thread, a fork of that one,
+        then has the events in a prefix of its own.
         """
+        thread_id, ns = address.thread_id, address.ns
         try:
             return at, *await self.load(thread_id, at, ns)
         except PositionNotFoundError:
-            now = await self.resolve(thread_id, named)
+            now = await self.resolve(thread_id, address.position)
             if now == at:
                 raise
             return now, *await self.load(thread_id, now, ns)
@@ -259,7 +255,7 @@ class ThreadLog:
     async def load(
         self, thread_id: str, at: Position | None, ns: str = "", snapshots: bool = True
     ) -> tuple[Replay[Pages], State, SnapshotTaker]:
-        """The state at a position of a thread's lineage, or (``None``) as the thread stands."""
+        """The state at a position in a thread's lineage; ``None``: at its current end."""
         for _ in range(MOVES_MAX):
             replay = await self.core.replay(
                 thread_id, ns, at, self.fingerprint, snapshots, cached=at is None and snapshots
@@ -267,26 +263,26 @@ class ThreadLog:
             try:
                 state, taker = await self.fold(replay)
             except LineageMovedError:
-                continue  # an ancestor was deleted or trimmed while we read; its part is ours now
+                continue  # an ancestor was deleted or trimmed meanwhile; read again
             self.core.cache_replay(replay)
             return replay, state, taker
         raise LineageMovedError(thread_id)
 
     def taker(self) -> SnapshotTaker:
-        """Makes the snapshots of a log that has none yet."""
+        """A new taker, for a log without snapshots."""
         return SnapshotTaker(
             self.core.codec, self.fingerprint, self._failures, each_run=self._each_run
         )
 
     async def fold(self, replay: Replay[Pages]) -> tuple[State, SnapshotTaker]:
-        """The state that a replay leads to, and a taker that goes on from there."""
+        """The state that a replay leads to, and a taker that continues from there."""
         taker = self.taker()
         start = None
         if replay.snapshot is not None:
             start, chained = load(self.core.codec, replay.snapshot)
             at = replay.snapshot.position
             if replay.snapshot.is_base and start.parent and start.parent[:2] == at[:2]:
-                start = replace(start, parent=None)  # nothing is there before a base
+                start = replace(start, parent=None)  # nothing exists before a base
             if (at.thread_key, at.ns) == (replay.head.thread_key, replay.head.ns):
                 taker.resume(replay.snapshot, start, chained)
         folding = Fold(self.channels, start)
@@ -298,7 +294,7 @@ class ThreadLog:
         return folding.state(), taker
 
     async def origin(self, head: Head) -> Position | None:
-        """The foreign position that a thread was forked from when it was made."""
+        """The position in another thread from which a thread was forked at its creation."""
         if not head.exists or head.seq == 0:
             return None
         start = Position(head.thread_key, head.ns, 0)
@@ -308,17 +304,17 @@ class ThreadLog:
                     for first in page:
                         return Position(*first.data["source"]) if first.kind == Kind.FORK else None
         except LineageMovedError:
-            return None  # it was trimmed, and with that goes what it was forked from
+            return None  # trimmed, and its fork event with it
         return None
 
     async def beginning(self, thread_id: str) -> Position | None:
-        """The base at which a trimmed thread begins; ``None`` where that is its first event."""
+        """The base at which a trimmed thread begins; ``None`` if it was not trimmed."""
         end = (await self.core.head(thread_id)).position
         async with aclosing(self.lineage(end)) as steps:
             return [(await self.core.lineage(step)).base async for step in steps][-1]
 
     async def lineage(self, at: Position) -> AsyncGenerator[Position, None]:
-        """The ends of the runs of events that lead to a position, newest first."""
+        """The ends of the spans of events that lead to a position, newest first."""
         here: Position | None = at
         while here is not None:
             yield here
@@ -326,6 +322,6 @@ class ThreadLog:
 
 
 def _json_only(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the caller's metadata can be searched for in the threads' list."""
+    """The part of the caller's metadata that lists of threads can filter by."""
     plain = str | int | float | bool
     return {key: value for key, value in metadata.items() if isinstance(value, plain)}

@@ -1,4 +1,4 @@
-"""The meaning of events: state is their fold, and the planner says what comes next.
+"""The meaning of events: the state is their fold, and the planner says what comes next.
 
-Pure: no I/O, no clock, no chance; calls reducers and nothing else of the user's.
+Pure: no I/O, no clock, no randomness. The only application code it calls are reducers.
 """

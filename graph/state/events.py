@@ -1,8 +1,8 @@
-"""The events of a run: their kinds, and the plain data that each holds.
+"""The events of a run: their kinds, and the plain data of each.
 
-Data is kept as dictionaries with readable keys (compressed with a dictionary the names cost
-next to nothing), so that the log can be read without this code. Everything that decides
-what runs next is in the event that decided it, so replaying needs no edge and no node.
+Data is stored as dictionaries with readable keys, so that the log can be read without this code
+(the compression dictionary makes the names nearly free). Every event contains the routing decisions
+that it caused, so replay calls no edge and no node.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Writes = Sequence[tuple[str, Any]]
 
 
 class Kind(IntEnum):
-    """What an event of a run says. Numbers are stored: never change one."""
+    """The kind of an event of a run. The numbers are stored: never change one."""
 
     FORK = FORK
     INPUT = 1
@@ -33,7 +33,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Goto:
-    """Where edges led.
+    """The targets of a node's edges.
 
     Attributes:
         to: nodes triggered for the next superstep.
@@ -48,7 +48,7 @@ class Goto:
     joins: tuple[tuple[str, tuple[str, ...], bool], ...] = ()
 
     def data(self) -> Data:
-        """What of this goes into an event: only what is not empty."""
+        """The event data of this: without empty parts."""
         data: Data = {"to": list(self.to)}
         if self.later:
             data["later"] = list(self.later)
@@ -69,13 +69,27 @@ def unpack(writes: Data | list[list[Any]]) -> Iterable[tuple[str, Any]]:
     return writes.items() if isinstance(writes, dict) else ((key, value) for key, value in writes)
 
 
+def by_key(writes: Iterable[tuple[str, Any]]) -> Data:
+    """Writes as readers see them; all values of a key that was written several times are under
+    ``"$writes"``, as in LangGraph.
+    """
+    values: dict[str, list[Any]] = {}
+    for key, value in writes:
+        values.setdefault(key, []).append(value)
+    return {
+        key: found[0] if len(found) == 1 else {"$writes": found} for key, found in values.items()
+    }
+
+
 def input_data(
     run: str | None, writes: Writes, goto: Goto, metadata: Mapping[str, Any], call: str = ""
 ) -> Data:
-    """A run began; it is named by its checkpoint unless the caller named it.
+    """A run began.
 
     Args:
-        call: in the log of a subgraph that remembers: which task above it runs for.
+        run: the caller's id of the run; by default the run is identified by its first checkpoint.
+        call: for a subgraph with ``checkpointer=True``: the call by the task above that this run
+            is for (see :class:`namespaces.Caller`).
     """
     data = {"writes": _pack(writes), **goto.data()}
     if run is not None:
@@ -91,14 +105,14 @@ def output_data(
     """A task finished.
 
     Args:
-        above: what it commands in the graph in which this graph is a node; this one then ends.
+        above: its command for the graph above, which ends this graph.
     """
     data = {"step": step, "task": task, "node": node, "writes": _pack(writes), **goto.data()}
     return data if above is None else {**data, "above": above}
 
 
 def error_data(step: int, task: int, node: str, error: BaseException, attempts: int) -> Data:
-    """A task failed, after so many attempts."""
+    """A task failed for good, after this many attempts."""
     name, message = named(error)
     return {
         "step": step,
@@ -111,7 +125,7 @@ def error_data(step: int, task: int, node: str, error: BaseException, attempts: 
 
 
 def named(error: BaseException) -> tuple[str, str]:
-    """The type and the text by which an error is recorded."""
+    """The type and the message under which an error is recorded."""
     kind = type(error)
     name = kind.__qualname__
     if kind.__module__ not in ("builtins", "__main__"):
@@ -124,32 +138,36 @@ def named(error: BaseException) -> tuple[str, str]:
 
 
 def note(error: BaseException, text: str) -> None:
-    """Add a note to an error, where it takes one: its attributes are the application's."""
+    """Add a note to an error of the application, unless its class refuses notes."""
     with suppress(Exception):
         error.add_note(text)
 
 
 def interrupt_data(step: int, tasks: Sequence[Data]) -> Data:
-    """The run stopped: these tasks wait for people (see :func:`waiting_data`)."""
+    """The run is interrupted: these tasks wait (see :func:`waiting_data`)."""
     return {"step": step, "tasks": list(tasks)}
 
 
 def waiting_data(task: int, node: str, interrupts: Sequence[Mapping[str, Any]]) -> Data:
-    """A task waits for answers.
+    """A task waits for resume values.
 
     Args:
-        interrupts: ``id`` and ``value`` of each question; those that the node itself asked
-            also have ``nth``, the others came out of a subgraph. None at all: a subgraph
-            stopped before or after a node.
+        interrupts: the ``id`` and ``value`` of each interrupt. Those of the node itself also have
+            ``nth``, the index of the call of ``interrupt()``; the others come from a subgraph.
+            Empty if a subgraph pauses at ``interrupt_before`` or ``interrupt_after``.
     """
     return {"task": task, "node": node, "interrupts": [dict(each) for each in interrupts]}
 
 
-def resume_data(step: int, answers: Sequence[Data], writes: Writes, goto: Goto) -> Data:
-    """Answers to questions: each with its ``task``, ``id``, ``value`` and, if it has one, ``nth``;
-    and what else the one who answered wants written and run.
+def resume_data(step: int, resumed: Sequence[Data], writes: Writes, goto: Goto) -> Data:
+    """A ``Command(resume=…)`` arrived.
+
+    Args:
+        resumed: the resume values: each with the ``task``, ``id`` and perhaps ``nth`` of its
+            interrupt, and the ``value``.
+        writes, goto: the update and the targets of the same command.
     """
-    data: Data = {"step": step, "answers": list(answers)}
+    data: Data = {"step": step, "answers": list(resumed)}
     if writes:
         data["writes"] = _pack(writes)
     return data if goto == Goto() else {**data, **goto.data()}

@@ -1,9 +1,9 @@
 """State is the fold of events: ``state = reduce(apply, events)``. Pure: no I/O, no clock.
 
-Owns what each event means: values, frontier, joins, unfinished supersteps. The live run
-and every replay go through the same :class:`Fold`, so they cannot differ. Of user code
-only reducers are called; they see all updates of a channel together, which makes folding
-a long log linear (see ``Channel.reduce``).
+Owns the meaning of each event: values, frontier, joins, unfinished supersteps. Runs and replays use
+the same :class:`Fold`, so they cannot differ. The only application code that it calls are reducers;
+each gets all updates of its channel together, which makes folding a long log linear (see
+``Channel.reduce``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from eventstore import Position, RecordedEvent
 from eventstore.format.digests import origin
@@ -22,25 +22,25 @@ from graph.types import START
 
 
 def checkpoint_id(at: Position) -> str:
-    """Opaque text that locates a checkpoint by itself and sorts by age within its thread."""
+    """Opaque text that locates a checkpoint without an index and sorts by age in its thread."""
     return f"{at.thread_key:016x}-{at.seq:010x}"
 
 
 def task_id(state: State, task: int) -> str:
-    """Names a task for as long as its superstep lasts, through failures and interrupts."""
+    """Identifies a task while its superstep lasts, also after failures and interrupts."""
     return f"{checkpoint_id(state.checkpoint._replace(seq=state.began))}/{task}"
 
 
 def _original(at: Position) -> Position:
-    """Where an event was first written, which a copy of it in a fork's prefix still tells."""
+    """The original position of an event, also of a copy in the prefix of a fork."""
     return Position(*origin(at.thread_key, at.ns), at.seq)
 
 
 NOWHERE: Final = Position(0, "", 0)
-"""Where a log stands before its first event."""
+"""The position of a log before its first event."""
 
 _SPECIAL: Final = frozenset({"later", "sends", "joins"})
-"""What an event holds only when its node's edges did more than name nodes."""
+"""Keys that an event has only if its node's edges did more than name nodes."""
 
 JoinKey = tuple[str, tuple[str, ...], bool]
 
@@ -50,7 +50,7 @@ class Task:
     """A node that is to run in the next superstep.
 
     Attributes:
-        arg: what :class:`~graph.types.Send` gave; ``MISSING`` when it reads the state.
+        arg: the argument of a :class:`~graph.types.Send`; ``MISSING`` if the node reads the state.
     """
 
     node: str
@@ -59,38 +59,48 @@ class Task:
 
 @lru_cache(maxsize=1_000)
 def _task(node: str) -> Task:
-    """The task of a node that reads the state; there is one for each checkpoint and replay."""
+    """The task of a node that reads the state. Cached: every checkpoint and replay needs it."""
     return Task(node)
+
+
+class Asked(NamedTuple):
+    """An interrupt as it was shown, and its resume value; ``MISSING`` while it waits for one."""
+
+    shown: Any
+    answer: Any = MISSING
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that is known of a run at a position. Never changed; values are shared.
+    """Everything about a run at a position. Never changed; values are shared.
 
     Attributes:
         at: position of the last event folded in.
-        checkpoint: the last position at which a superstep was complete, or stopped for people.
+        checkpoint: the last position at which a superstep was complete or interrupted.
         parent: the checkpoint before that, in the lineage.
         step: of the last complete superstep; the first input makes 0.
         values: the channels.
         frontier: the tasks of the coming superstep, in the order in which they are merged.
-        pending: outputs of those of them that have finished, by index in the frontier.
-        errors: failures of those that have not.
-        interrupts: what those of them ask that wait for people.
-        answers: what they were answered: by ``nth`` question, or by id in a subgraph.
-        logs: where the logs of their subgraphs ended when they failed or stopped, by name.
-        kept: where the logs of subgraphs that remember ended, by name.
-        began: seq at which the coming superstep began, or was gone back to.
-        first: where it began at first, perhaps in the log that this one was forked from.
-        branch: seq of this log's last fork, or 0.
-        joins: who has arrived at each join that still waits for others.
-        later: deferred nodes that wait until nothing else is to be run.
-        last: the nodes whose writes made this checkpoint.
-        source: ``input``, ``loop``, ``update`` or ``fork``: what made this checkpoint.
-        run_id: the caller's name for the run, or else the checkpoint that its input made.
-        call: in the log of a subgraph that remembers, the call that the run was for.
-        ended: there, where the runs for earlier calls of the same task ended.
-        above: what a node commands in the graph above, which ends this run.
+        pending: the outputs of its finished tasks, by index in the frontier.
+        errors: the failures of its failed tasks, by index.
+        interrupts: the pending interrupts of its waiting tasks, by index.
+        resume_values: the resumed interrupts of its tasks, by index: each by its ``nth``, or by
+            its id if it is of a subgraph.
+        logs: where the logs of subgraphs ended when their task failed or was interrupted, by
+            index and name.
+        kept: where the logs of subgraphs with ``checkpointer=True`` ended, by name.
+        began: the seq at which the coming superstep began, or of the fork that went back to it.
+        first: where it began originally, perhaps in the log that this one was forked from.
+        branch: the seq of this log's last fork, or 0.
+        joins: the nodes that have arrived at each incomplete join.
+        later: deferred nodes, which run when nothing else is left to run.
+        last: the nodes whose writes led to this checkpoint.
+        source: what made this checkpoint: ``input``, ``loop``, ``interrupt``, ``update`` or
+            ``fork``.
+        run_id: the caller's id of the run; by default the checkpoint that its input made.
+        call: in the log of a subgraph with ``checkpointer=True``: the call that the run is for.
+        ended: in such a log: where the runs for earlier calls of the same task ended.
+        above: a node's command for the graph above, which ends this run.
     """
 
     at: Position = NOWHERE
@@ -109,7 +119,7 @@ class State:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     created_us: int = 0
     interrupts: Mapping[int, Data] = field(default_factory=dict)
-    answers: Mapping[int, Mapping[int | str, Any]] = field(default_factory=dict)
+    resume_values: Mapping[int, Mapping[int | str, Asked]] = field(default_factory=dict)
     logs: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
     began: int = 0
@@ -120,33 +130,35 @@ class State:
     ended: Mapping[str, Position] = field(default_factory=dict)
 
     def caller(self, task: int, call: int) -> str:
-        """Names a task's nth call of a graph that remembers: see :class:`namespaces.Caller`."""
+        """Identifies a task's nth call of a subgraph with ``checkpointer=True``, as text (see
+        :class:`namespaces.Caller`).
+        """
         key, ns = origin(self.first.thread_key, self.first.ns)
         return str(Caller(home_of(key, ns), self.first.seq, task, call))
 
     @property
     def settled(self) -> bool:
-        """Whether the position is one at which nothing of the coming superstep has happened."""
+        """Whether nothing of the coming superstep has happened yet."""
         return self.at == self.checkpoint and not (self.pending or self.errors or self.interrupts)
 
     @property
     def started(self) -> bool:
-        """Whether there is anything to show: at least one event."""
+        """Whether the log has at least one event."""
         return self.checkpoint.seq > 0
 
 
 def initial(channels: Mapping[str, Channel]) -> State:
-    """The state before the first event: reducers' channels hold their empty value."""
+    """The state before the first event: channels with a reducer have their empty value."""
     return State(
         values={name: c.initial() for name, c in channels.items() if c.initial is not None}
     )
 
 
 class Fold:
-    """Folds events into a state; feed it any number, then ask for the state.
+    """Folds events into a state: call :meth:`feed` for each event, then :meth:`state`.
 
-    Writes to a channel with a reducer are gathered and reduced when the state is asked for:
-    the same result as one at a time, at the cost of one pass.
+    Writes to a channel with a reducer are collected, and reduced when :meth:`state` is called: the
+    same result as one at a time, in one pass.
     """
 
     __slots__ = (
@@ -154,7 +166,6 @@ class Fold:
         "_run_began",
         "_updates",
         "above",
-        "answers",
         "at",
         "began",
         "branch",
@@ -174,6 +185,7 @@ class Fold:
         "metadata",
         "parent",
         "pending",
+        "resume_values",
         "run_id",
         "source",
         "step",
@@ -192,14 +204,14 @@ class Fold:
         self.last, self.source = state.last, state.source
         self.run_id, self.metadata = state.run_id, state.metadata
         self.created_us = state.created_us
-        self.interrupts, self.answers = dict(state.interrupts), dict(state.answers)
+        self.interrupts, self.resume_values = dict(state.interrupts), dict(state.resume_values)
         self.logs, self.kept = dict(state.logs), dict(state.kept)
         self.began, self.first, self.branch = state.began, state.first, state.branch
         self.call, self.above, self.ended = state.call, state.above, dict(state.ended)
         self._run_began = NOWHERE
 
     def feed(self, kind: int, data: Data, at: Position, recorded_us: int) -> bool:
-        """Fold one event in; whether its position is a checkpoint."""
+        """Fold one event; returns whether its position is a checkpoint."""
         before, self.at = self.at, at
         if kind == Kind.OUTPUT:
             self._finish(data)
@@ -228,15 +240,15 @@ class Fold:
         elif kind == Kind.INTERRUPT:
             for waiting in data["tasks"]:
                 self._note_logs(waiting)
-                told = {name: each for name, each in waiting.items() if name != "logs"}
-                self.interrupts[waiting["task"]] = told
+                without_logs = {name: each for name, each in waiting.items() if name != "logs"}
+                self.interrupts[waiting["task"]] = without_logs
                 self.errors.pop(waiting["task"], None)
             self._mark(recorded_us, "interrupt")
         elif kind == Kind.RESUME:
             self._resume(data)
             return False
         elif kind == Kind.UPDATE:
-            # What tasks had finished is kept; what they led to is replaced.
+            # The writes of finished tasks are kept; their targets are replaced.
             self._arrive(self._write_pending())
             updates = updates_of(data)
             for update in updates:
@@ -254,7 +266,7 @@ class Fold:
         return True
 
     def _called(self, call: str, before: Position) -> None:
-        """Another call of a subgraph that remembers; the same task may have made some before."""
+        """Note which call a run of a subgraph with ``checkpointer=True`` is for."""
         if not same_task(self.call, call):
             self.ended = {}
         elif self.call:
@@ -275,12 +287,14 @@ class Fold:
             self.logs[data["task"]] = data["logs"]
 
     def _resume(self, data: Data) -> None:
-        """Answers, and perhaps writes and more tasks, for the superstep that is under way."""
-        for answer in data["answers"]:
-            task, key = answer["task"], answer.get("nth", answer["id"])
-            self.answers[task] = {**self.answers.get(task, {}), key: answer["value"]}
+        """Apply resume values, and perhaps writes and more tasks, to the unfinished superstep."""
+        for resumed in data["answers"]:
+            task, key = resumed["task"], resumed.get("nth", resumed["id"])
             waiting = self.interrupts.pop(task)
-            left = [each for each in waiting["interrupts"] if each["id"] != answer["id"]]
+            pending = {each["id"]: each for each in waiting["interrupts"]}
+            found = Asked(pending.pop(resumed["id"])["value"], resumed["value"])
+            self.resume_values[task] = {**self.resume_values.get(task, {}), key: found}
+            left = list(pending.values())
             if left:
                 self.interrupts[task] = {**waiting, "interrupts": left}
         if "writes" in data:
@@ -293,7 +307,7 @@ class Fold:
             self.later = self.later.union(data.get("later", ()))
 
     def _fork(self) -> None:
-        """The logs of subgraphs were taken along under the names that they have on this branch."""
+        """Rename the logs of subgraphs, which the fork continues under names of this branch."""
         fork, (_, own) = self.at.seq, origin(self.at.thread_key, self.at.ns)
         self.kept = {moved(ns, own, fork): 1 for ns in self.kept}
         self.logs = {
@@ -311,7 +325,7 @@ class Fold:
                 updates.setdefault(key, []).append(value)
 
     def _write_pending(self) -> list[Data]:
-        """Apply finished outputs in the frontier's order, whatever order they finished in."""
+        """Apply finished outputs in the order of the frontier, not of finishing."""
         pending = self.pending
         outputs = [pending[index] for index in sorted(pending)]
         self.above = next((output["above"] for output in outputs if "above" in output), self.above)
@@ -320,12 +334,12 @@ class Fold:
         return outputs
 
     def _arrive(self, outputs: Iterable[Data]) -> list[JoinKey]:
-        """Note who arrived at which joins in one superstep; returns the joins now complete."""
+        """Note which nodes arrived at which joins in a superstep; returns the complete joins."""
         arrived: dict[JoinKey, set[str]] = {}
         for output in outputs:
             for target, names, late in output.get("joins", ()):
                 if late and target in self.later:
-                    continue  # due already: further arrivals change nothing
+                    continue  # already due; further arrivals change nothing
                 key = (target, tuple(names), late)
                 arrived.setdefault(key, set(self.joins.get(key, ()))).add(output["node"])
         complete = [key for key, nodes in arrived.items() if nodes.issuperset(key[1])]
@@ -336,7 +350,7 @@ class Fold:
         return complete
 
     def _advance(self, outputs: Sequence[Data]) -> None:
-        """Make the frontier that these outputs lead to."""
+        """Set the frontier to the targets of these outputs."""
         if self.above is not None:
             self.frontier, self.later = (), frozenset()
             return
@@ -360,21 +374,21 @@ class Fold:
         self.later = frozenset(later)
 
     def _complete(self, recorded_us: int, source: str, step: int) -> None:
-        for logs in self.logs.values():  # of tasks that come to nothing any more
+        for logs in self.logs.values():  # of tasks that will not finish
             self.kept |= lasting(logs, origin(self.at.thread_key, self.at.ns)[1])
         self.pending, self.errors, self.interrupts = {}, {}, {}
-        self.answers, self.logs = {}, {}
+        self.resume_values, self.logs = {}, {}
         self.first, self.began, self.step = self.at, self.at.seq, step
         self._mark(recorded_us, source)
 
     def _mark(self, recorded_us: int, source: str) -> None:
-        """This position is a checkpoint."""
+        """Make this position a checkpoint."""
         self.parent = self.checkpoint if self.checkpoint.seq else None
         self.checkpoint = self.at
         self.created_us, self.source = recorded_us, source
 
     def state(self) -> State:
-        """The state so far."""
+        """The state after the events so far."""
         for key, updates in self._updates.items():
             self.values[key] = self._channels[key].reduce(self.values.get(key, MISSING), updates)
         self._updates = {}
@@ -397,7 +411,7 @@ class Fold:
             self.metadata,
             self.created_us,
             dict(self.interrupts),
-            dict(self.answers),
+            dict(self.resume_values),
             dict(self.logs),
             dict(self.kept),
             self.began,

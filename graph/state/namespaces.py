@@ -1,14 +1,14 @@
-"""Names of the logs that subgraphs keep beside the root's, within their thread.
+"""Names of the logs of subgraphs, beside the root's log in the same thread.
 
-Pure. The rule of names is the event store's (:mod:`eventstore.format.namespaces`): a path of
-levels, one for each graph on the way down. A level's name is a node's (or ``node/graph`` for a
-graph that a node's function calls). Its mark names the task: ``node:1a.0`` is the superstep that
-began at seq 0x1a of the log above, index 0 in its frontier; ``node:1a.0.2`` is the third call of
-that graph there. A subgraph with ``checkpointer=True`` is marked by its branch: ``node``, and
-``node:2f`` on the branch that began with the fork at seq 0x2f of the log above.
+Pure. The syntax is the event store's (:mod:`eventstore.format.namespaces`): a path of levels, one
+for each graph on the way down. The name of a level is that of a node (or ``node/graph`` for a graph
+that a node's function calls). Its mark identifies the task: ``node:1a.0`` is task 0 of the
+superstep that began at seq 0x1a of the log above; ``node:1a.0.2`` is the third call of that graph
+in the task. A subgraph with ``checkpointer=True`` is marked by its branch: ``node``, or ``node:2f``
+on the branch that began with the fork at seq 0x2f of the log above.
 
-So a branch never writes to a log of the branch that it left, and anyone who knows where a
-superstep began knows the names of its logs.
+So a branch never writes to a log of the branch that it left, and the position at which a superstep
+began gives the names of its logs.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ CALL: Final = "/"
 
 
 class Caller(NamedTuple):
-    """A call of a graph that remembers, for as long as its superstep lasts, on branches too.
+    """Identifies a call of a subgraph with ``checkpointer=True`` while its superstep lasts, also on
+    branches.
 
     Attributes:
-        home: a digest of the log in which the superstep first began.
+        home: a digest of the log in which the superstep originally began.
         began: the seq there.
-        task, call: which of its tasks, and which of that one's calls.
+        task, call: the index of the task in the superstep, and of the call in the task.
     """
 
     home: str
@@ -54,30 +55,30 @@ def same_task(one: str, other: str) -> bool:
 
 
 def home_of(thread_key: int, ns: str) -> str:
-    """Names a log within the logs that can lead to one another."""
+    """A short digest of a log, which tells it from its forks and their parents."""
     return blake2b(f"{thread_key:x}|{ns}".encode(), digest_size=6).hexdigest()
 
 
 def memory(parent: str, name: str, branch: int) -> str:
-    """The log of a subgraph that remembers, on the branch that began with a fork at ``branch``."""
+    """The log of a subgraph with ``checkpointer=True``, on the branch with a fork at ``branch``."""
     return child(parent, name, f"{branch:x}" if branch else "")
 
 
 def beside(at: Position, ns: str, seq: int) -> Position:
-    """A position in another log of the thread whose log, or a fork's copy of it, holds ``at``."""
+    """A position in another log of the thread that ``at`` belongs to, or of a fork's copy of it."""
     stored = prefix_ns(origin(at.thread_key, at.ns)[0], ns) if is_prefix(at.ns) else ns
     return Position(at.thread_key, stored, seq)
 
 
 def called(node: str, graph: str) -> str:
-    """The name of a graph that a node's function calls; what separates names is not in it."""
+    """The name of a graph that a node's function calls, with separators replaced."""
     for character in (SEPARATOR, MARK, CALL):
         graph = graph.replace(character, "_")
     return f"{node}{CALL}{graph}"
 
 
 def lasting(logs: Mapping[str, int], above: str) -> dict[str, int]:
-    """Those of these logs that outlive the task that used them, seen from the log ``above``."""
+    """Those of these logs, below the log ``above``, that outlive the task that used them."""
     depth = len(split(above))
     return {ns: seq for ns, seq in logs.items() if all(level.lasts for level in split(ns)[depth:])}
 
@@ -85,7 +86,7 @@ def lasting(logs: Mapping[str, int], above: str) -> dict[str, int]:
 def moved(ns: str, above: str, fork: int) -> str:
     """The name of a log below ``above`` on the branch that begins there with a fork at ``fork``.
 
-    The logs further down begin with a fork, too, and so at seq 1.
+    The logs further down begin with a fork, too: at seq 1.
     """
     levels = split(ns)
     depth = len(split(above))

@@ -1,26 +1,32 @@
-"""What to run, and what to record: pure functions from state and results to event data.
+"""Plans what to run and what to record: pure functions from states and results to event data.
 
-No I/O, no threads, no clock. A driver asks which tasks are due, runs each through
-``arguments`` and ``outcome``, and appends what comes back. ``outcome`` also follows the
-node's edges, so that every routing decision is in the event that caused it.
+No I/O, no threads, no clock. The driver asks which tasks are due, calls each node with its
+``argument``, and appends its ``outcome``. ``outcome`` also follows the node's edges, so that every
+routing decision is in the event that caused it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from graph.build.schema import MISSING, StateSchema
 from graph.build.topology import Branch, Topology
 from graph.errors import InvalidUpdateError
 from graph.state import events
 from graph.state.events import Data, Goto, Writes, unpack
-from graph.state.fold import State, Task
+from graph.state.fold import Asked, State, Task
 from graph.types import END, START, Command, Send, StateUpdate
 
-Call = Callable[[Branch, Any], Awaitable[Any]]
-"""Calls a conditional edge with a state, adding what else it accepts (config, writer). The
-coroutines here wait for that and nothing else."""
+NOTHING_ASKED: Final = (
+    "no interrupt of this thread waits for a resume value; continue with invoke(None, config), or, "
+    "to resume an earlier interrupt with another value, pass the config of its checkpoint (see "
+    "get_state_history(config))"
+)
+
+EvaluateEdge = Callable[[Branch, Any], Awaitable[Any]]
+"""Calls the function of a conditional edge with a state, and with the ``config``, ``writer`` or
+``runtime`` that it takes. The coroutines here await nothing else."""
 
 
 def due(state: State) -> list[tuple[int, Task]]:
@@ -29,10 +35,10 @@ def due(state: State) -> list[tuple[int, Task]]:
 
 
 def argument(topology: Topology, state: State, task: Task) -> Any:
-    """What the node of a task is called with: its Send's argument, or its view of the state.
+    """The argument that a task's node is called with: that of its ``Send``, or the state.
 
-    Lists, dicts and sets at the top level are the task's own copies: a node that changes
-    them in place changes nothing for the others, nor what the log says.
+    Lists, dicts and sets at the top level are copies of the task's own. A node that changes them in
+    place changes neither the state of other tasks nor the log.
     """
     if task.arg is not MISSING:
         return task.arg
@@ -40,7 +46,7 @@ def argument(topology: Topology, state: State, task: Task) -> Any:
 
 
 def view(schema: StateSchema, values: Mapping[str, Any]) -> Any:
-    """The state as a node sees it, in the form that the schema asks for."""
+    """The state in the form that a node's schema declares."""
     return schema.coerce({key: own(values[key]) for key in schema.keys if key in values})
 
 
@@ -49,16 +55,18 @@ def own(value: Any) -> Any:
     return value.copy() if type(value) in (list, dict, set) else value
 
 
-async def outcome(topology: Topology, state: State, index: int, result: Any, call: Call) -> Data:
-    """The output event of a task from what its node returned.
+async def outcome(
+    topology: Topology, state: State, index: int, result: Any, evaluate: EvaluateEdge
+) -> Data:
+    """The output event of a task, made from the result of its node.
 
     Raises:
-        InvalidUpdateError: the result does not fit the state, or leads to no node.
+        InvalidUpdateError: the result does not fit the state, or names an unknown node.
     """
     task = state.frontier[index]
     node = task.node
     writes, gotos, above = _read_result(topology, node, result)
-    goto = await _follow(topology, node, state, writes, gotos, call)
+    goto = await _follow(topology, node, state, writes, gotos, evaluate)
     return events.output_data(state.step + 1, index, node, writes, goto, above)
 
 
@@ -68,40 +76,40 @@ async def begin(
     given: Any,
     run: str | None,
     metadata: Mapping[str, Any],
-    call: Call,
+    evaluate: EvaluateEdge,
     token: str = "",
 ) -> Data:
     """The input event that begins a run.
 
-    A ``Command`` to a thread that has run before goes only where it says: START's edges are for
-    inputs.
+    A ``Command`` to a thread that has run before goes only to its own targets, not along START's
+    edges.
     """
     if isinstance(given, Command):
-        writes, gotos, _ = _read_result(topology, START, _plain(given))
+        writes, gotos = _commanded(topology, state, given)
     else:
         writes, gotos = prepared(topology, topology.input.to_writes(given, defaults=True)), []
     if isinstance(given, Command) and state.started:
         goto = _towards(topology, START, gotos)
     else:
-        goto = await _follow(topology, START, state, writes, gotos, call)
+        goto = await _follow(topology, START, state, writes, gotos, evaluate)
     data = events.input_data(run, writes, goto, metadata, token)
     return {**data, "command": True} if isinstance(given, Command) else data
 
 
 def resume(topology: Topology, state: State, given: Command[Any]) -> Data:
-    """The resume event by which somebody answers a run that waits, or lets it go on otherwise.
+    """The resume event of a ``Command``: its resume values, writes and targets.
 
     Raises:
-        InvalidUpdateError: an answer to a question that nobody asked, one answer to several
-            questions, or an update that does not fit.
+        InvalidUpdateError: a resume value for an interrupt that is not pending, one value for
+            several interrupts, or an update that does not fit.
     """
-    answers = [] if given.resume is None else _answers(state, given.resume)
-    writes, gotos, _ = _read_result(topology, START, _plain(given))
-    return events.resume_data(state.step + 1, answers, writes, _towards(topology, START, gotos))
+    resumed = [] if given.resume is None else _match_resume_values(state, given.resume)
+    writes, gotos = _commanded(topology, state, given)
+    return events.resume_data(state.step + 1, resumed, writes, _towards(topology, START, gotos))
 
 
-def questions(state: State) -> dict[str, Data]:
-    """What waits for an answer: by id, as recorded, with the task that asks."""
+def pending_interrupts(state: State) -> dict[str, Data]:
+    """The pending interrupts by id: each as recorded, and the index of its task."""
     found: dict[str, Data] = {}
     for task in sorted(state.interrupts):
         for each in state.interrupts[task]["interrupts"]:
@@ -109,54 +117,71 @@ def questions(state: State) -> dict[str, Data]:
     return found
 
 
-def pass_on(state: State, given: Mapping[int | str, Any]) -> Data | None:
-    """The resume event of a subgraph: which of the answers in the graph above are for it."""
-    asked = questions(state)
-    answers = [_answer(asked[name], given[name]) for name in asked if name in given]
-    return events.resume_data(state.step + 1, answers, [], Goto()) if answers else None
+def known(state: State, task: int) -> dict[int | str, Asked]:
+    """The interrupts of a task so far: its own by ``nth``, those of its subgraphs by id."""
+    found = {
+        key: each._replace(answer=own(each.answer))
+        for key, each in state.resume_values.get(task, {}).items()
+    }
+    for each in state.interrupts.get(task, {}).get("interrupts", ()):
+        found[each.get("nth", each["id"])] = Asked(each["value"])
+    return found
 
 
-def _answers(state: State, given: Any) -> list[Data]:
-    asked = questions(state)
-    # What is asked is not quoted: texts of errors end up in logs and trackers.
+def resume_subgraph(state: State, given: Mapping[int | str, Asked]) -> Data | None:
+    """The resume event of a subgraph: those resume values of the task above that are for it."""
+    pending = pending_interrupts(state)
+    resumed = [
+        _resumed(pending[name], given[name].answer)
+        for name in pending
+        if name in given and given[name].answer is not MISSING
+    ]
+    return events.resume_data(state.step + 1, resumed, [], Goto()) if resumed else None
+
+
+def _match_resume_values(state: State, given: Any) -> list[Data]:
+    pending = pending_interrupts(state)
+    # Interrupt values are not quoted: texts of errors end up in logs and trackers.
     listed = ", ".join(
-        f"{name} (node {state.frontier[each['task']].node!r})" for name, each in asked.items()
+        f"{name} (node {state.frontier[each['task']].node!r})" for name, each in pending.items()
     )
-    if isinstance(given, Mapping) and given and asked.keys() >= given.keys():
-        return [_answer(asked[name], value) for name, value in given.items()]
-    if not asked:
-        raise InvalidUpdateError(
-            "no interrupt of this thread waits for a resume value; continue with "
-            "invoke(None, config), or, to resume an earlier interrupt with another value, pass the "
-            "config of its checkpoint (see get_state_history(config))"
-        )
+    if isinstance(given, Mapping) and given and pending.keys() >= given.keys():
+        return [_resumed(pending[name], value) for name, value in given.items()]
+    if not pending:
+        raise InvalidUpdateError(NOTHING_ASKED)
     if isinstance(given, Mapping) and any(_is_id(name) for name in given):
-        unknown = ", ".join(str(name) for name in given if name not in asked)
+        unknown = ", ".join(str(name) for name in given if name not in pending)
         raise InvalidUpdateError(
             f"this thread has no pending interrupt {unknown}; it has: {listed}"
         )
-    if len(asked) > 1:
+    if len(pending) > 1:
         raise InvalidUpdateError(
-            f"{len(asked)} interrupts are pending, so name those to resume: "
+            f"{len(pending)} interrupts are pending, so name those to resume: "
             f"Command(resume={{id: value}}) with one or more of {listed}"
         )
-    (question,) = asked.values()
-    return [_answer(question, given)]
+    (interrupt,) = pending.values()
+    return [_resumed(interrupt, given)]
 
 
-def _answer(question: Data, value: Any) -> Data:
-    told: Data = {name: question[name] for name in ("task", "id", "nth") if name in question}
-    return {**told, "value": value}
+def _resumed(interrupt: Data, value: Any) -> Data:
+    """The entry of a resume event for one interrupt."""
+    found: Data = {name: interrupt[name] for name in ("task", "id", "nth") if name in interrupt}
+    return {**found, "value": value}
 
 
 def _is_id(name: Any) -> bool:
     return isinstance(name, str) and len(name) == 32 and set(name) <= set("0123456789abcdef")
 
 
-def _plain(command: Command[Any]) -> Command[Any]:
+def _commanded(
+    topology: Topology, state: State, command: Command[Any]
+) -> tuple[list[tuple[str, Any]], list[str | Send]]:
+    """The writes and targets of a command that is an input."""
     if command.graph is not None:
         raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for inputs")
-    return command
+    writes, gotos, _ = _read_result(topology, START, command)
+    claim(topology, state.step + 1, {}, START, writes)
+    return writes, gotos
 
 
 async def edit(
@@ -164,13 +189,13 @@ async def edit(
     state: State,
     updates: Sequence[StateUpdate],
     metadata: Mapping[str, Any],
-    call: Call,
+    evaluate: EvaluateEdge,
 ) -> Data:
     """The update event that edits the state as if nodes had written it, side by side.
 
     Raises:
-        InvalidUpdateError: there is no such node, the values do not fit, or it is unclear whose
-            they are.
+        InvalidUpdateError: an unknown node, values that do not fit, or no node given where it
+            cannot be inferred.
     """
     parts: list[tuple[str, Writes, Goto]] = []
     writers: dict[str, str] = {}
@@ -180,7 +205,7 @@ async def edit(
                 "several updates in one superstep each need their node: StateUpdate(values, "
                 "as_node)"
             )
-        node = as_node or infer_as_node(topology, state)
+        node = as_node or infer_as_node(state)
         if node not in topology.nodes and node not in (START, END):
             raise InvalidUpdateError(
                 f"as_node={node!r} is not a node; the nodes are "
@@ -193,42 +218,46 @@ async def edit(
         writes, gotos, above = _read_result(topology, node, values)
         if above is not None:
             raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for edits")
-        parts.append((node, writes, await _follow(topology, node, state, writes, gotos, call)))
-        if len(updates) > 1:
-            claim(topology, state.step + 1, writers, {"node": node, "writes": dict(writes)})
+        parts.append((node, writes, await _follow(topology, node, state, writes, gotos, evaluate)))
+        claim(topology, state.step + 1, writers, node, writes)
     return events.update_data(parts, metadata)
 
 
-def infer_as_node(topology: Topology, state: State) -> str:
-    """Whose update an edit is taken to be, when the caller does not say: the node that wrote last.
+def infer_as_node(state: State) -> str:
+    """The node that an edit is attributed to by default: the one that wrote last.
+
+    So what was due stays due: tasks that wait or failed run again, and ask again.
 
     Raises:
-        InvalidUpdateError: several nodes wrote last, or questions wait beside finished tasks.
+        InvalidUpdateError: several nodes wrote last, or some tasks of a superstep have finished and
+            others have not: no node's edges lead to what is left.
     """
-    if len(topology.nodes) == 1:
-        return next(iter(topology.nodes))
-    if state.interrupts and state.pending:
+    if state.pending:
+        left = ", ".join(repr(task.node) for _, task in due(state))
+        condition = "interrupts are pending" if state.interrupts else f"{left} did not finish"
         raise InvalidUpdateError(
-            "interrupts are pending in a superstep in which other tasks have finished; name the "
-            "node whose edges the edit follows, which withdraws the interrupts: "
+            f"{condition} in a superstep in which other tasks have finished; name the node whose "
+            "edges the edit follows, which drops the unfinished tasks: "
             "update_state(config, values, as_node=…); or write and continue with "
             "invoke(Command(update=…), config)"
         )
-    finished = [state.pending[task]["node"] for task in sorted(state.pending)]
-    last = tuple(dict.fromkeys(finished)) or state.last
-    if not last:
+    if not state.last:
         return START
-    if len(last) == 1:
-        return last[0]
+    if len(state.last) == 1:
+        return state.last[0]
     raise InvalidUpdateError(
-        f"nodes {', '.join(last)} wrote last, in one superstep; name the node that the update "
-        "is attributed to: update_state(config, values, as_node=…)"
+        f"nodes {', '.join(state.last)} wrote last, in one superstep; name the node that the "
+        "update is attributed to: update_state(config, values, as_node=…)"
     )
 
 
-def shown(topology: Topology, state: State) -> Mapping[str, Any]:
-    """The values as a reader sees them: with what has finished of a superstep that waits."""
-    if not (state.interrupts and state.pending):
+def shown(topology: Topology, state: State, live: bool = False) -> Mapping[str, Any]:
+    """The values that readers get: with the finished tasks of an interrupted superstep.
+
+    Args:
+        live: also with those of a superstep that runs or failed, for the current end of a thread.
+    """
+    if not (state.pending and (live or state.interrupts)):
         return state.values
     values = state.values
     for task in sorted(state.pending):
@@ -237,8 +266,8 @@ def shown(topology: Topology, state: State) -> Mapping[str, Any]:
 
 
 def prepared(topology: Topology, writes: Writes) -> list[tuple[str, Any]]:
-    """Writes as they are recorded: with whatever their reducers would else choose at random,
-    and apart from what the node may go on changing.
+    """Writes as they are recorded: prepared by their reducers, and copied, because the node may
+    still change its own lists, dicts and sets.
     """
     return [
         (key, own(topology.channels[key].prepare(value) if key in topology.channels else value))
@@ -246,26 +275,33 @@ def prepared(topology: Topology, writes: Writes) -> list[tuple[str, Any]]:
     ]
 
 
-def claim(topology: Topology, step: int, writers: dict[str, str], output: Data) -> None:
-    """Note which node writes which single-valued key in a superstep; refuse the second one.
+def claim(
+    topology: Topology,
+    step: int,
+    writers: dict[str, str],
+    node: str,
+    writes: Iterable[tuple[str, Any]],
+) -> None:
+    """Note which node writes a key without a reducer in a superstep; refuse a second writer.
 
     Args:
-        writers: key to node, of the outputs so far; updated.
+        writers: key → node, of the outputs so far; updated.
 
     Raises:
-        InvalidUpdateError: naming the key, both nodes and the remedy.
+        InvalidUpdateError: names the key, the writers and the remedy.
     """
-    node: str = output["node"]
     keys = [
         key
-        for key, _ in unpack(output["writes"])
+        for key, _ in writes
         if key not in topology.channels or topology.channels[key].reducer is None
     ]
     for key in keys:
         if key in writers or keys.count(key) > 1:
+            first = writers.get(key, node)
+            by = f"by {node!r}" if first == node else f"by {first!r} and by {node!r}"
             raise InvalidUpdateError(
-                f"{key!r} was written twice in superstep {step}: by {writers.get(key, node)!r} "
-                f"and by {node!r}; it takes one value; to merge several, give it a reducer: "
+                f"{key!r} was written twice in superstep {step}: {by}; it takes one value; "
+                f"to merge several, give it a reducer: "
                 f"{key}: Annotated[<type>, <function of (old, new)>]"
             )
     writers |= dict.fromkeys(keys, node)
@@ -274,9 +310,7 @@ def claim(topology: Topology, step: int, writers: dict[str, str], output: Data) 
 def _read_result(
     topology: Topology, node: str, result: Any
 ) -> tuple[list[tuple[str, Any]], list[str | Send], Data | None]:
-    """Split what a node returned into writes, where it wants to go, and what is for the graph
-    above.
-    """
+    """Split a node's result into its writes, its targets, and its command for the graph above."""
     writes: list[tuple[str, Any]] = []
     gotos: list[str | Send] = []
     above: Data | None = None
@@ -287,10 +321,28 @@ def _read_result(
                 above = _for_above(node, part, above)
                 continue
             gotos += _gotos(part)
-            part = part.update
-        if part is not None:
-            writes += _to_writes(topology, node, part)
+            updates = _updates(part)
+        else:
+            updates = [part]
+        for update in updates:
+            writes += _to_writes(topology, node, update)
     return prepared(topology, writes), gotos, above
+
+
+def _updates(command: Command[Any]) -> list[Any]:
+    """The updates that a command makes: one, or each of its (key, value) pairs."""
+    update = command.update
+    if isinstance(update, list | tuple) and all(map(_is_pair, update)):
+        return [{key: value} for key, value in update]
+    return [update]
+
+
+def _is_pair(candidate: Any) -> bool:
+    return (
+        isinstance(candidate, list | tuple)
+        and len(candidate) == 2
+        and isinstance(candidate[0], str)
+    )
 
 
 def _gotos(command: Command[Any]) -> list[str | Send]:
@@ -313,7 +365,7 @@ def _for_above(node: str, command: Command[Any], other: Data | None) -> Data:
 
 
 def command_above(data: Data) -> Command[Any]:
-    """The command for the graph above, from its recorded form."""
+    """A recorded command for the graph above, as a ``Command``."""
     gotos = [Send(*target) if isinstance(target, list) else target for target in data["goto"]]
     return Command(update=data["update"], goto=gotos)
 
@@ -330,7 +382,7 @@ def _to_writes(topology: Topology, node: str, update: Any) -> list[tuple[str, An
 
 
 def _after(topology: Topology, before: Mapping[str, Any], writes: Writes) -> dict[str, Any]:
-    """The values as this task alone leaves them: what its conditional edges decide on."""
+    """The values after this task's writes alone, which its conditional edges receive."""
     values = dict(before)
     for key, value in writes:
         channel = topology.channels.get(key)
@@ -347,9 +399,9 @@ async def _follow(
     state: State,
     writes: Writes,
     gotos: Iterable[str | Send],
-    call: Call,
+    evaluate: EvaluateEdge,
 ) -> Goto:
-    """Where the edges of a node lead: its own, its conditional ones, and what it asked for."""
+    """The targets of a node: of its edges, its conditional edges and its own ``goto``."""
     targets: list[str | Send] = [*topology.edges.get(node, ()), *gotos]
     branches = topology.branches.get(node, ())
     if branches:
@@ -357,7 +409,8 @@ async def _follow(
         default = spec.schema if spec else topology.state
         values = _after(topology, state.values, writes)
         for branch in branches:
-            targets += _decide(branch, await call(branch, view(branch.schema or default, values)))
+            argument = view(branch.schema or default, values)
+            targets += _targets(branch, await evaluate(branch, argument))
     joins = [
         (join.target, join.sources, topology.nodes[join.target].defer)
         for join in topology.joins
@@ -369,7 +422,7 @@ async def _follow(
 def _towards(
     topology: Topology, node: str, targets: Iterable[str | Send], joins: Sequence[Any] = ()
 ) -> Goto:
-    """These targets, checked and sorted out."""
+    """Targets, checked and grouped by kind."""
     nodes: dict[str, None] = {}
     later: dict[str, None] = {}
     sends: list[tuple[str, Any]] = []
@@ -391,10 +444,11 @@ def _towards(
     return Goto(tuple(nodes), tuple(later), tuple(sends), tuple(joins))
 
 
-def _decide(branch: Branch, decision: Any) -> list[str | Send]:
-    several = isinstance(decision, Sequence) and not isinstance(decision, str)
+def _targets(branch: Branch, result: Any) -> list[str | Send]:
+    """The nodes and sends that the result of a conditional edge stands for."""
+    several = isinstance(result, Sequence) and not isinstance(result, str)
     found: list[str | Send] = []
-    for choice in decision if several else [decision]:
+    for choice in result if several else [result]:
         if isinstance(choice, Send) or branch.ends is None:
             found.append(choice)
         elif choice in branch.ends:

@@ -82,10 +82,12 @@ def test_migrate_sets_an_empty_database_up(postgresql_url: str, tmp_path: Path) 
         db = ("--db", target)
         assert run("threads", *db).code == exits.DATABASE
         assert run("migrate", *db, "--dry-run", "--json").json == {
-            "pending": ["0001_log", "0002_retention"]
+            "pending": ["0001_log", "0002_retention", "0003_run_leases"]
         }
         assert run("threads", *db).code == exits.DATABASE, "a dry run has set it up"
-        assert run("migrate", *db, "--json").json == {"applied": ["0001_log", "0002_retention"]}
+        assert run("migrate", *db, "--json").json == {
+            "applied": ["0001_log", "0002_retention", "0003_run_leases"]
+        }
         assert "is up to date" in run("migrate", *db).out
         assert run("threads", *db).code == exits.OK
     made = tmp_path / "made.db"
@@ -107,7 +109,9 @@ def test_an_older_database_is_not_migrated_by_reading_it(tmp_path: Path) -> None
             done = run(*command, "--db", str(path))
         assert done.code == exits.DATABASE
         assert "run `eventstore migrate`" in done.err
-    assert run("migrate", "--db", str(path), "--json").json == {"applied": ["0002_retention"]}
+    assert run("migrate", "--db", str(path), "--json").json == {
+        "applied": ["0002_retention", "0003_run_leases"]
+    }
     assert run("verify", "--db", str(path)).code == exits.OK
 
 

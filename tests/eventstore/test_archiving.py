@@ -44,7 +44,7 @@ ROWS: Final = ("threads", "events", "segments", "snapshots", "forks")
 
 @pytest.mark.parametrize("name", ROWS)
 def test_files_hold_the_columns_of_the_tables(name: str) -> None:
-    """A column that is new in the database must be in files, too."""
+    """A column that is new in the database must be in files, too; a run is of its process only."""
     tags = {
         "threads": archive_rows.THREAD,
         "events": archive_rows.EVENT,
@@ -53,7 +53,9 @@ def test_files_hold_the_columns_of_the_tables(name: str) -> None:
         "forks": archive_rows.FORK_LINK,
     }
     bits = {"small_integer": 16, "integer": 32}
-    given = () if name == "threads" else ("thread_key", "ns")  # by the thread and log before
+    given = (
+        ("owner",) if name == "threads" else ("thread_key", "ns")
+    )  # by the thread and log before
     table = schema.metadata.tables[name]
     assert [
         (each.name, each.stored or each.name, each.kind, each.nullable, each.bits)

@@ -29,7 +29,10 @@ from tests.graph.kit import Trail, logs, on
 
 PROXY: Final = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 
-pytestmark = pytest.mark.skipif(PROXY is None, reason="pgbouncer is not installed")
+pytestmark = [
+    pytest.mark.slow,  # starts a server and a proxy
+    pytest.mark.skipif(PROXY is None, reason="pgbouncer is not installed"),
+]
 
 CONFIG: Final = """
 [databases]

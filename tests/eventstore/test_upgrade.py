@@ -12,11 +12,13 @@ from eventstore.format import digests
 from tests.eventstore.support import data_of, fill, seal_now, sql
 
 ADDED = {
-    "threads": ("pin", "fate"),
+    "threads": ("pin", "fate", "owner"),
     "snapshots": ("step",),
     "tombstones": ("policy", "asked_by"),
 }
-NEW_TABLES = "segments dictionaries eventstore_secrets retention_slices retention_sweeps".split()
+NEW_TABLES = (
+    "segments dictionaries eventstore_secrets retention_slices retention_sweeps eventstore_renewals"
+).split()
 
 
 @pytest.fixture

@@ -10,9 +10,6 @@ What is different on purpose, and so is not compared, or is undone before compar
 - What an edit of the past is: here a checkpoint of source ``fork`` that repeats the one gone back
   to, and then the edit. In LangGraph only going back to run on makes a ``fork``. All of source
   ``fork`` are left out.
-- The state of a thread that failed: its values are those of the last complete superstep here, and
-  what finished siblings wrote is in ``tasks[i].result``. LangGraph's ``get_state`` shows the values
-  as if the superstep were complete without the failed one (its history does not).
 - A key that the state does not have is an ``InvalidUpdateError`` here; LangGraph drops the
   value silently, and what was written is lost.
 - The order of names in ``next``: here the order in which tasks are merged (edges by name, then

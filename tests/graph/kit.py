@@ -21,6 +21,7 @@ from graph import (
     StateSnapshot,
     interrupt,
 )
+from graph.run.address import Address
 from graph.run.journal import Means
 from graph.state.fold import State
 from tests.awaited import finish
@@ -57,7 +58,7 @@ class Trail(TypedDict, total=False):
 def standing(app: CompiledGraph, config: RunnableConfig) -> State:
     """The state in which a run at this config would find the thread."""
     assert app._log is not None
-    return finish(app.checkpointer, app._log.open(config, Means()), run_sync).state
+    return finish(app.checkpointer, app._log.open(Address.of(config), Means()), run_sync).state
 
 
 def replayed(app: CompiledGraph, thread_id: str, snapshots: bool) -> State:

@@ -110,7 +110,14 @@ def test_cancelling_leaves_what_was_recorded(store_url: str, times: int) -> None
                         assert isinstance(ended[0], asyncio.CancelledError)
                         assert await app.ainvoke(input, config)
                         continue
-                    assert values_of(state.values) in states
+                    complete = (await app.aget_state(state.config)).values
+                    assert values_of(complete) in states
+                    done = [
+                        entry
+                        for each in state.tasks
+                        for entry in (each.result or {}).get("log", ())
+                    ]
+                    assert state.values["log"] == [*complete["log"], *done]
                     for each in state.tasks:
                         assert each.error is None
                         assert each.result in (None, expected[each.name])

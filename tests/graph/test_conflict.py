@@ -147,9 +147,10 @@ def crashed(store: EventStore) -> CompiledGraph:
 
 def test_a_dead_run_is_overtaken(store: EventStore, caplog: pytest.LogCaptureFixture) -> None:
     app = crashed(store)
+    store.core.leases.lease_s = 0.4
     began = time.monotonic()
     with caplog.at_level(logging.WARNING):
-        found = app.invoke({}, on("t"), on_conflict="wait", conflict_timeout_s=0.4)
+        found = app.invoke({}, on("t"), on_conflict="wait")
     assert found["log"] == ["a", "b", "a", "b"]
     assert 0.4 <= time.monotonic() - began < WAIT_SECONDS_MAX
     assert any("going ahead" in each.message and "'t'" in each.message for each in caplog.records)
@@ -158,7 +159,8 @@ def test_a_dead_run_is_overtaken(store: EventStore, caplog: pytest.LogCaptureFix
 
 @pytest.mark.slow
 def test_a_run_that_goes_on_is_not_overtaken(store: EventStore) -> None:
-    """However long it takes: each event that it records is a sign of life."""
+    """However long it takes, and however short the lease is: its process is alive."""
+    store.core.leases.lease_s = 0.1
     started = threading.Event()
 
     def node(state: Trail) -> dict[str, Any]:
@@ -176,7 +178,7 @@ def test_a_run_that_goes_on_is_not_overtaken(store: EventStore) -> None:
     def call(number: int) -> Any:
         if number:
             assert started.wait(WAIT_SECONDS_MAX)
-        return app.invoke({}, on("t"), on_conflict="wait", conflict_timeout_s=0.8)
+        return app.invoke({}, on("t"), on_conflict="wait")
 
     assert sorted(each["total"] for each in together(2, call)) == [6, 12]
 
@@ -305,7 +307,7 @@ def test_coroutines_wait_for_one_another(store_url: str) -> None:
     run(main())
 
 
-def test_a_cancelled_run_is_overtaken_like_a_dead_one(store_url: str) -> None:
+def test_nobody_waits_for_a_cancelled_run(store_url: str) -> None:
     async def main() -> None:
         async with opened(store_url) as store:
             running = asyncio.Event()
@@ -325,8 +327,11 @@ def test_a_cancelled_run_is_overtaken_like_a_dead_one(store_url: str) -> None:
             await running.wait()
             task.cancel()
             await asyncio.wait([task])
-            found = await app.ainvoke({}, on("t"), on_conflict="wait", conflict_timeout_s=0.2)
+            assert (await store.thread("t")).status == "cancelled"
+            began = time.monotonic()
+            found = await app.ainvoke({}, on("t"), on_conflict="wait")
             assert found["total"] == 1
+            assert time.monotonic() - began < store.core.leases.lease_s / 2
 
     run(main())
 

@@ -64,6 +64,31 @@ def test_editing_asks_afresh(store: EventStore) -> None:
     assert app.invoke(Command(resume="fine"), on("t"))["log"] == ["fine", "publish"]
 
 
+def test_an_edit_of_a_graph_with_one_node_asks_again(store: EventStore) -> None:
+    app = only(lambda state: {"log": [interrupt(state["note"])]}, store)
+    app.invoke({"note": "draft"}, on("t"))
+    for text in ("better", "best"):
+        app.update_state(on("t"), {"note": text})
+        assert app.get_state(on("t")).next == ("ask",)
+        assert store.thread("t").status == "waiting"
+        assert shown(app.invoke(None, on("t"))) == [text]
+    assert app.invoke(Command(resume="fine"), on("t"))["log"] == ["fine"]
+    app.update_state(on("t"), {"note": "printed"})
+    assert app.get_state(on("t")).next == (), "the node had written last"
+
+
+def test_an_edit_of_a_graph_with_one_node_that_failed_runs_it_again(store: EventStore) -> None:
+    def divide(state: Trail) -> dict[str, Any]:
+        return {"total": 10 // len(state["note"])}
+
+    app = only(divide, store)
+    with pytest.raises(ZeroDivisionError):
+        app.invoke({"note": ""}, on("t"))
+    app.update_state(on("t"), {"note": "12345"})
+    assert app.get_state(on("t")).next == ("ask",)
+    assert app.invoke(None, on("t"))["total"] == 2
+
+
 def test_rejecting_skips_the_node_that_asks(store: EventStore) -> None:
     calls = Calls()
     app = reviewed(store, calls)
@@ -108,6 +133,20 @@ def test_whose_an_edit_is_beside_finished_siblings_has_to_be_said(store: EventSt
         app.update_state(on("t"), {"note": "edited"})
     assert len(app.invoke(Command(update={"note": "edited"}), on("t"))["__interrupt__"]) == 1
     assert app.invoke(Command(resume="y"), on("t"))["note"] == "edited"
+
+
+def test_whose_an_edit_is_beside_a_failed_sibling_has_to_be_said(store: EventStore) -> None:
+    """Taken for the finished node's, the edit would drop the failed one without a word."""
+
+    def reads(state: Trail) -> dict[str, Any]:
+        return {"log": [state["note"].upper()]}
+
+    app = side_by_side({"a": logs("a"), "reads": reads}, store)
+    with pytest.raises(KeyError):
+        app.invoke({}, on("t"))
+    with nothing_recorded(app), pytest.raises(InvalidUpdateError, match="'reads' did not finish"):
+        app.update_state(on("t"), {"note": "edited"})
+    assert app.invoke(Command(update={"note": "said"}), on("t"))["log"] == ["a", "SAID"]
 
 
 def test_several_edits_at_once(store: EventStore) -> None:

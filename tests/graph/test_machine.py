@@ -527,7 +527,10 @@ class Machine(RuleBasedStateMachine):
         self.check_entries(name, thread)
         head = thread.head
         state = self.app.get_state(on(name))
-        assert state.values == head.values
+        values = head.values
+        for index in sorted(head.done):
+            values = merged(values, head.done[index])
+        assert state.values == values
         assert state.next == tuple(
             node for i, (node, _) in enumerate(head.frontier) if i not in head.done
         )

@@ -249,7 +249,10 @@ def test_whose_update_it_is_when_several_wrote_last(store: EventStore) -> None:
 def test_a_graph_of_one_node_needs_no_as_node(store: EventStore) -> None:
     app = steps("a", store)
     app.update_state(on("t"), {"log": ["x"]})
-    assert app.get_state(on("t")).next == ()
+    assert app.get_state(on("t")).next == ("a",), "before anything ran an edit counts as input"
+    app.invoke(None, on("t"))
+    app.update_state(on("t"), {"log": ["y"]})
+    assert app.get_state(on("t")).next == (), "the node wrote last"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from eventstore.concurrency import run_sync
 from eventstore.format.digests import origin
 from graph import START, Command, CompiledGraph, MemorySaver, RunnableConfig, StateGraph
 from graph.read import subgraphs
-from graph.run.thread_log import position_of
+from graph.run.address import position_of
 from graph.types import Durability
 from tests.graph.kit import Boom, on
 from tests.graph.nesting import Walk, below, calling, check_whole, inside
