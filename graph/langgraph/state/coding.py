@@ -25,7 +25,7 @@ metadata, its writes, its past."""
 CONTEXT_BYTES: Final = 16 * 1024
 """Unchanged bytes before a change that are referred to: similar ones often look like it."""
 
-THOROUGH_BYTES: Final = 256 * 1024
+THOROUGH_BYTES: Final = 64 * 1024
 """The same for what is stored rarely."""
 
 _FRESH: Final = 64

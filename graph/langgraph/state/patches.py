@@ -20,7 +20,7 @@ BYTES_MAX: Final = 256 * 2**20
 PREFIX_MAX: Final = 64 * 2**20
 """Known bytes beyond this are not used; window and matches then fit what every zstd reads."""
 
-QUICK, THOROUGH = 6, 12
+QUICK, THOROUGH = 6, 9
 """Levels of compression."""
 
 _WINDOW_LOG: Final = (10, 27)
