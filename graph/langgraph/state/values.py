@@ -65,11 +65,16 @@ def cut(kind: str, data: bytes, base: Value | None = None) -> Value:
         return whole(kind, data)
     parts: list[bytes] = []
     if base is not None and (base.type, base.shape) == (kind, shape):
-        for part in base.parts[:count]:
-            if not data.startswith(part, at):
-                break
-            parts.append(part)
-            at += len(part)
+        joined = b"".join(base.parts)
+        if len(base.parts) <= count and data.startswith(joined, at):  # it grew, as most do
+            parts += base.parts
+            at += len(joined)
+        else:
+            for part in base.parts[:count]:
+                if not data.startswith(part, at):
+                    break
+                parts.append(part)
+                at += len(part)
     try:
         _cut_rest(data, at, shape, count, parts)
     except (msgpack.UnpackException, ValueError, RecursionError):
@@ -98,7 +103,7 @@ def overlap(old: Value | None, new: Value) -> tuple[int, int]:
         return 0, 0
     one, other = old.parts, new.parts
     shorter = min(len(one), len(other))
-    head = 0
+    head = shorter if one[:shorter] == other[:shorter] else 0  # compared at the speed of C
     while head < shorter and one[head] == other[head]:
         head += 1
     tail = 0
