@@ -57,6 +57,10 @@ class Ref:
         return self.ns, self.id
 
 
+class NeedsLog(Exception):
+    """The log has to be read, but ends with events that are yet to be appended."""
+
+
 class History:
     """The checkpoints of a thread, as far as it reached at one moment."""
 
@@ -71,8 +75,6 @@ class History:
     async def find(self, ns: str, checkpoint_id: str | None) -> Saved | None:
         """A checkpoint of a namespace by its id, or the latest one."""
         space = self.tip.fold.spaces.get(ns)
-        if not self.tip.head.exists:
-            return None
         if checkpoint_id is None:
             return await self._latest(ns, space)
         if space is not None and checkpoint_id in space.leaves:
@@ -206,6 +208,10 @@ class History:
     # --- the logs of the thread ---------------------------------------------------------
 
     async def _history(self) -> list[Stretch]:
+        if self.tip.is_planned:
+            raise NeedsLog
+        if not self.tip.head.exists:
+            return []
         if self._stretches is None:
             logs, tip = self._logs, self.tip
             self._stretches, base = await logs.history(tip)

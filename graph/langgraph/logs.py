@@ -7,28 +7,23 @@ appends without reading, since an append to a log that has grown is refused and 
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 from eventstore import (
     FORK,
-    ConcurrencyError,
     CorruptEventError,
-    DuplicateKeyError,
     Event,
     Head,
     LineageMovedError,
     Position,
     Replay,
-    ThreadNotFoundError,
 )
-from eventstore.concurrency import Asyncio, Concurrency
 from eventstore.core.core import Core
 from eventstore.core.read import Pages
 from eventstore.models import NewSnapshot, RecordedEvent
@@ -39,13 +34,10 @@ from graph.langgraph.state.sealing import Seal
 CACHE_BYTES: Final = 64 * 2**20
 """What the folds of the threads used last may take in memory."""
 
-ATTEMPTS: Final = 100
-"""How often an append is made anew because another writer was first."""
-
 EVENTS_MAX: Final = 64
 """Events after which a snapshot is due."""
 
-_LOCKS: Final = 64
+_OVERHEAD: Final = 1_000
 _CHAIN_MAX: Final = 64
 _CHAIN_SHARE: Final = 2
 
@@ -74,11 +66,16 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Tip:
-    """A thread as it was at the end of its log."""
+    """A thread as it was at the end of its log.
+
+    Attributes:
+        is_planned: it ends with events that are yet to be appended, and cannot be read.
+    """
 
     head: Head
     fold: Fold
     base: Base | None = None
+    is_planned: bool = False
 
     @property
     def position(self) -> Position:
@@ -116,7 +113,7 @@ class _Cache:
             return found[0]
 
     def put(self, thread_id: str, tip: Tip) -> None:
-        size = tip.fold.size
+        size = _OVERHEAD + tip.fold.size
         with self.lock:
             self._drop(thread_id)
             self.tips[thread_id] = tip, size
@@ -136,13 +133,9 @@ class _Cache:
 class Logs:
     """The threads of LangGraph in a store; shared by all copies of a saver."""
 
-    def __init__(self, core: Core, concurrency: Concurrency) -> None:
+    def __init__(self, core: Core) -> None:
         self.core = core
         self._cache = _Cache()
-        awaits = isinstance(concurrency, Asyncio) and concurrency.threads is None
-        make: Callable[[], Any] = asyncio.Lock if awaits else threading.Lock
-        self._awaits = awaits
-        self._locks = [make() for _ in range(_LOCKS)]
 
     # --- reading ------------------------------------------------------------------------
 
@@ -155,7 +148,9 @@ class Logs:
                 return cached
             return Tip(head, cached.fold.copy(seal), cached.base)
         if not head.exists:
-            return Tip(head, Fold(seal, thread_id))
+            found = Tip(head, Fold(seal, thread_id))
+            self._cache.put(thread_id, found)
+            return found
         if cached is not None and cached.head.thread_key == head.thread_key:
             if cached.head.seq < head.seq:
                 extended = await self._extended(cached, head, seal)
@@ -232,51 +227,19 @@ class Logs:
 
     # --- appending ----------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def turn(self, thread_id: str) -> AsyncIterator[None]:
-        """Let the writers of one process append to a thread one after the other."""
-        lock = self._locks[hash(thread_id) % _LOCKS]
-        if self._awaits:
-            async with lock:
-                yield
-        else:
-            with lock:
-                yield
+    async def writing_tip(self, thread_id: str, seal: Seal) -> Tip:
+        """A thread at the end of its log as it was known last, which an append may find grown."""
+        cached = self._cache.get(thread_id)
+        if cached is not None and cached.fold.seal is seal:
+            return cached
+        return await self.tip(thread_id, seal)
 
-    async def write(
-        self,
-        thread_id: str,
-        seal: Seal,
-        plan: Callable[[Tip], Awaitable[Plan | None]],
-        ttl: timedelta | None = None,
-    ) -> Tip:
-        """Append what ``plan`` makes of the thread's end, which it may be asked for again.
+    async def append(self, tip: Tip, plan: Plan, ttl: timedelta | None) -> Tip:
+        """Append to a thread that ends at ``tip``; its new end.
 
         Raises:
-            ConcurrencyError: others were first ``ATTEMPTS`` times.
+            ConcurrencyError, DuplicateKeyError, ThreadNotFoundError: it ends elsewhere by now.
         """
-        async with self.turn(thread_id):
-            cached = self._cache.get(thread_id)
-            if cached is not None and cached.fold.seal is seal:
-                tip = cached
-            else:
-                tip = await self.tip(thread_id, seal)
-            for attempt in range(1, ATTEMPTS + 1):
-                planned = await plan(tip)
-                if planned is None:
-                    return tip
-                try:
-                    new = await self._append(tip, planned, ttl)
-                except (ConcurrencyError, DuplicateKeyError, ThreadNotFoundError):
-                    if attempt == ATTEMPTS:
-                        raise
-                    tip = await self.tip(thread_id, seal)
-                else:
-                    self._cache.put(thread_id, new)
-                    return new
-            raise AssertionError("unreachable")
-
-    async def _append(self, tip: Tip, plan: Plan, ttl: timedelta | None) -> Tip:
         fold, seq = plan.fold, tip.head.seq + len(plan.events)
         base, snapshot = tip.base, None
         if seq // EVENTS_MAX > tip.head.seq // EVENTS_MAX:
@@ -289,7 +252,9 @@ class Logs:
             ttl=ttl,
             snapshot=snapshot,
         )
-        return Tip(replace(head, written=0), fold, base)
+        new = Tip(replace(head, written=0), fold, base)
+        self._cache.put(tip.head.thread_id, new)
+        return new
 
     def _snapshot(self, tip: Tip, fold: Fold, seq: int) -> tuple[Base, NewSnapshot]:
         """A snapshot that rests on the last one, or is complete if that is the smaller."""

@@ -9,6 +9,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from eventstore.concurrency import Concurrency
 from eventstore.core.core import Core
+from graph.langgraph.appending import Appending
 from graph.langgraph.conflict import Seen, checked
 from graph.langgraph.logs import Logs
 from graph.langgraph.reading import Reading
@@ -25,10 +26,10 @@ class Operations:
         self, core: Core, concurrency: Concurrency, on_conflict: str, ttl: timedelta | None
     ) -> None:
         seen = Seen()
-        self.logs = Logs(core, concurrency)
-        self.reading = Reading(self.logs, seen)
-        self.writing = Writing(self.logs, seen, checked(on_conflict), ttl)
-        self.upkeep = Upkeep(self.logs, self.reading)
+        appending = Appending(Logs(core), concurrency)
+        self.reading = Reading(appending.logs, seen)
+        self.writing = Writing(appending, seen, checked(on_conflict), ttl)
+        self.upkeep = Upkeep(appending, self.reading)
         self._plain = Seal()
         self._seals: list[tuple[Cipher, Seal]] = []
 

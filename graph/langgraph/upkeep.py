@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from eventstore import ConfigurationError, Event, NewSnapshot, ThreadNotFoundError
+from graph.langgraph.appending import Appending
 from graph.langgraph.finding import History, Ref
-from graph.langgraph.logs import METADATA, Logs, Plan, Tip, flat
+from graph.langgraph.logs import METADATA, Plan, Tip, flat
 from graph.langgraph.reading import Reading, pasts
 from graph.langgraph.state import snapshots
 from graph.langgraph.state.fold import Fold
@@ -22,8 +23,9 @@ Strategy = Literal["keep_latest", "delete"]
 class Upkeep:
     """Removes and copies what one saver stored."""
 
-    def __init__(self, logs: Logs, reading: Reading) -> None:
-        self.logs = logs
+    def __init__(self, appending: Appending, reading: Reading) -> None:
+        self._appending = appending
+        self.logs = appending.logs
         self._reading = reading
 
     async def delete_thread(self, thread_id: str) -> None:
@@ -112,7 +114,7 @@ class Upkeep:
                 return None
             return await self._plan(wire, history, kept)
 
-        after = await self.logs.write(thread_id, wire.seal, plan)
+        after = await self._appending.write(thread_id, wire.seal, plan)
         if is_empty and after.head.exists:
             await self.delete_thread(thread_id)
         elif after.fold.since and (await self.logs.history(after))[1] is None:

@@ -20,9 +20,10 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 
 from eventstore import ConfigurationError, Event
 from eventstore.models import Status
+from graph.langgraph.appending import Appending
 from graph.langgraph.conflict import OnConflict, RunConflictError, Seen
 from graph.langgraph.finding import History
-from graph.langgraph.logs import Logs, Plan, Tip
+from graph.langgraph.logs import Plan, Tip
 from graph.langgraph.state import records
 from graph.langgraph.state.coding import encode, encode_writes
 from graph.langgraph.state.fold import Fold, past_of
@@ -55,9 +56,10 @@ class Writing:
     """
 
     def __init__(
-        self, logs: Logs, seen: Seen, on_conflict: OnConflict, ttl: timedelta | None
+        self, appending: Appending, seen: Seen, on_conflict: OnConflict, ttl: timedelta | None
     ) -> None:
-        self.logs = logs
+        self.appending = appending
+        self.logs = appending.logs
         self.seen = seen
         self.on_conflict = on_conflict
         self.ttl = ttl
@@ -91,7 +93,7 @@ class Writing:
             existing = await _existing(history, ns, checkpoint["id"])
             return new.plan(tip, parent, existing, is_side)
 
-        await self.logs.write(place.thread_id, wire.seal, plan, _ttl(place.ttl, self.ttl))
+        await self.appending.write(place.thread_id, wire.seal, plan, _ttl(place.ttl, self.ttl))
         if was_overtaken:
             self._report(place.thread_id, ns, place.id)
         self.seen.note(place.thread_id, ns, checkpoint["id"], as_latest=not was_overtaken)
@@ -174,7 +176,7 @@ class Writing:
             fold.add_writes(ns, checkpoint_id, found, replaces=replaces, early=is_early)
             return Plan([Event(records.WRITES, data, key)], fold, status)
 
-        await self.logs.write(place.thread_id, wire.seal, plan, _ttl(place.ttl, self.ttl))
+        await self.appending.write(place.thread_id, wire.seal, plan, _ttl(place.ttl, self.ttl))
 
 
 class _Put:
@@ -262,7 +264,7 @@ async def _is_known(history: History, ns: str, checkpoint_id: str) -> bool:
     """Whether a checkpoint that is not at hand was put before."""
     if checkpoint_id > history.tip.fold.top:
         return False
-    refs = await history.refs(records.span(ns, checkpoint_id)) if history.tip.head.exists else []
+    refs = await history.refs(records.span(ns, checkpoint_id))
     return any(ref.id == checkpoint_id for ref in refs)
 
 
