@@ -34,7 +34,7 @@ class Reading:
         saved = await history.find(ns, place.id)
         found = saved.id if saved is not None else place.id
         self.seen.note(place.thread_id, ns, found, as_latest=place.id is None)
-        return await _tuple(wire, history, place.at(ns), saved) if saved is not None else None
+        return await wire.tuple(place.at(ns), saved, history.find) if saved is not None else None
 
     async def list(
         self,
@@ -74,7 +74,7 @@ class Reading:
                 if not matches(metadata, wanted):
                     continue
                 place = {"thread_id": thread, "checkpoint_ns": ref.ns}
-                yield await _tuple(wire, history, place, saved, metadata)
+                yield await wire.tuple(place, saved, history.find, metadata)
                 count += 1
                 if count == limit:
                     return
@@ -163,12 +163,3 @@ def _delta(wire: Wire, name: str, past: Past) -> DeltaChannelHistory:
     if past.seed is not None:
         found["seed"] = wire.load(past.seed)
     return found
-
-
-async def _tuple(
-    wire: Wire, history: History, place: dict[str, Any], saved: Saved, metadata: Any = None
-) -> CheckpointTuple:
-    parent = None
-    if wire.needs_parent(saved):
-        parent = await history.find(place["checkpoint_ns"], saved.parent)
-    return wire.tuple(place, saved, parent, metadata)

@@ -7,7 +7,7 @@ differences are encrypted (:mod:`~graph.langgraph.state.sealing`). Any other one
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
@@ -55,21 +55,16 @@ class Wire:
         """The metadata of a checkpoint."""
         return self.loads(*saved.meta)
 
-    def head(self, saved: Saved) -> Any:
-        """A checkpoint without its channels' values."""
-        return self.loads(*saved.head)
-
     def checkpoint(self, saved: Saved) -> Checkpoint:
         """A checkpoint with the values of its channels."""
-        head = self.head(saved)
-        values = {}
-        for name, version in head["channel_versions"].items():
+        found: Any = self.loads(*saved.head)
+        values = found["channel_values"] = {}
+        for name, version in found["channel_versions"].items():
             channel = saved.channels.get(name)
             if channel is not None and channel.version == version and channel.value is not None:
                 values[name] = self.load(channel.value)
-        head["channel_values"] = values
-        found: Checkpoint = head
-        return found
+        checkpoint: Checkpoint = found
+        return checkpoint
 
     def pending(self, saved: Saved) -> list[tuple[str, str, Any]]:
         """The pending writes of a checkpoint, in the order in which a superstep applies them."""
@@ -78,18 +73,24 @@ class Wire:
             for (task, _), write in ordered(saved.writes)
         ]
 
-    def tuple(
-        self, place: Mapping[str, Any], saved: Saved, parent: Saved | None, metadata: Any = None
+    async def tuple(
+        self,
+        place: Mapping[str, Any],
+        saved: Saved,
+        find: Callable[[str, str | None], Awaitable[Saved | None]],
+        metadata: Any = None,
     ) -> CheckpointTuple:
         """A checkpoint as LangGraph takes it.
 
         Args:
             place: its thread and namespace.
-            parent: needed only where :meth:`needs_parent`.
+            find: finds another checkpoint, by its namespace and id.
         """
         checkpoint = self.checkpoint(saved)
-        if parent is not None:
-            self._adopt_sends(checkpoint, parent)
+        if saved.parent is not None and checkpoint.get("v", _FORMAT) < _FORMAT:
+            parent = await find(place["checkpoint_ns"], saved.parent)
+            if parent is not None:
+                self._adopt_sends(checkpoint, parent)
         return CheckpointTuple(
             config=_config(place, saved.id),
             checkpoint=checkpoint,
@@ -97,10 +98,6 @@ class Wire:
             parent_config=_config(place, saved.parent) if saved.parent else None,
             pending_writes=self.pending(saved),
         )
-
-    def needs_parent(self, saved: Saved) -> bool:
-        """Whether a checkpoint is of an old format, which keeps something with its parent."""
-        return saved.parent is not None and self.head(saved).get("v", _FORMAT) < _FORMAT
 
     def _adopt_sends(self, checkpoint: Any, parent: Saved) -> None:
         sends = [self.loads(each.type, each.data) for each in parent.writes_to(TASKS)]
