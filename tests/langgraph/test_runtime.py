@@ -60,13 +60,13 @@ def test_a_story_runs_as_on_the_saver_in_memory(driver: Driver, name: str, durab
     for given in story.inputs:
         one = ours.invoke(deepcopy(given), CONFIG, durability=durability)
         other = theirs.invoke(deepcopy(given), CONFIG, durability=durability)
-        assert _plain(one) == _plain(other)
+        assert plain(one) == plain(other)
         driver.reopen()
         assert seen(ours.state(subgraphs=True)) == seen(theirs.state(subgraphs=True))
         assert [seen(each) for each in ours.history()] == [seen(each) for each in theirs.history()]
 
 
-def _plain(result: Any) -> Any:
+def plain(result: Any) -> Any:
     if not isinstance(result, dict):
         return result
     asked = [each.value for each in result.get("__interrupt__", ())]
