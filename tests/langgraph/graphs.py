@@ -89,12 +89,12 @@ def in_place() -> Any:
     return graph
 
 
-def approval() -> Any:
-    """Two nodes that ask side by side, one of them twice."""
+def approval(*, twice: bool = True) -> Any:
+    """Two nodes side by side, of which one asks, once or twice."""
 
     def ask(state: Items) -> dict[str, Any]:
         first = interrupt("first?")
-        second = interrupt("second?")
+        second = interrupt("second?") if twice else ""
         return {"items": [f"{first} {second}"]}
 
     def other(state: Items) -> dict[str, Any]:
