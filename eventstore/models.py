@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, get_args
+
+from eventstore.errors import ConfigurationError
+from eventstore.limits import INT_MAX, check_moment, check_number, check_position, shown
 
 FORK: Final = 0
 """Kind of the event after which a log goes on from another position."""
+
+KIND_MAX: Final = 32767
 
 DELETION_MARK: Final = -1
 """Kind of the mark that ends every log of a thread being deleted; readers never see it."""
@@ -24,13 +29,35 @@ E = TypeVar("E")
 
 Status = Literal["running", "waiting", "failed", "cancelled", "idle"]
 
+STATUSES: Final[tuple[str, ...]] = get_args(Status)
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def to_micros(moment: datetime) -> int:
-    """Microseconds since 1970 UTC, exactly (a float would lose the last digit)."""
-    return (moment - _EPOCH) // _MICROSECOND
+def check_status(status: object) -> None:
+    """Check that a thread can have this status.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if not isinstance(status, str) or status not in STATUSES:
+        raise ConfigurationError(
+            f"status must be one of {', '.join(STATUSES)}, not {shown(status)}"
+        )
+
+
+def to_micros(moment: datetime, what: str = "a moment") -> int:
+    """Microseconds since 1970 UTC, exactly (a float would lose the last digit).
+
+    Raises:
+        ConfigurationError: it is no ``datetime``, or a naive one.
+    """
+    try:
+        return (moment - _EPOCH) // _MICROSECOND
+    except TypeError:
+        check_moment(what, moment)
+        raise
 
 
 def from_micros(micros: int) -> datetime:
@@ -54,8 +81,8 @@ class Event:
     key: str | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.kind <= 32767:
-            raise ValueError(f"kind must be between 1 and 32767, not {self.kind}")
+        if type(self.kind) is not int or not 1 <= self.kind <= KIND_MAX:
+            check_number("kind", self.kind, 1, KIND_MAX)  # an IntEnum is a number, too
 
 
 class Position(NamedTuple):
@@ -64,6 +91,20 @@ class Position(NamedTuple):
     thread_key: int
     ns: str
     seq: int
+
+
+def check_at(what: str, at: Position) -> None:
+    """Check that a position can be one; quick where it is.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if type(at) is Position:
+        key, ns, seq = at
+        if type(key) is type(seq) is int and type(ns) is str and ns.isprintable():
+            if 0 <= key <= INT_MAX and 0 <= seq <= INT_MAX:
+                return
+    check_position(what, at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from graph.errors import (
     InvalidGraphError,
     InvalidUpdateError,
     NodeTimeoutError,
+    ReducerError,
+    SchemaChangedError,
     ThreadBusyError,
 )
 from graph.messages import REMOVE_ALL_MESSAGES, MessagesState, RemoveMessage, add_messages
@@ -66,12 +68,14 @@ __all__ = [
     "MessagesState",
     "NodeTimeoutError",
     "PostgresSaver",
+    "ReducerError",
     "RemoveMessage",
     "ReplayMismatch",
     "ReplayReport",
     "RetryPolicy",
     "RunnableConfig",
     "Runtime",
+    "SchemaChangedError",
     "Send",
     "SqliteSaver",
     "StateGraph",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar, cast, get_args
+from typing import Any, Final, TypeVar, cast, get_args
 
 from eventstore import AsyncEventStore, EventStore, telemetry
 from eventstore.concurrency import (
@@ -44,6 +44,7 @@ from graph.run.runners import Runner, SyncRunner
 from graph.run.scope import Scope, current
 from graph.run.tasks import Options
 from graph.run.thread_log import ThreadLog
+from graph.savers import Saver, store_of
 from graph.state import planner
 from graph.state.fold import State
 from graph.types import (
@@ -64,14 +65,6 @@ RECURSION_LIMIT: Final = 25
 """The default for the supersteps of one call."""
 
 Nodes = Sequence[str] | str | None
-
-
-class Saver(Protocol):
-    """An object with a store, which ``compile(checkpointer=…)`` takes in place of a store."""
-
-    @property
-    def store(self) -> EventStore | AsyncEventStore:
-        """The store of its threads."""
 
 
 class RunnableGraph(ReadableGraph):
@@ -100,10 +93,7 @@ class RunnableGraph(ReadableGraph):
         self._last: Reader | None = None
         self._log: ThreadLog | None = None
         if checkpointer is not None and not isinstance(checkpointer, bool):
-            store = checkpointer
-            if not isinstance(store, EventStore | AsyncEventStore):
-                store = store.store
-            self._log = self.reader_on(store.core).log
+            self._log = self.reader_on(store_of(checkpointer).core).log
 
     @property
     def core(self) -> Core:
@@ -367,7 +357,7 @@ class RunnableGraph(ReadableGraph):
         run = Run(graph.topology, journal, options, runner, ns=at.ns)
         withdrawn = [each.id for each in run.interrupts]
         for updates in supersteps:
-            await run.edit(updates, metadata)
+            await run.edit(updates, reader.log.metadata.recorded(metadata))
         if withdrawn and run.ns:
             await concurrency.run(time_travel.edited(self, at.thread_id, run.ns, withdrawn))
         snapshot = await concurrency.run(reader.snapshot(at.thread_id, run.state))

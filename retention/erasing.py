@@ -22,6 +22,7 @@ from eventstore.errors import (
     EventStoreError,
     ThreadNotFoundError,
 )
+from eventstore.limits import check_name
 from retention.archives import Archive
 from retention.erasure_targets import Targets, find_targets, pinned_by
 from retention.inputs import Store
@@ -151,14 +152,14 @@ class _Erasing:
         archives: Sequence[Archive],
     ) -> None:
         for name, text in (("reason", reason), ("by", by)):
-            if not text.strip():
+            if not check_name(name, text).strip():
                 raise ConfigurationError(f"{name} must be a non-empty string for an erasure")
         if (thread_id is None) == (tenant is None):
             raise ConfigurationError("expected either thread_id or tenant, to know what to erase")
         self._core: Core = store.core if tenant is None else store.core.for_tenant(tenant)
         self._concurrency: Concurrency = store.concurrency
         self._reason, self._by = reason, by
-        self._thread_id = thread_id
+        self._thread_id = None if thread_id is None else check_name("a thread_id", thread_id)
         self._archives = archives
 
     async def run(

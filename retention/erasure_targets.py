@@ -51,7 +51,7 @@ class Targets:
         A thread's row decides; for a thread that is only in archives, its newest file.
         """
         newest: dict[int, Archived] = {}
-        for _, file in sorted(self.files, key=lambda found: found[1].header.archived_us):
+        for _, file in sorted(self.files, key=lambda found: found[1].recency):
             newest[file.header.thread_key] = file
         pinned = {}
         for info in self.threads.values():

@@ -90,7 +90,7 @@ async def aplan(
 async def _plan(
     store: Store, policies: Policies, now: datetime | None, all_tenants: bool, sizes: bool
 ) -> Plan:
-    checked, at = usable_policies(policies), moment_of(store, now)
+    checked, at = usable_policies(policies), await moment_of(store, now)
     counts, events, saved = Counter(prune=0), Counter[str](), Counter[str]()
     decisions: list[Decision] = []
     async for page in pages(store, all_tenants=all_tenants):

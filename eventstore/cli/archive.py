@@ -268,10 +268,12 @@ def erase(
 def _print_erasure(out: Output, found: Erasure, what: str) -> None:
     if out.as_json:
         out.json(asdict(found))
-        return
-    out.say(_erasure_text(found, what))
-    for name in (*found.kept, *found.kept_archived):
-        out.say(f"still holds bytes of it: {safe(name)}")
+    else:
+        out.say(_erasure_text(found, what))
+        for name in (*found.kept, *found.kept_archived):
+            out.say(f"still holds bytes of it: {safe(name)}")
+    if found.wiped is not None and found.wiped.problem is not None:
+        raise Failed(f"erased, but bytes of it may remain: {found.wiped.problem}", FOUND)
 
 
 def _erasure_text(found: Erasure, what: str) -> str:

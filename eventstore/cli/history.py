@@ -168,8 +168,8 @@ def _print_log(
             out.say(f"\nseq {event.seq}\n{block(event.data)}")
 
 
-def _or_blank(number: int | None) -> str:
-    return "" if number is None else str(number)
+def _or_blank(number: int | None) -> int | str:
+    return "" if number is None else number
 
 
 def _entry_json(event: RecordedEvent) -> dict[str, Any]:

@@ -160,15 +160,26 @@ def migrate(
     create: Annotated[
         bool, typer.Option("--create", help="Create a SQLite file that does not exist.")
     ] = False,
+    other_tables: Annotated[
+        bool,
+        typer.Option(
+            "--allow-other-tables",
+            help="Also in a SQLite file that holds tables of another application.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Create the tables, or migrate those of an older version. JSON: one document."""
     out = Output(as_json)
     if dry_run:
-        with EventStore(db, schema=schema, read_only=True) as store:
+        with EventStore(
+            db, schema=schema, read_only=True, allow_other_tables=other_tables
+        ) as store:
             pending, database = store.pending(), database_name(store)
     else:
-        with writing(Target(db, schema=schema), create=create, setup=False) as store:
+        with writing(
+            Target(db, schema=schema), create=create, setup=False, other_tables=other_tables
+        ) as store:
             pending, database = store.pending(), database_name(store)
             store.setup()
             if left := store.pending():

@@ -7,7 +7,7 @@ the other commands too. Nothing here needs the application that wrote the events
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Any, Final
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from eventstore import (
+    ConfigurationError,
     CorruptEventError,
     EventStore,
     Position,
@@ -39,8 +40,10 @@ from eventstore.cli.options import (
     reading,
 )
 from eventstore.cli.output import Output, duration, iso, moment, size
-from eventstore.cli.values import block, counted, cut, line, safe
+from eventstore.cli.values import block, counted, cut, document, line, safe, text_of
+from eventstore.concurrency import run_sync
 from eventstore.models import Status
+from retention import Match
 
 PAGE: Final = 256
 
@@ -77,16 +80,29 @@ def list_threads(
     everything: All = False,
     as_json: Json = False,
 ) -> None:
-    """List threads, the most recently active first. JSON: a line for each thread."""
-    out = Output(as_json)
+    """List threads, the most recently active first. JSON: a line for each thread.
+
+    With --all and --json, they come in the order of their keys, and those that become active
+    meanwhile are there, too.
+    """
+    out, wanted = Output(as_json), _parsed(metadata or ())
     with reading(Target(db, tenant, schema)) as store:
-        filters = {"status": status, "prefix": prefix, "metadata": _parsed(metadata or ())}
-        found = all_threads(store, **filters)
-        shown = found if everything else islice(found, limit)
+        found: Iterable[ThreadInfo]
+        if everything:
+            match = _match(status, wanted)
+            found = (
+                info
+                for info in all_threads(store)
+                if match.fits(info) and info.thread_id.startswith(prefix or "")
+            )
+        else:
+            found = store.threads(status=status, prefix=prefix, metadata=wanted, limit=limit + 1)
         if as_json:
-            for info in shown:
+            for info in found if everything else islice(found, limit):
                 out.json(thread_json(info))
             return
+        listed = sorted(found, key=lambda info: info.active_at, reverse=True)
+        shown = listed if everything else listed[:limit]
         rows = [
             (
                 info.thread_id,
@@ -104,7 +120,7 @@ def list_threads(
             return
         names = ("THREAD", "STATUS", "ACTIVE (UTC)", "CREATED (UTC)", "TTL", "PIN", "METADATA")
         out.table(names, rows)
-        if next(found, None) is not None:
+        if len(shown) < len(listed):
             out.note(f"only the first {limit} are shown; pass --limit or --all for more")
 
 
@@ -121,12 +137,22 @@ def _parsed(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def all_threads(store: EventStore, **filters: Any) -> Iterator[ThreadInfo]:
-    """The threads of a tenant, read a page at a time."""
+def _match(status: Status | None, metadata: Mapping[str, Any]) -> Match:
+    try:
+        return Match(status=status, metadata=metadata)
+    except TypeError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def all_threads(store: EventStore) -> Iterator[ThreadInfo]:
+    """Every thread of a tenant, read a page at a time, in the order of their keys.
+
+    Pages by last activity would miss threads that become active meanwhile.
+    """
     after = None
-    while page := store.threads(after=after, limit=PAGE, **filters):
+    while page := run_sync(store.core.scan(after=after, limit=PAGE)):
         yield from page
-        after = page[-1]
+        after = page[-1].thread_key
 
 
 def for_each_thread(
@@ -216,7 +242,7 @@ def show(
         ]
     )
     for each in interrupts:
-        out.say(f"waits for    {safe(str(each['node']))}: {line(each['value'])}")
+        out.say(f"waits for    {safe(text_of(each['node']))}: {line(each['value'])}")
     out.say()
     rows = [
         (each["ns"] or "(root)", each["first"], each["last"], each["kind"], moment(each["last_at"]))
@@ -265,15 +291,17 @@ def _pending_interrupts(store: EventStore, info: ThreadInfo) -> list[dict[str, A
     if langgraph.is_langgraph(info):
         return langgraph.pending_interrupts(store, thread_id)
     last = store.head(thread_id).seq
-    pending: dict[Any, dict[str, Any]] = {}
+    pending: dict[str, dict[str, Any]] = {}  # by id, which need not be text
     try:
         for event in store.read(thread_id, after=max(0, last - PAGE)):
             kind = describe.kind_of(event)
             if kind == "interrupt":
-                pending = {each["id"]: dict(each) for each in describe.interrupts(event.data)}
+                pending = {
+                    document(each["id"]): dict(each) for each in describe.interrupts(event.data)
+                }
             elif kind == "resume":
-                for resumed in event.data["answers"]:
-                    pending.pop(resumed.get("id"), None)
+                for resumed in describe.mappings(event.data["answers"]):
+                    pending.pop(document(resumed.get("id")), None)
     except CorruptEventError:
         return []  # `verify` reports the damage; the rest of the thread can still be shown
     return list(pending.values())

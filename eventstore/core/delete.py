@@ -20,6 +20,7 @@ from eventstore.core.read import Reading
 from eventstore.db import maintenance
 from eventstore.errors import CorruptEventError, ThreadNotFoundError
 from eventstore.format import records
+from eventstore.limits import check_name
 from eventstore.models import ThreadInfo, to_micros
 from eventstore.queries import Connection
 from eventstore.retention_models import Deletion
@@ -101,6 +102,11 @@ class Deleting(Reading):
         Raises:
             ThreadNotFoundError: no such thread.
         """
+        check_name("reason", reason)
+        for what, text in (("policy", policy), ("asked_by", asked_by)):
+            if text is not None:
+                check_name(what, text)
+        idle_us = None if idle_since is None else to_micros(idle_since, "idle_since")
         begun: list[tuple[int, dict[str, Any]]] = []
         secret = await self._secret() if erase else None
 
@@ -112,7 +118,7 @@ class Deleting(Reading):
             key = row.thread_key
             if begun and begun[-1][0] != key:
                 return "marked"  # the commit in doubt went through, and the name is in use again
-            if idle_since and queries.threads.last_recorded(conn, key) > to_micros(idle_since):
+            if idle_us is not None and queries.threads.last_recorded(conn, key) > idle_us:
                 return "kept"
             if unchanged is not None and queries.events.ends(conn, key) != dict(unchanged):
                 return "kept"

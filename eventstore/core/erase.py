@@ -16,12 +16,18 @@ from typing import Any, Final, Self
 from eventstore import queries
 from eventstore.core.delete import Deleting
 from eventstore.db import maintenance, schema
+from eventstore.errors import StoreBusyError, StoreUnavailableError
 from eventstore.format import digests, records
 from eventstore.models import SqlRow, ThreadInfo
 from eventstore.queries import Connection
 
 VACUUM_BYTES_MAX: Final = 2**30
 """Files up to this size are rewritten by default."""
+
+OLDER_S_MAX: Final = 10.0
+"""How long to wait for transactions that may still see the deleted rows (PostgreSQL)."""
+
+OLDER_LOOK_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +37,12 @@ class Erased:
     Attributes:
         vacuumed: whether the file was rewritten (on PostgreSQL: the tables vacuumed).
         log_emptied: whether SQLite's write-ahead log is empty.
+        problem: why it was not vacuumed, or not all of it, although it should have been.
     """
 
     vacuumed: bool
     log_emptied: bool
+    problem: str | None = None
 
 
 class Erasing(Deleting):
@@ -95,9 +103,26 @@ class Erasing(Deleting):
         if vacuum is None:
             size = await self.transactions.run("read", maintenance.file_bytes)
             vacuum = size is not None and size <= VACUUM_BYTES_MAX
-        if vacuum:
-            await self.transactions.run("autocommit", maintenance.vacuum, _TABLES)
-        return Erased(vacuum, await self.transactions.run("autocommit", maintenance.empty_log))
+        problem = await self._vacuum() if vacuum else None
+        log_emptied = await self.transactions.run("autocommit", maintenance.empty_log)
+        return Erased(vacuum and problem is None, log_emptied, problem)
+
+    async def _vacuum(self) -> str | None:
+        """Vacuum the tables; why bytes of deleted rows may remain, or ``None``."""
+        run, waited_s = self.transactions.run, 0.0
+        try:
+            mark, older = await run("read", maintenance.mark), list[str]()
+            while mark is not None and waited_s < OLDER_S_MAX:
+                older = await run("read", maintenance.older_than, mark)
+                if not older:
+                    break
+                await self.transactions.concurrency.sleep(OLDER_LOOK_S)
+                waited_s += OLDER_LOOK_S
+            problems = await run("autocommit", maintenance.vacuum, _TABLES)
+        except (StoreBusyError, StoreUnavailableError) as error:  # the erasure itself is done
+            return str(error)
+        problems += [f"{who} began before the end of the erasure" for who in older]
+        return "; ".join(problems) or None
 
     def _overwriting(self) -> Self:
         twin = copy.copy(self)

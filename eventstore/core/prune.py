@@ -13,8 +13,9 @@ from typing import Final
 from eventstore import queries
 from eventstore.core.part import Part
 from eventstore.db import maintenance
-from eventstore.errors import ConfigurationError, CorruptEventError
+from eventstore.errors import CorruptEventError
 from eventstore.format import records
+from eventstore.limits import check_number
 from eventstore.models import SqlRow, ThreadInfo, to_micros
 from eventstore.queries import Connection
 from eventstore.retention_models import Deletion, Expired, Outcome
@@ -56,8 +57,7 @@ class Pruning(Part):
         keys = [each.thread_key for each in batch]
         if len(set(keys)) < len(keys):
             raise ValueError(f"thread key {max(keys, key=keys.count)} is in the batch twice")
-        if rows < 1:
-            raise ConfigurationError(f"rows must be at least 1, not {rows}")
+        check_number("rows", rows, 1)
         removed: set[int] = set()  # pruned by an attempt whose commit is in doubt
 
         def prune_groups(conn: Connection) -> list[Outcome]:
@@ -131,8 +131,7 @@ class Pruning(Part):
             How many bytes that was; 0: there are no more free pages. On PostgreSQL always 0: its
             vacuum makes free space usable again.
         """
-        if bytes_max < 1:
-            raise ConfigurationError(f"bytes_max must be at least 1, not {bytes_max}")
+        check_number("bytes_max", bytes_max, 1)
         return await self.transactions.run("idempotent_write", maintenance.reclaim, bytes_max)
 
 

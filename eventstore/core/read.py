@@ -26,6 +26,7 @@ from eventstore.errors import (
 )
 from eventstore.format import digests, records
 from eventstore.format.segments import Segment
+from eventstore.limits import check_name, check_number
 from eventstore.models import (
     FORK,
     Head,
@@ -35,6 +36,7 @@ from eventstore.models import (
     Replay,
     Snapshot,
     SqlRow,
+    check_at,
 )
 from eventstore.queries import Connection
 
@@ -57,8 +59,6 @@ class Reading(Threads):
 
     async def head(self, thread_id: str, ns: str = "") -> Head:
         """The end of a log; of a thread that does not exist, an end at 0."""
-        records.name("a thread_id", thread_id)
-        records.name("a namespace", ns)
         row = await self.transactions.run(
             "read", queries.threads.look_up, self.tenant, thread_id, ns
         )
@@ -71,6 +71,10 @@ class Reading(Threads):
 
         Those of a trimmed log begin after its base.
         """
+
+        check_number("after", after, None)
+        if upto is not None:
+            check_number("upto", upto, None)
 
         def look_up(conn: Connection, after: int) -> queries.lineage.Stretch:
             row = queries.threads.look_up(conn, self.tenant, thread_id, ns)
@@ -126,7 +130,8 @@ class Reading(Threads):
         Args:
             cached: use the log cache, which :meth:`cache_replay` fills.
         """
-        records.name("a fingerprint", fingerprint)
+        if upto is not None:
+            check_at("upto", upto)
 
         def find(conn: Connection) -> _Found:
             row = queries.threads.look_up(conn, self.tenant, thread_id, ns, fingerprint)
@@ -139,7 +144,7 @@ class Reading(Threads):
                 if found is not None:
                     return found
             else:
-                self._check_position(conn, thread_id, at)
+                self._check_at(conn, thread_id, at)
             chosen = fingerprint if snapshots else None
             route = queries.lineage.trace(conn, at, chosen, marks if snapshots else None)
             rows = queries.snapshots.snapshot_chain(conn, route.snapshot) if route.snapshot else ()
@@ -228,7 +233,7 @@ class Reading(Threads):
             ready = ()
             come_from = Position(stretch.thread_key, stretch.ns, stretch.last)
 
-    def _check_position(self, conn: Connection, thread_id: str, at: Position) -> None:
+    def _check_at(self, conn: Connection, thread_id: str, at: Position) -> None:
         row = queries.threads.thread_by_key(conn, at.thread_key)
         if row is None or row.tenant != self.tenant or row.deleting_since is not None:
             raise PositionNotFoundError(thread_id, at.ns, at.seq, "its thread does not exist")
@@ -339,6 +344,7 @@ class Reading(Threads):
 
     async def lineage(self, at: Position) -> Lineage:
         """What the events up to a position begin with: the start of the log, a fork, or a base."""
+        check_at("at", at)
 
         def find(conn: Connection) -> tuple[int | None, Position | None, int | None]:
             fork, _ = queries.lineage.marks(conn, at, "")
@@ -390,6 +396,7 @@ class Reading(Threads):
         Raises:
             ThreadNotFoundError: no such thread.
         """
+        check_name("a namespace", ns)
         key = (await self.thread(thread_id)).thread_key
         rows = await self.transactions.run("read", queries.snapshots.snapshots_of, key, ns)
         return [

@@ -74,7 +74,7 @@ class Sealing(Reading):
             ThreadNotFoundError: no such thread.
             CorruptEventError: an event does not verify. Events before it may have been sealed.
         """
-        moment = min(to_micros(older_than), self.now_us() - SETTLED_US)
+        moment = min(to_micros(older_than, "older_than"), self.now_us() - SETTLED_US)
 
         def survey(conn: Connection) -> tuple[int, Sequence[SqlRow]]:
             key = self.key_of(conn, thread_id)

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Self, get_args
+from typing import Any, Final, Self
 
 from eventstore import queries
 from eventstore.core.part import Part
@@ -22,9 +22,19 @@ from eventstore.errors import (
     ThreadNotFoundError,
 )
 from eventstore.format import records
-from eventstore.models import SqlRow, Status, ThreadInfo, to_micros
+from eventstore.limits import TTL_MAX, check_name, check_number, check_type, seconds_of, shown
+from eventstore.models import (
+    STATUSES,
+    SqlRow,
+    Status,
+    ThreadInfo,
+    check_status,
+    to_micros,
+)
 from eventstore.queries import Connection
 from eventstore.retention_models import Tombstone
+
+_TTL_S_MAX: Final = int(TTL_MAX.total_seconds())
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +45,7 @@ class Threads(Part):
     def for_tenant(self, tenant: str) -> Self:
         """The same store for the threads of another tenant; everything else is shared."""
         twin = copy.copy(self)
-        twin.tenant = records.name("a tenant", tenant)
+        twin.tenant = check_name("a tenant", tenant)
         return twin
 
     # --- one thread ---------------------------------------------------------------------
@@ -58,6 +68,8 @@ class Threads(Part):
 
     async def thread_at(self, thread_key: int) -> ThreadInfo | None:
         """The thread of this tenant stored under a key, unless it is being deleted."""
+        if type(thread_key) is not int or thread_key.bit_length() > 63:
+            check_number("thread_key", thread_key)
         row = await self.transactions.run("read", queries.threads.thread_by_key, thread_key)
         if row is None or row.tenant != self.tenant or row.deleting_since is not None:
             return None
@@ -184,6 +196,10 @@ class Threads(Part):
     ) -> list[ThreadInfo]:
         """One page of this tenant's threads, the most recently active first.
 
+        The pages list no thread twice. A thread that becomes active after the first page moves
+        to the front, and the pages that follow do not list it: they are for people, who look at
+        the first ones. To miss no thread, begin again, or export all (``eventstore export``).
+
         Args:
             status, prefix, metadata: only threads with this status, whose id begins with this
                 prefix, whose metadata has these values at its top level.
@@ -191,8 +207,14 @@ class Threads(Part):
             limit: threads in a page.
         """
         check_limit(limit)
+        if metadata is not None:
+            check_type("metadata", metadata, Mapping)
+        if after is not None:
+            check_type("after", after, ThreadInfo)
+        if status is not None:
+            check_status(status)
         if prefix is not None:
-            records.name("a prefix", prefix)
+            check_name("a prefix", prefix)
         place = None if after is None else (to_micros(after.active_at), after.thread_key)
         rows = await self.transactions.run(
             "read",
@@ -238,6 +260,9 @@ class Threads(Part):
                 one is enough.
         """
         check_limit(limit)
+        for what, number in (("first", first), ("last", last), ("after", after)):
+            if number is not None:
+                check_number(what, number)
         behind = first - 1 if after is None else max(first - 1, after)
         while True:
             rows = await self.transactions.run(
@@ -246,8 +271,10 @@ class Threads(Part):
                 None if all_tenants else self.tenant,
                 after=behind,
                 last=last,
-                idle_before=None if idle_before is None else to_micros(idle_before),
-                created_before=None if created_before is None else to_micros(created_before),
+                idle_before=None if idle_before is None else to_micros(idle_before, "idle_before"),
+                created_before=None
+                if created_before is None
+                else to_micros(created_before, "created_before"),
                 with_ttl=with_ttl,
                 limit=limit,
             )
@@ -263,6 +290,8 @@ class Threads(Part):
             after: the last one of the page before.
         """
         check_limit(limit)
+        if after is not None:
+            check_type("after", after, Tombstone)
         place = None if after is None else (to_micros(after.deleted_at), after.thread_key)
         rows = await self.transactions.run(
             "read", queries.listing.list_tombstones, self.tenant, place, limit
@@ -272,8 +301,7 @@ class Threads(Part):
 
 def check_limit(limit: int) -> None:
     """Refuse an empty page."""
-    if limit < 1:
-        raise ConfigurationError(f"limit must be at least 1, not {limit}")
+    check_number("limit", limit, 1)
 
 
 def _infos(rows: Sequence[SqlRow]) -> list[ThreadInfo]:
@@ -295,10 +323,10 @@ def _thread_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """The columns that ``set_thread`` changes, checked."""
     checks: dict[str, tuple[Callable[[Any], bool], str]] = {
         "metadata": (lambda value: isinstance(value, Mapping), "a mapping"),
-        "status": (lambda value: value in get_args(Status), f"one of {get_args(Status)}"),
+        "status": (lambda value: value in STATUSES, f"one of {', '.join(STATUSES)}"),
         "ttl": (
-            lambda value: value is None or (type(value) is int and 0 <= value < 2**53),
-            "seconds as a whole number, or None",
+            lambda value: value is None or (type(value) is int and 0 <= value <= _TTL_S_MAX),
+            f"whole seconds up to {TTL_MAX.days} days, or None",
         ),
         "pinned": (lambda value: type(value) is bool, "True or False"),
     }
@@ -307,7 +335,7 @@ def _thread_values(values: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigurationError(f"a thread has no {name!r}; it has {', '.join(checks)}")
         fits, expected = checks[name]
         if not fits(value):
-            raise ConfigurationError(f"{name} must be {expected}, not {value!r:.80}")
+            raise ConfigurationError(f"{name} must be {expected}, not {shown(value)}")
     stored = dict(values)
     if "metadata" in values:
         stored["metadata"] = json_text(values["metadata"])
@@ -319,7 +347,7 @@ def _thread_values(values: Mapping[str, Any]) -> dict[str, Any]:
 def json_text(metadata: Mapping[str, Any]) -> str:
     """The metadata of a thread as JSON text."""
     if not isinstance(metadata, Mapping):
-        raise ConfigurationError(f"metadata must be a mapping, not {metadata!r:.80}")
+        raise ConfigurationError(f"metadata must be a mapping, not {shown(metadata)}")
     for name, value in metadata.items():
         try:
             json.dumps(value, allow_nan=False)
@@ -332,8 +360,4 @@ def json_text(metadata: Mapping[str, Any]) -> str:
 
 def stored_ttl(ttl: timedelta | None) -> int | None:
     """A time to live as it is stored: whole seconds, rounded up."""
-    if ttl is None:
-        return None
-    if not isinstance(ttl, timedelta) or ttl < timedelta(0):
-        raise ConfigurationError(f"ttl must be a timedelta and not negative, not {ttl!r:.80}")
-    return -(-ttl // timedelta(seconds=1))
+    return None if ttl is None else seconds_of("ttl", ttl)

@@ -20,6 +20,7 @@ from eventstore import queries
 from eventstore.core.read import MOVES_MAX, Reading
 from eventstore.errors import ThreadNotFoundError
 from eventstore.format import namespaces, records
+from eventstore.limits import check_name, check_number
 from eventstore.models import SqlRow, ThreadInfo, from_micros
 from eventstore.queries import Connection
 from eventstore.queries.trim import Kept, Survey
@@ -89,6 +90,7 @@ class Trimming(Reading):
         Raises:
             ThreadNotFoundError: no such thread.
         """
+        check_name("a namespace", ns)
 
         def find(conn: Connection) -> list[TrimPoint]:
             key = self.key_of(conn, thread_id)
@@ -133,6 +135,7 @@ class Trimming(Reading):
         Raises:
             ThreadNotFoundError: no such thread.
         """
+        check_number("seq", seq)
         if dry_run:
             return await self.transactions.run("read", self._measure, thread_id, seq, keep_if)
         total, moves, rounds = Trimmed(), 0, 0

@@ -12,6 +12,7 @@ from eventstore import queries
 from eventstore.core.read import MOVES_MAX, PAGE, Reading, claim
 from eventstore.errors import CorruptEventError, LineageMovedError, ThreadNotFoundError
 from eventstore.format import digests, records
+from eventstore.limits import check_name
 from eventstore.models import FORK, Position, SqlRow, Stats, VerifyReport
 from eventstore.queries import Connection
 
@@ -55,7 +56,7 @@ class Verifying(Reading):
             key, logs = self.key_of(conn, thread_id), []
             for ns, _, _ in queries.events.namespaces(conn, key):
                 try:
-                    records.name("a namespace", ns)
+                    check_name("a namespace", ns)
                     runs = queries.events.runs(conn, key, ns)
                 except ValueError as error:
                     problems.append(f"namespace {ns!r}: a name or a seq was damaged: {error}")

@@ -1,4 +1,4 @@
-"""The space of a database: free pages, dead rows, and bytes that must be overwritten.
+"""The space of a database: free pages, dead rows, and bytes that must be overwritten; its clock.
 
 Each function works on SQLite and on PostgreSQL, which differ most here.
 """
@@ -6,9 +6,9 @@ Each function works on SQLite and on PostgreSQL, which differ most here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import BigInteger, Connection, Table, cast, extract, func, select, text
 
 from eventstore.db import sqlite
 
@@ -57,18 +57,65 @@ def file_bytes(conn: Connection) -> int | None:
     return int(pages * size)
 
 
-def vacuum(conn: Connection, tables: Sequence[Table]) -> None:
+def vacuum(conn: Connection, tables: Sequence[Table]) -> list[str]:
     """Rewrite an SQLite file, or free the dead rows of these tables on PostgreSQL.
 
     Not within a transaction. SQLite's writers wait meanwhile, PostgreSQL's do not.
+
+    Returns:
+        PostgreSQL's warnings: it skips a table that this role may not vacuum.
     """
     if conn.dialect.name == "sqlite":
         conn.exec_driver_sql("VACUUM")
-        return
+        return []
     names: dict[str | None, str] = conn.get_execution_options().get("schema_translate_map", {})
     quote = conn.dialect.identifier_preparer.quote
     schema = f"{quote(names[None])}." if names.get(None) else ""
-    conn.exec_driver_sql(f"VACUUM {', '.join(schema + quote(t.name) for t in tables)}")
+    driver = conn.connection.driver_connection
+    assert driver is not None
+    warnings: list[str] = []
+
+    def collect(notice: Any) -> None:
+        if notice.severity_nonlocalized == "WARNING":
+            warnings.append(notice.message_primary)
+
+    driver.add_notice_handler(collect)
+    try:
+        conn.exec_driver_sql(f"VACUUM {', '.join(schema + quote(t.name) for t in tables)}")
+    finally:
+        driver.remove_notice_handler(collect)
+    return warnings
+
+
+# Vacuum keeps rows that the oldest snapshot in use may see. The server shows the age of snapshots
+# to every role, other than what is run in them.
+_MARK: Final = text("SELECT CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS xid) AS text)")
+_OLDER: Final = text("""
+    SELECT who FROM (
+        SELECT 'a transaction of process ' || pid AS who, age(backend_xmin) AS age
+        FROM pg_stat_activity
+        WHERE pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum)
+            AND pid <> pg_backend_pid() AND (datid IS NULL OR datname = current_database())
+        UNION ALL
+        SELECT 'the prepared transaction ' || gid, age(transaction)
+        FROM pg_prepared_xacts WHERE database = current_database()
+        UNION ALL
+        SELECT 'the replication slot ' || slot_name, age(xmin) FROM pg_replication_slots
+    ) AS found
+    WHERE age > age(CAST(:mark AS xid))
+""")
+
+
+def mark(conn: Connection) -> str | None:
+    """Now, as PostgreSQL counts transactions; ``None`` on SQLite."""
+    if conn.dialect.name == "sqlite":
+        return None
+    return str(conn.execute(_MARK).scalar_one())
+
+
+def older_than(conn: Connection, mark: str) -> list[str]:
+    """What may still see rows that were deleted before the mark, so that vacuum keeps them."""
+    return list(conn.execute(_OLDER, {"mark": mark}).scalars())
 
 
 def empty_log(conn: Connection) -> bool:
@@ -84,3 +131,11 @@ def empty_log(conn: Connection) -> bool:
     finally:
         conn.exec_driver_sql(f"PRAGMA busy_timeout = {int(sqlite.BUSY_TIMEOUT_S * 1000)}")
     return not busy
+
+
+_NOW = select(cast(extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger))
+
+
+def now_us(conn: Connection) -> int:
+    """The time by PostgreSQL's clock, in microseconds since 1970 UTC."""
+    return int(conn.execute(_NOW).scalar_one())

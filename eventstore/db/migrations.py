@@ -15,7 +15,10 @@ from sqlalchemy.schema import CreateIndex
 
 from eventstore.db import driver_errors, schema
 from eventstore.db.driver_errors import RolledBack
+from eventstore.db.options import ALONE
 from eventstore.errors import ConfigurationError, SchemaVersionError
+
+_OTHERS_SHOWN: Final = 5
 
 _FIRST_TABLES = (
     schema.threads,
@@ -123,12 +126,27 @@ def pending(conn: Connection) -> list[str]:
                 "not ours; give the event store a database of its own, or on PostgreSQL a schema"
             )
         if not taken:
+            _refuse_others(conn)
             return known
     applied = set(conn.execute(select(schema.migrations.c.name)).scalars())
     unknown = sorted(applied - set(known))
     if unknown:
         raise SchemaVersionError(unknown[-1], known[-1])
     return [name for name in known if name not in applied]
+
+
+def _refuse_others(conn: Connection) -> None:
+    """Check that a file that is not set up is empty, if the store asks for one of its own."""
+    if not conn.get_execution_options().get(ALONE):
+        return
+    found = inspect(conn)
+    others = sorted({*found.get_table_names(), *found.get_view_names()})
+    if others:
+        named = ", ".join(others[:_OTHERS_SHOWN]) + (", …" if len(others) > _OTHERS_SHOWN else "")
+        raise ConfigurationError(
+            f"the file holds tables of another application ({named}) and no event store; pass "
+            "another path, or allow_other_tables=True to keep both in this file"
+        )
 
 
 def demand_none(missing: list[str]) -> None:

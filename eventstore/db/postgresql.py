@@ -370,6 +370,11 @@ def around_async_pool(pool: AsyncConnectionPool[Any]) -> AsyncEngine:
     return engine
 
 
+def borrows(engine: Engine) -> bool:
+    """Whether an engine takes its connections from a caller's pool."""
+    return isinstance(engine.dialect, _Borrowing | _AsyncBorrowing)
+
+
 def _open_like_pool(pool: Any) -> Engine:
     """An engine that connects as a caller's asynchronous pool does.
 

@@ -15,6 +15,7 @@ from eventstore.codec.codec import Codec
 from eventstore.errors import ConfigurationError, CorruptEventError
 from eventstore.format import digests
 from eventstore.format.segments import Segment, covered, unseal
+from eventstore.limits import KEY_BYTES_MAX, check_name, check_position
 from eventstore.models import (
     FORK,
     Event,
@@ -70,6 +71,7 @@ def encode(
     previous = head.digest
     for seq, event in enumerate(events, head.seq + 1):
         if isinstance(event, Fork):
+            check_position("the source of a fork", event.source)
             kind, key = FORK, None
             data = {"source": list(event.source), "data": event.data}
             batch.forks.append(_fork_row(head, seq, event.source))
@@ -78,12 +80,16 @@ def encode(
         elif isinstance(event, Prepared):
             kind, key, payload, at_us = event.kind, None, event.payload, event.recorded_us
             body = codec.body(payload)
-        else:
+        elif isinstance(event, Event):
             kind, key = event.kind, event.key
             if key is not None:
-                name("a key", key)
+                check_name("a key", key, KEY_BYTES_MAX)
             body, at_us = codec.pack(event.data), now_us
             payload = codec.compressed(body)
+        else:
+            raise ConfigurationError(
+                f"events to append must be Event or Fork, not {type(event).__name__}"
+            )
         digest = digests.link(previous, seq, kind, key, at_us, body)
         batch.events.append(
             {
@@ -119,7 +125,7 @@ def snapshot_row(head: Head, snapshot: NewSnapshot) -> dict[str, Any]:
     Raises:
         ConfigurationError: its fingerprint cannot be stored as text.
     """
-    name("a fingerprint", snapshot.fingerprint)
+    check_name("a fingerprint", snapshot.fingerprint)
     place = (head.seq, snapshot.rests_on)
     checksum = digests.checksum(
         head.digest, place, snapshot.fingerprint, snapshot.items, snapshot.state
@@ -192,23 +198,6 @@ def head(tenant: str, thread_id: str, ns: str, row: SqlRow | None) -> Head:
     )
 
 
-def name(what: str, text: object) -> str:
-    """Check that a name can be stored as text; returns it.
-
-    Raises:
-        ConfigurationError: it is not text, is not valid Unicode, or holds a NUL.
-    """
-    if not isinstance(text, str):
-        raise ConfigurationError(f"{what} must be text, not {type(text).__name__}: {text!r:.80}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigurationError(f"{what} {text!r:.80} is not valid Unicode: {error}") from error
-    if "\0" in text:
-        raise ConfigurationError(f"{what} must not hold a NUL character: {text!r:.80}")
-    return text
-
-
 def thread_info(row: SqlRow) -> ThreadInfo:
     """A thread's facts from its row.
 
@@ -245,7 +234,7 @@ def pinned(reason: str, by: str, now_us: int) -> dict[str, Any]:
         ConfigurationError: the reason, or who pins it, is empty or cannot be stored as text.
     """
     for what, text in (("reason", reason), ("by", by)):
-        if not name(what, text).strip():
+        if not check_name(what, text).strip():
             raise ConfigurationError(f"pinning a thread needs a non-empty {what}")
     pin = {"reason": reason, "by": by, "at": now_us}
     return {"pinned": True, "pin": json.dumps(pin)}

@@ -35,6 +35,7 @@ from eventstore.db.schema import (
     renewals as _renewals,
 )
 from eventstore.format import digests
+from eventstore.limits import check_name
 from eventstore.models import SqlRow
 from eventstore.queries.snapshots import USABLE
 from eventstore.queries.tombstones import former_threads, generations_after
@@ -112,7 +113,18 @@ def look_up(
     snapshot. Names are rarely used again: only if nothing is found are the tombstones of the name
     read, and the generations after them tried. (A generation between two deleted ones was restored
     from an archive.)
+
+    Raises:
+        ConfigurationError: no thread and no log can have these names.
     """
+    names = (
+        ("a thread_id", thread_id),
+        ("a namespace", ns),
+        ("a fingerprint", "" if fingerprint is None else fingerprint),
+    )
+    for what, name in names:
+        if not isinstance(name, str) or not name.isprintable():  # nearly all are
+            check_name(what, name)
     statement = _LOOK_UP if fingerprint is None else _LOOK_UP_MARKS
     values = {"ns": ns} if fingerprint is None else {"ns": ns, "fingerprint": fingerprint}
     looked: set[int] = set()
@@ -243,9 +255,12 @@ _is_as_seen = and_(
     threads.c.status == bindparam("seen_status"),
     threads.c.owner.is_not_distinct_from(bindparam("seen_owner", type_=threads.c.owner.type)),
 )
+_is_longer = select(events.c.seq).where(
+    events.c.thread_key == _key, events.c.ns == _ns, events.c.seq > bindparam("seen_seq")
+)
 _CLAIM = (
     update(threads)
-    .where(threads.c.thread_key == _key, threads.c.deleting_since.is_(None))
+    .where(threads.c.thread_key == _key, threads.c.deleting_since.is_(None), ~_is_longer.exists())
     .where(or_(_is_as_seen, _is_owned))
     .values(status="running", owner=bindparam("new_owner"))
 )
@@ -257,10 +272,21 @@ _RELEASE = (
 
 
 def claim(
-    conn: Connection, thread_key: int, owner: str, seen_status: str, seen_owner: str | None
+    conn: Connection,
+    thread_key: int,
+    owner: str,
+    seen_status: str,
+    seen_owner: str | None,
+    ns: str,
+    seen_seq: int,
 ) -> bool:
-    """Make a run the owner of a thread that goes on; false if its row is not as it was seen."""
-    seen = {"seen_status": seen_status, "seen_owner": seen_owner}
+    """Make a run the owner of a thread that goes on; false if that is not as it was seen."""
+    seen = {
+        "seen_status": seen_status,
+        "seen_owner": seen_owner,
+        "ns": ns,
+        "seen_seq": seen_seq,
+    }
     given = {"key": thread_key, "who": owner, "new_owner": owner, **seen}
     return conn.execute(_CLAIM, given).rowcount > 0
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 from eventstore import Position
 from eventstore.format.digests import origin
+from eventstore.limits import TTL_MAX, shown
 from graph.errors import InvalidConfigError
 
 _CHECKPOINT_ID: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{10})")
@@ -45,6 +46,11 @@ class Address:
             raise InvalidConfigError(
                 "a graph with a checkpointer needs a thread_id; pass "
                 "config={'configurable': {'thread_id': '…'}}"
+            )
+        if isinstance(thread_id, bytes | bool | float):  # as text they would be another name
+            raise InvalidConfigError(
+                "a thread_id must be text, a whole number or a UUID, not "
+                f"{type(thread_id).__name__}"
             )
         # A fork's copy of another log's events counts as that log.
         ns = origin(0, _ns(config))[1]
@@ -86,9 +92,11 @@ def ttl_of(config: Mapping[str, Any]) -> timedelta | None:
     try:
         found = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidConfigError(f"ttl must be seconds or a timedelta, not {ttl!r:.80}") from error
-    if found < timedelta(0):
-        raise InvalidConfigError(f"ttl must not be negative, not {ttl!r:.80}")
+        raise InvalidConfigError(f"ttl must be seconds or a timedelta, not {shown(ttl)}") from error
+    if not timedelta(0) <= found <= TTL_MAX:
+        raise InvalidConfigError(
+            f"ttl must not be negative or longer than {TTL_MAX.days} days, not {shown(ttl)}"
+        )
     return found
 
 

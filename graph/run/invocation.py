@@ -187,7 +187,11 @@ async def journal_of(call: Call) -> Journal:
     """The journal of a call outside any other graph."""
     if call.log is None or call.address is None:
         return NoJournal(call.topology.channels, _now_us)
-    means = Means(call.concurrency, call.options.durability, lease=call.log.core.leases.begin())
+    means = Means(
+        call.concurrency,
+        call.options.durability,
+        lease=call.log.core.leases.begin(exclusive=call.on_conflict == "wait"),
+    )
     resumes = isinstance(call.input, Command) and call.input.resume is not None
     if call.opened is not None:
         return await call.concurrency.run(call.opened(call.address, means, resumes))
@@ -204,17 +208,22 @@ async def _begin(call: Call, run: Run) -> Started | None:
             "this Command is empty; pass None to continue without a resume value, or, to resume "
             "with None, name the interrupt: Command(resume={id: None})"
         )
+    waits = call.on_conflict == "wait"
+    records_later = waits and call.options.durability == "exit"
     if isinstance(given, Command) and (given.resume is not None or run.state.frontier):
         _refuse_empty(run)
-        return Started(run, True, await run.resume(given))
-    if given is not None:
-        await run.begin(given, call.run_id, call.metadata)
-        return Started(run)
-    _refuse_empty(run)
-    await run.branch()
-    if not await run.claim() and call.on_conflict == "wait":
+        started = Started(run, True, await run.resume(given))
+    elif given is not None:
+        await run.begin(given, call.run_id, _storable_metadata(call))
+        started = Started(run)
+    else:
+        _refuse_empty(run)
+        await run.branch()
+        records_later = True
+        started = Started(run, True)
+    if records_later and not await run.claim() and waits:
         return None
-    return Started(run, True)
+    return started
 
 
 def _is_empty(given: Command[Any]) -> bool:
@@ -231,6 +240,10 @@ def _refuse_empty(run: Run) -> None:
         raise EmptyInputError(
             "there is nothing to continue: this thread has not run yet; pass an input"
         )
+
+
+def _storable_metadata(call: Call) -> Mapping[str, Any]:
+    return call.metadata if call.log is None else call.log.metadata.recorded(call.metadata)
 
 
 def _now_us() -> int:

@@ -29,7 +29,7 @@ from eventstore.retention_models import Expired
 from retention.decisions import Decision
 from retention.inputs import Store
 from retention.policies import RetentionPolicy
-from retention.sweep.archiving import ArchiveGivenUp, SweepArchives
+from retention.sweep.archiving import ArchiveGivenUp, Stopped, SweepArchives
 from retention.sweep.pace import Pacer
 from retention.sweep.report import Progress, SweepOutcome
 from retention.trimming import find_trim_point
@@ -76,7 +76,7 @@ class Actions:
         self._on_progress = on_progress
         self._must_stop = must_stop
         self._is_planned = is_planned
-        self._archives = SweepArchives(store)
+        self._archives = SweepArchives(store, must_stop)
 
     # --- prune --------------------------------------------------------------------------
 
@@ -104,7 +104,10 @@ class Actions:
                 ends[decision.thread_key] = await self._archive(decision)
             return None
 
-        for each in batch:
+        for number, each in enumerate(batch):
+            if self._must_stop():
+                self.counts["left"] += sum(1 for rest in batch[number:] if rest.archive)
+                break
             if each.archive:
                 await self._guarded(each, archive)
         ready = [each for each in batch if each.thread_key in ends or not each.archive]
@@ -246,6 +249,9 @@ class Actions:
             settled = await action(decision)
         except DATABASE_ERRORS:
             raise
+        except Stopped:
+            self.counts["left"] += 1
+            return
         except ThreadNotFoundError:
             settled = decision, "gone"
         except Exception as error:

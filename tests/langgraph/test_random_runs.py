@@ -79,7 +79,7 @@ class Calls:
             given = self.given()
             self.both(lambda app: app.invoke(deepcopy(given), at(app), durability=durability))
         elif what == "resume":
-            value = Command(resume=f"answer {self.count}")
+            value: Any = Command(resume=f"answer {self.count}")
             self.both(lambda app: app.invoke(value, at(app), durability=durability))
         elif what == "go on":
             self.both(lambda app: app.invoke(None, at(app), durability=durability))

@@ -160,3 +160,18 @@ except ImportError as error:
     print(error)
 """
     assert "pip install 'graph-eventstore[langgraph]'" in without_langgraph(code)
+
+
+def test_events_of_others_under_the_same_kinds_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from eventstore import Event, EventStore
+
+    path = str(tmp_path / "other.db")
+    datas: list[Any] = [{}, {"b": 1}, {"checkpoint": 5, "changed": 7}, {"says": []}, "text", None]
+    with EventStore(path) as store:
+        events = [Event(kind, data) for kind in (32, 33, 34) for data in datas]
+        store.append("other", events, 0)
+    for command in ("events", "history", "show"):
+        assert shown(capsys, command, "other", "--db", path)
+        assert shown(capsys, command, "other", "--json", "--db", path)
