@@ -38,7 +38,7 @@ EVENTS_MAX: Final = 64
 """Events after which a snapshot is due."""
 
 _OVERHEAD: Final = 1_000
-_CHAIN_MAX: Final = 64
+_CHAIN_MAX: Final = 256
 _CHAIN_SHARE: Final = 2
 
 METADATA: Final = {"runtime": "langgraph"}
