@@ -117,12 +117,10 @@ class Writing:
     def _report(self, thread_id: str, ns: str, parent: str | None) -> None:
         self.conflicts += 1
         log.warning(
-            "two runs continue checkpoint %s of thread %r; both are kept, %s",
+            "two runs continue checkpoint %s of thread %r; both are kept (on_conflict=%r)",
             parent,
             thread_id,
-            "and the checkpoint with the greater id is the latest"
-            if self.on_conflict == "last"
-            else "the second one in a branch of its own",
+            self.on_conflict,
             extra={"thread_id": thread_id, "ns": ns, "checkpoint_id": parent},
         )
 
