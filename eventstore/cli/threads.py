@@ -24,7 +24,7 @@ from eventstore import (
     ThreadInfo,
     ThreadNotFoundError,
 )
-from eventstore.cli import describe
+from eventstore.cli import describe, langgraph
 from eventstore.cli.exits import FOUND, MISSING, Failed
 from eventstore.cli.options import (
     All,
@@ -250,7 +250,7 @@ def show(
         except CorruptEventError:
             stats = None  # `verify` names the damaged event
         origin = _origin(store, thread_id)
-        interrupts = _pending_interrupts(store, thread_id) if info.status == "waiting" else []
+        interrupts = _pending_interrupts(store, info) if info.status == "waiting" else []
     if as_json:
         found = thread_json(info)
         found["logs"] = [{**each, "last_at": iso(each["last_at"])} for each in logs]
@@ -320,8 +320,11 @@ def _origin(store: EventStore, thread_id: str) -> dict[str, Any] | None:
     return {"thread_id": owner.thread_id if owner else None, "ns": source.ns, "seq": source.seq}
 
 
-def _pending_interrupts(store: EventStore, thread_id: str) -> list[dict[str, Any]]:
+def _pending_interrupts(store: EventStore, info: ThreadInfo) -> list[dict[str, Any]]:
     """The interrupts that a thread waits for: those not resumed since the last ``interrupt``."""
+    thread_id = info.thread_id
+    if langgraph.is_langgraph(info):
+        return langgraph.pending_interrupts(store, thread_id)
     last = store.head(thread_id).seq
     pending: dict[str, dict[str, Any]] = {}  # by id, which need not be text
     try:
@@ -365,7 +368,7 @@ def list_events(
             raise no_such_log(thread_id, ns)
         if last is not None:
             after = max(after, (end if upto is None else min(upto, end)) - last)
-        events = store.read(thread_id, ns, after=after, upto=upto)
+        events = _readable(store, thread_id, ns, after, upto)
         if as_json:
             for event in events:
                 out.json(event_json(event))
@@ -373,6 +376,27 @@ def list_events(
         out.say(f"{'SEQ':>6}  {'RECORDED (UTC)':<19}  {'KIND':<9}  {'NODE':<14}  DATA", "bold")
         for event in events:
             _print_event(out, event, full)
+
+
+def _readable(
+    store: EventStore, thread_id: str, ns: str, after: int, upto: int | None
+) -> Iterator[RecordedEvent]:
+    """The events of a log; those of LangGraph's say what happened, not how it is stored."""
+    if (
+        ns
+        or not store.head(thread_id).exists
+        or not langgraph.is_langgraph(store.thread(thread_id))
+    ):
+        return store.read(thread_id, ns, after=after, upto=upto)
+    key = store.head(thread_id).thread_key
+    return (
+        entry.event
+        for entry in langgraph.entries(store, thread_id)
+        if entry.event.thread_key == key
+        and not entry.event.ns
+        and entry.event.seq > after
+        and (upto is None or entry.event.seq <= upto)
+    )
 
 
 def no_such_log(thread_id: str, ns: str) -> Failed:

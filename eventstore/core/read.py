@@ -377,6 +377,20 @@ class Reading(Threads):
         stretch = queries.lineage.Stretch(after.thread_key, after.ns, after.seq + 1, last)
         return self._stream(thread_id, [stretch])
 
+    async def keys(
+        self, at: Position, span: tuple[str, str], after: int = 0
+    ) -> list[tuple[int, int, str]]:
+        """Seq, kind and key of a log's events up to a position whose keys lie in a span of texts.
+
+        Args:
+            span: the first key, and the text before which the last one ends.
+            after: only events after this seq.
+        """
+        rows = await self.transactions.run(
+            "read", queries.events.keys_between, at.thread_key, at.ns, span, after, at.seq
+        )
+        return [(row.seq, row.kind, row.key) for row in rows]
+
     async def snapshot_positions(
         self, thread_id: str, fingerprint: str, ns: str = ""
     ) -> list[Position]:

@@ -221,6 +221,28 @@ def events_by_key(
     return found
 
 
+_KEYS_BETWEEN = (
+    select(events.c.seq, events.c.kind, events.c.key)
+    .where(
+        events.c.thread_key == _key,
+        events.c.ns == _ns,
+        events.c.key >= bindparam("first"),
+        events.c.key < bindparam("end"),
+        events.c.seq > bindparam("after"),
+        events.c.seq <= _upto,
+    )
+    .order_by(events.c.key)
+)
+
+
+def keys_between(
+    conn: Connection, thread_key: int, ns: str, span: tuple[str, str], after: int, upto: int
+) -> Sequence[SqlRow]:
+    """Seq, kind and key of the events whose keys lie in a span of texts, sealed ones included."""
+    place = {"key": thread_key, "ns": ns, "first": span[0], "end": span[1]}
+    return conn.execute(_KEYS_BETWEEN, {**place, "after": after, "upto": upto}).fetchall()
+
+
 _KEYED_ROWS = select(
     events.c.seq, events.c.key, events.c.kind, events.c.recorded_at, events.c.digest
 ).where(events.c.thread_key == _key, events.c.ns == _ns, events.c.key.is_not(None))
