@@ -148,7 +148,7 @@ def test_a_database_of_others_is_left_alone(tmp_path: Path) -> None:
         conn.execute("CREATE TABLE orders(id)")
     conn.close()
     with unchanged(f"sqlite:///{path}"):
-        assert "no event store in this database" in run("threads", "--db", str(path)).err
+        assert "(orders) and no event store" in run("threads", "--db", str(path)).err
 
 
 @pytest.mark.parametrize(
