@@ -66,6 +66,8 @@ paths: $(VENV)/ready-test
 
 torture: $(VENV)/ready-test
 	$(PY) -m tests.eventstore.torture $(ARGS)
+	$(PY) -m tests.graph.torture
+	$(PY) -m tests.graph.torture --postgresql
 
 clean:
 	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

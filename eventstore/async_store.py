@@ -39,8 +39,10 @@ class AsyncEventStore(Shell):
             ``psycopg_pool.AsyncConnectionPool``. Objects that the caller made are never closed.
         tenant, durability, …: as for :class:`~eventstore.EventStore`.
 
-    Belongs to the event loop that first uses it. An operation whose task is cancelled has
-    happened whole, or not at all.
+    May be used in any number of event loops, also one after the other: on PostgreSQL each gets
+    connections of its own. A caller's ``AsyncEngine`` or pool belongs to the event loop that first
+    uses it, and any other one is refused with ``ConfigurationError``. An operation whose task is
+    cancelled has happened whole, or not at all.
     """
 
     def __init__(
@@ -58,11 +60,18 @@ class AsyncEventStore(Shell):
         cache_bytes: int = BYTES,
         run_lease_s: float = RUN_LEASE_S,
         read_only: bool = False,
+        allow_other_tables: bool = False,
     ) -> None:
         pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
-        options = Options(durability, schema, pool, read_only)
+        options = Options(durability, schema, pool, read_only, allow_other_tables)
         engine, owned = engines.open_async_engine(target, options)
-        database = Transactions(engine, owned=owned, now_us=self.now_us, read_only=read_only)
+        database = Transactions(
+            engine,
+            owned=owned,
+            now_us=self.now_us,
+            read_only=read_only,
+            reopen=lambda: engines.reopen(target, options),
+        )
         super().__init__(database, database.asyncio, tenant, codec, clock, cache_bytes, run_lease_s)
 
     async def setup(self) -> None:
@@ -170,6 +179,7 @@ class AsyncEventStore(Shell):
     # --- verifying and measuring --------------------------------------------------------
 
     verify = async_method(Core.verify)
+    check_database = async_method(Core.check_database)
     stats = async_method(Core.stats)
 
     async def _flat(self, pages: Pages) -> AsyncGenerator[RecordedEvent, None]:

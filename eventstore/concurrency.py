@@ -30,6 +30,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
+from weakref import WeakSet
 
 from eventstore.errors import StoreClosedError
 
@@ -119,7 +120,7 @@ class Asyncio:
 
     def run(self, operation: Awaitable[T]) -> Awaitable[T]:
         """The result of a whole operation of a store, on one of its threads if it has any."""
-        return operation if self.threads is None else self.threads.run(operation)
+        return _ended(operation) if self.threads is None else self.threads.run(operation)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of a function, called on a thread of the :func:`worker_pool`."""
@@ -132,6 +133,60 @@ class Asyncio:
         return _Shielded(asyncio.get_running_loop().create_task(work))
 
 
+class Cancellation:
+    """A cancellation that came while an operation committed: it comes out where that ends.
+
+    So the operation learns what was committed, and no cancellation is lost.
+    """
+
+    __slots__ = ("is_due",)
+
+    def __init__(self) -> None:
+        self.is_due = False
+
+    @staticmethod
+    def defer() -> bool:
+        """Let the operation that runs go on; false if it is not one of :meth:`Asyncio.run`."""
+        found = _cancellation.get()
+        if found is not None:
+            found.is_due = True
+        return found is not None
+
+    @staticmethod
+    def check() -> None:
+        """Go no further in an operation whose cancellation was deferred.
+
+        Raises:
+            CancelledError: it was.
+        """
+        found = _cancellation.get()
+        if found is not None and found.is_due:
+            raise asyncio.CancelledError
+
+
+_cancellation: contextvars.ContextVar[Cancellation | None] = contextvars.ContextVar(
+    "eventstore_cancellation", default=None
+)
+
+
+async def _ended(operation: Awaitable[T]) -> T:
+    """The result of an operation, or the cancellation that it deferred."""
+    cancellation = Cancellation()
+    before = _cancellation.get()
+    _cancellation.set(cancellation)
+    try:
+        result = await operation
+    except Exception as error:
+        if cancellation.is_due:
+            raise asyncio.CancelledError from error
+        raise
+    finally:
+        _cancellation.set(before)
+    if cancellation.is_due:
+        raise asyncio.CancelledError
+    return result
+
+
 class StoreThreads:
     """Threads on which a store with a blocking driver runs whole operations for async callers.
 
@@ -140,9 +195,14 @@ class StoreThreads:
     """
 
     def __init__(self) -> None:
+        self._closed = False
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Begin without threads, at first and in a forked process."""
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
-        self._closed = False
 
     async def run(self, operation: Awaitable[T]) -> T:
         """The result of an operation that never suspends.
@@ -275,11 +335,26 @@ def worker_pool() -> ThreadPoolExecutor:
         return _pool
 
 
-def _forget_workers() -> None:
+class _Renewable(Protocol):
+    def renew(self) -> None:
+        """Forget threads, and locks that they held."""
+
+
+_renewables: WeakSet[_Renewable] = WeakSet()
+
+
+def renew_in_children(renewable: _Renewable) -> None:
+    """Call ``renew()`` in each process that is forked from this one, while the object exists."""
+    _renewables.add(renewable)
+
+
+def _renew() -> None:
     """A forked child has none of its parent's threads: it starts its own."""
     global _lock, _pool
     _lock, _pool = threading.Lock(), None
+    for each in list(_renewables):
+        each.renew()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_workers)
+    os.register_at_fork(after_in_child=_renew)

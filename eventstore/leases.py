@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Final, cast
 
-from eventstore import queries
+from eventstore import queries, telemetry
 from eventstore.concurrency import run_sync
 from eventstore.db.transactions import Transactions
 from eventstore.errors import ConfigurationError, StoreClosedError
@@ -105,14 +105,18 @@ class Lease:
         owner: what the row of the thread names while the run goes on.
         thread_key: of the thread that the run writes to; ``None``: it has not begun to write.
         is_held: the row may name this run.
+        has_begun: the run has claimed the thread, or appended something.
+        is_exclusive: the run begins only if no other owns the thread by then.
         taken_from: status and owner of the thread when the run claimed it, until it has appended
             something: where another run turns out to be alive, it gets the thread back.
     """
 
-    def __init__(self, leases: Leases, owner: str) -> None:
+    def __init__(self, leases: Leases, owner: str, is_exclusive: bool) -> None:
         self.owner = owner
+        self.is_exclusive = is_exclusive
         self.thread_key: int | None = None
         self.is_held = False
+        self.has_begun = False
         self.taken_from: tuple[Status, str | None] | None = None
         self._leases = leases
 
@@ -168,8 +172,12 @@ class Leases:
 
     # --- of a run -----------------------------------------------------------------------
 
-    def begin(self) -> Lease:
-        """The lease of a run that begins; it ends with :meth:`end`, or when it is dropped."""
+    def begin(self, *, exclusive: bool = False) -> Lease:
+        """The lease of a run that begins; it ends with :meth:`end`, or when it is dropped.
+
+        Args:
+            exclusive: its first event is refused if another run owns the thread by then.
+        """
         owner = str(Owner(_process.name, self.lease_s, next(_process.numbers)))
         _process.runs.add(owner)
         self._running[owner] = time.monotonic()
@@ -179,7 +187,7 @@ class Leases:
                     target=self._renew_while_needed, name="eventstore-leases", daemon=True
                 )
                 self._renewer.start()
-        return Lease(self, owner)
+        return Lease(self, owner, exclusive)
 
     async def claim(self, lease: Lease, head: Head) -> bool:
         """Make a run the owner of the thread that it goes on with.
@@ -202,6 +210,8 @@ class Leases:
             lease.owner,
             status,
             head.owner,
+            head.ns,
+            head.seq,
         )
         return lease.is_held
 
@@ -248,7 +258,11 @@ class Leases:
             except StoreClosedError:
                 return
             except Exception as error:  # the next round tries again
-                log.warning("could not renew the leases of this process's runs: %s", error)
+                log.warning(
+                    "could not renew the leases of this process's runs: %s",
+                    error,
+                    extra={"lease_s": self.lease_s, "error_type": telemetry.kind_of(error)},
+                )
             with self._lock:
                 if self._is_closed or not (self._running or self._unreleased):
                     self._renewer = None

@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, get_args
+
+from eventstore.errors import ConfigurationError
+from eventstore.limits import INT_MAX, check_moment, check_number, check_position, shown
 
 FORK: Final = 0
 """Kind of the event after which a log goes on from another position."""
+
+KIND_MAX: Final = 32767
 
 DELETION_MARK: Final = -1
 """Kind of the mark that ends every log of a thread being deleted; readers never see it."""
@@ -24,13 +29,35 @@ E = TypeVar("E")
 
 Status = Literal["running", "waiting", "failed", "cancelled", "idle"]
 
+STATUSES: Final[tuple[str, ...]] = get_args(Status)
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def to_micros(moment: datetime) -> int:
-    """Microseconds since 1970 UTC, exactly (a float would lose the last digit)."""
-    return (moment - _EPOCH) // _MICROSECOND
+def check_status(status: object) -> None:
+    """Check that a thread can have this status.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if not isinstance(status, str) or status not in STATUSES:
+        raise ConfigurationError(
+            f"status must be one of {', '.join(STATUSES)}, not {shown(status)}"
+        )
+
+
+def to_micros(moment: datetime, what: str = "a moment") -> int:
+    """Microseconds since 1970 UTC, exactly (a float would lose the last digit).
+
+    Raises:
+        ConfigurationError: it is no ``datetime``, or a naive one.
+    """
+    try:
+        return (moment - _EPOCH) // _MICROSECOND
+    except TypeError:
+        check_moment(what, moment)
+        raise
 
 
 def from_micros(micros: int) -> datetime:
@@ -54,8 +81,8 @@ class Event:
     key: str | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.kind <= 32767:
-            raise ValueError(f"kind must be between 1 and 32767, not {self.kind}")
+        if type(self.kind) is not int or not 1 <= self.kind <= KIND_MAX:
+            check_number("kind", self.kind, 1, KIND_MAX)  # an IntEnum is a number, too
 
 
 class Position(NamedTuple):
@@ -64,6 +91,20 @@ class Position(NamedTuple):
     thread_key: int
     ns: str
     seq: int
+
+
+def check_at(what: str, at: Position) -> None:
+    """Check that a position can be one; quick where it is.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if type(at) is Position:
+        key, ns, seq = at
+        if type(key) is type(seq) is int and type(ns) is str and ns.isprintable():
+            if 0 <= key <= INT_MAX and 0 <= seq <= INT_MAX:
+                return
+    check_position(what, at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +333,22 @@ class ThreadInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadDamage:
+    """A thread whose row is damaged, as far as the row says which one it is.
+
+    Attributes:
+        thread_key: where its row stands.
+        tenant, thread_id: its names; one of them may be what is damaged.
+        problem: what is wrong, in a sentence that names the thread.
+    """
+
+    thread_key: int
+    tenant: str
+    thread_id: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """How much is stored, for one thread or for all of a tenant.
 
@@ -300,6 +357,7 @@ class Stats:
         stored_bytes: of the payloads as stored.
         snapshot_bytes: of the snapshots as stored.
         sealed_events: how many of the events are in segments.
+        damaged: threads that could not be measured, by name; the numbers leave them out.
     """
 
     threads: int
@@ -309,6 +367,11 @@ class Stats:
     snapshots: int
     snapshot_bytes: int
     sealed_events: int = 0
+    damaged: tuple[str, ...] = ()
+
+    def plus(self, other: Stats) -> Stats:
+        """The sum of both."""
+        return Stats(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
     @property
     def ratio(self) -> float:
@@ -329,6 +392,25 @@ class VerifyReport:
     events: int
     snapshots: int
     problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are no problems."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseReport:
+    """The result of ``check_database()``.
+
+    Attributes:
+        problems: one sentence each; empty when nothing was found.
+        checked_by: what checked it; ``None``: nothing could, and ``note`` says why.
+    """
+
+    problems: tuple[str, ...]
+    checked_by: str | None
+    note: str | None = None
 
     @property
     def ok(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 SLICES: Final = 16
@@ -74,10 +74,12 @@ class Slice:
 
     Attributes:
         scope: ``=`` and the tenant whose threads are swept, or ``*`` for all tenants.
+        ahead: how far in the future its last sweep or lease was, because a clock was wrong.
     """
 
     number: int
     scope: str
+    ahead: timedelta = timedelta(0)
 
     @property
     def first_key(self) -> int:

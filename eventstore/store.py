@@ -52,6 +52,8 @@ class EventStore(Shell):
             a row that each process renews four times in that time, while it has long runs.
         read_only: refuse everything that writes, including creating or migrating tables and
             changing the journal mode of a file.
+        allow_other_tables: set up the tables in a SQLite file that holds those of another
+            application. Otherwise such a file is refused: its path was probably a mistake.
 
     Raises:
         ConfigurationError: the target cannot be opened.
@@ -75,9 +77,10 @@ class EventStore(Shell):
         cache_bytes: int = BYTES,
         run_lease_s: float = RUN_LEASE_S,
         read_only: bool = False,
+        allow_other_tables: bool = False,
     ) -> None:
         pool = PoolOptions(pool_min_size, pool_max_size, pool_timeout)
-        options = Options(durability, schema, pool, read_only)
+        options = Options(durability, schema, pool, read_only, allow_other_tables)
         engine, owned = engines.open_engine(target, options)
         database = Transactions(engine, owned=owned, now_us=self.now_us, read_only=read_only)
         super().__init__(database, Blocking(), tenant, codec, clock, cache_bytes, run_lease_s)
@@ -210,6 +213,7 @@ class EventStore(Shell):
     # --- verifying and measuring --------------------------------------------------------
 
     verify = sync_method(Core.verify)
+    check_database = sync_method(Core.check_database)
     stats = sync_method(Core.stats)
 
 

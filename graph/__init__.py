@@ -17,6 +17,8 @@ from graph.errors import (
     InvalidGraphError,
     InvalidUpdateError,
     NodeTimeoutError,
+    ReducerError,
+    SchemaChangedError,
     ThreadBusyError,
 )
 from graph.messages import REMOVE_ALL_MESSAGES, MessagesState, RemoveMessage, add_messages
@@ -84,12 +86,14 @@ __all__ = [
     "Overwrite",
     "PostgresSaver",
     "PregelTask",
+    "ReducerError",
     "RemoveMessage",
     "ReplayMismatch",
     "ReplayReport",
     "RetryPolicy",
     "RunnableConfig",
     "Runtime",
+    "SchemaChangedError",
     "Send",
     "SqliteSaver",
     "StateGraph",

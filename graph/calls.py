@@ -6,12 +6,11 @@ driver. Each is written once, as a coroutine, for sync and async callers.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar, cast, get_args
+from typing import Any, Final, TypeVar, cast, get_args
 
 from eventstore import AsyncEventStore, EventStore, telemetry
 from eventstore.concurrency import (
@@ -26,7 +25,7 @@ from graph.build.options import refuse_left_out
 from graph.build.schema import ROOT, Channel, is_schema, own, shown
 from graph.build.topology import Graph, Topology
 from graph.build.types_registry import register_types
-from graph.errors import InvalidConfigError, InvalidContextError, InvalidTypeError
+from graph.errors import InvalidConfigError, InvalidContextError
 from graph.read import streaming, subgraphs, time_travel
 from graph.read.history import ReadableGraph, Reader, selected
 from graph.read.replay_check import Check, ReplayReport, Same
@@ -48,6 +47,7 @@ from graph.run.runners import Runner, SyncRunner
 from graph.run.scope import Scope, current
 from graph.run.tasks import Options
 from graph.run.thread_log import ThreadLog
+from graph.savers import Saver, store_of
 from graph.state import planner
 from graph.state.events import note
 from graph.state.fold import State
@@ -61,8 +61,6 @@ from graph.types import (
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
-
 RUN: Final = telemetry.Operation(
     "graph.run", "Time from a call of a graph to the end or interrupt of its run."
 )
@@ -71,14 +69,6 @@ RECURSION_LIMIT: Final = 10_007
 """The default for the supersteps of one call."""
 
 Nodes = Sequence[str] | str | None
-
-
-class Saver(Protocol):
-    """An object with a store, which ``compile(checkpointer=…)`` takes in place of a store."""
-
-    @property
-    def store(self) -> EventStore | AsyncEventStore:
-        """The store of its threads."""
 
 
 class RunnableGraph(ReadableGraph):
@@ -108,13 +98,7 @@ class RunnableGraph(ReadableGraph):
         self._last: Reader | None = None
         self._log: ThreadLog | None = None
         if checkpointer is not None and not isinstance(checkpointer, bool):
-            store = getattr(checkpointer, "store", checkpointer)
-            if not isinstance(store, EventStore | AsyncEventStore):
-                raise InvalidTypeError(
-                    "checkpointer must be a saver of this library (SqliteSaver, PostgresSaver, "
-                    f"InMemorySaver, …), a store, True, False or None, not {type(store).__name__}"
-                )
-            self._log = self.reader_on(store.core).log
+            self._log = self.reader_on(store_of(checkpointer).core).log
 
     @property
     def core(self) -> Core:
@@ -168,7 +152,7 @@ class RunnableGraph(ReadableGraph):
             concurrency,
             address,
             run_id_of(config),
-            metadata_of(config, _storable(log)),
+            metadata_of(config),
             None if address is None else ttl_of(config),
             on_conflict,
             conflict_timeout_s,
@@ -408,7 +392,7 @@ class RunnableGraph(ReadableGraph):
             else async_concurrency(self._log)
         )
         means = Means(concurrency)
-        metadata, ttl = metadata_of(config, _storable(self._log)), ttl_of(config)
+        metadata, ttl = metadata_of(config), ttl_of(config)
         graph, at = subgraphs.graph_of(self, named.ns), named
         if named.ns:
             at = await concurrency.run(time_travel.to_edit(self, named))
@@ -417,7 +401,7 @@ class RunnableGraph(ReadableGraph):
         run = Run(graph.topology, journal, options, runner, ns=at.ns)
         withdrawn = [each.id for each in run.interrupts]
         for updates in supersteps:
-            await run.edit(updates, metadata)
+            await run.edit(updates, reader.log.metadata.recorded(metadata))
         if withdrawn and run.ns:
             await concurrency.run(time_travel.edited(self, at.thread_id, run.ns, withdrawn))
         snapshot = await concurrency.run(reader.snapshot(at.thread_id, run.state))
@@ -489,23 +473,6 @@ def async_concurrency(log: ThreadLog | None) -> Concurrency:
 def _of_caller(config: Mapping[str, Any]) -> Mapping[str, Any]:
     scope = current()
     return config if scope is None else as_seen_by_caller(config, scope.inner_ns)
-
-
-def _storable(log: ThreadLog | None) -> Callable[[Any], bool]:
-    """Whether a log can store a value."""
-
-    def is_storable(value: Any) -> bool:
-        try:
-            if log is not None:
-                log.core.codec.pack(value)
-        except Exception as error:  # of the codec, or of a class of the application
-            _log.warning(
-                "a value of the metadata was left out, because it cannot be stored: %s", error
-            )
-            return False
-        return True
-
-    return is_storable
 
 
 def _report_logs(call: Call, run: Run) -> None:

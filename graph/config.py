@@ -29,6 +29,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from eventstore import ConfigurationError, store
 from eventstore.db.connection_string import names_sqlite, postgresql_url
+from eventstore.db.engines import backend_of
 from eventstore.leases import RUN_LEASE_MAX_S, RUN_LEASE_MIN_S, RUN_LEASE_S
 from graph.errors import PersistenceConfigError
 from retention import RetentionPolicy, policies_from_file
@@ -229,6 +230,13 @@ class PersistenceConfig(BaseSettings):
                 "connection_string: backend 'sqlite' expects a path or a URL that begins with "
                 "sqlite:///; for a PostgreSQL database set backend='postgres'"
             )
+        elif text.strip() == "sqlite://":
+            yield "connection_string: the URL names no file; set backend='memory' for none"
+        else:
+            try:
+                backend_of(text)
+            except ConfigurationError as error:
+                yield f"connection_string: {error}"
 
 
 def target_of(config: PersistenceConfig) -> store.Target:

@@ -8,6 +8,8 @@
     │   └── UnknownResultError a conditional edge returned what its path map does not have
     ├── InvalidConfigError     the config names no thread, or a checkpoint of another one
     │   └── InvalidContextError the context does not fit the graph's context_schema
+    ├── ReducerError           what the log holds of a key does not fit its reducer
+    ├── SchemaChangedError     a key was declared otherwise when its thread was recorded
     ├── EmptyInputError        no input, and nothing to resume
     ├── GraphRecursionError    more supersteps than ``recursion_limit``
     ├── NodeTimeoutError       a node took longer than its ``timeout``
@@ -67,6 +69,89 @@ class InvalidConfigError(GraphError, ValueError):
 
 class InvalidContextError(InvalidConfigError, TypeError):
     """The ``context`` of a call does not fit the graph's ``context_schema``."""
+
+
+class ReducerError(GraphError):
+    """Recorded writes of a state key cannot be merged by the reducer that it has today.
+
+    The key was declared otherwise when they were recorded, or the reducer raises by itself. What
+    was recorded before can be read, and gone back to.
+
+    Attributes:
+        key: the key of the state.
+        reducer: the name of its reducer.
+        value, update: the types of what was merged.
+        nth: which of the writes to the key it was, of those that an event applies.
+        thread_id, ns, seq, node: whose write it was; ``None`` as long as that is unknown.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        reducer: str,
+        value: str,
+        update: str,
+        thread_id: str | None = None,
+        ns: str = "",
+        seq: int | None = None,
+        node: str | None = None,
+        nth: int = 0,
+    ) -> None:
+        self.nth = nth
+        self.key, self.reducer = key, reducer
+        self.value, self.update = value, update
+        self.thread_id, self.ns, self.seq, self.node = thread_id, ns, seq, node
+        told = f"the reducer {reducer} of the state key {key!r} cannot merge"
+        if thread_id is None or seq is None:
+            super().__init__(f"{told} {update} into {value}")
+            return
+        inside = f" in {ns!r}" if ns else ""
+        super().__init__(
+            f"thread {thread_id!r}{inside}, seq {seq}: {told} what node {node!r} wrote: stored is "
+            f"{update}, expected is what fits {value}; declare the key as it was when this was "
+            "recorded, give it a reducer that takes both forms, or, for a type of your own, raise "
+            "its version and register an upcaster; then rebuild(config) refreshes the snapshots; "
+            f"until then events(config) reads the log, and replay(config, upto={seq - 1}) the "
+            "state before, to whose config update_state and invoke(None, …) go back"
+        )
+
+    def at(self, thread_id: str, ns: str, seq: int, node: str) -> ReducerError:
+        """This error, with the place of the write."""
+        return ReducerError(
+            self.key, self.reducer, self.value, self.update, thread_id, ns, seq, node
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        place = (self.thread_id, self.ns, self.seq, self.node)
+        return type(self), (self.key, self.reducer, self.value, self.update, *place)
+
+
+class SchemaChangedError(GraphError):
+    """A state key was declared otherwise when its thread was recorded, so its value would differ.
+
+    Attributes:
+        stored, expected: how it was declared, and how it is.
+    """
+
+    def __init__(self, thread_id: str, ns: str, key: str, stored: str, expected: str) -> None:
+        self.thread_id, self.ns, self.key = thread_id, ns, key
+        self.stored, self.expected = stored, expected
+        inside = f" in {ns!r}" if ns else ""
+        super().__init__(
+            f"thread {thread_id!r}{inside}: the state key {key!r} is stored as {_form(stored)}, "
+            f"expected is {_form(expected)}; declare it as it was, or, if today's declaration is "
+            "meant for all that was recorded, pass compile(version=…) another version: the state "
+            "is then folded anew (rebuild(config) stores it, and update_state corrects a value); "
+            "a type of your own takes an upcaster; events(config) reads the log"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.thread_id, self.ns, self.key, self.stored, self.expected)
+
+
+def _form(form: str) -> str:
+    kind = form.removesuffix("+") or "a value"
+    return f"{kind} with a reducer" if form.endswith("+") else f"{kind} without a reducer"
 
 
 class EmptyInputError(GraphError, RuntimeError):

@@ -18,7 +18,6 @@ from typing import Any, Final, Self, TypedDict, TypeVar
 from eventstore import AsyncEventStore, Codec, EventStore, ThreadInfo, ThreadNotFoundError
 from eventstore.concurrency import Blocking, Concurrency, run_sync
 from graph.app import CompiledGraph
-from graph.calls import Saver
 from graph.config import ConnectionString, PersistenceConfig, target_of
 from graph.errors import (
     InvalidConfigError,
@@ -31,7 +30,9 @@ from graph.savers import (
     AsyncSqliteSaver,
     MemorySaver,
     PostgresSaver,
+    Saver,
     SqliteSaver,
+    store_of,
 )
 from graph.state_graph import StateGraph
 from graph.types import START, Command, Interrupt, RunnableConfig, StateSnapshot
@@ -335,8 +336,7 @@ class ProductionWorkflow:
 
     @property
     def _store(self) -> EventStore | AsyncEventStore:
-        given = self.checkpointer
-        return given if isinstance(given, EventStore | AsyncEventStore) else given.store
+        return store_of(self.checkpointer)
 
     # --- closing ------------------------------------------------------------------------
 

@@ -7,19 +7,118 @@ saver of either kind serves both ``invoke`` and ``ainvoke``.
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Final, Protocol, Self
 
-from eventstore import AsyncEventStore, EventStore, ThreadNotFoundError, async_store, store
+from eventstore import (
+    AsyncEventStore,
+    ConfigurationError,
+    EventStore,
+    ThreadNotFoundError,
+    async_store,
+    store,
+)
+from eventstore.concurrency import discard
+from eventstore.db.engines import backend_of
+from eventstore.db.options import Backend
 from graph.build.options import refuse_left_out
+
+
+class InvalidCheckpointerError(ConfigurationError, TypeError):
+    """What was passed as the checkpointer is none."""
+
+
+class Saver(Protocol):
+    """What ``compile(checkpointer=…)`` takes besides a store: something that has one."""
+
+    @property
+    def store(self) -> EventStore | AsyncEventStore:
+        """Where events go."""
+
+
+def store_of(checkpointer: object) -> EventStore | AsyncEventStore:
+    """The store of what a caller passed as the checkpointer.
+
+    Raises:
+        InvalidCheckpointerError: it is no checkpointer; says what to pass instead.
+    """
+    if not isinstance(checkpointer, type):
+        found = checkpointer
+        if not isinstance(found, EventStore | AsyncEventStore):
+            found = inspect.getattr_static(found, "store", None) and getattr(found, "store", None)
+        if isinstance(found, EventStore | AsyncEventStore):
+            return found
+    raise InvalidCheckpointerError(_correction(checkpointer))
+
+
+def _correction(given: object) -> str:
+    """What to pass as the checkpointer instead of this."""
+    example = "such as SqliteSaver('runs.db'), PostgresSaver(url) or an EventStore"
+    if isinstance(given, type):
+        return f"checkpointer is the class {given.__name__}; pass an instance of it, {example}"
+    kind = type(given).__qualname__
+    if _leads_to_database(given):
+        return (
+            f"checkpointer is a {kind} that leads to a database; pass a checkpointer that is "
+            "opened on it: SqliteSaver(path) or PostgresSaver(url)"
+        )
+    if inspect.isawaitable(given):
+        discard(given)
+        return f"checkpointer is a {kind} that was not awaited; pass the result of awaiting it"
+    module = type(given).__module__.partition(".")[0]
+    if module == "contextlib":  # from_conn_string(…)
+        word = "with" if isinstance(given, AbstractContextManager) else "async with"
+        return (
+            f"checkpointer is a context manager ({kind}) that was not entered; write "
+            f"`{word} … as saver:` and pass saver, or pass an open checkpointer, {example}"
+        )
+    if inspect.isroutine(given):
+        return f"checkpointer is a function; call it and pass its result, {example}"
+    return f"checkpointer is a {module}.{kind}; pass a checkpointer of this library, {example}"
+
+
+def _leads_to_database(given: Any) -> bool:
+    if isinstance(given, str | os.PathLike):
+        return True
+    try:
+        return bool(backend_of(given))
+    except ConfigurationError:
+        return False
+
+
+_NAMES: Final[dict[Backend, str]] = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+
+
+def _check(saver: type, backend: Backend | None, target: object) -> None:
+    """Refuse to open a saver on a database of the other kind."""
+    if backend is None:
+        return
+    found = backend_of(target)
+    if found != backend:
+        expected = (
+            "the path of a file"
+            if backend == "sqlite"
+            else "postgresql://user:password@host:port/database"
+        )
+        kinds: dict[Backend, str] = {"sqlite": "SqliteSaver", "postgresql": "PostgresSaver"}
+        other = ("Async" if issubclass(saver, _AsyncDatabaseSaver) else "") + kinds[found]
+        raise ConfigurationError(
+            f"{saver.__name__} is for {_NAMES[backend]}, and the target leads to {_NAMES[found]}; "
+            f"pass {expected}, or use {other}"
+        )
 
 
 class _Saver:
     """A checkpointer for sync code: an :class:`~eventstore.EventStore` of its own."""
 
+    backend: ClassVar[Backend | None] = None
+
     def __init__(self, target: store.Target, **options: Any) -> None:
+        _check(type(self), self.backend, target)
         self.store = EventStore(target, **refuse_left_out(options))
 
     def setup(self) -> None:
@@ -67,7 +166,10 @@ class _DatabaseSaver(_Saver):
 class _AsyncDatabaseSaver:
     """A checkpointer for async code: an :class:`~eventstore.AsyncEventStore` of its own."""
 
+    backend: ClassVar[Backend]
+
     def __init__(self, target: async_store.Target, **options: Any) -> None:
+        _check(type(self), self.backend, target)
         self.store = AsyncEventStore(target, **refuse_left_out(options))
 
     @classmethod
@@ -141,6 +243,8 @@ class SqliteSaver(_DatabaseSaver):
         options: as for :class:`~eventstore.EventStore` (``tenant``, ``durability``, …).
     """
 
+    backend = "sqlite"
+
 
 class PostgresSaver(_DatabaseSaver):
     """Keeps threads in PostgreSQL.
@@ -150,6 +254,8 @@ class PostgresSaver(_DatabaseSaver):
             ``psycopg_pool.ConnectionPool``. The caller's engine or pool is never closed.
         options: as for :class:`~eventstore.EventStore` (``tenant``, ``pool_max_size``, …).
     """
+
+    backend = "postgresql"
 
 
 class AsyncSqliteSaver(_AsyncDatabaseSaver):
@@ -161,6 +267,8 @@ class AsyncSqliteSaver(_AsyncDatabaseSaver):
         options: as for :class:`~eventstore.AsyncEventStore`.
     """
 
+    backend = "sqlite"
+
 
 class AsyncPostgresSaver(_AsyncDatabaseSaver):
     """Keeps threads in PostgreSQL, for async code.
@@ -170,3 +278,5 @@ class AsyncPostgresSaver(_AsyncDatabaseSaver):
             caller's engine or pool is never closed.
         options: as for :class:`~eventstore.AsyncEventStore`.
     """
+
+    backend = "postgresql"

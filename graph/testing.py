@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from eventstore import EventStore
+from eventstore.concurrency import run_sync
 from graph.app import CompiledGraph
 from graph.errors import InvalidConfigError
 from graph.read.replay_check import Same
@@ -35,9 +36,9 @@ def recorded_threads(app: CompiledGraph) -> list[str]:
         )
     ids: list[str] = []
     after = None
-    while page := store.threads(limit=PAGE, after=after):
+    while page := run_sync(store.core.scan(limit=PAGE, after=after)):
         ids += [info.thread_id for info in page]
-        after = page[-1]
+        after = page[-1].thread_key
     return sorted(ids)
 
 

@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.cron import CronTrigger
-from apscheduler.triggers.interval import IntervalTrigger
 
 from eventstore import AsyncEventStore, EventStore, StoreClosedError
 from eventstore.concurrency import run_sync
 from retention.inputs import Store, check_store, usable_policies
 from retention.policies import Policies
+from retention.schedule import ClockedJobs, schedule_of
 from retention.sweep.actions import DATABASE_ERRORS
 from retention.sweep.pace import DEFAULT_PACE, Pace
 from retention.sweep.report import SweepReport
@@ -64,20 +63,7 @@ class _Daemon(ABC):
         metrics: Metrics | None,
         stopping: threading.Event | asyncio.Event,
     ) -> None:
-        if (every is None) == (cron is None):
-            raise ValueError("expected either every= or cron=")
-        if every is not None and every <= timedelta(0):
-            raise ValueError(f"every must be greater than zero, not {every}")
-        if jitter is not None and jitter < timedelta(0):
-            raise ValueError(f"jitter must not be negative, not {jitter}")
-        seconds = jitter.total_seconds() if jitter else None
-        if every is not None:
-            self._trigger: Any = IntervalTrigger(
-                seconds=every.total_seconds(), timezone=UTC, jitter=seconds
-            )
-        else:
-            self._trigger = CronTrigger.from_crontab(cron, timezone=UTC)
-            self._trigger.jitter = seconds
+        self._trigger = schedule_of(every, cron, jitter)
         self._store = store
         self._every = every
         self._policies = usable_policies(policies)
@@ -90,12 +76,18 @@ class _Daemon(ABC):
         self._is_first = True
         self._stop: threading.Event | asyncio.Event = stopping
 
-    def _begin(self, make: Callable[[], Any], job: Callable[[], Any]) -> None:
+    def _begin(self, make: Callable[..., Any], job: Callable[[], Any], **options: Any) -> None:
         if self._scheduler is not None:
             raise RuntimeError("this retention daemon is already running")
         self._stop.clear()
         self._is_first = True
-        self._scheduler = make()
+        self._scheduler = make(
+            timezone=UTC,
+            jobstores={"default": ClockedJobs(self._trigger)},
+            job_defaults=_JOB_DEFAULTS,
+            logger=_SCHEDULER_LOG,
+            **options,
+        )
         # An interval begins with a sweep at once; a cron expression names its own moments.
         now = {"next_run_time": datetime.now(UTC)} if self._every else {}
         self._scheduler.add_job(job, self._trigger, name="retention", **now)
@@ -160,12 +152,7 @@ class _Daemon(ABC):
 
         The first sweep skips none, since its policies may be new.
         """
-        if self._is_first:
-            return timedelta(0)
-        now = datetime.now(UTC)
-        following = self._trigger.get_next_fire_time(now, now) if self._every is None else None
-        gap = self._every or (following - now if following else timedelta(0))
-        return gap / 2
+        return timedelta(0) if self._is_first else self._trigger.shortest / 2
 
     def _publish(self, report: SweepReport) -> None:
         if self._metrics is not None:
@@ -188,6 +175,8 @@ class BackgroundRetention(_Daemon):
             once.
         on_report: called after each sweep, on the thread that swept.
         cron: instead of ``every``: when to sweep, as in a crontab, in UTC: ``"0 3 * * *"``.
+            Weekdays are 0 to 7, both 0 and 7 are Sunday, or names; of a day of the month and a
+            weekday, either is enough.
         jitter: start each sweep up to this much later, at random, so that several daemons do not
             start together.
         all_tenants: sweep the threads of all tenants, not only the store's.
@@ -227,29 +216,42 @@ class BackgroundRetention(_Daemon):
             metrics,
             self._stopping,
         )
+        self._sweeper: threading.Thread | None = None
+        self._idle = threading.Event()
+        self._idle.set()
 
     def start(self) -> Self:
         """Start sweeping. Raises ``RuntimeError`` if it is already running."""
-        self._begin(
-            lambda: BackgroundScheduler(
-                timezone=UTC, job_defaults=_JOB_DEFAULTS, logger=_SCHEDULER_LOG
-            ),
-            lambda: run_sync(self._turn()),
-        )
+        self._begin(BackgroundScheduler, self._take_turn)
         return self
 
     def stop(self) -> None:
-        """Finish the batch under way, and return when nothing runs any more. May be repeated."""
+        """Finish the batch under way, and return when nothing runs any more. May be repeated.
+
+        ``on_report`` may call it, too: then nothing runs any more when ``on_report`` returns.
+        """
         self._stopping.set()
         scheduler, self._scheduler = self._scheduler, None
+        within_turn = self._sweeper is threading.current_thread()
         if scheduler is not None:
-            scheduler.shutdown(wait=True)
+            scheduler.shutdown(wait=not within_turn)
+        if not within_turn:
+            self._idle.wait()
 
     def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _take_turn(self) -> None:
+        self._idle.clear()
+        self._sweeper = threading.current_thread()
+        try:
+            run_sync(self._turn())
+        finally:
+            self._sweeper = None
+            self._idle.set()
 
     async def _wait(self, seconds: float) -> None:
         self._stopping.wait(seconds)
@@ -293,15 +295,8 @@ class AsyncBackgroundRetention(_Daemon):
 
     async def start(self) -> Self:
         """Start sweeping. Raises ``RuntimeError`` if it is already running."""
-        self._begin(
-            lambda: AsyncIOScheduler(
-                timezone=UTC,
-                job_defaults=_JOB_DEFAULTS,
-                logger=_SCHEDULER_LOG,
-                event_loop=asyncio.get_running_loop(),
-            ),
-            self._take_turn,
-        )
+        loop = asyncio.get_running_loop()
+        self._begin(AsyncIOScheduler, self._take_turn, event_loop=loop)
         return self
 
     async def stop(self) -> None:

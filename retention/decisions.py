@@ -6,7 +6,7 @@ when it is carried out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, get_args
 
@@ -48,7 +48,7 @@ class Decision:
     idle_since: datetime | None = None
     seq: int | None = None
     older_than: datetime | None = None
-    archive: str | None = None
+    archive: str | None = field(default=None, repr=False)  # it may contain a password
     events: int | None = None
     bytes: int | None = None
 

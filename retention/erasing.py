@@ -22,6 +22,7 @@ from eventstore.errors import (
     EventStoreError,
     ThreadNotFoundError,
 )
+from eventstore.limits import check_name
 from retention.archives import Archive
 from retention.erasure_targets import Targets, find_targets, pinned_by
 from retention.inputs import Store
@@ -113,8 +114,9 @@ def erase(
         ErasureRefusedError: a thread is pinned, or was when it was archived, or another thread
             holds bytes of it.
         ThreadNotFoundError: there is no trace of that name anywhere.
-        CorruptEventError: an interrupted deletion of a damaged thread cannot be finished;
-            everything requested is erased nevertheless.
+        CorruptEventError: an interrupted deletion of a damaged thread cannot be finished, or a
+            damaged row of the tenant does not say which thread it is (erase that by its name);
+            everything else requested is erased nevertheless.
     """
     erasing = _Erasing(store, reason, by, thread_id, tenant, archives)
     return run_sync(erasing.run(forks, dry_run, despite_pin, vacuum))
@@ -151,14 +153,14 @@ class _Erasing:
         archives: Sequence[Archive],
     ) -> None:
         for name, text in (("reason", reason), ("by", by)):
-            if not text.strip():
+            if not check_name(name, text).strip():
                 raise ConfigurationError(f"{name} must be a non-empty string for an erasure")
         if (thread_id is None) == (tenant is None):
             raise ConfigurationError("expected either thread_id or tenant, to know what to erase")
         self._core: Core = store.core if tenant is None else store.core.for_tenant(tenant)
         self._concurrency: Concurrency = store.concurrency
         self._reason, self._by = reason, by
-        self._thread_id = thread_id
+        self._thread_id = None if thread_id is None else check_name("a thread_id", thread_id)
         self._archives = archives
 
     async def run(
@@ -169,7 +171,15 @@ class _Erasing:
             raise ConfigurationError(f"forks must be refuse, erase or keep, not {forks!r}")
         targets = await self._find()
         while forks == "erase" and targets.holder_ids:
-            targets = await self._find(targets.holder_ids | targets.threads.keys())
+            names = targets.holder_ids | targets.threads.keys()
+            if names == targets.threads.keys():  # files of another tenant, forged perhaps
+                raise ErasureRefusedError(
+                    "files of other tenants hold bytes of what is to be erased: "
+                    + ", ".join(file.name for _, file in targets.holding_files[:10]),
+                    sorted(targets.holder_ids),
+                    pinned=False,
+                )
+            targets = await self._find(names)
         if forks == "refuse" and targets.holder_ids:
             ids = sorted(targets.holder_ids)
             raise ErasureRefusedError(
@@ -206,11 +216,12 @@ class _Erasing:
                 if file.thread_id == name
             }
             hidden += await run(core.hide_tombstones(name, self._reason, self._by, generations))
-        damage: CorruptEventError | None = None
+        unnamed = "; ".join(targets.unnamed.values())
+        damage = CorruptEventError(f"not erased: {unnamed}") if unnamed else None
         try:
             await run(core.finish_erasures(self._reason))
         except CorruptEventError as error:  # of another thread: raised when all else is done
-            damage = error
+            damage = damage or error
         for archive, file in targets.files:
             await self._concurrency.call(archive.remove, file)
         # By name, for damaged files and for those that were archived meanwhile.

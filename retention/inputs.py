@@ -44,12 +44,14 @@ def usable_policies(given: Policies) -> tuple[RetentionPolicy, ...]:
     return found
 
 
-def moment_of(store: Store, now: datetime | None) -> datetime:
-    """The given moment in UTC; without one, the time by the store's clock.
+async def moment_of(store: Store, now: datetime | None) -> datetime:
+    """The given moment in UTC; without one, the time that all sweepers of the database share.
 
     Raises:
         ValueError: the moment has no timezone.
     """
     if now is not None and now.tzinfo is None:
         raise ValueError(f"now must be timezone-aware, not {now!r}")
-    return now.astimezone(UTC) if now else from_micros(store.core.now_us())
+    if now is not None:
+        return now.astimezone(UTC)
+    return from_micros(await store.concurrency.run(store.core.shared_now_us()))

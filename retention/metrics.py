@@ -6,11 +6,14 @@ endpoint listens on the local host by default, since it has neither a password n
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -26,6 +29,15 @@ log = logging.getLogger(__name__)
 
 PORT: Final = 9464
 
+CONNECTIONS_MAX: Final = 32
+"""Connections that the endpoint serves at the same time; further ones are closed."""
+
+CONNECTION_S_MAX: Final = 10
+"""In so many seconds a client must have sent its request and read the response."""
+
+CROWDED_S_MAX: Final = 1
+"""The same while there are too many connections."""
+
 SECONDS: Final = (0.1, 1, 10, 60, 300, 1_800, 7_200)
 """Buckets of the histogram of sweep durations."""
 
@@ -39,7 +51,8 @@ class Metrics:
         registry: where the metrics are registered; ``None`` for a new registry.
         unhealthy_after: report unhealthy this long after the last successful sweep, or after
             this object was created; ``None``: never.
-        clock: returns seconds since 1970.
+        clock: returns seconds since 1970, also to measure health by; ``None``: the computer's
+            clock, and for health one that nobody sets.
 
     Attributes:
         registry: the registry, to expose the metrics in another way.
@@ -53,7 +66,7 @@ class Metrics:
         registry: CollectorRegistry | None = None,
         *,
         unhealthy_after: timedelta | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         try:
             from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -63,8 +76,9 @@ class Metrics:
             ) from error
         self.registry = CollectorRegistry() if registry is None else registry
         self.unhealthy_after = unhealthy_after
-        self._clock = clock
-        self._last_success = clock()
+        self._clock = clock or time.time
+        self._steady_clock = clock or time.monotonic
+        self._last_success = self._steady_clock()
         threads = Counter(
             "retention_threads",
             "Threads, by what sweeps did to them.",
@@ -115,8 +129,8 @@ class Metrics:
         result = "stopped" if report.stopped else "failed" if only_failed else "done"
         self._sweeps[result].inc()
         if result == "done":
-            self._last_success = self._clock()
-            self._success.set(self._last_success)
+            self._last_success = self._steady_clock()
+            self._success.set(self._clock())
 
     def failed(self) -> None:
         """Count a sweep that ended with an error."""
@@ -125,7 +139,7 @@ class Metrics:
     @property
     def seconds_since_success(self) -> float:
         """Seconds since the last successful sweep, or since this object was created."""
-        return max(0.0, self._clock() - self._last_success)
+        return max(0.0, self._steady_clock() - self._last_success)
 
     @property
     def healthy(self) -> bool:
@@ -170,10 +184,11 @@ class Endpoint:
         )
 
     def close(self) -> None:
-        """Stop listening. May be called again."""
+        """Stop listening, and hang up on clients. May be called again."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
+            self._server.hang_up(time.monotonic())
             self._server.server_close()
 
     def __enter__(self) -> Self:
@@ -185,8 +200,7 @@ class Endpoint:
     def _respond(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
-            response: Iterable[bytes] = self._exposition(environ, start_response)
-            return response
+            return self._expose(environ, start_response)
         status = "404 Not Found"
         content: dict[str, Any] = {"error": "expected /metrics or /healthz"}
         if path == "/healthz":
@@ -199,17 +213,63 @@ class Endpoint:
         start_response(status, headers)
         return [body]
 
+    def _expose(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        try:
+            response: Iterable[bytes] = self._exposition(environ, start_response)
+        except Exception as error:  # a header that prometheus-client cannot read, for one
+            log.error("cannot collect the metrics: %s", error, extra={"error": str(error)})
+            start_response("500 Internal Server Error", [("Content-Length", "0")])
+            return []
+        return response
+
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """One thread per request: a slow client does not delay others."""
+    """One thread per connection, so that a slow client does not delay others.
+
+    Promises that no client, whatever it sends or does not send, keeps a connection for longer than
+    ``CONNECTION_S_MAX``, takes more than a bounded number of them, or prints a traceback.
+    """
 
     daemon_threads = True
+
+    def __init__(self, *args: Any) -> None:
+        self._since: dict[socket.socket, float] = {}
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if len(self._since) >= CONNECTIONS_MAX:
+            log.debug("too many connections", extra={"client": str(client_address)})
+            self.shutdown_request(request)
+            self.hang_up(time.monotonic() - CROWDED_S_MAX)
+            return
+        self._since[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._since.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:  # socketserver calls it twice a second
+        self.hang_up(time.monotonic() - CONNECTION_S_MAX)
+
+    def hang_up(self, since: float) -> None:
+        """Shut down the connections that were made by then; their threads end."""
+        for request, began in list(self._since.items()):
+            if began <= since:
+                with suppress(OSError):  # the client has gone
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("request failed", exc_info=True, extra={"client": str(client_address)})
 
 
 class _Handler(WSGIRequestHandler):
     """Logs requests at debug level only: they come every few seconds."""
 
-    timeout = 10  # seconds for a request to arrive
+    timeout = CONNECTION_S_MAX
+
+    def get_stderr(self) -> Any:
+        return io.StringIO()  # wsgiref writes a traceback to it when a client hangs up
 
     def log_message(self, format: str, *args: Any) -> None:
         log.debug("request", extra={"request": format % args})

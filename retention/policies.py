@@ -15,6 +15,7 @@ from typing import Any, Final, get_args
 
 from eventstore import ThreadInfo
 from eventstore.models import Status
+from retention.archives.storage import without_password
 
 STATUSES: Final = get_args(Status)
 DURATIONS: Final = ("ttl", "max_age", "keep_history_for", "seal_after")
@@ -34,7 +35,7 @@ def _check_archive(url: str | None) -> None:
     if url is not None and not ARCHIVES.fullmatch(url):
         raise ValueError(
             "archive must be a URL such as file:///directory, s3://bucket/prefix, "
-            f"gs://bucket/prefix or az://container/prefix, not {re.sub('//[^/]*@', '//', url)!r}"
+            f"gs://bucket/prefix or az://container/prefix, not {without_password(url)!r}"
         )
 
 
@@ -116,7 +117,7 @@ class RetentionPolicy:
     max_events: int | None = None
     max_bytes: int | None = None
     seal_after: timedelta | None = None
-    archive: str | None = None
+    archive: str | None = field(default=None, repr=False)  # it may contain a password
     respect_pending_interrupts: bool = True
 
     def __post_init__(self) -> None:
@@ -154,14 +155,17 @@ class RetentionPolicy:
         return any(getattr(self, each) is not None for each in ("keep_history_for", *NUMBERS))
 
     def described(self) -> dict[str, Any]:
-        """The fields that are set, as JSON-like values; durations in seconds."""
+        """The fields that are set, as JSON-like values; durations in seconds, no passwords."""
         found: dict[str, Any] = {"name": self.name}
         for each in fields(self):
             value = getattr(self, each.name)
             if isinstance(value, Match):
                 value = {f.name: v for f in fields(value) if (v := getattr(value, f.name))}
-            if each.name != "name" and value not in (each.default, {}):
-                found[each.name] = value.total_seconds() if each.name in DURATIONS else value
+            if each.name == "name" or value in (each.default, {}):
+                continue
+            if each.name in DURATIONS:
+                value = value.total_seconds()
+            found[each.name] = without_password(value) if each.name == "archive" else value
         return found
 
 

@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
@@ -28,7 +28,8 @@ Name the database with --db or EVENTSTORE_DB. Read-only commands change nothing 
 standard output (as JSON with --json), notes and errors to standard error.
 
 Exit codes: 0 done; 1 problems were found, or some of the work failed; 2 wrong arguments, or not
-confirmed; 3 unusable database; 4 no such thread or checkpoint; 130 interrupted.
+confirmed; 3 unusable database; 4 no such thread or checkpoint; 5 the results cannot be written; 130
+interrupted.
 """
 
 
@@ -39,7 +40,7 @@ class Commands(TyperGroup):
         """Run the command named by the arguments."""
         with _logging_to_stderr(), _errors_to_exit_codes():
             result = super().invoke(ctx)
-            sys.stdout.flush()  # a closed pipe must show up here, where it is handled
+            sys.stdout.flush()  # what cannot be written must show up here, where it is handled
             return result
 
 
@@ -48,15 +49,35 @@ def _errors_to_exit_codes() -> Iterator[None]:
     try:
         yield
     except (EventStoreError, GraphError, exits.Failed) as error:
-        print(f"eventstore: {_printable(exits.message_of(error))}", file=sys.stderr)
+        _complain(exits.message_of(error))
         raise typer.Exit(exits.code_of(error)) from error
     except KeyboardInterrupt as error:
-        print("eventstore: interrupted", file=sys.stderr)
+        _complain("interrupted")
         raise typer.Exit(exits.INTERRUPTED) from error
-    except BrokenPipeError as error:
-        # Else Python would try to flush the buffer again at exit, and fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(exits.PIPE) from error
+    except OSError as error:
+        raise typer.Exit(_output_failed(error)) from error
+
+
+def _complain(message: str) -> None:
+    """Print an error to standard error, if that can be written."""
+    with suppress(OSError):
+        print(f"eventstore: {_printable(message)}", file=sys.stderr, flush=True)
+
+
+def _output_failed(error: OSError) -> int:
+    """Report that standard output cannot be written; the exit code.
+
+    Raises:
+        OSError: it was something else that failed.
+    """
+    if error.errno not in exits.WRITE_ERRORS or error.filename is not None:
+        raise error
+    # Else Python would flush the buffer again at exit, and fail.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return exits.PIPE
+    _complain(f"cannot write the output: {error.strerror}")
+    return exits.OUTPUT
 
 
 def _printable(text: str) -> str:
@@ -105,14 +126,25 @@ for module in (threads, history, stats, transfer, retention, archive):
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # names may contain what the terminal cannot encode
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the caller has closed it
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        if hasattr(stream := getattr(sys, name), "reconfigure"):
+            # Names may contain what the terminal cannot encode.
             stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return _run(arguments)
+        except OSError as error:  # outside of commands: the help
+            return _output_failed(error)
+    except Exception:  # a bug: show the traceback, with a code of its own
+        traceback.print_exc()
+        return 70
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         app(args=list(arguments), prog_name="eventstore")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else exits.FOUND
-    except Exception:  # a bug: show the traceback, with a code of its own
-        traceback.print_exc()
-        return 70
     return exits.OK

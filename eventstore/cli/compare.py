@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from eventstore.cli.values import line
+from eventstore.cli.values import line, simple, text_of
 
 DEPTH_MAX: Final = 6
 """Levels of nested objects that are compared; deeper ones are equal or changed as a whole."""
@@ -117,11 +117,14 @@ def _same(before: Any, after: Any) -> bool:
     except RecursionError:
         raise
     except Exception:  # an application's own type, or an array, whose == gives an array
-        return repr(before) == repr(after)
+        try:
+            return repr(before) == repr(after)
+        except ValueError:  # of an integer that is too long
+            return bool(simple(before) == simple(after))
 
 
 def _step(path: str, name: Any) -> str:
-    text = name if isinstance(name, str) else repr(name)
+    text = name if isinstance(name, str) else text_of(name, repr)
     if not path:
         return text
     return f"{path}.{text}" if text.isidentifier() else f"{path}[{text!r}]"

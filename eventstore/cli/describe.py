@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eventstore import FORK, RecordedEvent
-from eventstore.cli.values import counted, line, safe
+from eventstore.cli import langgraph
+from eventstore.cli.values import counted, line, safe, text_of
 from graph.state.events import Kind
 
 _REQUIRED_KEYS: Final[dict[int, frozenset[str]]] = {
@@ -37,6 +38,8 @@ def kind_of(event: RecordedEvent) -> str:
         required = _REQUIRED_KEYS.get(event.kind)
         if required is not None and required <= data.keys():
             return Kind(event.kind).name.lower()
+        if langgraph.is_event(event):
+            return langgraph.KINDS[event.kind]
         if event.kind == Kind.UPDATE and ("updates" in data or {"node", "writes"} <= data.keys()):
             return "update"
     return str(event.kind)
@@ -45,7 +48,7 @@ def kind_of(event: RecordedEvent) -> str:
 def node_of(event: RecordedEvent) -> str:
     """The node that wrote the event; several, separated by commas, for an edit as several nodes."""
     data = event.data if isinstance(event.data, dict) else {}
-    nodes = [part.get("node") for part in _mappings(data.get("updates", [data]))]
+    nodes = [part.get("node") for part in mappings(data.get("updates", [data]))]
     return ", ".join(node for node in nodes if isinstance(node, str))
 
 
@@ -57,8 +60,8 @@ def step_of(event: RecordedEvent) -> int | None:
 
 def interrupts(data: Any) -> Iterator[Mapping[str, Any]]:
     """The interrupts of an ``interrupt`` event, each with its ``node``, ``id`` and ``value``."""
-    for task in _mappings(data.get("tasks") if isinstance(data, dict) else None):
-        for each in _mappings(task.get("interrupts")):
+    for task in mappings(data.get("tasks") if isinstance(data, dict) else None):
+        for each in mappings(task.get("interrupts")):
             yield {"node": task.get("node"), "id": each.get("id"), "value": each.get("value")}
 
 
@@ -66,14 +69,14 @@ def written_keys(data: Mapping[str, Any]) -> list[str]:
     """The state keys that an event writes, in order."""
     writes = data.get("writes", ())
     pairs = writes if isinstance(writes, dict) else [w[0] for w in _list(writes) if _list(w)]
-    return list(dict.fromkeys(str(key) for key in pairs))
+    return list(dict.fromkeys(text_of(key) for key in pairs))
 
 
 def next_nodes(data: Mapping[str, Any]) -> list[str]:
     """The nodes that an event schedules."""
-    found = [str(node) for name in ("to", "later") for node in _list(data.get(name))]
+    found = [text_of(node) for name in ("to", "later") for node in _list(data.get(name))]
     pairs = [each for name in ("sends", "joins") for each in _list(data.get(name))]
-    return found + [str(each[0]) for each in pairs if isinstance(each, list) and each]
+    return found + [text_of(each[0]) for each in pairs if isinstance(each, list) and each]
 
 
 def sentence(event: RecordedEvent) -> str:
@@ -87,7 +90,11 @@ def sentence(event: RecordedEvent) -> str:
             return f"wrote {_keys(data)}{_goto(data)}"
         case "error":
             attempts = data.get("attempts")
-            times = f" after {attempts} attempts" if type(attempts) is int and attempts > 1 else ""
+            times = (
+                f" after {_word(attempts)} attempts"
+                if type(attempts) is int and attempts > 1
+                else ""
+            )
             message = line(data["message"], chars=_CHARS)
             return f"failed{times}: {_word(data['type'])}: {message}"
         case "interrupt":
@@ -97,15 +104,23 @@ def sentence(event: RecordedEvent) -> str:
             ]
             return f"asks {'; '.join(asked)}" if asked else "paused before or after a node"
         case "resume":
-            values = [line(each.get("value"), chars=_CHARS) for each in _mappings(data["answers"])]
+            values = [line(each.get("value"), chars=_CHARS) for each in mappings(data["answers"])]
             return f"answered {'; '.join(values)}{_goto(data)}"
         case "update":
-            parts = _mappings(data.get("updates", [data]))
+            parts = mappings(data.get("updates", [data]))
             return "; ".join(f"edited {_keys(part)}{_goto(part)}" for part in parts)
+        case "checkpoint" | "writes" if "checkpoint" in data:
+            place = f" in {_word(data['ns'])}" if data.get("ns") else ""
+            name = f"{_word(data['checkpoint'])}{place}"
+            if kind == "writes":
+                return f"wrote {_keys(data)} for {name}"
+            changed = data.get("changed")
+            found = list(changed) if isinstance(changed, dict) else []
+            return f"{name} changes {', '.join(map(_word, found)) or 'nothing'}"
         case "fork":
             source = data.get("source") if isinstance(data, dict) else None
             if isinstance(source, list | tuple) and len(source) == 3:
-                same = source[0] == event.thread_key
+                same = _word(source[0]) == str(event.thread_key)
                 where = "" if same else f" of another thread ({_word(source[0])})"
                 return f"continues from seq {_word(source[2])}{where}"
             return "continues from another position"
@@ -138,11 +153,11 @@ class Summary:
         if kind == "output":
             self.tasks[node_of(event)] += 1
         elif kind == "error":
-            self.errors[str(event.data["type"])] += 1
+            self.errors[text_of(event.data["type"])] += 1
         elif kind == "interrupt":
             self.interrupts += sum(1 for _ in interrupts(event.data))
         elif kind == "resume":
-            self.resumes += len(_mappings(event.data["answers"]))
+            self.resumes += len(mappings(event.data["answers"]))
 
     def as_json(self) -> dict[str, Any]:
         """The counts as ``--json`` prints them."""
@@ -174,14 +189,15 @@ class Summary:
 
 
 def _word(value: Any) -> str:
-    return safe(str(value))[:_CHARS]
+    return safe(text_of(value))[:_CHARS]
 
 
 def _list(found: Any) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _mappings(found: Any) -> list[Mapping[str, Any]]:
+def mappings(found: Any) -> list[Mapping[str, Any]]:
+    """The objects in a list; none if it is something else."""
     return [each for each in _list(found) if isinstance(each, dict)]
 
 

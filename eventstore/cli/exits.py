@@ -6,6 +6,7 @@ is never renumbered.
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 from eventstore import (
@@ -33,10 +34,23 @@ DATABASE: Final = 3
 """The database, or something else that the command needs (such as a port), cannot be used."""
 MISSING: Final = 4
 """There is no such thread, log or checkpoint."""
+OUTPUT: Final = 5
+"""The results cannot be written: the disk is full, say."""
 INTERRUPTED: Final = 130
 """Stopped by Ctrl-C."""
 PIPE: Final = 141
 """The reader of standard output has closed it."""
+
+WRITE_ERRORS: Final = (
+    errno.EPIPE,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EAGAIN,
+    errno.EBADF,
+)
+"""Numbers of errors that writing meets: nobody reads, or the disk is full."""
 
 
 class Failed(Exception):

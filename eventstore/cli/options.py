@@ -60,7 +60,11 @@ App = Annotated[
     ),
 ]
 Full = Annotated[bool, typer.Option("--full", help="Show values in full.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="Show at most this many.")]
+LIMIT_MAX: Final = 1_000_000_000
+
+Limit = Annotated[
+    int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="Show at most this many.")
+]
 All = Annotated[bool, typer.Option("--all", help="Show all, without a limit.")]
 
 
@@ -89,15 +93,22 @@ def reading(target: Target, codec: Codec | None = None) -> Iterator[EventStore]:
 
 
 @contextmanager
-def writing(target: Target, create: bool = False, setup: bool = True) -> Iterator[EventStore]:
+def writing(
+    target: Target, create: bool = False, setup: bool = True, other_tables: bool = False
+) -> Iterator[EventStore]:
     """A writable store, open while a command runs.
 
     Args:
         create: create a SQLite file that does not exist.
+        other_tables: also in a SQLite file that holds tables of another application.
         setup: require an event store in the database, and migrate it if necessary.
     """
     store = EventStore(
-        target.db, tenant=target.tenant, schema=target.schema, codec=Codec(opaque_types=True)
+        target.db,
+        tenant=target.tenant,
+        schema=target.schema,
+        codec=Codec(opaque_types=True),
+        allow_other_tables=other_tables,
     )
     with store:
         _refuse_memory(store)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -80,8 +80,9 @@ class Output:
             print(text)
 
     def note(self, text: str) -> None:
-        """Print a line about the work, not of its results, to standard error."""
-        print(text, file=sys.stderr)
+        """Print a line about the work, not of its results, to standard error, if that can be."""
+        with suppress(OSError):
+            print(text, file=sys.stderr)
 
     def table(self, names: Sequence[str], rows: Sequence[Sequence[Any]], right: str = "") -> None:
         """Print rows under a header.
@@ -89,7 +90,7 @@ class Output:
         Args:
             right: names of the columns to align right, separated by spaces.
         """
-        cells = [[values.safe(str(cell)) for cell in row] for row in rows]
+        cells = [[values.safe(values.text_of(cell)) for cell in row] for row in rows]
         numbers = right.split()
         if not self.is_terminal:
             lines = [list(names), *cells]
@@ -111,7 +112,9 @@ class Output:
 
     def facts(self, pairs: Sequence[tuple[str, Any]]) -> None:
         """Print names and values, one pair a line; pairs whose value is ``None`` are left out."""
-        shown = [(name, values.safe(str(value))) for name, value in pairs if value is not None]
+        shown = [
+            (name, values.safe(values.text_of(value))) for name, value in pairs if value is not None
+        ]
         width = max((len(name) for name, _ in shown), default=0)
         for name, value in shown:
             self.say(f"{name.ljust(width)}  {value}")

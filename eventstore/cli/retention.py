@@ -15,6 +15,7 @@ import typer
 from eventstore import SweepRecord, ThreadInfo, Tombstone
 from eventstore.cli import archive, sweep
 from eventstore.cli.options import (
+    LIMIT_MAX,
     Db,
     Json,
     Schema,
@@ -113,7 +114,7 @@ def report(
     tenant: Tenant = "default",
     schema: Schema = None,
     limit: Annotated[
-        int, typer.Option("--limit", min=1, help="Show at most this many of each.")
+        int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="Show at most this many of each.")
     ] = 20,
     as_json: Json = False,
 ) -> None:

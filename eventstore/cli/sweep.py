@@ -52,6 +52,7 @@ from retention.daemon import BackgroundRetention
 from retention.decisions import ACTIONS
 from retention.metrics import PORT, Endpoint, Metrics
 from retention.policies import DURATIONS
+from retention.schedule import schedule_of
 
 SHOWN: Final = 50
 """Decisions printed without ``--all``."""
@@ -134,11 +135,11 @@ def plan(
 def _parse_moment(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
-    except ValueError as error:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
         raise typer.BadParameter(
             f"{text!r} is not a time; expected a form such as 2026-01-31T12:00"
         ) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def show_plan(out: Output, found: Plan, everything: bool) -> None:
@@ -152,10 +153,7 @@ def show_plan(out: Output, found: Plan, everything: bool) -> None:
                 "counts": found.counts,
                 "events": found.events,
                 "bytes": found.bytes,
-                "decisions": [
-                    {**asdict(each), "thread_key": f"{each.thread_key:016x}"}
-                    for each in found.decisions
-                ],
+                "decisions": list(map(_decision_json, found.decisions)),
             }
         )
         return
@@ -166,6 +164,11 @@ def show_plan(out: Output, found: Plan, everything: bool) -> None:
     if len(shown) < len(found.decisions):
         out.note(f"showing the first {SHOWN} of {len(found.decisions)}; pass --all to show all")
     out.say(", ".join(f"{number} {_counted_as(why)}" for why, number in found.counts.items()))
+
+
+def _decision_json(each: Decision) -> dict[str, Any]:
+    archive = each.archive and without_password(each.archive)
+    return {**asdict(each), "thread_key": f"{each.thread_key:016x}", "archive": archive}
 
 
 def _counted_as(why: str) -> str:
@@ -312,9 +315,11 @@ def keep_sweeping(
     with writing(Target(db, tenant, schema)) as store:
         if not yes:
             _confirmed_plan(out, store, chosen, all_tenants, everything)
-        unhealthy_after = None if interval is None else 3 * interval
-        counts = None if address is None else Metrics(unhealthy_after=unhealthy_after)
+        counts = None
         try:
+            if address is not None:
+                patience = schedule_of(interval, cron, jitter_length).patience
+                counts = Metrics(unhealthy_after=patience)
             daemon = BackgroundRetention(
                 store,
                 chosen,
@@ -356,19 +361,21 @@ def policy_text(policy: RetentionPolicy) -> str:
             parts.append(f"{name} {duration(value)}")
         elif name == "match":
             parts.append("match " + " ".join(f"{key}={each}" for key, each in value.items()))
-        elif name == "archive":
-            parts.append(f"archive {without_password(value)}")
         elif name != "name":
             parts.append(f"{name} {value}")
     return ", ".join(parts)
 
 
 def _show_sweep(out: Output, report: SweepReport) -> None:
-    if out.as_json:
-        out.json(asdict(report))
-    else:
-        out.say(f"{moment(report.now)} UTC: {report.summary}")
-    sys.stdout.flush()
+    """Print a report; sweeping goes on without a reader, and when the disk is full."""
+    try:
+        if out.as_json:
+            out.json(asdict(report))
+        else:
+            out.say(f"{moment(report.now)} UTC: {report.summary}")
+        sys.stdout.flush()
+    except OSError as error:
+        out.note(f"eventstore: cannot write the report of a sweep: {error.strerror}")
 
 
 def _served(

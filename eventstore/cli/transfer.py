@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final
@@ -10,7 +11,7 @@ from urllib.parse import quote
 import typer
 
 from eventstore import ArchiveError, CorruptEventError, EventStore, ThreadExistsError
-from eventstore.cli.exits import FOUND, USAGE, Failed, message_of
+from eventstore.cli.exits import FOUND, OUTPUT, USAGE, WRITE_ERRORS, Failed, message_of
 from eventstore.cli.options import Db, Json, Schema, Target, Tenant, reading, writing
 from eventstore.cli.output import Output
 from eventstore.cli.threads import for_each_thread
@@ -72,8 +73,10 @@ def export(
             else:
                 _report(out, dump, path, "to")
 
-        for_each_thread(out, store, "exporting", threads, write)
-    if failed:
+        left_out = for_each_thread(out, store, "exporting", threads, write)
+        for each in left_out.values():
+            out.note(f"eventstore: cannot export {safe(str(each.thread_id))}: {safe(each.problem)}")
+    if failed or left_out:
         raise typer.Exit(FOUND)
 
 
@@ -88,13 +91,18 @@ def _write(dump: Dump, to: str, is_single: bool) -> str:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise Failed(f"cannot write {to!r}: {error}", FOUND) from error
+        code = OUTPUT if error.errno in WRITE_ERRORS else FOUND
+        raise Failed(f"cannot write {to!r}: {error}", code) from error
     return str(path)
 
 
 def file_name(thread_id: str, dump: Dump) -> str:
-    """A file name for a thread: readable, valid on every platform, and unique by its key."""
+    """A file name for a thread: readable, valid on every platform, and unique by its key.
+
+    A shell's ``*`` finds it, and no command takes it for an option.
+    """
     readable = quote(thread_id.encode("utf-8", "surrogatepass"), safe=" ")[:_NAME_CHARS_MAX]
+    readable = re.sub("^[-.~]", lambda first: f"%{ord(first[0]):02X}", readable)
     return f"{readable}~{dump.header.thread_key:016x}{SUFFIX}"
 
 

@@ -12,7 +12,8 @@ import dataclasses
 import enum
 import json
 import math
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any, Final
@@ -21,13 +22,17 @@ from eventstore import Opaque
 
 CUT: Final = "…"
 
+INT_BITS_MAX: Final = int(3.32 * (sys.get_int_max_str_digits() or 4_300))
+"""Python writes longer integers in decimal only with an effort that grows with their square, and
+refuses it; they are shown in hexadecimal."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """How much of a value is shown.
 
     Attributes:
-        text: characters of each text, and of bytes in base64.
+        text: characters of each text, of bytes in base64, and about of a number.
         items: items of each list or object.
         values: values in total.
         depth: levels of nested lists and objects.
@@ -88,6 +93,21 @@ def cut(text: str, chars: int) -> str:
     return text if len(text) <= chars else text[: max(chars - 1, 0)] + CUT
 
 
+def text_of(value: Any, convert: Callable[[Any], str] = str) -> str:
+    """A value as a short text: that of Python, or of :func:`line` where Python has none."""
+    try:
+        return convert(value)
+    except Exception:  # an integer that is too long, perhaps deep inside, or an application's type
+        return line(value)
+
+
+def _str(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception:  # an application's type
+        return f"<{type(value).__name__}>"
+
+
 class _Simplifier:
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -102,6 +122,8 @@ class _Simplifier:
         if isinstance(value, str):
             return self._text(str(value))
         if isinstance(value, int):
+            if value.bit_length() > min(INT_BITS_MAX, 3 * self._bounds.text):
+                return {"$int": self._text(hex(value))}
             return int(value)
         if isinstance(value, float):
             return float(value) if math.isfinite(value) else str(float(value))
@@ -119,7 +141,7 @@ class _Simplifier:
         fields = _fields(value)
         if fields is None and not isinstance(value, list | tuple | set | frozenset | Mapping):
             if not hasattr(value, "maxlen"):  # a deque
-                return self._text(str(value))
+                return self._text(_str(value))
         if depth >= self._bounds.depth or self._left <= 0:
             return CUT
         if fields is not None:

@@ -92,11 +92,17 @@ def why_refused(value: Any) -> str:
             "it exists only in this process and cannot be registered; store the data that it is "
             "made from, and make it again where it is used"
         )
-    how = "" if has_shape(cls) else ", pack=…, unpack=…"
+    name = cls.__name__
+    annotate, how = "", ", pack=…, unpack=…"
+    if has_shape(cls):
+        annotate, how = (
+            f"name it in the annotations of a graph's state, as in list[{name}], or ",
+            "",
+        )
     return (
-        f"its class is not registered; call codec.register({cls.__name__}, "
-        f"name={cls.__name__.lower()!r}{how}) on a Codec, and open the store or saver with "
-        "codec=codec"
+        f"its class is not registered; {annotate}call codec.register({name}, "
+        f"name={name.lower()!r}{how}) on a Codec, and open the store with that codec: "
+        "EventStore(path, codec=codec), SqliteSaver(path, codec=codec)"
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from eventstore import queries, telemetry
 from eventstore.core.duplicates import Duplicates
-from eventstore.core.threads import json_text, stored_ttl
+from eventstore.core.threads import stored_ttl
 from eventstore.db.driver_errors import CommitInDoubt, RolledBack
 from eventstore.db.options import Mode
 from eventstore.errors import (
@@ -30,8 +30,26 @@ from eventstore.errors import (
     ThreadExistsError,
     ThreadNotFoundError,
 )
-from eventstore.format import digests, records
-from eventstore.models import Addition, Event, Fork, Head, NewSnapshot, Position, Status
+from eventstore.format import checks, digests, records
+from eventstore.limits import (
+    NS_BYTES_MAX,
+    TENANT_BYTES_MAX,
+    THREAD_ID_BYTES_MAX,
+    check_name,
+    check_number,
+    check_type,
+)
+from eventstore.models import (
+    STATUSES,
+    Addition,
+    Event,
+    Fork,
+    Head,
+    NewSnapshot,
+    Position,
+    Status,
+    check_status,
+)
 from eventstore.queries import Conflict, Connection
 
 log = logging.getLogger(__name__)
@@ -76,6 +94,9 @@ class Appending(Duplicates):
             SerializationError: a value cannot be stored. Nothing was stored.
             ThreadNotFoundError: ``expected_seq`` is above 0 and there is no such thread.
         """
+        check_number("expected_seq", expected_seq, None)
+        if not isinstance(events, list | tuple):
+            check_type("events", events, Sequence)
         head = await self.head(thread_id, ns)
         found = await self.find_batch(head, events)
         if found is not None:
@@ -129,6 +150,7 @@ class Appending(Duplicates):
         ttl: timedelta | None = None,
         now_us: int | None = None,
         owner: str | None = None,
+        exclusive: bool = False,
     ) -> list[Head]:
         """Append to several logs of one thread in one transaction, all or nothing.
 
@@ -137,6 +159,8 @@ class Appending(Duplicates):
                 some of them before the thread existed.
             now_us: the time of the events; ``None`` asks the clock.
             owner: the run that goes on, while the status is ``"running"``.
+            exclusive: refuse the append if another run has claimed the thread since its end was
+                read, even if that run has appended nothing.
 
         Returns:
             The new ends of the logs, in the same order.
@@ -146,9 +170,10 @@ class Appending(Duplicates):
             ValueError: the heads are of several threads, or two are of one log.
         """
         with telemetry.append(self.tenant, additions) as span:
-            _check(additions)
+            _check(additions, status, self.tenant)
             await self._store_dictionary()
             append = _Append(self, additions, status, owner, metadata, ttl, now_us)
+            append.claims = exclusive and append.exists
             in_doubt = 0
             while True:
                 try:
@@ -200,6 +225,7 @@ class Appending(Duplicates):
             PositionNotFoundError: the source's log does not reach that far.
             ThreadExistsError: the new thread exists already.
         """
+        check_number("source_seq", source_seq, None)
         source = await self.head(source_thread_id, ns)
         if not source.exists:
             raise ThreadNotFoundError(source_thread_id, self.tenant)
@@ -276,6 +302,7 @@ class _Append:
     """One append under way: its rows, how to insert them, and why the database refused.
 
     Attributes:
+        claims: claim the thread for the owner first, if it is as it was read.
         is_first_generation: try the single statement that creates a thread with its first
             events, which works only if no thread of that name was ever deleted.
     """
@@ -294,11 +321,13 @@ class _Append:
         self._additions = additions
         self._status = status
         self._owner = owner if status == "running" else None
+        self._claimant = owner or ""
+        self.claims = False
         self._now = core.now_us() if now_us is None else now_us
         self._ttl = stored_ttl(ttl)
         # The ends were read at different moments: one that knows the thread places all logs.
         self._place = next((e.head for e in additions if e.head.exists), additions[0].head)
-        self._metadata = "" if self._place.exists else json_text(metadata or {})
+        self._metadata = "" if self._place.exists else checks.metadata_text(metadata or {})
         self._logs = self._encoded(self._place)
         first = self._logs[0]
         self._is_plain = len(additions) == 1 and first.snapshot is None and not first.batch.forks
@@ -309,9 +338,14 @@ class _Append:
         )
 
     @property
+    def exists(self) -> bool:
+        """Whether the thread was there when its end was read."""
+        return self._place.exists
+
+    @property
     def mode(self) -> Mode:
         """Where the append is one statement, it needs no transaction around it."""
-        continues = self._is_plain and self._place.seq > 0
+        continues = self._is_plain and self._place.seq > 0 and not self.claims
         return "statement" if self.is_first_generation or continues else "write"
 
     @property
@@ -334,9 +368,26 @@ class _Append:
             created, tombstone_key = self._create_thread(conn)
             if created != self._logs[0].head:  # another has our first key, or made the thread
                 self._logs = self._encoded(created)
+        elif self.claims and not queries.threads.claim(
+            conn,
+            place.thread_key,
+            self._claimant,
+            place.status,
+            place.owner,
+            place.ns,
+            place.seq,
+        ):
+            raise ConcurrencyError(place.thread_id, place.ns, place.seq, place.seq)
         elif any(each.head.seq == 0 for each in self._logs):
-            if not queries.threads.is_live(conn, place.thread_key):
+            has_events = queries.threads.lock_with_events(conn, place.thread_key)
+            if has_events is None:
                 raise ThreadNotFoundError(place.thread_id, self._core.tenant)
+            if not has_events:
+                raise CorruptEventError(
+                    f"thread {place.thread_id!r} exists, and none of its events is found: an index "
+                    "is damaged or rows were lost; run eventstore verify",
+                    thread_id=place.thread_id,
+                )
         ordered = sorted(self._logs, key=lambda each: each.head.ns)
         for each in ordered:
             touch = each.touch if each is ordered[-1] else None
@@ -426,7 +477,9 @@ class _Append:
 
     def _thread_row(self) -> dict[str, Any]:
         new = self._logs[0].new
+        checksum = digests.row_checksum(new.active_us, self._ttl, False, self._metadata, None)
         return {
+            "checksum": checksum,
             "tenant": self._core.tenant,
             "thread_id": new.thread_id,
             "created_at": new.active_us,
@@ -471,6 +524,19 @@ class _Append:
         taken = await self._core.transactions.run(
             "read", queries.events.events_by_key, now.thread_key, head.ns, batch.keys
         )
+        hidden = await self._core.transactions.run(
+            "read",
+            queries.events.hidden_seq,
+            now.thread_key,
+            head.ns,
+            now.seq,
+            queries.append.HIDDEN_ROWS,
+        )
+        if hidden is not None:
+            return CorruptEventError(
+                f"the log ends at seq {now.seq} by its index, and seq {hidden} is stored: the "
+                "index is damaged; run eventstore verify, and rebuild it (REINDEX)"
+            ).at(head.thread_id, head.ns, hidden)
         if taken:
             return DuplicateKeyError(head.thread_id, head.ns, taken[0].key, taken[0].seq)
         if len(set(batch.keys)) < len(batch.keys):
@@ -492,13 +558,17 @@ class _Refused(Exception):
     """The event to append behind was not there."""
 
 
-def _check(additions: Sequence[Addition]) -> None:
+def _check(additions: Sequence[Addition], status: str | None, tenant: str) -> None:
     """Refuse what cannot be appended together, as far as that shows without the database."""
     if not additions or not all(each.events for each in additions):
         raise ValueError("an append needs at least one event")
+    if status is not None and status not in STATUSES:
+        check_status(status)
     heads = [each.head for each in additions]
     for head in heads:
-        if digests.is_prefix(records.name("a namespace", head.ns)):
+        if head.seq == 0:
+            _check_lengths(head, tenant)
+        if digests.is_prefix(head.ns):
             raise ConfigurationError(
                 f"the namespace {head.ns!r} is reserved for events given to forks"
             )
@@ -513,6 +583,14 @@ def _check(additions: Sequence[Addition]) -> None:
         raise ValueError(
             f"namespace {twice!r} is given twice; give each log all its events at once"
         )
+
+
+def _check_lengths(head: Head, tenant: str) -> None:
+    """Refuse names of a new log that are too long for every database to store."""
+    check_name("a namespace", head.ns, NS_BYTES_MAX)
+    if not head.exists:
+        check_name("a thread_id", head.thread_id, THREAD_ID_BYTES_MAX)
+        check_name("a tenant", tenant, TENANT_BYTES_MAX)
 
 
 def _other_history(head: Head) -> CorruptEventError:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
+from eventstore.concurrency import renew_in_children
 from eventstore.models import Head, NewSnapshot, Position, Snapshot
 
 BYTES: Final = 16 * 2**20
@@ -93,6 +94,11 @@ class LogCache:
 
     def __init__(self, bytes_max: int = BYTES) -> None:
         self._max = bytes_max
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Begin empty, at first and in a forked process."""
         self._size = 0
         self._logs: OrderedDict[tuple[int, str], CachedLog] = OrderedDict()
         self._lock = threading.Lock()

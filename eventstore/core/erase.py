@@ -16,12 +16,18 @@ from typing import Any, Final, Self
 from eventstore import queries
 from eventstore.core.delete import Deleting
 from eventstore.db import maintenance, schema
+from eventstore.errors import StoreBusyError, StoreUnavailableError
 from eventstore.format import digests, records
 from eventstore.models import SqlRow, ThreadInfo
 from eventstore.queries import Connection
 
 VACUUM_BYTES_MAX: Final = 2**30
 """Files up to this size are rewritten by default."""
+
+OLDER_S_MAX: Final = 10.0
+"""How long to wait for transactions that may still see the deleted rows (PostgreSQL)."""
+
+OLDER_LOOK_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +37,12 @@ class Erased:
     Attributes:
         vacuumed: whether the file was rewritten (on PostgreSQL: the tables vacuumed).
         log_emptied: whether SQLite's write-ahead log is empty.
+        problem: why it was not vacuumed, or not all of it, although it should have been.
     """
 
     vacuumed: bool
     log_emptied: bool
+    problem: str | None = None
 
 
 class Erasing(Deleting):
@@ -95,9 +103,26 @@ class Erasing(Deleting):
         if vacuum is None:
             size = await self.transactions.run("read", maintenance.file_bytes)
             vacuum = size is not None and size <= VACUUM_BYTES_MAX
-        if vacuum:
-            await self.transactions.run("autocommit", maintenance.vacuum, _TABLES)
-        return Erased(vacuum, await self.transactions.run("autocommit", maintenance.empty_log))
+        problem = await self._vacuum() if vacuum else None
+        log_emptied = await self.transactions.run("autocommit", maintenance.empty_log)
+        return Erased(vacuum and problem is None, log_emptied, problem)
+
+    async def _vacuum(self) -> str | None:
+        """Vacuum the tables; why bytes of deleted rows may remain, or ``None``."""
+        run, waited_s = self.transactions.run, 0.0
+        try:
+            mark, older = await run("read", maintenance.mark), list[str]()
+            while mark is not None and waited_s < OLDER_S_MAX:
+                older = await run("read", maintenance.older_than, mark)
+                if not older:
+                    break
+                await self.transactions.concurrency.sleep(OLDER_LOOK_S)
+                waited_s += OLDER_LOOK_S
+            problems = await run("autocommit", maintenance.vacuum, _TABLES)
+        except (StoreBusyError, StoreUnavailableError) as error:  # the erasure itself is done
+            return str(error)
+        problems += [f"{who} began before the end of the erasure" for who in older]
+        return "; ".join(problems) or None
 
     def _overwriting(self) -> Self:
         twin = copy.copy(self)
@@ -109,6 +134,16 @@ class Erasing(Deleting):
         return await self.transactions.run(
             "read", queries.tombstones.generations_of, self.tenant, thread_id
         )
+
+    async def target(self, thread_id: str) -> ThreadInfo | None:
+        """What an erasure has to know of a thread, even if its row is damaged; ``None``: none."""
+
+        def look_up(conn: Connection) -> SqlRow | None:
+            found = queries.threads.look_up(conn, self.tenant, thread_id, "")
+            return found and queries.threads.thread_by_key(conn, found.thread_key)
+
+        row = await self.transactions.run("read", look_up)
+        return row and records.salvaged(row, self.tenant, thread_id)
 
     async def holders(self, thread_id: str, generations: Collection[int]) -> list[ThreadInfo]:
         """Threads that hold bytes of any generation of a name, or refer to them.
@@ -126,7 +161,8 @@ class Erasing(Deleting):
             rows = (queries.threads.thread_by_key(conn, key) for key in sorted(holding))
             return [row for row in rows if row is not None and row.deleting_since is None]
 
-        return [records.thread_info(row) for row in await self.transactions.run("read", look_up)]
+        rows = await self.transactions.run("read", look_up)
+        return [records.salvaged(row, str(row.tenant), str(row.thread_id)) for row in rows]
 
 
 _TABLES: Final = (

@@ -13,8 +13,9 @@ from typing import Final
 from eventstore import queries
 from eventstore.core.part import Part
 from eventstore.db import maintenance
-from eventstore.errors import ConfigurationError, CorruptEventError
+from eventstore.errors import CorruptEventError
 from eventstore.format import records
+from eventstore.limits import check_number
 from eventstore.models import SqlRow, ThreadInfo, to_micros
 from eventstore.queries import Connection
 from eventstore.retention_models import Deletion, Expired, Outcome
@@ -56,8 +57,7 @@ class Pruning(Part):
         keys = [each.thread_key for each in batch]
         if len(set(keys)) < len(keys):
             raise ValueError(f"thread key {max(keys, key=keys.count)} is in the batch twice")
-        if rows < 1:
-            raise ConfigurationError(f"rows must be at least 1, not {rows}")
+        check_number("rows", rows, 1)
         removed: set[int] = set()  # pruned by an attempt whose commit is in doubt
 
         def prune_groups(conn: Connection) -> list[Outcome]:
@@ -118,7 +118,10 @@ class Pruning(Part):
             left -= size.total
             pruned[key] = size
             deletion = Deletion(each.reason, each.policy, events=size.events, bytes=size.bytes)
-            tombstones.append(records.tombstone_row(row, deletion, self.now_us(), None))
+            name = (row.tenant, row.thread_id)
+            tombstones.append(
+                records.tombstone_row(key, name, row.generation, deletion, self.now_us(), None)
+            )
             outcomes.append("pruned")
         queries.prune.remove_rest(conn, pruned, tombstones)
         removed.update(pruned)
@@ -131,8 +134,7 @@ class Pruning(Part):
             How many bytes that was; 0: there are no more free pages. On PostgreSQL always 0: its
             vacuum makes free space usable again.
         """
-        if bytes_max < 1:
-            raise ConfigurationError(f"bytes_max must be at least 1, not {bytes_max}")
+        check_number("bytes_max", bytes_max, 1)
         return await self.transactions.run("idempotent_write", maintenance.reclaim, bytes_max)
 
 
@@ -151,10 +153,9 @@ def _must_stay(
         return True
     if each.unchanged is not None and size.ends != dict(each.unchanged):
         return True
-    if keep_if is None:
-        return False
     try:
-        return keep_if(records.thread_info(row))
+        info = records.thread_info(row)
+        return keep_if is not None and keep_if(info)
     except CorruptEventError as error:
         log.error("kept: %s", error, extra={"tenant": row.tenant, "thread_id": row.thread_id})
         return True

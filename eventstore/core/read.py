@@ -26,6 +26,7 @@ from eventstore.errors import (
 )
 from eventstore.format import digests, records
 from eventstore.format.segments import Segment
+from eventstore.limits import check_name, check_number
 from eventstore.models import (
     FORK,
     Head,
@@ -35,6 +36,7 @@ from eventstore.models import (
     Replay,
     Snapshot,
     SqlRow,
+    check_at,
 )
 from eventstore.queries import Connection
 
@@ -57,8 +59,6 @@ class Reading(Threads):
 
     async def head(self, thread_id: str, ns: str = "") -> Head:
         """The end of a log; of a thread that does not exist, an end at 0."""
-        records.name("a thread_id", thread_id)
-        records.name("a namespace", ns)
         row = await self.transactions.run(
             "read", queries.threads.look_up, self.tenant, thread_id, ns
         )
@@ -71,6 +71,11 @@ class Reading(Threads):
 
         Those of a trimmed log begin after its base.
         """
+        check_name("a thread_id", thread_id)
+        check_name("a namespace", ns)
+        check_number("after", after, None)
+        if upto is not None:
+            check_number("upto", upto, None)
 
         def look_up(conn: Connection, after: int) -> queries.lineage.Stretch:
             row = queries.threads.look_up(conn, self.tenant, thread_id, ns)
@@ -126,7 +131,8 @@ class Reading(Threads):
         Args:
             cached: use the log cache, which :meth:`cache_replay` fills.
         """
-        records.name("a fingerprint", fingerprint)
+        if upto is not None:
+            check_at("upto", upto)
 
         def find(conn: Connection) -> _Found:
             row = queries.threads.look_up(conn, self.tenant, thread_id, ns, fingerprint)
@@ -134,12 +140,14 @@ class Reading(Threads):
             at = upto or head.position
             marks = None
             if at == head.position:
-                marks = (None, None) if row is None else (row.last_fork, row.last_snapshot)
-                found = self._find_in_cache(conn, head, fingerprint, marks) if cached else None
+                marks = _marks_of(row)
+                found = None
+                if cached and marks is not None:
+                    found = self._find_in_cache(conn, head, fingerprint, marks)
                 if found is not None:
                     return found
             else:
-                self._check_position(conn, thread_id, at)
+                self._check_at(conn, thread_id, at)
             chosen = fingerprint if snapshots else None
             route = queries.lineage.trace(conn, at, chosen, marks if snapshots else None)
             rows = queries.snapshots.snapshot_chain(conn, route.snapshot) if route.snapshot else ()
@@ -228,7 +236,7 @@ class Reading(Threads):
             ready = ()
             come_from = Position(stretch.thread_key, stretch.ns, stretch.last)
 
-    def _check_position(self, conn: Connection, thread_id: str, at: Position) -> None:
+    def _check_at(self, conn: Connection, thread_id: str, at: Position) -> None:
         row = queries.threads.thread_by_key(conn, at.thread_key)
         if row is None or row.tenant != self.tenant or row.deleting_since is not None:
             raise PositionNotFoundError(thread_id, at.ns, at.seq, "its thread does not exist")
@@ -339,6 +347,7 @@ class Reading(Threads):
 
     async def lineage(self, at: Position) -> Lineage:
         """What the events up to a position begin with: the start of the log, a fork, or a base."""
+        check_at("at", at)
 
         def find(conn: Connection) -> tuple[int | None, Position | None, int | None]:
             fork, _ = queries.lineage.marks(conn, at, "")
@@ -368,6 +377,20 @@ class Reading(Threads):
         stretch = queries.lineage.Stretch(after.thread_key, after.ns, after.seq + 1, last)
         return self._stream(thread_id, [stretch])
 
+    async def keys(
+        self, at: Position, span: tuple[str, str], after: int = 0
+    ) -> list[tuple[int, int, str]]:
+        """Seq, kind and key of a log's events up to a position whose keys lie in a span of texts.
+
+        Args:
+            span: the first key, and the text before which the last one ends.
+            after: only events after this seq.
+        """
+        rows = await self.transactions.run(
+            "read", queries.events.keys_between, at.thread_key, at.ns, span, after, at.seq
+        )
+        return [(row.seq, row.kind, row.key) for row in rows]
+
     async def snapshot_positions(
         self, thread_id: str, fingerprint: str, ns: str = ""
     ) -> list[Position]:
@@ -376,6 +399,7 @@ class Reading(Threads):
         Raises:
             ThreadNotFoundError: no such thread.
         """
+        check_name("a namespace", ns)
         key = (await self.thread(thread_id)).thread_key
         rows = await self.transactions.run("read", queries.snapshots.snapshots_of, key, ns)
         return [
@@ -395,6 +419,15 @@ class _Found(NamedTuple):
     page: _Rows
     marks: tuple[int | None, int | None] | None
     hit: CachedLog | None = None
+
+
+def _marks_of(row: SqlRow | None) -> tuple[int | None, int | None] | None:
+    """The last fork and the last snapshot of a log that was looked up.
+
+    ``None`` if a row of them claims a seq that is none: then they have to be looked up one by one.
+    """
+    marks = (None, None) if row is None else (row.last_fork, row.last_snapshot)
+    return marks if all(seq is None or type(seq) is int for seq in marks) else None
 
 
 def _is_whole(head: Head, route: queries.lineage.Route, page: _Rows) -> bool:
@@ -420,7 +453,7 @@ def _checked(
     try:
         for event in page:
             if event.kind == FORK:
-                claimed = claim(*event.data["source"])
+                claimed = source_of(thread_id, event)
                 led = come_from is not None and claim(*come_from) == claimed
                 if event.seq != first or not led:
                     raise CorruptEventError(
@@ -439,6 +472,20 @@ def _before_beginning(thread_id: str, at: Position, begins: int | None) -> Posit
         at.seq,
         f"history of thread {thread_id!r} begins at seq {begins}: earlier events were trimmed",
     )
+
+
+def source_of(thread_id: str, event: RecordedEvent) -> tuple[int, str, int]:
+    """The position that a fork's event says it goes on from, as :func:`claim` names it.
+
+    Raises:
+        CorruptEventError: it says none.
+    """
+    source = event.data.get("source") if isinstance(event.data, dict) else None
+    if not isinstance(source, list | tuple) or [*map(type, source)] != [int, str, int]:
+        raise CorruptEventError("the fork does not say where it goes on from").at(
+            thread_id, event.ns, event.seq
+        )
+    return claim(*source)
 
 
 def claim(thread_key: int, ns: str, seq: int) -> tuple[int, str, int]:

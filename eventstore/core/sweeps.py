@@ -14,13 +14,19 @@ from typing import Any, Final
 
 from eventstore import queries
 from eventstore.core.part import Part
-from eventstore.core.threads import check_limit
+from eventstore.core.threads import check_limit, sound_records
 from eventstore.errors import ConfigurationError
 from eventstore.format import records
+from eventstore.limits import check_name, seconds_of
 from eventstore.models import to_micros
 from eventstore.retention_models import Slice, SweepRecord
 
 _MICROSECOND: Final = timedelta(microseconds=1)
+
+SKEW: Final = timedelta(minutes=1)
+"""Clocks of sweepers may differ by so much; a time further in the future is of a wrong clock."""
+
+_SKEW_US: Final = SKEW // _MICROSECOND
 
 KEPT: Final = timedelta(days=400)
 """Records of older sweeps are deleted."""
@@ -36,29 +42,34 @@ class Sweeps(Part):
 
         Args:
             holder: a name that no other sweeper has.
-            lease: how long it is held unless renewed, by the store's clock.
+            lease: how long it is held unless renewed.
             due: slices whose last sweep began at this moment or later are left out.
             all_tenants: claim it for a sweep of all tenants' threads; else of this tenant's.
 
         Returns:
             A slice that nobody else gets meanwhile; ``None``: there is none.
         """
-        until = self._lease(holder, lease)
+        length = _lease(holder, lease)
         scope = "*" if all_tenants else f"={self.tenant}"
-        number = await self.transactions.run(
+        now = await self.shared_now_us()
+        found = await self.transactions.run(
             "idempotent_write",
             queries.sweeps.claim,
             scope,
             holder,
-            self.now_us(),
-            until,
-            to_micros(due),
+            now_us=now,
+            until_us=now + length,
+            due_us=to_micros(due, "due"),
+            skew_us=_SKEW_US,
         )
-        return None if number is None else Slice(number, scope)
+        if found is None:
+            return None
+        ahead = max(found.swept_at - now, found.lease_until - now - length)
+        return Slice(found.slice, scope, ahead * _MICROSECOND if ahead > _SKEW_US else timedelta(0))
 
     async def renew_slice(self, claimed: Slice, holder: str, lease: timedelta) -> bool:
         """Hold a slice longer, counted from now; false if somebody else has claimed it."""
-        until = self._lease(holder, lease)
+        until = await self.shared_now_us() + _lease(holder, lease)
         return await self.transactions.run(
             "idempotent_write", queries.sweeps.renew, claimed.scope, claimed.number, holder, until
         )
@@ -71,7 +82,7 @@ class Sweeps(Part):
         Args:
             swept_at: when its sweep began; ``None``: the sweep was not finished.
         """
-        swept_us = None if swept_at is None else to_micros(swept_at)
+        swept_us = None if swept_at is None else to_micros(swept_at, "swept_at")
         await self.transactions.run(
             "idempotent_write",
             queries.sweeps.release,
@@ -81,21 +92,14 @@ class Sweeps(Part):
             swept_us,
         )
 
-    def _lease(self, holder: str, lease: timedelta) -> int:
-        if not records.name("a holder", holder):
-            raise ConfigurationError("holder must be a non-empty name")
-        if lease <= timedelta(0):
-            raise ConfigurationError(f"lease must be longer than 0 s, not {lease}")
-        return self.now_us() + lease // _MICROSECOND
-
     async def begin_sweep(self, holder: str, cutoff: datetime, policy: Mapping[str, Any]) -> str:
         """Record that a sweep begins, with its policies and the moment it judges at; its id."""
         row = {
             "sweep_id": uuid.uuid4().hex,
-            "holder": records.name("a holder", holder),
-            "started_at": self.now_us(),
+            "holder": check_name("a holder", holder),
+            "started_at": await self.shared_now_us(),
             "finished_at": None,
-            "cutoff": to_micros(cutoff),
+            "cutoff": to_micros(cutoff, "cutoff"),
             "policy": json.dumps(dict(policy)),
             "counts": "{}",
         }
@@ -108,7 +112,7 @@ class Sweeps(Part):
         Raises:
             ConfigurationError: no sweep of that id is on record.
         """
-        now, text = self.now_us(), json.dumps(dict(counts))
+        now, text = await self.shared_now_us(), json.dumps(dict(counts))
         before = now - KEPT // _MICROSECOND
         done = await self.transactions.run(
             "idempotent_write", queries.sweeps.end_sweep, sweep_id, now, text, before
@@ -119,7 +123,15 @@ class Sweeps(Part):
     async def sweeps(self, limit: int = 20) -> list[SweepRecord]:
         """The sweeps of this database on record, the last first."""
         check_limit(limit)
-        return [
-            records.sweep(row)
-            for row in await self.transactions.run("read", queries.sweeps.list_sweeps, limit)
-        ]
+        rows = await self.transactions.run("read", queries.sweeps.list_sweeps, limit)
+        return list(sound_records(rows, records.sweep))
+
+
+def _lease(holder: str, lease: timedelta) -> int:
+    """The length of a lease in microseconds."""
+    if not check_name("a holder", holder):
+        raise ConfigurationError("holder must be a non-empty name")
+    seconds_of("lease", lease)
+    if not lease:
+        raise ConfigurationError("lease must be longer than 0 s")
+    return lease // _MICROSECOND

@@ -7,26 +7,44 @@ slices and continued where it stopped. Changes are made under the lock of the th
 from __future__ import annotations
 
 import copy
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Self, get_args
+from typing import Any, Final, Self, TypeVar
 
 from eventstore import queries
 from eventstore.core.part import Part
 from eventstore.errors import (
     ConfigurationError,
     CorruptEventError,
-    SerializationError,
     ThreadNotFoundError,
 )
 from eventstore.format import records
-from eventstore.models import SqlRow, Status, ThreadInfo, to_micros
+from eventstore.format.checks import metadata_text
+from eventstore.limits import TTL_MAX, check_name, check_number, check_type, seconds_of, shown
+from eventstore.models import (
+    STATUSES,
+    SqlRow,
+    Status,
+    ThreadDamage,
+    ThreadInfo,
+    check_status,
+    to_micros,
+)
 from eventstore.queries import Connection
 from eventstore.retention_models import Tombstone
 
+_TTL_S_MAX: Final = int(TTL_MAX.total_seconds())
+
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SCAN_PAGE_MIN: Final = 64
+"""Rows of threads read at once by a scan, so that a single damaged key leads nobody astray."""
+
+OnDamage = Callable[[ThreadDamage], object]
+"""Called with a thread whose row is damaged."""
 
 
 class Threads(Part):
@@ -35,7 +53,7 @@ class Threads(Part):
     def for_tenant(self, tenant: str) -> Self:
         """The same store for the threads of another tenant; everything else is shared."""
         twin = copy.copy(self)
-        twin.tenant = records.name("a tenant", tenant)
+        twin.tenant = check_name("a tenant", tenant)
         return twin
 
     # --- one thread ---------------------------------------------------------------------
@@ -58,6 +76,8 @@ class Threads(Part):
 
     async def thread_at(self, thread_key: int) -> ThreadInfo | None:
         """The thread of this tenant stored under a key, unless it is being deleted."""
+        if type(thread_key) is not int or thread_key.bit_length() > 63:
+            check_number("thread_key", thread_key)
         row = await self.transactions.run("read", queries.threads.thread_by_key, thread_key)
         if row is None or row.tenant != self.tenant or row.deleting_since is not None:
             return None
@@ -85,7 +105,7 @@ class Threads(Part):
 
         def look_up(conn: Connection) -> list[str]:
             key = self.key_of(conn, thread_id)
-            return [ns for ns, _, _ in queries.events.namespaces(conn, key)]
+            return list(queries.events.ends(conn, key))
 
         return await self.transactions.run("read", look_up)
 
@@ -181,30 +201,49 @@ class Threads(Part):
         metadata: Mapping[str, Any] | None = None,
         after: ThreadInfo | None = None,
         limit: int = 100,
+        on_damage: OnDamage | None = None,
     ) -> list[ThreadInfo]:
         """One page of this tenant's threads, the most recently active first.
+
+        The pages list no thread twice. A thread that becomes active after the first page moves
+        to the front, and the pages that follow do not list it: they are for people, who look at
+        the first ones. To miss no thread, begin again, or export all (``eventstore export``).
+
+        A thread whose row is damaged is left out, and named in an error of the log.
 
         Args:
             status, prefix, metadata: only threads with this status, whose id begins with this
                 prefix, whose metadata has these values at its top level.
             after: the last thread of the page before.
             limit: threads in a page.
+            on_damage: called with each thread that is left out, in place of logging it.
         """
         check_limit(limit)
+        if metadata is not None:
+            check_type("metadata", metadata, Mapping)
+        if after is not None:
+            check_type("after", after, ThreadInfo)
+        if status is not None:
+            check_status(status)
         if prefix is not None:
-            records.name("a prefix", prefix)
+            check_name("a prefix", prefix)
         place = None if after is None else (to_micros(after.active_at), after.thread_key)
-        rows = await self.transactions.run(
-            "read",
-            queries.listing.list_threads,
-            self.tenant,
-            status=status,
-            prefix=prefix,
-            metadata=metadata or {},
-            after=place,
-            limit=limit,
-        )
-        return _infos(rows)
+        found: list[ThreadInfo] = []
+        while True:
+            rows = await self.transactions.run(
+                "read",
+                queries.listing.list_threads,
+                self.tenant,
+                status=status,
+                prefix=prefix,
+                metadata=metadata or {},
+                after=place,
+                limit=limit,
+            )
+            found += _sound(rows, on_damage)
+            if len(found) >= limit or len(rows) < limit:
+                return found[:limit]
+            place = (rows[-1].active_at, rows[-1].thread_key)
 
     async def thread_counts(self) -> dict[str, int]:
         """How many threads this tenant has, by status."""
@@ -225,8 +264,11 @@ class Threads(Part):
         idle_before: datetime | None = None,
         created_before: datetime | None = None,
         with_ttl: bool = False,
+        on_damage: OnDamage | None = None,
     ) -> list[ThreadInfo]:
         """One page of threads in the order of their keys, which never change.
+
+        A thread whose row is damaged is left out, and named in an error of the log.
 
         Args:
             first, last: only keys in this range.
@@ -236,9 +278,14 @@ class Threads(Part):
             idle_before, created_before, with_ttl: only threads that, to the minute, have had no
                 append since; or that are that old; or that have a ttl of their own. Of several,
                 one is enough.
+            on_damage: called with each thread that is left out, in place of logging it.
         """
         check_limit(limit)
+        for what, number in (("first", first), ("last", last), ("after", after)):
+            if number is not None:
+                check_number(what, number)
         behind = first - 1 if after is None else max(first - 1, after)
+        page = max(limit, SCAN_PAGE_MIN)
         while True:
             rows = await self.transactions.run(
                 "read",
@@ -246,15 +293,22 @@ class Threads(Part):
                 None if all_tenants else self.tenant,
                 after=behind,
                 last=last,
-                idle_before=None if idle_before is None else to_micros(idle_before),
-                created_before=None if created_before is None else to_micros(created_before),
+                idle_before=None if idle_before is None else to_micros(idle_before, "idle_before"),
+                created_before=None
+                if created_before is None
+                else to_micros(created_before, "created_before"),
                 with_ttl=with_ttl,
-                limit=limit,
+                limit=page,
             )
-            found = _infos(rows)
-            if found or len(rows) < limit:
-                return found
-            behind = rows[-1].thread_key  # a page of damaged rows only is not the end
+            found = [each for each in _sound(rows, on_damage) if each.thread_key > behind]
+            if found or len(rows) < page:
+                return found[:limit]
+            # A page of damaged rows only is not the end.
+            if not rows[-1].thread_key > behind:
+                raise CorruptEventError(
+                    "the table of threads is not in the order of its keys; run eventstore verify"
+                )
+            behind = rows[-1].thread_key
 
     async def tombstones(self, limit: int = 100, after: Tombstone | None = None) -> list[Tombstone]:
         """One page of what is kept of this tenant's deleted threads, the last deleted first.
@@ -263,42 +317,58 @@ class Threads(Part):
             after: the last one of the page before.
         """
         check_limit(limit)
+        if after is not None:
+            check_type("after", after, Tombstone)
         place = None if after is None else (to_micros(after.deleted_at), after.thread_key)
         rows = await self.transactions.run(
             "read", queries.listing.list_tombstones, self.tenant, place, limit
         )
-        return [records.tombstone(row) for row in rows]
+        return list(sound_records(rows, records.tombstone))
+
+
+def sound_records(rows: Sequence[SqlRow], decoded: Callable[[SqlRow], T]) -> Iterator[T]:
+    """What rows say; damaged ones are left out and logged."""
+    for row in rows:
+        try:
+            yield decoded(row)
+        except CorruptEventError as error:
+            log.error("left out of the list: %s", error)
 
 
 def check_limit(limit: int) -> None:
     """Refuse an empty page."""
-    if limit < 1:
-        raise ConfigurationError(f"limit must be at least 1, not {limit}")
+    check_number("limit", limit, 1)
 
 
-def _infos(rows: Sequence[SqlRow]) -> list[ThreadInfo]:
-    """The threads of rows; damaged ones are left out and logged, so that the others show."""
+def _sound(rows: Sequence[SqlRow], on_damage: OnDamage | None) -> list[ThreadInfo]:
+    """The threads of rows; damaged ones are left out and reported, so that the others show."""
     found = []
     for row in rows:
         try:
             found.append(records.thread_info(row))
         except CorruptEventError as error:
-            log.error(
-                "left out of the list: %s",
-                error,
-                extra={"tenant": row.tenant, "thread_id": row.thread_id},
-            )
+            damage = ThreadDamage(row.thread_key, row.tenant, row.thread_id, str(error))
+            (on_damage or log_damage)(damage)
     return found
+
+
+def log_damage(damage: ThreadDamage) -> None:
+    """Report a damaged row to the log."""
+    log.error(
+        "left out of the list: %s",
+        damage.problem,
+        extra={"tenant": damage.tenant, "thread_id": damage.thread_id},
+    )
 
 
 def _thread_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """The columns that ``set_thread`` changes, checked."""
     checks: dict[str, tuple[Callable[[Any], bool], str]] = {
         "metadata": (lambda value: isinstance(value, Mapping), "a mapping"),
-        "status": (lambda value: value in get_args(Status), f"one of {get_args(Status)}"),
+        "status": (lambda value: value in STATUSES, f"one of {', '.join(STATUSES)}"),
         "ttl": (
-            lambda value: value is None or (type(value) is int and 0 <= value < 2**53),
-            "seconds as a whole number, or None",
+            lambda value: value is None or (type(value) is int and 0 <= value <= _TTL_S_MAX),
+            f"whole seconds up to {TTL_MAX.days} days, or None",
         ),
         "pinned": (lambda value: type(value) is bool, "True or False"),
     }
@@ -307,33 +377,15 @@ def _thread_values(values: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigurationError(f"a thread has no {name!r}; it has {', '.join(checks)}")
         fits, expected = checks[name]
         if not fits(value):
-            raise ConfigurationError(f"{name} must be {expected}, not {value!r:.80}")
+            raise ConfigurationError(f"{name} must be {expected}, not {shown(value)}")
     stored = dict(values)
     if "metadata" in values:
-        stored["metadata"] = json_text(values["metadata"])
+        stored["metadata"] = metadata_text(values["metadata"])
     if values.get("pinned") is False:
         stored["pin"] = None
     return stored
 
 
-def json_text(metadata: Mapping[str, Any]) -> str:
-    """The metadata of a thread as JSON text."""
-    if not isinstance(metadata, Mapping):
-        raise ConfigurationError(f"metadata must be a mapping, not {metadata!r:.80}")
-    for name, value in metadata.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise SerializationError(
-                f"metadata[{name!r}]", type(value).__name__, f"metadata must be JSON: {error}"
-            ) from error
-    return json.dumps(dict(metadata), ensure_ascii=True)
-
-
 def stored_ttl(ttl: timedelta | None) -> int | None:
     """A time to live as it is stored: whole seconds, rounded up."""
-    if ttl is None:
-        return None
-    if not isinstance(ttl, timedelta) or ttl < timedelta(0):
-        raise ConfigurationError(f"ttl must be a timedelta and not negative, not {ttl!r:.80}")
-    return -(-ttl // timedelta(seconds=1))
+    return None if ttl is None else seconds_of("ttl", ttl)

@@ -18,11 +18,17 @@ from eventstore.errors import ConfigurationError
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 _SCHEME: Final = re.compile(r"([\w+.-]+)://")
 _PAIR: Final = re.compile(r"\b(host|hostaddr|port|dbname|user|password|service)\s*=")
+_FIRST_PAIR: Final = re.compile(rf"\s*{_PAIR.pattern}")
 
 
 def names_sqlite(text: str) -> bool:
     """Whether a connection string can be a path or URL of SQLite."""
     return _scheme(text.strip()) in (None, "sqlite") and not _PAIR.search(text)
+
+
+def is_pairs(text: str) -> bool:
+    """Whether a text begins as ``key=value`` pairs of libpq do, which no path is likely to."""
+    return _FIRST_PAIR.match(text) is not None
 
 
 def postgresql_url(text: str) -> URL:

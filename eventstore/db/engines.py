@@ -10,12 +10,13 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, Engine, exc, make_url
 
 from eventstore.db import postgresql, sqlite
-from eventstore.db.options import Options
+from eventstore.db.connection_string import is_pairs, postgresql_url
+from eventstore.db.options import ALONE, Backend, Options
 from eventstore.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -60,9 +61,31 @@ def _open(target: Any, options: Options) -> tuple[Engine, bool]:
         return postgresql.around_pool(target), False
     url = _url(target)
     if url.get_backend_name() == "sqlite":
-        return sqlite.open_engine(url, durability, read_only=options.read_only), True
+        engine = sqlite.open_engine(url, durability, read_only=options.read_only)
+        # Someone who passes a connection or an engine knows what else is in the file.
+        return engine.execution_options(**{ALONE: not options.allow_other_tables}), True
     with _opening(url):
         return postgresql.open_engine(url, options.pool, durability), True
+
+
+def backend_of(target: Any) -> Backend:
+    """The database that ``target`` leads to; opens nothing.
+
+    Raises:
+        ConfigurationError: no event store can be opened on it.
+    """
+    if isinstance(target, Engine) or _is_of("sqlalchemy", target, "AsyncEngine"):
+        name = target.dialect.name
+    elif isinstance(target, sqlite3.Connection) or _is_of("aiosqlite", target, "Connection"):
+        name = "sqlite"
+    elif _is_pool(target):
+        name = "postgresql"
+    else:
+        url = _url(target)
+        if url.get_backend_name() != "sqlite":
+            _check_name(url)
+        name = url.get_backend_name()
+    return "sqlite" if name == "sqlite" else "postgresql"
 
 
 def open_async_engine(target: Any, options: Options) -> tuple[Engine | AsyncEngine, bool]:
@@ -82,6 +105,13 @@ def open_async_engine(target: Any, options: Options) -> tuple[Engine | AsyncEngi
     if options.schema is not None:
         engine = engine.execution_options(schema_translate_map={None: options.schema})
     return engine, owned
+
+
+def reopen(target: Any, options: Options) -> AsyncEngine:
+    """Another asynchronous engine for a URL, with connections of its own."""
+    engine, _ = open_async_engine(target, options)
+    assert not isinstance(engine, Engine)
+    return engine
 
 
 def _open_async(target: Any, options: Options) -> tuple[AsyncEngine, bool] | None:
@@ -111,13 +141,22 @@ def _is_of(module: str, target: object, name: str) -> bool:
     )
 
 
-@contextmanager
-def _opening(url: URL) -> Iterator[None]:
+def _is_pool(target: object) -> bool:
+    names = ("ConnectionPool", "AsyncConnectionPool")
+    return any(_is_of("psycopg_pool", target, name) for name in names)
+
+
+def _check_name(url: URL) -> None:
     if not postgresql.is_url_of_ours(url):
         raise ConfigurationError(
             f"cannot open an event store on {url.drivername!r}; expected a path, sqlite:///path or "
             "postgresql://user:password@host:port/database"
         )
+
+
+@contextmanager
+def _opening(url: URL) -> Iterator[None]:
+    _check_name(url)
     try:
         yield
     except ImportError as error:
@@ -135,8 +174,37 @@ def _check_driver(engine: Engine) -> None:
 
 
 def _url(target: str | os.PathLike[str] | URL) -> URL:
-    if isinstance(target, URL):
-        return target
+    """The URL of a target that is a name; one of SQLite names a file, or memory expressly."""
+    url = target if isinstance(target, URL) else _parsed(target)
+    if url.get_backend_name() == "sqlite":
+        if url.drivername not in ("sqlite", "sqlite+pysqlite"):
+            raise ConfigurationError(
+                f"SQLite is opened with Python's own driver, not {url.drivername!r}; start the "
+                "URL with sqlite:///"
+            )
+        if url.host is not None:
+            raise ConfigurationError(
+                "a URL of SQLite has three slashes before a relative path (sqlite:///runs.db) and "
+                "four before an absolute one; this one has two"
+            )
+        if url.database is not None and not url.database.strip():
+            raise ConfigurationError(
+                f"the URL names no file; {_EXPECTED}, or :memory: for a database in memory"
+            )
+    return url
+
+
+_EXPECTED: Final = (
+    "expected a path, sqlite:///path or postgresql://user:password@host:port/database"
+)
+
+
+def _parsed(target: str | os.PathLike[str]) -> URL:
+    if target is None:
+        raise ConfigurationError(
+            f"an event store cannot be opened on None (an environment variable that is not set?); "
+            f"{_EXPECTED}"
+        )
     if not isinstance(target, str | os.PathLike):
         kind = f"{type(target).__module__}.{type(target).__qualname__}"
         raise ConfigurationError(
@@ -144,15 +212,21 @@ def _url(target: str | os.PathLike[str] | URL) -> URL:
             "engine, a sqlite3.Connection or a psycopg_pool.ConnectionPool, and with "
             "AsyncEventStore also an AsyncEngine, an aiosqlite.Connection or an AsyncConnectionPool"
         )
-    text = os.fspath(target)
+    text = os.fsdecode(target)
+    if not text.strip():
+        raise ConfigurationError(
+            f"an event store cannot be opened on an empty text (an environment variable that is "
+            f"not set?); {_EXPECTED}, or :memory: for a database in memory"
+        )
+    if "\0" in text:
+        raise ConfigurationError(f"the path or URL contains a NUL character; {_EXPECTED}")
     if text == ":memory:":
         return URL.create("sqlite")
+    if is_pairs(text):
+        return postgresql_url(text)
     if "://" not in text:
         return URL.create("sqlite", database=text)
     try:
-        return make_url(text)
+        return make_url(text.strip())  # a line break at the end, if it was read from a file
     except (exc.ArgumentError, ValueError) as error:  # the text may contain a password: not shown
-        raise ConfigurationError(
-            "cannot read the database URL; expected sqlite:///path or "
-            "postgresql://user:password@host:port/database"
-        ) from error
+        raise ConfigurationError(f"cannot read the database URL; {_EXPECTED}") from error

@@ -15,7 +15,10 @@ from sqlalchemy.schema import CreateIndex
 
 from eventstore.db import driver_errors, schema
 from eventstore.db.driver_errors import RolledBack
+from eventstore.db.options import ALONE
 from eventstore.errors import ConfigurationError, SchemaVersionError
+
+_OTHERS_SHOWN: Final = 5
 
 _FIRST_TABLES = (
     schema.threads,
@@ -73,6 +76,11 @@ def _add_run_leases(conn: Connection) -> None:
     _add_columns(conn, [schema.threads.c.owner])
 
 
+def _add_thread_checksum(conn: Connection) -> None:
+    """The checksum of a thread's row; rows that are there have none until they are changed."""
+    _add_columns(conn, (schema.threads.c.checksum,))
+
+
 def _add_columns(conn: Connection, columns: Iterable[Column[Any]]) -> None:
     """Add columns, all of them nullable, to tables that were created without them."""
     look, schema_name = inspect(conn), _schema_of(conn)
@@ -96,6 +104,7 @@ MIGRATIONS: Final[tuple[tuple[str, Callable[[Connection], None]], ...]] = (
     ("0001_log", _create_tables),
     ("0002_retention", _add_retention),
     ("0003_run_leases", _add_run_leases),
+    ("0004_thread_checksum", _add_thread_checksum),
 )
 
 
@@ -123,12 +132,27 @@ def pending(conn: Connection) -> list[str]:
                 "not ours; give the event store a database of its own, or on PostgreSQL a schema"
             )
         if not taken:
+            _refuse_others(conn)
             return known
     applied = set(conn.execute(select(schema.migrations.c.name)).scalars())
     unknown = sorted(applied - set(known))
     if unknown:
         raise SchemaVersionError(unknown[-1], known[-1])
     return [name for name in known if name not in applied]
+
+
+def _refuse_others(conn: Connection) -> None:
+    """Check that a file that is not set up is empty, if the store asks for one of its own."""
+    if not conn.get_execution_options().get(ALONE):
+        return
+    found = inspect(conn)
+    others = sorted({*found.get_table_names(), *found.get_view_names()})
+    if others:
+        named = ", ".join(others[:_OTHERS_SHOWN]) + (", …" if len(others) > _OTHERS_SHOWN else "")
+        raise ConfigurationError(
+            f"the file holds tables of another application ({named}) and no event store; pass "
+            "another path, or allow_other_tables=True to keep both in this file"
+        )
 
 
 def demand_none(missing: list[str]) -> None:

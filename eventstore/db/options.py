@@ -6,10 +6,16 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from eventstore.errors import ConfigurationError
+from eventstore.limits import check_name, check_number, shown
 
 Durability = Literal["full", "normal"]
 """``"full"`` survives power loss, ``"normal"`` any crash of the process (on PostgreSQL a crash
 of the server may lose the last moments)."""
+
+Backend = Literal["sqlite", "postgresql"]
+
+ALONE: Final = "eventstore_alone"
+"""Execution option of engines: tables of others in the database are refused at set-up."""
 
 Mode = Literal["read", "snapshot_read", "write", "idempotent_write", "statement", "autocommit"]
 """What an operation does, which decides how its transaction begins and whether it is repeated.
@@ -42,6 +48,12 @@ class PoolOptions:
     timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
+        check_number("pool_min_size", self.min_size)
+        check_number("pool_max_size", self.max_size)
+        if isinstance(self.timeout_s, bool) or not isinstance(self.timeout_s, int | float):
+            raise ConfigurationError(
+                f"pool_timeout must be a number of seconds, not {shown(self.timeout_s)}"
+            )
         if self.max_size < 1 or not 0 <= self.min_size <= self.max_size:
             raise ConfigurationError(
                 "a pool needs 0 <= pool_min_size <= pool_max_size, and a pool_max_size of at "
@@ -61,17 +73,20 @@ class Options:
             search path.
         pool: connections to PostgreSQL.
         read_only: change nothing, not even the journal mode of a file.
+        allow_other_tables: use a SQLite file that holds tables of another application.
     """
 
     durability: Durability = "full"
     schema: str | None = None
     pool: PoolOptions = PoolOptions()
     read_only: bool = False
+    allow_other_tables: bool = False
 
     def __post_init__(self) -> None:
         if self.durability not in ("full", "normal"):
             raise ConfigurationError(
                 f"durability must be 'full' or 'normal', not {self.durability!r}"
             )
-        if self.schema is not None and not (self.schema and self.schema.isprintable()):
+        name = None if self.schema is None else check_name("schema", self.schema)
+        if name is not None and not (name and name.isprintable()):
             raise ConfigurationError(f"schema must be a non-empty schema name, not {self.schema!r}")

@@ -11,18 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, Transaction, create_engine, event
-from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
+from sqlalchemy.pool import QueuePool, SingletonThreadPool
 
 from eventstore.db.options import READS, Durability, Mode
 from eventstore.errors import (
@@ -43,6 +41,12 @@ log = logging.getLogger(__name__)
 BUSY_TIMEOUT_S: Final = 30.0
 _WAL_ATTEMPTS: Final = 200
 _READY: Final = "eventstore_ready"
+
+_PAGE_BYTES_MIN: Final = 512
+_NO_DATABASE: Final = (
+    "the file is not an SQLite database (or it is encrypted); pass the path of a database that an "
+    "event store made, or a path where there is no file yet"
+)
 
 ERRORS: Final = tuple({sqlite3.Error, (pysqlite3 or sqlite3).Error})
 """The base classes of errors of drivers for SQLite."""
@@ -162,6 +166,11 @@ def _open(
 ) -> Engine:
     memory = not is_file and url.database in (None, "", ":memory:")
     if not memory and url.database is not None and not url.database.startswith("file:"):
+        if Path(url.database).is_dir():
+            raise ConfigurationError(
+                f"{url.database!r} is a directory; pass the path of a file in it, such as "
+                f"{str(Path(url.database) / 'runs.db')!r}"
+            )
         folder = Path(url.database).absolute().parent
         if not folder.is_dir():
             raise ConfigurationError(
@@ -185,10 +194,21 @@ def _open(
         },
         **sizes,
     )
+    if not memory and creator is None:
+        event.listen(engine, "do_connect", _refuse_other_files)
     _tune(engine, "connect", durability)
     if creator is None or is_file:
         event.listen(engine, "connect", _tolerate_damaged_text)
     return engine
+
+
+def _refuse_other_files(_dialect: Any, _record: Any, args: Any, _options: Any) -> None:
+    # SQLite takes a file that is shorter than its header for an empty one, and overwrites it.
+    # The file must not be opened to look: closing it would release the locks that all
+    # connections of this process hold (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    with suppress(OSError):
+        if 0 < Path(args[0]).stat().st_size < _PAGE_BYTES_MIN:
+            raise StoreUnavailableError(_NO_DATABASE)
 
 
 def _for_reading(url: URL) -> URL:
@@ -229,47 +249,6 @@ def _set_up_connection(connection: Any, durability: Durability) -> None:
 
 
 # --- transactions -----------------------------------------------------------------------
-
-
-class Turns:
-    """A lock that admits threads in the order in which they arrive.
-
-    For a database in memory, which has one connection: its pool would give that to a busy thread
-    again and again, while others wait until they give up.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._line: deque[threading.Lock] = deque()
-
-    def __enter__(self) -> None:
-        turn = threading.Lock()
-        turn.acquire()
-        with self._lock:
-            self._line.append(turn)
-            if len(self._line) == 1:
-                return
-        turn.acquire()
-
-    def __exit__(self, *_error: object) -> None:
-        with self._lock:
-            self._line.popleft()
-            if self._line:
-                self._line[0].release()
-
-
-def is_private(engine: Engine) -> bool:
-    """Whether no other process can open the database: it is in this one's memory."""
-    return engine.dialect.name == "sqlite" and isinstance(engine.pool, StaticPool)
-
-
-def turns(engine: Engine) -> AbstractContextManager[None]:
-    """The lock that each transaction needs in addition to the database's own."""
-    if engine.dialect.name != "sqlite":
-        return nullcontext()
-    pool = engine.pool
-    alone = isinstance(pool, QueuePool) and pool.size() == 1 and pool._max_overflow == 0
-    return Turns() if alone or isinstance(pool, StaticPool) else nullcontext()
 
 
 def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
@@ -381,15 +360,20 @@ def _ask(connection: Any, statement: str) -> str:
 # --- errors -----------------------------------------------------------------------------
 
 
+_MALFORMED: Final = ("malformed", "integer overflow")
+"""What SQLite says of pages or values that nobody stored there."""
+
+
 def translate(words: str) -> EventStoreError:
     """What an error of SQLite means, by its words."""
     if "file is not a database" in words:
-        return StoreUnavailableError(
-            "the file is not an SQLite database (or it is encrypted); pass the path of a database "
-            "that an event store made, or a path where there is no file yet"
-        )
+        return StoreUnavailableError(_NO_DATABASE)
     if "decode to UTF-8" in words:
         return CorruptEventError(f"a text in the database is damaged: {words[:200]}")
+    if any(each in words for each in _MALFORMED):
+        return CorruptEventError(
+            f"the database file is damaged: {words}; run eventstore verify, and restore a backup"
+        )
     if "locked" in words or "busy" in words:
         return StoreBusyError(f"the database stayed locked for {BUSY_TIMEOUT_S:.0f} s: {words}")
     return StoreUnavailableError(f"SQLite failed: {words}")

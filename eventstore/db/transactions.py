@@ -17,15 +17,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, Transaction, exc
 
 from eventstore import telemetry
-from eventstore.concurrency import Asyncio, Blocking, Concurrency, StoreThreads
-from eventstore.db import migrations, postgresql, sqlite
+from eventstore.concurrency import (
+    Asyncio,
+    Blocking,
+    Cancellation,
+    Concurrency,
+    StoreThreads,
+)
+from eventstore.db import gates, migrations, postgresql, process_forks, sqlite
 from eventstore.db.driver_errors import (
     TRANSLATION,
     CommitInDoubt,
@@ -33,8 +42,15 @@ from eventstore.db.driver_errors import (
     classify,
     message,
 )
+from eventstore.db.file_watch import FileWatch
+from eventstore.db.loops import LoopEngines
 from eventstore.db.options import READS, Mode
-from eventstore.errors import ConfigurationError, StoreClosedError, StoreUnavailableError
+from eventstore.errors import (
+    ConfigurationError,
+    EventStoreError,
+    StoreClosedError,
+    StoreUnavailableError,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -52,6 +68,9 @@ FIRST_ATTEMPTS: Final = 4
 
 PAUSE_S: Final = 0.05
 PAUSE_MAX_S: Final = 2.0
+
+CANCELLING_S: Final = 5.0
+"""How long a cancelled task waits for what it commits, before that is cancelled, too."""
 
 _REPEATABLE: Final[frozenset[Mode]] = READS | {"idempotent_write"}
 """What is tried again although its commit is in doubt."""
@@ -75,6 +94,7 @@ class Transactions:
         owned: bool,
         now_us: Callable[[], int],
         read_only: bool = False,
+        reopen: Callable[[], AsyncEngine] | None = None,
     ) -> None:
         self.engine = engine
         self.read_only = read_only
@@ -85,8 +105,6 @@ class Transactions:
         self._threads: StoreThreads | None = None
         self._sync = engine if isinstance(engine, Engine) else None
         self._twin: Transactions | None = None
-        self._under_way = 0
-        self._idle = asyncio.Event()
         self.blocking: Blocking | None = None
         self.concurrency: Concurrency
         if isinstance(engine, Engine):
@@ -96,11 +114,15 @@ class Transactions:
             self.asyncio = Asyncio(self._threads)
         else:
             sync_engine = engine.sync_engine
+            self._loops = LoopEngines(engine, reopen if owned else None)
             self.concurrency = self.asyncio = Asyncio()
         self._is_sqlite = sync_engine.dialect.name == "sqlite"
         self._begin = (sqlite if self._is_sqlite else postgresql).beginner(sync_engine)
-        self._turns = sqlite.turns(sync_engine)
-        self.is_shared = not sqlite.is_private(sync_engine)
+        self._turns = gates.turns(sync_engine)
+        self._watch: FileWatch | None = None
+        self._refusal: EventStoreError | None = None
+        self.is_shared = not gates.is_memory(sync_engine)
+        process_forks.track(self)
 
     async def run(
         self,
@@ -125,17 +147,20 @@ class Transactions:
         attempt = 1
         while True:
             if self._closed:  # perhaps while this waited
-                raise StoreClosedError
+                raise self._refusal or StoreClosedError()
             try:
                 if self._sync is None:
-                    return await self._attempt(mode, operation, args, kwargs)
-                with (
-                    self._turns,
-                    TRANSLATION,
-                    self._sync.connect() as conn,
-                    _Transaction(self._begin(conn, mode), conn, mode),
-                ):
-                    return operation(conn, *args, **kwargs)
+                    attempt_ = self._attempt if mode in READS else self._attempt_to_write
+                    return await attempt_(mode, operation, args, kwargs)
+                with self._turns, TRANSLATION, self._sync.connect() as conn:
+                    watch = self._watch
+                    if watch is not None and time.monotonic() >= watch.next_look:
+                        watch.look()
+                    with _Transaction(self._begin(conn, mode), conn, mode):
+                        result = operation(conn, *args, **kwargs)
+                    if watch is not None and mode not in READS:
+                        watch.wrote(conn)
+                    return result
             except RolledBack as error:
                 await self.pause(attempt, error)
             except CommitInDoubt as error:
@@ -144,30 +169,64 @@ class Transactions:
                 await self.pause(attempt, error)
             attempt += 1
 
-    async def _attempt(self, mode: Mode, operation: Callable[..., T], args: Any, kwargs: Any) -> T:
-        """One attempt over an asynchronous driver.
-
-        A task that is cancelled inside the transaction leaves it rolled back, or committed if
-        the commit was already under way.
-        """
-        engine: Any = self.engine
-        self._under_way += 1
+    async def _attempt(
+        self,
+        mode: Mode,
+        operation: Callable[..., T],
+        args: Any,
+        kwargs: Any,
+        commits: list[bool] | None = None,
+    ) -> T:
+        """One attempt over an asynchronous driver."""
+        used = self._loops.current()
+        used.under_way += 1
         try:
             with TRANSLATION:
-                async with engine.connect() as conn:
+                async with used.engine.connect() as conn:
                     result: T = await conn.run_sync(
-                        self._in_transaction, mode, operation, args, kwargs
+                        self._in_transaction, mode, operation, args, kwargs, commits
                     )
                     return result
         finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._idle.set()
+            used.under_way -= 1
+
+    async def _attempt_to_write(
+        self, mode: Mode, operation: Callable[..., T], args: Any, kwargs: Any
+    ) -> T:
+        """An attempt whose outcome is known although the task that awaits it is cancelled.
+
+        What has begun to be committed ends first, and its result goes to the operation; the
+        cancellation comes out of the whole operation. The driver would cancel the statement, and
+        nobody could say whether it took effect.
+        """
+        Cancellation.check()
+        commits: list[bool] = []
+        writing = _task(self._attempt(mode, operation, args, kwargs, commits))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            if not commits:
+                writing.cancel()
+            limit = asyncio.get_running_loop().call_later(CANCELLING_S, writing.cancel)
+            while not writing.done():
+                with suppress(asyncio.CancelledError):  # again: it is being cancelled
+                    await asyncio.wait([writing])
+            limit.cancel()
+            if writing.cancelled() or not Cancellation.defer():
+                writing.cancelled() or writing.exception()  # nobody else asks for it
+                raise
+            return writing.result()
 
     def _in_transaction(
-        self, conn: Connection, mode: Mode, operation: Callable[..., T], args: Any, kwargs: Any
+        self,
+        conn: Connection,
+        mode: Mode,
+        operation: Callable[..., T],
+        args: Any,
+        kwargs: Any,
+        commits: list[bool] | None,
     ) -> T:
-        with _Transaction(self._begin(conn, mode), conn, mode):
+        with _Transaction(self._begin(conn, mode), conn, mode, commits):
             return operation(conn, *args, **kwargs)
 
     async def pause(self, attempt: int, error: Exception) -> None:
@@ -178,6 +237,7 @@ class Transactions:
         """
         if attempt >= (ATTEMPTS if self._is_set_up else FIRST_ATTEMPTS):
             raise StoreUnavailableError(f"gave up after {attempt} attempts: {error}") from error
+        Cancellation.check()
         pause = min(PAUSE_MAX_S, PAUSE_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
         reason = "commit_in_doubt" if isinstance(error, CommitInDoubt) else "rolled_back"
         sqlstate = getattr(getattr(error.__cause__, "orig", None), "sqlstate", None)
@@ -203,10 +263,47 @@ class Transactions:
             if missing:
                 await self.run("idempotent_write", migrations.migrate, self._now_us())
         self._is_set_up = True
+        if self._is_sqlite and self._watch is None:
+            watch = FileWatch()
+            await self.run("read", watch.begin)
+            self._watch = watch
 
     async def pending(self) -> list[str]:
         """Names of the migrations that the database lacks; runs none of them."""
         return await self.run("read", migrations.pending)
+
+    # --- forks of the process ---------------------------------------------------------
+
+    def calm(self) -> gates.Calm | None:
+        """What has to be calm while the process is forked: connections to SQLite."""
+        return gates.Calm(self._sync) if self._is_sqlite and self._sync is not None else None
+
+    def after_fork(self, was_calm: bool) -> object:
+        """Begin anew in a child; returns what it inherited and must not free."""
+        self._twin = None
+        if isinstance(self._turns, gates.Turns):
+            self._turns = gates.Turns()
+        if self._sync is None:
+            inherited: object = self._loops.forget()
+        elif self._is_sqlite:
+            inherited = None if was_calm else self._sync.pool
+        else:
+            inherited = self._sync.pool
+            self._sync.dispose(close=False)
+        if postgresql.borrows(self._sync or self._loops.first):
+            self._refuse(
+                "the caller's pool was opened before this process was forked, and its connections "
+                "belong to the parent; open the pool, and a store on it, in each process"
+            )
+        elif not was_calm:
+            self._refuse(
+                "this process was forked while a thread of its parent used this SQLite database; "
+                "fork when no thread uses the store, or start the process by other means (spawn)"
+            )
+        return inherited
+
+    def _refuse(self, reason: str) -> None:
+        self._closed, self._refusal = True, ConfigurationError(reason)
 
     def for_threads(self) -> Transactions:
         """The same database for a thread of our own, where the driver is bound to an event loop.
@@ -248,15 +345,17 @@ class Transactions:
                 await asyncio.to_thread(self.close)
         elif not self._closed:
             self._closed = True
-            # A connection that is given back to a pool that is gone would never be closed.
-            while self._under_way:
-                self._idle.clear()
-                await self._idle.wait()
             if self._twin is not None:
-                self._twin.close()
-            if self._owned:
-                engine: Any = self.engine
-                await engine.dispose()
+                await asyncio.to_thread(self._twin.close)
+            await self._loops.close(self._owned)
+
+
+def _task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task that has begun already, where Python can do that: it saves a turn of the loop."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, eager_start=True)
+    return loop.create_task(work)
 
 
 _SETTING_UP: Final[tuple[Callable[..., Any], ...]] = (
@@ -274,13 +373,22 @@ class _Transaction:
         CommitInDoubt: the connection was lost while it was being committed.
     """
 
-    def __init__(self, transaction: Transaction, conn: Connection, mode: Mode) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        conn: Connection,
+        mode: Mode,
+        commits: list[bool] | None = None,
+    ) -> None:
         self._transaction = transaction
         self._conn = conn
         self._mode = mode
+        self._commits = commits
 
     def __enter__(self) -> None:
-        """It was begun before."""
+        """It was begun before; a single statement commits itself."""
+        if self._mode == "statement" and self._commits is not None:
+            self._commits.append(True)
 
     def __exit__(
         self,
@@ -294,6 +402,8 @@ class _Transaction:
             if self._mode == "statement" and isinstance(error, exc.SQLAlchemyError):
                 _raise_if_in_doubt(error)
             return
+        if self._commits is not None:
+            self._commits.append(True)
         try:
             self._transaction.commit()
         except exc.SQLAlchemyError as failed:

@@ -14,12 +14,14 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from eventstore.db.schema import events, forks, segments, snapshots, threads
+from eventstore.errors import CorruptEventError
 from eventstore.format import digests, records
+from eventstore.format.checks import checked, is_storable
 from eventstore.format.segments import EVENTS_MAX, Segment
 from eventstore.models import Position, SqlRow
 from eventstore.queries.events import head_seq
 from eventstore.queries.lineage import Route, base_digest, beginning, floor, trace
-from eventstore.queries.segments import rows_between, seqs_of
+from eventstore.queries.segments import Seqs, rows_between
 from eventstore.queries.snapshots import snapshot_chain, snapshots_of
 from eventstore.queries.threads import is_live, thread_by_key
 
@@ -34,8 +36,27 @@ _ns: Any = bindparam("ns")
 
 _INSERT_FORK = insert(forks)
 _FORKS_OF = select(forks).where(forks.c.thread_key == _key, forks.c.ns == _ns).order_by(forks.c.seq)
-_dependants = select(forks).where(forks.c.source_thread_key == _key, forks.c.thread_key != _key)
-_DEPENDANTS = _dependants.limit(bindparam("page"))
+_held = forks.alias("held")
+# The index by source is not believed alone: a damaged entry of it must not make a thread
+# undeletable for good.
+_is_held = (
+    select(_held.c.seq)
+    .where(
+        _held.c.thread_key == forks.c.thread_key,
+        _held.c.ns == forks.c.ns,
+        _held.c.seq == forks.c.seq,
+        _held.c.source_thread_key == _key,
+    )
+    .exists()
+)
+_has_thread = (
+    select(threads.c.thread_key).where(threads.c.thread_key == forks.c.thread_key).exists()
+)
+_dependants = select(forks).where(
+    forks.c.source_thread_key == _key, forks.c.thread_key != _key, _has_thread
+)
+_DEPENDANTS = _dependants.where(_is_held).limit(bindparam("page"))
+_DOUBTFUL = _dependants.where(~_is_held).limit(1)
 _ALL_DEPENDANTS = _dependants.order_by(forks.c.thread_key, forks.c.ns, forks.c.seq)
 
 
@@ -68,7 +89,21 @@ def insert_fork(conn: Connection, row: Mapping[str, Any], tenant: str) -> str | 
 
 def forks_of(conn: Connection, thread_key: int, ns: str) -> Sequence[SqlRow]:
     """Every fork of a log, oldest first."""
-    return conn.execute(_FORKS_OF, {"key": thread_key, "ns": ns}).fetchall()
+    return checked(conn.execute(_FORKS_OF, {"key": thread_key, "ns": ns}).fetchall())
+
+
+_BY_SOURCE = select(forks.c.thread_key, forks.c.ns, forks.c.seq).where(
+    forks.c.source_thread_key == _key,
+    forks.c.source_ns == _ns,
+    forks.c.source_seq == bindparam("seq"),
+)
+
+
+def is_found_by_source(conn: Connection, fork: SqlRow) -> bool:
+    """Whether the index by source finds a fork, as trimming and deleting its source must."""
+    place = {"key": fork.source_thread_key, "ns": fork.source_ns, "seq": fork.source_seq}
+    found = conn.execute(_BY_SOURCE, place).fetchall()
+    return (fork.thread_key, fork.ns, fork.seq) in [tuple(row) for row in found]
 
 
 def dependants(conn: Connection, thread_key: int, page: int) -> Sequence[SqlRow]:
@@ -76,9 +111,17 @@ def dependants(conn: Connection, thread_key: int, page: int) -> Sequence[SqlRow]
     return conn.execute(_DEPENDANTS, {"key": thread_key, "page": page}).fetchall()
 
 
+def has_doubtful_dependants(conn: Connection, thread_key: int) -> bool:
+    """Whether the index of forks by their source names a fork of this thread that is not there.
+
+    It may be there under another place, and need this thread: the index or the fork is damaged.
+    """
+    return conn.execute(_DOUBTFUL, {"key": thread_key}).first() is not None
+
+
 def all_dependants(conn: Connection, thread_key: int) -> Sequence[SqlRow]:
     """All forks in other threads that refer to this one, in the order in which to lock them."""
-    return conn.execute(_ALL_DEPENDANTS, {"key": thread_key}).fetchall()
+    return checked(conn.execute(_ALL_DEPENDANTS, {"key": thread_key}).fetchall())
 
 
 # --- descendants ------------------------------------------------------------------------
@@ -232,8 +275,16 @@ def detach_fork(conn: Connection, fork: SqlRow) -> None:
     held = conn.execute(_LOCK_LINK, place).first()
     if held is None or held.source_thread_key != fork.source_thread_key:
         return
-    need = needed(conn, Position(held.source_thread_key, held.source_ns, held.source_seq))
-    present = seqs_of(conn, fork.thread_key, need.ns)
+    if type(held.source_ns) is not str or type(held.source_seq) is not int:
+        # It is damaged and leads nowhere; from now on it needs nothing of the other thread.
+        conn.execute(_RELINK, {**place, "new_key": fork.thread_key, "new_ns": "", "new_seq": 0})
+        return
+    source = Position(held.source_thread_key, held.source_ns, held.source_seq)
+    try:
+        need = needed(conn, source)
+    except CorruptEventError:  # what there is has to do; readers of the fork report the damage
+        need = Needed(source, digests.prefix_ns(*source[:2]), 1, None)
+    present = Seqs(conn, fork.thread_key, need.ns)
     _copy_events(conn, fork.thread_key, need, present)
     _copy_forks(conn, fork.thread_key, need, present)
     if need.base is not None:
@@ -242,14 +293,15 @@ def detach_fork(conn: Connection, fork: SqlRow) -> None:
     conn.execute(_RELINK, {**place, **new})
 
 
-def _copy_events(conn: Connection, thread_key: int, need: Needed, present: set[int]) -> None:
+def _copy_events(conn: Connection, thread_key: int, need: Needed, present: Seqs) -> None:
     place = {"thread_key": thread_key, "ns": need.ns}
     damaged: list[Segment] = []
     for row in events_needed(conn, need, damaged):
         if row["seq"] not in present:
             conn.execute(_COPY_EVENT, {**row, **place})
     for segment in damaged:  # copied as they are: readers of these events report the damage
-        if segment.events <= EVENTS_MAX and not {segment.seq, segment.last} <= present:
+        is_present = segment.seq in present and segment.last in present
+        if segment.events <= EVENTS_MAX and not is_present and is_storable(segment):
             conn.execute(_COPY_SEGMENT, {**segment._asdict(), **place})
 
 
@@ -268,7 +320,7 @@ def events_needed(
     return rows_between(conn, source.thread_key, source.ns, need.first, source.seq, damaged)
 
 
-def _copy_forks(conn: Connection, thread_key: int, need: Needed, present: set[int]) -> None:
+def _copy_forks(conn: Connection, thread_key: int, need: Needed, present: Seqs) -> None:
     rows = conn.execute(
         forks_needed(need)
         # Locked, so that deleting what a link leads to cannot change the link between our reading
@@ -297,7 +349,7 @@ def forks_needed(need: Needed) -> Any:
 def _copy_base(conn: Connection, thread_key: int, ns: str, at: Position) -> None:
     present = {row.seq for row in snapshots_of(conn, thread_key, ns)}
     for row in snapshot_chain(conn, at):
-        if row.seq not in present:
+        if row.seq not in present and is_storable(row):
             copy = {**row._mapping, "thread_key": thread_key, "ns": ns, "is_base": True}
             del copy["event_digest"]
             conn.execute(_COPY_SNAPSHOT, copy)

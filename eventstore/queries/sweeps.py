@@ -1,7 +1,8 @@
 """Retention leases and records: sweepers claim slices of the key space, and record their sweeps.
 
-A lease is measured by the sweepers' own clocks. If these disagree, two may sweep one slice at
-once, which costs time and does no harm: the deletion of each thread is decided under its lock.
+Times come from the sweepers. If their clocks disagree, two may sweep one slice at once, which costs
+time and does no harm: the deletion of each thread is decided under its lock. A time further in the
+future than clocks differ counts for nothing: else one wrong clock would stop all sweeps until then.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, or_, select, update
 
 from eventstore.db.schema import insert_if_new, slices, sweeps
 from eventstore.models import SqlRow
@@ -21,19 +22,21 @@ _ALL_SLICES = [
 ]
 _in_scope = slices.c.scope == bindparam("which")
 _COUNT = select(func.count()).select_from(slices).where(_in_scope)
-_free = (
-    select(slices.c.slice)
-    .where(_in_scope, slices.c.lease_until < bindparam("now"), slices.c.swept_at < bindparam("due"))
+_FREE = (
+    select(slices.c.slice, slices.c.lease_until, slices.c.swept_at)
+    .where(
+        _in_scope,
+        or_(slices.c.lease_until < bindparam("now"), slices.c.lease_until > bindparam("lease_max")),
+        or_(slices.c.swept_at < bindparam("due"), slices.c.swept_at > bindparam("now_max")),
+    )
     .order_by(slices.c.swept_at, slices.c.slice)
     .limit(1)
     .with_for_update(skip_locked=True)
-    .scalar_subquery()
 )
 _CLAIM = (
     update(slices)
-    .where(_in_scope, slices.c.slice == _free)
+    .where(_in_scope, slices.c.slice == bindparam("number"))
     .values(holder=bindparam("who"), lease_until=bindparam("until"))
-    .returning(slices.c.slice)
 )
 _is_held = (
     _in_scope,
@@ -53,17 +56,40 @@ _RELEASE = (
 
 
 def claim(
-    conn: Connection, scope: str, holder: str, now_us: int, until_us: int, due_us: int
-) -> int | None:
-    """Claim the slice that has waited longest, if one is free and due; its number or ``None``."""
-    given = {"which": scope, "who": holder, "now": now_us, "until": until_us, "due": due_us}
-    number: int | None = conn.execute(_CLAIM, given).scalar()
-    if number is None and conn.execute(_COUNT, {"which": scope}).scalar() != SLICES:
+    conn: Connection,
+    scope: str,
+    holder: str,
+    *,
+    now_us: int,
+    until_us: int,
+    due_us: int,
+    skew_us: int,
+) -> SqlRow | None:
+    """Claim the slice that has waited longest, if one is free and due.
+
+    Args:
+        skew_us: how far clocks may differ.
+
+    Returns:
+        The slice, and its lease and last sweep until now.
+    """
+    given = {
+        "which": scope,
+        "now": now_us,
+        "lease_max": until_us + skew_us,
+        "due": due_us,
+        "now_max": now_us + skew_us,
+    }
+    found = conn.execute(_FREE, given).first()
+    if found is None and conn.execute(_COUNT, {"which": scope}).scalar() != SLICES:
         # This scope was never swept.
         made = [{"scope": scope, **each} for each in _ALL_SLICES]
         conn.execute(_MAKE_SLICES[conn.dialect.name], made)
-        number = conn.execute(_CLAIM, given).scalar()
-    return number
+        found = conn.execute(_FREE, given).first()
+    if found is not None:
+        claimed = {"which": scope, "number": found.slice, "who": holder, "until": until_us}
+        conn.execute(_CLAIM, claimed)
+    return found
 
 
 def renew(conn: Connection, scope: str, number: int, holder: str, until_us: int) -> bool:

@@ -13,6 +13,8 @@ from datetime import timedelta
 from types import GenericAlias
 from typing import Any, Final, Self
 
+from eventstore import ConfigurationError
+from eventstore.limits import check_name
 from graph.build import callables
 from graph.build.options import refuse
 from graph.build.schema import ROOT, Channel, StateSchema, is_schema
@@ -164,6 +166,10 @@ class GraphBuilder:
     def _check_name(self, name: str) -> None:
         if not name:
             raise InvalidGraphError("a node needs a name; add_node('name', function)")
+        try:
+            check_name("the name of a node", name)
+        except ConfigurationError as error:
+            raise InvalidGraphError(str(error)) from error
         if name in _RESERVED_NAMES:
             raise InvalidGraphError(f"the name '{name}' is reserved; give the node another name")
         if name in self._nodes:

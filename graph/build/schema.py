@@ -21,7 +21,7 @@ from enum import Enum
 from typing import Annotated, Any, Final, get_origin, get_type_hints
 
 from graph.build.callables import fingerprint
-from graph.errors import InvalidGraphError, InvalidUpdateError
+from graph.errors import InvalidGraphError, InvalidUpdateError, ReducerError
 from graph.types import OVERWRITE, Overwrite
 
 Reducer = Callable[[Any, Any], Any]
@@ -40,6 +40,8 @@ MISSING: Final = Missing.MISSING
 
 _IN_PLACE = (operator.iadd, operator.iconcat)
 _CONCATENATIONS = (operator.add, operator.concat, *_IN_PLACE)
+
+_BUILT_IN: Final = (str, bytes, bool, int, float, list, tuple, dict, set, frozenset)
 
 # Abstract collections cannot be called; these are used instead.
 _CONCRETE: dict[Any, type[Any]] = {
@@ -62,11 +64,19 @@ class Channel:
             only one node may write the key in a superstep.
         initial: makes the value that the reducer starts from. ``None`` if the declared type
             cannot be called without arguments; the first update is then the value.
+        kind: the declared type if that is a built-in one; not compared.
     """
 
     name: str
     reducer: Reducer | None = None
     initial: Callable[[], Any] | None = None
+    kind: type[Any] | None = field(default=None, compare=False)
+
+    @property
+    def form(self) -> str:
+        """How the key is declared, in a word: its built-in type, ``+`` if it has a reducer."""
+        kind = "" if self.kind is None else self.kind.__name__
+        return kind if self.reducer is None else f"{kind}+"
 
     def prepare(self, update: Any) -> Any:
         """The update as it is recorded, with its random parts (ids of messages, say) decided."""
@@ -99,6 +109,17 @@ class Channel:
         except Exception as error:
             error.add_note(f"while reducing updates of the state key '{self.name}'")
             raise
+
+    def failure(self, value: Any, updates: Sequence[Any]) -> ReducerError:
+        """Says which of these updates could not be reduced into ``value``."""
+        for nth in range(len(updates)):
+            try:
+                value = self.reduce(value, [updates[nth]])
+            except Exception:  # it is this one
+                break
+        name = getattr(self.reducer, "__qualname__", repr(self.reducer))
+        kind, found = type(value).__qualname__, type(updates[nth]).__qualname__
+        return ReducerError(self.name, name, kind, found, nth=nth)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -212,13 +233,18 @@ def channel_of(owner: str, name: str, annotation: Any) -> Channel:
     metadata = _metadata(annotation)
     for item in reversed(metadata):
         if callable(item) and _takes_two(item):
-            return Channel(name, item, _initial(annotation))
+            return Channel(name, item, _initial(annotation), _kind(annotation))
     if metadata and callable(metadata[-1]):
         raise InvalidGraphError(
             f"the reducer of '{name}' in {owner} cannot be called with two arguments: "
             f"{metadata[-1]!r}; a reducer takes (current value, update) and returns the new value"
         )
-    return Channel(name)
+    return Channel(name, kind=_kind(annotation))
+
+
+def _kind(annotation: Any) -> type[Any] | None:
+    kind = _strip(annotation)
+    return kind if isinstance(kind, type) and kind in _BUILT_IN else None
 
 
 def _is_bare(declared: Any) -> bool:

@@ -27,7 +27,7 @@ from eventstore.format.namespaces import child, token
 from eventstore.models import from_micros
 from graph.build.schema import MISSING, shown
 from graph.build.topology import Graph
-from graph.errors import InvalidConfigError
+from graph.errors import InvalidConfigError, ReducerError, SchemaChangedError
 from graph.read import subgraphs
 from graph.run.address import Address
 from graph.run.snapshots import stored_form
@@ -129,7 +129,11 @@ class Reader:
             )
             for index, task in enumerate(state.frontier)
         ]
-        values = planner.shown(self._graph.topology, then or state, live=current)
+        try:
+            values = planner.shown(self._graph.topology, then or state, live=current)
+        except ReducerError as error:
+            at = state.at
+            raise error.at(thread_id, at.ns, at.seq, error.node or "") from error.__cause__
         source = {"source": state.source, "step": state.step, "run_id": state.run_id}
         return StateSnapshot(
             values=shown(values, self._keys),
@@ -247,9 +251,10 @@ class Reader:
                                 break
                             entry.add(event)
                         if folding.feed(event.kind, event.data, event.position, event.recorded_us):
-                            entries.append(_Entry(folding.state()))
+                            entries.append(_Entry(await self._reduced(folding, thread_id)))
             if len(entries) > 1:
-                await self._add_following(thread_id, entries[-1], folding.state())
+                state = await self._reduced(folding, thread_id)
+                await self._add_following(thread_id, entries[-1], state)
             for entry in reversed(entries[1:]):
                 yield entry
             last = first - 1
@@ -257,6 +262,15 @@ class Reader:
             entry = _Entry(await self._state_before(thread_id, span, span.first.seq))
             await self._add_following(thread_id, entry)
             yield entry
+
+    async def _reduced(self, folding: Fold, thread_id: str) -> State:
+        try:
+            state = folding.state()
+            self.log.refuse_other_forms(thread_id, state)
+            return state
+        except ReducerError:
+            await self.log.load(thread_id, folding.at, folding.at.ns)  # raises it with its place
+            raise
 
     async def _state_before(self, thread_id: str, span: _Span, first: int) -> State:
         if first > span.first.seq:
@@ -351,9 +365,13 @@ class Reader:
         log, where = self.log, f" of {ns}" if ns else ""
         problems = []
         for at in await log.core.snapshot_positions(thread_id, log.fingerprint, ns):
-            quick, whole = [
-                (await log.load(thread_id, at, ns, snapshots))[1] for snapshots in (True, False)
-            ]
+            try:
+                quick, whole = [
+                    (await log.load(thread_id, at, ns, snapshots))[1] for snapshots in (True, False)
+                ]
+            except (ReducerError, SchemaChangedError) as error:
+                problems.append(str(error))
+                continue
             # Compare stored bytes: some values have no reliable equality (NaN, arrays).
             forms = {stored_form(log.core.codec, replace(s, parent=None)) for s in (quick, whole)}
             if len(forms) > 1:

@@ -16,7 +16,7 @@ from eventstore import Codec, Position, RecordedEvent
 from eventstore.concurrency import Blocking, Concurrency, iterate
 from eventstore.format.digests import is_prefix
 from graph.build.topology import Topology
-from graph.errors import InvalidConfigError, InvalidGraphError
+from graph.errors import InvalidConfigError, InvalidGraphError, ReducerError
 from graph.messages import ids_from
 from graph.read import subgraphs
 from graph.read.history import ReadableGraph
@@ -201,7 +201,12 @@ class _Log:
                     return event.recorded_us, mismatch
                 folding = Fold(self._log.channels, state)
                 folding.feed(event.kind, event.data, event.position, event.recorded_us)
-                state = folding.state()
+                try:
+                    state = folding.state()
+                except ReducerError:  # which reading up to here tells with its place
+                    load = self._log.load(self._thread_id, event.position, self._ns)
+                    await self._concurrency.run(load)
+                    raise
         return None
 
     async def _events(self) -> AsyncGenerator[RecordedEvent, None]:

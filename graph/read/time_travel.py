@@ -174,7 +174,10 @@ async def _path_to_root(top: ReadableGraph, thread_id: str, at: Position) -> _Pa
                 {"id": name, "value": each["value"]}
                 for name, each in planner.pending_interrupts(state).items()
             ]
-        current = current and (end.checkpoint == at if here is at else end.began == here.seq)
+        if here is at:
+            current = current and end.checkpoint == at and end.resumed == state.resumed
+        else:
+            current = current and end.began == here.seq
         logs[ns] = here.seq
         _, end, _ = await _log(top, above).load(thread_id, None, above)
         began, task = _began(path[depth - 1], state, home_of(home, above), end if is_own else None)

@@ -8,13 +8,14 @@ is only what a node's function gets.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Self
 
 from eventstore import Position
 from eventstore.format.digests import origin
+from eventstore.limits import TTL_MAX, shown
 from graph.errors import InvalidConfigError
 
 _OF_NODE: Final = frozenset({"checkpoint_id", "checkpoint_ns"})
@@ -59,6 +60,11 @@ class Address:
                 "a graph with a checkpointer needs a thread_id; pass "
                 "config={'configurable': {'thread_id': '…'}}"
             )
+        if isinstance(thread_id, bytes | bool | float):  # as text they would be another name
+            raise InvalidConfigError(
+                "a thread_id must be text, a whole number or a UUID, not "
+                f"{type(thread_id).__name__}"
+            )
         # A fork's copy of another log's events counts as that log.
         ns = origin(0, _ns(config))[1]
         return cls(str(thread_id), ns, position_of(config))
@@ -99,21 +105,17 @@ def ttl_of(config: Mapping[str, Any]) -> timedelta | None:
     try:
         found = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidConfigError(f"ttl must be seconds or a timedelta, not {ttl!r:.80}") from error
-    if found < timedelta(0):
-        raise InvalidConfigError(f"ttl must not be negative, not {ttl!r:.80}")
+        raise InvalidConfigError(f"ttl must be seconds or a timedelta, not {shown(ttl)}") from error
+    if not timedelta(0) <= found <= TTL_MAX:
+        raise InvalidConfigError(
+            f"ttl must not be negative or longer than {TTL_MAX.days} days, not {shown(ttl)}"
+        )
     return found
 
 
-def metadata_of(
-    config: Mapping[str, Any], storable: Callable[[Any], bool] | None = None
-) -> dict[str, Any]:
+def metadata_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata to record with a run: that of the config, its tags, and the texts and numbers in
     its ``configurable``.
-
-    Args:
-        storable: whether the log can store a value; others are left out, so that no metadata makes
-            a run fail.
     """
     of_caller = {
         name: value
@@ -125,14 +127,8 @@ def metadata_of(
     return {
         name: value
         for name, value in found.items()
-        if name not in _OF_THE_RUNTIME
-        and not name.startswith("__")
-        and (_is_simple(value) or storable is None or storable(value))
+        if name not in _OF_THE_RUNTIME and not str(name).startswith("__")
     }
-
-
-def _is_simple(value: Any) -> bool:
-    return value is None or type(value) in (bool, float) or (type(value) is str and value.isascii())
 
 
 def as_seen_by_caller(config: Mapping[str, Any], node_ns: str | None) -> Mapping[str, Any]:

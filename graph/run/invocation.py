@@ -187,7 +187,11 @@ async def journal_of(call: Call) -> Journal:
     """The journal of a call outside any other graph."""
     if call.log is None or call.address is None:
         return NoJournal(call.topology.channels, _now_us)
-    means = Means(call.concurrency, call.options.durability, lease=call.log.core.leases.begin())
+    means = Means(
+        call.concurrency,
+        call.options.durability,
+        lease=call.log.core.leases.begin(exclusive=call.on_conflict == "wait"),
+    )
     resumes = isinstance(call.input, Command) and call.input.resume is not None
     if call.opened is not None:
         return await call.concurrency.run(call.opened(call.address, means, resumes))
@@ -206,17 +210,22 @@ async def _begin(call: Call, run: Run) -> Started | None:
         )
     if isinstance(given, Command) and given.resume is not None and _paused(run):
         given = None if given.update is None and not given.goto else replace(given, resume=None)
+    waits = call.on_conflict == "wait"
+    records_later = waits and call.options.durability == "exit"
     if isinstance(given, Command) and (given.resume is not None or run.state.frontier):
         _refuse_empty(run)
-        return Started(run, True, await run.resume(given))
-    if given is not None:
-        await run.begin(given, call.run_id, call.metadata)
-        return Started(run)
-    _refuse_empty(run)
-    await run.branch()
-    if not await run.claim() and call.on_conflict == "wait":
+        started = Started(run, True, await run.resume(given))
+    elif given is not None:
+        await run.begin(given, call.run_id, _storable_metadata(call))
+        started = Started(run)
+    else:
+        _refuse_empty(run)
+        await run.branch()
+        records_later = True
+        started = Started(run, True)
+    if records_later and not await run.claim() and waits:
         return None
-    return Started(run, True)
+    return started
 
 
 def _paused(run: Run) -> bool:
@@ -244,6 +253,10 @@ def _refuse_empty(run: Run) -> None:
         raise EmptyInputError(
             "there is nothing to continue: this thread has not run yet; pass an input"
         )
+
+
+def _storable_metadata(call: Call) -> Mapping[str, Any]:
+    return call.metadata if call.log is None else call.log.metadata.recorded(call.metadata)
 
 
 def _now_us() -> int:

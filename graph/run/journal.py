@@ -13,7 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypedDict
 
 from eventstore import Addition, Event, Fork, Head, Position
 from eventstore.concurrency import Blocking, Concurrency
@@ -23,12 +23,12 @@ from eventstore.format.namespaces import split
 from eventstore.leases import Lease
 from eventstore.models import Prepared, Status
 from graph.build.schema import Channel
-from graph.errors import InvalidGraphError
+from graph.errors import InvalidGraphError, ReducerError
 from graph.run.snapshots import SnapshotTaker
-from graph.state.events import Data, Kind
+from graph.state.events import Data, Kind, note
 from graph.state.fold import NOWHERE, Fold, State, initial
 from graph.state.namespaces import beside, lasting, moved
-from graph.types import Durability
+from graph.types import START, Durability
 
 BEHIND_MAX: Final = 8
 """How many records a run with ``durability="async"`` may be ahead of the log. A crash loses these,
@@ -94,7 +94,10 @@ class NoJournal:
         now = self._now_us()
         for seq, (kind, data) in enumerate(drafts, self.state.at.seq + 1):
             folding.feed(kind, data, NOWHERE._replace(seq=seq), now)
-        self.state = folding.state()
+        try:
+            self.state = folding.state()
+        except ReducerError as error:
+            raise _of_the_reducer(error, drafts) from None
         return self.state
 
     async def branch(self, stops: Stops) -> None:
@@ -102,6 +105,13 @@ class NoJournal:
 
     async def flush(self) -> None:
         """Do nothing: nothing is stored."""
+
+
+class _Claim(TypedDict, total=False):
+    """The arguments of an append that make the run the owner of its thread."""
+
+    owner: str
+    exclusive: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +146,7 @@ class LogJournal:
         fork_from: Position | None = None,
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
+        version: str | None = None,
     ) -> None:
         self.core = core
         self.state = state
@@ -149,6 +160,8 @@ class LogJournal:
         self._fork_from = fork_from
         self._metadata = metadata or {}
         self._ttl = ttl
+        self._version = version
+        self._tells_forms = True
         self._lock = threading.Lock()
         self._waiting: list[_Batch] = []
         self._writer: Awaitable[None] | None = None
@@ -207,6 +220,8 @@ class LogJournal:
         reason = self.means.forbidden()
         if reason is not None:
             raise InvalidGraphError(reason)
+        if self._tells_forms and drafts:
+            drafts = self._declared(drafts)
         batch = self._batch(drafts, stops)
         # The forks of subgraphs' logs must be written before a subgraph continues from them.
         if self.means.durability == "exit" and not batch.beside:
@@ -217,14 +232,7 @@ class LogJournal:
             await self._write_beside()
         else:
             await self.flush()
-            await self.means.concurrency.run(self._write([batch]))
-            moved_to = self._head.thread_key
-            if (
-                moved_to != self._at.thread_key
-            ):  # the first choice of key was taken by another thread
-                self._at = self._at._replace(thread_key=moved_to)
-                batch = self._batch(drafts, stops)
-            self._advance(batch)
+            await self.means.concurrency.run(self._write([batch], drafts, stops))
         return self.state
 
     @property
@@ -239,13 +247,14 @@ class LogJournal:
 
     async def claim(self) -> bool:
         """Make the run the owner of its thread, if what it recorded has not; see
-        :meth:`eventstore.leases.Leases.claim`.
+        :meth:`eventstore.leases.Leases.claim`. A thread that does not exist cannot be claimed.
         """
         lease = self.means.lease
-        if lease is None or lease.is_held or self._at.ns:
+        if lease is None or lease.is_held or self._at.ns or not self._head.exists:
             return True
         claimed = await self.means.concurrency.run(self.core.leases.claim(lease, self._head))
         if claimed:
+            lease.has_begun = True
             self._head = replace(self._head, status="running", owner=lease.owner)
         return claimed
 
@@ -266,6 +275,24 @@ class LogJournal:
             await self._writer
         if self._failure is not None:
             raise self._failure
+
+    def _declared(self, drafts: Sequence[Draft]) -> Sequence[Draft]:
+        """These, the first of a run with how its keys are declared, where that is news.
+
+        Of logs that end with the call of their subgraph nobody needs to know.
+        """
+        self._tells_forms = False
+        if not all(level.lasts for level in split(self._at.ns)):
+            return drafts
+        forms = {name: channel.form for name, channel in self._channels.items()}
+        if self._version == self.state.version:
+            known = self.state.forms
+            forms = {key: form for key, form in forms.items() if known.get(key) != form}
+        if not forms:
+            return drafts
+        version = {} if self._version is None else {"version": self._version}
+        (kind, data), *rest = drafts
+        return [(kind, {**data, "forms": forms, **version}), *rest]
 
     # --- making batches -----------------------------------------------------------------
 
@@ -297,7 +324,10 @@ class LogJournal:
         for kind, data in drafts:
             at = at._replace(seq=at.seq + 1)
             folding.feed(kind, data, at, now)
-        return folding.state()
+        try:
+            return folding.state()
+        except ReducerError as error:
+            raise _of_the_reducer(error, drafts) from None
 
     def _taken_along(self, source: Position, drafts: Sequence[Draft]) -> list[Addition]:
         """Forks of the logs of subgraphs, from where they ended at the source of the fork."""
@@ -323,13 +353,21 @@ class LogJournal:
     def _advance(self, batch: _Batch) -> None:
         if self.state.call in batch.state.ended:
             self.earlier.setdefault(self.state.call, self.state)
+        self._taker.folded(self._channels, self.state, batch.state)
         self.state, self._fork_from = batch.state, None
         self._at = self._at._replace(seq=self._at.seq + len(batch.events))
 
     # --- writing them -------------------------------------------------------------------
 
-    async def _write(self, batches: list[_Batch]) -> None:
-        """Append batches in one transaction, and a snapshot after them if one is due."""
+    async def _write(
+        self, batches: list[_Batch], drafts: Sequence[Draft] = (), stops: Stops | None = None
+    ) -> None:
+        """Append batches in one transaction, and a snapshot after them if one is due.
+
+        Args:
+            drafts, stops: of a batch that has not advanced the state yet. It does so here, so that
+                no cancellation comes between.
+        """
         main, beside = self._addition(batches)
         heads = await self.core.append_together(
             [main, *beside],
@@ -337,18 +375,24 @@ class LogJournal:
             metadata=self._metadata,
             ttl=self._ttl,
             now_us=batches[-1].now_us,
-            owner=self._claimed(batches[-1].status),
+            **self._claim(batches[-1].status),
         )
         self._written(heads[0], main)
+        if stops is not None:
+            if heads[0].thread_key != self._at.thread_key:  # the first choice of key was taken
+                self._at = self._at._replace(thread_key=heads[0].thread_key)
+                batches = [self._batch(drafts, stops)]
+            self._advance(batches[0])
 
-    def _claimed(self, status: Status | None) -> str | None:
+    def _claim(self, status: Status | None) -> _Claim:
         """The owner that the thread's row is to name; noted before it is written."""
         lease = self.means.lease
         if lease is None or status is None:
-            return None
+            return {}
+        exclusive = lease.is_exclusive and not lease.has_begun
         lease.thread_key = self._head.thread_key
         lease.is_held = lease.is_held or status == "running"
-        return lease.owner
+        return {"owner": lease.owner, "exclusive": exclusive}
 
     def _addition(self, batches: list[_Batch]) -> tuple[Addition, list[Addition]]:
         events = [event for batch in batches for event in batch.events]
@@ -363,7 +407,7 @@ class LogJournal:
         self._head = head
         lease = self.means.lease
         if lease is not None and not head.ns:
-            lease.thread_key = head.thread_key
+            lease.thread_key, lease.has_begun = head.thread_key, True
             lease.is_held, lease.taken_from = head.status == "running", None
 
     def _keep(self, batch: _Batch) -> None:
@@ -418,7 +462,7 @@ class LogJournal:
         heads = await self.core.append_together(
             [*mains, *besides],
             status=last.status,
-            owner=self._claimed(last.status),
+            **self._claim(last.status),
             metadata=self._metadata,
             ttl=self._ttl,
             now_us=last.now_us,
@@ -426,6 +470,14 @@ class LogJournal:
         for (journal, _), main, head in zip(kept, mains, heads, strict=False):
             journal._waiting, journal._unwritten = [], 0
             journal._written(head, main)
+
+
+def _of_the_reducer(error: ReducerError, drafts: Sequence[Draft]) -> BaseException:
+    """What a reducer raised at an update that was to be recorded: as with nodes, its own error."""
+    cause = error.__cause__ or error
+    nodes = ", ".join(repr(data.get("node", START)) for _, data in drafts)
+    note(cause, f"{error}, when what node {nodes} wrote was to be recorded")
+    return cause
 
 
 def _may_wait(drafts: Sequence[Draft]) -> bool:

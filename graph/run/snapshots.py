@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from eventstore import Codec, NewSnapshot, Position, SerializationError, Snapshot, telemetry
-from graph.build.schema import MISSING
+from graph.build.schema import MISSING, Channel
 from graph.state.fold import State, Task
 
 log = logging.getLogger(__name__)
@@ -46,20 +46,49 @@ class Failures:
     def __init__(self) -> None:
         self._due: dict[tuple[int, str], int] = {}
         self._warned: set[str] = set()
+        self._unseen: set[str] | None = None
         self._lock = threading.Lock()
 
     def due(self, at: Position) -> int:
         """The weight of events at which to try a snapshot of this log again."""
         return self._due.get(at[:2], 0)
 
+    def look_at(
+        self, codec: Codec, channels: Mapping[str, Channel], before: State, after: State
+    ) -> None:
+        """Warn of what a reducer makes that cannot be stored, when it first makes something.
+
+        Only the first value of each key is looked at: encoding it costs time, and few reducers
+        make something else later. A plain operator makes nothing new of what was stored.
+        """
+        if self._unseen is None:
+            self._unseen = {
+                name
+                for name, channel in channels.items()
+                if getattr(channel.reducer, "__module__", None) not in (None, "_operator")
+            }
+        if not self._unseen:
+            return
+        old, new = before.values, after.values
+        for name in [n for n in self._unseen if n in old and new.get(n, old[n]) is not old[n]]:
+            self._unseen.discard(name)
+            try:
+                codec.pack({"values": {name: new[name]}})
+            except SerializationError as error:
+                self._warn(after.at, error)
+
     def add(self, at: Position, weight: int, error: SerializationError) -> None:
         """Note a failure; the next try is due at twice the weight of events."""
         FAILED.add(1)
-        path = error.path.removeprefix("values.") or "the state"
         with self._lock:
             if len(self._due) >= self.KEPT_MAX:
                 self._due.clear()
             self._due[at[:2]] = 2 * max(weight, FLOOR)
+        self._warn(at, error)
+
+    def _warn(self, at: Position, error: SerializationError) -> None:
+        path = error.path.removeprefix("values.") or "the state"
+        with self._lock:
             known = path in self._warned
             self._warned.add(path)
         if not known:
@@ -108,6 +137,10 @@ class SnapshotTaker:
         self._at = snapshot.position.seq
         self._lists = _lists(state.values)
         self._chained = chained
+
+    def folded(self, channels: Mapping[str, Channel], before: State, after: State) -> None:
+        """Look at what reducers made of a run's events, if they had made nothing before."""
+        self._failures.look_at(self._codec, channels, before, after)
 
     def saw(self, size: int, events: int = 1) -> None:
         """Count events after the last snapshot; ``size``: their stored bytes in all."""
@@ -177,6 +210,8 @@ def _state_data(state: State, values: Mapping[str, Any]) -> dict[str, Any]:
         "call": state.call,
         "above": state.above,
         "ended": {call: list(at) for call, at in state.ended.items()},
+        "forms": dict(state.forms),
+        "version": state.version,
     }
     return {name: value for name, value in seldom.items() if value} | {
         "values": dict(values),
@@ -237,5 +272,7 @@ def load(codec: Codec, snapshot: Snapshot) -> tuple[State, frozenset[str]]:
         call=data.get("call", ""),
         above=data.get("above"),
         ended={call: Position(*at) for call, at in data.get("ended", {}).items()},
+        forms=data.get("forms", {}),
+        version=data.get("version"),
     )
     return state, frozenset(chained)

@@ -25,12 +25,13 @@ from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX, Pages
 from eventstore.format.digests import origin, prefix_ns
 from graph.build.schema import Channel
-from graph.errors import InvalidConfigError
+from graph.errors import InvalidConfigError, ReducerError, SchemaChangedError
 from graph.run.address import Address
 from graph.run.journal import LogJournal, Means
+from graph.run.metadata import RunMetadata
 from graph.run.snapshots import Failures, SnapshotTaker, load
-from graph.state.events import Kind
-from graph.state.fold import Fold, State, checkpoint_id
+from graph.state.events import Data, Kind
+from graph.state.fold import Fold, State, checkpoint_id, writers
 
 
 class ThreadLog:
@@ -47,6 +48,9 @@ class ThreadLog:
         self.channels = channels
         self._each_run = snapshot_each_run
         self._failures = Failures()
+        self.metadata = RunMetadata(core.codec)
+        self._version = version
+        self._forms = {name: channel.form for name, channel in channels.items()}
         parts = [f"{name}={channels[name].fingerprint}" for name in sorted(channels)]
         text = "\n".join([version or "", *parts])
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
@@ -57,7 +61,7 @@ class ThreadLog:
         means: Means,
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
-        resumes: bool = False,
+        resumes: bool | None = None,
     ) -> LogJournal:
         """The journal of a run that continues from an address.
 
@@ -66,28 +70,49 @@ class ThreadLog:
 
         Args:
             metadata, ttl: those of a thread that the run creates.
-            resumes: the run has resume values: for the interrupts of the checkpoint, which are
-                resumed again if none is pending at the end of the thread, or else for those that
-                a run from the checkpoint has come to since.
+            resumes: whether the run has resume values: for the interrupts of the checkpoint, which
+                are resumed again if none is pending at the end of the thread, or else for those
+                that a run from the checkpoint has come to since. If it has none, interrupts of the
+                checkpoint that were resumed since are raised again. ``None``: it is no run.
 
         Raises:
             InvalidConfigError: the checkpoint does not belong to the thread.
         """
         thread_id, ns = address.thread_id, address.ns
-        metadata = _json_only(metadata or {})
+        metadata = self.metadata.searchable(metadata or {})
         at = await self.resolve(thread_id, address.position)
         if at is None or (await self.core.head(thread_id, ns)).position[:2] == at[:2]:
-            journal = await self.open_end(thread_id, ns, means, metadata, ttl)
-            state = journal.state
-            again = resumes and at != state.at and not state.interrupts
-            if at is None or (state.checkpoint == at and not again):
-                return journal
-            if resumes:
-                at = await self.asked_since(thread_id, at, state.at)
-                if at == state.at:
+            try:
+                journal = await self.open_end(thread_id, ns, means, metadata, ttl)
+            except ReducerError:
+                if at is None:
+                    raise
+            else:
+                state = journal.state
+                if at is None:
                     return journal
+                if state.checkpoint == at and not await self._left(thread_id, state, resumes):
+                    return journal
+                if resumes:
+                    at = await self.asked_since(thread_id, at, state.at)
+                    if at == state.at:
+                        return journal
         at, replay, state, taker = await self.load_named(address, at)
         return self._journal(replay, state, taker, means, metadata, ttl, fork_from=at)
+
+    async def _left(self, thread_id: str, end: State, resumes: bool | None) -> bool:
+        """Whether a run leaves the end of a thread, since interrupts of the last checkpoint were
+        resumed.
+        """
+        at = end.checkpoint
+        if at == end.at or resumes is None:
+            return False
+        if resumes:
+            return not end.interrupts
+        if not end.resume_values:
+            return False
+        _, state, _ = await self.load(thread_id, at, at.ns)
+        return state.resumed != end.resumed
 
     async def asked_since(self, thread_id: str, at: Position, end: Position) -> Position:
         """The position whose interrupts are meant by a resume value for a checkpoint.
@@ -180,6 +205,7 @@ class ThreadLog:
             fork_from=fork_from,
             metadata=metadata,
             ttl=ttl,
+            version=self._version,
         )
 
     async def read(self, address: Address) -> tuple[State, bool]:
@@ -255,18 +281,28 @@ class ThreadLog:
     async def load(
         self, thread_id: str, at: Position | None, ns: str = "", snapshots: bool = True
     ) -> tuple[Replay[Pages], State, SnapshotTaker]:
-        """The state at a position in a thread's lineage; ``None``: at its current end."""
+        """The state at a position in a thread's lineage; ``None``: at its current end.
+
+        Raises:
+            ReducerError: naming the first event that the reducers cannot merge.
+        """
+        failed: ReducerError | None = None
         for _ in range(MOVES_MAX):
             replay = await self.core.replay(
                 thread_id, ns, at, self.fingerprint, snapshots, cached=at is None and snapshots
             )
             try:
-                state, taker = await self.fold(replay)
+                state, taker = await self.fold(replay, careful=failed is not None)
             except LineageMovedError:
                 continue  # an ancestor was deleted or trimmed meanwhile; read again
+            except ReducerError as error:
+                if error.seq is not None:
+                    raise
+                failed = error  # once more, one by one, to find the event
+                continue
             self.core.cache_replay(replay)
             return replay, state, taker
-        raise LineageMovedError(thread_id)
+        raise failed or LineageMovedError(thread_id)
 
     def taker(self) -> SnapshotTaker:
         """A new taker, for a log without snapshots."""
@@ -274,8 +310,14 @@ class ThreadLog:
             self.core.codec, self.fingerprint, self._failures, each_run=self._each_run
         )
 
-    async def fold(self, replay: Replay[Pages]) -> tuple[State, SnapshotTaker]:
-        """The state that a replay leads to, and a taker that continues from there."""
+    async def fold(
+        self, replay: Replay[Pages], careful: bool = False
+    ) -> tuple[State, SnapshotTaker]:
+        """The state that a replay leads to, and a taker that continues from there.
+
+        Args:
+            careful: reduce after each event, so that an error names it.
+        """
         taker = self.taker()
         start = None
         if replay.snapshot is not None:
@@ -289,9 +331,58 @@ class ThreadLog:
         async with aclosing(replay.events) as pages:
             async for page in pages:
                 for event in page:
+                    pending = dict(folding.pending) if careful else {}
                     folding.feed(event.kind, event.data, event.position, event.recorded_us)
                     taker.saw(event.size)
-        return folding.state(), taker
+                    if careful:
+                        await self._check(folding, pending, event, replay.head.thread_id)
+        state = folding.state()
+        self.refuse_other_forms(replay.head.thread_id, state)
+        return state, taker
+
+    def refuse_other_forms(self, thread_id: str, state: State) -> None:
+        """Refuse a state whose keys were declared otherwise under the same version of the graph.
+
+        Folded by today's declaration it would be another one, and nobody would know.
+
+        Raises:
+            SchemaChangedError: naming the key.
+        """
+        if state.version != self._version or state.forms == self._forms:
+            return
+        for key, stored in state.forms.items():
+            channel = self.channels.get(key)
+            if channel is None or channel.form == stored or key not in state.values:
+                continue
+            merged, merges = stored.endswith("+"), channel.reducer is not None
+            value = state.values[key]
+            if merged and merges:
+                continue  # reducers tell what they cannot take
+            if not (merged or merges) and (stored == "" or _fits(value, channel.kind)):
+                continue
+            if merges and channel.initial is not None:
+                pack = self.core.codec.pack
+                if pack(value) == pack(channel.initial()):
+                    continue  # it was not written yet
+            raise SchemaChangedError(thread_id, state.at.ns, key, stored, channel.form)
+
+    async def _check(
+        self, folding: Fold, pending: Mapping[int, Data], event: RecordedEvent, thread_id: str
+    ) -> None:
+        """Reduce what an event wrote.
+
+        Raises:
+            ReducerError: naming the event.
+        """
+        try:
+            folding.state()
+        except ReducerError as error:
+            nodes = writers(pending, event.kind, event.data, error.key)
+            at = event.position
+            owner = await self.core.thread_at(at.thread_key)
+            name = owner.thread_id if owner else thread_id
+            node = nodes[min(error.nth, len(nodes) - 1)]
+            raise error.at(name, at.ns, at.seq, node) from error.__cause__
 
     async def origin(self, head: Head) -> Position | None:
         """The position in another thread from which a thread was forked at its creation."""
@@ -321,7 +412,6 @@ class ThreadLog:
             here = (await self.core.lineage(here)).source
 
 
-def _json_only(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of the caller's metadata that lists of threads can filter by."""
-    plain = str | int | float | bool
-    return {key: value for key, value in metadata.items() if isinstance(value, plain)}
+def _fits(value: Any, kind: type[Any] | None) -> bool:
+    number = kind in (int, float) and isinstance(value, int | float)
+    return kind is None or value is None or number or isinstance(value, kind)

@@ -101,6 +101,8 @@ class State:
         call: in the log of a subgraph with ``checkpointer=True``: the call that the run is for.
         ended: in such a log: where the runs for earlier calls of the same task ended.
         above: a node's command for the graph above, which ends this run.
+        forms: how each key was declared when a run last began (``Channel.form``), if recorded.
+        version: the version of the graph that declared them.
     """
 
     at: Position = NOWHERE
@@ -128,6 +130,8 @@ class State:
     call: str = ""
     above: Data | None = None
     ended: Mapping[str, Position] = field(default_factory=dict)
+    forms: Mapping[str, str] = field(default_factory=dict)
+    version: str | None = None
 
     def caller(self, task: int, call: int) -> str:
         """Identifies a task's nth call of a subgraph with ``checkpointer=True``, as text (see
@@ -140,6 +144,11 @@ class State:
     def settled(self) -> bool:
         """Whether nothing of the coming superstep has happened yet."""
         return self.at == self.checkpoint and not (self.pending or self.errors or self.interrupts)
+
+    @property
+    def resumed(self) -> set[tuple[int, int | str]]:
+        """The interrupts of the coming superstep that have a resume value."""
+        return {(task, key) for task, known in self.resume_values.items() for key in known}
 
     @property
     def started(self) -> bool:
@@ -176,6 +185,7 @@ class Fold:
         "ended",
         "errors",
         "first",
+        "forms",
         "frontier",
         "interrupts",
         "joins",
@@ -191,6 +201,7 @@ class Fold:
         "source",
         "step",
         "values",
+        "version",
     )
 
     def __init__(self, channels: Mapping[str, Channel], state: State | None = None) -> None:
@@ -210,11 +221,14 @@ class Fold:
         self.logs, self.kept = dict(state.logs), dict(state.kept)
         self.began, self.first, self.branch = state.began, state.first, state.branch
         self.call, self.above, self.ended = state.call, state.above, dict(state.ended)
+        self.forms, self.version = state.forms, state.version
         self._run_began = NOWHERE
 
     def feed(self, kind: int, data: Data, at: Position, recorded_us: int) -> bool:
         """Fold one event; returns whether its position is a checkpoint."""
         before, self.at = self.at, at
+        if "forms" in data:
+            self.forms, self.version = {**self.forms, **data["forms"]}, data.get("version")
         if kind == Kind.OUTPUT:
             self._finish(data)
             if len(self.pending) < len(self.frontier):
@@ -394,9 +408,17 @@ class Fold:
         self.created_us, self.source = recorded_us, source
 
     def state(self) -> State:
-        """The state after the events so far."""
+        """The state after the events so far.
+
+        Raises:
+            ReducerError: a reducer cannot merge what was written; its cause is the reducer's error.
+        """
         for key, updates in self._updates.items():
-            self.values[key] = self._channels[key].reduce(self.values.get(key, MISSING), updates)
+            channel, value = self._channels[key], self.values.get(key, MISSING)
+            try:
+                self.values[key] = channel.reduce(value, updates)
+            except Exception as error:
+                raise channel.failure(value, updates) from error
         self._updates = {}
         if not self.run_id and self._run_began.seq:
             self.run_id = checkpoint_id(_original(self._run_began))
@@ -426,7 +448,25 @@ class Fold:
             self.call,
             self.above,
             dict(self.ended),
+            self.forms,
+            self.version,
         )
+
+
+def writers(pending: Mapping[int, Data], kind: int, data: Data, key: str) -> list[str]:
+    """Whose writes to a key an event applies, in order, if these outputs were pending before it."""
+    outputs = {**pending, data["task"]: data} if kind == Kind.OUTPUT else dict(pending)
+    parts = (
+        [outputs[task] for task in sorted(outputs)] if kind in (Kind.OUTPUT, Kind.UPDATE) else []
+    )
+    if kind != Kind.OUTPUT:
+        parts += updates_of(data)
+    return [
+        part.get("node", START)
+        for part in parts
+        for name, _ in unpack(part.get("writes", {}))
+        if name == key
+    ]
 
 
 def apply(channels: Mapping[str, Channel], state: State, event: RecordedEvent) -> State:

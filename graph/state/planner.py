@@ -253,12 +253,24 @@ def shown(topology: Topology, state: State, live: bool = False) -> Mapping[str, 
 
     Args:
         live: also with those of a superstep that runs or failed, for the current end of a thread.
+
+    Raises:
+        ReducerError: a reducer cannot merge what was written, in a superstep without a failure.
     """
     if not (state.pending and (live or state.interrupts)):
         return state.values
     values = state.values
     for task in sorted(state.pending):
-        values = _after(topology, values, list(unpack(state.pending[task])))
+        for write in unpack(state.pending[task]):
+            try:
+                values = _after(topology, values, [write])
+            except Exception as error:
+                if state.errors:  # a failed superstep stays readable; the task's error says why
+                    continue
+                key, update = write
+                failure = topology.channels[key].failure(values.get(key, MISSING), [update])
+                failure.node = state.pending[task]["node"]
+                raise failure from error
     return values
 
 

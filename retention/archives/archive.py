@@ -61,6 +61,12 @@ class Archived:
         """The tenant of the thread."""
         return self.header.tenant
 
+    @property
+    def recency(self) -> tuple[int, int, int]:
+        """Sorts the files of a thread by age: a log only grows, while a clock may be wrong."""
+        header = self.header
+        return header.generation, header.ends.get("", 0), header.archived_us
+
 
 class Archive:
     """A directory or bucket that keeps threads as files.
@@ -128,7 +134,15 @@ class Archive:
         names = self._names(thread_id, tenant, generation)
         if not names:
             raise ArchiveNotFoundError(thread_id, tenant, self.url)
-        return self.open(names[-1])
+        return self.open(self._newest(names))
+
+    def _newest(self, names: list[str]) -> str:
+        """The newest of a thread's files; reads their headers if there are several."""
+        headers = [self._try_read_header(name) for name in names] if len(names) > 1 else []
+        readable = [each for each in headers if isinstance(each, Archived)]
+        if not readable or isinstance(headers[-1], ArchiveError):
+            return names[-1]
+        return max(readable, key=lambda each: each.recency).name
 
     def open(self, name: str) -> Dump:
         """The file in an object, verified; close it after use.
@@ -146,7 +160,8 @@ class Archive:
 
     def find(self, thread_id: str, tenant: str = "default") -> list[Archived]:
         """All files of a thread, the newest last. Reads their headers only."""
-        return [self._read_header(name) for name in self._names(thread_id, tenant)]
+        found = [self._read_header(name) for name in self._names(thread_id, tenant)]
+        return sorted(found, key=lambda each: each.recency)
 
     def delete(
         self, thread_id: str, tenant: str = "default", *, generation: int | None = None
@@ -178,13 +193,17 @@ class Archive:
             if isinstance(found, Archived) and tenant in (None, found.tenant):
                 yield found
 
-    def scan(self) -> Iterator[tuple[str, Archived | ArchiveError]]:
-        """The name and header of every file, or the error that its header raises."""
+    def scan(self, *, quiet: bool = False) -> Iterator[tuple[str, Archived | ArchiveError]]:
+        """The name and header of every file, or the error that its header raises.
+
+        Args:
+            quiet: do not log the errors.
+        """
         with ThreadPoolExecutor(_HEADER_READERS, thread_name_prefix="archive") as threads:
             for batch in self._batches():
                 headers = threads.map(self._try_read_header, batch)
                 for name, found in zip(batch, headers, strict=True):
-                    if isinstance(found, ArchiveError):
+                    if isinstance(found, ArchiveError) and not quiet:
                         log.error(
                             "skipped an unreadable file: %s: %s",
                             name,
@@ -223,4 +242,7 @@ class Archive:
         start = self._storage.read_range(name, 0, min(size, _HEADER_BYTES))
         if len(start) >= PREAMBLE.size and header_bytes(start) > len(start):
             start = self._storage.read_range(name, 0, min(size, header_bytes(start)))
-        return Archived(name, size, read_header(start))
+        header = read_header(start)
+        if not naming.belongs_to(name, header.tenant, header.thread_id):
+            raise ArchiveDamagedError(f"{name} contains the file of another thread")
+        return Archived(name, size, header)

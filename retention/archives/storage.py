@@ -5,6 +5,7 @@ the storage becomes an :class:`~eventstore.ArchiveUnavailableError` or
 :class:`~eventstore.ArchiveNotFoundError`; passwords in URLs never appear in messages. Objects
 written to a directory survive power loss. All calls block.
 
+A request to object storage that gets no response is given up after about a minute.
 Credentials and endpoints come from the environment, as each provider's tools read them, or from
 ``options``.
 """
@@ -13,11 +14,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from eventstore.errors import ArchiveNotFoundError, ArchiveUnavailableError, ConfigurationError
@@ -26,6 +29,12 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 log = logging.getLogger(__name__)
+
+RETRIES: Final = {"max_retries": 5, "retry_timeout": timedelta(minutes=1)}
+"""Of one request to object storage, which itself takes half a minute at most. ``options`` may set
+others."""
+
+_REMOTE: Final = ("s3", "gs", "az", "http", "https")
 
 
 class Storage:
@@ -56,11 +65,14 @@ class Storage:
         try:
             if urlsplit(url).scheme == "file":
                 self._directory = _directory_of(url)
-            self._open: Callable[[], ObjectStore] = partial(from_url, url, **(options or {}))
+            bounded = {"retry_config": RETRIES} if urlsplit(url).scheme in _REMOTE else {}
+            self._open: Callable[[], ObjectStore] = partial(
+                from_url, url, **{**bounded, **(options or {})}
+            )
             if self._directory is None or self._directory.exists():
                 self._opened = self._open()
         except Exception as error:
-            reason = _first_line(error).replace(url, self.url)
+            reason = _first_line(error)
             raise ConfigurationError(
                 f"cannot use {self.url!r} as an archive: {reason}; expected "
                 "file:///directory, s3://bucket/prefix, gs://bucket/prefix, "
@@ -161,12 +173,19 @@ def _directory_of(url: str) -> Path:
 
 
 def _first_line(error: BaseException) -> str:
-    """The first line of an obstore message; the rest is debug output."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The first line of an obstore message, without passwords; the rest is debug output."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"[a-z0-9+.-]+://\S+", lambda found: without_password(found[0]), line)
 
 
 def without_password(url: str) -> str:
-    """A URL without the credentials before its host."""
+    """A URL without the credentials before its host or behind its path (such as a signature)."""
     scheme, separator, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+    if scheme == "file":
+        return url  # it has neither; names of directories may look like it
+    host = re.split("[/?#]", rest, maxsplit=1)[0]
+    if "@" in host:
+        rest = host.rpartition("@")[2] + rest[len(host) :]
+    elif re.search(":[^0-9]", host):  # no port, but a password that should have been quoted
+        rest = rest.rpartition("@")[2]
+    return scheme + separator + re.split("[?#]", rest, maxsplit=1)[0]

@@ -17,6 +17,9 @@ from typing import Any, Final
 
 from eventstore import AsyncEventStore, EventStore, ThreadInfo
 from eventstore.concurrency import run_sync
+from eventstore.core.sweeps import SKEW
+from eventstore.models import from_micros
+from eventstore.retention_models import SLICES
 from retention.decisions import Decision, to_prune, to_seal, to_trim
 from retention.inputs import Store, check_store, moment_of, usable_policies
 from retention.plan import Plan, pages
@@ -52,7 +55,8 @@ def sweep(
         plan_or_policies: with a plan, only the threads that it names are touched.
         now: the moment at which threads are judged; ``None``: now. A plan has its own.
         on_progress: called after each thread; an exception from it ends the sweep.
-        should_stop: called between threads; the sweep ends early if it returns true.
+        should_stop: called between threads, and between the transactions of long work on one;
+            the sweep ends early if it returns true.
         all_tenants: sweep the threads of all tenants, not only the store's. A plan has its own.
         shared: share the work with other sweepers of the same threads that pass it, too: skip
             slices that others have claimed, or that were swept less than this long ago.
@@ -114,27 +118,27 @@ class Sweep:
             all_tenants, now = plan.tenant is None, plan.now
         self._all_tenants = all_tenants
         self._tenant = None if all_tenants else store.tenant
-        self._at = moment_of(store, now)
-        if self._at > moment_of(store, None):
-            raise ValueError(f"cannot sweep as of {self._at.isoformat()}, which is in the future")
+        self._now = now
         self._should_stop = should_stop
         self._stopped = False
+        self._on_progress = on_progress
         self._pacer = Pacer(store, pace)
-        self._actions = Actions(
-            store,
-            self._policies,
-            self._at,
-            self._pacer,
-            on_progress,
-            self._must_stop,
-            is_planned=plan is not None,
-        )
-        self._counts = self._actions.counts
 
     async def run(self, shared: timedelta | None) -> SweepReport:
         """Sweep, and record it."""
         began, holder = time.monotonic(), new_holder()
         run, core = self._store.concurrency.run, self._store.core
+        self._at = await self._moment()
+        self._actions = Actions(
+            self._store,
+            self._policies,
+            self._at,
+            self._pacer,
+            self._on_progress,
+            self._must_stop,
+            is_planned=self._plan is not None,
+        )
+        self._counts = self._actions.counts
         recorded = {
             "policies": [policy.described() for policy in self._policies],
             "tenant": self._tenant,
@@ -160,6 +164,27 @@ class Sweep:
         await run(core.end_sweep(sweep_id, counts))
         return report
 
+    async def _moment(self) -> datetime:
+        """The moment at which threads are judged.
+
+        Raises:
+            ValueError: it is in the future.
+        """
+        present = await moment_of(self._store, None)
+        at = present if self._now is None else await moment_of(self._store, self._now)
+        if at > present:
+            raise ValueError(f"cannot sweep as of {at.isoformat()}, which is in the future")
+        ahead = from_micros(self._store.core.now_us()) - present
+        if abs(ahead) > SKEW:
+            log.warning(
+                "the clock of this computer is %.0f s %s that of the database, by which retention "
+                "goes; set it right: events get their times from it",
+                abs(ahead).total_seconds(),
+                "ahead of" if ahead > timedelta(0) else "behind",
+                extra={"tenant": self._tenant},
+            )
+        return at
+
     def _must_stop(self) -> bool:
         """Whether to stop; once true, it stays true."""
         self._stopped = self._stopped or self._should_stop()
@@ -168,19 +193,21 @@ class Sweep:
     async def _finish_deletions(self) -> None:
         """Finish deletions that were interrupted, of this sweep's tenants."""
         core, tenants = self._store.core, [self._store.tenant]
-        try:
-            if self._all_tenants:
-                tenants = await self._store.concurrency.run(core.tenants())
-            for tenant in tenants:
-                if self._must_stop():
-                    return
-                finishing = core.for_tenant(tenant).finish_deletions(_FINISHED)
-                self._counts["finished"] += await self._pacer.run(finishing)
-        except DATABASE_ERRORS:
-            raise
-        except Exception:
-            log.exception("cannot finish interrupted deletions", extra={"tenant": self._tenant})
-            self._counts["failed"] += 1
+        if self._all_tenants:
+            tenants = await self._store.concurrency.run(core.tenants())
+        for tenant in tenants:
+            if self._must_stop():
+                return
+            try:
+                finishing = core.for_tenant(tenant).until(self._must_stop)
+                self._counts["finished"] += await self._pacer.run(
+                    finishing.finish_deletions(_FINISHED)
+                )
+            except DATABASE_ERRORS:
+                raise
+            except Exception:
+                log.exception("cannot finish interrupted deletions", extra={"tenant": tenant})
+                self._counts["failed"] += 1
 
     async def _carry_out(self, decisions: Sequence[Decision]) -> None:
         """Carry out the decisions of a plan."""
@@ -195,16 +222,27 @@ class Sweep:
     async def _sweep_slices(self, holder: str, fresh: timedelta) -> None:
         """Claim and sweep slices until none is due that nobody else has claimed."""
         due = before(self._at, fresh) or datetime.min.replace(tzinfo=UTC)
-        while not self._must_stop():
+        ahead = timedelta(0)
+        for _ in range(SLICES):  # a clock that is set back meanwhile would make all due again
+            if self._must_stop():
+                break
             lease = await claim_lease(self._store, holder, due, all_tenants=self._all_tenants)
             if lease is None:
-                return
+                break
+            ahead = max(ahead, lease.slice.ahead)
             swept_at = None  # until it is swept to its end, others may claim it
             try:
                 if await self._sweep_threads(lease):
                     swept_at = self._at
             finally:
                 await lease.release(swept_at)
+        if ahead:
+            log.warning(
+                "the last sweep is recorded %.0f s in the future: a clock was wrong, then or now; "
+                "what it claims to have swept was swept again",
+                ahead.total_seconds(),
+                extra={"tenant": self._tenant},
+            )
 
     async def _sweep_threads(self, lease: SliceLease | None) -> bool:
         """Sweep the threads of a leased slice, or all; false if it did not come to the end."""
@@ -214,6 +252,7 @@ class Sweep:
             first,
             last,
             all_tenants=self._all_tenants,
+            on_damage=self._actions.fail_damaged,
             **_conditions(self._policies, self._at),
         )
         async with aclosing(found):

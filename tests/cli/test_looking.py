@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from eventstore import Event, EventStore
+from eventstore import Event, EventStore, ThreadInfo
 from eventstore.cli import exits
+from eventstore.core.core import Core
 from tests.cli.support import ESCAPE, Done, run
 
 Read = Callable[..., Done]
@@ -58,6 +61,13 @@ def test_threads_are_chosen(database: str, read: Read) -> None:
     assert len(names("--metadata", "kind=test")) == 5
     assert len(names("--limit", "2")) == 2
     assert len(names("--limit", "2", "--all")) == 6
+    assert names("--all", "--status", "failed") == ["failed"]
+    assert names("--all", "--prefix", "wai") == ["waits"]
+    assert names("--all", "--metadata", "n=7") == ["rich"]
+    assert names("--all", "--metadata", "user=7") == []
+    for every in ((), ("--all",)):
+        refused = read("threads", "--metadata", "n=[7]", *every)
+        assert refused.code == exits.DATABASE and "[7]" in refused.err
     assert names("--tenant", "nobody") == []
     assert run("threads", "--metadata", "kind").code == exits.USAGE
 
@@ -66,6 +76,38 @@ def test_it_says_when_there_is_more_and_when_there_is_nothing(read: Read) -> Non
     assert "--all" in read("threads", "--limit", "1").err
     done = read("threads", "--tenant", "nobody")
     assert (done.code, done.out, done.err) == (exits.OK, "", "no threads\n")
+
+
+def test_all_threads_are_met_while_they_become_active(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`export --all`, `verify`, `stats` and `threads --all` miss none that was there."""
+    url, clock = f"sqlite:///{tmp_path}/store.db", [datetime(2026, 1, 1, tzinfo=UTC)]
+    monkeypatch.setattr("eventstore.cli.threads.PAGE", 10)
+    (tmp_path / "files").mkdir()
+    with EventStore(url, clock=lambda: clock[0], durability="normal") as store:
+        names = [f"t{number}" for number in range(60)]
+        for name in names:
+            store.append(name, [Event(1, name)], 0)
+        begun, scan = 0, Core.scan
+
+        async def scanned(core: Core, **options: Any) -> list[ThreadInfo]:
+            nonlocal begun
+            found = await scan(core, **options)
+            begun += 1
+            clock[0] += timedelta(minutes=2)
+            for name in names[begun % 3 :: 3]:  # between two pages
+                store.append_after(store.head(name), [Event(1, "again")])
+            return found
+
+        monkeypatch.setattr(Core, "scan", scanned)
+        listed = run("threads", "--all", "--json", "--db", url).lines
+        assert sorted(each["thread_id"] for each in listed) == sorted(names)
+        assert run("export", "--all", "--to", str(tmp_path / "files"), "--db", url).code == exits.OK
+        assert len([*(tmp_path / "files").iterdir()]) == 60
+        assert len(run("verify", "--json", "--db", url).lines) == 60
+        assert run("stats", "--json", "--db", url).json["threads"] == 60
+        assert begun > 24
 
 
 # --- show -------------------------------------------------------------------------------

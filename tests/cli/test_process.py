@@ -111,6 +111,81 @@ def test_a_reader_that_has_gone_is_no_fault(tmp_path: Path) -> None:
     run.stderr.close()
 
 
+COMMANDS = [
+    "threads",
+    "show a --json",
+    "events a --json",
+    "verify",
+    "retention sweep --yes",
+    "--help",
+]
+
+
+@unix
+@pytest.mark.parametrize("command", [*COMMANDS, "export a --to -"])
+def test_a_full_disk_is_one_line_and_a_code_of_its_own(path: str, command: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        run = process(*command.split(), stdout=full, env={"EVENTSTORE_DB": path})
+        _, err = run.communicate(timeout=SECONDS_MAX)
+    assert run.returncode == exits.OUTPUT
+    (line,) = err.splitlines()
+    assert line.startswith("eventstore: cannot write") and "No space left on device" in line
+
+
+@unix
+def test_an_export_does_not_replace_a_device(path: str) -> None:
+    run = process("export", "a", "--to", "/dev/full", "--db", path)
+    _, err = run.communicate(timeout=SECONDS_MAX)
+    assert run.returncode == exits.OUTPUT
+    assert err.startswith("eventstore: cannot write '/dev/full': ") and len(err.splitlines()) == 1
+    assert Path("/dev/full").is_char_device()
+
+
+@unix
+@pytest.mark.parametrize("redirection", ["| head -c 1", ">&-", "2>&-", "2>/dev/full", ">&- 2>&-"])
+@pytest.mark.parametrize("command", ["threads", "events a --json", "--help"])
+def test_outputs_that_nobody_has(path: str, command: str, redirection: str) -> None:
+    script = f"{sys.executable} -m eventstore {command} {redirection}; echo ${{PIPESTATUS[0]}} >&3"
+    done = subprocess.run(
+        ["bash", "-c", f"{{ {script}; }} 3>&1 >/dev/null"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "EVENTSTORE_DB": path},
+        timeout=SECONDS_MAX,
+    )
+    assert done.stderr == ""
+    assert int(done.stdout) in ((exits.OK, exits.PIPE) if "|" in redirection else (exits.OK,))
+
+
+@unix
+def test_the_daemon_goes_on_when_its_output_fails(tmp_path: Path, path: str) -> None:
+    command = ("retention", "run", "--every", "1s", "--yes", "--db", path)
+    with (
+        Path("/dev/full").open("wb") as full,
+        subprocess.Popen(
+            [sys.executable, "-m", "eventstore", *command],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as run,
+    ):
+        try:
+            assert run.stderr is not None
+            said = [run.stderr.readline() for _ in range(4)]
+            run.send_signal(signal.SIGTERM)
+            _, rest = run.communicate(timeout=SECONDS_MAX)
+        finally:
+            run.kill()
+    assert said[2:] == 2 * [
+        "eventstore: cannot write the report of a sweep: No space left on device\n"
+    ]
+    assert run.returncode == exits.OK and "Traceback" not in rest
+    with EventStore(path, read_only=True) as store:
+        assert len(store.sweeps()) >= 2
+
+
 SLOW = """
 import sys, time
 from eventstore import EventStore

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from eventstore import Opaque
 from eventstore.cli.compare import changes
 from eventstore.cli.output import duration, size
-from eventstore.cli.values import ALL, BRIEF, block, document, line, safe, simple
+from eventstore.cli.values import ALL, BRIEF, block, document, line, safe, simple, text_of
 
 
 @dataclass
@@ -153,3 +153,39 @@ def test_durations_and_sizes() -> None:
 )
 def test_differences(before: Any, after: Any, expected: Any) -> None:
     assert [(each.path, each.kind) for each in changes(before, after)] == expected
+
+
+@pytest.mark.parametrize("digits", [4_290, 4_301, 100_000])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_integers_of_any_length(digits: int, sign: int) -> None:
+    """Python refuses to write long ones in decimal; they are shown whole, in hexadecimal."""
+    number = sign * (10**digits - 1)
+    shown = json.loads(document({"n": [number], number: 1}))
+    expected = number if digits < 4_300 else {"$int": hex(number)}
+    assert shown["n"] == [expected]
+    (key,) = shown.keys() - {"n"}
+    assert key == (str(number) if digits < 4_300 else json.dumps({"$int": hex(number)}))
+    assert len(line({number: number})) < 2 * BRIEF.text + 100
+    assert block(number) and text_of(number) and text_of([number])
+    (change,) = changes({"a": {number: 1}}, {"a": {number: 2}})
+    assert change.path.startswith("a[") and change.line() == "1 → 2"
+    assert [*changes([number], [number + 1])] and not [*changes([number], [number + 0])]
+
+
+class Angry:
+    """An application's type that has no text."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+    __repr__ = __str__
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_values_that_have_no_text() -> None:
+    assert document([Angry()]) == '["<Angry>"]'
+    assert text_of(Angry()) == '"<Angry>"'

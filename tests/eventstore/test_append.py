@@ -250,7 +250,7 @@ def test_part_of_a_batch_under_its_keys_is_no_retry(store: EventStore) -> None:
     assert store.head("t").seq == 1
 
 
-@pytest.mark.parametrize("key", ["", "ключ", "k" * 10_000, "'; DROP TABLE events; --"])
+@pytest.mark.parametrize("key", ["", "ключ", "k" * 1_024, "🔑" * 256, "'; DROP TABLE events; --"])
 def test_keys_of_any_text(store: EventStore, key: str) -> None:
     assert store.append("t", [Event(1, "x", key=key)], 0) == 1
     assert store.append("t", [Event(1, "x", key=key)], 0) == 1

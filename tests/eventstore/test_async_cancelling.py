@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -15,6 +17,7 @@ from eventstore import (
     AsyncEventStore,
     NewSnapshot,
 )
+from eventstore.db import transactions
 from tests.awaited import opened, run
 from tests.eventstore.async_support import MOMENTS, add, batch, data_of, holding, pass_by
 from tests.eventstore.support import FINGERPRINT, set_everywhere
@@ -229,5 +232,60 @@ def test_a_storm_of_cancellations(store_url: str) -> None:
                 if head.exists:
                     assert await data_of(store, thread_id) == list(range(head.seq))
                     assert (await store.verify(thread_id)).ok
+
+    run(main())
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("size", [1, 3])
+def test_an_operation_knows_what_it_committed(store_url: str, times: int, size: int) -> None:
+    """Cancelled while it commits, it learns how that ended; and the cancellation comes out."""
+
+    async def main() -> None:
+        ends = Counter[str]()
+        async with opened(store_url) as store:
+            head = await store.head("t")
+
+            async def known() -> None:
+                nonlocal head
+                head = await store.core.append_after(head, batch(*range(size)))
+
+            async def append() -> None:
+                await store.concurrency.run(known())
+
+            for moment in [*MOMENTS, *range(40)]:
+                before = head
+                task = asyncio.ensure_future(append())
+                for _ in range(times):
+                    await pass_by(moment)
+                    task.cancel()
+                ended = await outcome(task)
+                assert ended is None or isinstance(ended, asyncio.CancelledError)
+                ends["returned" if ended is None else "stored" if head != before else "not"] += 1
+                assert (await store.head("t")).position == head.position
+            assert await store.append("t", batch("last"), head.seq) == head.seq + 1
+            assert (await store.verify("t")).ok
+        assert ends["not"] and ends["stored"] + ends["returned"], ends
+
+    run(main())
+
+
+def test_a_cancelled_write_that_waits_for_a_lock_ends_soon(postgresql_url: str) -> None:
+    async def main() -> None:
+        async with opened(postgresql_url) as store:
+            await store.append("t", batch(1), 0)
+            with holding(postgresql_url, 8):
+                tasks = [
+                    asyncio.ensure_future(store.append("t", batch(2), 1, status="failed")),
+                    asyncio.ensure_future(store.delete_thread("t")),
+                ]
+                await asyncio.sleep(0.3)
+                began = time.monotonic()
+                for task in tasks:
+                    task.cancel()
+                for task in tasks:
+                    assert isinstance(await outcome(task), asyncio.CancelledError)
+                assert time.monotonic() - began < transactions.CANCELLING_S + 1
+            assert await data_of(store, "t") == [1]
 
     run(main())

@@ -16,6 +16,7 @@ from sqlalchemy import URL, create_engine, text
 from sqlalchemy.pool import StaticPool
 
 from eventstore import (
+    AsyncEventStore,
     ConfigurationError,
     Event,
     EventStore,
@@ -91,9 +92,65 @@ def test_what_cannot_be_opened(target: Any) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+NAMES_NOTHING: list[Any] = [
+    "",
+    " ",
+    "\n",
+    Path(),
+    "sqlite:///",
+    "sqlite:/// ",
+    "sqlite://runs.db",
+    "sqlite+aiosqlite:///runs.db",
+    URL.create("sqlite", database=""),
+    None,
+    b"runs.db",
+    EventStore,
+]
+"""What leads to a database in memory, or nowhere, if it is taken for a name."""
+
+
+@pytest.mark.parametrize("target", NAMES_NOTHING, ids=repr)
+@pytest.mark.parametrize("opened", [EventStore, AsyncEventStore])
+def test_a_target_that_names_nothing(
+    opened: Any, target: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError):
+        opened(target)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pairs_of_libpq_are_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with EventStore("host=localhost dbname=runs password=hunter2") as store:
+        assert store.engine.dialect.name == "postgresql"
+        assert "hunter2" not in repr(store)
+    (tmp_path / "port=1").mkdir()
+    with EventStore("./port=1/runs.db") as store:
+        fill(store, "t", 1)
+    assert [file.name for file in (tmp_path / "port=1").iterdir()] == ["runs.db"]
+
+
 def test_a_folder_is_no_database(tmp_path: Path) -> None:
     with pytest.raises(EventStoreError), EventStore(tmp_path) as store:
         store.setup()
+    with pytest.raises(ConfigurationError, match="is a directory"):
+        EventStore(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["x", "milk", "milk, bread\n" * 500])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_text_file_of_any_length_is_left_as_it_is(
+    tmp_path: Path, text: str, read_only: bool
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text(text)
+    with (
+        EventStore(path, read_only=read_only) as store,
+        pytest.raises(EventStoreError, match=r"not an SQLite database|no event store"),
+    ):
+        fill(store, "t", 1)
+    assert snapshot_of(tmp_path) == {"notes.txt": text.encode()}
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
@@ -307,9 +364,27 @@ def test_beside_tables_of_another_program(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE invoices (a)")
     connection.commit()
     connection.close()
-    with EventStore(path) as store:
+    before = snapshot_of(tmp_path)
+    for read_only in (False, True):
+        with EventStore(path, read_only=read_only) as store:
+            for call in (store.setup, lambda: store.head("t"), lambda: fill(store, "t", 1)):
+                with pytest.raises(ConfigurationError, match=r"\(invoices\)"):
+                    call()
+    assert snapshot_of(tmp_path) == before
+    with EventStore(path, allow_other_tables=True) as store:
         fill(store, "t", 3)
         assert sql(store, "SELECT count(*) FROM invoices") == [(0,)]
+    with EventStore(path) as store:  # it is an event store's file now
+        assert numbers(store.read("t")) == [1, 2, 3]
+
+
+def test_a_view_of_another_program_counts_too(tmp_path: Path) -> None:
+    path = tmp_path / "shared.db"
+    connection = sqlite_driver().connect(str(path))
+    connection.execute("CREATE VIEW invoices AS SELECT 1")
+    connection.close()
+    with EventStore(path) as store, pytest.raises(ConfigurationError, match="invoices"):
+        store.setup()
 
 
 def test_setup_may_be_repeated(store: EventStore) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Final
@@ -16,6 +18,11 @@ from graph import (
     RetryPolicy,
     StateGraph,
 )
+from graph.build.schema import StateSchema
+from graph.run.address import Address
+from graph.run.journal import LogJournal, Means
+from graph.run.thread_log import ThreadLog
+from graph.state.events import Goto, Kind, update_data
 from tests.awaited import opened, others, run
 from tests.graph.async_support import checkpointer, fan, one
 from tests.graph.kit import Boom, Calls, Trail, on
@@ -199,3 +206,72 @@ def test_a_thread_whose_run_was_cancelled_may_go_on_talking() -> None:
     while not heard and time.monotonic() < give_up_at:
         time.sleep(0.001)
     assert heard == ["fine"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_cancelling_while_a_run_commits(store_url: str, durability: Any) -> None:
+    """The cancellation comes out, whatever was stored; and the thread goes on from there."""
+
+    async def main() -> None:
+        ends = Counter[str]()
+        async with opened(store_url) as store:
+            app = one(lambda state: {"total": 1}, store)
+            chance = random.Random(1)
+
+            async def talk(number: int) -> None:
+                config = on(f"t{number}")
+                await app.ainvoke({"note": "first"}, config)
+                task = asyncio.ensure_future(
+                    app.ainvoke({"note": "second"}, config, durability=durability)
+                )
+                await asyncio.sleep(chance.uniform(0, 0.02))
+                task.cancel()
+                try:
+                    await task
+                    ends["returned"] += 1
+                except asyncio.CancelledError:
+                    ends["cancelled"] += 1
+                state = await app.aget_state(config)
+                await asyncio.sleep(0.02)
+                assert await app.aget_state(config) == state, "something was written afterwards"
+                ended = await app.ainvoke({"note": "third"}, config)
+                assert ended["note"] == "third"
+                assert (await app.averify(config)).ok
+
+            for first in range(0, 60, 6):
+                await asyncio.gather(*(talk(number) for number in range(first, first + 6)))
+        assert ends.keys() <= {"returned", "cancelled"}
+        assert ends["cancelled"]
+
+    run(main())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_a_journal_that_was_cancelled_knows_its_log(store_url: str, durability: Any) -> None:
+    """What recorded the run stands where the log ends, so that it can record how it ended."""
+
+    async def main() -> None:
+        async with opened(store_url) as store:
+            log = ThreadLog(store.core, StateSchema.of(Trail).channels, None)
+            for moment in range(60):
+                means = Means(store.concurrency, durability)
+                journal = await log.open(Address(f"t{moment}"), means)
+
+                async def record(journal: LogJournal = journal) -> None:
+                    for number in range(3):
+                        data = update_data([("node", [("note", str(number))], Goto())], {})
+                        await journal.record([(Kind.UPDATE, data)], lambda state: False)
+                    await journal.flush()
+
+                task = asyncio.ensure_future(record())
+                for _ in range(moment):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+                await journal.flush()
+                end = await store.head(f"t{moment}")
+                assert end.seq == journal.at.seq == journal.state.at.seq
+
+    run(main())

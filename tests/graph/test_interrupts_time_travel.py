@@ -25,6 +25,7 @@ from tests.graph.interrupt_support import (
     waiting,
 )
 from tests.graph.kit import (
+    Boom,
     Calls,
     Trail,
     asks,
@@ -110,9 +111,47 @@ def test_another_answer_after_one_that_made_the_node_fail(store: EventStore) -> 
     with pytest.raises(ZeroDivisionError):
         app.invoke(Command(resume=0), on("t"))
     with pytest.raises(ZeroDivisionError):
-        app.invoke(None, stop.config)
+        app.invoke(None, on("t"))
+    assert shown(app.invoke(None, stop.config)) == ["divide by?"], "without the answer given since"
     assert app.invoke(Command(resume=5), stop.config)["log"] == [2]
     assert store.thread("t").status == "idle"
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_stop_asks_again_whatever_was_answered_since(store: EventStore, depth: int) -> None:
+    """As in LangGraph, whether the run that was answered went on, failed, or died."""
+    failing = True
+
+    def node(state: Trail) -> dict[str, Any]:
+        answer = interrupt("q")
+        if failing:
+            raise Boom(answer)
+        return {"log": [answer]}
+
+    graph = StateGraph(Trail).add_node("n", node).add_edge(START, "n")
+    for _ in range(depth):
+        graph = StateGraph(Trail).add_node("n", graph.compile()).add_edge(START, "n")
+    app = graph.compile(store)
+    app.invoke({}, on("t"))
+    stop = app.get_state(on("t"))
+    with pytest.raises(Boom):
+        app.invoke(Command(resume="no"), on("t"))
+    for _ in range(2):
+        assert shown(app.invoke(None, stop.config)) == ["q"]
+    failing = False
+    assert app.invoke(Command(resume="yes"), on("t"))["log"] == ["yes"]
+    assert app.verify(on("t")).ok
+
+
+def test_an_edit_of_a_stop_keeps_what_was_answered_since(store: EventStore) -> None:
+    app = side_by_side({"a": asks("a"), "b": asks("b"), "z": logs("z")}, store)
+    app.invoke({}, on("t"))
+    stop = app.get_state(on("t"))
+    asked = waiting(app, on("t"))
+    app.invoke(Command(resume={asked["a0"]: 1}), on("t"))
+    app.update_state(app.get_state(on("t")).config, {"note": "n"}, as_node="b")
+    assert app.get_state(on("t")).values["log"] == [["a", 1], "z"]
+    assert app.get_state(stop.config).values["log"] == ["z"]
 
 
 def test_a_stop_gone_back_to_without_an_answer_asks_again(store: EventStore) -> None:

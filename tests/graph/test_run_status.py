@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, TypedDict
 import pytest
 
 from eventstore import ConcurrencyError, EventStore
+from eventstore.concurrency import run_sync
 from graph import (
     END,
     START,
@@ -27,7 +28,7 @@ from graph import (
     ThreadBusyError,
     interrupt,
 )
-from tests.awaited import opened, run
+from tests.awaited import finish, opened, run
 from tests.graph.kit import Boom, on
 
 pytestmark = pytest.mark.every_backend
@@ -299,6 +300,20 @@ def test_the_loser_of_a_race_gives_the_thread_back(store: EventStore) -> None:
     assert found[1]["log"] == ["third", "last"]
     assert store.thread("t").status == "idle"
     assert app.verify(on("t")).ok
+
+
+def test_a_thread_that_moved_on_cannot_be_claimed(store: EventStore) -> None:
+    """Not even if its row is again as it was: another run came and went in between."""
+    app = two(store, writes("left"))
+    app.invoke({}, on("t"))
+    head = store.head("t")
+    app.invoke({}, on("t"))
+    lease = store.core.leases.begin()
+    claim = store.core.leases.claim
+    assert not finish(store, claim(lease, head), run_sync)
+    assert finish(store, claim(lease, store.head("t")), run_sync)
+    finish(store, store.core.leases.end(lease, "idle"), run_sync)
+    assert store.thread("t").status == "idle"
 
 
 # --- in an event loop -------------------------------------------------------------------

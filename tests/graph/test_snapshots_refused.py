@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import operator
+import re
+import threading
+from collections import Counter
+from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import numpy as np
 import pytest
 
 import graph.run.snapshots
-from eventstore import Codec, EventStore
-from graph import START, StateGraph
+from eventstore import Codec, EventStore, SerializationError
+from graph import START, SqliteSaver, StateGraph
 
 
 class Unstorable:
@@ -54,6 +60,75 @@ def test_a_state_that_cannot_be_stored_runs_on(
     warned = [record for record in caplog.records if "no snapshot" in record.getMessage()]
     assert len(warned) == 1, "said once, not at every run"
     assert "seen" in warned[0].getMessage()
+
+
+@dataclass
+class Guest:
+    """What an application forgot to name in its annotations."""
+
+    name: str
+
+
+REMEDIES: dict[str, tuple[Any, str]] = {
+    "a class with fields": ([Guest("Ann")], r"seen\[0\]: .*Guest.* as in list\[Guest\]"),
+    "another class": ({"x": Unstorable()}, r"seen\.x: .*codec.register\(Unstorable, .*pack=…"),
+    "a function": ({"f": len}, r"seen\.f: .*exists only in this process.*make it again"),
+    "a lock": (threading.Lock(), r"seen: .*exists only in this process"),
+    "an open file": (io.BytesIO(), r"seen: .*exists only in this process"),
+}
+
+
+@pytest.mark.parametrize("case", REMEDIES)
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_what_a_reducer_makes_is_told_at_its_first_call(
+    store: EventStore,
+    case: str,
+    durability: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graph.run.snapshots, "FLOOR", 10**9)  # no snapshot is due
+    made, told = REMEDIES[case]
+
+    keys: Any = {
+        "seen": Annotated[Any, lambda old, new: made],
+        "sums": Annotated[int, lambda old, new: old + new],
+    }
+    Reduced: Any = TypedDict("Reduced", keys, total=False)  # type: ignore[misc]
+    built = StateGraph(Reduced).add_node("n", lambda state: {"seen": 1, "sums": 1})
+    app = built.add_edge(START, "n").compile(store)
+    with caplog.at_level(logging.WARNING, logger="graph"):
+        for _ in range(3):
+            assert app.invoke({"seen": 0}, CONFIG, durability=durability)["seen"] == made
+    warned = [record.getMessage() for record in caplog.records]
+    assert len(warned) == 1, warned
+    assert re.search(told, warned[0]), warned[0]
+
+
+def test_what_a_node_returns_is_refused_with_the_same_remedy(store: EventStore) -> None:
+    for value, told in REMEDIES.values():
+        app = app_of(store, {"value": value})
+        written = told.replace("seen", r"writes\.value").replace(": .*", " of type .*", 1)
+        with pytest.raises(SerializationError, match=written):
+            app.invoke({}, CONFIG)
+    app = app_of(store, {"value": Counter("aab")})
+    app.invoke({}, CONFIG)
+    assert app.get_state(CONFIG).values["value"] == Counter("aab")
+
+
+def test_a_remedy_that_is_followed_works(tmp_path: Path) -> None:
+    class Annotated_(TypedDict, total=False):
+        value: list[Guest]
+
+    guests = [Guest("Ann")]
+    registered = Codec()
+    registered.register(Guest, name="guest")
+    for codec, schema in ((None, Annotated_), (registered, State)):
+        with SqliteSaver(tmp_path / f"{schema.__name__}.db", codec=codec) as saver:
+            built = StateGraph(schema).add_node("n", lambda state: {"value": guests})
+            app = built.add_edge(START, "n").compile(saver)
+            app.invoke({}, CONFIG)
+            assert app.get_state(CONFIG).values["value"] == guests
 
 
 def test_a_state_that_is_too_large_for_a_snapshot_runs_on(store_url: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
-from hypothesis import given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 
 from eventstore.concurrency import run_sync
@@ -303,6 +303,10 @@ def check_replays(saver: MemorySaver, app: CompiledGraph, thread_id: str) -> Non
 @pytest.mark.slow
 @settings(max_examples=settings().max_examples // 2)
 @given(plans, actions)
+@example(
+    (Group("node", (Group("node", (Leaf("asks"),)),)),),
+    [GoOn("A", None, "sync"), GoOn("A", 0, "sync"), Back(0, 0)],
+)
 def test_whatever_happens_a_run_comes_to_what_it_should(
     parts: tuple[Leaf | Group, ...], life: list[GoOn | Back | Away]
 ) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from eventstore import (
     ArchiveDamagedError,
+    ArchiveError,
     ArchiveNotFoundError,
     ArchiveUnavailableError,
     ConfigurationError,
@@ -38,11 +39,12 @@ from retention.archives import (
     import_thread,
     restore,
 )
-from retention.erasing import erase
+from retention.erasing import ErasureRefusedError, erase
 from tests import awaited
 from tests.effort import effort
 from tests.eventstore.support import check_whole, fill, numbers, orphans
 from tests.eventstore.test_archiving import all_rows, full_thread
+from tests.retention.support import DAY, Clock
 
 pytestmark = pytest.mark.slow
 
@@ -371,3 +373,38 @@ def test_killed_at_any_moment_it_is_in_one_of_the_two(store_url: str, tmp_path: 
             assert check_whole(store) == 1
             assert not orphans(store)
     assert all(problem is None for _, problem in archive.verify())
+
+
+def test_the_newest_file_is_that_of_the_longest_log(tmp_path: Path) -> None:
+    """A clock that was ahead when a thread was archived does not hide what was added later."""
+    clock, archive = Clock(), Archive(f"file://{tmp_path}/archive")
+    with EventStore("sqlite://", tenant="test", clock=clock) as store:
+        fill(store, "t", 3)
+        clock.now += 365 * DAY
+        archive_thread(store, archive, "t")
+        clock.now -= 364 * DAY
+        fill(store, "t", 2)
+        store.pin("t", "case 7", "legal")
+        archive_thread(store, archive, "t")
+        clock.now += DAY
+        archive_and_prune(store, archive, "t", "archived", despite_pin=True)
+        assert [each.header.events for each in archive.find("t", "test")] == [3, 5, 5]
+        with pytest.raises(ErasureRefusedError, match="case 7"):
+            erase(store, "asked", "dpo", thread_id="t", archives=[archive], dry_run=True)
+        assert restore(store, archive, "t").pinned
+        assert len(list(store.read("t"))) == 5
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:s3cret@127.0.0.1:1/bucket?sig=s3cret",
+        "http://s3cret@127.0.0.1:1/bucket",
+        "nope://user:s3cret@host/x",
+        "s3://user:s3/cret@host/x",
+    ],
+)
+def test_errors_show_no_password(url: str) -> None:
+    with pytest.raises((ArchiveError, ConfigurationError)) as raised:
+        list(Archive(url, {"retry_config": {"max_retries": 0}}).ls())
+    assert "s3cret" not in str(raised.value) and "cret@" not in str(raised.value)

@@ -134,6 +134,7 @@ def test_stopping_finishes_the_batch_under_way_and_no_more(
         ({}, "expected either every= or cron="),
         ({"every": DAY, "cron": "0 3 * * *"}, "expected either every= or cron="),
         ({"cron": "at three"}, "Wrong number of fields"),
+        ({"cron": "0 3 31 2 *"}, "never comes"),
         ({"every": DAY, "jitter": -DAY}, "jitter must not be negative"),
     ],
 )
@@ -223,6 +224,34 @@ def test_several_share_the_work(disk: EventStore, tmp_path: Path) -> None:
     assert names(disk) == set()
 
 
+def test_it_is_stopped_by_its_own_callback(disk: EventStore) -> None:
+    before = threading.active_count()
+    reports: list[SweepReport] = []
+    under_way = threading.Event()
+
+    def report(found: SweepReport) -> None:
+        daemon.stop()
+        daemon.stop()  # may be repeated
+        under_way.set()
+        time.sleep(0.2)
+        reports.append(found)
+
+    daemon = BackgroundRetention(disk, MONTH, SOON, report)
+    with daemon:
+        assert under_way.wait(SECONDS_MAX)
+        assert not reports
+    assert len(reports) == 1, "leaving the block waits for the callback"
+    time.sleep(3 * SOON.total_seconds())
+    assert len(reports) == 1, "swept after it was stopped"
+    with daemon:  # it can be started again
+        while len(reports) < 2:
+            time.sleep(0.01)
+    deadline = time.monotonic() + SECONDS_MAX
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 # --- for event loops --------------------------------------------------------------------
 
 
@@ -245,6 +274,27 @@ def test_in_an_event_loop(store_url: str) -> None:
             await asyncio.sleep(3 * SOON.total_seconds())
             assert reports.empty(), "swept after it was stopped"
             await daemon.stop()  # may be repeated
+
+    awaited.run(main())
+
+
+def test_in_an_event_loop_it_is_stopped_by_its_own_callback(store_url: str) -> None:
+    async def main() -> None:
+        async with awaited.opened(store_url) as store:
+            reports: list[SweepReport] = []
+            stopping: list[asyncio.Task[None]] = []
+
+            def report(found: SweepReport) -> None:
+                reports.append(found)
+                stopping.append(asyncio.get_running_loop().create_task(daemon.stop()))
+
+            daemon = AsyncBackgroundRetention(store, MONTH, SOON, report)
+            async with daemon:
+                while not stopping:
+                    await asyncio.sleep(0.01)
+                await asyncio.wait_for(stopping[0], SECONDS_MAX)
+            await asyncio.sleep(3 * SOON.total_seconds())
+            assert len(reports) == 1
 
     awaited.run(main())
 

@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstore import ThreadInfo
+from eventstore import EventStore, ThreadInfo
+from eventstore.cli.output import Output
+from eventstore.cli.sweep import show_plan
 from eventstore.core.trim import TrimPoint
-from retention import Match, RetentionPolicy, Verdict, judge
+from retention import Match, RetentionPolicy, Verdict, judge, plan, sweep
 from retention.policies import policies_of
 from retention.trimming import promised
+from tests.eventstore.support import fill, sql
 from tests.retention.support import DAY
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -321,3 +324,32 @@ def test_a_policy_can_be_written_down() -> None:
     said = {"name": "chat", "ttl": 86_400.0, "match": {"thread_id": "c*"}, "max_events": 5}
     assert policy.described() == said
     assert RetentionPolicy().described() == {"name": "default"}
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("s3://key:s3cret@bucket/threads", "s3://bucket/threads"),
+        ("https://user:s3cret@host:9000/bucket?sig=s3cret#s3cret", "https://host:9000/bucket"),
+        ("https://host/bucket?X-Amz-Signature=s3cret", "https://host/bucket"),
+        ("s3://key:s3/cret@bucket/threads", "s3://bucket/threads"),
+        ("s3://key:s3cr@et@bucket/threads", "s3://bucket/threads"),
+        ("s3://bucket/of@somebody", "s3://bucket/of@somebody"),
+        ("file:///home/of@somebody/a?b", "file:///home/of@somebody/a?b"),
+    ],
+)
+def test_passwords_of_archives_are_recorded_nowhere(
+    url: str, shown: str, blocking_store: EventStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = RetentionPolicy(timedelta(days=1), archive=url)
+    assert policy.described()["archive"] == shown
+    fill(blocking_store, "t", 1)
+    now = datetime.now(UTC) + timedelta(days=2)
+    found = plan(blocking_store, policy, now)
+    assert found.decisions[0].archive == url, "a sweep needs it"
+    show_plan(Output(as_json=True), found, everything=True)
+    sweep(blocking_store, RetentionPolicy(timedelta(days=1), archive=url))
+    recorded = str(sql(blocking_store, "SELECT policy FROM retention_sweeps"))
+    for text in (capsys.readouterr().out, recorded, repr(policy), repr(found)):
+        assert "s3cret" not in text and "cret@" not in text
+    assert shown in recorded

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from eventstore import ArchiveUnavailableError, EventStore, Pin
+from eventstore import ArchiveUnavailableError, Event, EventStore, Pin
 from retention import Match, RetentionPolicy, SweepReport
 from retention.archives import Archive, restore
-from retention.sweep.archiving import REFUSALS_MAX
+from retention.daemon import AsyncBackgroundRetention
+from retention.sweep.archiving import LOOK_S, REFUSALS_MAX
+from tests import awaited
 from tests.eventstore.support import fill, numbers
-from tests.retention.support import DAY, Clock, names, planned, stepped, swept
+from tests.retention.support import DAY, Clock, names, opened, planned, stepped, swept
+
+SECONDS_MAX: Final = 60.0
 
 
 @pytest.fixture
@@ -163,3 +177,100 @@ def test_history_is_archived_before_it_is_trimmed(
     blocking.delete_thread("t")
     restore(blocking, Archive(url), "t")
     assert numbers(list(blocking.read("t"))) == list(range(1, 21))
+
+
+# --- an archive that does not respond ---------------------------------------------------
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Object storage that accepts connections and says nothing, as a stopped server does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        server.settimeout(SECONDS_MAX)
+        yield server
+
+
+HANGING: Final = RetentionPolicy(30 * DAY, archive="s3://bucket/threads", max_events=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("actions", ["prune", "trim"])
+def test_a_sweep_that_is_to_stop_does_not_wait_for_it(
+    timed: EventStore, clock: Clock, silent: socket.socket, actions: str
+) -> None:
+    for number in range(3):
+        stepped(timed, f"t{number}", 20, clock, timedelta(0))
+    clock.now += 40 * DAY if actions == "prune" else DAY
+    asked = threading.Event()
+
+    def ask() -> None:
+        connection, _ = silent.accept()
+        asked.set()
+        time.sleep(2 * LOOK_S)
+        connection.close()
+
+    threading.Thread(target=ask, daemon=True).start()
+    began = time.monotonic()
+    report = swept(timed, HANGING, should_stop=asked.is_set)
+    assert time.monotonic() - began < 20
+    assert report.stopped and report.failed == report.pruned == report.trimmed == 0
+    assert report.left >= 1 and len(names(timed)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+@pytest.mark.parametrize("command", [["sweep"], ["run", "--every", "1h"]])
+def test_a_signal_ends_a_process_that_waits_for_it(
+    tmp_path: Path, silent: socket.socket, command: list[str]
+) -> None:
+    clock = Clock()
+    with opened(tmp_path, clock) as store:
+        for number in range(30):
+            fill(store, f"t{number}", 1)
+    policies = tmp_path / "policies.toml"
+    policies.write_text('[[policy]]\nname = "a"\nttl = "1d"\narchive = "s3://bucket/threads"\n')
+    arguments = ["--db", str(tmp_path / "store.db"), "--policies", str(policies), "--yes", "--json"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "retention", *command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        connection, _ = silent.accept()
+        began = time.monotonic()
+        run.send_signal(signal.SIGTERM)
+        out, err = run.communicate(timeout=SECONDS_MAX)
+    finally:
+        run.kill()
+        run.communicate()
+    connection.close()
+    assert time.monotonic() - began < 20
+    assert run.returncode == 0 and "Traceback" not in err
+    report = json.loads(out)
+    assert report["stopped"] and report["failed"] == report["pruned"] == 0 and report["left"]
+
+
+@pytest.mark.slow
+def test_stopping_a_daemon_does_not_wait_for_it(
+    store_url: str, clock: Clock, silent: socket.socket
+) -> None:
+    async def main() -> None:
+        async with awaited.opened(store_url) as store:
+            store.core._clock = clock
+            await store.append("t", [Event(1, "x")], 0)
+            clock.now += 40 * DAY
+            daemon = AsyncBackgroundRetention(store, HANGING, DAY)
+            await daemon.start()
+            connection, _ = await asyncio.to_thread(silent.accept)
+            await asyncio.wait_for(daemon.stop(), 20)
+            connection.close()
+            assert await store.thread("t")
+
+    awaited.run(main())

@@ -69,6 +69,52 @@ def test_a_slice_that_was_not_finished_waits_for_the_next_one(
     assert swept(timed, MONTH, shared=HOUR).pruned == 34
 
 
+@pytest.mark.parametrize("wrong", [365 * DAY, HOUR, timedelta(minutes=2)])
+def test_a_sweep_by_a_clock_that_is_ahead_stops_nobody(
+    timed: EventStore, clock: Clock, wrong: timedelta, caplog: pytest.LogCaptureFixture
+) -> None:
+    right = clock.now
+    clock.now += wrong
+    swept(timed, MONTH, shared=HOUR)
+    core_of(timed).claim_slice("ahead", timedelta(minutes=1), clock.now + HOUR)  # and dies
+    clock.now = right
+    names = [f"t{number}" for number in range(40)]
+    for name in names:
+        timed.append(name, [Event(1, name)], 0, ttl=timedelta(seconds=1))
+    caplog.clear()
+    clock.now += timedelta(seconds=10)
+    assert swept(timed, MONTH, shared=HOUR).pruned == 40
+    (record,) = [each for each in caplog.records if "in the future" in each.getMessage()]
+    assert record.levelname == "WARNING" and f"{wrong.total_seconds() - 10:.0f} s" in record.message
+    assert swept(timed, MONTH, shared=HOUR) == SweepReport(clock.now), "it is swept now"
+
+
+def test_clocks_that_differ_a_little_share(timed: EventStore, clock: Clock) -> None:
+    ahead = timedelta(seconds=50)
+    clock.now += ahead
+    held = core_of(timed).claim_slice("another", timedelta(minutes=1), clock.now)
+    assert held is not None
+    swept(timed, MONTH, shared=HOUR)
+    clock.now -= ahead
+    names = [f"t{number}" for number in range(40)]
+    for name in names:
+        timed.append(name, [Event(1, name)], 0, ttl=timedelta(seconds=1))
+    clock.now += timedelta(seconds=5)
+    assert swept(timed, MONTH, shared=HOUR).pruned == 0, "swept just now, or held by another"
+
+
+def test_a_clock_set_back_during_a_sweep_does_not_make_it_endless(
+    blocking: EventStore, clock: Clock
+) -> None:
+    old(blocking, clock, *(f"t{number}" for number in range(40)))
+
+    def set_back(*_: object) -> None:
+        clock.now -= DAY
+
+    report = sweep(blocking, MONTH, on_progress=set_back, shared=timedelta(0))
+    assert report.pruned == 40
+
+
 def test_sharing_is_among_those_who_sweep_the_same_threads(
     blocking: EventStore, clock: Clock
 ) -> None:

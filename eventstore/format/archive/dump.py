@@ -122,10 +122,19 @@ class Dump:
         return b"".join(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file to a path, whole or not at all."""
+        """Write the file to a path, whole or not at all.
+
+        What is there and is no regular file, such as a device or a pipe, is written to, and not
+        replaced.
+        """
         target = Path(path)
+        if target.exists() and not target.is_file():
+            with target.open("wb") as device:
+                for chunk in self:
+                    device.write(chunk)
+            return
         with NamedTemporaryFile(
-            dir=target.parent, prefix=f".{target.name}.", suffix=".part", delete=False
+            dir=target.parent, prefix=".thread.", suffix=".part", delete=False
         ) as part:
             try:
                 for chunk in self:
