@@ -161,7 +161,7 @@ def test_calls_of_one_memory_at_once_are_refused(
 
     async def talk(state: Talk) -> Talk:
         both = (inner.ainvoke({"said": "a"}), inner.ainvoke({"said": "b"}))
-        return {"out": await asyncio.gather(*both)}
+        return {"out": list(await asyncio.gather(*both))}
 
     graph = StateGraph(Talk)
     graph.add_node("talk", talk)

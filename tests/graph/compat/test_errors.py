@@ -186,7 +186,7 @@ def ex_int_nosaver(library: Any) -> Any:
 
 def ex_reducer_args(library: Any) -> Any:
     class Q(TypedDict):
-        x: Annotated[list, lambda a: a]
+        x: Annotated[list[Any], lambda a: a]
 
     library.StateGraph(Q)
 

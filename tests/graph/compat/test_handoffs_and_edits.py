@@ -74,7 +74,7 @@ def handoff_fn(library: Any) -> Any:
 
 
 def swarm(library: Any) -> Any:
-    def agent(name, other):
+    def agent(name: str, other: str) -> Any:
         inner = library.StateGraph(State)
 
         def n(state: Any) -> Any:
