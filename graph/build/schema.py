@@ -21,6 +21,7 @@ from enum import Enum
 from typing import Annotated, Any, Final, get_origin, get_type_hints
 
 from graph.build.callables import fingerprint
+from graph.build.options import refuse_foreign
 from graph.errors import InvalidGraphError, InvalidUpdateError, ReducerError
 from graph.types import OVERWRITE, Overwrite
 
@@ -428,6 +429,7 @@ def to_writes(
     elif isinstance(value, _pydantic("BaseModel")):
         writes = _model_writes(value, defaults)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        refuse_foreign(value)
         writes = [
             (entry.name, getattr(value, entry.name))
             for entry in dataclasses.fields(value)

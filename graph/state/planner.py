@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from graph.build.options import refuse_foreign
 from graph.build.schema import MISSING, StateSchema, own
 from graph.build.topology import Branch, Topology
 from graph.errors import InvalidUpdateError, UnknownResultError
@@ -359,7 +360,11 @@ def _is_pair(candidate: Any) -> bool:
 
 def _gotos(command: Command[Any]) -> list[str | Send]:
     goto = command.goto
-    return [goto] if isinstance(goto, str | Send) else list(goto)
+    if isinstance(goto, str | Send):
+        return [goto]
+    if not isinstance(goto, Sequence):
+        refuse_foreign(goto)
+    return list(goto)
 
 
 def _for_above(node: str, command: Command[Any], other: Data | None) -> Data:
@@ -440,6 +445,8 @@ def _towards(
     sends: list[tuple[str, Any]] = []
     for target in targets:
         name = target.node if isinstance(target, Send) else target
+        if not isinstance(name, str):
+            refuse_foreign(name)
         if name == END and not isinstance(target, Send):
             continue
         if name not in topology.nodes:
