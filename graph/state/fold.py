@@ -464,7 +464,7 @@ def writers(pending: Mapping[int, Data], kind: int, data: Data, key: str) -> lis
     return [
         part.get("node", START)
         for part in parts
-        for name, _ in unpack(part.get("writes", {}))
+        for name, _ in (unpack(part) if "writes" in part else ())
         if name == key
     ]
 
