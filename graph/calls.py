@@ -190,11 +190,13 @@ class RunnableGraph(ReadableGraph):
             return None
         return self.reader_on(above.core).log
 
-    async def _answered(self, call: Call, stream_mode: str | Sequence[str] | None) -> Any:
+    def _answered(self, call: Call, stream_mode: str | Sequence[str] | None) -> Awaitable[Any]:
         """What ``invoke`` returns: the output, or the chunks of another stream mode."""
         if not call.options.own_modes:
-            return await self._run(call)
-        single = isinstance(stream_mode, str)
+            return self._run(call)
+        return self._listed(call, isinstance(stream_mode, str))
+
+    async def _listed(self, call: Call, single: bool) -> list[Any]:
         async with aclosing(self._stream(call, single)) as chunks:
             return [chunk async for chunk in chunks]
 
