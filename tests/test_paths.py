@@ -16,9 +16,9 @@ from benchmarks.paths import PathToStatement
 
 BOUNDS: Final[dict[str, dict[str, int]]] = {
     "invoke": {"frames": 12, "modules": 8, "calls": 100, "touched": 30},
-    "get_state": {"frames": 11, "modules": 8, "calls": 175, "touched": 30},
+    "get_state": {"frames": 12, "modules": 8, "calls": 200, "touched": 35},
     "ainvoke": {"frames": 13, "modules": 8, "calls": 100, "touched": 30},
-    "aget_state": {"frames": 11, "modules": 8, "calls": 175, "touched": 30},
+    "aget_state": {"frames": 12, "modules": 8, "calls": 200, "touched": 35},
 }
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from eventstore import EventStore
 from eventstore.cli.commands import app
-from graph import Command, SqliteSaver
+from graph import Command
 from tests.cli import application
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -67,7 +67,7 @@ def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 def fill(url: str) -> None:
     """Four threads: one done and forked, one that waits, one that failed, one with a bad name."""
     with EventStore(url) as store:
-        runs = application.graph.compile(checkpointer=SqliteSaver(store.engine))
+        runs = application.graph.compile(checkpointer=store)
         for name in ("done", "waits", ESCAPE):
             runs.invoke({"topic": "bees", "rows": []}, config(name))
         runs.invoke(Command(resume="yes"), config("done"))

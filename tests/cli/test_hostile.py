@@ -84,7 +84,8 @@ def odd(store_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_every_command_shows_them(odd: str, command: str) -> None:
     for number in range(len(ODD) if "{}" in command else 1):
         done = run(*shlex.split(command.format(f"t{number}")))
-        assert (done.code, done.err) == (exits.OK, "")
+        said = [line for line in done.err.splitlines() if "amcheck is not installed" not in line]
+        assert (done.code, said) == (exits.OK, [])
         if "--json" in command:
             assert done.lines
 
