@@ -139,7 +139,7 @@ def _logs(conn: Connection, key: int) -> dict[str, _Log]:
         log.own = Position(key, ns, _MAX_SEQ)
         for seq in conn.execute(_SNAPSHOT_SEQS, {"key": key, "ns": ns}).scalars():
             log.snapshots[seq] = (Position(key, ns, seq), False)
-    needs: dict[Position, Needed] = {}
+    needs: dict[Position, list[Needed]] = {}
     rows = conn.execute(_LINKS, {"key": key}).fetchall()
     places: list[tuple[str, SqlRow, Needed | None]] = [(r.ns, r, None) for r in rows]
     for ns, row, within in places:  # it grows while we iterate
@@ -147,11 +147,11 @@ def _logs(conn: Connection, key: int) -> dict[str, _Log]:
         if within is not None and is_inside(within, link):
             link = link._replace(thread_key=key, ns=ns)
         elif link.thread_key != key:
-            need = needs.get(link)
-            if need is None:
-                need = needs[link] = needed(conn, link)
-                places += [(need.ns, each, need) for each in _gather(conn, need, logs)]
-            link = link._replace(thread_key=key, ns=need.ns)
+            if link not in needs:
+                needs[link] = needed(conn, link)
+                for need in needs[link]:
+                    places += [(need.ns, each, need) for each in _gather(conn, need, logs)]
+            link = link._replace(thread_key=key, ns=needs[link][0].ns)
         logs.setdefault(ns, _Log()).forks.setdefault(row.seq, [row.seq, *link])
     return logs
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, case, func, literal_column, select, union_all
+from sqlalchemy import Connection, bindparam, case, func, literal_column, select, union, union_all
 
 from eventstore.db.schema import events, segments
 from eventstore.format.segments import Segment
@@ -51,13 +51,14 @@ _EVENTS_BY_KEY = (
     .order_by(events.c.seq)
 )
 
-_HEAD = select(
-    select(func.max(events.c.seq))
-    .where(events.c.thread_key == _key, events.c.ns == _ns)
-    .scalar_subquery(),
-    select(func.max(segments.c.last))
-    .where(segments.c.thread_key == _key, segments.c.ns == _ns)
-    .scalar_subquery(),
+_last_row = select(func.max(events.c.seq)).where(events.c.thread_key == _key, events.c.ns == _ns)
+_last_sealed = select(func.max(segments.c.last)).where(
+    segments.c.thread_key == _key, segments.c.ns == _ns
+)
+_HEAD = select(_last_row.scalar_subquery(), _last_sealed.scalar_subquery())
+_LAST_EVENT = select(
+    _last_row.where(events.c.kind != DELETION_MARK).scalar_subquery(),
+    _last_sealed.scalar_subquery(),
 )
 
 SEGMENTS_PAGE: Final = 4
@@ -79,6 +80,12 @@ _SEGMENTS_BETWEEN = (
 def head_seq(conn: Connection, thread_key: int, ns: str) -> int:
     """The last seq of a log, 0 when it is empty."""
     row, sealed = conn.execute(_HEAD, {"key": thread_key, "ns": ns}).one()
+    return max(row or 0, sealed or 0)
+
+
+def last_event(conn: Connection, thread_key: int, ns: str) -> int:
+    """The last seq of a log, without the mark at its end if its thread is marked for deletion."""
+    row, sealed = conn.execute(_LAST_EVENT, {"key": thread_key, "ns": ns}).one()
     return max(row or 0, sealed or 0)
 
 
@@ -209,6 +216,34 @@ def namespaces(conn: Connection, thread_key: int) -> Sequence[SqlRow]:
 def ends(conn: Connection, thread_key: int) -> dict[str, int]:
     """The last seq of each log of a thread."""
     return {ns: last for ns, _, last in namespaces(conn, thread_key)}
+
+
+def _names(table: Any) -> Any:
+    """The names of logs after one name, found one after the other: no event is read."""
+    following = table.alias()
+    after: Any = bindparam("ns")
+    first = select(func.min(table.c.ns).label("ns")).where(
+        table.c.thread_key == _key, table.c.ns > after
+    )
+    names = first.cte(recursive=True)
+    following_name = (
+        select(func.min(following.c.ns))
+        .where(following.c.thread_key == _key, following.c.ns > names.c.ns)
+        .scalar_subquery()
+    )
+    return names.union_all(select(following_name).where(names.c.ns.is_not(None)))
+
+
+_names_of = [_names(table) for table in (events, segments)]
+_LOGS_AFTER = union(*(select(n.c.ns).where(n.c.ns.is_not(None)) for n in _names_of))
+
+
+def logs_after(conn: Connection, thread_key: int, ns: str) -> list[str]:
+    """The names of a thread's logs that come after this name in the order of names, sorted.
+
+    The logs inside a log are among them.
+    """
+    return sorted(conn.execute(_LOGS_AFTER, {"key": thread_key, "ns": ns}).scalars())
 
 
 # A sealed event that has a key leaves a row without a payload.

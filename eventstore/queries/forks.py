@@ -14,18 +14,26 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from eventstore.db.schema import events, forks, segments, snapshots, threads
-from eventstore.format import digests, records
+from eventstore.format import digests, namespaces, records
 from eventstore.format.segments import EVENTS_MAX, Segment
 from eventstore.models import Position, SqlRow
-from eventstore.queries.events import head_seq
-from eventstore.queries.lineage import Route, base_digest, beginning, floor, trace
+from eventstore.queries.events import head_seq, last_event, logs_after
+from eventstore.queries.lineage import (
+    Route,
+    base_digest,
+    beginning,
+    can_be_reached,
+    floor,
+    trace,
+)
 from eventstore.queries.segments import rows_between, seqs_of
 from eventstore.queries.snapshots import snapshot_chain, snapshots_of
 from eventstore.queries.threads import is_live, thread_by_key
 
 WHOLE_MAX: Final = 1_000
 """Histories of up to this many events are copied whole when a fork is detached: nothing of the
-fork's history is lost then, and no snapshot has to be trusted."""
+fork's history is lost then, and no snapshot has to be trusted. So many events of nested logs are
+copied beside them."""
 
 _key: Any = bindparam("key")
 _ns: Any = bindparam("ns")
@@ -60,6 +68,12 @@ def insert_fork(conn: Connection, row: Mapping[str, Any], tenant: str) -> str | 
     begins = beginning(conn, source.thread_key, source.ns)
     if begins is not None and source.seq < begins:
         return f"its history begins at seq {begins}; earlier events were trimmed"
+    given = digests.is_prefix(source.ns)
+    if given and not (1 <= source.seq <= last and can_be_reached(conn, source)):
+        return (
+            "of the thread that it was copied from, which is deleted or trimmed since, this part "
+            "was not kept; choose a later checkpoint"
+        )
     if not 1 <= source.seq <= last and floor(conn, source) != source.seq:
         return f"its log ends at seq {last}"
     conn.execute(_INSERT_FORK, row)
@@ -171,15 +185,40 @@ class Needed(NamedTuple):
     base: Position | None
 
 
-def needed(conn: Connection, source: Position) -> Needed:
-    """What a fork needs of its source: the nearest snapshot and the events from there on.
+def needed(conn: Connection, source: Position) -> list[Needed]:
+    """What a fork needs of its source's thread, beginning with the log that it goes on from.
+
+    Whoever goes back further than the fork, to where a nested log was at work, needs that log, too.
+    So the nested logs of the needed events are included, those of the newest events first, up to
+    ``WHOLE_MAX`` events.
+    """
+    route = _trusted_route(conn, source)
+    own = [s for s in route.stretches if (s.thread_key, s.ns) == source[:2]]
+    found = [_part(conn, source, route)]
+    began = namespaces.nested(logs_after(conn, source.thread_key, source.ns), source.ns)
+    left = WHOLE_MAX
+    for seq, logs in sorted(began.items(), reverse=True):
+        if not any(stretch.first - 1 <= seq < stretch.last for stretch in own):
+            continue  # of a branch that was abandoned, or of what came after the fork
+        parts = []
+        for ns in logs:
+            end = Position(source.thread_key, ns, last_event(conn, source.thread_key, ns))
+            parts.append(_part(conn, end, _trusted_route(conn, end)))
+            left -= end.seq + 1 - parts[-1].first
+            if left < 0:
+                return found
+        found += parts
+    return found
+
+
+def _part(conn: Connection, source: Position, route: Route) -> Needed:
+    """What is needed of one log: the nearest snapshot and the events from there on.
 
     A branch that was abandoned between the two is included: a run without gaps keeps the digest
     chain whole. A short history is included whole. Which code reads the fork is not known here,
     so a snapshot is used only if it is sound and was made by the same code as the newest
     snapshot of the source.
     """
-    route = _trusted_route(conn, source)
     own = [s for s in route.stretches if (s.thread_key, s.ns) == source[:2]]
     base = route.snapshot
     if base is not None and base[:2] != source[:2]:
@@ -220,7 +259,7 @@ def is_inside(need: Needed, source: Position) -> bool:
 
 
 def detach_fork(conn: Connection, fork: SqlRow) -> None:
-    """Give a fork the stored bytes that it still needs of its source, as a prefix of its own.
+    """Give a fork the stored bytes that it still needs of its source, as prefixes of its own.
 
     They are copied without decoding; damaged bytes stay damaged. Several processes may detach a
     fork at once, or delete its thread meanwhile: the one that locks the link does the work, the
@@ -232,13 +271,14 @@ def detach_fork(conn: Connection, fork: SqlRow) -> None:
     held = conn.execute(_LOCK_LINK, place).first()
     if held is None or held.source_thread_key != fork.source_thread_key:
         return
-    need = needed(conn, Position(held.source_thread_key, held.source_ns, held.source_seq))
-    present = seqs_of(conn, fork.thread_key, need.ns)
-    _copy_events(conn, fork.thread_key, need, present)
-    _copy_forks(conn, fork.thread_key, need, present)
-    if need.base is not None:
-        _copy_base(conn, fork.thread_key, need.ns, need.base)
-    new = {"new_key": fork.thread_key, "new_ns": need.ns, "new_seq": need.source.seq}
+    needs = needed(conn, Position(held.source_thread_key, held.source_ns, held.source_seq))
+    for need in needs:
+        present = seqs_of(conn, fork.thread_key, need.ns)
+        _copy_events(conn, fork.thread_key, need, present)
+        _copy_forks(conn, fork.thread_key, need, present)
+        if need.base is not None:
+            _copy_base(conn, fork.thread_key, need.ns, need.base)
+    new = {"new_key": fork.thread_key, "new_ns": needs[0].ns, "new_seq": held.source_seq}
     conn.execute(_RELINK, {**place, **new})
 
 
