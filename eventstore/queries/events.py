@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, case, func, literal_column, select, union, union_all
+from sqlalchemy import Connection, bindparam, case, func, literal_column, select, union_all
 
 from eventstore.db.schema import events, segments
 from eventstore.format.segments import Segment
@@ -218,31 +218,22 @@ def ends(conn: Connection, thread_key: int) -> dict[str, int]:
     return {ns: last for ns, _, last in namespaces(conn, thread_key)}
 
 
-def _names(table: Any) -> Any:
-    """The names of logs after one name, found one after the other: no event is read."""
-    following = table.alias()
-    after: Any = bindparam("ns")
-    first = select(func.min(table.c.ns).label("ns")).where(
-        table.c.thread_key == _key, table.c.ns > after
-    )
-    names = first.cte(recursive=True)
-    following_name = (
-        select(func.min(following.c.ns))
-        .where(following.c.thread_key == _key, following.c.ns > names.c.ns)
-        .scalar_subquery()
-    )
-    return names.union_all(select(following_name).where(names.c.ns.is_not(None)))
-
-
-_names_of = [_names(table) for table in (events, segments)]
-_LOGS_AFTER = union(*(select(n.c.ns).where(n.c.ns.is_not(None)) for n in _names_of))
+_other = events.alias()
+_names = (
+    select(func.min(events.c.ns).label("ns"))
+    .where(events.c.thread_key == _key, events.c.ns > _ns)
+    .cte("names", recursive=True)
+)
+_next_name = select(func.min(_other.c.ns)).where(
+    _other.c.thread_key == _key, _other.c.ns > _names.c.ns
+)
+# One name after another, so that the events themselves are not read.
+_all_names = _names.union_all(select(_next_name.scalar_subquery()).where(_names.c.ns.is_not(None)))
+_LOGS_AFTER = select(_all_names.c.ns).where(_all_names.c.ns.is_not(None))
 
 
 def logs_after(conn: Connection, thread_key: int, ns: str) -> list[str]:
-    """The names of a thread's logs that come after this name in the order of names, sorted.
-
-    The logs inside a log are among them.
-    """
+    """The names of a thread's logs that sort after this one, those of logs inside it among them."""
     return sorted(conn.execute(_LOGS_AFTER, {"key": thread_key, "ns": ns}).scalars())
 
 

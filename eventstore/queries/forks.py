@@ -19,6 +19,7 @@ from eventstore.format.segments import EVENTS_MAX, Segment
 from eventstore.models import Position, SqlRow
 from eventstore.queries.events import head_seq, last_event, logs_after
 from eventstore.queries.lineage import (
+    NOT_KEPT,
     Route,
     base_digest,
     beginning,
@@ -68,12 +69,8 @@ def insert_fork(conn: Connection, row: Mapping[str, Any], tenant: str) -> str | 
     begins = beginning(conn, source.thread_key, source.ns)
     if begins is not None and source.seq < begins:
         return f"its history begins at seq {begins}; earlier events were trimmed"
-    given = digests.is_prefix(source.ns)
-    if given and not (1 <= source.seq <= last and can_be_reached(conn, source)):
-        return (
-            "of the thread that it was copied from, which is deleted or trimmed since, this part "
-            "was not kept; choose a later checkpoint"
-        )
+    if digests.is_prefix(source.ns) and not can_be_reached(conn, source):
+        return NOT_KEPT
     if not 1 <= source.seq <= last and floor(conn, source) != source.seq:
         return f"its log ends at seq {last}"
     conn.execute(_INSERT_FORK, row)
@@ -188,9 +185,8 @@ class Needed(NamedTuple):
 def needed(conn: Connection, source: Position) -> list[Needed]:
     """What a fork needs of its source's thread, beginning with the log that it goes on from.
 
-    Whoever goes back further than the fork, to where a nested log was at work, needs that log, too.
-    So the nested logs of the needed events are included, those of the newest events first, up to
-    ``WHOLE_MAX`` events.
+    To go back to a position among the needed events takes the nested logs that belong to them.
+    These logs are included, those of the newest events first, up to ``WHOLE_MAX`` events.
     """
     route = _trusted_route(conn, source)
     own = [s for s in route.stretches if (s.thread_key, s.ns) == source[:2]]

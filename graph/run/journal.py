@@ -333,11 +333,10 @@ class LogJournal:
         keeps = not drafts or drafts[0][0] == Kind.RESUME
         for found in self.state.logs.values():
             logs |= found if keeps else lasting(found, above)
-        additions = []
-        for ns, seq in sorted(logs.items()):
-            event = Fork(beside(source, ns, seq))
-            additions.append(Addition(self._empty(moved(ns, above, fork)), [event]))
-        return additions
+        # What a task used last goes before what was kept of the same log, perhaps by the name that
+        # it had on another branch.
+        sources = {moved(ns, above, fork): beside(source, ns, seq) for ns, seq in logs.items()}
+        return [Addition(self._empty(ns), [Fork(at)]) for ns, at in sorted(sources.items())]
 
     def _empty(self, ns: str) -> Head:
         """The head of a log of this thread that has no events yet."""
