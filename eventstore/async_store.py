@@ -179,6 +179,7 @@ class AsyncEventStore(Shell):
     # --- verifying and measuring --------------------------------------------------------
 
     verify = async_method(Core.verify)
+    check_database = async_method(Core.check_database)
     stats = async_method(Core.stats)
 
     async def _flat(self, pages: Pages) -> AsyncGenerator[RecordedEvent, None]:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Final, cast
 
-from eventstore import queries
+from eventstore import queries, telemetry
 from eventstore.concurrency import run_sync
 from eventstore.db.transactions import Transactions
 from eventstore.errors import ConfigurationError, StoreClosedError
@@ -258,7 +258,11 @@ class Leases:
             except StoreClosedError:
                 return
             except Exception as error:  # the next round tries again
-                log.warning("could not renew the leases of this process's runs: %s", error)
+                log.warning(
+                    "could not renew the leases of this process's runs: %s",
+                    error,
+                    extra={"lease_s": self.lease_s, "error_type": telemetry.kind_of(error)},
+                )
             with self._lock:
                 if self._is_closed or not (self._running or self._unreleased):
                     self._renewer = None

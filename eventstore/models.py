@@ -333,6 +333,22 @@ class ThreadInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadDamage:
+    """A thread whose row is damaged, as far as the row says which one it is.
+
+    Attributes:
+        thread_key: where its row stands.
+        tenant, thread_id: its names; one of them may be what is damaged.
+        problem: what is wrong, in a sentence that names the thread.
+    """
+
+    thread_key: int
+    tenant: str
+    thread_id: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """How much is stored, for one thread or for all of a tenant.
 
@@ -341,6 +357,7 @@ class Stats:
         stored_bytes: of the payloads as stored.
         snapshot_bytes: of the snapshots as stored.
         sealed_events: how many of the events are in segments.
+        damaged: threads that could not be measured, by name; the numbers leave them out.
     """
 
     threads: int
@@ -350,6 +367,11 @@ class Stats:
     snapshots: int
     snapshot_bytes: int
     sealed_events: int = 0
+    damaged: tuple[str, ...] = ()
+
+    def plus(self, other: Stats) -> Stats:
+        """The sum of both."""
+        return Stats(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
     @property
     def ratio(self) -> float:
@@ -370,6 +392,25 @@ class VerifyReport:
     events: int
     snapshots: int
     problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are no problems."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseReport:
+    """The result of ``check_database()``.
+
+    Attributes:
+        problems: one sentence each; empty when nothing was found.
+        checked_by: what checked it; ``None``: nothing could, and ``note`` says why.
+    """
+
+    problems: tuple[str, ...]
+    checked_by: str | None
+    note: str | None = None
 
     @property
     def ok(self) -> bool:

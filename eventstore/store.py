@@ -213,6 +213,7 @@ class EventStore(Shell):
     # --- verifying and measuring --------------------------------------------------------
 
     verify = sync_method(Core.verify)
+    check_database = sync_method(Core.check_database)
     stats = sync_method(Core.stats)
 
 

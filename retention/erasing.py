@@ -114,8 +114,9 @@ def erase(
         ErasureRefusedError: a thread is pinned, or was when it was archived, or another thread
             holds bytes of it.
         ThreadNotFoundError: there is no trace of that name anywhere.
-        CorruptEventError: an interrupted deletion of a damaged thread cannot be finished;
-            everything requested is erased nevertheless.
+        CorruptEventError: an interrupted deletion of a damaged thread cannot be finished, or a
+            damaged row of the tenant does not say which thread it is (erase that by its name);
+            everything else requested is erased nevertheless.
     """
     erasing = _Erasing(store, reason, by, thread_id, tenant, archives)
     return run_sync(erasing.run(forks, dry_run, despite_pin, vacuum))
@@ -170,7 +171,15 @@ class _Erasing:
             raise ConfigurationError(f"forks must be refuse, erase or keep, not {forks!r}")
         targets = await self._find()
         while forks == "erase" and targets.holder_ids:
-            targets = await self._find(targets.holder_ids | targets.threads.keys())
+            names = targets.holder_ids | targets.threads.keys()
+            if names == targets.threads.keys():  # files of another tenant, forged perhaps
+                raise ErasureRefusedError(
+                    "files of other tenants hold bytes of what is to be erased: "
+                    + ", ".join(file.name for _, file in targets.holding_files[:10]),
+                    sorted(targets.holder_ids),
+                    pinned=False,
+                )
+            targets = await self._find(names)
         if forks == "refuse" and targets.holder_ids:
             ids = sorted(targets.holder_ids)
             raise ErasureRefusedError(
@@ -207,11 +216,12 @@ class _Erasing:
                 if file.thread_id == name
             }
             hidden += await run(core.hide_tombstones(name, self._reason, self._by, generations))
-        damage: CorruptEventError | None = None
+        unnamed = "; ".join(targets.unnamed.values())
+        damage = CorruptEventError(f"not erased: {unnamed}") if unnamed else None
         try:
             await run(core.finish_erasures(self._reason))
         except CorruptEventError as error:  # of another thread: raised when all else is done
-            damage = error
+            damage = damage or error
         for archive, file in targets.files:
             await self._concurrency.call(archive.remove, file)
         # By name, for damaged files and for those that were archived meanwhile.

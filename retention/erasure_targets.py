@@ -16,6 +16,7 @@ from eventstore.concurrency import Concurrency
 from eventstore.core.core import Core
 from eventstore.errors import ArchiveError, ThreadNotFoundError
 from eventstore.format import digests
+from eventstore.models import ThreadDamage
 from retention.archives import Archive, Archived
 from retention.archives.naming import belongs_to
 
@@ -32,6 +33,7 @@ class Targets:
         damaged: names of their files whose headers cannot be read.
         holders: other threads that hold bytes of them, by id.
         holding_files: files of other threads that hold bytes of them.
+        unnamed: damaged rows of the tenant, by key, that do not say which thread they are.
     """
 
     threads: dict[str, ThreadInfo | None] = field(default_factory=dict)
@@ -39,6 +41,7 @@ class Targets:
     damaged: list[tuple[Archive, str]] = field(default_factory=list)
     holders: dict[str, ThreadInfo] = field(default_factory=dict)
     holding_files: list[tuple[Archive, Archived]] = field(default_factory=list)
+    unnamed: dict[int, str] = field(default_factory=dict)
 
     @property
     def holder_ids(self) -> set[str]:
@@ -95,7 +98,17 @@ async def find_targets(
     if thread_id is None:
         wanted |= {file.thread_id for _, file in own}
         after = None
-        while page := await run(core.scan(after=after, limit=PAGE)):
+
+        def note(damage: ThreadDamage) -> None:
+            name = damage.thread_id
+            if isinstance(name, str) and (
+                digests.generation_of(damage.thread_key, core.tenant, name) is not None
+            ):
+                wanted.add(name)
+            else:
+                targets.unnamed[damage.thread_key] = damage.problem
+
+        while page := await run(core.scan(after=after, limit=PAGE, on_damage=note)):
             wanted |= {info.thread_id for info in page}
             after = page[-1].thread_key
     targets.files = [(archive, file) for archive, file in own if file.thread_id in wanted]
@@ -104,7 +117,7 @@ async def find_targets(
         archived[file.thread_id].add(file.header.generation)
     prefixes = set[str]()
     for name in sorted(wanted):
-        info = targets.threads[name] = await _thread(core, concurrency, name)
+        info = targets.threads[name] = await run(core.target(name))
         generations = archived[name] | await run(core.former_generations(name))
         keys = {digests.thread_key(core.tenant, name, generation) for generation in generations}
         keys |= {info.thread_key} if info else set()
@@ -122,13 +135,6 @@ async def find_targets(
         if not is_target and any(log[:18] in prefixes for log in file.header.logs):
             targets.holding_files.append((archive, file))
     return targets
-
-
-async def _thread(core: Core, concurrency: Concurrency, name: str) -> ThreadInfo | None:
-    try:
-        return await concurrency.run(core.thread(name))
-    except ThreadNotFoundError:
-        return None
 
 
 async def _list_archives(

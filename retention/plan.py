@@ -8,21 +8,31 @@ may spare a few more.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from eventstore import AsyncEventStore, EventStore, ThreadInfo, ThreadNotFoundError
+from eventstore import (
+    AsyncEventStore,
+    CorruptEventError,
+    EventStore,
+    ThreadInfo,
+    ThreadNotFoundError,
+)
 from eventstore.concurrency import run_sync
 from eventstore.core.seal import EVENTS_MIN
 from eventstore.core.trim import Trimmed
+from eventstore.models import ThreadDamage
 from retention.decisions import ACTIONS, Decision, to_prune, to_seal, to_trim
 from retention.inputs import Store, check_store, moment_of, usable_policies
 from retention.policies import Policies, RetentionPolicy
 from retention.trimming import find_trim_point
 from retention.verdict import Verdict, judge
+
+log = logging.getLogger(__name__)
 
 PAGE: Final = 1_000
 """Threads read at a time."""
@@ -38,7 +48,8 @@ class Plan:
         decisions: what would be done, in order of thread keys.
         counts: threads by action (``prune``, ``trim``, ``seal``, and ``archive`` for those that
             would be archived first) or by the reason why nothing happens to them. Threads whose
-            history should be trimmed but cannot be are counted under that reason, too.
+            history should be trimmed but cannot be are counted under that reason, too, and
+            damaged ones as ``damaged``; the log names them.
         events, bytes: how much would be removed or saved, by action; only what was counted.
     """
 
@@ -93,9 +104,18 @@ async def _plan(
     checked, at = usable_policies(policies), await moment_of(store, now)
     counts, events, saved = Counter(prune=0), Counter[str](), Counter[str]()
     decisions: list[Decision] = []
-    async for page in pages(store, all_tenants=all_tenants):
+    damaged: dict[int, ThreadDamage] = {}
+
+    def note(damage: ThreadDamage) -> None:
+        damaged[damage.thread_key] = damage
+
+    async for page in pages(store, all_tenants=all_tenants, on_damage=note):
         for thread in page:
-            found, why = await _decide(store, judge(checked, thread, at), thread, at, sizes)
+            try:
+                found, why = await _decide(store, judge(checked, thread, at), thread, at, sizes)
+            except CorruptEventError as error:
+                note(ThreadDamage(thread.thread_key, thread.tenant, thread.thread_id, str(error)))
+                continue
             decisions += found
             counts[why] += bool(why)
             for each in found:
@@ -103,6 +123,13 @@ async def _plan(
                 counts["archive"] += each.archive is not None
                 events[each.action] += each.events or 0
                 saved[each.action] += each.bytes or 0
+    for damage in damaged.values():
+        log.error(
+            "cannot plan for a damaged thread: %s",
+            damage.problem,
+            extra={"tenant": damage.tenant, "thread_id": damage.thread_id},
+        )
+    counts["damaged"] += len(damaged)
     order = [*dict.fromkeys([*ACTIONS, "archive", *sorted(counts)])]
     shown = {name: counts[name] for name in order if counts[name] or name == "prune"}
     tenant = None if all_tenants else store.tenant
@@ -118,6 +145,7 @@ async def pages(
     idle_before: datetime | None = None,
     created_before: datetime | None = None,
     with_ttl: bool = False,
+    on_damage: Callable[[ThreadDamage], object] | None = None,
 ) -> AsyncGenerator[list[ThreadInfo], None]:
     """Threads in key order, a page at a time, while others create, change and remove threads."""
     after = None
@@ -131,6 +159,7 @@ async def pages(
             idle_before=idle_before,
             created_before=created_before,
             with_ttl=with_ttl,
+            on_damage=on_damage,
         )
     ):
         yield page

@@ -23,7 +23,7 @@ def open_limits(bench: Bench, stack: ExitStack) -> list[Limit]:
 
 def compare_storage(bench: Bench, name: str, unit_name: str, count: int) -> None:
     """Compare the bytes on disk and the bytes written, per one of ``count`` units."""
-    databases = {peer: bench.database(peer) for peer in bench.both}
+    databases = {peer: bench.database(peer) for peer in bench.peers}
     sizes = {peer: database.size() / 1024 / count for peer, database in databases.items()}
     bench.compare(name, f"bytes on disk per {unit_name}", "KiB", sizes)
     grown = {p: size for p, each in databases.items() if (size := each.growth()) is not None}

@@ -1,4 +1,4 @@
-"""LangGraph as a peer, with its savers for SQLite and PostgreSQL."""
+"""LangGraph as a peer, with its savers for SQLite and PostgreSQL, and with ours."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from langgraph.graph import END, START, StateGraph
 
 from benchmarks.peers.peer import Peer, Session, async_session, event_loop, sync_session
 from benchmarks.peers.pools import documented_async_pool, documented_pool
+from graph.langgraph import EventStoreSaver
 
 
 @contextmanager
@@ -59,6 +60,12 @@ def _async_postgres(target: str) -> Iterator[Session]:
             run(pool.close())
 
 
+@contextmanager
+def _with_our_saver(target: str) -> Iterator[Session]:
+    with EventStoreSaver(target) as saver:
+        yield sync_session(saver, saver.delete_thread)
+
+
 def _peer(
     key: str, variant: str, session: Callable[[str], AbstractContextManager[Session]]
 ) -> Peer:
@@ -67,6 +74,8 @@ def _peer(
 
 PEERS: Final[tuple[Peer, ...]] = (
     _peer("langgraph", "", _sqlite),
+    _peer("langgraph-here", " with our saver", _with_our_saver),
     _peer("langgraph-postgres", "", _postgres),
+    _peer("langgraph-postgres-here", " with our saver", _with_our_saver),
     _peer("langgraph-postgres-async", ", async", _async_postgres),
 )

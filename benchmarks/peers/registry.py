@@ -15,16 +15,17 @@ def find_peer(key: str) -> Peer:
 
 
 def sqlite_pairs() -> tuple[Pair, ...]:
-    """This library beside LangGraph, and its async API beside its sync API."""
-    ours = find_peer("ours")
+    """This library beside LangGraph, its async API beside its sync API, and LangGraph on it."""
+    ours, theirs = find_peer("ours"), find_peer("langgraph")
     return (
-        Pair(ours, find_peer("langgraph")),
+        Pair(ours, theirs),
         Pair(find_peer("ours-async"), ours, ", async", gain=False),
+        Pair(find_peer("langgraph-here"), theirs, ", LangGraph with our saver"),
     )
 
 
 def postgres_pairs() -> tuple[Pair, ...]:
-    """Each with a pool of its own; both async; and ours on a pool that the caller made."""
+    """Each with a pool of its own; both async; on a pool of the caller's; and LangGraph on it."""
     ours, theirs = find_peer("ours-postgres"), find_peer("langgraph-postgres")
     ours_async = find_peer("ours-postgres-async")
     return (
@@ -32,4 +33,5 @@ def postgres_pairs() -> tuple[Pair, ...]:
         Pair(ours_async, find_peer("langgraph-postgres-async"), ", async"),
         Pair(ours_async, ours, ", async", gain=False),
         Pair(find_peer("ours-postgres-pool"), theirs, ", caller's pool"),
+        Pair(find_peer("langgraph-postgres-here"), theirs, ", LangGraph with our saver"),
     )

@@ -7,12 +7,13 @@ confirmation first.
 from __future__ import annotations
 
 import getpass
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from eventstore import CorruptEventError, ThreadNotFoundError
+from eventstore import ArchiveError, CorruptEventError, ThreadNotFoundError
 from eventstore.cli import exits
 from eventstore.cli.exits import FOUND, Failed
 from eventstore.cli.options import (
@@ -290,10 +291,28 @@ def list_archive(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the files of an archive. JSON: a line for each."""
-    out = Output(as_json)
-    found = Archive(place).ls(tenant)
-    if as_json:
+    """List the files of an archive. JSON: a line for each.
+
+    Files whose headers cannot be read are named, and the others are listed; exits with 1 then.
+    """
+    out, damaged = Output(as_json), list[tuple[str, ArchiveError]]()
+
+    def sound() -> Iterator[Archived]:
+        for name, each in Archive(place).scan(quiet=True):
+            if not isinstance(each, Archived):
+                damaged.append((name, each))
+            elif tenant in (None, each.tenant):
+                yield each
+
+    _list(out, sound(), tenant)
+    for name, problem in damaged:
+        out.note(f"eventstore: {safe(name)}: {safe(str(problem))}")
+    if damaged:
+        raise typer.Exit(FOUND)
+
+
+def _list(out: Output, found: Iterator[Archived], tenant: str | None) -> None:
+    if out.as_json:
         for each in found:
             out.json(_archived_json(each))
         return

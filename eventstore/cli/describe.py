@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eventstore import FORK, RecordedEvent
+from eventstore.cli import langgraph
 from eventstore.cli.values import counted, line, safe, text_of
 from graph.state.events import Kind
 
@@ -37,6 +38,8 @@ def kind_of(event: RecordedEvent) -> str:
         required = _REQUIRED_KEYS.get(event.kind)
         if required is not None and required <= data.keys():
             return Kind(event.kind).name.lower()
+        if langgraph.is_event(event):
+            return langgraph.KINDS[event.kind]
         if event.kind == Kind.UPDATE and ("updates" in data or {"node", "writes"} <= data.keys()):
             return "update"
     return str(event.kind)
@@ -106,6 +109,14 @@ def sentence(event: RecordedEvent) -> str:
         case "update":
             parts = mappings(data.get("updates", [data]))
             return "; ".join(f"edited {_keys(part)}{_goto(part)}" for part in parts)
+        case "checkpoint" | "writes" if "checkpoint" in data:
+            place = f" in {_word(data['ns'])}" if data.get("ns") else ""
+            name = f"{_word(data['checkpoint'])}{place}"
+            if kind == "writes":
+                return f"wrote {_keys(data)} for {name}"
+            changed = data.get("changed")
+            found = list(changed) if isinstance(changed, dict) else []
+            return f"{name} changes {', '.join(map(_word, found)) or 'nothing'}"
         case "fork":
             source = data.get("source") if isinstance(data, dict) else None
             if isinstance(source, list | tuple) and len(source) == 3:

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from eventstore import EventStore, PositionNotFoundError, RecordedEvent
-from eventstore.cli import compare, describe
-from eventstore.cli.exits import USAGE, Failed
+from eventstore.cli import compare, describe, langgraph
+from eventstore.cli.exits import MISSING, USAGE, Failed
 from eventstore.cli.options import (
     All,
     App,
@@ -72,12 +72,16 @@ def history(
     """Show the history of a thread, newest first. JSON: one document.
 
     With --app: its checkpoints, with step, next nodes and the state keys that changed (with --full
-    their values). Without: the runs, tasks, questions, edits, forks and errors in its log.
+    their values). Without: the runs, tasks, questions, edits, forks and errors in its log. Of a
+    LangGraph thread: its checkpoints, without --app.
     """
     out = Output(as_json)
     graph = load_app(app) if app else None
     with reading(Target(db, tenant, schema), codec_of(graph)) as store:
-        store.thread(thread_id)
+        info = store.thread(thread_id)
+        if langgraph.is_langgraph(info):
+            _print_saved(out, store, thread_id, ns, None if everything else limit, full)
+            return
         if not store.head(thread_id, ns).seq:
             raise no_such_log(thread_id, ns)
         limit_or_none = None if everything else limit
@@ -85,6 +89,49 @@ def history(
             _print_log(out, store, thread_id, ns, limit_or_none, full)
         else:
             _print_checkpoints(out, reader_of(graph, store, ns), thread_id, ns, limit_or_none, full)
+
+
+def _print_saved(
+    out: Output, store: EventStore, thread_id: str, ns: str, limit: int | None, full: bool
+) -> None:
+    """The checkpoints of a LangGraph thread, newest first."""
+    newest: deque[langgraph.Entry] = deque(maxlen=limit)
+    for entry in langgraph.entries(store, thread_id):
+        if langgraph.is_checkpoint(entry) and entry.ns == ns:
+            newest.append(entry)
+    if not newest:
+        raise no_such_log(thread_id, ns)
+    newest.reverse()
+    if out.as_json:
+        found = [_saved_json(entry, full) for entry in newest]
+        out.json({"thread_id": thread_id, "ns": ns, "checkpoints": found})
+        return
+    rows = []
+    for entry in newest:
+        data = entry.event.data
+        asked = langgraph.interrupts(entry.saved) if entry.saved is not None else []
+        changed = ", ".join(map(safe, data.get("changed", ()))) or "?"
+        waits = "".join(f" (asks: {line(each['value'], chars=40)})" for each in asked)
+        at = moment(entry.event.recorded_at)
+        facts = (entry.event.seq, data.get("step"), at, data.get("source"), changed + waits)
+        rows.append((*facts, data.get("checkpoint")))
+    names = ("SEQ", "STEP", "RECORDED (UTC)", "SOURCE", "CHANGED", "CHECKPOINT")
+    out.table(names, rows, right="SEQ STEP")
+    if full:
+        for entry in newest:
+            out.say(f"\nseq {entry.event.seq}\n{block(entry.event.data.get('changed'))}")
+
+
+def _saved_json(entry: langgraph.Entry, full: bool) -> dict[str, Any]:
+    data = dict(entry.event.data)
+    changed = data.pop("changed", {})
+    found = {"seq": entry.event.seq, "recorded_at": iso(entry.event.recorded_at), **data}
+    if entry.saved is None:
+        return found
+    found["changed"] = list(changed)
+    found["metadata"] = langgraph.metadata(entry.saved)
+    found["questions"] = langgraph.interrupts(entry.saved)
+    return {**found, "values": langgraph.values(entry.saved)} if full else found
 
 
 def _print_log(
@@ -260,10 +307,15 @@ def diff(
 ) -> None:
     """Compare the states at two checkpoints: what was added, removed, changed or appended.
 
-    Requires --app: the application's reducers compute the states. JSON: one document.
+    Requires --app, except for LangGraph threads: the application's reducers compute the states.
+    JSON: one document.
     """
     out = Output(as_json)
     if app is None:
+        with reading(Target(db, tenant, schema)) as store:
+            if langgraph.is_langgraph(store.thread(thread_id)):
+                _diff_saved(out, store, thread_id, ns, (before, after), full)
+                return
         raise Failed(
             "--app is required: the application's reducers compute the states to compare; pass "
             "--app module:graph, or see the recorded writes with `eventstore events`",
@@ -274,16 +326,49 @@ def diff(
         store.thread(thread_id)
         reader = reader_of(graph, store, ns)
         one, other = (_state(reader, store, thread_id, ns, text) for text in (before, after))
-    changes = list(compare.changes(one.values, other.values))
-    if as_json:
-        places = {name: _at(each) for name, each in (("from", one), ("to", other))}
-        out.json(
-            {"thread_id": thread_id, **places, "changes": [each.as_json() for each in changes]}
+    _print_diff(out, thread_id, (_at(one), _at(other)), (one.values, other.values), full)
+
+
+def _diff_saved(
+    out: Output, store: EventStore, thread_id: str, ns: str, texts: tuple[str, str], full: bool
+) -> None:
+    """Compare two checkpoints of a LangGraph thread."""
+    places, values = [], []
+    for text in texts:
+        entry = langgraph.find(store, thread_id, ns, text)
+        if entry is None or entry.saved is None:
+            raise Failed(
+                f"thread {thread_id!r} has no readable checkpoint {text!r} in namespace {ns!r}; "
+                "`eventstore history` lists them",
+                MISSING,
+            )
+        places.append(
+            {
+                "checkpoint_id": entry.saved.id,
+                "seq": entry.event.seq,
+                "step": entry.event.data.get("step"),
+                "created_at": entry.event.recorded_at.isoformat(),
+            }
         )
+        values.append(langgraph.values(entry.saved))
+    _print_diff(out, thread_id, (places[0], places[1]), (values[0], values[1]), full)
+
+
+def _print_diff(
+    out: Output,
+    thread_id: str,
+    places: tuple[dict[str, Any], dict[str, Any]],
+    values: tuple[Any, Any],
+    full: bool,
+) -> None:
+    changes = list(compare.changes(*values))
+    named = dict(zip(("from", "to"), places, strict=True))
+    if out.as_json:
+        out.json({"thread_id": thread_id, **named, "changes": [each.as_json() for each in changes]})
         return
-    for name, each in (("from", one), ("to", other)):
-        at = _at(each)
-        when = f"{_time(each)} UTC" if each.created_at else "before the first event"
+    for name, at in named.items():
+        created = (at["created_at"] or "")[:19].replace("T", " ")
+        when = f"{created} UTC" if created else "before the first event"
         out.say(f"{name:<4}  seq {at['seq']}, step {at['step']}, {when}, {at['checkpoint_id']}")
     out.say()
     if not changes:

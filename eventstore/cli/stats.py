@@ -28,6 +28,7 @@ from eventstore.cli.output import Output, size
 from eventstore.cli.threads import for_each_thread
 from eventstore.cli.values import counted, safe
 from eventstore.concurrency import run_sync
+from eventstore.models import DatabaseReport
 
 
 def register(app: typer.Typer) -> None:
@@ -59,16 +60,17 @@ def stats(
         def count(thread_id: str) -> None:
             nonlocal total
             try:
-                total = _sum(total, store.stats(thread_id))
+                total = total.plus(store.stats(thread_id))
             except CorruptEventError:
                 damaged.append(thread_id)
 
         by_status = {} if threads else store.thread_counts()
-        for_each_thread(out, store, "counting", threads, count)
+        left_out = for_each_thread(out, store, "counting", threads, count)
+        damaged += [str(each.thread_id) for each in left_out.values()]
         database = database_name(store)
     if as_json:
-        ratio = {"ratio": round(total.ratio, 3), "by_status": by_status, "damaged": damaged}
-        out.json({"tenant": tenant, **asdict(total), **ratio})
+        more = {"ratio": round(total.ratio, 3), "by_status": by_status, "damaged": damaged}
+        out.json({"tenant": tenant, **asdict(total), **more})
     else:
         counts = ", ".join(f"{count} {safe(name)}" for name, count in sorted(by_status.items()))
         stored, raw = size(total.stored_bytes), size(total.raw_bytes)
@@ -90,10 +92,6 @@ def stats(
         raise typer.Exit(FOUND)
 
 
-def _sum(one: Stats, other: Stats) -> Stats:
-    return Stats(**{name: value + asdict(other)[name] for name, value in asdict(one).items()})
-
-
 # --- verify -----------------------------------------------------------------------------
 
 
@@ -107,8 +105,10 @@ def verify(
 ) -> None:
     """Check threads: digests, payloads, links and snapshots. JSON: a line for each thread.
 
-    With --app, also check that each snapshot equals the fold of its events. Exits with 1 if any
-    thread is damaged. A type that is not registered here is not damage; it is only reported.
+    Without names it checks all threads of the tenant, and has the database check its tables and
+    indexes (SQLite's integrity_check; PostgreSQL's amcheck, where it is installed). With --app,
+    also check that each snapshot equals the fold of its events. Exits with 1 if any thread or the
+    database is damaged. A type that is not registered here is not damage; it is only reported.
     """
     out = Output(as_json)
     graph = load_app(app) if app else None
@@ -131,20 +131,33 @@ def verify(
             if as_json:
                 out.json({**asdict(report), "ok": report.ok})
 
-        for_each_thread(out, store, "verifying", threads, check)
+        left_out = for_each_thread(out, store, "verifying", threads, check)
+        for each in left_out.values():
+            report = VerifyReport(str(each.thread_id), (), 0, 0, (each.problem,))
+            damaged.append(report)
+            if as_json:
+                out.json({**asdict(report), "ok": False})
+        whole = DatabaseReport((), None) if threads else store.check_database()
         unknown = store.codec.unknown_types
     if unknown:
         names = ", ".join(map(safe, unknown))
         out.note(
             f"payloads of unregistered types were not decoded, only their digests checked: {names}"
         )
+    if whole.note is not None:
+        out.note(f"tables and indexes were not checked: {whole.note}")
+    for problem in whole.problems:
+        if as_json:
+            out.json({"database": problem, "ok": False})
+        else:
+            out.say(f"database: {safe(problem)}", "red")
     if not as_json:
         for report in damaged:
             for problem in report.problems:
                 out.say(f"{safe(report.thread_id)}: {safe(problem)}", "red")
         result = f"{len(damaged)} of them damaged" if damaged else "all sound"
         out.say(f"{counted(checked, 'thread')}, {counted(events, 'event')}, {result}")
-    if damaged:
+    if damaged or whole.problems:
         raise typer.Exit(FOUND)
 
 

@@ -24,8 +24,8 @@ from eventstore import (
     ThreadInfo,
     ThreadNotFoundError,
 )
-from eventstore.cli import describe
-from eventstore.cli.exits import MISSING, Failed
+from eventstore.cli import describe, langgraph
+from eventstore.cli.exits import FOUND, MISSING, Failed
 from eventstore.cli.options import (
     All,
     Db,
@@ -42,7 +42,7 @@ from eventstore.cli.options import (
 from eventstore.cli.output import Output, duration, iso, moment, size
 from eventstore.cli.values import block, counted, cut, document, line, safe, text_of
 from eventstore.concurrency import run_sync
-from eventstore.models import Status
+from eventstore.models import Status, ThreadDamage
 from retention import Match
 
 PAGE: Final = 256
@@ -87,19 +87,27 @@ def list_threads(
     """
     out, wanted = Output(as_json), _parsed(metadata or ())
     with reading(Target(db, tenant, schema)) as store:
+        damaged: dict[int, ThreadDamage] = {}
         found: Iterable[ThreadInfo]
         if everything:
             match = _match(status, wanted)
             found = (
                 info
-                for info in all_threads(store)
+                for info in all_threads(store, damaged)
                 if match.fits(info) and info.thread_id.startswith(prefix or "")
             )
         else:
-            found = store.threads(status=status, prefix=prefix, metadata=wanted, limit=limit + 1)
+            found = store.threads(
+                status=status,
+                prefix=prefix,
+                metadata=wanted,
+                limit=limit + 1,
+                on_damage=noted_in(damaged),
+            )
         if as_json:
             for info in found if everything else islice(found, limit):
                 out.json(thread_json(info))
+            report_damaged(out, damaged)
             return
         listed = sorted(found, key=lambda info: info.active_at, reverse=True)
         shown = listed if everything else listed[:limit]
@@ -117,11 +125,21 @@ def list_threads(
         ]
         if not rows:
             out.note("no threads")
+            report_damaged(out, damaged)
             return
         names = ("THREAD", "STATUS", "ACTIVE (UTC)", "CREATED (UTC)", "TTL", "PIN", "METADATA")
         out.table(names, rows)
         if len(shown) < len(listed):
             out.note(f"only the first {limit} are shown; pass --limit or --all for more")
+        report_damaged(out, damaged)
+
+
+def report_damaged(out: Output, damaged: Mapping[int, ThreadDamage]) -> None:
+    """Name the threads that a list left out because their rows are damaged, and fail."""
+    for each in damaged.values():
+        out.note(f"eventstore: {safe(each.problem)}")
+    if damaged:
+        raise typer.Exit(FOUND)
 
 
 def _parsed(pairs: Sequence[str]) -> dict[str, Any]:
@@ -144,13 +162,25 @@ def _match(status: Status | None, metadata: Mapping[str, Any]) -> Match:
         raise ConfigurationError(str(error)) from error
 
 
-def all_threads(store: EventStore) -> Iterator[ThreadInfo]:
+def noted_in(damaged: dict[int, ThreadDamage]) -> Callable[[ThreadDamage], None]:
+    """Collects threads that a list leaves out because their rows are damaged, by key."""
+
+    def note(damage: ThreadDamage) -> None:
+        damaged[damage.thread_key] = damage
+
+    return note
+
+
+def all_threads(store: EventStore, damaged: dict[int, ThreadDamage]) -> Iterator[ThreadInfo]:
     """Every thread of a tenant, read a page at a time, in the order of their keys.
 
     Pages by last activity would miss threads that become active meanwhile.
+
+    Args:
+        damaged: collects those whose rows are damaged, by key.
     """
-    after = None
-    while page := run_sync(store.core.scan(after=after, limit=PAGE)):
+    after, note = None, noted_in(damaged)
+    while page := run_sync(store.core.scan(after=after, limit=PAGE, on_damage=note)):
         yield from page
         after = page[-1].thread_key
 
@@ -161,22 +191,27 @@ def for_each_thread(
     title: str,
     names: Sequence[str] | None,
     work: Callable[[str], None],
-) -> None:
+) -> Mapping[int, ThreadDamage]:
     """Call ``work`` with each named thread, or with every thread of the tenant, under a bar.
+
+    Returns:
+        The threads that were left out because their rows are damaged, by key.
 
     Raises:
         ThreadNotFoundError: a named thread does not exist. Without names, a thread that another
             process deletes meanwhile is skipped.
     """
     total = len(names) if names else sum(store.thread_counts().values())
+    damaged: dict[int, ThreadDamage] = {}
     with out.progress(title, total) as advance:
-        for thread_id in names or (info.thread_id for info in all_threads(store)):
+        for thread_id in names or (info.thread_id for info in all_threads(store, damaged)):
             try:
                 work(thread_id)
             except ThreadNotFoundError:
                 if names:
                     raise
             advance(1)
+    return damaged
 
 
 def thread_json(info: ThreadInfo) -> dict[str, Any]:
@@ -215,7 +250,7 @@ def show(
         except CorruptEventError:
             stats = None  # `verify` names the damaged event
         origin = _origin(store, thread_id)
-        interrupts = _pending_interrupts(store, thread_id) if info.status == "waiting" else []
+        interrupts = _pending_interrupts(store, info) if info.status == "waiting" else []
     if as_json:
         found = thread_json(info)
         found["logs"] = [{**each, "last_at": iso(each["last_at"])} for each in logs]
@@ -285,8 +320,11 @@ def _origin(store: EventStore, thread_id: str) -> dict[str, Any] | None:
     return {"thread_id": owner.thread_id if owner else None, "ns": source.ns, "seq": source.seq}
 
 
-def _pending_interrupts(store: EventStore, thread_id: str) -> list[dict[str, Any]]:
+def _pending_interrupts(store: EventStore, info: ThreadInfo) -> list[dict[str, Any]]:
     """The interrupts that a thread waits for: those not resumed since the last ``interrupt``."""
+    thread_id = info.thread_id
+    if langgraph.is_langgraph(info):
+        return langgraph.pending_interrupts(store, thread_id)
     last = store.head(thread_id).seq
     pending: dict[str, dict[str, Any]] = {}  # by id, which need not be text
     try:
@@ -330,7 +368,7 @@ def list_events(
             raise no_such_log(thread_id, ns)
         if last is not None:
             after = max(after, (end if upto is None else min(upto, end)) - last)
-        events = store.read(thread_id, ns, after=after, upto=upto)
+        events = _readable(store, thread_id, ns, after, upto)
         if as_json:
             for event in events:
                 out.json(event_json(event))
@@ -338,6 +376,27 @@ def list_events(
         out.say(f"{'SEQ':>6}  {'RECORDED (UTC)':<19}  {'KIND':<9}  {'NODE':<14}  DATA", "bold")
         for event in events:
             _print_event(out, event, full)
+
+
+def _readable(
+    store: EventStore, thread_id: str, ns: str, after: int, upto: int | None
+) -> Iterator[RecordedEvent]:
+    """The events of a log; those of LangGraph's say what happened, not how it is stored."""
+    if (
+        ns
+        or not store.head(thread_id).exists
+        or not langgraph.is_langgraph(store.thread(thread_id))
+    ):
+        return store.read(thread_id, ns, after=after, upto=upto)
+    key = store.head(thread_id).thread_key
+    return (
+        entry.event
+        for entry in langgraph.entries(store, thread_id)
+        if entry.event.thread_key == key
+        and not entry.event.ns
+        and entry.event.seq > after
+        and (upto is None or entry.event.seq <= upto)
+    )
 
 
 def no_such_log(thread_id: str, ns: str) -> Failed:

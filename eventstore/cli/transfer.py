@@ -73,8 +73,10 @@ def export(
             else:
                 _report(out, dump, path, "to")
 
-        for_each_thread(out, store, "exporting", threads, write)
-    if failed:
+        left_out = for_each_thread(out, store, "exporting", threads, write)
+        for each in left_out.values():
+            out.note(f"eventstore: cannot export {safe(str(each.thread_id))}: {safe(each.problem)}")
+    if failed or left_out:
         raise typer.Exit(FOUND)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from eventstore import queries, telemetry
 from eventstore.core.duplicates import Duplicates
-from eventstore.core.threads import json_text, stored_ttl
+from eventstore.core.threads import stored_ttl
 from eventstore.db.driver_errors import CommitInDoubt, RolledBack
 from eventstore.db.options import Mode
 from eventstore.errors import (
@@ -30,7 +30,7 @@ from eventstore.errors import (
     ThreadExistsError,
     ThreadNotFoundError,
 )
-from eventstore.format import digests, records
+from eventstore.format import checks, digests, records
 from eventstore.limits import (
     NS_BYTES_MAX,
     TENANT_BYTES_MAX,
@@ -327,7 +327,7 @@ class _Append:
         self._ttl = stored_ttl(ttl)
         # The ends were read at different moments: one that knows the thread places all logs.
         self._place = next((e.head for e in additions if e.head.exists), additions[0].head)
-        self._metadata = "" if self._place.exists else json_text(metadata or {})
+        self._metadata = "" if self._place.exists else checks.metadata_text(metadata or {})
         self._logs = self._encoded(self._place)
         first = self._logs[0]
         self._is_plain = len(additions) == 1 and first.snapshot is None and not first.batch.forks
@@ -379,8 +379,15 @@ class _Append:
         ):
             raise ConcurrencyError(place.thread_id, place.ns, place.seq, place.seq)
         elif any(each.head.seq == 0 for each in self._logs):
-            if not queries.threads.is_live(conn, place.thread_key):
+            has_events = queries.threads.lock_with_events(conn, place.thread_key)
+            if has_events is None:
                 raise ThreadNotFoundError(place.thread_id, self._core.tenant)
+            if not has_events:
+                raise CorruptEventError(
+                    f"thread {place.thread_id!r} exists, and none of its events is found: an index "
+                    "is damaged or rows were lost; run eventstore verify",
+                    thread_id=place.thread_id,
+                )
         ordered = sorted(self._logs, key=lambda each: each.head.ns)
         for each in ordered:
             touch = each.touch if each is ordered[-1] else None
@@ -470,7 +477,9 @@ class _Append:
 
     def _thread_row(self) -> dict[str, Any]:
         new = self._logs[0].new
+        checksum = digests.row_checksum(new.active_us, self._ttl, False, self._metadata, None)
         return {
+            "checksum": checksum,
             "tenant": self._core.tenant,
             "thread_id": new.thread_id,
             "created_at": new.active_us,
@@ -515,6 +524,19 @@ class _Append:
         taken = await self._core.transactions.run(
             "read", queries.events.events_by_key, now.thread_key, head.ns, batch.keys
         )
+        hidden = await self._core.transactions.run(
+            "read",
+            queries.events.hidden_seq,
+            now.thread_key,
+            head.ns,
+            now.seq,
+            queries.append.HIDDEN_ROWS,
+        )
+        if hidden is not None:
+            return CorruptEventError(
+                f"the log ends at seq {now.seq} by its index, and seq {hidden} is stored: the "
+                "index is damaged; run eventstore verify, and rebuild it (REINDEX)"
+            ).at(head.thread_id, head.ns, hidden)
         if taken:
             return DuplicateKeyError(head.thread_id, head.ns, taken[0].key, taken[0].seq)
         if len(set(batch.keys)) < len(batch.keys):

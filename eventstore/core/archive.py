@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from eventstore import queries
+from eventstore.core.part import Stopped
 from eventstore.core.read import Reading
 from eventstore.core.threads import stored_ttl
 from eventstore.db.driver_errors import CommitInDoubt
@@ -51,7 +52,7 @@ class Archiving(Reading):
             row = found and queries.threads.thread_by_key(conn, found.thread_key)
             if row is None:
                 raise ThreadNotFoundError(thread_id, self.tenant)
-            ends = {ns: last for ns, _, last in queries.events.namespaces(conn, row.thread_key)}
+            ends = queries.events.ends(conn, row.thread_key)
             info = records.thread_info(row)
             header = Header(
                 tenant=row.tenant,
@@ -74,6 +75,8 @@ class Archiving(Reading):
             writer = Writer(header, codec)
             try:
                 for tag, values in queries.archive.rows_of(conn, row):
+                    if self.should_stop():
+                        raise Stopped
                     if tag == DICTIONARY:
                         codec.add_dictionary(*values, write=False)
                     writer.put(tag, values)
@@ -168,8 +171,8 @@ class Archiving(Reading):
             found = queries.threads.look_up(conn, header.tenant, header.thread_id, "")
             if found is None or found.thread_key != header.thread_key:
                 return False
-            logs = queries.events.namespaces(conn, header.thread_key)
-            return {ns: last for ns, _, last in logs} == {n: e for n, e in header.logs.items() if e}
+            ends = queries.events.ends(conn, header.thread_key)
+            return ends == {ns: last for ns, last in header.logs.items() if last}
 
         return await self.transactions.run("read", look)
 

@@ -19,10 +19,10 @@ from eventstore import queries
 from eventstore.core.read import Reading
 from eventstore.db import maintenance
 from eventstore.errors import CorruptEventError, ThreadNotFoundError
-from eventstore.format import records
+from eventstore.format import digests, records
 from eventstore.limits import check_name
-from eventstore.models import ThreadInfo, to_micros
-from eventstore.queries import Connection
+from eventstore.models import SqlRow, ThreadInfo, to_micros
+from eventstore.queries import Conflict, Connection
 from eventstore.retention_models import Deletion
 
 log = logging.getLogger(__name__)
@@ -101,6 +101,8 @@ class Deleting(Reading):
 
         Raises:
             ThreadNotFoundError: no such thread.
+            CorruptEventError: a condition depends on a damaged row, or a policy asks for the
+                deletion and a damaged fork may need the thread. Nothing was deleted.
         """
         check_name("reason", reason)
         for what, text in (("policy", policy), ("asked_by", asked_by)):
@@ -122,12 +124,23 @@ class Deleting(Reading):
                 return "kept"
             if unchanged is not None and queries.events.ends(conn, key) != dict(unchanged):
                 return "kept"
-            if keep_if is not None and keep_if(records.thread_info(row)):
+            if keep_if is not None and keep_if(
+                records.salvaged(row, self.tenant, thread_id) if erase else records.thread_info(row)
+            ):
                 return "kept"
+            if policy is not None and queries.forks.has_doubtful_dependants(conn, key):
+                raise CorruptEventError(
+                    f"kept thread {thread_id!r}: a damaged link of a fork may need it; run "
+                    "eventstore verify, or delete it by name",
+                    thread_id=thread_id,
+                )
             deletion = Deletion(
                 reason, policy, asked_by, erase, *queries.events.totals(conn, key)[:2]
             )
-            tombstone = records.tombstone_row(row, deletion, self.now_us(), secret)
+            name = (self.tenant, thread_id)
+            tombstone = records.tombstone_row(
+                key, name, _generation(row, *name), deletion, self.now_us(), secret
+            )
             begun.append((key, tombstone))
             if deletion.events <= DELETE_BATCH and queries.delete.remove_rest(conn, key, tombstone):
                 return "gone"
@@ -166,15 +179,22 @@ class Deleting(Reading):
                 reason, None, None, False, *queries.events.totals(conn, key)[:2]
             )
             secret = queries.tombstones.secret(conn) if deletion.erase else None
-            return records.tombstone_row(row, deletion, self.now_us(), secret)
+            name = (row.tenant, row.thread_id)
+            if not digests.belongs(key, *name, row.generation):
+                raise CorruptEventError("the name of a thread that is being deleted is damaged")
+            return records.tombstone_row(key, name, row.generation, deletion, self.now_us(), secret)
 
         keys = await self.transactions.run("read", queries.delete.marked_for_deletion, self.tenant)
         damage: CorruptEventError | None = None
+        finished = 0
         for key in keys:
+            if self.should_stop():
+                break
             try:
                 tombstone = await self.transactions.run("read", tombstone_of, key)
                 if tombstone:
                     await self._remove(key, tombstone)
+                finished += 1
             except CorruptEventError as error:
                 log.error(
                     "cannot finish the deletion of the thread stored under key %d: %s",
@@ -185,7 +205,7 @@ class Deleting(Reading):
                 damage = damage or error
         if damage is not None:
             raise damage
-        return len(keys)
+        return finished
 
     async def _secret(self) -> bytes:
         """The secret that tombstones of erased threads are made with; created at first use."""
@@ -205,14 +225,16 @@ class Deleting(Reading):
 
         Its key is never used again, so several processes may do this at the same time.
         """
-        while await self._write(_detach_one_fork, key):
-            pass
-        while await self._write(queries.delete.remove_some, key, LARGE_BATCH):
-            pass
-        logs = await self.transactions.run("read", queries.events.namespaces, key)
-        for ns, first, last in logs:
-            for upto in range(first + DELETE_BATCH, last, DELETE_BATCH):
-                await self._write(queries.delete.remove_events, key, ns, upto - 1)
+        await self._detach_all_forks(key)
+        for remove, page in (
+            (queries.delete.remove_some, LARGE_BATCH),
+            (queries.delete.remove_events, DELETE_BATCH),
+        ):
+            more = True
+            while more:
+                if self.should_stop():
+                    return  # finish_deletions() goes on
+                more = await self._write(remove, key, page)
 
         def remove_rest(conn: Connection) -> None:
             if queries.threads.is_there(conn, key) and not queries.delete.remove_rest(
@@ -220,7 +242,28 @@ class Deleting(Reading):
             ):
                 raise AssertionError("a fork was made of a thread marked for deletion")
 
-        await self._write(remove_rest)
+        try:
+            await self._write(remove_rest)
+        except Conflict as error:
+            raise CorruptEventError(
+                f"rows of the thread stored under key {key} cannot be removed: a table or an index "
+                "is damaged; run eventstore verify"
+            ) from error
+
+    async def _detach_all_forks(self, key: int) -> None:
+        """Give the forks of a thread marked for deletion what they need of it, one by one.
+
+        Raises:
+            CorruptEventError: a fork depends on the thread even so.
+        """
+        detached: set[tuple[Any, ...]] = set()
+        while fork := await self._write(_detach_one_fork, key):
+            if fork in detached:
+                raise CorruptEventError(
+                    f"a fork in the thread stored under key {fork[0]} cannot be detached: the "
+                    "table of forks is damaged; run eventstore verify"
+                )
+            detached.add(fork)
 
     async def delete_snapshots(self, thread_id: str) -> int:
         """Delete every snapshot that can be folded again; returns how many.
@@ -235,9 +278,22 @@ class Deleting(Reading):
         return await self._write(drop)
 
 
-def _detach_one_fork(conn: Connection, key: int) -> bool:
-    """Give one fork of a thread what it needs of it; false when there is none."""
+def _detach_one_fork(conn: Connection, key: int) -> tuple[Any, ...] | None:
+    """Give one fork of a thread what it needs of it; ``None`` when there is none."""
     forks = queries.forks.dependants(conn, key, 1)
-    if forks:
-        queries.forks.detach_fork(conn, forks[0])
-    return bool(forks)
+    if not forks:
+        return None
+    queries.forks.detach_fork(conn, forks[0])
+    return tuple(forks[0])
+
+
+def _generation(row: SqlRow, tenant: str, thread_id: str) -> int:
+    """The generation of a thread of this name, even if its row says another."""
+    if digests.belongs(row.thread_key, tenant, thread_id, row.generation):
+        return int(row.generation)
+    found = digests.generation_of(row.thread_key, tenant, thread_id)
+    if found is None:
+        raise CorruptEventError(
+            f"the generation of thread {thread_id!r} is damaged", thread_id=thread_id
+        )
+    return found

@@ -135,6 +135,16 @@ class Erasing(Deleting):
             "read", queries.tombstones.generations_of, self.tenant, thread_id
         )
 
+    async def target(self, thread_id: str) -> ThreadInfo | None:
+        """What an erasure has to know of a thread, even if its row is damaged; ``None``: none."""
+
+        def look_up(conn: Connection) -> SqlRow | None:
+            found = queries.threads.look_up(conn, self.tenant, thread_id, "")
+            return found and queries.threads.thread_by_key(conn, found.thread_key)
+
+        row = await self.transactions.run("read", look_up)
+        return row and records.salvaged(row, self.tenant, thread_id)
+
     async def holders(self, thread_id: str, generations: Collection[int]) -> list[ThreadInfo]:
         """Threads that hold bytes of any generation of a name, or refer to them.
 
@@ -151,7 +161,8 @@ class Erasing(Deleting):
             rows = (queries.threads.thread_by_key(conn, key) for key in sorted(holding))
             return [row for row in rows if row is not None and row.deleting_since is None]
 
-        return [records.thread_info(row) for row in await self.transactions.run("read", look_up)]
+        rows = await self.transactions.run("read", look_up)
+        return [records.salvaged(row, str(row.tenant), str(row.thread_id)) for row in rows]
 
 
 _TABLES: Final = (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Self
 
 from eventstore.codec.codec import Codec
 from eventstore.core.cache import BYTES, LogCache
@@ -15,8 +17,17 @@ from eventstore.limits import check_name, check_number, shown
 from eventstore.models import to_micros
 
 
+class Stopped(Exception):
+    """Long work on one thread that cannot end half-way was given up, as asked: nothing is left."""
+
+
 class Part:
-    """The base of each part of :class:`~eventstore.core.core.Core`."""
+    """The base of each part of :class:`~eventstore.core.core.Core`.
+
+    Attributes:
+        should_stop: asked between the transactions of long work on one thread: trimming, sealing
+            and deleting end early where it returns true, and the thread is whole.
+    """
 
     def __init__(
         self,
@@ -37,6 +48,13 @@ class Part:
         """Those of the codec that the database is known to hold."""
         self._clock = clock or system_clock
         self.leases = Leases(transactions, self.now_us, run_lease_s)
+        self.should_stop: Callable[[], bool] = _never
+
+    def until(self, should_stop: Callable[[], bool]) -> Self:
+        """The same store, whose long work on one thread ends early when asked to."""
+        twin = copy.copy(self)
+        twin.should_stop = should_stop
+        return twin
 
     def now_us(self) -> int:
         """The time by the store's clock, in microseconds since 1970 UTC."""
@@ -51,6 +69,10 @@ class Part:
         if self._clock is not system_clock or self.transactions.engine.dialect.name == "sqlite":
             return self.now_us()
         return await self.transactions.run("read", maintenance.now_us)
+
+
+def _never() -> bool:
+    return False
 
 
 def system_clock() -> datetime:

@@ -118,7 +118,10 @@ class Pruning(Part):
             left -= size.total
             pruned[key] = size
             deletion = Deletion(each.reason, each.policy, events=size.events, bytes=size.bytes)
-            tombstones.append(records.tombstone_row(row, deletion, self.now_us(), None))
+            name = (row.tenant, row.thread_id)
+            tombstones.append(
+                records.tombstone_row(key, name, row.generation, deletion, self.now_us(), None)
+            )
             outcomes.append("pruned")
         queries.prune.remove_rest(conn, pruned, tombstones)
         removed.update(pruned)
@@ -150,10 +153,9 @@ def _must_stay(
         return True
     if each.unchanged is not None and size.ends != dict(each.unchanged):
         return True
-    if keep_if is None:
-        return False
     try:
-        return keep_if(records.thread_info(row))
+        info = records.thread_info(row)
+        return keep_if is not None and keep_if(info)
     except CorruptEventError as error:
         log.error("kept: %s", error, extra={"tenant": row.tenant, "thread_id": row.thread_id})
         return True

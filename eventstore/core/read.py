@@ -71,7 +71,8 @@ class Reading(Threads):
 
         Those of a trimmed log begin after its base.
         """
-
+        check_name("a thread_id", thread_id)
+        check_name("a namespace", ns)
         check_number("after", after, None)
         if upto is not None:
             check_number("upto", upto, None)
@@ -139,8 +140,10 @@ class Reading(Threads):
             at = upto or head.position
             marks = None
             if at == head.position:
-                marks = (None, None) if row is None else (row.last_fork, row.last_snapshot)
-                found = self._find_in_cache(conn, head, fingerprint, marks) if cached else None
+                marks = _marks_of(row)
+                found = None
+                if cached and marks is not None:
+                    found = self._find_in_cache(conn, head, fingerprint, marks)
                 if found is not None:
                     return found
             else:
@@ -376,6 +379,20 @@ class Reading(Threads):
         stretch = queries.lineage.Stretch(after.thread_key, after.ns, after.seq + 1, last)
         return self._stream(thread_id, [stretch])
 
+    async def keys(
+        self, at: Position, span: tuple[str, str], after: int = 0
+    ) -> list[tuple[int, int, str]]:
+        """Seq, kind and key of a log's events up to a position whose keys lie in a span of texts.
+
+        Args:
+            span: the first key, and the text before which the last one ends.
+            after: only events after this seq.
+        """
+        rows = await self.transactions.run(
+            "read", queries.events.keys_between, at.thread_key, at.ns, span, after, at.seq
+        )
+        return [(row.seq, row.kind, row.key) for row in rows]
+
     async def snapshot_positions(
         self, thread_id: str, fingerprint: str, ns: str = ""
     ) -> list[Position]:
@@ -406,6 +423,15 @@ class _Found(NamedTuple):
     hit: CachedLog | None = None
 
 
+def _marks_of(row: SqlRow | None) -> tuple[int | None, int | None] | None:
+    """The last fork and the last snapshot of a log that was looked up.
+
+    ``None`` if a row of them claims a seq that is none: then they have to be looked up one by one.
+    """
+    marks = (None, None) if row is None else (row.last_fork, row.last_snapshot)
+    return marks if all(seq is None or type(seq) is int for seq in marks) else None
+
+
 def _is_whole(head: Head, route: queries.lineage.Route, page: _Rows) -> bool:
     """Whether a page holds everything that leads to the end of a log, within that log."""
     own = (head.thread_key, head.ns)
@@ -429,7 +455,7 @@ def _checked(
     try:
         for event in page:
             if event.kind == FORK:
-                claimed = claim(*event.data["source"])
+                claimed = source_of(thread_id, event)
                 led = come_from is not None and claim(*come_from) == claimed
                 if event.seq != first or not led:
                     raise CorruptEventError(
@@ -448,6 +474,20 @@ def _before_beginning(thread_id: str, at: Position, begins: int | None) -> Posit
         at.seq,
         f"history of thread {thread_id!r} begins at seq {begins}: earlier events were trimmed",
     )
+
+
+def source_of(thread_id: str, event: RecordedEvent) -> tuple[int, str, int]:
+    """The position that a fork's event says it goes on from, as :func:`claim` names it.
+
+    Raises:
+        CorruptEventError: it says none.
+    """
+    source = event.data.get("source") if isinstance(event.data, dict) else None
+    if not isinstance(source, list | tuple) or [*map(type, source)] != [int, str, int]:
+        raise CorruptEventError("the fork does not say where it goes on from").at(
+            thread_id, event.ns, event.seq
+        )
+    return claim(*source)
 
 
 def claim(thread_key: int, ns: str, seq: int) -> tuple[int, str, int]:

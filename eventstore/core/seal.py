@@ -19,7 +19,7 @@ from eventstore.errors import CorruptEventError, ThreadNotFoundError
 from eventstore.format import digests, records
 from eventstore.format.segments import BODIES_MAX, EVENTS_MAX, Body, Segment, is_old, seal
 from eventstore.models import SqlRow, ThreadInfo, to_micros
-from eventstore.queries import Connection
+from eventstore.queries import Conflict, Connection
 
 EVENTS_MIN: Final = 16
 """Fewer events than this stay rows: a segment of them would save too little."""
@@ -87,7 +87,7 @@ class Sealing(Reading):
                 # The last event of a log always has a row of its own.
                 upto = min(last - 1, last if young is None else young - 1)
                 link: bytes | None = None
-                while upto - first + 1 >= EVENTS_MIN:
+                while upto - first + 1 >= EVENTS_MIN and not self.should_stop():
                     segment, before = await self._segment(thread_id, key, ns, first, upto, link)
                     if segment is None:
                         break
@@ -105,6 +105,10 @@ class Sealing(Reading):
                     )
         except _Moved:
             pass  # the next sweep seals the rest
+        except Conflict as error:
+            raise CorruptEventError("its events are stored as rows and in a segment at once").at(
+                thread_id, ns, first
+            ) from error
         if done.events and not dry_run:
             self.cache.forget(key)
         return done

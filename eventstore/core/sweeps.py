@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from eventstore import queries
 from eventstore.core.part import Part
-from eventstore.core.threads import check_limit
+from eventstore.core.threads import check_limit, sound_records
 from eventstore.errors import ConfigurationError
 from eventstore.format import records
 from eventstore.limits import check_name, seconds_of
@@ -123,10 +123,8 @@ class Sweeps(Part):
     async def sweeps(self, limit: int = 20) -> list[SweepRecord]:
         """The sweeps of this database on record, the last first."""
         check_limit(limit)
-        return [
-            records.sweep(row)
-            for row in await self.transactions.run("read", queries.sweeps.list_sweeps, limit)
-        ]
+        rows = await self.transactions.run("read", queries.sweeps.list_sweeps, limit)
+        return list(sound_records(rows, records.sweep))
 
 
 def _lease(holder: str, lease: timedelta) -> int:

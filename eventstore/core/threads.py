@@ -7,26 +7,26 @@ slices and continued where it stopped. Changes are made under the lock of the th
 from __future__ import annotations
 
 import copy
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from eventstore import queries
 from eventstore.core.part import Part
 from eventstore.errors import (
     ConfigurationError,
     CorruptEventError,
-    SerializationError,
     ThreadNotFoundError,
 )
 from eventstore.format import records
+from eventstore.format.checks import metadata_text
 from eventstore.limits import TTL_MAX, check_name, check_number, check_type, seconds_of, shown
 from eventstore.models import (
     STATUSES,
     SqlRow,
     Status,
+    ThreadDamage,
     ThreadInfo,
     check_status,
     to_micros,
@@ -37,6 +37,14 @@ from eventstore.retention_models import Tombstone
 _TTL_S_MAX: Final = int(TTL_MAX.total_seconds())
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SCAN_PAGE_MIN: Final = 64
+"""Rows of threads read at once by a scan, so that a single damaged key leads nobody astray."""
+
+OnDamage = Callable[[ThreadDamage], object]
+"""Called with a thread whose row is damaged."""
 
 
 class Threads(Part):
@@ -97,7 +105,7 @@ class Threads(Part):
 
         def look_up(conn: Connection) -> list[str]:
             key = self.key_of(conn, thread_id)
-            return [ns for ns, _, _ in queries.events.namespaces(conn, key)]
+            return list(queries.events.ends(conn, key))
 
         return await self.transactions.run("read", look_up)
 
@@ -193,6 +201,7 @@ class Threads(Part):
         metadata: Mapping[str, Any] | None = None,
         after: ThreadInfo | None = None,
         limit: int = 100,
+        on_damage: OnDamage | None = None,
     ) -> list[ThreadInfo]:
         """One page of this tenant's threads, the most recently active first.
 
@@ -200,11 +209,14 @@ class Threads(Part):
         to the front, and the pages that follow do not list it: they are for people, who look at
         the first ones. To miss no thread, begin again, or export all (``eventstore export``).
 
+        A thread whose row is damaged is left out, and named in an error of the log.
+
         Args:
             status, prefix, metadata: only threads with this status, whose id begins with this
                 prefix, whose metadata has these values at its top level.
             after: the last thread of the page before.
             limit: threads in a page.
+            on_damage: called with each thread that is left out, in place of logging it.
         """
         check_limit(limit)
         if metadata is not None:
@@ -216,17 +228,22 @@ class Threads(Part):
         if prefix is not None:
             check_name("a prefix", prefix)
         place = None if after is None else (to_micros(after.active_at), after.thread_key)
-        rows = await self.transactions.run(
-            "read",
-            queries.listing.list_threads,
-            self.tenant,
-            status=status,
-            prefix=prefix,
-            metadata=metadata or {},
-            after=place,
-            limit=limit,
-        )
-        return _infos(rows)
+        found: list[ThreadInfo] = []
+        while True:
+            rows = await self.transactions.run(
+                "read",
+                queries.listing.list_threads,
+                self.tenant,
+                status=status,
+                prefix=prefix,
+                metadata=metadata or {},
+                after=place,
+                limit=limit,
+            )
+            found += _sound(rows, on_damage)
+            if len(found) >= limit or len(rows) < limit:
+                return found[:limit]
+            place = (rows[-1].active_at, rows[-1].thread_key)
 
     async def thread_counts(self) -> dict[str, int]:
         """How many threads this tenant has, by status."""
@@ -247,8 +264,11 @@ class Threads(Part):
         idle_before: datetime | None = None,
         created_before: datetime | None = None,
         with_ttl: bool = False,
+        on_damage: OnDamage | None = None,
     ) -> list[ThreadInfo]:
         """One page of threads in the order of their keys, which never change.
+
+        A thread whose row is damaged is left out, and named in an error of the log.
 
         Args:
             first, last: only keys in this range.
@@ -258,12 +278,14 @@ class Threads(Part):
             idle_before, created_before, with_ttl: only threads that, to the minute, have had no
                 append since; or that are that old; or that have a ttl of their own. Of several,
                 one is enough.
+            on_damage: called with each thread that is left out, in place of logging it.
         """
         check_limit(limit)
         for what, number in (("first", first), ("last", last), ("after", after)):
             if number is not None:
                 check_number(what, number)
         behind = first - 1 if after is None else max(first - 1, after)
+        page = max(limit, SCAN_PAGE_MIN)
         while True:
             rows = await self.transactions.run(
                 "read",
@@ -276,12 +298,17 @@ class Threads(Part):
                 if created_before is None
                 else to_micros(created_before, "created_before"),
                 with_ttl=with_ttl,
-                limit=limit,
+                limit=page,
             )
-            found = _infos(rows)
-            if found or len(rows) < limit:
-                return found
-            behind = rows[-1].thread_key  # a page of damaged rows only is not the end
+            found = [each for each in _sound(rows, on_damage) if each.thread_key > behind]
+            if found or len(rows) < page:
+                return found[:limit]
+            # A page of damaged rows only is not the end.
+            if not rows[-1].thread_key > behind:
+                raise CorruptEventError(
+                    "the table of threads is not in the order of its keys; run eventstore verify"
+                )
+            behind = rows[-1].thread_key
 
     async def tombstones(self, limit: int = 100, after: Tombstone | None = None) -> list[Tombstone]:
         """One page of what is kept of this tenant's deleted threads, the last deleted first.
@@ -296,7 +323,16 @@ class Threads(Part):
         rows = await self.transactions.run(
             "read", queries.listing.list_tombstones, self.tenant, place, limit
         )
-        return [records.tombstone(row) for row in rows]
+        return list(sound_records(rows, records.tombstone))
+
+
+def sound_records(rows: Sequence[SqlRow], decoded: Callable[[SqlRow], T]) -> Iterator[T]:
+    """What rows say; damaged ones are left out and logged."""
+    for row in rows:
+        try:
+            yield decoded(row)
+        except CorruptEventError as error:
+            log.error("left out of the list: %s", error)
 
 
 def check_limit(limit: int) -> None:
@@ -304,19 +340,25 @@ def check_limit(limit: int) -> None:
     check_number("limit", limit, 1)
 
 
-def _infos(rows: Sequence[SqlRow]) -> list[ThreadInfo]:
-    """The threads of rows; damaged ones are left out and logged, so that the others show."""
+def _sound(rows: Sequence[SqlRow], on_damage: OnDamage | None) -> list[ThreadInfo]:
+    """The threads of rows; damaged ones are left out and reported, so that the others show."""
     found = []
     for row in rows:
         try:
             found.append(records.thread_info(row))
         except CorruptEventError as error:
-            log.error(
-                "left out of the list: %s",
-                error,
-                extra={"tenant": row.tenant, "thread_id": row.thread_id},
-            )
+            damage = ThreadDamage(row.thread_key, row.tenant, row.thread_id, str(error))
+            (on_damage or log_damage)(damage)
     return found
+
+
+def log_damage(damage: ThreadDamage) -> None:
+    """Report a damaged row to the log."""
+    log.error(
+        "left out of the list: %s",
+        damage.problem,
+        extra={"tenant": damage.tenant, "thread_id": damage.thread_id},
+    )
 
 
 def _thread_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -338,24 +380,10 @@ def _thread_values(values: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigurationError(f"{name} must be {expected}, not {shown(value)}")
     stored = dict(values)
     if "metadata" in values:
-        stored["metadata"] = json_text(values["metadata"])
+        stored["metadata"] = metadata_text(values["metadata"])
     if values.get("pinned") is False:
         stored["pin"] = None
     return stored
-
-
-def json_text(metadata: Mapping[str, Any]) -> str:
-    """The metadata of a thread as JSON text."""
-    if not isinstance(metadata, Mapping):
-        raise ConfigurationError(f"metadata must be a mapping, not {shown(metadata)}")
-    for name, value in metadata.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise SerializationError(
-                f"metadata[{name!r}]", type(value).__name__, f"metadata must be JSON: {error}"
-            ) from error
-    return json.dumps(dict(metadata), ensure_ascii=True)
 
 
 def stored_ttl(ttl: timedelta | None) -> int | None:

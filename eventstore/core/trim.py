@@ -14,15 +14,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from eventstore import queries
 from eventstore.core.read import MOVES_MAX, Reading
-from eventstore.errors import ThreadNotFoundError
+from eventstore.errors import CorruptEventError, ThreadNotFoundError
 from eventstore.format import namespaces, records
 from eventstore.limits import check_name, check_number
 from eventstore.models import SqlRow, ThreadInfo, from_micros
-from eventstore.queries import Connection
+from eventstore.queries import Conflict, Connection
 from eventstore.queries.trim import Kept, Survey
 
 log = logging.getLogger(__name__)
@@ -134,23 +134,30 @@ class Trimming(Reading):
 
         Raises:
             ThreadNotFoundError: no such thread.
+            CorruptEventError: the thread is damaged, so that a step would change nothing.
         """
         check_number("seq", seq)
         if dry_run:
             return await self.transactions.run("read", self._measure, thread_id, seq, keep_if)
-        total, moves, rounds = Trimmed(), 0, 0
-        while moves < MOVES_MAX and rounds < queries.lineage.LINEAGE_MAX:
+        total, moves = Trimmed(), 0
+        detached: set[tuple[Any, ...]] = set()
+        while moves < MOVES_MAX and not self.should_stop():
             key, base, cut = await self.transactions.run("read", self._next, thread_id, seq)
-            total = _sum(total, Trimmed(base=base))
             if cut is None:
+                total = _sum(total, Trimmed(base=base))
                 break
+            if cut.seq <= total.base:
+                raise _without_effect(thread_id, cut.seq)
+            total = _sum(total, Trimmed(base=base))
             done = await self._step(thread_id, key, cut, keep_if)
             self.cache.forget(key)
             if done == "kept":
                 break
             if done == "needed":
-                rounds += 1
-                await self._detach_forks(key, cut.chain[0])
+                found = await self._detach_forks(key, cut.chain[0])
+                if found & detached:  # they depend on the thread even so
+                    raise _without_effect(thread_id, cut.seq)
+                detached |= found
             elif done == "moved":
                 moves += 1
             else:
@@ -227,15 +234,24 @@ class Trimming(Reading):
                 raise _Moved
             queries.trim.cut(conn, key, "", cut.seq, is_end=cut.seq == survey.head)
             queries.trim.drop(conn, key, "", dropped, sorted(unreachable))
+            left = queries.events.read_events(conn, key, "", 0, cut.seq - 1, 1)
+            if left or queries.lineage.beginning(conn, key, "") != cut.seq:
+                raise _without_effect(thread_id, cut.seq)  # nothing of it is stored
             return removed[-1]
 
         try:
             return await self.transactions.run("idempotent_write", run)
         except _Moved:
             return "moved"
+        except Conflict as error:
+            raise _without_effect(thread_id, cut.seq) from error
 
-    async def _detach_forks(self, key: int, cut: Kept) -> None:
-        """Give the forks of other threads the bytes they need of a thread to be trimmed."""
+    async def _detach_forks(self, key: int, cut: Kept) -> set[tuple[Any, ...]]:
+        """Give the forks of other threads the bytes they need of a thread to be trimmed.
+
+        Returns:
+            The links of these forks, as they were before.
+        """
 
         def find(conn: Connection) -> list[SqlRow]:
             survey = queries.trim.survey(conn, key, "")
@@ -247,8 +263,17 @@ class Trimming(Reading):
             if queries.threads.is_live(conn, key):
                 queries.forks.detach_fork(conn, fork)
 
-        for fork in await self.transactions.run("read", find):
+        forks = await self.transactions.run("read", find)
+        for fork in forks:
             await self.transactions.run("idempotent_write", detach_fork, fork)
+        return {tuple(fork) for fork in forks}
+
+
+def _without_effect(thread_id: str, seq: int) -> CorruptEventError:
+    return CorruptEventError(
+        "trimming here changes nothing: an index or a row of the thread is damaged; run "
+        "eventstore verify"
+    ).at(thread_id, "", seq)
 
 
 class _Soundness:

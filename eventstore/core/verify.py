@@ -5,18 +5,31 @@ Both only read, page by page. Verifying lists every problem instead of stopping 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from eventstore import queries
-from eventstore.core.read import MOVES_MAX, PAGE, Reading, claim
+from eventstore.core.read import MOVES_MAX, PAGE, Reading, claim, source_of
+from eventstore.db import maintenance, schema
 from eventstore.errors import CorruptEventError, LineageMovedError, ThreadNotFoundError
 from eventstore.format import digests, records
 from eventstore.limits import check_name
-from eventstore.models import FORK, Position, SqlRow, Stats, VerifyReport
+from eventstore.models import (
+    FORK,
+    DatabaseReport,
+    Position,
+    SqlRow,
+    Stats,
+    ThreadDamage,
+    VerifyReport,
+)
 from eventstore.queries import Connection
 
 _HEADER_BYTES: Final = 32
+
+_HIDDEN_ROWS: Final = 10_000
+"""Rows after the last event of a log among which verifying looks for more of it, on SQLite."""
 
 
 class Verifying(Reading):
@@ -35,6 +48,8 @@ class Verifying(Reading):
                     return report
             except LineageMovedError:
                 continue  # trimmed while we read: verify what is left
+            except CorruptEventError as error:
+                return VerifyReport(thread_id, (), 0, 0, (str(error),))
         raise LineageMovedError(thread_id)
 
     async def _beginnings(self, thread_id: str) -> dict[str, int]:
@@ -58,28 +73,46 @@ class Verifying(Reading):
                 try:
                     check_name("a namespace", ns)
                     runs = queries.events.runs(conn, key, ns)
-                except ValueError as error:
+                    snapshots = queries.snapshots.snapshots_of(conn, key, ns)
+                    forks = queries.forks.forks_of(conn, key, ns)
+                    floor = queries.lineage.beginning(conn, key, ns)
+                except (ValueError, CorruptEventError) as error:
                     problems.append(f"namespace {ns!r}: a name or a seq was damaged: {error}")
                     continue
-                snapshots = queries.snapshots.snapshots_of(conn, key, ns)
-                forks = queries.forks.forks_of(conn, key, ns)
                 logs.append(_Log(ns, runs, snapshots, forks))
+                for fork in forks:
+                    if not _is_whole(conn, fork):
+                        problems.append(
+                            f"{ns!r} seq {fork.seq}: the position that the fork goes on from is "
+                            "missing"
+                        )
+                    elif not queries.forks.is_found_by_source(conn, fork):
+                        problems.append(
+                            f"{ns!r} seq {fork.seq}: the fork cannot be found by its source"
+                        )
                 problems.extend(
-                    f"{ns!r} seq {fork.seq}: the position that the fork goes on from is missing"
-                    for fork in forks
-                    if not _is_whole(conn, fork)
+                    f"{ns!r}: the snapshot at seq {row.seq} is no base, and is marked as one"
+                    for row in snapshots
+                    if row.is_base and not digests.is_prefix(ns) and row.seq > (floor or 0)
                 )
             return key, logs
 
         key, logs = await self.transactions.run("snapshot_read", survey)
+        if not beginnings:
+            problems.append(f"thread {thread_id!r} has no events: an index or rows are damaged")
         events = 0
         for each in logs:
             try:
                 events += await self._verify_log(thread_id, key, each, problems)
-            except records.WRONG_TYPE as error:
-                problems.append(f"namespace {each.ns!r}: a column was damaged: {error}")
-        if await self.thread_at(key) is None:  # rows were missing because it was being deleted
-            raise ThreadNotFoundError(thread_id, self.tenant)
+            except (CorruptEventError, *records.WRONG_TYPE) as error:
+                problems.append(f"namespace {each.ns!r}: it cannot be verified: {error}")
+        row = await self.transactions.run("read", queries.threads.thread_by_key, key)
+        if row is None or row.deleting_since is not None:
+            raise ThreadNotFoundError(thread_id, self.tenant)  # so rows were missing
+        try:
+            records.thread_info(row)
+        except CorruptEventError as error:
+            problems.append(str(error))
         report = VerifyReport(
             thread_id,
             tuple(each.ns for each in logs),
@@ -95,34 +128,76 @@ class Verifying(Reading):
             fork.seq: claim(fork.source_thread_key, fork.source_ns, fork.source_seq)
             for fork in each.forks
         }
-        digests: dict[int, bytes] = {}
-        keys: dict[int, str] = {}
+        wanted = {row.seq for row in each.snapshots}
+        at_snapshots: dict[int, bytes] = {}
+        keyed: dict[int, tuple[str, int, int, bytes]] = {}
+        events = 0
         for stretch, digest in self._verifiable(key, each.ns, each.runs, each.snapshots, problems):
             try:
                 async for page in self._stream(thread_id, [stretch], digest, key):
                     for event in page:
-                        digests[event.seq] = event.digest
+                        events += 1
+                        if event.seq in wanted:
+                            at_snapshots[event.seq] = event.digest
                         if event.key is not None:
-                            keys[event.seq] = event.key
+                            row = (event.key, event.kind, event.recorded_us, event.digest)
+                            keyed[event.seq] = row
+                        if event.kind != FORK and event.seq in linked:
+                            problems.append(
+                                f"{each.ns!r} seq {event.seq}: a link stands at what is no fork"
+                            )
                         if event.kind == FORK:
-                            if linked.get(event.seq) != claim(*event.data["source"]):
+                            if linked.get(event.seq) != source_of(thread_id, event):
                                 problems.append(
                                     f"{each.ns!r} seq {event.seq}: the fork's link is wrong"
                                 )
             except CorruptEventError as error:
                 problems.append(str(error))
+        if each.runs:
+            last = each.runs[-1][1]
+            hidden = await self.transactions.run(
+                "read", queries.events.hidden_seq, key, each.ns, last, _HIDDEN_ROWS
+            )
+            head = await self.transactions.run("read", queries.events.head_seq, key, each.ns)
+            if hidden is not None and head == last:  # else it was appended meanwhile
+                problems.append(f"{each.ns!r} seq {hidden}: the index of events does not find it")
+            problems += [
+                f"{each.ns!r}: a snapshot or a fork stands at seq {row.seq}, after the log's end"
+                for row in (*each.snapshots, *each.forks)
+                if row.seq > max(head, last)
+            ]
         found = (
-            await self.transactions.run("read", queries.events.keys_of, key, each.ns)
-            if keys
+            await self.transactions.run("read", queries.events.keyed_rows, key, each.ns)
+            if keyed
             else {}
         )
         problems += [
-            f"{each.ns!r} seq {seq}: the event cannot be found by its key {name!r}"
-            for seq, name in keys.items()
-            if found.get(seq) != name
+            f"{each.ns!r} seq {seq}: the event cannot be found by its key {row[0]!r}"
+            for seq, row in keyed.items()
+            if found.get(seq) != row
         ]
-        problems += _snapshot_problems(thread_id, each.ns, each.snapshots, digests)
-        return len(digests)
+        for row in each.snapshots:
+            where = f"thread {thread_id!r}, namespace {each.ns!r}, snapshot at seq {row.seq}"
+            whole = await self.transactions.run(
+                "read", queries.trim.snapshot, key, each.ns, row.seq
+            )
+            if whole is None:
+                continue  # removed meanwhile
+            if not records.verifies(whole):
+                problems.append(f"{where}: does not match its checksum")
+            elif row.rests_on is not None and row.rests_on not in wanted:
+                problems.append(f"{where}: rests on one at seq {row.rests_on}, which is missing")
+            elif at_snapshots.get(row.seq, row.digest) != row.digest:
+                problems.append(f"{where}: was taken of another history")
+        return events
+
+    async def check_database(self) -> DatabaseReport:
+        """Run the database's own check of all its tables and indexes; it reads all of them.
+
+        On SQLite these are ``PRAGMA integrity_check`` and ``foreign_key_check``. On PostgreSQL it
+        is the extension ``amcheck``, if it is installed and the user may call it.
+        """
+        return await self.transactions.run("read", maintenance.check, schema.metadata.sorted_tables)
 
     def _verifiable(
         self,
@@ -152,38 +227,47 @@ class Verifying(Reading):
     async def stats(self, thread_id: str | None = None) -> Stats:
         """How much is stored, for one thread or for all of this tenant's.
 
+        Damaged threads of a tenant are named in the result, and counted in nothing else.
+
         Raises:
             ThreadNotFoundError: no such thread.
+            CorruptEventError: the thread is damaged.
         """
-        total = [0] * 7
-        async for key in self._keys(thread_id):
-            total[0] += 1
-            async for rows in self._sizes(key):
-                for row in rows:
-                    total[1] += 1
-                    total[2] += self.codec.raw_size(row.start, row.stored)
-                    total[3] += row.stored
-            sealed = await self.transactions.run("read", queries.events.sealed_totals, key)
-            total[1] += sealed.events
-            total[2] += sealed.raw
-            total[3] += sealed.stored
-            total[6] += sealed.events
-            count, size = await self.transactions.run("read", queries.listing.snapshot_sizes, key)
-            total[4] += count
-            total[5] += size
-        return Stats(*total)
-
-    async def _keys(self, thread_id: str | None) -> AsyncIterator[int]:
         if thread_id is not None:
-            yield (await self.thread(thread_id)).thread_key
-            return
-        after = -1
-        while page := await self.transactions.run(
-            "read", queries.listing.thread_keys, self.tenant, after, PAGE
-        ):
-            for key in page:
-                yield key
-            after = page[-1]
+            return await self._stats((await self.thread(thread_id)).thread_key)
+        total, damaged = Stats(0, 0, 0, 0, 0, 0), dict[int, str]()
+
+        def note(damage: ThreadDamage) -> None:
+            damaged[damage.thread_key] = damage.thread_id
+
+        after = None
+        while page := await self.scan(after=after, on_damage=note):
+            for info in page:
+                try:
+                    total = total.plus(await self._stats(info.thread_key))
+                except CorruptEventError:
+                    damaged[info.thread_key] = info.thread_id
+            after = page[-1].thread_key
+        return replace(total, damaged=tuple(damaged.values()))
+
+    async def _stats(self, key: int) -> Stats:
+        """How much is stored of one thread."""
+        events = raw = stored = 0
+        async for rows in self._sizes(key):
+            events += len(rows)
+            raw += sum(self.codec.raw_size(row.start, row.stored) for row in rows)
+            stored += sum(row.stored for row in rows)
+        sealed = await self.transactions.run("read", queries.events.sealed_totals, key)
+        count, size = await self.transactions.run("read", queries.listing.snapshot_sizes, key)
+        return Stats(
+            1,
+            events + sealed.events,
+            raw + sealed.raw,
+            stored + sealed.stored,
+            count,
+            size,
+            sealed.events,
+        )
 
     async def _sizes(self, key: int) -> AsyncIterator[Sequence[SqlRow]]:
         after = ("", 0)
@@ -191,7 +275,10 @@ class Verifying(Reading):
             "read", queries.listing.payload_sizes, key, after, PAGE, _HEADER_BYTES
         ):
             yield rows
-            after = (rows[-1].ns, rows[-1].seq)
+            following = (rows[-1].ns, rows[-1].seq)
+            if (*map(type, following),) != (str, int) or following <= after:
+                raise CorruptEventError("a namespace or a seq is damaged").at(None, *after)
+            after = following
 
 
 class _Log(NamedTuple):
@@ -208,20 +295,5 @@ def _is_whole(conn: Connection, fork: SqlRow) -> bool:
     source = Position(fork.source_thread_key, fork.source_ns, fork.source_seq)
     try:
         return queries.lineage.can_be_reached(conn, source)
-    except records.WRONG_TYPE:
+    except CorruptEventError:
         return False
-
-
-def _snapshot_problems(
-    thread_id: str, ns: str, rows: Sequence[SqlRow], digests: Mapping[int, bytes]
-) -> Iterator[str]:
-    """The problems of a log's snapshots, given the digests of its events."""
-    present = {row.seq for row in rows}
-    for row in rows:
-        where = f"thread {thread_id!r}, namespace {ns!r}, snapshot at seq {row.seq}"
-        if not records.verifies(row):
-            yield f"{where}: does not match its checksum"
-        elif row.rests_on is not None and row.rests_on not in present:
-            yield f"{where}: rests on one at seq {row.rests_on}, which is missing"
-        elif digests.get(row.seq, row.digest) != row.digest:
-            yield f"{where}: was taken of another history"

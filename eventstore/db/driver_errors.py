@@ -65,9 +65,12 @@ def classify(error: BaseException) -> Literal["again", "lost"] | None:
     original = error.orig if isinstance(error, exc.DBAPIError) else error
     if postgresql.again(original):
         return "again"
-    if postgresql.lost(original):
-        return "lost"
-    return "lost" if isinstance(error, exc.DBAPIError) and error.connection_invalidated else None
+    if isinstance(error, exc.DBAPIError):
+        if error.connection_invalidated:
+            return "lost"
+        if postgresql.refused_by_client(original, error.statement):
+            return None
+    return "lost" if postgresql.lost(original) else None
 
 
 def translate(error: Exception) -> EventStoreError | None:
@@ -86,13 +89,23 @@ def translate(error: Exception) -> EventStoreError | None:
     if isinstance(error, exc.OperationalError | exc.DatabaseError | exc.InterfaceError):
         if isinstance(error.orig, sqlite.ERRORS):
             return sqlite.translate(message(error))
+        if isinstance(error, exc.DataError) or (
+            not error.connection_invalidated
+            and postgresql.busy(error.orig) is None
+            and postgresql.refused_by_client(error.orig, error.statement)
+        ):
+            return _of_value(message(error))
         return _of_server(message(error), postgresql.busy(error.orig))
     return None
 
 
-def _of_server(words: str, busy: Literal["pool", "server"] | None) -> EventStoreError:
+def _of_value(words: str) -> ConfigurationError:
     if "NUL (0x00)" in words:
         return ConfigurationError(f"a name must not contain a NUL character: {words}")
+    return ConfigurationError(f"a value cannot be sent to the database: {words}")
+
+
+def _of_server(words: str, busy: Literal["pool", "server"] | None) -> EventStoreError:
     if busy == "pool":
         return StoreBusyError(f"the caller's pool had no free connection: {words}")
     if busy == "server":

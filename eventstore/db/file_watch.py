@@ -68,7 +68,10 @@ class FileWatch:
             return
         self.look()
         log = _identity(_stat(self._wal))
-        if conn.info.setdefault(_WAL, log) != log:
+        known = conn.info.get(_WAL)
+        if known is None:  # the first write, or the file had a rollback journal until now
+            conn.info[_WAL] = log
+        elif log != known:
             self._path, self._file, self.next_look = self._wal, _NEVER, 0.0  # it stays lost
             raise _gone(self._wal)
 

@@ -1,16 +1,18 @@
-"""The space of a database: free pages, dead rows, and bytes that must be overwritten; its clock.
+"""The space of a database (free pages, dead rows, bytes to overwrite), its check and its clock.
 
 Each function works on SQLite and on PostgreSQL, which differ most here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Connection, Table, cast, extract, func, select, text
+from sqlalchemy import BigInteger, Connection, Table, cast, exc, extract, func, select, text
 
 from eventstore.db import sqlite
+from eventstore.models import DatabaseReport
 
 _LOG_TIMEOUT_MS: Final = 2000
 _INCREMENTAL: Final = 2  # of PRAGMA auto_vacuum
@@ -139,3 +141,63 @@ _NOW = select(cast(extract("epoch", func.clock_timestamp()) * 1_000_000, BigInte
 def now_us(conn: Connection) -> int:
     """The time by PostgreSQL's clock, in microseconds since 1970 UTC."""
     return int(conn.execute(_NOW).scalar_one())
+
+
+PROBLEMS_MAX: Final = 100
+"""Problems that a check reports at most."""
+
+
+def check(conn: Connection, tables: Sequence[Table]) -> DatabaseReport:
+    """The database's own check of these tables and their indexes; it reads all of them."""
+    if conn.dialect.name == "sqlite":
+        return DatabaseReport(tuple(_sqlite_problems(conn)), "integrity_check")
+    return _checked_by_amcheck(conn, tables)
+
+
+def _sqlite_problems(conn: Connection) -> Iterator[str]:
+    try:
+        for (line,) in conn.exec_driver_sql(f"PRAGMA integrity_check({PROBLEMS_MAX})"):
+            if line != "ok":
+                yield f"integrity_check: {line}"
+        lacking = conn.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+        for table, count in Counter(str(row[0]) for row in lacking).items():
+            yield f"foreign_key_check: {count} rows of {table} belong to no thread"
+    except exc.DatabaseError as error:
+        yield f"the check itself failed: {error.orig}"
+
+
+_AMCHECK: Final = (
+    "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'amcheck'"
+)
+_INDEXES: Final = """
+    SELECT i.indexrelid::regclass::text, i.indrelid::regclass::text
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+    WHERE i.indrelid = CAST(%(table)s AS regclass) AND a.amname = 'btree' AND i.indisvalid
+    ORDER BY 1"""
+
+
+def _checked_by_amcheck(conn: Connection, tables: Sequence[Table]) -> DatabaseReport:
+    where = conn.exec_driver_sql(_AMCHECK).scalar()
+    if where is None:
+        return DatabaseReport(
+            (), None, "amcheck is not installed: CREATE EXTENSION amcheck, as a superuser"
+        )
+    names: dict[str | None, str] = conn.get_execution_options().get("schema_translate_map", {})
+    quote = conn.dialect.identifier_preparer.quote
+    schema = f"{quote(names[None])}." if names.get(None) else ""
+    problems: list[str] = []
+    for table in tables:
+        name = schema + quote(table.name)
+        for index, _ in conn.exec_driver_sql(_INDEXES, {"table": name}).fetchall():
+            try:
+                conn.exec_driver_sql(
+                    f"SELECT {where}.bt_index_check(CAST(%(index)s AS regclass), true)",
+                    {"index": index},
+                ).fetchall()
+            except exc.DBAPIError as error:
+                if "permission denied" in str(error.orig):
+                    return DatabaseReport(
+                        (), None, f"this user may not call amcheck: {str(error.orig).strip()}"
+                    )
+                problems.append(f"amcheck of {index}: {str(error.orig).splitlines()[0]}")
+    return DatabaseReport(tuple(problems[:PROBLEMS_MAX]), "amcheck")

@@ -76,6 +76,11 @@ def _add_run_leases(conn: Connection) -> None:
     _add_columns(conn, [schema.threads.c.owner])
 
 
+def _add_thread_checksum(conn: Connection) -> None:
+    """The checksum of a thread's row; rows that are there have none until they are changed."""
+    _add_columns(conn, (schema.threads.c.checksum,))
+
+
 def _add_columns(conn: Connection, columns: Iterable[Column[Any]]) -> None:
     """Add columns, all of them nullable, to tables that were created without them."""
     look, schema_name = inspect(conn), _schema_of(conn)
@@ -99,6 +104,7 @@ MIGRATIONS: Final[tuple[tuple[str, Callable[[Connection], None]], ...]] = (
     ("0001_log", _create_tables),
     ("0002_retention", _add_retention),
     ("0003_run_leases", _add_run_leases),
+    ("0004_thread_checksum", _add_thread_checksum),
 )
 
 

@@ -208,7 +208,8 @@ def _check_encoding(connection: Any, _record: Any) -> None:
 def _give_up_pool(context: Any) -> None:
     # After a failover the connected server may be a standby: its connections work, but are
     # useless; so the pool is emptied, as if the server had gone away.
-    if lost(context.original_exception):
+    refused = refused_by_client(context.original_exception, context.statement)
+    if lost(context.original_exception) and (context.is_disconnect or not refused):
         context.is_disconnect = True
 
 
@@ -455,6 +456,15 @@ def lost(error: BaseException | None) -> bool:
     if psycopg is None or not isinstance(error, psycopg.OperationalError) or _of_pool(error):
         return False
     return not any(phrase in str(error) for phrase in (*_PERMANENT, *_FULL))
+
+
+def refused_by_client(error: BaseException | None, statement: str | None) -> bool:
+    """Whether the driver failed on a statement without an answer of the server.
+
+    Either it refused the statement (too many parameters, a value too large to send), which
+    another attempt cannot change, or the connection was lost: then it is invalidated.
+    """
+    return statement is not None and _sqlstate(error) is None
 
 
 def busy(error: BaseException | None) -> Literal["pool", "server"] | None:

@@ -52,6 +52,19 @@ class Bytes(LargeBinary):
         return None
 
 
+class Flag(Boolean):
+    """A boolean; what a damaged row of SQLite holds in its place is passed on, to be judged."""
+
+    cache_ok = True
+
+    def result_processor(self, dialect: Any, _coltype: Any) -> Any:
+        return None if dialect.supports_native_boolean else _flag
+
+
+def _flag(value: Any) -> Any:
+    return bool(value) if type(value) is int and value in (0, 1) else value
+
+
 metadata = MetaData()
 
 # On SQLite an INTEGER PRIMARY KEY is the address of the row: it needs no second tree.
@@ -76,7 +89,7 @@ threads = Table(
     Column("active_at", BigInteger, nullable=False),
     Column("status", Text, nullable=False),
     Column("ttl", BigInteger),
-    Column("pinned", Boolean, nullable=False),
+    Column("pinned", Flag, nullable=False),
     Column("condemned_at", BigInteger, key="deleting_since"),
     Column("metadata", Text, nullable=False),  # JSON
     # How many threads of this name there were before.
@@ -84,6 +97,7 @@ threads = Table(
     Column("pin", Text),  # JSON: reason, who requested it, since when
     Column("fate", Text, key="deletion"),  # JSON: what its tombstone will record
     Column("owner", Text),  # the run that is under way: see eventstore/leases.py
+    Column("checksum", Bytes),  # of what appends never change; NULL: of an older version
     Index("threads_by_activity", "tenant", "active_at", "thread_key"),
 )
 
@@ -134,7 +148,7 @@ snapshots = Table(
     Column("ns", Text, primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("fingerprint", Text, nullable=False),
-    Column("is_base", Boolean, nullable=False),
+    Column("is_base", Flag, nullable=False),
     Column("rests_on", BigInteger),
     Column("step", BigInteger),  # how many checkpoints there were, as the layer above counts
     Column("digest", Bytes, nullable=False),  # of the event at seq: the chain goes on here

@@ -42,7 +42,7 @@ BUSY_TIMEOUT_S: Final = 30.0
 _WAL_ATTEMPTS: Final = 200
 _READY: Final = "eventstore_ready"
 
-_MAGIC: Final = b"SQLite format 3\0"
+_PAGE_BYTES_MIN: Final = 512
 _NO_DATABASE: Final = (
     "the file is not an SQLite database (or it is encrypted); pass the path of a database that an "
     "event store made, or a path where there is no file yet"
@@ -204,9 +204,10 @@ def _open(
 
 def _refuse_other_files(_dialect: Any, _record: Any, args: Any, _options: Any) -> None:
     # SQLite takes a file that is shorter than its header for an empty one, and overwrites it.
-    with suppress(OSError), Path(args[0]).open("rb") as file:
-        found = file.read(len(_MAGIC))
-        if found and not found.startswith(_MAGIC):
+    # The file must not be opened to look: closing it would release the locks that all
+    # connections of this process hold (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    with suppress(OSError):
+        if 0 < Path(args[0]).stat().st_size < _PAGE_BYTES_MIN:
             raise StoreUnavailableError(_NO_DATABASE)
 
 
@@ -359,12 +360,20 @@ def _ask(connection: Any, statement: str) -> str:
 # --- errors -----------------------------------------------------------------------------
 
 
+_MALFORMED: Final = ("malformed", "integer overflow")
+"""What SQLite says of pages or values that nobody stored there."""
+
+
 def translate(words: str) -> EventStoreError:
     """What an error of SQLite means, by its words."""
     if "file is not a database" in words:
         return StoreUnavailableError(_NO_DATABASE)
     if "decode to UTF-8" in words:
         return CorruptEventError(f"a text in the database is damaged: {words[:200]}")
+    if any(each in words for each in _MALFORMED):
+        return CorruptEventError(
+            f"the database file is damaged: {words}; run eventstore verify, and restore a backup"
+        )
     if "locked" in words or "busy" in words:
         return StoreBusyError(f"the database stayed locked for {BUSY_TIMEOUT_S:.0f} s: {words}")
     return StoreUnavailableError(f"SQLite failed: {words}")

@@ -24,6 +24,19 @@ def thread_key(tenant: str, thread_id: str, generation: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def belongs(key: object, tenant: object, thread_id: object, generation: object) -> bool:
+    """Whether a key is that of a generation of this name, whatever the values are."""
+    if type(tenant) is not str or type(thread_id) is not str or type(generation) is not int:
+        return False
+    return 0 <= generation < 2**63 and thread_key(tenant, thread_id, generation) == key
+
+
+def generation_of(key: int, tenant: str, thread_id: str) -> int | None:
+    """The generation whose key this is; ``None`` if it is none of the first thousand."""
+    found = (n for n in range(1000) if thread_key(tenant, thread_id, n) == key)
+    return next(found, None)
+
+
 def name_digest(tenant: str, thread_id: str) -> bytes:
     """What a tombstone keeps of a name: enough to recognize the name, not to read it."""
     return hashlib.blake2b(_name(tenant, thread_id), digest_size=16).digest()
@@ -91,6 +104,14 @@ def checksum(
     sizes = struct.pack(">qqii", seq, rests_on or 0, len(fingerprint), len(items))
     head = previous + sizes + fingerprint.encode()
     return hashlib.blake2b(head + items + state, digest_size=16).digest()
+
+
+def row_checksum(
+    created_at: int, ttl: int | None, pinned: bool, metadata: str, pin: str | None
+) -> bytes:
+    """The checksum of a thread's row: of what appends never change, and its key does not cover."""
+    text = f"{created_at}/{ttl}/{pinned}/{len(metadata)}:{metadata}{pin}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def is_prefix(ns: str) -> bool:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from eventstore.codec.codec import Codec
 from eventstore.errors import ConfigurationError, CorruptEventError
-from eventstore.format import digests
+from eventstore.format import checks, digests
+from eventstore.format.checks import FIRST_US, LAST_US
 from eventstore.format.segments import Segment, covered, unseal
 from eventstore.limits import KEY_BYTES_MAX, check_name, check_position
 from eventstore.models import (
@@ -22,7 +23,6 @@ from eventstore.models import (
     Fork,
     Head,
     NewSnapshot,
-    Pin,
     Position,
     Prepared,
     RecordedEvent,
@@ -185,6 +185,13 @@ def head(tenant: str, thread_id: str, ns: str, row: SqlRow | None) -> Head:
     if row.last_seq is not None and not (is_seq and is_digest):
         damage = CorruptEventError("the row of the log's last event holds an invalid value")
         raise damage.at(thread_id, ns, row.last_seq if is_seq else 0)
+    try:
+        checks.check_moment("active_at", row.active_at)
+        checks.check_status(row.status)
+    except CorruptEventError as error:
+        raise CorruptEventError(
+            f"the row of thread {thread_id!r} is damaged: {error.reason}", thread_id=thread_id
+        ) from error
     return Head(
         thread_id,
         row.thread_key,
@@ -202,17 +209,15 @@ def thread_info(row: SqlRow) -> ThreadInfo:
     """A thread's facts from its row.
 
     Raises:
-        CorruptEventError: the row is damaged.
+        CorruptEventError: the row is damaged; it names the thread as far as the row does.
     """
     try:
-        return _thread_info(row)
-    except WRONG_TYPE as error:
+        metadata, pin = checks.check_thread(row)
+    except CorruptEventError as error:
+        name = row.thread_id if isinstance(row.thread_id, str) else None
         raise CorruptEventError(
-            f"the row of thread {row.thread_id!r} is damaged: {error}"
+            f"the row of thread {row.thread_id!r:.200} is damaged: {error.reason}", thread_id=name
         ) from error
-
-
-def _thread_info(row: SqlRow) -> ThreadInfo:
     return ThreadInfo(
         thread_id=row.thread_id,
         tenant=row.tenant,
@@ -221,10 +226,25 @@ def _thread_info(row: SqlRow) -> ThreadInfo:
         status=row.status,
         ttl=row.ttl,
         pinned=row.pinned,
-        metadata=dict(json.loads(row.metadata)),
+        metadata=metadata,
         thread_key=row.thread_key,
-        pin=_pin(row.pin),
+        pin=pin,
     )
+
+
+def salvaged(row: SqlRow, tenant: str, thread_id: str) -> ThreadInfo:
+    """What an erasure has to know of a thread whose row may be damaged.
+
+    A damaged thread counts as pinned unless its row says without doubt that it is not.
+    """
+    try:
+        return thread_info(row)
+    except CorruptEventError:
+        never = from_micros(0)
+        doubtful = row.pinned is not False or row.pin is not None
+        return ThreadInfo(
+            thread_id, tenant, never, never, "failed", None, doubtful, thread_key=row.thread_key
+        )
 
 
 def pinned(reason: str, by: str, now_us: int) -> dict[str, Any]:
@@ -240,42 +260,50 @@ def pinned(reason: str, by: str, now_us: int) -> dict[str, Any]:
     return {"pinned": True, "pin": json.dumps(pin)}
 
 
-def _pin(text: str | None) -> Pin | None:
-    if text is None:
-        return None
-    stored = json.loads(text)
-    return Pin(stored["reason"], stored["by"], from_micros(stored["at"]))
-
-
 def deletion(row: SqlRow) -> Deletion | None:
     """The facts for a thread's tombstone, recorded when it was marked for deletion, if it was.
 
     Raises:
         CorruptEventError: the row is damaged.
     """
-    if row.deletion is None:
-        return None
     try:
-        return Deletion(**json.loads(row.deletion))
-    except WRONG_TYPE as error:
+        if checks.check_moment("the mark for deletion", row.deleting_since) <= 0:
+            raise CorruptEventError("the mark for deletion is no time")  # one flipped bit makes 0
+        if row.checksum is not None and row.checksum != checks.checksum_of(row):
+            raise CorruptEventError("it does not match its checksum")
+        if row.deletion is None:
+            return None
+        found = Deletion(**json.loads(row.deletion))
+        checks.check_kinds(found)
+        return found
+    except (CorruptEventError, RecursionError, *WRONG_TYPE) as error:
         raise CorruptEventError(
-            f"the row of thread {row.thread_id!r}, which is being deleted, is damaged: {error}"
+            f"the row of thread {row.thread_id!r:.200}, which is being deleted, is damaged: {error}"
         ) from error
 
 
 def tombstone_row(
-    row: SqlRow, deletion: Deletion, now_us: int, secret: bytes | None
+    key: int,
+    name: tuple[str, str],
+    generation: int,
+    deletion: Deletion,
+    now_us: int,
+    secret: bytes | None,
 ) -> dict[str, Any]:
-    """The tombstone of a thread; with a ``secret`` it does not reveal the thread's name."""
-    key, digest = row.thread_key, digests.name_digest(row.tenant, row.thread_id)
+    """The tombstone of a thread; with a ``secret`` it does not reveal the thread's name.
+
+    Args:
+        name: its tenant and its thread_id.
+    """
+    digest = digests.name_digest(*name)
     if secret is not None:
         key = digests.tombstone_key(secret, key)
-        digest = digests.keyed_name_digest(secret, row.tenant, row.thread_id)
+        digest = digests.keyed_name_digest(secret, *name)
     return {
         "thread_key": key,
         "name_digest": digest,
-        "generation": row.generation,
-        "tenant": row.tenant,
+        "generation": generation,
+        "tenant": name[0],
         "deleted_at": now_us,
         "reason": deletion.reason,
         "events": deletion.events,
@@ -286,32 +314,54 @@ def tombstone_row(
 
 
 def tombstone(row: SqlRow) -> Tombstone:
-    """A tombstone from its row."""
-    return Tombstone(
-        row.thread_key,
-        row.name_digest,
-        row.tenant,
-        from_micros(row.deleted_at),
-        row.reason,
-        row.events,
-        row.bytes,
-        row.policy,
-        row.asked_by,
-    )
+    """A tombstone from its row.
+
+    Raises:
+        CorruptEventError: the row is damaged.
+    """
+    try:
+        found = Tombstone(
+            row.thread_key,
+            row.name_digest,
+            row.tenant,
+            from_micros(row.deleted_at),
+            row.reason,
+            row.events,
+            row.bytes,
+            row.policy,
+            row.asked_by,
+        )
+        checks.check_kinds(found)
+    except (CorruptEventError, *WRONG_TYPE) as error:
+        raise CorruptEventError(
+            f"the tombstone under key {row.thread_key!r:.40} is damaged: {error}"
+        ) from error
+    return found
 
 
 def sweep(row: SqlRow) -> SweepRecord:
-    """A recorded sweep from its row."""
-    finished = None if row.finished_at is None else from_micros(row.finished_at)
-    return SweepRecord(
-        row.sweep_id,
-        row.holder,
-        from_micros(row.started_at),
-        finished,
-        from_micros(row.cutoff),
-        json.loads(row.policy),
-        json.loads(row.counts),
-    )
+    """A recorded sweep from its row.
+
+    Raises:
+        CorruptEventError: the row is damaged.
+    """
+    try:
+        finished = None if row.finished_at is None else from_micros(row.finished_at)
+        found = SweepRecord(
+            row.sweep_id,
+            row.holder,
+            from_micros(row.started_at),
+            finished,
+            from_micros(row.cutoff),
+            json.loads(row.policy),
+            json.loads(row.counts),
+        )
+        checks.check_kinds(found)
+    except (CorruptEventError, RecursionError, *WRONG_TYPE) as error:
+        raise CorruptEventError(
+            f"the record of sweep {row.sweep_id!r:.40} is damaged: {error}"
+        ) from error
+    return found
 
 
 class EventReader:
@@ -378,6 +428,8 @@ class EventReader:
                 content = covered(payload, body)
                 if digests.link(self._digest, seq, kind, name, recorded_us, content) != digest:
                     raise CorruptEventError("the stored bytes do not match the digest chain")
+                if not FIRST_US <= recorded_us <= LAST_US:
+                    raise CorruptEventError("the event's time is not a moment")
                 data = unpack(body)
             except CorruptEventError as error:
                 raise error.at(*self._place, seq) from error
@@ -410,6 +462,8 @@ class EventReader:
                 self._digest, self.after = digest, seq
                 continue
             try:
+                if not FIRST_US <= recorded_us <= LAST_US:
+                    raise CorruptEventError("the event's time is not a moment")
                 data = self._codec.unpack(body)
             except CorruptEventError as error:
                 raise error.at(*self._place, seq) from error

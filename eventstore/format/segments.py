@@ -138,6 +138,9 @@ def unseal(segment: Segment) -> list[Body]:
         raise CorruptEventError(f"the segment does not decode: {error!s:.200}") from error
     if not found or found[-1].digest != segment.digest:
         raise CorruptEventError("the segment does not match the digest chain")
+    raw = sum(len(event.body) for event in found)
+    if (found[-1].recorded_at, raw) != (segment.recorded_at, segment.raw):
+        raise CorruptEventError("the segment's row says something else than its content")
     return found
 
 

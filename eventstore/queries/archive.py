@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
+from types import SimpleNamespace
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, bindparam, delete, insert, select, union
+from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, union
 
 from eventstore.db.schema import events, forks, segments, snapshots, threads, tombstones
-from eventstore.errors import ArchiveError, StoreBusyError, ThreadExistsError
+from eventstore.errors import (
+    ArchiveError,
+    CorruptEventError,
+    StoreBusyError,
+    ThreadExistsError,
+)
 from eventstore.format import digests, records
 from eventstore.format.archive.rows import (
     DICTIONARY,
@@ -31,6 +37,7 @@ from eventstore.format.archive.rows import (
     Row,
     dictionaries_of,
 )
+from eventstore.format.checks import checked, checksum_of
 from eventstore.models import Position, SqlRow
 from eventstore.queries.dictionaries import keep_dictionary, read_dictionary
 from eventstore.queries.forks import (
@@ -39,15 +46,17 @@ from eventstore.queries.forks import (
     forks_needed,
     is_inside,
     needed,
+    nested_ends,
 )
 from eventstore.queries.snapshots import snapshot_chain
 from eventstore.queries.threads import look_up, thread_by_key
 from eventstore.queries.tombstones import is_erased, last_generation
 
 PAGE: Final = 256
-"""Events, or rows to insert, at a time; of larger rows fewer."""
+"""Rows read or inserted at a time, if they are small."""
 
-_LARGE_PAGE: Final = 8
+PAGE_BYTES: Final = 4 * 2**20
+"""Bytes of payloads read or inserted at a time, unless a single row has more."""
 
 _key: Any = bindparam("key")
 _ns: Any = bindparam("ns")
@@ -55,9 +64,9 @@ _after: Any = bindparam("after")
 _upto: Any = bindparam("upto")
 
 
-def _paged(table: Table, tag: int, page: int) -> Any:
+def _between(table: Table, *columns: Any) -> Any:
     return (
-        select(*(table.c[name] for name in FIELDS[tag]))
+        select(*columns)
         .where(
             table.c.thread_key == _key,
             table.c.ns == _ns,
@@ -65,20 +74,27 @@ def _paged(table: Table, tag: int, page: int) -> Any:
             table.c.seq <= _upto,
         )
         .order_by(table.c.seq)
-        .limit(page)
     )
 
 
+def _rows(table: Table, tag: int) -> Any:
+    return _between(table, *(table.c[name] for name in FIELDS[tag]))
+
+
+def _sizes(table: Table) -> Any:
+    return _between(table, table.c.seq, func.length(table.c.payload)).limit(PAGE)
+
+
 _ROWS: Final = {
-    EVENT: (_paged(events, EVENT, PAGE), PAGE),
-    SEGMENT: (_paged(segments, SEGMENT, _LARGE_PAGE), _LARGE_PAGE),
+    EVENT: (_sizes(events), _rows(events, EVENT)),
+    SEGMENT: (_sizes(segments), _rows(segments, SEGMENT)),
 }
 _event_digest = (
     select(events.c.digest)
     .where(events.c.thread_key == _key, events.c.ns == _ns, events.c.seq == snapshots.c.seq)
     .scalar_subquery()
 )
-_SNAPSHOT: Final = _paged(snapshots, SNAPSHOT, 1).add_columns(_event_digest.label("event_digest"))
+_SNAPSHOT: Final = _rows(snapshots, SNAPSHOT).add_columns(_event_digest.label("event_digest"))
 _LINKS = select(forks).where(forks.c.thread_key == _key)
 _NAMES = union(
     *(select(t.c.ns).where(t.c.thread_key == _key) for t in (events, segments, snapshots, forks))
@@ -134,24 +150,25 @@ def rows_of(conn: Connection, thread: SqlRow) -> Iterator[Record]:
 def _logs(conn: Connection, key: int) -> dict[str, _Log]:
     """The logs of a thread, and logs for what they need of other threads."""
     logs: dict[str, _Log] = {}
-    for ns in conn.execute(_NAMES, {"key": key}).scalars():
+    for (ns,) in checked(conn.execute(_NAMES, {"key": key}).fetchall()):
         log = logs.setdefault(ns, _Log())
         log.own = Position(key, ns, _MAX_SEQ)
-        for seq in conn.execute(_SNAPSHOT_SEQS, {"key": key, "ns": ns}).scalars():
+        for (seq,) in checked(conn.execute(_SNAPSHOT_SEQS, {"key": key, "ns": ns}).fetchall()):
             log.snapshots[seq] = (Position(key, ns, seq), False)
-    needs: dict[Position, list[Needed]] = {}
-    rows = conn.execute(_LINKS, {"key": key}).fetchall()
+    needs: dict[Position, Needed] = {}
+    rows = checked(conn.execute(_LINKS, {"key": key}).fetchall())
     places: list[tuple[str, SqlRow, Needed | None]] = [(r.ns, r, None) for r in rows]
     for ns, row, within in places:  # it grows while we iterate
         link = Position(row.source_thread_key, row.source_ns, row.source_seq)
         if within is not None and is_inside(within, link):
             link = link._replace(thread_key=key, ns=ns)
         elif link.thread_key != key:
-            if link not in needs:
-                needs[link] = needed(conn, link)
-                for need in needs[link]:
-                    places += [(need.ns, each, need) for each in _gather(conn, need, logs)]
-            link = link._replace(thread_key=key, ns=needs[link][0].ns)
+            need = needs.get(link)
+            if need is None:
+                need = needs[link] = needed(conn, link)
+                for part in (need, *(needed(conn, end) for end in nested_ends(conn, need))):
+                    places += [(part.ns, each, part) for each in _gather(conn, part, logs)]
+            link = link._replace(thread_key=key, ns=need.ns)
         logs.setdefault(ns, _Log()).forks.setdefault(row.seq, [row.seq, *link])
     return logs
 
@@ -164,7 +181,7 @@ def _gather(conn: Connection, need: Needed, logs: dict[str, _Log]) -> Sequence[S
         for row in snapshot_chain(conn, need.base):
             at = need.base._replace(seq=row.seq)
             log.snapshots.setdefault(row.seq, (at, True))
-    return conn.execute(forks_needed(need)).fetchall()
+    return checked(conn.execute(forks_needed(need)).fetchall())
 
 
 def _rows_of_log(conn: Connection, log: _Log) -> Iterator[Record]:
@@ -199,15 +216,33 @@ def _is_sound(row: SqlRow) -> bool:
 
 
 def _run(conn: Connection, tag: int, log: Position) -> Iterator[Record]:
-    statement, page = _ROWS[tag]
-    after = 0
-    while True:
-        place = {"key": log.thread_key, "ns": log.ns, "after": after, "upto": log.seq}
-        rows = conn.execute(statement, place).fetchall()
-        yield from ((tag, tuple(row)) for row in rows)
-        if len(rows) < page:
-            return
-        after = rows[-1].seq
+    """The rows of a table, in pages that are small in bytes, too."""
+    sizes, statement = _ROWS[tag]
+    after, upto = 0, log.seq
+    while found := conn.execute(sizes, _place(log, after, upto)).fetchall():
+        seqs = [seq for seq, _ in found]
+        if not all(type(seq) is int and before < seq for before, seq in pairwise([after, *seqs])):
+            raise CorruptEventError("the rows are not in the order of their seqs").at(
+                None, log.ns, after
+            )
+        for last in _page_ends(found):
+            rows = conn.execute(statement, _place(log, after, last))
+            yield from ((tag, tuple(row)) for row in rows.fetchall())
+            after = last
+
+
+def _place(log: Position, after: int, upto: int) -> dict[str, Any]:
+    return {"key": log.thread_key, "ns": log.ns, "after": after, "upto": upto}
+
+
+def _page_ends(sizes: Sequence[SqlRow]) -> Iterator[int]:
+    """The seq at the end of each page, given the seqs and the bytes of rows in order."""
+    held = 0
+    for (seq, size), (_, following) in pairwise([*sizes, (None, PAGE_BYTES + 1)]):
+        held += size
+        if held + following > PAGE_BYTES:
+            yield seq
+            held = 0
 
 
 # --- insert -----------------------------------------------------------------------------
@@ -241,6 +276,7 @@ def insert_thread(
         OtherDictionary: the id of one of the file's dictionaries is used by another one.
     """
     waiting: list[dict[str, Any]] = []
+    held = 0  # bytes in the rows that wait
     ns, key, last_tag, placeholder = "", 0, LOG, None
     for tag, row in records:
         if tag == THREAD:
@@ -251,9 +287,9 @@ def insert_thread(
         if tag == DICTIONARY:
             keep_dictionary(conn, *row)
             continue
-        if waiting and (tag != last_tag or len(waiting) == PAGE):
+        if waiting and (tag != last_tag or len(waiting) == PAGE or held >= PAGE_BYTES):
             conn.execute(_INSERTS[last_tag], waiting)
-            waiting = []
+            waiting, held = [], 0
         last_tag = tag
         if tag == LOG:
             ns = row[0]
@@ -261,6 +297,7 @@ def insert_thread(
             waiting.append(
                 {**dict(zip(FIELDS[tag], row, strict=True)), "thread_key": key, "ns": ns}
             )
+            held += sum(len(value) for value in row if type(value) is bytes)
     if waiting:
         conn.execute(_INSERTS[last_tag], waiting)
     return placeholder
@@ -289,7 +326,8 @@ def _insert_thread_row(conn: Connection, thread: Mapping[str, Any], now_us: int)
         )
     if existing is not None or look_up(conn, *name, "") is not None:
         raise ThreadExistsError(name[1], name[0])
-    conn.execute(_INSERT_THREAD, dict(thread))
+    checksum = checksum_of(SimpleNamespace(**thread))
+    conn.execute(_INSERT_THREAD, {**thread, "checksum": checksum})
     last = last_generation(conn, *name)
     next_generation = 0 if last is None else last + 1
     placeholder = None

@@ -7,7 +7,7 @@ no reader sees the thread and no append to it succeeds, and that its row goes la
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, update
 
@@ -18,11 +18,9 @@ from eventstore.queries.forks import dependants
 
 _key: Any = bindparam("key")
 
-_ns: Any = bindparam("ns")
-
-_upto: Any = bindparam("upto")
-
 _INSERT_EVENT = insert(events)
+
+_LAST_SEQ: Final = 2**63 - 1
 
 _LOCK = (
     select(threads)
@@ -58,6 +56,8 @@ def mark_for_deletion(
     """
     conn.execute(_MARK_FOR_DELETION, {"key": thread_key, "now": now_us, "details": deletion})
     for ns, _, last in namespaces(conn, thread_key):
+        if type(ns) is not str or type(last) is not int or last >= _LAST_SEQ:
+            continue  # it is damaged: nobody can append to it
         mark = {
             "thread_key": thread_key,
             "ns": ns,
@@ -81,36 +81,29 @@ def marked_for_deletion(conn: Connection, tenant: str | None = None) -> Sequence
     return conn.execute(query).scalars().all()
 
 
-_REMOVE = delete(events).where(
-    events.c.thread_key == _key, events.c.ns == _ns, events.c.seq <= _upto
-)
-
-_REMOVE_SEALED = delete(segments).where(
-    segments.c.thread_key == _key, segments.c.ns == _ns, segments.c.last <= _upto
-)
-
-
-def remove_events(conn: Connection, thread_key: int, ns: str, upto: int) -> int:
-    """Delete the events up to a seq from a log of a marked thread; returns the number of rows."""
-    place = {"key": thread_key, "ns": ns, "upto": upto}
-    sealed = conn.execute(_REMOVE_SEALED, place).rowcount
-    return sealed + conn.execute(_REMOVE, place).rowcount
-
-
-def _some_of(table: Any) -> Any:
+def _some_of(table: Any, *conditions: Any) -> Any:
     place = (table.c.ns, table.c.seq)
-    some = select(*place).where(table.c.thread_key == _key).limit(bindparam("page"))
+    some = select(*place).where(table.c.thread_key == _key, *conditions).limit(bindparam("page"))
     return delete(table).where(table.c.thread_key == _key, tuple_(*place).in_(some))
 
 
 _REMOVE_SOME = [_some_of(segments), _some_of(snapshots)]
 
+_REMOVE_EVENTS = _some_of(events, events.c.kind != DELETION_MARK)
+
 
 def remove_some(conn: Connection, thread_key: int, page: int) -> bool:
     """Delete a page of a marked thread's segments or snapshots; false when there are none."""
-    return any(
-        conn.execute(remove, {"key": thread_key, "page": page}).rowcount for remove in _REMOVE_SOME
-    )
+    place = {"key": thread_key, "page": page}
+    return any(conn.execute(remove, place).rowcount for remove in _REMOVE_SOME)
+
+
+def remove_events(conn: Connection, thread_key: int, page: int) -> bool:
+    """Delete a page of a marked thread's events; false when there are none.
+
+    The marks that end its logs stay: they refuse the appends of writers that do not know yet.
+    """
+    return bool(conn.execute(_REMOVE_EVENTS, {"key": thread_key, "page": page}).rowcount)
 
 
 def remove_rest(conn: Connection, thread_key: int, tombstone: Mapping[str, Any]) -> bool:

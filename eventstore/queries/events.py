@@ -6,13 +6,26 @@ a gap. A sealed event that has a key leaves an emptied row behind, by which its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, case, func, literal_column, select, union_all
+from sqlalchemy import (
+    Connection,
+    Float,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal_column,
+    select,
+    text,
+    union_all,
+)
 
 from eventstore.db.schema import events, segments
+from eventstore.errors import CorruptEventError
+from eventstore.format.checks import checked
 from eventstore.format.segments import Segment
 from eventstore.models import DELETION_MARK, SqlRow
 
@@ -40,6 +53,27 @@ _EVENTS_BETWEEN = (
     .order_by(events.c.seq)
     .limit(bindparam("page"))
 )
+
+PAGE_BYTES: Final = 8 * 2**20
+"""Bytes of payloads read at a time, unless a few events have more."""
+
+FEW: Final = 64
+"""Events that are read without asking how large they are."""
+
+
+def _light(page: Any) -> Any:
+    """The first rows of a page that together have no more than ``PAGE_BYTES``.
+
+    Drivers for PostgreSQL hold all rows of an answer in memory; that for SQLite, one at a time.
+    """
+    size = func.length(events.c.payload)
+    before = func.sum(size).over(order_by=events.c.seq) - size
+    rows = page.add_columns(before.label("before")).subquery()
+    columns = [rows.c[column.name] for column in page.selected_columns]
+    return select(*columns).where(rows.c.before < PAGE_BYTES).order_by(rows.c.seq)
+
+
+_LIGHT_EVENTS_BETWEEN = _light(_EVENTS_BETWEEN)
 
 _EVENTS_BY_KEY = (
     select(events.c.seq, events.c.kind, events.c.key, events.c.payload)
@@ -79,14 +113,48 @@ _SEGMENTS_BETWEEN = (
 
 def head_seq(conn: Connection, thread_key: int, ns: str) -> int:
     """The last seq of a log, 0 when it is empty."""
-    row, sealed = conn.execute(_HEAD, {"key": thread_key, "ns": ns}).one()
-    return max(row or 0, sealed or 0)
+    ends = conn.execute(_HEAD, {"key": thread_key, "ns": ns}).one()
+    return max((seq_or_none(seq) or 0 for seq in ends), default=0)
+
+
+def seq_or_none(value: Any) -> int | None:
+    """A seq that a row claims.
+
+    Raises:
+        CorruptEventError: it is none.
+    """
+    if value is not None and type(value) is not int:
+        raise CorruptEventError(f"a row stands at the invalid seq {value!r:.40}")
+    return value
+
+
+_HIDDEN = text(
+    "SELECT min(seq) FROM events AS hidden WHERE rowid > (SELECT rowid FROM events WHERE"
+    " thread_key = :key AND ns = :ns AND seq = :seq) AND rowid <= :rows + (SELECT rowid FROM"
+    " events WHERE thread_key = :key AND ns = :ns AND seq = :seq)"
+    " AND +thread_key = :key AND +ns = :ns AND +seq > :seq"
+)
+
+
+def hidden_seq(conn: Connection, thread_key: int, ns: str, seq: int, rows: int) -> int | None:
+    """The seq of an event after the last one of a log that the index does not find.
+
+    Only SQLite's table has an order of its own: ``rows`` rows after the last event are looked at.
+    """
+    if conn.dialect.name != "sqlite":
+        return None
+    place = {"key": thread_key, "ns": ns, "seq": seq, "rows": rows}
+    found: int | None = conn.execute(_HIDDEN, place).scalar()
+    return found
 
 
 def last_event(conn: Connection, thread_key: int, ns: str) -> int:
-    """The last seq of a log, without the mark at its end if its thread is marked for deletion."""
-    row, sealed = conn.execute(_LAST_EVENT, {"key": thread_key, "ns": ns}).one()
-    return max(row or 0, sealed or 0)
+    """The last seq of a log, without the mark at its end if its thread is marked for deletion.
+
+    0 if it is empty or damaged.
+    """
+    ends = conn.execute(_LAST_EVENT, {"key": thread_key, "ns": ns}).one()
+    return max((seq for seq in ends if type(seq) is int), default=0)
 
 
 def read_events(
@@ -97,7 +165,7 @@ def read_events(
     If the page does not begin with the event after ``after``, that event is missing.
     """
     place = {"key": thread_key, "ns": ns, "after": after, "upto": upto}
-    rows = conn.execute(_EVENTS_BETWEEN, {**place, "page": page}).fetchall()
+    rows = _rows_between(conn, {**place, "page": page})
     if rows and rows[-1].seq - after == len(rows) and all(map(_PAYLOAD, rows)):
         return rows
     # A row without a payload belongs to a sealed event that has a key.
@@ -118,6 +186,21 @@ def read_events(
     return sealed or rows
 
 
+def _rows_between(conn: Connection, place: dict[str, Any]) -> list[SqlRow]:
+    """Rows of events, bounded in number and in bytes."""
+    few = min(place["page"], place["upto"] - place["after"]) <= FEW
+    if few or conn.dialect.name != "sqlite":
+        statement = _EVENTS_BETWEEN if few else _LIGHT_EVENTS_BETWEEN
+        return list(conn.execute(statement, place))
+    with conn.execute(_EVENTS_BETWEEN, place) as result:
+        rows: list[SqlRow] = []
+        held = 0
+        while held < PAGE_BYTES and (part := result.fetchmany(FEW)):
+            rows += part
+            held += sum(len(row.payload) for row in part if type(row.payload) is bytes)
+        return rows
+
+
 _PAYLOAD = itemgetter(5)
 
 
@@ -126,27 +209,64 @@ def read_segments(
 ) -> list[Segment]:
     """Segments of a log that hold events after ``after``, up to ``upto``, oldest first."""
     place = {"key": thread_key, "ns": ns, "after": after, "upto": upto, "page": page}
-    return [Segment(*row) for row in conn.execute(_SEGMENTS_BETWEEN, place)]
+    found = [Segment(*row) for row in conn.execute(_SEGMENTS_BETWEEN, place)]
+    for segment in found:  # the rest is judged where it is unsealed
+        if type(segment.seq) is not int or type(segment.last) is not int:
+            raise CorruptEventError(f"a segment ends at the invalid seq {segment.last!r:.40}")
+    return found
+
+
+KEYS_PAGE: Final = 1_000
+"""Keys named in one statement; drivers take 65,535 parameters, or fewer."""
 
 
 def events_by_key(
-    conn: Connection, thread_key: int, ns: str, keys: Iterable[str]
+    conn: Connection, thread_key: int, ns: str, keys: Sequence[str]
 ) -> Sequence[SqlRow]:
-    """The events that have one of these keys."""
-    return conn.execute(
-        _EVENTS_BY_KEY, {"key": thread_key, "ns": ns, "names": list(keys)}
-    ).fetchall()
+    """The events that have one of these keys, page by page of the keys."""
+    found: list[SqlRow] = []
+    for first in range(0, len(keys), KEYS_PAGE):
+        place = {"key": thread_key, "ns": ns, "names": keys[first : first + KEYS_PAGE]}
+        found += conn.execute(_EVENTS_BY_KEY, place)
+    return found
 
 
-_KEYS_OF = select(events.c.seq, events.c.key).where(
-    events.c.thread_key == _key, events.c.ns == _ns, events.c.key.is_not(None)
+_KEYS_BETWEEN = (
+    select(events.c.seq, events.c.kind, events.c.key)
+    .where(
+        events.c.thread_key == _key,
+        events.c.ns == _ns,
+        events.c.key >= bindparam("first"),
+        events.c.key < bindparam("end"),
+        events.c.seq > bindparam("after"),
+        events.c.seq <= _upto,
+    )
+    .order_by(events.c.key)
 )
 
 
-def keys_of(conn: Connection, thread_key: int, ns: str) -> dict[int, str]:
-    """The keys of a log's events by their seqs, sealed events included."""
-    rows = conn.execute(_KEYS_OF, {"key": thread_key, "ns": ns})
-    return {row.seq: row.key for row in rows}
+def keys_between(
+    conn: Connection, thread_key: int, ns: str, span: tuple[str, str], after: int, upto: int
+) -> Sequence[SqlRow]:
+    """Seq, kind and key of the events whose keys lie in a span of texts, sealed ones included."""
+    place = {"key": thread_key, "ns": ns, "first": span[0], "end": span[1]}
+    return conn.execute(_KEYS_BETWEEN, {**place, "after": after, "upto": upto}).fetchall()
+
+
+_KEYED_ROWS = select(
+    events.c.seq, events.c.key, events.c.kind, events.c.recorded_at, events.c.digest
+).where(events.c.thread_key == _key, events.c.ns == _ns, events.c.key.is_not(None))
+
+
+def keyed_rows(
+    conn: Connection, thread_key: int, ns: str
+) -> dict[int, tuple[str, int, int, bytes]]:
+    """Key, kind, time and digest of the rows of a log's events that have a key, by their seqs.
+
+    A sealed event, too, keeps a row for its key.
+    """
+    rows = conn.execute(_KEYED_ROWS, {"key": thread_key, "ns": ns})
+    return {seq: (key, kind, at, digest) for seq, key, kind, at, digest in rows}
 
 
 def _edges(what: int, step: int) -> Any:
@@ -180,8 +300,12 @@ def runs(conn: Connection, thread_key: int, ns: str) -> list[tuple[int, int]]:
     """First and last seq of each run of events without a gap; a complete log has one run."""
     edges: tuple[list[tuple[int, int]], ...] = ([], [], [])
     for what, first, last in conn.execute(_RUNS, {"key": thread_key, "ns": ns}):
+        if type(first) is not int or type(last) is not int:
+            raise CorruptEventError(f"a row stands at the invalid seq {first!r:.40}")
         edges[what].append((first, last))
     starts, ends, sealed = edges
+    if len(starts) != len(ends):
+        raise CorruptEventError("the index of events is damaged")
     found = [(start, end) for (start, _), (end, _) in zip(starts, ends, strict=True)]
     if not sealed:
         return found
@@ -202,20 +326,31 @@ _stretches = union_all(
 ).subquery()
 
 _NAMESPACES = (
-    select(_stretches.c.ns, func.min(_stretches.c.seq), func.max(_stretches.c.last))
+    select(
+        _stretches.c.ns,
+        func.min(_stretches.c.seq).label("first"),
+        func.max(_stretches.c.last).label("last"),
+    )
     .group_by(_stretches.c.ns)
     .order_by(_stretches.c.ns)
 )
 
 
 def namespaces(conn: Connection, thread_key: int) -> Sequence[SqlRow]:
-    """The logs of a thread, each with its first and last seq, sorted by name."""
+    """The logs of a thread, each with its first and last seq, sorted by name.
+
+    Nothing of it is checked: a damaged row may claim a name or a seq of any kind.
+    """
     return conn.execute(_NAMESPACES, {"key": thread_key}).fetchall()
 
 
 def ends(conn: Connection, thread_key: int) -> dict[str, int]:
-    """The last seq of each log of a thread."""
-    return {ns: last for ns, _, last in namespaces(conn, thread_key)}
+    """The last seq of each log of a thread.
+
+    Raises:
+        CorruptEventError: a name or a seq is damaged.
+    """
+    return {ns: last for ns, _, last in checked(namespaces(conn, thread_key))}
 
 
 _other = events.alias()
@@ -234,7 +369,8 @@ _LOGS_AFTER = select(_all_names.c.ns).where(_all_names.c.ns.is_not(None))
 
 def logs_after(conn: Connection, thread_key: int, ns: str) -> list[str]:
     """The names of a thread's logs that sort after this one, those of logs inside it among them."""
-    return sorted(conn.execute(_LOGS_AFTER, {"key": thread_key, "ns": ns}).scalars())
+    names = conn.execute(_LOGS_AFTER, {"key": thread_key, "ns": ns}).scalars()
+    return sorted(name for name in names if type(name) is str)
 
 
 # A sealed event that has a key leaves a row without a payload.
@@ -244,10 +380,16 @@ _TOTALS = select(
     func.sum(_has_payload), func.sum(func.length(events.c.payload)), func.count()
 ).where(events.c.thread_key == _key, events.c.kind != DELETION_MARK)
 
+
+def _sum(column: Any) -> Any:
+    """A sum that damaged values do not overflow, so that their thread can be deleted."""
+    return func.coalesce(func.sum(cast(column, Float)), 0)
+
+
 _SEALED_TOTALS = select(
-    func.coalesce(func.sum(segments.c.last - segments.c.seq + 1), 0),
-    func.coalesce(func.sum(segments.c.raw), 0),
-    func.coalesce(func.sum(func.length(segments.c.payload)), 0),
+    _sum(segments.c.last) - _sum(segments.c.seq) + func.count(),
+    _sum(segments.c.raw),
+    _sum(func.length(segments.c.payload)),
     func.count(),
 ).where(segments.c.thread_key == _key)
 
@@ -269,6 +411,10 @@ def totals(conn: Connection, thread_key: int) -> Totals:
     )
 
 
+_TOTAL_MAX: Final = 2**62
+"""More than this only a damaged row claims, and no column of a tombstone holds much more."""
+
+
 class SealedTotals(NamedTuple):
     """The events in a thread's segments, the bytes of their bodies, stored bytes, and rows."""
 
@@ -280,4 +426,5 @@ class SealedTotals(NamedTuple):
 
 def sealed_totals(conn: Connection, thread_key: int) -> SealedTotals:
     """The size of the sealed part of a thread."""
-    return SealedTotals(*map(int, conn.execute(_SEALED_TOTALS, {"key": thread_key}).one()))
+    found = conn.execute(_SEALED_TOTALS, {"key": thread_key}).one()
+    return SealedTotals(*(max(0, min(int(value), _TOTAL_MAX)) for value in found))

@@ -14,20 +14,23 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from eventstore.db.schema import events, forks, segments, snapshots, threads
+from eventstore.errors import CorruptEventError
 from eventstore.format import digests, namespaces, records
+from eventstore.format.checks import checked, is_storable
 from eventstore.format.segments import EVENTS_MAX, Segment
 from eventstore.models import Position, SqlRow
 from eventstore.queries.events import head_seq, last_event, logs_after
 from eventstore.queries.lineage import (
     NOT_KEPT,
     Route,
+    Stretch,
     base_digest,
     beginning,
     can_be_reached,
     floor,
     trace,
 )
-from eventstore.queries.segments import rows_between, seqs_of
+from eventstore.queries.segments import Seqs, rows_between
 from eventstore.queries.snapshots import snapshot_chain, snapshots_of
 from eventstore.queries.threads import is_live, thread_by_key
 
@@ -43,8 +46,27 @@ _ns: Any = bindparam("ns")
 
 _INSERT_FORK = insert(forks)
 _FORKS_OF = select(forks).where(forks.c.thread_key == _key, forks.c.ns == _ns).order_by(forks.c.seq)
-_dependants = select(forks).where(forks.c.source_thread_key == _key, forks.c.thread_key != _key)
-_DEPENDANTS = _dependants.limit(bindparam("page"))
+_held = forks.alias("held")
+# The index by source is not believed alone: a damaged entry of it must not make a thread
+# undeletable for good.
+_is_held = (
+    select(_held.c.seq)
+    .where(
+        _held.c.thread_key == forks.c.thread_key,
+        _held.c.ns == forks.c.ns,
+        _held.c.seq == forks.c.seq,
+        _held.c.source_thread_key == _key,
+    )
+    .exists()
+)
+_has_thread = (
+    select(threads.c.thread_key).where(threads.c.thread_key == forks.c.thread_key).exists()
+)
+_dependants = select(forks).where(
+    forks.c.source_thread_key == _key, forks.c.thread_key != _key, _has_thread
+)
+_DEPENDANTS = _dependants.where(_is_held).limit(bindparam("page"))
+_DOUBTFUL = _dependants.where(~_is_held).limit(1)
 _ALL_DEPENDANTS = _dependants.order_by(forks.c.thread_key, forks.c.ns, forks.c.seq)
 
 
@@ -79,7 +101,21 @@ def insert_fork(conn: Connection, row: Mapping[str, Any], tenant: str) -> str | 
 
 def forks_of(conn: Connection, thread_key: int, ns: str) -> Sequence[SqlRow]:
     """Every fork of a log, oldest first."""
-    return conn.execute(_FORKS_OF, {"key": thread_key, "ns": ns}).fetchall()
+    return checked(conn.execute(_FORKS_OF, {"key": thread_key, "ns": ns}).fetchall())
+
+
+_BY_SOURCE = select(forks.c.thread_key, forks.c.ns, forks.c.seq).where(
+    forks.c.source_thread_key == _key,
+    forks.c.source_ns == _ns,
+    forks.c.source_seq == bindparam("seq"),
+)
+
+
+def is_found_by_source(conn: Connection, fork: SqlRow) -> bool:
+    """Whether the index by source finds a fork, as trimming and deleting its source must."""
+    place = {"key": fork.source_thread_key, "ns": fork.source_ns, "seq": fork.source_seq}
+    found = conn.execute(_BY_SOURCE, place).fetchall()
+    return (fork.thread_key, fork.ns, fork.seq) in [tuple(row) for row in found]
 
 
 def dependants(conn: Connection, thread_key: int, page: int) -> Sequence[SqlRow]:
@@ -87,9 +123,17 @@ def dependants(conn: Connection, thread_key: int, page: int) -> Sequence[SqlRow]
     return conn.execute(_DEPENDANTS, {"key": thread_key, "page": page}).fetchall()
 
 
+def has_doubtful_dependants(conn: Connection, thread_key: int) -> bool:
+    """Whether the index of forks by their source names a fork of this thread that is not there.
+
+    It may be there under another place, and need this thread: the index or the fork is damaged.
+    """
+    return conn.execute(_DOUBTFUL, {"key": thread_key}).first() is not None
+
+
 def all_dependants(conn: Connection, thread_key: int) -> Sequence[SqlRow]:
     """All forks in other threads that refer to this one, in the order in which to lock them."""
-    return conn.execute(_ALL_DEPENDANTS, {"key": thread_key}).fetchall()
+    return checked(conn.execute(_ALL_DEPENDANTS, {"key": thread_key}).fetchall())
 
 
 # --- descendants ------------------------------------------------------------------------
@@ -174,47 +218,25 @@ class Needed(NamedTuple):
         ns: the namespace in which the fork's thread keeps the copy.
         first: seq of the first event needed, up to ``source.seq``, with the forks among them.
         base: the snapshot needed, with those that it rests on; ``None`` if there is none.
+        lineage: those of the needed events that lead to ``source``; others were abandoned.
     """
 
     source: Position
     ns: str
     first: int
     base: Position | None
+    lineage: Sequence[Stretch] = ()
 
 
-def needed(conn: Connection, source: Position) -> list[Needed]:
-    """What a fork needs of its source's thread, beginning with the log that it goes on from.
-
-    To go back to a position among the needed events takes the nested logs that belong to them.
-    These logs are included, those of the newest events first, up to ``WHOLE_MAX`` events.
-    """
-    route = _trusted_route(conn, source)
-    own = [s for s in route.stretches if (s.thread_key, s.ns) == source[:2]]
-    found = [_part(conn, source, route)]
-    began = namespaces.nested(logs_after(conn, source.thread_key, source.ns), source.ns)
-    left = WHOLE_MAX
-    for seq, logs in sorted(began.items(), reverse=True):
-        if not any(stretch.first - 1 <= seq < stretch.last for stretch in own):
-            continue  # of a branch that was abandoned, or of what came after the fork
-        parts = []
-        for ns in logs:
-            end = Position(source.thread_key, ns, last_event(conn, source.thread_key, ns))
-            parts.append(_part(conn, end, _trusted_route(conn, end)))
-            left -= end.seq + 1 - parts[-1].first
-            if left < 0:
-                return found
-        found += parts
-    return found
-
-
-def _part(conn: Connection, source: Position, route: Route) -> Needed:
-    """What is needed of one log: the nearest snapshot and the events from there on.
+def needed(conn: Connection, source: Position) -> Needed:
+    """What a fork needs of its source: the nearest snapshot and the events from there on.
 
     A branch that was abandoned between the two is included: a run without gaps keeps the digest
     chain whole. A short history is included whole. Which code reads the fork is not known here,
     so a snapshot is used only if it is sound and was made by the same code as the newest
     snapshot of the source.
     """
+    route = _trusted_route(conn, source)
     own = [s for s in route.stretches if (s.thread_key, s.ns) == source[:2]]
     base = route.snapshot
     if base is not None and base[:2] != source[:2]:
@@ -230,7 +252,7 @@ def _part(conn: Connection, source: Position, route: Route) -> Needed:
             base = before
         else:
             first -= 1
-    return Needed(source, digests.prefix_ns(source.thread_key, source.ns), first, base)
+    return Needed(source, digests.prefix_ns(source.thread_key, source.ns), first, base, own)
 
 
 def _trusted_route(conn: Connection, source: Position) -> Route:
@@ -244,6 +266,26 @@ def _trusted_route(conn: Connection, source: Position) -> Route:
         if chain[-1].rests_on is not None or not all(map(records.verifies, chain)):
             return whole
     return route
+
+
+def nested_ends(conn: Connection, need: Needed) -> list[Position]:
+    """The ends of the nested logs that belong to the events that a fork needs.
+
+    To go back to a position among these events may take the nested log that was in use there. The
+    logs of the newest events come first, ``WHOLE_MAX`` events at most.
+    """
+    key, ns, _ = need.source
+    left = WHOLE_MAX
+    found: list[Position] = []
+    for began, names in sorted(namespaces.nested(logs_after(conn, key, ns), ns).items())[::-1]:
+        if not any(stretch.first - 1 <= began < stretch.last for stretch in need.lineage):
+            continue  # of an abandoned branch, or of what came after the fork
+        ends = [Position(key, name, last_event(conn, key, name)) for name in names]
+        left -= sum(end.seq for end in ends)
+        if left < 0:
+            break
+        found += [end for end in ends if end.seq]
+    return found
 
 
 def is_inside(need: Needed, source: Position) -> bool:
@@ -267,25 +309,44 @@ def detach_fork(conn: Connection, fork: SqlRow) -> None:
     held = conn.execute(_LOCK_LINK, place).first()
     if held is None or held.source_thread_key != fork.source_thread_key:
         return
-    needs = needed(conn, Position(held.source_thread_key, held.source_ns, held.source_seq))
-    for need in needs:
-        present = seqs_of(conn, fork.thread_key, need.ns)
-        _copy_events(conn, fork.thread_key, need, present)
-        _copy_forks(conn, fork.thread_key, need, present)
-        if need.base is not None:
-            _copy_base(conn, fork.thread_key, need.ns, need.base)
-    new = {"new_key": fork.thread_key, "new_ns": needs[0].ns, "new_seq": held.source_seq}
+    if type(held.source_ns) is not str or type(held.source_seq) is not int:
+        # It is damaged and leads nowhere; from now on it needs nothing of the other thread.
+        conn.execute(_RELINK, {**place, "new_key": fork.thread_key, "new_ns": "", "new_seq": 0})
+        return
+    source = Position(held.source_thread_key, held.source_ns, held.source_seq)
+    need = _needed_or_all(conn, source)
+    _copy(conn, fork.thread_key, need)
+    for end in nested_ends(conn, need):
+        _copy(conn, fork.thread_key, _needed_or_all(conn, end))
+    new = {"new_key": fork.thread_key, "new_ns": need.ns, "new_seq": need.source.seq}
     conn.execute(_RELINK, {**place, **new})
 
 
-def _copy_events(conn: Connection, thread_key: int, need: Needed, present: set[int]) -> None:
+def _needed_or_all(conn: Connection, source: Position) -> Needed:
+    try:
+        return needed(conn, source)
+    except CorruptEventError:  # what there is has to do; readers of the fork report the damage
+        return Needed(source, digests.prefix_ns(*source[:2]), 1, None)
+
+
+def _copy(conn: Connection, thread_key: int, need: Needed) -> None:
+    """Copy what is needed of one log."""
+    present = Seqs(conn, thread_key, need.ns)
+    _copy_events(conn, thread_key, need, present)
+    _copy_forks(conn, thread_key, need, present)
+    if need.base is not None:
+        _copy_base(conn, thread_key, need.ns, need.base)
+
+
+def _copy_events(conn: Connection, thread_key: int, need: Needed, present: Seqs) -> None:
     place = {"thread_key": thread_key, "ns": need.ns}
     damaged: list[Segment] = []
     for row in events_needed(conn, need, damaged):
         if row["seq"] not in present:
             conn.execute(_COPY_EVENT, {**row, **place})
     for segment in damaged:  # copied as they are: readers of these events report the damage
-        if segment.events <= EVENTS_MAX and not {segment.seq, segment.last} <= present:
+        is_present = segment.seq in present and segment.last in present
+        if segment.events <= EVENTS_MAX and not is_present and is_storable(segment):
             conn.execute(_COPY_SEGMENT, {**segment._asdict(), **place})
 
 
@@ -304,7 +365,7 @@ def events_needed(
     return rows_between(conn, source.thread_key, source.ns, need.first, source.seq, damaged)
 
 
-def _copy_forks(conn: Connection, thread_key: int, need: Needed, present: set[int]) -> None:
+def _copy_forks(conn: Connection, thread_key: int, need: Needed, present: Seqs) -> None:
     rows = conn.execute(
         forks_needed(need)
         # Locked, so that deleting what a link leads to cannot change the link between our reading
@@ -333,7 +394,7 @@ def forks_needed(need: Needed) -> Any:
 def _copy_base(conn: Connection, thread_key: int, ns: str, at: Position) -> None:
     present = {row.seq for row in snapshots_of(conn, thread_key, ns)}
     for row in snapshot_chain(conn, at):
-        if row.seq not in present:
+        if row.seq not in present and is_storable(row):
             copy = {**row._mapping, "thread_key": thread_key, "ns": ns, "is_base": True}
             del copy["event_digest"]
             conn.execute(_COPY_SNAPSHOT, copy)

@@ -11,9 +11,11 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, bindparam, func, select
 
 from eventstore.db.schema import events, forks, segments, snapshots
+from eventstore.errors import CorruptEventError
 from eventstore.format import digests
-from eventstore.models import Position, SqlRow
-from eventstore.queries.events import head_seq, read_events
+from eventstore.format.checks import checked
+from eventstore.models import Position
+from eventstore.queries.events import head_seq, read_events, seq_or_none
 from eventstore.queries.snapshots import USABLE
 
 _LAST_SEQ: Final = 2**63 - 1
@@ -81,15 +83,15 @@ def marks(conn: Connection, at: Position, fingerprint: str | None) -> tuple[int 
     """
     place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq, "fingerprint": fingerprint}
     fork, snapshot = conn.execute(_MARKS, place).one()
-    return fork, snapshot
+    return seq_or_none(fork), seq_or_none(snapshot)
 
 
 def fork_source(conn: Connection, thread_key: int, ns: str, seq: int) -> Position | None:
     """The position that the fork at this seq goes on from; ``None`` if there is no fork."""
-    row: SqlRow = conn.execute(_FORK_AT, {"key": thread_key, "ns": ns, "seq": seq}).first()
-    if row is None:
-        return None
-    return Position(row.source_thread_key, row.source_ns, row.source_seq)
+    place = {"key": thread_key, "ns": ns, "seq": seq}
+    for row in checked(conn.execute(_FORK_AT, place).fetchall()):
+        return Position(row.source_thread_key, row.source_ns, row.source_seq)
+    return None
 
 
 def trace(
@@ -104,7 +106,11 @@ def trace(
         known: the marks of the first log, if the caller has just read them; saves a query.
     """
     stretches: list[Stretch] = []
-    for _ in range(LINEAGE_MAX):
+    visited: set[Position] = set()
+    while len(visited) < LINEAGE_MAX:
+        if at in visited:
+            raise CorruptEventError("the history goes in a circle: the link of a fork is damaged")
+        visited.add(at)
         fork, snapshot = known or marks(conn, at, fingerprint)
         known = None
         if snapshot is not None and (fork is None or snapshot >= fork):
@@ -118,7 +124,7 @@ def trace(
             break
         at = source
     else:
-        raise RecursionError(f"history goes through more than {LINEAGE_MAX} forks")
+        raise CorruptEventError(f"the history goes through more than {LINEAGE_MAX} forks")
     stretches.reverse()
     return Route(start, [stretch for stretch in stretches if stretch.first <= stretch.last])
 
@@ -150,7 +156,7 @@ _FLOOR = select(func.max(snapshots.c.seq)).where(
 def floor(conn: Connection, at: Position) -> int | None:
     """The last base up to a position whose own event was trimmed; ``None`` if there is none."""
     place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq}
-    return conn.execute(_FLOOR, place).scalar()
+    return seq_or_none(conn.execute(_FLOOR, place).scalar())
 
 
 def beginning(conn: Connection, thread_key: int, ns: str) -> int | None:

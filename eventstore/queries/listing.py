@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, Final
 
 from sqlalchemy import Connection, and_, bindparam, func, literal, or_, select, tuple_, update
 
 from eventstore.db.schema import events, snapshots, threads, tombstones
-from eventstore.errors import ConfigurationError
+from eventstore.errors import ConfigurationError, CorruptEventError
+from eventstore.format.checks import checksum_of
 from eventstore.models import SqlRow
 
 _key: Any = bindparam("key")
@@ -49,10 +51,22 @@ def list_threads(
             place = tuple_(threads.c.active_at, threads.c.thread_key)
             page = query.where(place < tuple_(literal(after[0]), literal(after[1])))
         rows = conn.execute(page).fetchall()
+        last = (rows[-1].active_at, rows[-1].thread_key) if rows else None
+        if last is not None and after is not None and not _rank(last) < _rank(after):
+            raise CorruptEventError(
+                "the index of threads by their activity is damaged; run eventstore verify"
+            )
         found += [row for row in rows if _has(row, metadata)] if metadata else rows
         if len(rows) < limit or len(found) >= limit:
             return found[:limit]
-        after = (rows[-1].active_at, rows[-1].thread_key)
+        after = last
+
+
+def _rank(place: tuple[Any, int]) -> tuple[int, Any, int]:
+    """A place in the order by activity, which SQLite gives to values of any type."""
+    active_at, key = place
+    kind = 0 if isinstance(active_at, int | float) else 1 if isinstance(active_at, str) else 2
+    return kind, active_at, key
 
 
 _SEARCHABLE: Final = (str, int, float, bool, type(None))
@@ -79,20 +93,25 @@ def _has(row: SqlRow, wanted: Mapping[str, Any]) -> bool:
             name in stored and type(stored[name]) is type(value) and stored[name] == value
             for name, value in wanted.items()
         )
-    except (TypeError, ValueError):  # damaged: list the others all the same
+    except (TypeError, ValueError, RecursionError):  # damaged: list the others all the same
         return False
 
 
 def update_thread(conn: Connection, thread_key: int, values: Mapping[str, Any]) -> SqlRow | None:
     """Change columns of a thread's row; the row afterwards, or ``None`` if the thread is gone.
 
-    One statement, which waits for a transaction that is deciding the thread's deletion. So either
-    that transaction sees the change, or the change reports that the thread is gone.
+    The row is locked first, which waits for a transaction that is deciding the thread's deletion.
+    So either that transaction sees the change, or the change reports that the thread is gone. A
+    row that does not match its checksum keeps it, and so is still known to be damaged.
     """
-    freed = {"owner": None} if "status" in values else {}
-    change = update(threads).where(threads.c.thread_key == thread_key)
-    change = change.where(threads.c.deleting_since.is_(None)).values({**values, **freed})
-    return conn.execute(change.returning(threads)).first()
+    place = (threads.c.thread_key == thread_key, threads.c.deleting_since.is_(None))
+    before = conn.execute(select(threads).where(*place).with_for_update(key_share=True)).first()
+    if before is None:
+        return None
+    changed = {**values, **({"owner": None} if "status" in values else {})}
+    if before.checksum is None or before.checksum == checksum_of(before):
+        changed["checksum"] = checksum_of(SimpleNamespace(**{**before._mapping, **values}))
+    return conn.execute(update(threads).where(*place).values(changed).returning(threads)).first()
 
 
 # --- for retention: in key order, so that sweepers can share the work and resume it ------
@@ -140,7 +159,8 @@ def _tenants() -> Any:
         .where(threads.c.tenant > found.c.tenant)
         .scalar_subquery()
     )
-    found = found.union_all(select(following).where(found.c.tenant.is_not(None)))
+    # (A union without duplicates ends even if the index is out of order.)
+    found = found.union(select(following).where(found.c.tenant.is_not(None)))
     return select(found.c.tenant).where(found.c.tenant.is_not(None)).order_by(found.c.tenant)
 
 
@@ -199,16 +219,6 @@ _SNAPSHOT_SIZES = select(
         func.sum(func.length(snapshots.c.payload) + func.length(snapshots.c.additions)), 0
     ),
 ).where(snapshots.c.thread_key == _key)
-_THREAD_KEYS = (
-    select(threads.c.thread_key)
-    .where(
-        threads.c.tenant == bindparam("tenant"),
-        threads.c.deleting_since.is_(None),
-        threads.c.thread_key > _key,
-    )
-    .order_by(threads.c.thread_key)
-    .limit(bindparam("page"))
-)
 
 
 def payload_sizes(
@@ -225,10 +235,3 @@ def snapshot_sizes(conn: Connection, thread_key: int) -> tuple[int, int]:
     """The number and bytes of a thread's snapshots."""
     count, size = conn.execute(_SNAPSHOT_SIZES, {"key": thread_key}).one()
     return count, int(size or 0)
-
-
-def thread_keys(conn: Connection, tenant: str, after: int, page: int) -> Sequence[int]:
-    """Keys of a tenant's threads, in order."""
-    return (
-        conn.execute(_THREAD_KEYS, {"tenant": tenant, "key": after, "page": page}).scalars().all()
-    )

@@ -6,6 +6,7 @@ ends of logs have nothing to do with segments.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 from eventstore.db.schema import events, segments, threads
 from eventstore.errors import CorruptEventError
 from eventstore.format import records
+from eventstore.format.checks import checked
 from eventstore.format.segments import EVENTS_MAX, Body, Segment, payload_of, unseal
 from eventstore.models import SqlRow
 from eventstore.queries.events import read_events, read_segments, runs
@@ -82,8 +84,13 @@ _FILL = (
 
 
 def sealable(conn: Connection, thread_key: int, older_than_us: int) -> Sequence[SqlRow]:
-    """For each log: first and last event that has a row, the first too young to seal, and bytes."""
-    return conn.execute(_SEALABLE, {"key": thread_key, "older_than": older_than_us}).fetchall()
+    """For each log: first and last event that has a row, the first too young to seal, and bytes.
+
+    Raises:
+        CorruptEventError: a namespace or a seq is damaged.
+    """
+    place = {"key": thread_key, "older_than": older_than_us}
+    return checked(conn.execute(_SEALABLE, place).fetchall())
 
 
 def lock(conn: Connection, thread_key: int) -> SqlRow | None:
@@ -158,7 +165,7 @@ def rows_between(
         CorruptEventError: a segment is damaged, and ``damaged`` is not given.
     """
     after = first - 1
-    while page := read_events(conn, thread_key, ns, after, last, EVENTS_MAX):
+    while page := _page(conn, (thread_key, ns), after, last, damaged is not None):
         for row in page:
             if isinstance(row, Segment):
                 try:
@@ -175,6 +182,33 @@ def rows_between(
         after = records.end_of(page)
 
 
-def seqs_of(conn: Connection, thread_key: int, ns: str) -> set[int]:
+def _page(
+    conn: Connection, log: tuple[int, str], after: int, last: int, tolerant: bool
+) -> Sequence[SqlRow | Segment]:
+    """The next events of a log; none where damage leaves no way to go on, if that is tolerated.
+
+    Raises:
+        CorruptEventError: there is no way to go on.
+    """
+    try:
+        page = read_events(conn, *log, after, last, EVENTS_MAX)
+        if page and not records.end_of(page) > after:
+            raise CorruptEventError("the events are not in the order of their seqs")
+    except CorruptEventError as error:
+        if tolerant:
+            return ()
+        raise error.at(None, log[1], after) from error
+    return page
+
+
+class Seqs:
     """The seqs of a log's events, sealed or not."""
-    return {seq for first, last in runs(conn, thread_key, ns) for seq in range(first, last + 1)}
+
+    def __init__(self, conn: Connection, thread_key: int, ns: str) -> None:
+        found = runs(conn, thread_key, ns)
+        self._firsts = [first for first, _ in found]
+        self._lasts = [last for _, last in found]
+
+    def __contains__(self, seq: int) -> bool:
+        at = bisect_right(self._firsts, seq) - 1
+        return at >= 0 and seq <= self._lasts[at]

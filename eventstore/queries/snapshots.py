@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, or_, select
 
 from eventstore.db.schema import events, snapshots
+from eventstore.format.checks import checked
 from eventstore.models import Position, SqlRow
 
 _key: Any = bindparam("key")
@@ -90,12 +91,12 @@ def drop_snapshots(conn: Connection, thread_key: int) -> int:
 
 
 _SNAPSHOTS_OF = (
-    select(snapshots)
+    select(*(c for c in snapshots.c if c.key not in ("additions", "payload")))
     .where(snapshots.c.thread_key == _key, snapshots.c.ns == _ns)
     .order_by(snapshots.c.seq)
 )
 
 
 def snapshots_of(conn: Connection, thread_key: int, ns: str) -> Sequence[SqlRow]:
-    """Every snapshot of a log, oldest first."""
-    return conn.execute(_SNAPSHOTS_OF, {"key": thread_key, "ns": ns}).fetchall()
+    """Every snapshot of a log without its content, oldest first."""
+    return checked(conn.execute(_SNAPSHOTS_OF, {"key": thread_key, "ns": ns}).fetchall())

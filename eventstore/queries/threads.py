@@ -35,6 +35,7 @@ from eventstore.db.schema import (
     renewals as _renewals,
 )
 from eventstore.format import digests
+from eventstore.format.checks import checked
 from eventstore.limits import check_name
 from eventstore.models import SqlRow
 from eventstore.queries.snapshots import USABLE
@@ -66,6 +67,7 @@ _LOOK_UP = select(
     threads.c.thread_key,
     threads.c.tenant,
     threads.c.thread_id,
+    threads.c.generation,
     threads.c.status,
     threads.c.active_at,
     threads.c.deleting_since,
@@ -133,14 +135,21 @@ def look_up(
         for first in sorted(firsts):
             probes = _probes(tenant, thread_id, first)
             for row in conn.execute(statement, {**probes, **values}).fetchall():
-                if row.deleting_since is None and (row.tenant, row.thread_id) == (
-                    tenant,
-                    thread_id,
-                ):
+                if row.deleting_since is None and _has_name(row, tenant, thread_id):
                     return row
         looked |= firsts
         firsts = generations_after(conn, tenant, thread_id) - looked
     return None
+
+
+def _has_name(row: SqlRow, tenant: str, thread_id: str) -> bool:
+    """Whether a row found under a key of this name is this thread's.
+
+    A row with another name is another thread's, whose key is the same by chance; unless that
+    name does not give the key: then it is damaged, and the key says whose it is.
+    """
+    own = (row.tenant, row.thread_id)
+    return own == (tenant, thread_id) or not digests.belongs(row.thread_key, *own, row.generation)
 
 
 def thread_by_key(conn: Connection, thread_key: int) -> SqlRow | None:
@@ -221,6 +230,28 @@ _LIVE = (
 )
 
 
+_LIVE_WITH_EVENTS = (
+    select(
+        threads.c.thread_key,
+        select(events.c.seq)
+        .where(events.c.thread_key == threads.c.thread_key)
+        .exists()
+        .label("has_events"),
+    )
+    .where(threads.c.thread_key == _key, threads.c.deleting_since.is_(None))
+    .with_for_update(read=True, key_share=True, of=threads)
+)
+
+
+def lock_with_events(conn: Connection, thread_key: int) -> bool | None:
+    """Whether a thread has an event in any log, as each thread has; locks it against deletion.
+
+    ``None`` if it does not exist or is being deleted.
+    """
+    row = conn.execute(_LIVE_WITH_EVENTS, {"key": thread_key}).first()
+    return None if row is None else bool(row.has_events)
+
+
 def is_live(conn: Connection, thread_key: int) -> bool:
     """Whether the thread exists and is not being deleted; locks it against deletion."""
     return conn.execute(_LIVE, {"key": thread_key}).first() is not None
@@ -243,9 +274,19 @@ _NEWEST = select(events.c.recorded_at).where(
 )
 
 
+def newest_recorded(conn: Connection, thread_key: int) -> int | None:
+    """When the newest event at the end of a log was recorded; ``None``: there is none.
+
+    Raises:
+        CorruptEventError: an event holds what is no time.
+    """
+    rows = checked(conn.execute(_NEWEST, {"key": thread_key}).fetchall())
+    return max((row.recorded_at for row in rows), default=None)
+
+
 def last_recorded(conn: Connection, thread_key: int) -> int:
     """When the newest event of a thread was recorded; 0 if it has none."""
-    return max((row.recorded_at for row in conn.execute(_NEWEST, {"key": thread_key})), default=0)
+    return newest_recorded(conn, thread_key) or 0
 
 
 # --- who runs a thread ------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, and_, bindparam, delete, func, select, union_all, update
 
 from eventstore.db.schema import events, forks, segments, snapshots
+from eventstore.format.checks import checked
 from eventstore.format.namespaces import Link
 from eventstore.models import SqlRow
 from eventstore.queries.events import head_seq
@@ -106,11 +107,15 @@ _LOGS = select(_stretches.c.ns, func.sum(_stretches.c.last - _stretches.c.seq + 
 
 
 def survey(conn: Connection, thread_key: int, ns: str) -> Survey:
-    """Read what the trim of a log depends on."""
+    """Read what the trim of a log depends on.
+
+    Raises:
+        CorruptEventError: a row holds what nobody stored there.
+    """
     place = {"of": thread_key, "log": ns}
-    kept = [Kept._make(row) for row in conn.execute(_SNAPSHOTS, place)]
-    links = [Link(*row) for row in conn.execute(_LINKS, place)]
-    logs = {name: int(count) for name, count in conn.execute(_LOGS, place)}
+    kept = [Kept._make(row) for row in checked(conn.execute(_SNAPSHOTS, place).fetchall())]
+    links = [Link(*row) for row in checked(conn.execute(_LINKS, place).fetchall())]
+    logs = {name: int(count) for name, count in conn.execute(_LOGS, place) if isinstance(name, str)}
     logs.pop(ns, None)
     head, base = head_seq(conn, thread_key, ns), beginning(conn, thread_key, ns) or 0
     return Survey(head, base, kept, links, logs)

@@ -193,13 +193,17 @@ class Archive:
             if isinstance(found, Archived) and tenant in (None, found.tenant):
                 yield found
 
-    def scan(self) -> Iterator[tuple[str, Archived | ArchiveError]]:
-        """The name and header of every file, or the error that its header raises."""
+    def scan(self, *, quiet: bool = False) -> Iterator[tuple[str, Archived | ArchiveError]]:
+        """The name and header of every file, or the error that its header raises.
+
+        Args:
+            quiet: do not log the errors.
+        """
         with ThreadPoolExecutor(_HEADER_READERS, thread_name_prefix="archive") as threads:
             for batch in self._batches():
                 headers = threads.map(self._try_read_header, batch)
                 for name, found in zip(batch, headers, strict=True):
-                    if isinstance(found, ArchiveError):
+                    if isinstance(found, ArchiveError) and not quiet:
                         log.error(
                             "skipped an unreadable file: %s: %s",
                             name,
@@ -238,4 +242,7 @@ class Archive:
         start = self._storage.read_range(name, 0, min(size, _HEADER_BYTES))
         if len(start) >= PREAMBLE.size and header_bytes(start) > len(start):
             start = self._storage.read_range(name, 0, min(size, header_bytes(start)))
-        return Archived(name, size, read_header(start))
+        header = read_header(start)
+        if not naming.belongs_to(name, header.tenant, header.thread_id):
+            raise ArchiveDamagedError(f"{name} contains the file of another thread")
+        return Archived(name, size, header)

@@ -25,11 +25,14 @@ from eventstore import (
     ThreadInfo,
     ThreadNotFoundError,
 )
+from eventstore.core.core import Core
+from eventstore.core.part import Stopped
+from eventstore.models import ThreadDamage
 from eventstore.retention_models import Expired
 from retention.decisions import Decision
 from retention.inputs import Store
 from retention.policies import RetentionPolicy
-from retention.sweep.archiving import ArchiveGivenUp, Stopped, SweepArchives
+from retention.sweep.archiving import ArchiveGivenUp, SweepArchives
 from retention.sweep.pace import Pacer
 from retention.sweep.report import Progress, SweepOutcome
 from retention.trimming import find_trim_point
@@ -77,6 +80,7 @@ class Actions:
         self._must_stop = must_stop
         self._is_planned = is_planned
         self._archives = SweepArchives(store, must_stop)
+        self._damaged: set[int] = set()
 
     # --- prune --------------------------------------------------------------------------
 
@@ -160,7 +164,7 @@ class Actions:
         self, decision: Decision, unchanged: Mapping[str, int] | None
     ) -> Settled:
         """Prune a thread that is too large for one transaction, or that forks depend on."""
-        core = self._store.core.for_tenant(decision.tenant)
+        core = self._core(decision.tenant)
         removed = await self._pacer.run(
             core.delete_thread(
                 decision.thread_id,
@@ -196,7 +200,7 @@ class Actions:
         await self._guarded(decision, self._trim if decision.action == "trim" else self._seal)
 
     async def _trim(self, decision: Decision) -> Settled:
-        core, seq = self._store.core.for_tenant(decision.tenant), decision.seq
+        core, seq = self._core(decision.tenant), decision.seq
         if seq is None:
             policy = self._by_name[decision.policy]
             place = find_trim_point(core, decision.thread_id, policy, self._at)
@@ -218,7 +222,12 @@ class Actions:
         trimmed = await self._pacer.run(
             core.trim(decision.thread_id, seq, f"retention: {decision.reason}", keep_if=keep)
         )
-        return decision, "trimmed" if trimmed.events or trimmed.snapshots else "spared"
+        if trimmed.events or trimmed.snapshots:
+            return decision, "trimmed"
+        if self._must_stop():
+            self.counts["left"] += 1
+            return None
+        return decision, "spared"
 
     async def _seal(self, decision: Decision) -> Settled:
         assert decision.older_than is not None
@@ -226,15 +235,34 @@ class Actions:
         def keep(thread: ThreadInfo) -> bool:
             return thread.pinned or thread.thread_key != decision.thread_key
 
-        core = self._store.core.for_tenant(decision.tenant)
+        core = self._core(decision.tenant)
         sealed = await self._pacer.run(
             core.seal(decision.thread_id, decision.older_than, keep_if=keep)
         )
         if sealed.events:
             return decision, "sealed"
+        if self._must_stop():
+            self.counts["left"] += 1
+            return None
         return (decision, "spared") if self._is_planned else None
 
     # --- every action -------------------------------------------------------------------
+
+    def _core(self, tenant: str) -> Core:
+        """The store of a tenant, whose long work on one thread ends when the sweep must stop."""
+        return self._store.core.for_tenant(tenant).until(self._must_stop)
+
+    def fail_damaged(self, damage: ThreadDamage) -> None:
+        """Count a thread that cannot be judged because its row is damaged, and name it."""
+        if damage.thread_key in self._damaged:
+            return
+        self._damaged.add(damage.thread_key)
+        self.counts["failed"] += 1
+        log.error(
+            "cannot sweep a damaged thread: %s",
+            damage.problem,
+            extra={"tenant": damage.tenant, "thread_id": damage.thread_id},
+        )
 
     async def _archive(self, decision: Decision) -> Mapping[str, int]:
         ends = await self._archives.put(decision)

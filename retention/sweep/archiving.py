@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from eventstore import ArchiveUnavailableError, ConfigurationError, EventStoreError
+from eventstore.core.part import Stopped
 from retention.archives import Archive
 from retention.decisions import Decision
 from retention.inputs import Store
@@ -34,10 +35,6 @@ REFUSALS_MAX: Final = 3
 
 class ArchiveGivenUp(Exception):
     """An archive is not used any more in this sweep; the log says why."""
-
-
-class Stopped(Exception):
-    """The sweep is to stop, and did not wait for the archive any longer."""
 
 
 class SweepArchives:
@@ -59,7 +56,8 @@ class SweepArchives:
         url = decision.archive
         assert url is not None
         archive = await self._open(url)
-        core, concurrency = self._store.core.for_tenant(decision.tenant), self._store.concurrency
+        core = self._store.core.for_tenant(decision.tenant).until(self._must_stop)
+        concurrency = self._store.concurrency
         with await concurrency.run(core.dump(decision.thread_id)) as dump:
             try:
                 archived = await self._unless_stopped(partial(archive.put, dump))

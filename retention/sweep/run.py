@@ -55,7 +55,8 @@ def sweep(
         plan_or_policies: with a plan, only the threads that it names are touched.
         now: the moment at which threads are judged; ``None``: now. A plan has its own.
         on_progress: called after each thread; an exception from it ends the sweep.
-        should_stop: called between threads; the sweep ends early if it returns true.
+        should_stop: called between threads, and between the transactions of long work on one;
+            the sweep ends early if it returns true.
         all_tenants: sweep the threads of all tenants, not only the store's. A plan has its own.
         shared: share the work with other sweepers of the same threads that pass it, too: skip
             slices that others have claimed, or that were swept less than this long ago.
@@ -192,19 +193,21 @@ class Sweep:
     async def _finish_deletions(self) -> None:
         """Finish deletions that were interrupted, of this sweep's tenants."""
         core, tenants = self._store.core, [self._store.tenant]
-        try:
-            if self._all_tenants:
-                tenants = await self._store.concurrency.run(core.tenants())
-            for tenant in tenants:
-                if self._must_stop():
-                    return
-                finishing = core.for_tenant(tenant).finish_deletions(_FINISHED)
-                self._counts["finished"] += await self._pacer.run(finishing)
-        except DATABASE_ERRORS:
-            raise
-        except Exception:
-            log.exception("cannot finish interrupted deletions", extra={"tenant": self._tenant})
-            self._counts["failed"] += 1
+        if self._all_tenants:
+            tenants = await self._store.concurrency.run(core.tenants())
+        for tenant in tenants:
+            if self._must_stop():
+                return
+            try:
+                finishing = core.for_tenant(tenant).until(self._must_stop)
+                self._counts["finished"] += await self._pacer.run(
+                    finishing.finish_deletions(_FINISHED)
+                )
+            except DATABASE_ERRORS:
+                raise
+            except Exception:
+                log.exception("cannot finish interrupted deletions", extra={"tenant": tenant})
+                self._counts["failed"] += 1
 
     async def _carry_out(self, decisions: Sequence[Decision]) -> None:
         """Carry out the decisions of a plan."""
@@ -249,6 +252,7 @@ class Sweep:
             first,
             last,
             all_tenants=self._all_tenants,
+            on_damage=self._actions.fail_damaged,
             **_conditions(self._policies, self._at),
         )
         async with aclosing(found):

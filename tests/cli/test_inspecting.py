@@ -82,11 +82,11 @@ def test_migrate_sets_an_empty_database_up(postgresql_url: str, tmp_path: Path) 
         db = ("--db", target)
         assert run("threads", *db).code == exits.DATABASE
         assert run("migrate", *db, "--dry-run", "--json").json == {
-            "pending": ["0001_log", "0002_retention", "0003_run_leases"]
+            "pending": ["0001_log", "0002_retention", "0003_run_leases", "0004_thread_checksum"]
         }
         assert run("threads", *db).code == exits.DATABASE, "a dry run has set it up"
         assert run("migrate", *db, "--json").json == {
-            "applied": ["0001_log", "0002_retention", "0003_run_leases"]
+            "applied": ["0001_log", "0002_retention", "0003_run_leases", "0004_thread_checksum"]
         }
         assert "is up to date" in run("migrate", *db).out
         assert run("threads", *db).code == exits.OK
@@ -110,7 +110,7 @@ def test_an_older_database_is_not_migrated_by_reading_it(tmp_path: Path) -> None
         assert done.code == exits.DATABASE
         assert "run `eventstore migrate`" in done.err
     assert run("migrate", "--db", str(path), "--json").json == {
-        "applied": ["0002_retention", "0003_run_leases"]
+        "applied": ["0002_retention", "0003_run_leases", "0004_thread_checksum"]
     }
     assert run("verify", "--db", str(path)).code == exits.OK
 
@@ -148,7 +148,7 @@ def test_a_database_of_others_is_left_alone(tmp_path: Path) -> None:
         conn.execute("CREATE TABLE orders(id)")
     conn.close()
     with unchanged(f"sqlite:///{path}"):
-        assert "no event store in this database" in run("threads", "--db", str(path)).err
+        assert "(orders) and no event store" in run("threads", "--db", str(path)).err
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from sqlalchemy.engine import ExceptionContext
 from eventstore import (
     Addition,
     ConcurrencyError,
+    DuplicateKeyError,
     Event,
     EventStore,
     NewSnapshot,
@@ -21,6 +22,7 @@ from eventstore import (
     ThreadNotFoundError,
 )
 from eventstore.db.sqlite import sqlite_driver
+from eventstore.queries.events import KEYS_PAGE
 from tests.eventstore.support import (
     FINGERPRINT,
     check_whole,
@@ -238,3 +240,21 @@ def test_a_lost_commit_of_everything_else_can_be_repeated(lossy: Lossy, moment: 
         assert not store.head("gone").exists
         assert store.thread("t").pinned
         assert check_whole(store) == 1
+
+
+def test_many_keyed_events_sent_again_are_found_in_pages(store: EventStore) -> None:
+    """More keys than a driver takes parameters in one statement."""
+    batch = [Event(1, n, key=f"k{n}") for n in range(2 * KEYS_PAGE + 1)]
+    assert store.append("t", batch, 0) == len(batch)
+    assert store.append("t", batch, 0) == len(batch)
+    with pytest.raises(DuplicateKeyError) as caught:
+        store.append("t", [*batch[:-1], Event(1, "other", key=batch[-1].key)], 0)
+    assert caught.value.seq == len(batch)
+
+
+@pytest.mark.slow
+def test_more_keys_than_parameters_of_a_driver(postgresql_url: str) -> None:
+    batch = [Event(1, n, key=f"k{n}") for n in range(66_000)]
+    with EventStore(postgresql_url) as store:
+        assert store.append("t", batch, 0) == len(batch)
+        assert store.append("t", batch, 0) == len(batch)

@@ -44,7 +44,10 @@ ROWS: Final = ("threads", "events", "segments", "snapshots", "forks")
 
 @pytest.mark.parametrize("name", ROWS)
 def test_files_hold_the_columns_of_the_tables(name: str) -> None:
-    """A column that is new in the database must be in files, too; a run is of its process only."""
+    """A column that is new in the database must be in files, too.
+
+    A run is of its process only, and files have checksums of their own.
+    """
     tags = {
         "threads": archive_rows.THREAD,
         "events": archive_rows.EVENT,
@@ -54,7 +57,7 @@ def test_files_hold_the_columns_of_the_tables(name: str) -> None:
     }
     bits = {"small_integer": 16, "integer": 32}
     given = (
-        ("owner",) if name == "threads" else ("thread_key", "ns")
+        ("owner", "checksum") if name == "threads" else ("thread_key", "ns")
     )  # by the thread and log before
     table = schema.metadata.tables[name]
     assert [

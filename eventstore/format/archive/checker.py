@@ -7,13 +7,15 @@ inserted into a database as one whole thread. Memory is bounded by one log at a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any, Final, get_args
+from types import SimpleNamespace
+from typing import Any, Final, NamedTuple
+
+import msgpack
 
 from eventstore.codec.compression import Compression
 from eventstore.errors import CorruptEventError
-from eventstore.format import digests
+from eventstore.format import checks, digests
 from eventstore.format.archive.header import DECODE_ERRORS, Header
 from eventstore.format.archive.rows import (
     COLUMNS,
@@ -29,13 +31,22 @@ from eventstore.format.archive.rows import (
     Row,
     check_types,
 )
-from eventstore.format.segments import Body, Segment, covered, is_old, unseal
-from eventstore.models import FORK, Status
+from eventstore.format.segments import Segment, covered, unseal
+from eventstore.models import FORK, Position
+
+_SOURCE_BYTES_MAX: Final = 2**20
 
 DICTIONARIES_MAX: Final = 64
 """Dictionaries in a file; each takes about 1 MB once it is ready for use."""
 
-_STATUSES: Final = get_args(Status)
+
+class _Stub(NamedTuple):
+    """What the emptied row of a sealed event repeats."""
+
+    kind: int
+    key: str
+    recorded_at: int
+    digest: bytes
 
 
 class Checker:
@@ -62,8 +73,8 @@ class Checker:
         self._last_seqs: dict[int, int] = {}  # of each table
         self._bases: dict[int, bytes] = {}
         self._digests: dict[int, bytes] = {}  # at snapshots
-        self._links: set[int] = set()  # forks whose event is still to come
-        self._stubs: dict[int, Body] = {}  # sealed events whose own row is still to come
+        self._links: dict[int, Position] = {}  # forks whose event is still to come
+        self._stubs: dict[int, _Stub] = {}  # sealed events whose own row is still to come
         self._seq, self._digest = 0, b""
 
     def check(self, tag: int, row: Row) -> None:
@@ -127,13 +138,14 @@ class Checker:
         )
         if not same or row["deleting_since"] is not None or self.counts[THREAD] > 1:
             raise CorruptEventError("the thread is not the one that the header names")
-        try:
-            json.loads(row["metadata"])
-            json.loads(row["pin"] or "null")
-        except ValueError as error:
-            raise CorruptEventError(f"the thread's metadata or pin is not JSON: {error}") from error
-        if row["status"] not in _STATUSES:
-            raise CorruptEventError(f"the thread has the unknown status {row['status']!r}")
+        _, pin = checks.check_thread(SimpleNamespace(**row))
+        times = (row["created_at"], row["active_at"])
+        if times != (header.created_us, header.active_us) or row["pinned"] != (
+            header.pin is not None
+        ):
+            raise CorruptEventError("the header says something else of the thread than its row")
+        if header.pin and checks.pin_of(header.pin) != pin:
+            raise CorruptEventError("the header names another pin than the thread's row")
 
     def _begin_log(self, ns: str) -> None:
         if type(ns) is not str or (self._ns is not None and ns <= self._ns):
@@ -142,7 +154,7 @@ class Checker:
             raise CorruptEventError("the thread's row is missing")
         self._end_log()
         self._ns, self._stage, self._last_seqs = ns, LOG, {}
-        self._bases, self._digests, self._links = {}, {}, set()
+        self._bases, self._digests, self._links = {}, {}, {}
         self._seq, self._digest = 0, digests.genesis(self._header.thread_key, ns)
 
     def _end_log(self) -> None:
@@ -174,15 +186,19 @@ class Checker:
         source_ns = row["source_ns"]
         if source_ns == self._ns and not row["source_seq"] < row["seq"]:
             raise CorruptEventError("the fork goes on from a later event")
-        self._links.add(row["seq"])
+        self._links[row["seq"]] = Position(
+            row["source_thread_key"], row["source_ns"], row["source_seq"]
+        )
         self._needed[source_ns] = max(self._needed.get(source_ns, 0), row["source_seq"])
 
     def _check_segment(self, row: Mapping[str, Any]) -> None:
         self._check_order(row["seq"], row["link"])
         for event in unseal(Segment(**row)):
-            self._check_kind(event.kind, event.seq)
+            self._check_content(event.kind, event.seq, event.recorded_at, event.body)
             if event.key is not None:
-                self._stubs[event.seq] = event
+                self._stubs[event.seq] = _Stub(
+                    event.kind, event.key, event.recorded_at, event.digest
+                )
             self._advance(event.seq, event.digest)
 
     def _check_event(self, row: Mapping[str, Any]) -> None:
@@ -195,23 +211,33 @@ class Checker:
             self._check_stub(row)
             return
         previous = self._check_order(seq, None)
+        payload = row["payload"]
+        if not payload:
+            raise CorruptEventError("the event has no payload")
+        body = self._compression.body(payload)
         if previous is not None:
-            payload = row["payload"]
-            body = b"" if is_old(payload) else self._compression.body(payload)
             digest = digests.link(
                 previous, seq, row["kind"], row["key"], row["recorded_at"], covered(payload, body)
             )
             if digest != row["digest"]:
                 raise CorruptEventError("the stored bytes do not match the digest chain")
-        self._check_kind(row["kind"], seq)
+        self._check_content(row["kind"], seq, row["recorded_at"], body)
         self._advance(seq, row["digest"])
 
-    def _check_kind(self, kind: int, seq: int) -> None:
+    def _check_content(self, kind: int, seq: int, recorded_at: int, body: bytes) -> None:
+        checks.check_moment("the event's time", recorded_at)
         if kind < 0:
             raise CorruptEventError("the log ends with a deletion mark")
-        if (kind == FORK) != (seq in self._links):
+        link = self._links.pop(seq, None)
+        if (kind == FORK) != (link is not None):
             raise CorruptEventError("an event is a fork without a link, or has a link and is none")
-        self._links.discard(seq)
+        unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(body)))
+        unpacker.feed(body)
+        unpacker.skip()  # builds nothing
+        if unpacker.tell() != len(body):
+            raise CorruptEventError("the body does not hold exactly one value")
+        if link is not None and _claim(*_source_in(body)) != _claim(*link):
+            raise CorruptEventError("the fork goes on from elsewhere than its link says")
 
     def _is_trimmed_end(self, row: Mapping[str, Any]) -> bool:
         """Whether this is the emptied row that trimming leaves of a log's last event."""
@@ -219,9 +245,8 @@ class Checker:
 
     def _check_stub(self, row: Mapping[str, Any]) -> None:
         """Check the emptied row that a sealed event keeps for its key."""
-        event = self._stubs.pop(row["seq"], None)
-        names = ("kind", "key", "recorded_at", "digest")
-        if event is None or row["payload"] or any(row[n] != getattr(event, n) for n in names):
+        stub = self._stubs.pop(row["seq"], None)
+        if row["payload"] or stub != _Stub(*(row[name] for name in _Stub._fields)):
             raise CorruptEventError("the row of a sealed event does not match its segment")
 
     def _check_order(self, seq: int, link: bytes | None) -> bytes | None:
@@ -265,6 +290,24 @@ class Checker:
         named = [header.events, header.snapshots, header.segments, header.forks]
         if not self._ended or counted != named or self.logs != header.logs:
             raise CorruptEventError("the file lacks rows or logs that its header counts")
+
+
+def _source_in(body: bytes) -> tuple[int, str, int]:
+    """The position in the body of a fork's event, whose other data is not built."""
+    unpacker = msgpack.Unpacker(
+        max_array_len=3, max_map_len=2, max_ext_len=0, unicode_errors="surrogatepass"
+    )
+    unpacker.feed(body[:_SOURCE_BYTES_MAX])
+    unpacker.read_map_header()
+    name, source = unpacker.unpack(), unpacker.unpack()
+    if name != "source" or (*map(type, source),) != (int, str, int):
+        raise CorruptEventError("the fork does not say where it goes on from")
+    key, ns, seq = source
+    return key, ns, seq
+
+
+def _claim(thread_key: int, ns: str, seq: int) -> tuple[int, str, int]:
+    return (*digests.origin(thread_key, ns), seq)
 
 
 _CHECKS: Final[dict[int, Any]] = {

@@ -16,8 +16,8 @@ from typing import Any, Final
 import msgpack
 import zstandard
 
-from eventstore.errors import ArchiveDamagedError, ArchiveVersionError
-from eventstore.format import digests
+from eventstore.errors import ArchiveDamagedError, ArchiveVersionError, CorruptEventError
+from eventstore.format import checks, digests
 from eventstore.models import from_micros
 
 MAGIC: Final = b"\x93EVTARC\n"
@@ -25,6 +25,9 @@ VERSION: Final = 1
 PREAMBLE: Final = struct.Struct(">8sHI")
 HEADER_BYTES_MAX: Final = 16 * 2**20
 _CHECKSUM_BYTES: Final = 16
+
+GENERATION_MAX: Final = 2**30
+"""The last generation that a file may name: databases store those that follow it in 32 bits."""
 
 _STORED_NAMES: Final = {"generation": "life"}
 """Header fields with another name in files: the format is older than the names."""
@@ -36,6 +39,7 @@ DECODE_ERRORS = (
     ArithmeticError,
     LookupError,
     MemoryError,
+    RecursionError,
     TypeError,
     ValueError,
 )
@@ -134,13 +138,22 @@ def read_header(start: bytes) -> Header:
     if _checksum(content) != checksum:
         raise ArchiveDamagedError("the header does not match its checksum")
     try:
-        values = msgpack.unpackb(content[PREAMBLE.size :], strict_map_key=True)
+        values = msgpack.unpackb(
+            content[PREAMBLE.size :], strict_map_key=True, max_array_len=0, max_ext_len=0
+        )
         known = {"pin": None, **values}  # files made before threads could be pinned have none
         found = Header(**{name: known[_STORED_NAMES.get(name, name)] for name in Header.__slots__})
     except DECODE_ERRORS as error:
         raise ArchiveDamagedError(f"the header cannot be read: {error}") from error
-    if not _is_valid(found):
-        raise ArchiveDamagedError("a field of the header has an invalid value")
+    try:
+        if not _is_valid(found):
+            raise CorruptEventError("a field has an invalid value")
+        for name in ("created_us", "active_us", "archived_us"):
+            checks.check_moment(name.removesuffix("_us") + "_at", getattr(found, name))
+        if found.pin:
+            checks.pin_of(found.pin)
+    except (CorruptEventError, ValueError) as error:
+        raise ArchiveDamagedError(f"the header cannot be used: {error}") from error
     return found
 
 
@@ -148,17 +161,21 @@ def _is_valid(header: Header) -> bool:
     numbers = [name for name, kind in Header.__annotations__.items() if kind == "int"]
     return (
         all(_is_number(getattr(header, name)) for name in numbers)
-        and type(header.tenant) is str
-        and type(header.thread_id) is str
+        and header.generation <= GENERATION_MAX
+        and all(_is_name(text) for text in (header.tenant, header.thread_id))
         and all(
             type(logs) is dict
-            and all(type(ns) is str and _is_number(last) for ns, last in logs.items())
+            and all(_is_name(ns) and _is_number(last) for ns, last in logs.items())
             for logs in (header.logs, header.ends)
         )
         and (header.pin is None or type(header.pin) is dict)
         and digests.thread_key(header.tenant, header.thread_id, header.generation)
         == header.thread_key
     )
+
+
+def _is_name(value: object) -> bool:
+    return type(value) is str and b"\0" not in value.encode()
 
 
 def _is_number(value: object) -> bool:

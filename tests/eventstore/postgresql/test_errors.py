@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine, exc, make_url, text
 
-from eventstore import StoreBusyError, StoreUnavailableError
+from eventstore import ConfigurationError, StoreBusyError, StoreUnavailableError
 from eventstore.db import driver_errors, postgresql
 from eventstore.db.options import PoolOptions
 from tests import postgres
@@ -186,6 +187,27 @@ def test_every_code_that_has_a_meaning(code: str, kind: str | None) -> None:
 )
 def test_connections_that_could_not_be_made(words: str, kind: str | None) -> None:
     assert driver_errors.classify(psycopg.OperationalError(words)) == kind
+
+
+@pytest.mark.parametrize(
+    ("statement", "values"),
+    [
+        (f"SELECT {', '.join(f':p{n}' for n in range(70_000))}", dict.fromkeys(
+            (f"p{n}" for n in range(70_000)), 1)),
+        ("SELECT :value", {"value": object()}),
+        ("SELECT CAST(:value AS integer)", {"value": 2**40}),
+        ("SELECT CAST(:value AS text)", {"value": "a\0b"}),
+    ],
+    ids=["too many parameters", "no such type", "out of range", "a NUL"],
+)  # fmt: skip
+def test_what_the_driver_refuses_is_not_a_lost_connection(
+    engine: Engine, statement: str, values: dict[str, Any]
+) -> None:
+    with engine.connect() as conn, pytest.raises(exc.DBAPIError) as caught:
+        conn.execute(text(statement), values)
+    assert driver_errors.classify(caught.value) is None
+    assert not caught.value.connection_invalidated
+    assert type(driver_errors.translate(caught.value)) is ConfigurationError
 
 
 def test_what_is_nobodys_fault() -> None:

@@ -1,0 +1,259 @@
+"""Threads of LangGraph's, for the commands that show threads.
+
+Owns how their events and checkpoints look here. Structure is read without LangGraph; where
+langgraph-checkpoint is installed, messages and the like are shown as such, else as the plain data
+that they are stored as. No type of an application is ever loaded. What is encrypted stays unread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Final
+
+import msgpack
+
+from eventstore import ConfigurationError, CorruptEventError, EventStore, RecordedEvent, ThreadInfo
+from graph.langgraph.state import snapshots
+from graph.langgraph.state.fold import Fold
+from graph.langgraph.state.records import CHECKPOINT, RESET, WRITES, Saved, Write, ordered, parsed
+from graph.langgraph.state.sealing import BODY, CIPHER, Seal
+from graph.langgraph.state.values import ARRAY, Value, overlap
+
+INTERRUPT: Final = "__interrupt__"
+KINDS: Final = {CHECKPOINT: "checkpoint", WRITES: "writes", RESET: "reset"}
+
+
+def is_langgraph(info: ThreadInfo) -> bool:
+    """Whether a thread was written by the saver for LangGraph."""
+    return info.metadata.get("runtime") == "langgraph"
+
+
+def is_event(event: RecordedEvent) -> bool:
+    """Whether an event looks like one of LangGraph's, as it is stored or made readable."""
+    return event.kind in KINDS and bool(
+        {BODY, "checkpoint", "says"} & event.data.keys() or not event.data
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event of a LangGraph thread, made readable.
+
+    Attributes:
+        event: its data says what happened, in place of what is stored.
+        ns: LangGraph's namespace.
+        saved: the checkpoint, if it is one and can be read.
+        fold: what the events up to here lead to; changes as the next ones are read.
+    """
+
+    event: RecordedEvent
+    ns: str
+    saved: Saved | None = None
+    fold: Fold | None = None
+
+
+def is_checkpoint(entry: Entry) -> bool:
+    """Whether an event is that of a checkpoint, readable or not."""
+    return entry.event.kind == CHECKPOINT
+
+
+def entries(store: EventStore, thread_id: str) -> Iterator[Entry]:
+    """The events of a thread and of those it was copied from, oldest first."""
+    replay = store.replay(thread_id, snapshots=False)
+    fold = Fold(Seal(), thread_id)
+    is_sealed = False
+    if replay.snapshot is not None:
+        try:
+            _, fold = snapshots.decoded(replay.snapshot, store.codec, Seal(), thread_id)
+        except ConfigurationError:
+            is_sealed = True
+    for event in replay.events:
+        if event.kind not in KINDS:
+            yield Entry(event, "")
+            continue
+        is_sealed |= CIPHER in event.data
+        if is_sealed:
+            yield _unread(event)
+            continue
+        before = dict(fold.spaces)
+        fold.apply(event)
+        yield replace(_entry(event, fold, before), fold=fold)
+
+
+def find(store: EventStore, thread_id: str, ns: str, text: str) -> Entry | None:
+    """A checkpoint by its id, its seq or ``latest``."""
+    found: Entry | None = None
+    for entry in entries(store, thread_id):
+        if entry.saved is None or entry.ns != ns:
+            continue
+        is_wanted = text in (entry.saved.id, str(entry.event.seq))
+        if is_wanted or (text == "latest" and (found is None or entry.saved.id > found.saved.id)):  # type: ignore[union-attr]
+            found = entry
+    return found
+
+
+def values(saved: Saved) -> dict[str, Any]:
+    """The values of a checkpoint's channels."""
+    return {
+        name: shown(channel.value.type, channel.value.data)
+        for name, channel in saved.channels.items()
+        if channel.value is not None
+    }
+
+
+def interrupts(saved: Saved) -> list[dict[str, Any]]:
+    """The interrupts that wait at a checkpoint."""
+    found = []
+    for (task, _), write in ordered(saved.writes):
+        if write.channel == INTERRUPT:
+            value = shown(write.type, write.data)
+            for each in value if isinstance(value, list | tuple) else [value]:
+                name = getattr(each, "id", None)
+                node = write.path.rpartition(", ")[2] or task
+                found.append({"node": node, "id": name, "value": getattr(each, "value", each)})
+    return found
+
+
+def pending_interrupts(store: EventStore, thread_id: str) -> list[dict[str, Any]]:
+    """The interrupts that wait at the latest checkpoints of a thread."""
+    fold: Fold | None = None
+    for entry in entries(store, thread_id):
+        fold = entry.fold or fold
+    if fold is None:
+        return []
+    # The graph around repeats what an inner one asks.
+    found: dict[Any, dict[str, Any]] = {}
+    for space in fold.spaces.values():
+        for each in interrupts(space.current) if space.current is not None else ():
+            found[each["id"] or len(found)] = each
+    return list(found.values())
+
+
+def metadata(saved: Saved) -> dict[str, Any]:
+    """The metadata of a checkpoint."""
+    found = shown(*saved.meta)
+    return found if isinstance(found, dict) else {}
+
+
+# --- events -----------------------------------------------------------------------------
+
+
+def _unread(event: RecordedEvent) -> Entry:
+    data: dict[str, Any] = {"encrypted": event.data.get(CIPHER, True)}
+    ns = event.data.get("ns", "")
+    if event.key is not None:
+        try:
+            ns, data["checkpoint"] = parsed(event.key)
+        except ValueError as error:
+            raise CorruptEventError("its key is no checkpoint's").at(
+                None, event.ns, event.seq
+            ) from error
+    return Entry(event._replace(data=data, key=None), ns)
+
+
+def _entry(event: RecordedEvent, fold: Fold, before: dict[str, Any]) -> Entry:
+    if event.kind == RESET:
+        return Entry(event._replace(data={"says": "the history begins anew"}), "")
+    if event.kind == CHECKPOINT:
+        ns, name = parsed(event.key or "")
+        saved = fold.spaces[ns].leaves[name]
+        old = before[ns].leaves.get(saved.parent) if ns in before else None
+        facts = metadata(saved)
+        data = {
+            "checkpoint": saved.id,
+            "parent": saved.parent,
+            **_named(ns),
+            "step": facts.get("step"),
+            "source": facts.get("source"),
+            "changed": changes(old, saved),
+        }
+        return Entry(event._replace(data=data, key=None), ns, saved)
+    ns, name = parsed(event.key) if event.key else _target(event, fold)
+    leaf, old = fold.leaf(ns, name), before.get(ns)
+    known = old.leaves[name].writes if old is not None and name in old.leaves else {}
+    writes = leaf.writes if leaf is not None else fold.early.get((ns, name), {})
+    new = [(key, write) for key, write in writes.items() if known.get(key) != write]
+    return Entry(event._replace(data=_written(ns, name, new), key=None), ns)
+
+
+def _target(event: RecordedEvent, fold: Fold) -> tuple[str, str]:
+    ns = event.data.get("ns", "")
+    return ns, event.data.get("id") or fold.current_id(ns) or ""
+
+
+def _written(ns: str, name: str, writes: list[tuple[Any, Write]]) -> dict[str, Any]:
+    return {
+        "checkpoint": name,
+        **_named(ns),
+        "task": writes[0][0][0] if writes else None,
+        "node": writes[0][1].path.rpartition(", ")[2] if writes else "",
+        "writes": [[write.channel, shown(write.type, write.data)] for _, write in writes],
+    }
+
+
+def _named(ns: str) -> dict[str, Any]:
+    return {"ns": ns} if ns else {}
+
+
+def changes(old: Saved | None, new: Saved) -> dict[str, Any]:
+    """What changed of a checkpoint's channels; of a list that grew, only what was added."""
+    before = old.channels if old is not None else {}
+    found: dict[str, Any] = {}
+    for name, channel in new.channels.items():
+        known, value = before.get(name), channel.value
+        if known == channel or (value is None and (known is None or known.value is None)):
+            continue
+        found[name] = None if value is None else _difference(known and known.value, value)
+    return found
+
+
+def _difference(old: Value | None, new: Value) -> Any:
+    head, _ = overlap(old, new)
+    if new.shape == ARRAY and old is not None and head == len(old.parts) < len(new.parts):
+        return {"added": [shown(new.type, part) for part in new.parts[head:]]}
+    return shown(new.type, new.data)
+
+
+# --- values -----------------------------------------------------------------------------
+
+
+def shown(kind: str, data: bytes) -> Any:
+    """A serialized value, as far as it can be read without loading an application's types."""
+    try:
+        serializer = _serializer()
+        if serializer is not None and kind in ("msgpack", "json", "null", "bytes", "bytearray"):
+            return serializer.loads_typed((kind, data))
+        return _plain(kind, data)
+    except Exception as error:  # whatever the bytes are, the rest of the thread can be shown
+        return {"type": kind, "bytes": len(data), "unreadable": type(error).__name__}
+
+
+@cache
+def _serializer() -> Any:
+    """LangGraph's serializer, restricted to types that are safe to make; ``None``: not there."""
+    try:
+        from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+    except ImportError:
+        return None
+    return JsonPlusSerializer(allowed_msgpack_modules=None)
+
+
+def _plain(kind: str, data: bytes) -> Any:
+    if kind == "null":
+        return None
+    if kind == "json":
+        return json.loads(data)
+    if kind == "msgpack":
+        return msgpack.unpackb(data, ext_hook=_extension, strict_map_key=False)
+    return data if kind in ("bytes", "bytearray") else {"type": kind, "bytes": len(data)}
+
+
+def _extension(_code: int, data: bytes) -> Any:
+    """An object of LangGraph's: the module and name of its class, and what it was made from."""
+    found = msgpack.unpackb(data, ext_hook=_extension, strict_map_key=False)
+    if isinstance(found, list) and len(found) >= 3:
+        return {"$type": f"{found[0]}.{found[1]}", "value": found[2]}
+    return found

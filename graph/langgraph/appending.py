@@ -1,0 +1,185 @@
+"""Writers of one process take turns at a thread, and append together what gathered meanwhile.
+
+LangGraph stores the writes of parallel tasks and checkpoints from several threads or tasks at once.
+While one commit is in progress, further ones for the same thread queue up, and the next turn takes
+all of them in one append. Each caller returns when its own part is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Final
+
+from eventstore import (
+    ConcurrencyError,
+    DuplicateKeyError,
+    Event,
+    EventStoreError,
+    ThreadNotFoundError,
+)
+from eventstore.concurrency import Asyncio, Concurrency
+from graph.langgraph.finding import NeedsLog
+from graph.langgraph.logs import Logs, Plan, Tip
+from graph.langgraph.state.sealing import Seal
+
+ATTEMPTS: Final = 100
+"""How often an append is made anew because another writer was first."""
+
+TOGETHER_MAX: Final = 64
+"""Requests that are appended together."""
+
+_QUEUES: Final = 64
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """Something to be appended.
+
+    Attributes:
+        plan: what to append to a thread that ends at a tip; may be asked for again.
+        tip: the thread with it; ``None``: not yet.
+        error: why it cannot be appended.
+    """
+
+    thread_id: str
+    seal: Seal
+    plan: Callable[[Tip], Awaitable[Plan | None]]
+    ttl: timedelta | None
+    tip: Tip | None = None
+    error: Exception | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.tip is not None or self.error is not None
+
+
+@dataclass(eq=False, slots=True)
+class _Queue:
+    turn: Any
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    waiting: list[_Request] = field(default_factory=list)
+
+    def add(self, request: _Request) -> None:
+        with self.lock:
+            self.waiting.append(request)
+
+    def take(self, own: _Request) -> list[_Request]:
+        """The requests for the same thread, in the order in which they came; ours among them."""
+        with self.lock:
+            found = [
+                each
+                for each in self.waiting
+                if (each.thread_id, each.seal) == (own.thread_id, own.seal)
+            ]
+            if own not in found[:TOGETHER_MAX]:
+                found.insert(0, own)
+            found = found[:TOGETHER_MAX]
+            self.waiting = [each for each in self.waiting if each not in found]
+            return found
+
+    def drop(self, request: _Request) -> None:
+        with self.lock:
+            if request in self.waiting:
+                self.waiting.remove(request)
+
+
+class Appending:
+    """Appends to the threads of LangGraph in a store; shared by all copies of a saver."""
+
+    def __init__(self, logs: Logs, concurrency: Concurrency) -> None:
+        self.logs = logs
+        self._awaits = isinstance(concurrency, Asyncio) and concurrency.threads is None
+        make: Callable[[], Any] = asyncio.Lock if self._awaits else threading.Lock
+        self._queues = [_Queue(make()) for _ in range(_QUEUES)]
+
+    async def write(
+        self,
+        thread_id: str,
+        seal: Seal,
+        plan: Callable[[Tip], Awaitable[Plan | None]],
+        ttl: timedelta | None = None,
+    ) -> Tip:
+        """Append what ``plan`` makes of the thread's end, which it may be asked for again.
+
+        Raises:
+            ConcurrencyError: others were first ``ATTEMPTS`` times.
+        """
+        queue = self._queues[hash(thread_id) % _QUEUES]
+        request = _Request(thread_id, seal, plan, ttl)
+        queue.add(request)
+        try:
+            async with self._turn(queue):
+                if not request.is_done:
+                    await self._append(queue.take(request))
+        finally:
+            queue.drop(request)
+        if request.error is not None:
+            raise request.error
+        assert request.tip is not None
+        return request.tip
+
+    @asynccontextmanager
+    async def _turn(self, queue: _Queue) -> AsyncIterator[None]:
+        if self._awaits:
+            async with queue.turn:
+                yield
+        else:
+            with queue.turn:
+                yield
+
+    async def _append(self, requests: Sequence[_Request]) -> None:
+        """Append requests for one thread, as many together as can be planned together.
+
+        Those that are left undone when this is cancelled are taken up by their own callers.
+        """
+        first = requests[0]
+        tip = await self.logs.writing_tip(first.thread_id, first.seal)
+        attempt, count = 0, len(requests)
+        while requests := [each for each in requests if not each.is_done]:
+            planned, plan = await self._planned(requests[:count], tip)
+            if plan.events:
+                ttl = next((each.ttl for each in planned if each.ttl is not None), None)
+                try:
+                    tip = await self.logs.append(tip, plan, ttl)
+                except (ConcurrencyError, DuplicateKeyError, ThreadNotFoundError) as error:
+                    attempt += 1
+                    if attempt < ATTEMPTS:
+                        tip = await self.logs.tip(first.thread_id, first.seal)
+                        continue
+                    for each in planned:
+                        each.error = error
+                    continue
+                except EventStoreError as error:
+                    if len(planned) == 1:
+                        planned[0].error = error
+                    count = 1  # one by one, so that each fails for its own reason only
+                    continue
+            for each in planned:
+                each.tip = tip
+
+    async def _planned(self, requests: Sequence[_Request], tip: Tip) -> tuple[list[_Request], Plan]:
+        """The first requests that can be appended together, and what that appends."""
+        planned: list[_Request] = []
+        events: list[Event] = []
+        ahead, status = tip, None
+        for request in requests:
+            try:
+                plan = await request.plan(ahead)
+            except NeedsLog:
+                break
+            except Exception as error:
+                request.error = error
+                continue
+            planned.append(request)
+            if plan is None:
+                continue
+            events += plan.events
+            status = plan.status or status
+            head = replace(tip.head, seq=tip.head.seq + len(events))
+            ahead = Tip(head, plan.fold, tip.base, is_planned=True)
+        return planned, Plan(events, ahead.fold, status)

@@ -1,0 +1,246 @@
+"""Finding checkpoints in a thread: by id, the latest one, or many at once, newest first.
+
+The newest checkpoints are in the fold of the thread's end. Older ones are found by the keys of
+their events and read by folding up to their place and on to where the next one of their namespace
+begins, since their writes come after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from eventstore import PositionNotFoundError, RecordedEvent
+from graph.langgraph.logs import Logs, Stretch, Tip, flat
+from graph.langgraph.state.coding import decode_writes
+from graph.langgraph.state.fold import Namespace
+from graph.langgraph.state.records import (
+    CALL,
+    CHECKPOINT,
+    REFS,
+    REPLACE,
+    Saved,
+    key_of,
+    merged,
+    parsed,
+    span,
+)
+
+BLOCK: Final = 64
+"""Checkpoints read at a time."""
+
+_AHEAD: Final = (8, 64, 2**62)
+"""How many events are read at a time to find the end of a checkpoint."""
+
+Name = tuple[str, str]
+"""A namespace and the id of a checkpoint in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Where a checkpoint is.
+
+    Attributes:
+        order: sorts by time: how many logs are newer (negative), then the seq in its log.
+        late: the events of writes that came after a later checkpoint, likewise.
+    """
+
+    ns: str
+    id: str
+    order: tuple[int, int]
+    late: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def name(self) -> Name:
+        """Namespace and id."""
+        return self.ns, self.id
+
+
+class NeedsLog(Exception):
+    """The log has to be read, but ends with events that are yet to be appended."""
+
+
+class History:
+    """The checkpoints of a thread, as far as it reached at one moment."""
+
+    def __init__(self, logs: Logs, tip: Tip) -> None:
+        self._logs = logs
+        self.tip = tip
+        self._stretches: list[Stretch] | None = None
+        self._trimmed: list[Ref] = []
+
+    # --- one checkpoint -----------------------------------------------------------------
+
+    async def find(self, ns: str, checkpoint_id: str | None) -> Saved | None:
+        """A checkpoint of a namespace by its id, or the latest one."""
+        space = self.tip.fold.spaces.get(ns)
+        if checkpoint_id is None:
+            return await self._latest(ns, space)
+        if space is not None and checkpoint_id in space.leaves:
+            return space.leaves[checkpoint_id]
+        name = ns, checkpoint_id
+        refs = [ref for ref in await self.refs(span(*name)) if ref.name == name]
+        return (await self.load(refs)).get(name)
+
+    async def _latest(self, ns: str, space: Namespace | None) -> Saved | None:
+        if space is not None and CALL not in ns:
+            if space.latest in space.leaves:
+                return space.leaves[space.latest]
+            found = await self.find(ns, space.latest) if space.latest else None
+            return found or space.current
+        refs = [ref for ref in await self.refs(span(ns)) if ref.ns == ns]
+        if not refs:
+            return None
+        last = max(refs, key=lambda ref: ref.id)
+        return (await self.load([last])).get(last.name)
+
+    # --- many checkpoints ---------------------------------------------------------------
+
+    async def all(self, ns: str | None) -> list[Ref]:
+        """Every checkpoint of a namespace, or of all."""
+        return await self.refs(span(ns) if ns is not None else ("", "\U0010ffff"))
+
+    async def refs(self, keys: tuple[str, str]) -> list[Ref]:
+        """The checkpoints whose events' keys lie in a span; those that a trim kept included."""
+        found: dict[Name, Ref] = {}
+        late: dict[Name, list[tuple[int, int]]] = {}
+        for number, stretch in enumerate(await self._history()):
+            for seq, kind, key in await self._logs.core.keys(stretch.end, keys, stretch.after):
+                ns, checkpoint_id = name = parsed(key)
+                order = (-number, seq)
+                if kind != CHECKPOINT:
+                    late.setdefault(name, []).append(order)
+                elif name not in found or found[name].order < order:
+                    found[name] = Ref(ns, checkpoint_id, order)
+        for ref in self._trimmed:
+            if ref.name not in found and keys[0] <= key_of(*ref.name) < keys[1]:
+                found[ref.name] = ref
+        return [
+            replace(ref, late=tuple(sorted(late[name]))) if name in late else ref
+            for name, ref in found.items()
+        ]
+
+    async def load(self, refs: Iterable[Ref]) -> dict[Name, Saved]:
+        """The checkpoints at these places; those that are gone by now are left out."""
+        found: dict[Name, Saved] = {}
+        waiting: dict[Name, Ref] = {}
+        for ref in refs:
+            leaf = self.tip.fold.leaf(*ref.name)
+            if leaf is not None:
+                found[ref.name] = leaf
+            else:
+                waiting[ref.name] = ref
+        while waiting:
+            last = max(waiting.values(), key=lambda ref: ref.order)
+            try:
+                start = await self._capture(last, waiting, found)
+            except PositionNotFoundError:  # trimmed meanwhile
+                start = last.order
+            waiting = {
+                name: ref
+                for name, ref in waiting.items()
+                if ref.order <= start and ref is not last and name not in found
+            }
+        return found
+
+    async def _capture(
+        self, last: Ref, waiting: dict[Name, Ref], found: dict[Name, Saved]
+    ) -> tuple[int, int]:
+        """Fold up to the last of these checkpoints and a bit on; where the folding began."""
+        stretches = await self._history()
+        number, seq = last.order
+        tip = self.tip
+        at = stretches[-number].end._replace(seq=seq)
+        fold, start, events = await self._logs.replay(tip.head.thread_id, at, tip.fold.seal)
+        captured: dict[Name, Saved] = {}
+        async for event in events:
+            _keep(fold.apply(event), waiting, captured)
+        still = set()
+        for name in waiting:
+            leaf = fold.leaf(*name)
+            if leaf is not None and leaf is fold.spaces[name[0]].current:
+                still.add(name)
+            elif leaf is not None and name not in captured:
+                captured[name] = leaf
+        async for event in self._onwards(stretches, -number, seq):
+            if not still:
+                break
+            still -= _keep(fold.apply(event), waiting, captured)
+        for name in still:
+            leaf = fold.leaf(*name)
+            if leaf is not None:
+                captured[name] = leaf
+        for name, saved in captured.items():
+            if name not in found:
+                found[name] = await self._with_late_writes(saved, waiting[name])
+        return self._order(stretches, start)
+
+    async def _onwards(
+        self, stretches: Sequence[Stretch], number: int, seq: int
+    ) -> AsyncIterator[RecordedEvent]:
+        """The events after a place, up to the end of the thread, a few at a time."""
+        for stretch in reversed(stretches[: number + 1]):
+            after = stretch.end._replace(seq=max(seq, stretch.after))
+            for ahead in _AHEAD:
+                upto = min(after.seq + ahead, stretch.end.seq)
+                if after.seq < upto:
+                    pages = await self._logs.core.read_span(self.tip.head.thread_id, after, upto)
+                    async for event in flat(pages):
+                        yield event
+                after = after._replace(seq=upto)
+            seq = 0
+
+    async def _with_late_writes(self, saved: Saved, ref: Ref) -> Saved:
+        stretches = await self._history()
+        for number, seq in ref.late:
+            if (number, seq) < ref.order:
+                continue
+            after = stretches[-number].end._replace(seq=seq - 1)
+            pages = await self._logs.core.read_span(self.tip.head.thread_id, after, seq)
+            async for event in flat(pages):
+                body = self.tip.fold.seal.open(event.data)
+                writes = decode_writes(event.data[REFS], body, None)
+                new = merged(saved.writes, writes, replace=event.data.get(REPLACE, False))
+                saved = replace(saved, writes=new)
+        return saved
+
+    # --- the logs of the thread ---------------------------------------------------------
+
+    async def _history(self) -> list[Stretch]:
+        if self.tip.is_planned:
+            raise NeedsLog
+        if not self.tip.head.exists:
+            return []
+        if self._stretches is None:
+            logs, tip = self._logs, self.tip
+            self._stretches, base = await logs.history(tip)
+            if base is not None:
+                fold = await logs.fold_at(tip.head.thread_id, base, tip.fold.seal)
+                order = self._order(self._stretches, base)
+                self._trimmed = [
+                    Ref(ns, leaf, order)
+                    for ns, space in fold.spaces.items()
+                    for leaf in space.leaves
+                ]
+        return self._stretches
+
+    @staticmethod
+    def _order(stretches: Sequence[Stretch], at: object) -> tuple[int, int]:
+        for number, stretch in enumerate(stretches):
+            if isinstance(at, tuple) and at[:2] == stretch.end[:2]:
+                return -number, at[2]
+        return -len(stretches), 0
+
+
+def _keep(
+    closed: Iterable[tuple[str, Saved]], wanted: dict[Name, Ref], captured: dict[Name, Saved]
+) -> set[Name]:
+    """Take those that are wanted; their names."""
+    names = set()
+    for ns, saved in closed:
+        name = (ns, saved.id)
+        if name in wanted:
+            captured[name] = saved
+            names.add(name)
+    return names

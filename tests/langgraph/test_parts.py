@@ -1,0 +1,174 @@
+"""The pure parts: values in parts, deltas, snapshots, keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventstore import CorruptEventError
+from graph.langgraph.conflict import Seen
+from graph.langgraph.state import patches
+from graph.langgraph.state.coding import decode, encode
+from graph.langgraph.state.records import (
+    Channel,
+    Past,
+    PastWrite,
+    Saved,
+    Write,
+    enclosing,
+    key_of,
+    parsed,
+    span,
+)
+from graph.langgraph.state.values import ARRAY, MAP, WHOLE, cut, overlap, splice, whole
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**31), 2**31) | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(), inner, max_size=20),
+    max_leaves=40,
+)
+
+
+@given(plain, plain)
+def test_parts_join_to_the_same_bytes_whatever_they_are_cut_against(one: Any, other: Any) -> None:
+    base = cut("msgpack", msgpack.packb(one))
+    data = msgpack.packb(other)
+    assert cut("msgpack", data).data == cut("msgpack", data, base).data == data
+
+
+@given(st.binary())
+def test_any_bytes_can_be_cut(data: bytes) -> None:
+    assert cut("msgpack", data).data == data
+    assert cut("json", data).shape == WHOLE
+
+
+def test_lists_and_maps_are_cut_at_their_elements() -> None:
+    assert cut("msgpack", msgpack.packb([1, "two", [3]])).parts == tuple(
+        map(msgpack.packb, (1, "two", [3]))
+    )
+    assert cut("msgpack", msgpack.packb({"a": 1})).shape == MAP
+    long = cut("msgpack", msgpack.packb(["x" * 100] * 70_000))
+    assert (long.shape, len(long.parts)) == (ARRAY, 70_000)
+    assert (
+        cut("msgpack", msgpack.packb(list(range(1000)))).shape == WHOLE
+    )  # too small to be worth it
+    assert cut("msgpack", b"\xdc\x00\x01\x01").shape == WHOLE  # a header longer than need be
+
+
+@given(st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)))
+def test_a_list_is_spliced_out_of_another(one: list[int], other: list[int]) -> None:
+    old, new = (
+        cut("msgpack", msgpack.packb([str(each) for each in found])) for found in (one, other)
+    )
+    head, tail = overlap(old, new)
+    parts = new.parts[head : len(new.parts) - tail]
+    if old.shape == new.shape:
+        assert splice(old, *new[:2], head, tail, parts) == new
+
+
+def test_a_splice_of_parts_that_are_not_there_is_refused() -> None:
+    old = cut("msgpack", msgpack.packb(["a", "b"]))
+    for head, tail in ((2, 1), (-1, 0), (0, 3), (0, -1)):
+        with pytest.raises(ValueError, match="parts"):
+            splice(old, "msgpack", ARRAY, head, tail, ())
+    with pytest.raises(ValueError, match="value"):
+        splice(None, "msgpack", WHOLE, 0, 0, (b"a", b"b"))
+
+
+@given(st.binary(), st.binary(max_size=500))
+def test_a_patch_gives_back_what_was_packed(body: bytes, known: bytes) -> None:
+    assert patches.unpack(patches.pack(body, known), known) == body
+
+
+def test_a_patch_that_declares_too_much_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = patches.pack(b"a" * 1000, b"")
+    monkeypatch.setattr(patches, "BYTES_MAX", 999)
+    with pytest.raises(CorruptEventError, match="declares 1000 bytes"):
+        patches.unpack(packed, b"")
+    with pytest.raises(CorruptEventError, match="unknown encoding"):
+        patches.unpack(b"\x07abc", b"")
+
+
+channels = st.dictionaries(
+    st.sampled_from("abcdé"),
+    st.builds(
+        Channel,
+        st.integers(0, 5) | st.text(max_size=5) | st.floats(0, 1),
+        st.none() | plain.map(lambda value: cut("msgpack", msgpack.packb(value))),
+    ),
+)
+saved = st.builds(
+    Saved,
+    st.text(min_size=1),
+    st.none() | st.text(),
+    st.just(("msgpack", msgpack.packb({"v": 4, "id": "x"}))),
+    st.just(("json", b"{}")),
+    channels,
+    st.dictionaries(
+        st.tuples(st.text(max_size=3), st.integers(-4, 3)),
+        st.builds(Write, st.text(max_size=3), st.text(max_size=3), st.just("bytes"), st.binary()),
+        max_size=3,
+    ),
+    st.dictionaries(
+        st.text(max_size=3),
+        st.builds(
+            Past,
+            st.none() | st.binary().map(lambda data: whole("own", data)),
+            st.lists(
+                st.builds(PastWrite, st.text(max_size=3), st.just("null"), st.binary()), max_size=3
+            ).map(tuple),
+        ),
+        max_size=2,
+    ),
+    st.just(False),
+)
+
+
+@given(saved, st.none() | saved, st.booleans(), st.booleans())
+def test_a_delta_to_any_checkpoint_gives_back_the_checkpoint(
+    new: Saved, prior: Saved | None, inherits: bool, thorough: bool
+) -> None:
+    delta = encode(new, prior, inherits=inherits, carry=True, thorough=thorough)
+    found, is_complete = decode(*delta, prior, place=(new.id, new.parent), inherits=inherits)
+    assert is_complete
+    assert found == new
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "1ef4f797-8335-6428-8001-8a1503f9b875",
+        "00000012-0000-0000-0000-000000000000",
+        "1",
+        "=x",
+        "é",
+    ],
+)
+def test_keys_are_parsed_as_they_were_made(name: str) -> None:
+    for ns in ("", "a:1|b"):
+        for key in (key_of(ns, name), key_of(ns, name, 17)):
+            assert parsed(key) == (ns, name)
+            for low, high in (span(ns), span(ns, name)):
+                assert low <= key < high
+    assert not span("a")[0] <= key_of("a:1", name) < span("a")[1]
+
+
+def test_namespaces_around_another() -> None:
+    assert enclosing("a:1|b:2|c") == ["a:1|b:2", "a:1", ""]
+    assert enclosing("") == []
+
+
+def test_what_was_handed_out_is_remembered_in_bounds() -> None:
+    seen = Seen()
+    for number in range(200):
+        seen.note("t", "", str(number), as_latest=True)
+    assert seen.was_latest("t", "", "199")
+    assert not seen.was_latest("t", "", "0")
+    seen.note("t", "", "199", as_latest=False)
+    assert not seen.was_latest("t", "", "199")
+    seen.forget("t")
+    assert not seen.was_latest("t", "", "150")

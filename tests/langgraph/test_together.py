@@ -1,0 +1,143 @@
+"""Many writers of one process at one thread: all is kept, and what gathers is stored together."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.base import empty_checkpoint
+
+from eventstore import Codec, SerializationError
+from graph.langgraph import EventStoreSaver
+from tests.effort import effort
+from tests.langgraph.kit import Driver
+
+ROOT: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+WRITERS = 40
+
+pytestmark = pytest.mark.every_backend
+
+
+def begin(driver: Driver) -> Any:
+    made: Any = empty_checkpoint() | {
+        "channel_values": {"x": 1},
+        "channel_versions": {"x": "1"},
+    }
+    return driver.call("put", ROOT, made, {"step": 1}, {"x": "1"})
+
+
+def write_all(driver: Driver, config: Any, values: list[Any]) -> list[Any]:
+    """Put a write of each value at once; what each call returned or raised."""
+    if not driver.is_async:
+        with ThreadPoolExecutor(len(values)) as pool:
+            jobs = [
+                pool.submit(driver.saver.put_writes, config, [("x", value)], f"task {number:03}")
+                for number, value in enumerate(values)
+            ]
+            return [job.exception() for job in jobs]
+
+    async def gathered() -> list[Any]:
+        calls = (
+            driver.saver.aput_writes(config, [("x", value)], f"task {number:03}")
+            for number, value in enumerate(values)
+        )
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    return list(driver.run(gathered()))
+
+
+def test_parallel_writes_are_all_kept(driver: Driver) -> None:
+    config = begin(driver)
+    assert write_all(driver, config, list(range(WRITERS))) == [None] * WRITERS
+    for _ in range(2):
+        found = driver.get(ROOT)
+        assert found is not None
+        assert [value for _, _, value in found.pending_writes or ()] == list(range(WRITERS))
+        driver.reopen()
+
+
+def test_a_write_that_cannot_be_stored_fails_alone(driver: Driver) -> None:
+    driver.reopen(codec=Codec(max_decoded_bytes=100_000))
+    config = begin(driver)
+    import random
+
+    huge = random.Random(1).randbytes(200_000)
+    values = [huge if number == 7 else number for number in range(WRITERS)]
+    results = write_all(driver, config, values)
+    assert [type(each) for each in results if each is not None] == [SerializationError]
+    found = driver.get(ROOT)
+    assert found is not None
+    assert len(found.pending_writes or ()) == WRITERS - 1
+
+
+def test_a_cancelled_writer_does_not_keep_the_others(driver: Driver) -> None:
+    if not driver.is_async:
+        pytest.skip("only tasks are cancelled")
+    config = begin(driver)
+
+    async def main() -> None:
+        tasks = [
+            asyncio.create_task(driver.saver.aput_writes(config, [("x", number)], f"{number:03}"))
+            for number in range(WRITERS)
+        ]
+        await asyncio.sleep(0)
+        for task in tasks[::3]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    driver.run(main())
+    found = driver.get(ROOT)
+    assert found is not None
+    kept = {value for _, _, value in found.pending_writes or ()}
+    assert kept >= set(range(WRITERS)) - set(range(0, WRITERS, 3))
+    begin(driver)
+
+
+RUN = """
+import sys
+from graph.langgraph import EventStoreSaver
+from tests.langgraph.graphs import chat, question
+
+with EventStoreSaver(sys.argv[1]) as saver:
+    app = chat().compile(checkpointer=saver)
+    config = {"configurable": {"thread_id": "t"}}
+    number = len(app.get_state(config).values.get("messages", ())) // 2
+    while True:
+        app.invoke(question(number), config, durability="sync")
+        print(number, flush=True)
+        number += 1
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    from tests.langgraph.graphs import chat
+
+    path = str(tmp_path / "agents.db")
+    config: Any = {"configurable": {"thread_id": "t"}}
+    for round_ in range(effort(6, 200)):
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, path],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert process.stdout is not None
+        acknowledged = [int(process.stdout.readline()) for _ in range(2 + round_ % 5)][-1]
+        process.kill()
+        acknowledged = max([acknowledged, *map(int, process.communicate()[0].split())])
+        with EventStoreSaver(path) as saver:
+            app = chat().compile(checkpointer=saver)
+            contents = [each.content for each in app.get_state(config).values["messages"]]
+            questions = [each for each in contents if each.startswith("question")]
+            assert questions[: acknowledged + 1] == [
+                f"question {number}" for number in range(acknowledged + 1)
+            ]
+            assert saver.store.verify("t").ok
+            for each in saver.list(config):
+                assert each.checkpoint["id"]
