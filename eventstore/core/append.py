@@ -1,46 +1,33 @@
-"""Appending: batches of events, forks and snapshots, each append in one transaction.
+"""Appending: batches of events, forks and snapshots.
 
-Everything is encoded before the transaction begins. The caller names the end of the log that it
-knows; of two writers one wins. An append whose commit is in doubt is looked up before it is tried
-again, so that it happens once (rule 3).
+An application that cannot know whether its append went through sends it again under the same keys:
+the batch is then found, not stored twice.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 from eventstore import queries, telemetry
-from eventstore.core.duplicates import Duplicates
-from eventstore.core.threads import stored_ttl
-from eventstore.db.driver_errors import CommitInDoubt, RolledBack
-from eventstore.db.options import Mode
+from eventstore.core.insertion import Inserting
 from eventstore.errors import (
     ConcurrencyError,
-    ConfigurationError,
     CorruptEventError,
     DuplicateKeyError,
-    EventStoreError,
     PositionNotFoundError,
-    StoreBusyError,
     ThreadExistsError,
     ThreadNotFoundError,
 )
-from eventstore.format import checks, digests, records
+from eventstore.format import records
+from eventstore.format.segments import payload_of, unseal
 from eventstore.limits import (
-    NS_BYTES_MAX,
-    TENANT_BYTES_MAX,
-    THREAD_ID_BYTES_MAX,
-    check_name,
     check_number,
     check_type,
 )
 from eventstore.models import (
-    STATUSES,
     Addition,
     Event,
     Fork,
@@ -48,17 +35,13 @@ from eventstore.models import (
     NewSnapshot,
     Position,
     Status,
-    check_status,
 )
 from eventstore.queries import Conflict, Connection
 
 log = logging.getLogger(__name__)
 
-ACTIVE_EVERY_US: Final = 60_000_000
-"""``active_at`` is rewritten at most once a minute."""
 
-
-class Appending(Duplicates):
+class Appending(Inserting):
     """Adds to logs."""
 
     async def append(
@@ -109,6 +92,51 @@ class Appending(Duplicates):
         new = await self.append_after(head, events, status=status, metadata=metadata, ttl=ttl)
         return new.seq
 
+    async def find_batch(self, head: Head, events: Sequence[Event | Fork]) -> int | None:
+        """The seq of the last event, if the log already holds the whole batch under its keys."""
+        named = [e for e in events if isinstance(e, Event) and e.key is not None]
+        keys = [event.key for event in named if event.key is not None]
+        if not head.exists or not events or len(named) != len(events):
+            return None
+        rows = await self.transactions.run(
+            "read", queries.events.events_by_key, head.thread_key, head.ns, keys
+        )
+        await self._load_dictionaries(row.payload for row in rows)
+        found = {row.key: row for row in rows}
+        for event, key in zip(named, keys, strict=True):
+            row = found.get(key)
+            if row is None:
+                return None
+            payload = row.payload or await self._sealed_payload(head, row.seq, key)
+            same = row.kind == event.kind and (
+                not payload  # trimmed: it cannot be compared any more
+                or payload == self.codec.encode(event.data)
+                or self.codec.decode(payload) == event.data
+            )
+            if not same:
+                raise DuplicateKeyError(head.thread_id, head.ns, key, row.seq)
+        return int(max(row.seq for row in rows))
+
+    async def _sealed_payload(self, head: Head, seq: int, key: str) -> bytes:
+        """The payload of a sealed event that has a key; empty if it was trimmed."""
+        found = await self.transactions.run(
+            "read", queries.events.read_segments, head.thread_key, head.ns, seq - 1, seq, 1
+        )
+        for event in unseal(found[0]) if found else ():
+            if event.seq == seq:
+                return payload_of(event)
+        # It may have left its segment since its row was read.
+        rows = await self.transactions.run(
+            "read", queries.events.events_by_key, head.thread_key, head.ns, [key]
+        )
+        if rows and rows[0].payload:
+            return bytes(rows[0].payload)
+        if await self.transactions.run(
+            "read", queries.lineage.is_trimmed, head.thread_key, head.ns, seq
+        ):
+            return b""
+        raise CorruptEventError("the event has no payload").at(head.thread_id, head.ns, seq)
+
     async def append_after(
         self,
         head: Head,
@@ -140,69 +168,6 @@ class Appending(Duplicates):
             now_us=now_us,
         )
         return new
-
-    async def append_together(
-        self,
-        additions: Sequence[Addition],
-        *,
-        status: Status | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        ttl: timedelta | None = None,
-        now_us: int | None = None,
-        owner: str | None = None,
-        exclusive: bool = False,
-    ) -> list[Head]:
-        """Append to several logs of one thread in one transaction, all or nothing.
-
-        Args:
-            additions: each to another log. Their ends may have been read at different moments,
-                some of them before the thread existed.
-            now_us: the time of the events; ``None`` asks the clock.
-            owner: the run that goes on, while the status is ``"running"``.
-            exclusive: refuse the append if another run has claimed the thread since its end was
-                read, even if that run has appended nothing.
-
-        Returns:
-            The new ends of the logs, in the same order.
-
-        Raises:
-            As :meth:`append`, naming the log that refused. Nothing was stored in any.
-            ValueError: the heads are of several threads, or two are of one log.
-        """
-        with telemetry.append(self.tenant, additions) as span:
-            _check(additions, status, self.tenant)
-            await self._store_dictionary()
-            append = _Append(self, additions, status, owner, metadata, ttl, now_us)
-            append.claims = exclusive and append.exists
-            in_doubt = 0
-            while True:
-                try:
-                    if await self.transactions.run(append.mode, append.insert):
-                        break
-                    append.is_first_generation = False  # the name is in use, or was
-                except CommitInDoubt as error:
-                    if await append.is_stored():
-                        break
-                    in_doubt += 1
-                    await self.transactions.pause(in_doubt, error)
-                except (Conflict, _Refused, ConcurrencyError) as error:
-                    # The rows in our way may be our own, if a commit was in doubt.
-                    if in_doubt and await append.is_stored():
-                        break
-                    if append.is_first_generation:
-                        append.is_first_generation = False
-                        continue
-                    if isinstance(error, ConcurrencyError):
-                        telemetry.conflict()
-                        raise
-                    refusal = await append.refusal()
-                    if isinstance(refusal, ConcurrencyError):
-                        telemetry.conflict()
-                    raise refusal from error
-            append.update_cache()
-            heads = append.heads
-            telemetry.appended(span, additions, heads)
-            return heads
 
     async def fork(
         self,
@@ -265,335 +230,3 @@ class Appending(Duplicates):
                 )
             else:
                 telemetry.stored(snapshot)
-
-    async def _store_dictionary(self) -> None:
-        """Store the dictionary that the codec compresses with, so that others can read."""
-        dict_id = self.codec.writes_with
-        if dict_id in self.stored_dictionaries or not (data := self.codec.own_dictionary(dict_id)):
-            return
-
-        def store(conn: Connection) -> None:
-            try:
-                queries.dictionaries.keep_dictionary(conn, dict_id, data)
-            except Conflict as error:
-                raise RolledBack("another process stored the dictionary first") from error
-
-        try:
-            await self.transactions.run("idempotent_write", store)
-        except queries.dictionaries.OtherDictionary as error:
-            raise ConfigurationError(
-                f"payloads in this database are compressed with another dictionary {dict_id}; "
-                "train yours with another dict_id"
-            ) from error
-        self.stored_dictionaries.add(dict_id)
-
-
-class _LogAppend(NamedTuple):
-    """An append to one log: the end it continues, its rows, and the new end."""
-
-    head: Head
-    batch: records.Batch
-    new: Head
-    touch: queries.append.Touch | None
-    snapshot: NewSnapshot | None
-
-
-class _Append:
-    """One append under way: its rows, how to insert them, and why the database refused.
-
-    Attributes:
-        claims: claim the thread for the owner first, if it is as it was read.
-        is_first_generation: try the single statement that creates a thread with its first
-            events, which works only if no thread of that name was ever deleted.
-    """
-
-    def __init__(
-        self,
-        core: Appending,
-        additions: Sequence[Addition],
-        status: str | None,
-        owner: str | None,
-        metadata: Mapping[str, Any] | None,
-        ttl: timedelta | None,
-        now_us: int | None,
-    ) -> None:
-        self._core = core
-        self._additions = additions
-        self._status = status
-        self._owner = owner if status == "running" else None
-        self._claimant = owner or ""
-        self.claims = False
-        self._now = core.now_us() if now_us is None else now_us
-        self._ttl = stored_ttl(ttl)
-        # The ends were read at different moments: one that knows the thread places all logs.
-        self._place = next((e.head for e in additions if e.head.exists), additions[0].head)
-        self._metadata = "" if self._place.exists else checks.metadata_text(metadata or {})
-        self._logs = self._encoded(self._place)
-        first = self._logs[0]
-        self._is_plain = len(additions) == 1 and first.snapshot is None and not first.batch.forks
-        self.is_first_generation = (
-            self._is_plain
-            and not self._place.exists
-            and self._place.thread_key == digests.thread_key(core.tenant, first.head.thread_id, 0)
-        )
-
-    @property
-    def exists(self) -> bool:
-        """Whether the thread was there when its end was read."""
-        return self._place.exists
-
-    @property
-    def mode(self) -> Mode:
-        """Where the append is one statement, it needs no transaction around it."""
-        continues = self._is_plain and self._place.seq > 0 and not self.claims
-        return "statement" if self.is_first_generation or continues else "write"
-
-    @property
-    def heads(self) -> list[Head]:
-        """The new ends of the logs."""
-        return [each.new for each in self._logs]
-
-    def insert(self, conn: Connection) -> bool:
-        """Insert everything; false if the thread cannot be a first generation.
-
-        Events go first, since forks may go on from any of them. All writers take the logs in one
-        order and the thread's row last, so that no two of them wait for each other.
-        """
-        place = self._place
-        tombstone_key: int | None = place.thread_key
-        if self.is_first_generation:
-            row = {**self._thread_row(), "thread_key": place.thread_key, "generation": 0}
-            return queries.append.begin(conn, row, self._logs[0].batch.events)
-        if not place.exists:
-            created, tombstone_key = self._create_thread(conn)
-            if created != self._logs[0].head:  # another has our first key, or made the thread
-                self._logs = self._encoded(created)
-        elif self.claims and not queries.threads.claim(
-            conn,
-            place.thread_key,
-            self._claimant,
-            place.status,
-            place.owner,
-            place.ns,
-            place.seq,
-        ):
-            raise ConcurrencyError(place.thread_id, place.ns, place.seq, place.seq)
-        elif any(each.head.seq == 0 for each in self._logs):
-            has_events = queries.threads.lock_with_events(conn, place.thread_key)
-            if has_events is None:
-                raise ThreadNotFoundError(place.thread_id, self._core.tenant)
-            if not has_events:
-                raise CorruptEventError(
-                    f"thread {place.thread_id!r} exists, and none of its events is found: an index "
-                    "is damaged or rows were lost; run eventstore verify",
-                    thread_id=place.thread_id,
-                )
-        ordered = sorted(self._logs, key=lambda each: each.head.ns)
-        for each in ordered:
-            touch = each.touch if each is ordered[-1] else None
-            if not queries.append.append(conn, each.batch.events, touch, tombstone_key):
-                if not each.head.exists:
-                    raise RolledBack("a thread of that name came and went in the meantime")
-                raise _Refused
-        if not self._is_plain:
-            self._insert_forks_and_snapshots(conn)
-        return True
-
-    def _insert_forks_and_snapshots(self, conn: Connection) -> None:
-        for fork in [fork for each in self._logs for fork in each.batch.forks]:
-            fault = queries.forks.insert_fork(conn, fork, self._core.tenant)
-            if fault is not None:
-                place = (fork["source_ns"], fork["source_seq"])
-                thread_id = self._place.thread_id
-                raise PositionNotFoundError(thread_id, *place, f"cannot fork there: {fault}")
-        for each in self._logs:
-            if each.snapshot is not None:
-                queries.snapshots.put_snapshot(conn, records.snapshot_row(each.new, each.snapshot))
-
-    def _encoded(self, place: Head) -> list[_LogAppend]:
-        """All additions, to the thread that has a log ending at ``place``."""
-        return [self._log_append(self._head_beside(place, e.head), e) for e in self._additions]
-
-    def _head_beside(self, place: Head, head: Head) -> Head:
-        """The end of a log, in the thread that has another log ending at ``place``."""
-        if head.ns == place.ns:
-            return place
-        key = place.thread_key
-        if not head.exists:
-            head = Head(
-                head.thread_id, key, head.ns, 0, digests.genesis(key, head.ns), exists=False
-            )
-        elif head.thread_key != key:  # one of the two is of an earlier thread of that name
-            raise ThreadNotFoundError(head.thread_id, self._core.tenant)
-        return replace(
-            head,
-            exists=place.exists,
-            status=place.status,
-            owner=place.owner,
-            active_us=place.active_us,
-        )
-
-    def _log_append(self, head: Head, addition: Addition) -> _LogAppend:
-        events, status = addition.events, self._status
-        batch = records.encode(self._core.codec, head, events, self._now)
-        late = self._now - head.active_us >= ACTIVE_EVERY_US
-        changes = status is not None and (status, self._owner) != (head.status, head.owner)
-        touches = head.exists and (late or changes)
-        new = replace(
-            head,
-            seq=head.seq + len(events),
-            digest=batch.digests[-1],
-            exists=True,
-            status=status or head.status,
-            owner=self._owner if status else head.owner,
-            active_us=self._now if late or not head.exists else head.active_us,
-            written=batch.size,
-        )
-        touch = queries.append.Touch(status, self._owner, new.active_us) if touches else None
-        return _LogAppend(head, batch, new, touch, addition.snapshot)
-
-    def _create_thread(self, conn: Connection) -> tuple[Head, int | None]:
-        """Create the thread; the end of its log, empty, under the key that it got.
-
-        Also the tombstone that must not be there: that of an erased thread of this key.
-        """
-        thread_id, ns, tenant = self._place.thread_id, self._logs[0].head.ns, self._core.tenant
-        try:
-            key, tombstone_key = queries.threads.create_thread(conn, self._thread_row())
-        except queries.threads.NameTaken as error:
-            found = queries.threads.look_up(conn, tenant, thread_id, ns)
-            made = records.head(tenant, thread_id, ns, found)
-            if made.seq > 0:
-                raise ConcurrencyError(thread_id, ns, 0, made.seq) from error
-            return made, made.thread_key
-        except Conflict as error:  # its logs need not be in our way
-            raise RolledBack("another writer made the thread at the same moment") from error
-        except queries.threads.NoKeyFree as error:
-            raise StoreBusyError(
-                f"{queries.threads.PROBES} former threads named {thread_id!r} are still being "
-                "deleted; call finish_deletions() or try again later"
-            ) from error
-        return Head(thread_id, key, ns, 0, digests.genesis(key, ns), exists=False), tombstone_key
-
-    def _thread_row(self) -> dict[str, Any]:
-        new = self._logs[0].new
-        checksum = digests.row_checksum(new.active_us, self._ttl, False, self._metadata, None)
-        return {
-            "checksum": checksum,
-            "tenant": self._core.tenant,
-            "thread_id": new.thread_id,
-            "created_at": new.active_us,
-            "active_at": new.active_us,
-            "status": new.status,
-            "ttl": self._ttl,
-            "pinned": False,
-            "deleting_since": None,
-            "metadata": self._metadata,
-            "pin": None,
-            "deletion": None,
-            "owner": new.owner,
-        }
-
-    async def is_stored(self) -> bool:
-        """Whether the log holds exactly these rows: the commit in doubt went through.
-
-        What was appended to other logs in the same transaction went through, too.
-        """
-        head, last = self._logs[0].head, self._logs[0].new.seq
-        # The last digest covers the others, which may have been trimmed by now.
-        rows = await self._core.transactions.run(
-            "read", queries.events.read_events, head.thread_key, head.ns, last - 1, last, 1
-        )
-        return [row.digest for row in rows] == self._logs[0].batch.digests[-1:]
-
-    async def refusal(self) -> EventStoreError:
-        """Why the database refused the rows."""
-        for each in self._logs:
-            reason = await self._obstacle(each.head, each.batch)
-            if reason is not None:
-                return reason
-        return _other_history(self._logs[0].head)
-
-    async def _obstacle(self, head: Head, batch: records.Batch) -> EventStoreError | None:
-        """What is in the way of an append to one log; ``None`` where nothing is."""
-        now = await self._core.head(head.thread_id, head.ns)
-        if head.exists and (not now.exists or now.thread_key != head.thread_key):
-            return ThreadNotFoundError(head.thread_id, self._core.tenant)
-        if now.seq != head.seq:
-            return ConcurrencyError(head.thread_id, head.ns, head.seq, now.seq)
-        taken = await self._core.transactions.run(
-            "read", queries.events.events_by_key, now.thread_key, head.ns, batch.keys
-        )
-        hidden = await self._core.transactions.run(
-            "read",
-            queries.events.hidden_seq,
-            now.thread_key,
-            head.ns,
-            now.seq,
-            queries.append.HIDDEN_ROWS,
-        )
-        if hidden is not None:
-            return CorruptEventError(
-                f"the log ends at seq {now.seq} by its index, and seq {hidden} is stored: the "
-                "index is damaged; run eventstore verify, and rebuild it (REINDEX)"
-            ).at(head.thread_id, head.ns, hidden)
-        if taken:
-            return DuplicateKeyError(head.thread_id, head.ns, taken[0].key, taken[0].seq)
-        if len(set(batch.keys)) < len(batch.keys):
-            twice = max(batch.keys, key=Counter(batch.keys).__getitem__)
-            return DuplicateKeyError(head.thread_id, head.ns, twice, head.seq)
-        return _other_history(head) if now.digest != head.digest else None
-
-    def update_cache(self) -> None:
-        """Add what was stored to the cache of stored bytes."""
-        cache, logs = self._core.cache, self._logs
-        if any(each.batch.forks for each in logs):
-            cache.forget(logs[0].new.thread_key)
-        else:
-            for each in logs:
-                cache.appended(each.head, each.new, each.batch.events, each.snapshot)
-
-
-class _Refused(Exception):
-    """The event to append behind was not there."""
-
-
-def _check(additions: Sequence[Addition], status: str | None, tenant: str) -> None:
-    """Refuse what cannot be appended together, as far as that shows without the database."""
-    if not additions or not all(each.events for each in additions):
-        raise ValueError("an append needs at least one event")
-    if status is not None and status not in STATUSES:
-        check_status(status)
-    heads = [each.head for each in additions]
-    for head in heads:
-        if head.seq == 0:
-            _check_lengths(head, tenant)
-        if digests.is_prefix(head.ns):
-            raise ConfigurationError(
-                f"the namespace {head.ns!r} is reserved for events given to forks"
-            )
-        if head.thread_id != heads[0].thread_id:
-            raise ValueError(
-                "append_together() takes events of one thread, not of "
-                f"{heads[0].thread_id!r} and {head.thread_id!r}"
-            )
-    names = [head.ns for head in heads]
-    if len(set(names)) < len(names):
-        twice = max(names, key=names.count)
-        raise ValueError(
-            f"namespace {twice!r} is given twice; give each log all its events at once"
-        )
-
-
-def _check_lengths(head: Head, tenant: str) -> None:
-    """Refuse names of a new log that are too long for every database to store."""
-    check_name("a namespace", head.ns, NS_BYTES_MAX)
-    if not head.exists:
-        check_name("a thread_id", head.thread_id, THREAD_ID_BYTES_MAX)
-        check_name("a tenant", tenant, TENANT_BYTES_MAX)
-
-
-def _other_history(head: Head) -> CorruptEventError:
-    return CorruptEventError("the event to append after is not the one that was read").at(
-        head.thread_id, head.ns, head.seq
-    )

@@ -249,7 +249,9 @@ class Reading(Threads):
                 row.thread_id, at, queries.lineage.beginning(conn, at.thread_key, "")
             )
         if not 1 <= at.seq <= last and queries.lineage.floor(conn, at) != at.seq:
-            raise PositionNotFoundError(row.thread_id, at.ns, at.seq, f"the log ends at seq {last}")
+            given = digests.is_prefix(at.ns)
+            reason = queries.lineage.NOT_KEPT if given else f"the log ends at seq {last}"
+            raise PositionNotFoundError(row.thread_id, at.ns, at.seq, reason)
 
     def _snapshot(
         self, thread_id: str, at: Position | None, rows: Sequence[SqlRow], snapshots: bool

@@ -83,6 +83,23 @@ def began(ns: str) -> int | None:
     return levels[0].began if levels else None
 
 
+def nested(logs: Iterable[str], above: str) -> dict[int, list[str]]:
+    """The logs of tasks of the log ``above``, with all logs inside them, by the seq at which their
+    task began. Logs and prefixes may be mixed: a prefix belongs to the prefix of the log above.
+    """
+    home, name = origin(0, above)
+    path = split(name)
+    found: dict[int, list[str]] = {}
+    for ns in logs:
+        thread, inner = origin(0, ns)
+        below = split(inner)[len(path) :]
+        if thread == home and split(inner)[: len(path)] == path and below:
+            seq = below[0].began
+            if seq is not None:
+                found.setdefault(seq, []).append(ns)
+    return found
+
+
 class Link(NamedTuple):
     """A fork in the log ``ns`` that goes on from another log of the same thread."""
 

@@ -46,6 +46,7 @@ from eventstore.queries.forks import (
     forks_needed,
     is_inside,
     needed,
+    nested_ends,
 )
 from eventstore.queries.snapshots import snapshot_chain
 from eventstore.queries.threads import look_up, thread_by_key
@@ -165,7 +166,8 @@ def _logs(conn: Connection, key: int) -> dict[str, _Log]:
             need = needs.get(link)
             if need is None:
                 need = needs[link] = needed(conn, link)
-                places += [(need.ns, each, need) for each in _gather(conn, need, logs)]
+                for part in (need, *(needed(conn, end) for end in nested_ends(conn, need))):
+                    places += [(part.ns, each, part) for each in _gather(conn, part, logs)]
             link = link._replace(thread_key=key, ns=need.ns)
         logs.setdefault(ns, _Log()).forks.setdefault(row.seq, [row.seq, *link])
     return logs

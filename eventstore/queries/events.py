@@ -85,13 +85,14 @@ _EVENTS_BY_KEY = (
     .order_by(events.c.seq)
 )
 
-_HEAD = select(
-    select(func.max(events.c.seq))
-    .where(events.c.thread_key == _key, events.c.ns == _ns)
-    .scalar_subquery(),
-    select(func.max(segments.c.last))
-    .where(segments.c.thread_key == _key, segments.c.ns == _ns)
-    .scalar_subquery(),
+_last_row = select(func.max(events.c.seq)).where(events.c.thread_key == _key, events.c.ns == _ns)
+_last_sealed = select(func.max(segments.c.last)).where(
+    segments.c.thread_key == _key, segments.c.ns == _ns
+)
+_HEAD = select(_last_row.scalar_subquery(), _last_sealed.scalar_subquery())
+_LAST_EVENT = select(
+    _last_row.where(events.c.kind != DELETION_MARK).scalar_subquery(),
+    _last_sealed.scalar_subquery(),
 )
 
 SEGMENTS_PAGE: Final = 4
@@ -145,6 +146,15 @@ def hidden_seq(conn: Connection, thread_key: int, ns: str, seq: int, rows: int) 
     place = {"key": thread_key, "ns": ns, "seq": seq, "rows": rows}
     found: int | None = conn.execute(_HIDDEN, place).scalar()
     return found
+
+
+def last_event(conn: Connection, thread_key: int, ns: str) -> int:
+    """The last seq of a log, without the mark at its end if its thread is marked for deletion.
+
+    0 if it is empty or damaged.
+    """
+    ends = conn.execute(_LAST_EVENT, {"key": thread_key, "ns": ns}).one()
+    return max((seq for seq in ends if type(seq) is int), default=0)
 
 
 def read_events(
@@ -341,6 +351,26 @@ def ends(conn: Connection, thread_key: int) -> dict[str, int]:
         CorruptEventError: a name or a seq is damaged.
     """
     return {ns: last for ns, _, last in checked(namespaces(conn, thread_key))}
+
+
+_other = events.alias()
+_names = (
+    select(func.min(events.c.ns).label("ns"))
+    .where(events.c.thread_key == _key, events.c.ns > _ns)
+    .cte("names", recursive=True)
+)
+_next_name = select(func.min(_other.c.ns)).where(
+    _other.c.thread_key == _key, _other.c.ns > _names.c.ns
+)
+# One name after another, so that the events themselves are not read.
+_all_names = _names.union_all(select(_next_name.scalar_subquery()).where(_names.c.ns.is_not(None)))
+_LOGS_AFTER = select(_all_names.c.ns).where(_all_names.c.ns.is_not(None))
+
+
+def logs_after(conn: Connection, thread_key: int, ns: str) -> list[str]:
+    """The names of a thread's logs that sort after this one, those of logs inside it among them."""
+    names = conn.execute(_LOGS_AFTER, {"key": thread_key, "ns": ns}).scalars()
+    return sorted(name for name in names if type(name) is str)
 
 
 # A sealed event that has a key leaves a row without a payload.

@@ -15,19 +15,29 @@ from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from eventstore.db.schema import events, forks, segments, snapshots, threads
 from eventstore.errors import CorruptEventError
-from eventstore.format import digests, records
+from eventstore.format import digests, namespaces, records
 from eventstore.format.checks import checked, is_storable
 from eventstore.format.segments import EVENTS_MAX, Segment
 from eventstore.models import Position, SqlRow
-from eventstore.queries.events import head_seq
-from eventstore.queries.lineage import Route, base_digest, beginning, floor, trace
+from eventstore.queries.events import head_seq, last_event, logs_after
+from eventstore.queries.lineage import (
+    NOT_KEPT,
+    Route,
+    Stretch,
+    base_digest,
+    beginning,
+    can_be_reached,
+    floor,
+    trace,
+)
 from eventstore.queries.segments import Seqs, rows_between
 from eventstore.queries.snapshots import snapshot_chain, snapshots_of
 from eventstore.queries.threads import is_live, thread_by_key
 
 WHOLE_MAX: Final = 1_000
 """Histories of up to this many events are copied whole when a fork is detached: nothing of the
-fork's history is lost then, and no snapshot has to be trusted."""
+fork's history is lost then, and no snapshot has to be trusted. So many events of nested logs are
+copied beside them."""
 
 _key: Any = bindparam("key")
 _ns: Any = bindparam("ns")
@@ -81,6 +91,8 @@ def insert_fork(conn: Connection, row: Mapping[str, Any], tenant: str) -> str | 
     begins = beginning(conn, source.thread_key, source.ns)
     if begins is not None and source.seq < begins:
         return f"its history begins at seq {begins}; earlier events were trimmed"
+    if digests.is_prefix(source.ns) and not can_be_reached(conn, source):
+        return NOT_KEPT
     if not 1 <= source.seq <= last and floor(conn, source) != source.seq:
         return f"its log ends at seq {last}"
     conn.execute(_INSERT_FORK, row)
@@ -206,12 +218,14 @@ class Needed(NamedTuple):
         ns: the namespace in which the fork's thread keeps the copy.
         first: seq of the first event needed, up to ``source.seq``, with the forks among them.
         base: the snapshot needed, with those that it rests on; ``None`` if there is none.
+        lineage: those of the needed events that lead to ``source``; others were abandoned.
     """
 
     source: Position
     ns: str
     first: int
     base: Position | None
+    lineage: Sequence[Stretch] = ()
 
 
 def needed(conn: Connection, source: Position) -> Needed:
@@ -238,7 +252,7 @@ def needed(conn: Connection, source: Position) -> Needed:
             base = before
         else:
             first -= 1
-    return Needed(source, digests.prefix_ns(source.thread_key, source.ns), first, base)
+    return Needed(source, digests.prefix_ns(source.thread_key, source.ns), first, base, own)
 
 
 def _trusted_route(conn: Connection, source: Position) -> Route:
@@ -254,6 +268,26 @@ def _trusted_route(conn: Connection, source: Position) -> Route:
     return route
 
 
+def nested_ends(conn: Connection, need: Needed) -> list[Position]:
+    """The ends of the nested logs that belong to the events that a fork needs.
+
+    To go back to a position among these events may take the nested log that was in use there. The
+    logs of the newest events come first, ``WHOLE_MAX`` events at most.
+    """
+    key, ns, _ = need.source
+    left = WHOLE_MAX
+    found: list[Position] = []
+    for began, names in sorted(namespaces.nested(logs_after(conn, key, ns), ns).items())[::-1]:
+        if not any(stretch.first - 1 <= began < stretch.last for stretch in need.lineage):
+            continue  # of an abandoned branch, or of what came after the fork
+        ends = [Position(key, name, last_event(conn, key, name)) for name in names]
+        left -= sum(end.seq for end in ends)
+        if left < 0:
+            break
+        found += [end for end in ends if end.seq]
+    return found
+
+
 def is_inside(need: Needed, source: Position) -> bool:
     """Whether a fork among the needed events goes on from another of the needed events.
 
@@ -263,7 +297,7 @@ def is_inside(need: Needed, source: Position) -> bool:
 
 
 def detach_fork(conn: Connection, fork: SqlRow) -> None:
-    """Give a fork the stored bytes that it still needs of its source, as a prefix of its own.
+    """Give a fork the stored bytes that it still needs of its source, as prefixes of its own.
 
     They are copied without decoding; damaged bytes stay damaged. Several processes may detach a
     fork at once, or delete its thread meanwhile: the one that locks the link does the work, the
@@ -280,17 +314,28 @@ def detach_fork(conn: Connection, fork: SqlRow) -> None:
         conn.execute(_RELINK, {**place, "new_key": fork.thread_key, "new_ns": "", "new_seq": 0})
         return
     source = Position(held.source_thread_key, held.source_ns, held.source_seq)
-    try:
-        need = needed(conn, source)
-    except CorruptEventError:  # what there is has to do; readers of the fork report the damage
-        need = Needed(source, digests.prefix_ns(*source[:2]), 1, None)
-    present = Seqs(conn, fork.thread_key, need.ns)
-    _copy_events(conn, fork.thread_key, need, present)
-    _copy_forks(conn, fork.thread_key, need, present)
-    if need.base is not None:
-        _copy_base(conn, fork.thread_key, need.ns, need.base)
+    need = _needed_or_all(conn, source)
+    _copy(conn, fork.thread_key, need)
+    for end in nested_ends(conn, need):
+        _copy(conn, fork.thread_key, _needed_or_all(conn, end))
     new = {"new_key": fork.thread_key, "new_ns": need.ns, "new_seq": need.source.seq}
     conn.execute(_RELINK, {**place, **new})
+
+
+def _needed_or_all(conn: Connection, source: Position) -> Needed:
+    try:
+        return needed(conn, source)
+    except CorruptEventError:  # what there is has to do; readers of the fork report the damage
+        return Needed(source, digests.prefix_ns(*source[:2]), 1, None)
+
+
+def _copy(conn: Connection, thread_key: int, need: Needed) -> None:
+    """Copy what is needed of one log."""
+    present = Seqs(conn, thread_key, need.ns)
+    _copy_events(conn, thread_key, need, present)
+    _copy_forks(conn, thread_key, need, present)
+    if need.base is not None:
+        _copy_base(conn, thread_key, need.ns, need.base)
 
 
 def _copy_events(conn: Connection, thread_key: int, need: Needed, present: Seqs) -> None:

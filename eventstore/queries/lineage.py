@@ -23,6 +23,12 @@ _LAST_SEQ: Final = 2**63 - 1
 LINEAGE_MAX: Final = 100_000
 """Forks followed one after the other before the history counts as damaged."""
 
+NOT_KEPT: Final = (
+    "this part of the log was not kept when the thread that recorded it was deleted or trimmed; "
+    "choose a later checkpoint"
+)
+"""Why a position in a prefix is missing."""
+
 _key: Any = bindparam("key")
 
 _ns: Any = bindparam("ns")

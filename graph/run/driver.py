@@ -23,9 +23,10 @@ from graph.errors import (
     InvalidGraphError,
     InvalidUpdateError,
 )
-from graph.run.journal import Draft, Journal, LogJournal
+from graph.run.journal import Journal, LogJournal
 from graph.run.runners import Runner
 from graph.run.scope import Scope
+from graph.run.status import Draft
 from graph.run.tasks import Done, Options, Tasks, with_logs
 from graph.state import planner
 from graph.state.events import Data, Kind, error_data, interrupt_data, note, unpack

@@ -39,9 +39,10 @@ from graph.errors import (
 )
 from graph.run.address import Address
 from graph.run.driver import Chunk, Run, SubgraphUse
-from graph.run.journal import Journal, LogJournal, Means, NoJournal, status_after
+from graph.run.journal import Journal, LogJournal, Means, NoJournal
 from graph.run.runners import Runner
 from graph.run.scope import ParentCommand, Scope
+from graph.run.status import status_after
 from graph.run.tasks import Options
 from graph.run.thread_log import ThreadLog
 from graph.state import planner

@@ -25,7 +25,8 @@ from eventstore.models import Prepared, Status
 from graph.build.schema import Channel
 from graph.errors import InvalidGraphError, ReducerError
 from graph.run.snapshots import SnapshotTaker
-from graph.state.events import Data, Kind, note
+from graph.run.status import Draft, Stops, status_of
+from graph.state.events import Kind, note
 from graph.state.fold import NOWHERE, Fold, State, initial
 from graph.state.namespaces import beside, lasting, moved
 from graph.types import START, Durability
@@ -34,9 +35,6 @@ BEHIND_MAX: Final = 8
 """How many records a run with ``durability="async"`` may be ahead of the log. A crash loses these,
 and the running tasks.
 """
-
-Draft = tuple[Kind, Data]
-Stops = Callable[[State], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,11 +336,10 @@ class LogJournal:
         keeps = not drafts or drafts[0][0] == Kind.RESUME
         for found in self.state.logs.values():
             logs |= found if keeps else lasting(found, above)
-        additions = []
-        for ns, seq in sorted(logs.items()):
-            event = Fork(beside(source, ns, seq))
-            additions.append(Addition(self._empty(moved(ns, above, fork)), [event]))
-        return additions
+        # What a task used last goes before what was kept of the same log, perhaps by the name that
+        # it had on another branch.
+        sources = {moved(ns, above, fork): beside(source, ns, seq) for ns, seq in logs.items()}
+        return [Addition(self._empty(ns), [Fork(at)]) for ns, at in sorted(sources.items())]
 
     def _empty(self, ns: str) -> Head:
         """The head of a log of this thread that has no events yet."""
@@ -483,30 +480,3 @@ def _of_the_reducer(error: ReducerError, drafts: Sequence[Draft]) -> BaseExcepti
 def _may_wait(drafts: Sequence[Draft]) -> bool:
     """Whether the run may continue before these are durable: outputs of tasks, and nothing else."""
     return bool(drafts) and all(kind == Kind.OUTPUT for kind, _ in drafts)
-
-
-def status_of(state: State, stops: Stops, drafts: Sequence[Draft] = ()) -> Status:
-    """The status of the thread after these events, of a run or an edit, which led to ``state``."""
-    last = drafts[-1][0] if drafts else None
-    if last in (None, Kind.RESUME):
-        return "running"
-    if not state.frontier:
-        return "idle"
-    if last == Kind.UPDATE:
-        return "waiting"  # for the caller who edited it
-    if state.errors:  # when every task has ended, the run says that it failed
-        return "running"
-    if last == Kind.INTERRUPT:
-        return "waiting"  # for people: every task has ended
-    if state.pending:
-        return "running"
-    return "waiting" if stops(state) else "running"
-
-
-def status_after(state: State, error: BaseException | None) -> Status:
-    """What the thread's row says of a run that has ended otherwise than by its last event."""
-    if isinstance(error, Exception) or (error is not None and state.errors):
-        return "failed"
-    if error is not None:
-        return "cancelled"
-    return "waiting" if state.frontier else "idle"

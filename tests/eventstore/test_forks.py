@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -429,6 +431,96 @@ def test_the_prefix_stays_when_a_new_thread_takes_the_parents_name(store: EventS
     assert folded_numbers(store, "child", upto=at(store, "child", 1)) == [1, 2, 3, 4]
     assert folded_numbers(store, "child") == [900, 901]
     assert store.verify("child").problems == ()
+
+
+# --- nested logs ------------------------------------------------------------------------
+
+NESTED = ["n", "n:1.0", "n:1.0.2", "n:1.0|m", "n:1.0|m:1.0", "n:1.0|m|o:9.3", "n:2.0", "n:3.0"]
+NESTED += ["n:5.0", "n:7.0", "other:x"]
+
+
+def given(store: EventStore, thread_id: str) -> dict[str, int]:
+    """How many events of other logs a thread was given, by the names of these logs."""
+    report = store.verify(thread_id)
+    assert report.ok, report.problems
+    key = store.thread(thread_id).thread_key
+    rows = sql(store, "SELECT ns, count(*) FROM events WHERE thread_key = ? GROUP BY ns", (key,))
+    return {digests.origin(0, ns)[1]: count for ns, count in rows if digests.is_prefix(ns)}
+
+
+def with_nested_logs(store: EventStore, count: int = 2) -> None:
+    """A thread that left the events 3 and 4, with nested logs of so many events each."""
+    fill(store, "parent", 4)
+    go_back(store, "parent", 2)
+    fill(store, "parent", 3, start=60)
+    for ns in NESTED:
+        fill(store, "parent", count, ns)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_fork_is_given_the_nested_logs_of_its_inherited_events(
+    store: EventStore, clock: Callable[[timedelta], None], sealed: bool
+) -> None:
+    count = 100 if sealed else 2
+    with_nested_logs(store, count)
+    if sealed:
+        clock(timedelta(days=1))
+        assert store.seal("parent", datetime.now(UTC)).events == 99 * len(NESTED)
+    store.fork("parent", 7, "child")
+    store.fork("parent", 2, "inner", ns="n:1.0")
+    with store.dump("child") as dump:
+        store.delete_thread("parent")
+        names = ["n:1.0", "n:1.0.2", "n:1.0|m", "n:1.0|m:1.0", "n:1.0|m|o:9.3", "n:5.0"]
+        wanted = {"": 7, **dict.fromkeys(names, count)}
+        assert given(store, "child") == wanted
+        assert given(store, "inner") == {"n:1.0": 2, "n:1.0|m:1.0": count}
+        store.fork("child", 1, "grandchild")
+        store.delete_thread("child")
+        assert folded_numbers(store, "grandchild") == [1, 2, 60, 61]
+        assert {**given(store, "grandchild"), "": 7} == wanted
+        store.load(dump)
+    assert given(store, "child") == wanted
+    assert not orphans(store)
+
+
+def test_what_was_not_kept_of_a_nested_log_cannot_be_forked(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_nested_logs(store)
+    store.fork("parent", 7, "child")
+    source = at(store, "parent", 2, "n:1.0")
+    set_everywhere(monkeypatch, "WHOLE_MAX", 3)
+    store.delete_thread("parent")
+    assert given(store, "child") == {"": 7, "n:5.0": 2}
+    lost = Position(
+        at(store, "child", 1).thread_key, digests.prefix_ns(source.thread_key, source.ns), 2
+    )
+    with pytest.raises(PositionNotFoundError, match="was not kept when the thread"):
+        jump(store, "child", lost, "n:1.0")
+    with pytest.raises(PositionNotFoundError, match="was not kept when the thread"):
+        store.replay("child", upto=lost)
+    assert store.head("child", "n:1.0").seq == 0
+
+
+def test_a_position_before_the_part_that_was_kept_cannot_be_forked(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, "parent", 5)
+    snapshot(store, "parent")
+    fill(store, "parent", 2, start=60)
+    store.fork("parent", 7, "child")
+    parent = at(store, "parent", 7)
+    set_everywhere(monkeypatch, "WHOLE_MAX", 0)
+    store.delete_thread("parent")
+    prefix = digests.prefix_ns(parent.thread_key, "")
+    child = at(store, "child", 1).thread_key
+    for seq in (1, 4):
+        with pytest.raises(PositionNotFoundError, match="was not kept when the thread"):
+            jump(store, "child", Position(child, prefix, seq))
+    for seq, numbers_there in ((5, [1, 2, 3, 4, 5]), (6, [1, 2, 3, 4, 5, 60])):
+        jump(store, "child", Position(child, prefix, seq))
+        assert folded_numbers(store, "child") == numbers_there
+    assert check_whole(store) == 1
 
 
 # --- at the same time -------------------------------------------------------------------

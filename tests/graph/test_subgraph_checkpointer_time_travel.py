@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from typing import Annotated, Any, TypedDict
 
+import pytest
+
 from eventstore import EventStore
 from graph import (
     START,
@@ -91,6 +93,35 @@ def test_branches_of_branches_of_a_memory(store: EventStore) -> None:
         places[told] = app.get_state(C).config
     assert len(below(app, C)) == 5
     check_whole(store, app, "t")
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_going_back_inside_a_memory_of_another_branch(store: EventStore, elsewhere: bool) -> None:
+    """The root kept it under one name before its superstep, and the task used it under another."""
+    app = remembering(Walk(), store, "m")
+    for word in "abc":
+        tell(app, C, word)
+    before_c = next(past for past in history(app, C) if past.next == ("sub",))
+    app.invoke(None, before_c.config)
+    tell(app, C, "d")
+    (ns,) = (each for each in below(app, C) if each != "sub/memory")
+    own = app.get_state(inside(C, ns)).config["configurable"]["checkpoint_id"][:16]
+    pasts = [
+        past
+        for past in history(app, inside(C, ns))
+        if past.config["configurable"]["checkpoint_ns"] == ns
+        and id_of(past)[:16] == own
+        and "c" in past.values["seen"]
+    ]
+    assert len(pasts) == 4
+    for n, past in enumerate(pasts):
+        place: RunnableConfig = {"configurable": {**past.config["configurable"]}}
+        if elsewhere:
+            place["configurable"]["thread_id"] = f"u{n}"
+        remembered = [word for word in past.values["seen"] if word in "abcd"]
+        found = app.invoke(None, place)["path"]
+        assert [word for word in found if word in "abcd"] == remembered
+        check_whole(store, app, place["configurable"]["thread_id"])
 
 
 def test_a_memory_that_asks_goes_back_to_the_question(store: EventStore) -> None:

@@ -22,7 +22,7 @@ from eventstore.format.digests import origin
 from graph import START, Command, CompiledGraph, MemorySaver, RunnableConfig, StateGraph
 from graph.read import subgraphs
 from graph.run.address import position_of
-from graph.types import Durability
+from graph.types import Durability, StateSnapshot
 from tests.graph.kit import Boom, on
 from tests.graph.nesting import Walk, below, calling, check_whole, inside
 
@@ -210,7 +210,9 @@ class Life:
                 before, self.thread = self.thread, self.thread + 1
                 self.back(on(f"t{before}"), "", action.checkpoint)
                 if action.deletes:
+                    shown = self.shown()
                     self.saver.delete_thread(f"t{before}")
+                    assert self.shown() == shown
 
     def go_on(self, answer: str, failing: int | None, durability: Durability = "sync") -> None:
         state = self.app.get_state(self.config, subgraphs=True)
@@ -242,6 +244,14 @@ class Life:
         place_there: dict[str, Any] = dict(config["configurable"])
         place_there["thread_id"] = f"t{self.thread}"
         self.invoke(None, {"configurable": place_there}, [])
+
+    def shown(self) -> list[Any]:
+        """The thread's history, inherited checkpoints and states of subgraphs included."""
+        app = self.app
+        return [
+            told(app.get_state(past.config, subgraphs=True))
+            for past in app.get_state_history(self.config)
+        ]
 
     def invoke(
         self,
@@ -290,6 +300,14 @@ class Life:
         assert values["path"] == self.plan.result(self.answers, self.run)
 
 
+def told(state: StateSnapshot) -> Any:
+    """What a state says, wherever it is stored, without what came of its tasks later: that may be
+    of the other thread alone.
+    """
+    inside = [(task.name, task.state and told(task.state)) for task in state.tasks]
+    return state.values, state.next, state.created_at, inside
+
+
 def check_replays(saver: MemorySaver, app: CompiledGraph, thread_id: str) -> None:
     """Every log, folded from its first event, gives the state in which it stands."""
     for ns in ["", *below(app, on(thread_id))]:
@@ -306,6 +324,25 @@ def check_replays(saver: MemorySaver, app: CompiledGraph, thread_id: str) -> Non
 @example(
     (Group("node", (Group("node", (Leaf("asks"),)),)),),
     [GoOn("A", None, "sync"), GoOn("A", 0, "sync"), Back(0, 0)],
+)
+@example(
+    (Group("node", (Leaf("asks"), Group("node", (Leaf("remembers"), Leaf("plain"))))),),
+    [
+        GoOn("A", None, "sync"),
+        GoOn("B", 1, "exit"),
+        GoOn("A", None, "sync"),
+        Away(24, True),
+        GoOn("A", None, "sync"),
+        Away(22, True),
+    ],
+)
+@example(
+    (Leaf("remembers"),),
+    [*[GoOn("A", None, "sync")] * 3, Back(0, 1), GoOn("A", None, "sync"), Back(2, 2)],
+)
+@example(
+    (Leaf("remembers"),),
+    [*[GoOn("A", None, "sync")] * 3, Back(0, 1), Away(0, True), Back(1, 1)],
 )
 def test_whatever_happens_a_run_comes_to_what_it_should(
     parts: tuple[Leaf | Group, ...], life: list[GoOn | Back | Away]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 
-from eventstore import EventStore
+from eventstore import EventStore, PositionNotFoundError
 from graph import (
     START,
     Command,
@@ -20,6 +20,7 @@ from graph import (
     StateGraph,
 )
 from graph.types import Durability
+from tests.eventstore.support import set_everywhere
 from tests.graph.kit import Boom, id_of, on
 from tests.graph.nesting import Walk, below, check_whole, child_of, inside
 from tests.graph.subgraph_support import C, asking, history, path, source_of
@@ -88,6 +89,61 @@ def test_a_fork_that_waits_outlives_the_source(store: EventStore) -> None:
     walk.taken()
     assert app.invoke(Command(resume={asked.id: "!"}), on("u"))["path"] == path("!")
     assert walk.taken() == {"two?": 1, "three": 1, "post": 1}
+    check_whole(store, app, "u")
+
+
+@pytest.mark.parametrize("called", [False, True])
+@pytest.mark.parametrize("archived", [False, True])
+def test_an_inherited_checkpoint_in_mid_subgraph_outlives_the_source(
+    store: EventStore, called: bool, archived: bool
+) -> None:
+    """The subgraph had ended long before the fork, which takes none of its logs along."""
+    walk = Walk()
+    app = asking(walk, store, called)
+    app.invoke({}, C)
+    stop = app.get_state(C)
+    app.invoke(Command(resume="yes"), C)
+    app.invoke(None, on("u", id_of(app.get_state(C))))
+    assert below(app, on("u")) == []
+    dump = store.dump("u") if archived else None
+    store.delete_thread("t")
+    if dump is not None:
+        store.delete_thread("u")
+        with dump:
+            store.load(dump)
+    stops = [past for past in history(app, on("u")) if past.interrupts and past.next == ("sub",)]
+    assert len(stops) == 1
+    assert child_of(app, stops[0].config).values["path"] == ["pre", "one"]
+    for thread_id in ("u", "v"):
+        place = on(thread_id, id_of(stop if thread_id == "u" else stops[0]))
+        place["configurable"]["checkpoint_ns"] = stops[0].config["configurable"]["checkpoint_ns"]
+        walk.taken()
+        assert app.invoke(Command(resume="no"), place)["path"] == path("no")
+        assert walk.taken() == {"two?": 1, "three": 1, "post": 1}
+    store.delete_thread("u")
+    check_whole(store, app, "v")
+    assert app.get_state(on("v")).values["path"] == path("no")
+
+
+def test_an_inherited_checkpoint_of_a_subgraph_that_was_not_kept(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused with a reason, nothing is written, and other checkpoints are still there."""
+    walk = Walk()
+    app = asking(walk, store)
+    app.invoke({}, C)
+    app.invoke(Command(resume="yes"), C)
+    app.invoke(None, on("u", id_of(app.get_state(C))))
+    set_everywhere(monkeypatch, "WHOLE_MAX", 3)
+    store.delete_thread("t")
+    pasts = history(app, on("u"))
+    (stop,) = (past for past in pasts if past.interrupts)
+    with pytest.raises(PositionNotFoundError, match="was not kept"):
+        app.invoke(Command(resume="no"), stop.config)
+    assert app.get_state(on("u")).values["path"] == path("yes")
+    before = next(past for past in pasts if past.next == ("sub",) and past.config != stop.config)
+    assert app.invoke(None, before.config)["__interrupt__"][0].value == "two?"
+    assert app.invoke(Command(resume="no"), on("u"))["path"] == path("no")
     check_whole(store, app, "u")
 
 
