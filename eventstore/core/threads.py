@@ -332,7 +332,7 @@ def sound_records(rows: Sequence[SqlRow], decoded: Callable[[SqlRow], T]) -> Ite
         try:
             yield decoded(row)
         except CorruptEventError as error:
-            log.error("left out of the list: %s", error)
+            log.error("left out of the list: %s", error, extra={"thread_id": error.thread_id})
 
 
 def check_limit(limit: int) -> None:

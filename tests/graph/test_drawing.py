@@ -189,7 +189,7 @@ EDGE = re.compile(
     r'[\w\\-]+ (?:-->|-\.->|-\. (?:&nbsp;[A-Za-z0-9_ ]+&nbsp;|"[^"]*") \.->) [\w\\-]+;'
 )
 texts = st.text(min_size=1, max_size=12).filter(
-    lambda text: not {":", "|"} & set(text) and text not in {START, END, INTERRUPT}
+    lambda text: not {":", "|", "\0"} & set(text) and text not in {START, END, INTERRUPT}
 )
 
 

@@ -22,7 +22,7 @@ pytestmark = [
 def test_many_kills(store_url: str, tmp_path: Path) -> None:
     if store_url == "sqlite://":
         pytest.skip("no other process can use a database in memory")
-    kills = int(os.environ.get("TORTURE_KILLS", effort("20", "100")))
+    kills = int(os.environ.get("TORTURE_KILLS", effort("10", "100")))
     urls: Iterator[str] = iter([store_url])
     if not store_url.startswith("postgresql"):
         urls = (f"sqlite:///{tmp_path / f'{number}.db'}" for number in range(kills))
