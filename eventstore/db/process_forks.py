@@ -54,7 +54,7 @@ def _before() -> None:
             calm.close_idle()
         else:
             log.warning(
-                "the process is forked while threads use a SQLite database: the child cannot use it",
+                "the process is forked while threads use a SQLite file: the child cannot use it",
                 extra={"pid": os.getpid()},
             )
 
