@@ -212,7 +212,7 @@ def test_a_key_that_was_never_written_may_be_declared_anew(store: EventStore) ->
         (Annotated[list, operator.add], Annotated[list[str], operator.add]),
         (Annotated[list, operator.add], Annotated[list, lambda old, new: [*old, *new]]),
     ],
-    ids=str,
+    ids=[f"case {number}" for number in range(7)],
 )
 def test_declarations_that_change_no_value(store: EventStore, before: Any, after: Any) -> None:
     graph_of(store, before, ["x"]).invoke({}, on("t"))
