@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, StateGraph
-from langgraph.types import Command
+from langgraph.types import Command, Send
 
 from eventstore import ConfigurationError, EventStore
 from eventstore.cli import main
@@ -217,6 +218,24 @@ def test_types_that_cannot_be_imported_are_not_lost(source: str, tmp_path: Path)
             assert facts(found) == facts(expected)
         finally:
             sys.modules.pop("shop_of_yesterday", None)
+
+
+def test_old_formats_find_the_tasks_to_send(source: str, tmp_path: Path) -> None:
+    first, second = empty_checkpoint(), empty_checkpoint()
+    config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+    with official(source) as theirs, EventStore(str(tmp_path / "here.db")) as store:
+        for each in (first, second):
+            each |= {"v": 3, "channel_values": {"a": [1]}, "channel_versions": {"a": "1"}}
+            config = theirs.put(config, each, {"step": 1}, {"a": "1"})
+            theirs.put_writes(config, [("__pregel_tasks", Send("work", {"x": 1}))], "task")
+        with Import(store, source) as work:
+            assert work.thread("t").copied == 2
+            assert work.thread("t").copied == 0
+        found = EventStoreSaver(store).get_tuple(config)
+        assert found is not None
+        assert found.checkpoint["channel_values"]["__pregel_tasks"] == [Send("work", {"x": 1})]
+        if "://" in source:  # the SQLite saver of today does not migrate
+            assert facts(found) == facts(theirs.get_tuple(config))
 
 
 def test_a_source_that_is_written_to(source: str, tmp_path: Path) -> None:
