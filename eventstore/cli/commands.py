@@ -36,6 +36,12 @@ interrupted.
 class Commands(TyperGroup):
     """The root group: an error of any command becomes a message and an exit code."""
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that arguments begin with, by one word or by two."""
+        if " ".join(args[:2]) in self.commands:
+            args = [" ".join(args[:2]), *args[2:]]
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command named by the arguments."""
         with _logging_to_stderr(), _errors_to_exit_codes():

@@ -176,6 +176,17 @@ def parse_duration(text: str) -> timedelta:
 # --- the application --------------------------------------------------------------------
 
 
+def load_object(name: str, path: str) -> Any:
+    """Import what a module of the application has at a dotted path."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does
+    found: Any = importlib.import_module(name)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
 def load_app(text: str) -> CompiledGraph:
     """Import the graph that ``module:graph`` names.
 
@@ -185,13 +196,8 @@ def load_app(text: str) -> CompiledGraph:
     name, _, path = text.partition(":")
     if not name or not path:
         raise Failed(f"--app {text!r}: expected module:graph, such as shop.orders:graph", USAGE)
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` does
     try:
-        found: Any = importlib.import_module(name)
-        for part in path.split("."):
-            found = getattr(found, part)
+        found = load_object(name, path)
         if not isinstance(found, CompiledGraph | StateGraph) and callable(found):
             found = found()
         if isinstance(found, StateGraph):

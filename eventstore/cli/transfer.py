@@ -1,19 +1,37 @@
-"""``export`` and ``import``: threads as files, out of one database and into another."""
+"""``export`` and ``import``: threads as files, out of one database and into another.
+
+``import langgraph`` copies threads out of the tables of LangGraph's own savers.
+"""
 
 from __future__ import annotations
 
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final
+from typing import Annotated, Any, BinaryIO, Final
 from urllib.parse import quote
 
 import typer
 
-from eventstore import ArchiveError, CorruptEventError, EventStore, ThreadExistsError
-from eventstore.cli.exits import FOUND, OUTPUT, USAGE, WRITE_ERRORS, Failed, message_of
-from eventstore.cli.options import Db, Json, Schema, Target, Tenant, reading, writing
-from eventstore.cli.output import Output
+from eventstore import (
+    ArchiveError,
+    CorruptEventError,
+    EventStore,
+    EventStoreError,
+    ThreadExistsError,
+)
+from eventstore.cli.exits import FOUND, MISSING, OUTPUT, USAGE, WRITE_ERRORS, Failed, message_of
+from eventstore.cli.options import (
+    Db,
+    Json,
+    Schema,
+    Target,
+    Tenant,
+    load_object,
+    reading,
+    writing,
+)
+from eventstore.cli.output import Output, size
 from eventstore.cli.threads import for_each_thread
 from eventstore.cli.values import counted, safe
 from eventstore.format.archive.dump import Dump
@@ -28,6 +46,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command("export")(export)
     app.command("import")(load)
+    app.command("import langgraph")(load_langgraph)
 
 
 def export(
@@ -165,3 +184,113 @@ def _report(out: Output, dump: Dump, path: str, direction: str) -> None:
     elif path != STANDARD:
         events = counted(header.events, "event")
         out.say(f"{safe(header.thread_id)} {direction} {safe(path)} ({events})")
+
+
+# --- LangGraph --------------------------------------------------------------------------
+
+
+def load_langgraph(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="The SQLite file or postgresql:// URL of LangGraph's saver."
+        ),
+    ],
+    db: Db,
+    threads: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[THREAD]…", help="Thread ids; all if none is named."),
+    ] = None,
+    serde: Annotated[
+        str | None,
+        typer.Option(
+            "--serde",
+            metavar="MODULE:NAME",
+            help="The serializer of the source, or a function that returns it: an "
+            "EncryptedSerializer with its key, say. Its code is imported and run.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count what is missing here; write nothing.")
+    ] = False,
+    tenant: Tenant = "default",
+    schema: Schema = None,
+    as_json: Json = False,
+) -> None:
+    """Copy threads of LangGraph's SQLite or PostgreSQL saver, and verify every checkpoint.
+
+    JSON: a line for each thread. The source is only read, and may be in use. Import again to catch
+    up, or after an interruption: what is here already is compared and not written again. A thread
+    that was continued here stays as it is.
+    """
+    try:
+        from graph.langgraph.transfer import Import
+    except ImportError as error:
+        raise Failed(
+            "import langgraph needs LangGraph; run pip install 'graph-eventstore[langgraph]' "
+            f"({error})",
+            USAGE,
+        ) from error
+    out, failed = Output(as_json), 0
+    serializer = _serde(serde) if serde is not None else None
+    opening = reading if dry_run else writing
+    count, checkpoints, copied, before, after = 0, 0, 0, 0, 0
+    with (
+        opening(Target(db, tenant, schema)) as store,
+        Import(store, source, serializer) as work,
+        out.progress("importing", None if threads else work.source.count()) as advance,
+    ):
+        for thread_id in threads or ():
+            if not work.source.names(thread_id):
+                raise Failed(f"the source has no thread {thread_id!r}", MISSING)
+        for thread_id in threads or work.source.threads():
+            try:
+                moved = work.thread(thread_id, advance, dry_run=dry_run)
+            except EventStoreError as error:
+                failed += 1
+                out.note(f"eventstore: {safe(thread_id)}: {safe(message_of(error))}")
+                continue
+            count, checkpoints = count + 1, checkpoints + moved.checkpoints
+            copied += moved.copied
+            before, after = before + moved.source_bytes, after + moved.stored_bytes
+            if as_json:
+                out.json(
+                    {
+                        "thread_id": thread_id,
+                        "tenant": tenant,
+                        "checkpoints": moved.checkpoints,
+                        "copied": moved.copied,
+                        "source_bytes": moved.source_bytes,
+                        "bytes": moved.stored_bytes,
+                        "continued_here": moved.is_ahead,
+                        "dry_run": dry_run,
+                    }
+                )
+            elif moved.is_ahead:
+                out.say(f"{safe(thread_id)} was continued here and stays as it is")
+    if not as_json:
+        what = "to copy" if dry_run else "copied, all verified"
+        out.say(
+            f"{counted(count, 'thread')}, {counted(checkpoints, 'checkpoint')}: {copied:,} {what}; "
+            f"{size(before)} in the source, {size(after)} here"
+        )
+    if failed:
+        raise typer.Exit(FOUND)
+
+
+def _serde(text: str) -> Any:
+    """The serializer that ``module:name`` names."""
+    name, _, path = text.partition(":")
+    if not name or not path:
+        raise Failed(f"--serde {text!r}: expected module:name, such as shop.keys:serde", USAGE)
+    try:
+        found = load_object(name, path)
+        if not hasattr(found, "loads_typed") and callable(found):
+            found = found()
+    except Exception as error:  # the application's own code
+        reason = f"{type(error).__name__}: {error}"
+        raise Failed(f"--serde {text!r} cannot be loaded: {reason}", USAGE) from error
+    if not hasattr(found, "loads_typed") or not hasattr(found, "dumps_typed"):
+        kind = type(found).__name__
+        raise Failed(f"--serde {text!r} is of type {kind}; expected a serializer", USAGE)
+    return found

@@ -123,6 +123,24 @@ class Appending:
         assert request.tip is not None
         return request.tip
 
+    async def write_all(
+        self, thread_id: str, seal: Seal, plans: Sequence[Callable[[Tip], Awaitable[Plan | None]]]
+    ) -> None:
+        """Append what several plans make of a thread, in their order, as much as can be together.
+
+        Raises:
+            EventStoreError: one of them cannot be appended; the others are.
+        """
+        queue = self._queues[hash(thread_id) % _QUEUES]
+        for start in range(0, len(plans), TOGETHER_MAX):
+            part = plans[start : start + TOGETHER_MAX]
+            requests = [_Request(thread_id, seal, plan, None) for plan in part]
+            async with self._turn(queue):
+                await self._append(requests)
+            for request in requests:
+                if request.error is not None:
+                    raise request.error
+
     @asynccontextmanager
     async def _turn(self, queue: _Queue) -> AsyncIterator[None]:
         if self._awaits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -99,6 +99,25 @@ class Writing:
         self.seen.note(place.thread_id, ns, checkpoint["id"], as_latest=not was_overtaken)
         return {"configurable": {**place.at(ns), "checkpoint_id": checkpoint["id"]}}
 
+    def copied(
+        self,
+        wire: Wire,
+        ns: str,
+        parent_id: str | None,
+        checkpoint: Checkpoint,
+        metadata: Mapping[str, Any],
+    ) -> Callable[[Tip], Awaitable[Plan | None]]:
+        """How to append a checkpoint of another saver, with its metadata as it is there."""
+        new = _Put(wire, checkpoint, metadata, checkpoint["channel_versions"], ns, parent_id)
+
+        async def plan(tip: Tip) -> Plan:
+            history = History(self.logs, tip)
+            parent = await history.find(ns, parent_id) if parent_id is not None else None
+            existing = await _existing(history, ns, checkpoint["id"])
+            return new.plan(tip, parent, existing, parent is not None and parent.is_side)
+
+        return plan
+
     def _is_overtaken(self, tip: Tip, thread_id: str, ns: str, parent: str | None) -> bool:
         """Whether another run has continued ``parent``, which this one got as the latest.
 
@@ -149,7 +168,20 @@ class Writing:
         ]
         if not found:
             return
-        status = _status(ns, {channel for channel, _ in writes})
+        plan = self.written(wire, (ns, checkpoint_id), (task_id, task_path), found, replaces)
+        await self.appending.write(place.thread_id, wire.seal, plan, _ttl(place.ttl, self.ttl))
+
+    def written(
+        self,
+        wire: Wire,
+        name: tuple[str, str],
+        task: tuple[str, str],
+        found: Sequence[tuple[WriteKey, Write]],
+        replaces: bool,
+    ) -> Callable[[Tip], Awaitable[Plan | None]]:
+        """How to append the writes of a task, by its id and path, unless they are there already."""
+        ns, checkpoint_id = name
+        status = _status(ns, {write.channel for _, write in found})
 
         async def plan(tip: Tip) -> Plan | None:
             leaf = tip.fold.leaf(ns, checkpoint_id)
@@ -168,13 +200,13 @@ class Writing:
                 data[NS] = ns
             if is_early:
                 data[ID] = checkpoint_id
-            refs, body = encode_writes((task_id, task_path), found, current)
+            refs, body = encode_writes(task, found, current)
             data |= {REFS: refs, **wire.seal.close(body)}
             fold = tip.fold.copy()
             fold.add_writes(ns, checkpoint_id, found, replaces=replaces, early=is_early)
             return Plan([Event(records.WRITES, data, key)], fold, status)
 
-        await self.appending.write(place.thread_id, wire.seal, plan, _ttl(place.ttl, self.ttl))
+        return plan
 
 
 class _Put:

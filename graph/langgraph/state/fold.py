@@ -269,8 +269,7 @@ def past_of(parent: Saved, saved: Saved) -> dict[str, Past]:
         writes = parent.writes_to(name)
         before = parent.channels.get(name)
         if before is not None and before.value is not None:
-            if writes:
-                found[name] = Past(before.value, writes)
+            found[name] = Past(before.value, writes)
             continue
         past = parent.past.get(name, Past(None, ()))
         if past.seed is not None or past.writes or writes:
