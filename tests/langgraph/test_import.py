@@ -197,9 +197,8 @@ def test_encrypted_rows_need_the_key_and_stay_encrypted(source: str, tmp_path: P
 def test_types_that_cannot_be_imported_are_not_lost(source: str, tmp_path: Path) -> None:
     module: Any = types.ModuleType("shop_of_yesterday")
     sys.modules["shop_of_yesterday"] = module
-    module.Order = make_dataclass(
-        "Order", [("item", str), ("count", int)], module="shop_of_yesterday"
-    )
+    module.Order = make_dataclass("Order", [("item", str), ("count", int)])
+    module.Order.__module__ = "shop_of_yesterday"
     order = module.Order("tea", 2)
     with official(source) as theirs, EventStore(str(tmp_path / "here.db")) as store:
         try:
