@@ -120,6 +120,9 @@ class Started:
         return self.steps
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, GeneratorExit) and not self.run.concurrency.can_wait:
+            await release(self.run.journal, error)  # its event loop is gone
+            return
         try:
             await self.steps.aclose()
             await self.run.close()

@@ -17,6 +17,7 @@ from operator import eq
 from typing import Any, Final, cast
 
 from eventstore import telemetry
+from eventstore.concurrency import Concurrency
 from eventstore.format.namespaces import token
 from graph.build.schema import MISSING
 from graph.build.topology import Branch, NodeSpec, Topology
@@ -134,6 +135,11 @@ class Tasks:
         else:
             self._known_by_id = _known_by_id(above)
             self._same = eq if above is None else above.same
+
+    @property
+    def concurrency(self) -> Concurrency:
+        """How the run waits."""
+        return self._runner.concurrency
 
     @property
     def state(self) -> State:
