@@ -23,6 +23,7 @@ from benchmarks.reporting.data import as_data
 from benchmarks.reporting.figures import Figure, Figures
 from benchmarks.reporting.page import BEGIN, END, put_into
 from benchmarks.reporting.table import table
+from tests.effort import THOROUGH
 from tests.postgres import NoServer
 
 pytestmark = pytest.mark.slow
@@ -91,6 +92,7 @@ def postgres() -> Iterator[list[PostgresBackend]]:
         yield chosen
 
 
+@pytest.mark.skipif(not THOROUGH, reason="takes a minute; the same code runs on SQLite")
 def test_on_postgresql(tmp_path: Path) -> None:
     with postgres() as (backend,):
         assert backend.facts()["synchronous_commit"] == "on"
