@@ -32,7 +32,7 @@ from tests.effort import PROFILE, THOROUGH
 settings.register_profile(
     "usual",
     deadline=None,
-    max_examples=50,
+    max_examples=30,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

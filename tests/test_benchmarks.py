@@ -23,7 +23,7 @@ from benchmarks.reporting.data import as_data
 from benchmarks.reporting.figures import Figure, Figures
 from benchmarks.reporting.page import BEGIN, END, put_into
 from benchmarks.reporting.table import table
-from tests.effort import THOROUGH
+from tests.effort import THOROUGH, effort
 from tests.postgres import NoServer
 
 pytestmark = pytest.mark.slow
@@ -63,10 +63,7 @@ def test_on_sqlite(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     found = measured(
         SqliteBackend(tmp_path / "files"),
-        pipeline,
-        document,
-        fanout,
-        appends,
+        *effort((pipeline, appends), (pipeline, document, fanout, appends)),
     )
     assert ("chat, 4 turns", "full history", "LangGraph") in found
     assert found["pipeline, 2 threads", "wall time per superstep", "bare sqlite3"].aim == 2.5
