@@ -1,4 +1,4 @@
-"""One program, run with LangGraph and with this library, and what is compared.
+"""One program, run with LangGraph and with this library: what programs share, and what is compared.
 
 A program takes a library and yields what it sees. Names that either library makes up (ids, times,
 namespaces' endings) are replaced by their order of appearance, so that both see the same text.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
-from typing import Any, Final
+from itertools import pairwise
+from typing import Annotated, Any, Final
 
 import langgraph.config
 import langgraph.errors
@@ -20,6 +22,7 @@ import langgraph.graph.message
 import langgraph.runtime
 import langgraph.types
 from langgraph.checkpoint.memory import InMemorySaver
+from typing_extensions import TypedDict
 
 import graph
 
@@ -43,6 +46,31 @@ class _Theirs:
 
 THEIRS: Final[Any] = _Theirs()
 OURS: Final[Any] = graph
+
+CONFIG: Any = {"configurable": {"thread_id": "t"}}
+
+
+class State(TypedDict, total=False):
+    items: Annotated[list[Any], operator.add]
+    text: str
+
+
+def compiled(
+    library: Any, nodes: Any, edges: Any, schema: Any = State, saver: bool = True, **options: Any
+) -> Any:
+    """A graph of these nodes and edges."""
+    declared = library.StateGraph(schema)
+    for name, node in nodes.items():
+        declared.add_node(name, node)
+    for edge in edges:
+        declared.add_edge(*edge)
+    return declared.compile(checkpointer=library.InMemorySaver() if saver else None, **options)
+
+
+def line(library: Any, *names: str) -> list[tuple[str, str]]:
+    """Edges from the start through these nodes."""
+    return list(pairwise([library.START, *names]))
+
 
 Program = Callable[[Any], Any]
 

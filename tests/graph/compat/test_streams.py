@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-import operator
-from itertools import pairwise
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
 from typing_extensions import TypedDict
 
-from tests.graph.compat.both import assert_same
-
-CONFIG: Any = {"configurable": {"thread_id": "t"}}
-
-
-class State(TypedDict, total=False):
-    items: Annotated[list[Any], operator.add]
-    text: str
-
-
-def compiled(
-    library: Any, nodes: Any, edges: Any, schema: Any = State, saver: bool = True, **options: Any
-) -> Any:
-    """A graph of these nodes and edges."""
-    declared = library.StateGraph(schema)
-    for name, node in nodes.items():
-        declared.add_node(name, node)
-    for edge in edges:
-        declared.add_edge(*edge)
-    return declared.compile(checkpointer=library.InMemorySaver() if saver else None, **options)
-
-
-def line(library: Any, *names: str) -> list[tuple[str, str]]:
-    """Edges from the start through these nodes."""
-    return list(pairwise([library.START, *names]))
+from tests.graph.compat.both import CONFIG, State, assert_same, compiled, line
 
 
 def two(library: Any, **options: Any) -> Any:
