@@ -61,6 +61,7 @@ class Run(Tasks):
         above: in a subgraph: the task that the run is for.
 
     Attributes:
+        steps_left: the supersteps that the run may still take, with the current one.
         written: the keys written since the last checkpoint, if the stream mode ``values`` asks;
             ``None`` where a run goes on.
     """
@@ -77,6 +78,7 @@ class Run(Tasks):
     ) -> None:
         super().__init__(topology, journal, options, runner, ns, above)
         self.over = False
+        self.steps_left = options.recursion_limit
         self.in_use: dict[str, SubgraphUse] = {}
         self._writers: dict[str, str] = {}
         self._waiting: list[Data] = []
@@ -197,6 +199,7 @@ class Run(Tasks):
                 return
             if count >= limit:
                 raise GraphRecursionError(limit, tuple(task.node for task in self.state.frontier))
+            self.steps_left = limit - count
             count += 1
             # Closed explicitly: a caller that stops reading must not leave tasks running.
             superstep = self._superstep(waiting)

@@ -290,5 +290,25 @@ def get_runtime(context_schema: type[Any] | None = None) -> Runtime[Any]:
     return _required("get_runtime()").runtime()
 
 
+def get_state() -> Any:
+    """The state that the running node gets when an edge leads to it, also if a ``Send`` did.
+
+    Raises:
+        OutsideNodeError: called outside a node.
+    """
+    scope = _required("get_state()")
+    return scope.host.state_of(scope.node)
+
+
+def steps_left() -> int:
+    """The supersteps that the running node's run may still take, with that of the node.
+
+    Raises:
+        OutsideNodeError: called outside a node.
+    """
+    left: int = _required("steps_left()").host.steps_left
+    return left
+
+
 def _ignore(_chunk: Any) -> None:
     """Discards a chunk that nobody requested."""

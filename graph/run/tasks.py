@@ -146,6 +146,10 @@ class Tasks:
         """The current state of the run."""
         return self.journal.state
 
+    def state_of(self, node: str) -> Any:
+        """The current state in the form that a node declares."""
+        return planner.view(self._topology.nodes[node].schema, self.state.values)
+
     async def run_task(self, state: State, index: int, task: Task) -> Done:
         """Run a task with its retries, as one span of the trace. Every error becomes its result."""
         try:
