@@ -27,7 +27,7 @@ StreamWriter = Callable[[Any], None]
 All = Literal["*"]
 """Every node, for ``interrupt_before`` and ``interrupt_after``."""
 
-StreamMode = Literal["values", "updates", "tasks", "debug", "checkpoints", "custom"]
+StreamMode = Literal["values", "updates", "tasks", "debug", "checkpoints", "custom", "messages"]
 
 Durability = Literal["sync", "async", "exit"]
 """When the writes of a superstep become durable: before the next one begins, while it runs, or

@@ -435,7 +435,7 @@ class ToolNode:
         count = sum(_is_message(each) and _answers(each, call) for each in found)
         if count != 1:
             raise ValueError(
-                f"tool {call['name']!r} returned a list with {count} messages bound to tool_call_id "
+                f"tool {call['name']!r} returned a list with {count} messages for the call "
                 f"{call.get('id')!r}; expected exactly one"
             )
         return [
@@ -471,9 +471,9 @@ class ToolNode:
         has_answer = any(_is_message(each) and _answers(each, call) for each in named)
         if needs_message and command.graph is None and not has_answer and not removes_all:
             raise ValueError(
-                f"tool {call['name']!r} returned a Command without a message that answers the call; "
-                "models refuse such a conversation: add ToolMessage(…, tool_call_id=tool_call_id) to "
-                "the messages in Command.update"
+                f"tool {call['name']!r} returned a Command without a message that answers its "
+                "call, which models refuse; add ToolMessage(…, tool_call_id=tool_call_id) to the "
+                "messages in Command.update"
             )
         if isinstance(update, list):
             return replace(command, update=named)

@@ -14,7 +14,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from eventstore import EventStoreError, SerializationError
 from graph.build.topology import Topology, pauses
@@ -34,6 +34,9 @@ from graph.state.fold import Asked, State, Task
 from graph.types import COPY, Command, Interrupt, StateUpdate
 
 log = logging.getLogger(__name__)
+
+_LIVE: Final = frozenset({"custom", "messages"})
+"""Stream modes whose chunks come while a task runs."""
 
 Chunk = tuple[str, Any]
 
@@ -294,7 +297,7 @@ class Run(Tasks):
     @property
     def _streams(self) -> bool:
         """Whether chunks are requested while a task runs."""
-        return self.options.subgraphs or "custom" in self.options.modes
+        return self.options.subgraphs or not self.options.modes.isdisjoint(_LIVE)
 
     async def _parallel(self, due: list[tuple[int, Task]]) -> AsyncGenerator[Chunk, None]:
         """Run tasks in parallel and record them as they finish.

@@ -60,6 +60,7 @@ class Scope:
         calls: the number of calls of each graph so far.
         logs: where the logs of the graphs that it called ended, by name.
         over: the attempt has ended; what its code still does is not recorded.
+        traced: the node's run as langchain-core's callbacks see it.
         mixed_up: it was interrupted in another order than before, and got a wrong resume value.
     """
 
@@ -85,6 +86,7 @@ class Scope:
     logs: dict[str, int] = field(default_factory=dict)
     over: bool = False
     mixed_up: bool = False
+    traced: Any = None
     _node_config: Mapping[str, Any] | None = None
     _questions: Questions | None = None
     _main: Flow | None = None
@@ -127,6 +129,10 @@ class Scope:
                 "metadata": metadata,
             }
         return self._node_config
+
+    def use_config(self, config: Mapping[str, Any]) -> None:
+        """Give the node and what it calls this config."""
+        self._node_config = config
 
     @property
     def is_over(self) -> bool:

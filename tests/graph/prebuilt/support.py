@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import langgraph.prebuilt
@@ -130,5 +131,6 @@ def assert_same_agents(program: Callable[[Any], Any]) -> list[Any]:
     if theirs and ours and isinstance(theirs[-1], Raised) and isinstance(ours[-1], Raised):
         assert ours[-1].is_caught_like(theirs[-1]), f"{ours[-1]}\n  not like {theirs[-1]}"
         theirs.pop(), ours.pop()
-    assert ours == theirs, f"{ours}\n  instead of {theirs}"
+    for one, other in zip_longest(ours, theirs):
+        assert one == other, f"{one}\n  instead of {other}"
     return ours
