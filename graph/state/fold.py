@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from eventstore import Position, RecordedEvent
+from eventstore import Position
 from eventstore.format.digests import origin
 from graph.build.schema import MISSING, Channel
 from graph.state.events import Data, Kind, unpack, updates_of
@@ -453,32 +453,19 @@ class Fold:
         )
 
 
-def writers(pending: Mapping[int, Data], kind: int, data: Data, key: str) -> list[str]:
-    """Whose writes to a key an event applies, in order, if these outputs were pending before it."""
+def parts(pending: Mapping[int, Data], kind: int, data: Data, key: str) -> list[Data]:
+    """What an event applies that writes to a key, in order, if these outputs were pending before
+    it: outputs of tasks and updates.
+    """
     outputs = {**pending, data["task"]: data} if kind == Kind.OUTPUT else dict(pending)
-    parts = (
+    found = (
         [outputs[task] for task in sorted(outputs)] if kind in (Kind.OUTPUT, Kind.UPDATE) else []
     )
     if kind != Kind.OUTPUT:
-        parts += updates_of(data)
+        found += updates_of(data)
     return [
-        part.get("node", START)
-        for part in parts
+        part
+        for part in found
         for name, _ in (unpack(part) if "writes" in part else ())
         if name == key
     ]
-
-
-def apply(channels: Mapping[str, Channel], state: State, event: RecordedEvent) -> State:
-    """The state after one more event; ``fold`` is this, repeated."""
-    return fold(channels, state, [event])
-
-
-def fold(
-    channels: Mapping[str, Channel], state: State | None, events: Iterable[RecordedEvent]
-) -> State:
-    """The state after these events, starting from ``state`` (``None``: from nothing)."""
-    folding = Fold(channels, state)
-    for event in events:
-        folding.feed(event.kind, event.data, event.position, event.recorded_us)
-    return folding.state()
