@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from operator import is_
+from typing import Any, Final, NamedTuple
 
 from eventstore import Codec, NewSnapshot, Position, SerializationError, Snapshot, telemetry
 from graph.build.schema import MISSING, Channel
@@ -100,6 +101,22 @@ class Failures:
             )
 
 
+class Chain(NamedTuple):
+    """How to continue from the last stored snapshot of a log.
+
+    Attributes:
+        at: its seq; ``None``: there is none.
+        counts: the number of items in its lists, of those that the state still begins with.
+        chained: the lists that are stored in parts; empty if they have not only grown since.
+        weight: of the events since.
+    """
+
+    at: int | None
+    counts: Mapping[str, int]
+    chained: frozenset[str]
+    weight: int
+
+
 class SnapshotTaker:
     """Decides when the log of a run gets a snapshot, and makes it.
 
@@ -135,8 +152,25 @@ class SnapshotTaker:
             state, chained: its content, from :func:`load`.
         """
         self._at = snapshot.position.seq
-        self._lists = _lists(state.values)
+        self._lists = lists_of(state.values)
         self._chained = chained
+
+    def chain(self, state: State) -> Chain:
+        """How another taker can continue from here, at ``state``."""
+        now = lists_of(state.values)
+        counts = {
+            key: len(old)
+            for key, old in self._lists.items()
+            if key in now and begins_with(now[key], old)
+        }
+        goes_on = self._chained <= counts.keys()
+        return Chain(self._at, counts, self._chained if goes_on else frozenset(), self._weight)
+
+    def follow(self, chain: Chain, state: State) -> None:
+        """Continue as the taker did that told ``chain`` at ``state``."""
+        now = lists_of(state.values)
+        self._at, self._chained, self._weight = chain.at, chain.chained, chain.weight
+        self._lists = {key: now[key][:count] for key, count in chain.counts.items()}
 
     def folded(self, channels: Mapping[str, Channel], before: State, after: State) -> None:
         """Look at what reducers made of a run's events, if they had made nothing before."""
@@ -160,8 +194,8 @@ class SnapshotTaker:
         ends = self._each_run and not state.frontier and not state.at.ns
         if self._weight < self._due and not ends:
             return None
-        lists = _lists(state.values)
-        grown = frozenset(key for key in lists if _begins_with(lists[key], self._lists.get(key)))
+        lists = lists_of(state.values)
+        grown = frozenset(key for key in lists if begins_with(lists[key], self._lists.get(key)))
         goes_on = bool(self._chained) and self._chained <= grown
         items = {
             key: lists[key][len(self._lists[key]) :]
@@ -172,7 +206,7 @@ class SnapshotTaker:
         rest = {key: value for key, value in state.values.items() if key not in grown}
         snapshot = NewSnapshot(
             self._fingerprint,
-            self._codec.encode(_state_data(state, rest), level=LEVEL),
+            self._codec.encode(state_data(state, rest), level=LEVEL),
             self._codec.encode(items, level=LEVEL),
             self._at if goes_on else None,
             step=state.step,
@@ -185,24 +219,21 @@ class SnapshotTaker:
         return snapshot
 
 
-def _lists(values: Mapping[str, Any]) -> dict[str, list[Any]]:
+def lists_of(values: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Copies of the lists among the values of a state."""
     # Copies, because a reducer of the application may extend its list in place.
     return {key: value.copy() for key, value in values.items() if type(value) is list}
 
 
-def _begins_with(new: list[Any], old: list[Any] | None) -> bool:
+def begins_with(new: list[Any], old: list[Any] | None) -> bool:
     """Whether ``new`` is ``old`` with items appended, compared by identity of the items."""
     if old is None:
         return True
-    return len(new) >= len(old) and all(map(_is, new, old))
+    return len(new) >= len(old) and all(map(is_, new, old))
 
 
-def _is(one: object, other: object) -> bool:
-    return one is other
-
-
-def _state_data(state: State, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored form of a settled state, without the parts that are usually empty."""
+def state_data(state: State, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored form of a settled state with these values; leaves out what is usually empty."""
     seldom = {
         "first": list(state.first) if state.first != state.at else None,
         "kept": dict(state.kept),
@@ -236,16 +267,16 @@ def _state_data(state: State, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def stored_form(codec: Codec, state: State) -> bytes:
     """A settled state as bytes: equal if the states have the same stored form."""
-    return codec.pack(_state_data(state, state.values))
+    return codec.pack(state_data(state, state.values))
 
 
-def load(codec: Codec, snapshot: Snapshot) -> tuple[State, frozenset[str]]:
+def load(decode: Callable[[bytes], Any], snapshot: Snapshot) -> tuple[State, frozenset[str]]:
     """The state in a snapshot, and which of its lists are stored in parts."""
-    data = codec.decode(snapshot.state)
+    data = decode(snapshot.state)
     values: dict[str, Any] = data["values"]
     chained: set[str] = set()
     for part in snapshot.items:
-        for key, items in codec.decode(part).items():
+        for key, items in decode(part).items():
             chained.add(key)
             values.setdefault(key, []).extend(items)
     state = State(

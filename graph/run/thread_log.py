@@ -11,9 +11,11 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from eventstore import (
+    CorruptEventError,
     Head,
     LineageMovedError,
     Position,
@@ -29,6 +31,7 @@ from graph.errors import InvalidConfigError, ReducerError, SchemaChangedError
 from graph.run.address import Address
 from graph.run.journal import LogJournal, Means
 from graph.run.metadata import RunMetadata
+from graph.run.recent import Notes, Start, snapshot_of
 from graph.run.snapshots import Failures, SnapshotTaker, load
 from graph.state.events import Data, Kind
 from graph.state.fold import Fold, State, checkpoint_id, writers
@@ -292,15 +295,20 @@ class ThreadLog:
                 thread_id, ns, at, self.fingerprint, snapshots, cached=at is None and snapshots
             )
             try:
-                state, taker = await self.fold(replay, careful=failed is not None)
+                state, taker, start = await self._folded(replay, careful=failed is not None)
             except LineageMovedError:
                 continue  # an ancestor was deleted or trimmed meanwhile; read again
+            except CorruptEventError:
+                if replay.cached is None or not replay.cached.was_found:
+                    raise
+                self.core.cache.forget(replay.head.thread_key)  # the database was replaced
+                continue
             except ReducerError as error:
                 if error.seq is not None:
                     raise
                 failed = error  # once more, one by one, to find the event
                 continue
-            self.core.cache_replay(replay)
+            self._cache(replay, state, taker, start)
             return replay, state, taker
         raise failed or LineageMovedError(thread_id)
 
@@ -310,22 +318,47 @@ class ThreadLog:
             self.core.codec, self.fingerprint, self._failures, each_run=self._each_run
         )
 
-    async def fold(
-        self, replay: Replay[Pages], careful: bool = False
-    ) -> tuple[State, SnapshotTaker]:
-        """The state that a replay leads to, and a taker that continues from there.
+    def _cache(
+        self, replay: Replay[Pages], state: State, taker: SnapshotTaker, start: Start
+    ) -> None:
+        """Keep what leads to the end of a log; of a log that is loaded again, a snapshot of it."""
+        cached, made = replay.cached, None
+        if cached is None:
+            return
+        stays = state.settled and (state.parent is None or state.parent[:2] == state.at[:2])
+        if stays and (cached.rows if cached.was_found else cached.rows is None):
+            made = snapshot_of(self.core.codec, self.fingerprint, state, start)
+        if made is None:
+            self.core.cache_replay(replay)
+        else:
+            self.core.cache_replay(replay, made[0], Notes(made[1], taker.chain(state)))
+
+    async def fold(self, replay: Replay[Pages]) -> tuple[State, SnapshotTaker]:
+        """The state that a replay leads to, and a taker that continues from there."""
+        return (await self._folded(replay, careful=False))[:2]
+
+    async def _folded(
+        self, replay: Replay[Pages], careful: bool
+    ) -> tuple[State, SnapshotTaker, Start]:
+        """As :meth:`fold`, and the start of the replay.
 
         Args:
             careful: reduce after each event, so that an error names it.
         """
-        taker = self.taker()
+        taker, began = self.taker(), Start()
         start = None
         if replay.snapshot is not None:
-            start, chained = load(self.core.codec, replay.snapshot)
+            notes: Notes | None = replay.cached and replay.cached.notes
+            codec = self.core.codec
+            decode = codec.decode if notes is None else partial(codec.unpack, own=True)
+            start, chained = load(decode, replay.snapshot)
             at = replay.snapshot.position
             if replay.snapshot.is_base and start.parent and start.parent[:2] == at[:2]:
                 start = replace(start, parent=None)  # nothing exists before a base
-            if (at.thread_key, at.ns) == (replay.head.thread_key, replay.head.ns):
+            if notes is not None:
+                began = Start.of(notes, start)
+                taker.follow(notes.chain, start)
+            elif (at.thread_key, at.ns) == (replay.head.thread_key, replay.head.ns):
                 taker.resume(replay.snapshot, start, chained)
         folding = Fold(self.channels, start)
         async with aclosing(replay.events) as pages:
@@ -338,7 +371,7 @@ class ThreadLog:
                         await self._check(folding, pending, event, replay.head.thread_id)
         state = folding.state()
         self.refuse_other_forms(replay.head.thread_id, state)
-        return state, taker
+        return state, taker, began
 
     def refuse_other_forms(self, thread_id: str, state: State) -> None:
         """Refuse a state whose keys were declared otherwise under the same version of the graph.
