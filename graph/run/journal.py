@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, Protocol, TypedDict
 
-from eventstore import Addition, Event, Fork, Head, Position
+from eventstore import Addition, CorruptEventError, Fork, Head, Position, SerializationError
 from eventstore.concurrency import Blocking, Concurrency
 from eventstore.core.core import Core
 from eventstore.format.digests import genesis, origin
@@ -116,7 +116,7 @@ class _Claim(TypedDict, total=False):
 class _Batch:
     """The events of one record, and the state after them."""
 
-    events: list[Event | Fork | Prepared]
+    events: list[Fork | Prepared]
     state: State
     settled: bool
     status: Status | None
@@ -296,32 +296,43 @@ class LogJournal:
 
     def _batch(self, drafts: Sequence[Draft], stops: Stops) -> _Batch:
         now = self.core.now_us()
-        events: list[Event | Fork | Prepared] = []
-        if self.means.durability == "sync":
-            events += [Event(int(kind), data) for kind, data in drafts]
-        else:  # encode now, so that a value that cannot be stored fails alone
-            encode = self.core.codec.encode
-            events += [Prepared(int(kind), encode(data), now) for kind, data in drafts]
+        # Packed now, so that a value that cannot be stored fails alone.
+        bodies = [self.core.codec.pack(data) for _, data in drafts]
+        events: list[Fork | Prepared] = [
+            Prepared(int(kind), body, now) for (kind, _), body in zip(drafts, bodies, strict=True)
+        ]
         beside: list[Addition] = []
         if self._fork_from is not None:
             events.insert(0, Fork(self._fork_from))
             beside = self._taken_along(self._fork_from, drafts)
-        state = self._fold(drafts, now)
+        state = self._fold(drafts, bodies, now)
         # A parent in another log may move with it; one of ours stays where it is.
         local = state.parent is None or state.parent[:2] == state.at[:2]
         # The status of a thread is that of its root.
         status = None if self._at.ns else status_of(state, stops, drafts)
         return _Batch(events, state, state.settled and local, status, now, beside)
 
-    def _fold(self, drafts: Sequence[Draft], now: int) -> State:
+    def _fold(self, drafts: Sequence[Draft], bodies: Sequence[bytes], now: int) -> State:
+        """The state after these events: from their bodies, as every later replay folds them.
+
+        So no later node sees a type that is not stored, or what a node changes in place in the
+        objects that it returned.
+
+        Raises:
+            SerializationError: a value cannot be read again.
+        """
         folding = Fold(self._channels, self.state)
         at = self._at
         if self._fork_from is not None:
             at = at._replace(seq=at.seq + 1)
             folding.feed(Kind.FORK, {}, at, now)
-        for kind, data in drafts:
+        for (kind, data), body in zip(drafts, bodies, strict=True):
             at = at._replace(seq=at.seq + 1)
-            folding.feed(kind, data, at, now)
+            try:
+                folding.feed(kind, self.core.codec.unpack(body, own=True), at, now)
+            except CorruptEventError as error:
+                reason = f"it could not be read again: {error.reason}"
+                raise SerializationError("", type(data).__name__, reason) from error
         try:
             return folding.state()
         except ReducerError as error:
