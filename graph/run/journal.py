@@ -15,7 +15,15 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, Protocol, TypedDict
 
-from eventstore import Addition, CorruptEventError, Fork, Head, Position, SerializationError
+from eventstore import (
+    Addition,
+    CorruptEventError,
+    Fork,
+    Head,
+    NewSnapshot,
+    Position,
+    SerializationError,
+)
 from eventstore.concurrency import Blocking, Concurrency
 from eventstore.core.core import Core
 from eventstore.format.digests import genesis, origin
@@ -105,6 +113,13 @@ class NoJournal:
         """Do nothing: nothing is stored."""
 
 
+Materialize = Callable[
+    [Head, SnapshotTaker, Mapping[int, Mapping[str, int]], Sequence[Fork | Prepared], State],
+    Awaitable[tuple[NewSnapshot | None, SnapshotTaker]],
+]
+"""Makes a snapshot that is due; see :meth:`graph.run.thread_log.ThreadLog.materialize`."""
+
+
 class _Claim(TypedDict, total=False):
     """The arguments of an append that make the run the owner of its thread."""
 
@@ -140,6 +155,7 @@ class LogJournal:
         state: State,
         taker: SnapshotTaker,
         means: Means,
+        materialize: Materialize | None = None,
         *,
         fork_from: Position | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -155,6 +171,8 @@ class LogJournal:
         self._head = head
         self._at = head.position
         self._taker = taker
+        self._materialize = materialize
+        self._logs = state.logs
         self._fork_from = fork_from
         self._metadata = metadata or {}
         self._ttl = ttl
@@ -376,7 +394,7 @@ class LogJournal:
             drafts, stops: of a batch that has not advanced the state yet. It does so here, so that
                 no cancellation comes between.
         """
-        main, beside = self._addition(batches)
+        main, beside = await self._addition(batches)
         heads = await self.core.append_together(
             [main, *beside],
             status=batches[-1].status,
@@ -402,10 +420,13 @@ class LogJournal:
         lease.is_held = lease.is_held or status == "running"
         return {"owner": lease.owner, "exclusive": exclusive}
 
-    def _addition(self, batches: list[_Batch]) -> tuple[Addition, list[Addition]]:
+    async def _addition(self, batches: list[_Batch]) -> tuple[Addition, list[Addition]]:
         events = [event for batch in batches for event in batch.events]
-        last = batches[-1]
-        snapshot = self._taker.take(last.state) if last.settled else None
+        last, snapshot = batches[-1], None
+        if self._materialize and last.settled and self._taker.is_due(last.state):
+            snapshot, self._taker = await self._materialize(
+                self._head, self._taker, self._logs, events, last.state
+            )
         beside = [addition for batch in batches for addition in batch.beside]
         return Addition(self._head, events, snapshot), beside
 
@@ -463,7 +484,7 @@ class LogJournal:
             return
         mains, besides = [], []
         for journal, batches in kept:
-            main, beside = journal._addition(batches)
+            main, beside = await journal._addition(batches)
             mains.append(main)
             besides += beside
         last = self._waiting[-1] if self._waiting else kept[0][1][-1]

@@ -87,6 +87,26 @@ class Failures:
             self._due[at[:2]] = 2 * max(weight, FLOOR)
         self._warn(at, error)
 
+    def compare(self, codec: Codec, thread_id: str, recorded: State, live: State) -> None:
+        """Warn of values that were changed in place, once for each key.
+
+        Args:
+            recorded: the state that the log leads to.
+            live: the same as a run has it.
+        """
+        for key, value in recorded.values.items():
+            if f"={key}" not in self._warned and not _is_same(codec, value, live.values.get(key)):
+                with self._lock:
+                    self._warned.add(f"={key}")
+                log.warning(
+                    "thread %r: the value of %r was changed in place, or its reducer is not "
+                    "deterministic; the log does not have the change, so later runs will not see "
+                    "it: return what has changed",
+                    thread_id,
+                    key,
+                    extra={"thread_id": thread_id, "key": key, "ns": live.at.ns},
+                )
+
     def _warn(self, at: Position, error: SerializationError) -> None:
         path = error.path.removeprefix("values.") or "the state"
         with self._lock:
@@ -172,6 +192,10 @@ class SnapshotTaker:
         self._at, self._chained, self._weight = chain.at, chain.chained, chain.weight
         self._lists = {key: now[key][:count] for key, count in chain.counts.items()}
 
+    def compare(self, thread_id: str, recorded: State, live: State) -> None:
+        """Warn of values that were changed in place: what their run saw is not in the log."""
+        self._failures.compare(self._codec, thread_id, recorded, live)
+
     def folded(self, channels: Mapping[str, Channel], before: State, after: State) -> None:
         """Look at what reducers made of a run's events, if they had made nothing before."""
         self._failures.look_at(self._codec, channels, before, after)
@@ -180,10 +204,18 @@ class SnapshotTaker:
         """Count events after the last snapshot; ``size``: their stored bytes in all."""
         self._weight += size + EVENT_WEIGHT * events
 
-    def take(self, state: State) -> NewSnapshot | None:
-        """A snapshot of ``state``; ``None`` if none is due, or none can be made."""
+    def is_due(self, state: State) -> bool:
+        """Whether to take a snapshot of ``state``."""
         if self._weight < self._failures.due(state.at):
-            return None
+            return False
+        return self._weight >= self._due or self._ends(state)
+
+    def _ends(self, state: State) -> bool:
+        """Whether a snapshot is due because a run ends here."""
+        return self._each_run and not state.frontier and not state.at.ns
+
+    def take(self, state: State) -> NewSnapshot | None:
+        """A snapshot of ``state``; ``None`` if none can be made, or it is not worth its bytes."""
         try:
             return self._take(state)
         except SerializationError as error:
@@ -191,9 +223,6 @@ class SnapshotTaker:
             return None
 
     def _take(self, state: State) -> NewSnapshot | None:
-        ends = self._each_run and not state.frontier and not state.at.ns
-        if self._weight < self._due and not ends:
-            return None
         lists = lists_of(state.values)
         grown = frozenset(key for key in lists if begins_with(lists[key], self._lists.get(key)))
         goes_on = bool(self._chained) and self._chained <= grown
@@ -211,12 +240,20 @@ class SnapshotTaker:
             self._at if goes_on else None,
             step=state.step,
         )
-        if snapshot.size > self._weight and not ends:
+        if snapshot.size > self._weight and not self._ends(state):
             self._due = snapshot.size
             return None
         self._weight, self._due = 0, FLOOR
         self._at, self._lists, self._chained = state.at.seq, lists, grown
         return snapshot
+
+
+def _is_same(codec: Codec, recorded: Any, live: Any) -> bool:
+    """Whether two values are packed alike; a value that cannot be packed is like no other."""
+    try:
+        return codec.pack(recorded) == codec.pack(live)
+    except SerializationError:
+        return False
 
 
 def lists_of(values: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -7,7 +7,8 @@ it was forked from. Reads only; the journals that it opens write.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
@@ -16,8 +17,11 @@ from typing import Any
 
 from eventstore import (
     CorruptEventError,
+    EventStoreError,
+    Fork,
     Head,
     LineageMovedError,
+    NewSnapshot,
     Position,
     PositionNotFoundError,
     RecordedEvent,
@@ -26,8 +30,9 @@ from eventstore import (
 from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX, Pages
 from eventstore.format.digests import origin, prefix_ns
+from eventstore.models import Prepared
 from graph.build.schema import Channel
-from graph.errors import InvalidConfigError, ReducerError, SchemaChangedError
+from graph.errors import GraphError, InvalidConfigError, ReducerError, SchemaChangedError
 from graph.run.address import Address
 from graph.run.journal import LogJournal, Means
 from graph.run.metadata import RunMetadata
@@ -35,6 +40,8 @@ from graph.run.recent import Notes, Start, snapshot_of
 from graph.run.snapshots import Failures, SnapshotTaker, load
 from graph.state.events import Data, Kind
 from graph.state.fold import Fold, State, checkpoint_id, writers
+
+log = logging.getLogger(__name__)
 
 
 class ThreadLog:
@@ -205,6 +212,7 @@ class ThreadLog:
             state,
             taker,
             means,
+            self.materialize,
             fork_from=fork_from,
             metadata=metadata,
             ttl=ttl,
@@ -311,6 +319,56 @@ class ThreadLog:
             self._cache(replay, state, taker, start)
             return replay, state, taker
         raise failed or LineageMovedError(thread_id)
+
+    async def materialize(
+        self,
+        head: Head,
+        taker: SnapshotTaker,
+        logs: Mapping[int, Mapping[str, int]],
+        events: Sequence[Fork | Prepared],
+        live: State,
+    ) -> tuple[NewSnapshot | None, SnapshotTaker]:
+        """A snapshot that is due after events that are about to be appended.
+
+        It is made of what is recorded, read again, and of the bodies of the events: not of the
+        state that the run has, in which a node may have changed something in place.
+
+        Args:
+            head, taker: the end of the log, and the taker of the run.
+            logs: where the logs of subgraphs ended when the run began.
+            live: the state after the events, as the run has it.
+
+        Returns:
+            The snapshot, and the taker to go on with. ``None`` if no snapshot can be made, which
+            never fails the append.
+        """
+        fork = events[0] if isinstance(events[0], Fork) else None
+        at = head.position
+        try:
+            replay, state, again = await self.load(
+                head.thread_id, fork.source if fork else None, head.ns
+            )
+            if (replay.head.position, replay.head.digest) != (at, head.digest):
+                return None, taker  # another writer was first
+            folding = Fold(self.channels, replace(state, logs=logs) if fork else state)
+            for event in events:
+                at = at._replace(seq=at.seq + 1)
+                if isinstance(event, Fork):
+                    folding.feed(Kind.FORK, {}, at, live.created_us)
+                else:
+                    data = self.core.codec.unpack(event.body, own=True)
+                    folding.feed(event.kind, data, at, event.recorded_us)
+            recorded = folding.state()
+        except (EventStoreError, GraphError) as error:
+            log.warning(
+                "thread %r: no snapshot was made, the next one will be tried: %s",
+                head.thread_id,
+                error,
+                extra={"thread_id": head.thread_id, "ns": head.ns, "seq": head.seq},
+            )
+            return None, taker
+        again.compare(head.thread_id, recorded, live)
+        return again.take(recorded), again
 
     def taker(self) -> SnapshotTaker:
         """A new taker, for a log without snapshots."""
