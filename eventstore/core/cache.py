@@ -54,6 +54,7 @@ class CachedLog:
         rows: of the events after it, up to ``end``; ``None``: there are too many to cache.
         notes: what a reader keeps with a snapshot that it made; ``None``: it is a stored one.
         was_found: whether this was in the cache when it was looked for.
+        is_large: a snapshot that the reader made was too large to keep.
         size: approximate bytes that all this takes.
     """
 
@@ -66,6 +67,7 @@ class CachedLog:
     rows: Sequence[Any] | None
     notes: Any = None
     was_found: bool = False
+    is_large: bool = False
     size: int = 0
 
     @classmethod
@@ -126,16 +128,18 @@ class LogCache:
             return None
         return cached if (cached.fingerprint, cached.marks) == (fingerprint, marks) else None
 
-    def put(self, cached: CachedLog) -> None:
-        """Cache a log, and drop those that were used longest ago."""
+    def put(self, cached: CachedLog) -> bool:
+        """Cache a log, and drop those that were used longest ago; false if it is too large."""
         place = cached.end[:2]
+        fits = cached.rows is not None and cached.size <= self._max // SHARE
         with self._lock:
             self._drop(place)
-            if cached.rows is not None and cached.size <= self._max // SHARE:
+            if fits:
                 self._logs[place] = cached
                 self._size += cached.size
             while self._size > self._max:
                 self._drop(next(iter(self._logs)))
+        return fits
 
     def forget(self, thread_key: int) -> None:
         """Drop the logs of a thread."""

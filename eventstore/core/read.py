@@ -223,8 +223,13 @@ class Reading(Threads):
                 the bytes as they were read.
         """
         cached: CachedLog | None = replay.cached
-        if cached is not None:
-            self.cache.put(cached if snapshot is None else cached.folded(snapshot, notes))
+        if cached is None:
+            return
+        if snapshot is not None:
+            if self.cache.put(cached.folded(snapshot, notes)):
+                return
+            cached = replace(cached, is_large=True)
+        self.cache.put(cached)
 
     async def _lineage(
         self,

@@ -133,7 +133,6 @@ class _Batch:
 
     events: list[Fork | Prepared]
     state: State
-    settled: bool
     status: Status | None
     now_us: int
     beside: list[Addition]
@@ -324,11 +323,9 @@ class LogJournal:
             events.insert(0, Fork(self._fork_from))
             beside = self._taken_along(self._fork_from, drafts)
         state = self._fold(drafts, bodies, now)
-        # A parent in another log may move with it; one of ours stays where it is.
-        local = state.parent is None or state.parent[:2] == state.at[:2]
         # The status of a thread is that of its root.
         status = None if self._at.ns else status_of(state, stops, drafts)
-        return _Batch(events, state, state.settled and local, status, now, beside)
+        return _Batch(events, state, status, now, beside)
 
     def _fold(self, drafts: Sequence[Draft], bodies: Sequence[bytes], now: int) -> State:
         """The state after these events: from their bodies, as every later replay folds them.
@@ -423,7 +420,7 @@ class LogJournal:
     async def _addition(self, batches: list[_Batch]) -> tuple[Addition, list[Addition]]:
         events = [event for batch in batches for event in batch.events]
         last, snapshot = batches[-1], None
-        if self._materialize and last.settled and self._taker.is_due(last.state):
+        if self._materialize and last.state.stays and self._taker.is_due(last.state):
             snapshot, self._taker = await self._materialize(
                 self._head, self._taker, self._logs, events, last.state
             )

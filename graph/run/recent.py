@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from eventstore import Codec, SerializationError, Snapshot
+from eventstore.core.cache import CachedLog
 from graph.run.snapshots import Chain, begins_with, lists_of, state_data
 from graph.state.fold import State
 
@@ -57,6 +58,17 @@ class Start:
         for part in notes.parts:
             parts[part.key].append(part)
         return cls(parts, lists_of(state.values))
+
+
+def is_due(cached: CachedLog) -> bool:
+    """Whether a log gets a snapshot in memory when it is loaded.
+
+    From its second load on, as many threads are loaded once and never again; at once if there are
+    too many events to keep as they are stored.
+    """
+    if cached.rows is None:
+        return True
+    return cached.was_found and not cached.is_large and len(cached.rows) > 0
 
 
 def snapshot_of(

@@ -33,10 +33,11 @@ from eventstore.format.digests import origin, prefix_ns
 from eventstore.models import Prepared
 from graph.build.schema import Channel
 from graph.errors import GraphError, InvalidConfigError, ReducerError, SchemaChangedError
+from graph.run import recent
 from graph.run.address import Address
 from graph.run.journal import LogJournal, Means
 from graph.run.metadata import RunMetadata
-from graph.run.recent import Notes, Start, snapshot_of
+from graph.run.recent import Notes, Start
 from graph.run.snapshots import Failures, SnapshotTaker, load
 from graph.state.events import Data, Kind
 from graph.state.fold import Fold, State, checkpoint_id, writers
@@ -383,9 +384,8 @@ class ThreadLog:
         cached, made = replay.cached, None
         if cached is None:
             return
-        stays = state.settled and (state.parent is None or state.parent[:2] == state.at[:2])
-        if stays and (cached.rows if cached.was_found else cached.rows is None):
-            made = snapshot_of(self.core.codec, self.fingerprint, state, start)
+        if recent.is_due(cached) and state.stays:
+            made = recent.snapshot_of(self.core.codec, self.fingerprint, state, start)
         if made is None:
             self.core.cache_replay(replay)
         else:
