@@ -146,6 +146,14 @@ class State:
         return self.at == self.checkpoint and not (self.pending or self.errors or self.interrupts)
 
     @property
+    def stays(self) -> bool:
+        """Whether a snapshot of it can be made: it is settled, and its parent is in the same log.
+
+        A parent in another log may move with it.
+        """
+        return self.settled and (self.parent is None or self.parent[:2] == self.at[:2])
+
+    @property
     def resumed(self) -> set[tuple[int, int | str]]:
         """The interrupts of the coming superstep that have a resume value."""
         return {(task, key) for task, known in self.resume_values.items() for key in known}
