@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from eventstore import ConfigurationError, Event, EventStore, Fork, NewSnapshot, ThreadNotFoundError
+from eventstore import (
+    ConfigurationError,
+    Event,
+    EventStore,
+    Fork,
+    NewSnapshot,
+    RecordedEvent,
+    ThreadNotFoundError,
+)
 from eventstore.concurrency import run_sync
 from eventstore.explain.trail import trail
 from tests.eventstore.support import FINGERPRINT, fill
@@ -93,7 +101,8 @@ def test_a_trail_goes_back_through_forks_a_page_at_a_time(blocking_store: EventS
     kinds = [(event.seq, event.kind) for event in whole.events]
     assert kinds == [(7, 1), (6, 0), (2, 1), (1, 0), (3, 1), (2, 1), (1, 1)]
     assert whole.earlier is None
-    found, here = [], store.head("b").position
+    found: list[RecordedEvent] = []
+    here = store.head("b").position
     while True:
         page = run_sync(trail(store.core, "b", here, 2))
         found += page.events

@@ -246,15 +246,16 @@ SECRET: Final = "5555-4444-3333"
 def test_what_is_redacted_is_in_no_view(store_url: str, how: dict[str, Any]) -> None:
     with EventStore(store_url) as store:
         runs = builder.compile(checkpointer=store)
-        given = {"messages": [said(SECRET)], "topic": SECRET, "seen": [SECRET], "note": SECRET * 9}
-        runs.invoke(given, {**config("t"), "metadata": {"kind": SECRET}})
+        first = {"messages": [said(SECRET)], "topic": SECRET, "seen": [SECRET], "note": SECRET * 9}
+        place: Any = {**config("t"), "metadata": {"kind": SECRET}}
+        runs.invoke(first, place)
         runs.update_state(config("t"), {"messages": said(SECRET), "note": SECRET}, as_node="lookup")
         runs.invoke({"topic": SECRET, "messages": said(SECRET)}, config("one"))
         browser = Browser(create_app(store, token=TOKEN, **how))
         for view, thread_id in itertools.product(VIEWS, ("t", "one")):
             last = store.head(thread_id).seq
             for seq, path in itertools.product((1, last), ("", "0", "0.0.1")):
-                given = {"id": thread_id, "seq": seq, "path": path, "keys": "0"}
+                given: dict[str, Any] = {"id": thread_id, "seq": seq, "path": path, "keys": "0"}
                 found = browser.get(f"{view}.json", **given, key="messages")
                 assert SECRET not in found.text, (view, given)
             assert SECRET not in browser.get(view, id=thread_id, key="note", keys="0").text
