@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from eventstore import Position
+from eventstore import Position, RecordedEvent
 from eventstore.format.digests import origin
 from graph.build.schema import MISSING, Channel
 from graph.state.events import Data, Kind, unpack, updates_of
@@ -477,3 +477,18 @@ def parts(pending: Mapping[int, Data], kind: int, data: Data, key: str) -> list[
         for name, _ in (unpack(part) if "writes" in part else ())
         if name == key
     ]
+
+
+def apply(channels: Mapping[str, Channel], state: State, event: RecordedEvent) -> State:
+    """The state after one more event; ``fold`` is this, repeated."""
+    return fold(channels, state, [event])
+
+
+def fold(
+    channels: Mapping[str, Channel], state: State | None, events: Iterable[RecordedEvent]
+) -> State:
+    """The state after these events, starting from ``state`` (``None``: from nothing)."""
+    folding = Fold(channels, state)
+    for event in events:
+        folding.feed(event.kind, event.data, event.position, event.recorded_us)
+    return folding.state()
