@@ -42,7 +42,9 @@ def approve(value: Any) -> Any:
 
 def conversation(name: str, database: str) -> list[Any]:
     """What a customer sees and what is kept; each turn opens the database anew."""
-    module, model, shown, kept = loaded(name), ScriptedModel(answers=SCRIPT), [], []
+    module, model = loaded(name), ScriptedModel(answers=SCRIPT)
+    shown: list[str] = []
+    kept: list[Any] = []
     for text in TURNS:
         with module.opened(database) as saver:
             saver.setup()
