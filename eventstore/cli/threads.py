@@ -32,6 +32,7 @@ from eventstore.cli.options import (
     Json,
     Limit,
     Ns,
+    Reverse,
     Schema,
     Target,
     Tenant,
@@ -41,6 +42,7 @@ from eventstore.cli.options import (
 from eventstore.cli.output import Output, duration, iso, moment, size
 from eventstore.concurrency import run_sync
 from eventstore.explain import describe, langgraph, questions
+from eventstore.explain.transcript import in_brief
 from eventstore.explain.values import block, counted, cut, line, safe, text_of
 from eventstore.models import Status, ThreadDamage
 from retention import Match
@@ -336,6 +338,7 @@ def list_events(
     last: Annotated[
         int | None, typer.Option(min=1, help="Only this many of the newest events.")
     ] = None,
+    reverse: Reverse = False,
     full: Full = False,
     as_json: Json = False,
 ) -> None:
@@ -349,6 +352,8 @@ def list_events(
         if last is not None:
             after = max(after, (end if upto is None else min(upto, end)) - last)
         events = _readable(store, thread_id, ns, after, upto)
+        if reverse:
+            events = reversed(list(events))
         if as_json:
             for event in events:
                 out.json(event_json(event))
@@ -396,7 +401,9 @@ def _print_event(out: Output, event: RecordedEvent, full: bool) -> None:
         out.say("\n".join(f"        {each}" for each in block(event.data).split("\n")))
         return
     room = 200 if out.width is None else max(out.width - len(start) - len(key), 20)
-    out.say(f"{start}{key}{line(event.data, chars=room)}")
+    said = in_brief(event)
+    text = line(event.data, chars=room) if said is None else cut(said, room)
+    out.say(f"{start}{key}{text}")
 
 
 def event_json(event: RecordedEvent) -> dict[str, Any]:
