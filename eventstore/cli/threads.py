@@ -87,7 +87,7 @@ def list_threads(
     With --all and --json, they come in the order of their keys, and those that become active
     meanwhile are there, too.
     """
-    out, wanted = Output(as_json), _parsed(metadata or ())
+    out, wanted = Output(as_json), parsed_metadata(metadata or ())
     with reading(Target(db, tenant, schema)) as store:
         damaged: dict[int, ThreadDamage] = {}
         found: Iterable[ThreadInfo]
@@ -144,7 +144,8 @@ def report_damaged(out: Output, damaged: Mapping[int, ThreadDamage]) -> None:
         raise typer.Exit(FOUND)
 
 
-def _parsed(pairs: Sequence[str]) -> dict[str, Any]:
+def parsed_metadata(pairs: Sequence[str]) -> dict[str, Any]:
+    """The metadata that ``--metadata`` options name."""
     found = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
