@@ -122,15 +122,15 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An event to append that is already encoded, with the time at which it happened.
+    """An event to append whose data is already packed, with the time at which it happened.
 
     Attributes:
-        payload: its data, encoded by the codec of the store.
+        body: its data, packed by the codec of the store.
         recorded_us: when it happened, in microseconds since 1970 UTC.
     """
 
     kind: int
-    payload: bytes
+    body: bytes
     recorded_us: int
 
 

@@ -177,6 +177,9 @@ class Threads(Part):
 
     async def stored(self, found: Sequence[ThreadInfo]) -> dict[int, tuple[int, int]]:
         """How many events each of some threads has, and their stored bytes, by ``thread_key``."""
+        check_type("found", found, Sequence)
+        for each in found:
+            check_type("a thread", each, ThreadInfo)
 
         def look_up(conn: Connection) -> dict[int, tuple[int, int]]:
             keys = [info.thread_key for info in found]
@@ -288,6 +291,8 @@ class Threads(Part):
             check_status(status)
         if prefix is not None:
             check_name("a prefix", prefix)
+        if pinned is not None:
+            check_type("pinned", pinned, bool)
         since = None if active_since is None else to_micros(active_since, "active_since")
         until = None if active_until is None else to_micros(active_until, "active_until")
         found: list[ThreadInfo] = []
@@ -405,6 +410,8 @@ def _place(after: ThreadInfo | tuple[datetime, int]) -> tuple[int, int]:
     if isinstance(after, ThreadInfo):
         return to_micros(after.active_at), after.thread_key
     check_type("after", after, tuple)
+    if len(after) != 2:
+        raise ConfigurationError(f"after must be (active_at, thread_key), not {shown(after)}")
     active_at, key = after
     return to_micros(active_at, "after"), check_number("thread_key", key)
 

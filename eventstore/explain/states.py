@@ -74,7 +74,7 @@ async def _of_log(core: Core, thread_id: str, at: Position) -> Found | None:
     forms: dict[str, str] = {}
     try:
         if replay.snapshot is not None:
-            start, _ = load(core.codec, replay.snapshot)
+            start, _ = load(core.codec.decode, replay.snapshot)
             forms.update(start.forms)
             known = frozenset(start.values)
         for event in events:
