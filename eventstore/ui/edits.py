@@ -58,7 +58,7 @@ class Refused(Exception):
     """The change cannot be made; its text says why."""
 
 
-_TOLD: Final = (Refused, *KNOWN)
+_TOLD: Final[tuple[type[Exception], ...]] = (Refused, *KNOWN)
 
 
 # --- what each change does --------------------------------------------------------------

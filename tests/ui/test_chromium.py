@@ -122,7 +122,8 @@ def chrome(driver: webdriver.Chrome, home: str) -> Iterator[Chrome]:
     base = home.partition("/?")[0]
     assert driver.current_url == f"{base}/threads"
     yield Chrome(driver, base)
-    severe = [each for each in driver.get_log("browser") if each["level"] == "SEVERE"]
+    log: Any = driver
+    severe = [each for each in log.get_log("browser") if each["level"] == "SEVERE"]
     wrong = [each for each in severe if "status of 4" not in each["message"]]
     assert not wrong, "the browser refused something, or a script failed"
 
