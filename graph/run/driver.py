@@ -133,13 +133,13 @@ class Run(Tasks):
         self.written = {key for key, _ in unpack(data)}
         await self.journal.record([(Kind.INPUT, data)], self._stops)
 
-    async def resume(self, given: Command[Any]) -> frozenset[int]:
-        """Record resume values, before any node runs.
+    async def resume(self, given: Command[Any], by: Any = None) -> frozenset[int]:
+        """Record resume values, and who gave them, before any node runs.
 
         Returns:
             The tasks that still wait: none of their interrupts was resumed.
         """
-        return await self._resume(planner.resume(self._topology, self.state, given))
+        return await self._resume(planner.resume(self._topology, self.state, given, by))
 
     async def resume_subgraph(self, known: Mapping[int | str, Asked]) -> frozenset[int]:
         """Record those resume values of the task above that are for this subgraph.
