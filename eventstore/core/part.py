@@ -46,6 +46,8 @@ class Part:
         self.cache = LogCache(check_number("cache_bytes", cache_bytes, 0))
         self.stored_dictionaries: set[int] = set()
         """Those of the codec that the database is known to hold."""
+        self.generations: dict[str, int] = {}
+        """By the names of threads that had former ones: the generation that was found last."""
         self._clock = clock or system_clock
         self.leases = Leases(transactions, self.now_us, run_lease_s)
         self.should_stop: Callable[[], bool] = _never

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
+from itertools import zip_longest
 from typing import Final, NamedTuple
 
 from eventstore import queries, telemetry
@@ -44,6 +45,9 @@ log = logging.getLogger(__name__)
 
 PAGE: Final = 256
 """Events in one page."""
+
+GENERATIONS_MAX: Final = 10_000
+"""Names of threads that had former ones, of which the current generation is remembered."""
 
 MOVES_MAX: Final = 5
 """How often the lineage of a position may move while it is looked up once."""
@@ -135,35 +139,28 @@ class Reading(Threads):
             check_at("upto", upto)
 
         def find(conn: Connection) -> _Found:
-            row = queries.threads.look_up(conn, self.tenant, thread_id, ns, fingerprint)
-            head = records.head(self.tenant, thread_id, ns, row)
-            at = upto or head.position
-            marks = None
-            if at == head.position:
-                marks = _marks_of(row)
-                found = None
-                if cached and marks is not None:
-                    found = self._find_in_cache(conn, head, fingerprint, marks)
-                if found is not None:
-                    return found
-            else:
-                self._check_at(conn, thread_id, at)
             chosen = fingerprint if snapshots else None
-            route = queries.lineage.trace(conn, at, chosen, marks if snapshots else None)
-            rows = queries.snapshots.snapshot_chain(conn, route.snapshot) if route.snapshot else ()
-            # The first page is read at once: most replays have no second one.
-            page: _Rows = ()
-            if route.stretches and (
-                route.stretches[0].first == 1 or route.stretches[0].before == route.snapshot
-            ):
-                key, log_ns, first, last = route.stretches[0]
-                page = queries.events.read_events(conn, key, log_ns, first - 1, last, PAGE)
-            return _Found(head, at, route, rows, page, marks)
+            if upto is None:
+                loaded = self._load_end(conn, thread_id, ns, chosen, cached)
+                head = records.head(self.tenant, thread_id, ns, loaded.thread)
+                at, marks = head.position, _marks_of(loaded)
+                if cached and marks is not None:
+                    found = self._find_in_cache(conn, head, fingerprint, marks, loaded.page)
+                    if found is not None:
+                        return found
+            else:
+                loaded = queries.loading.load(conn, upto, chosen)
+                head = self._head_of(conn, thread_id, ns, upto, loaded.thread)
+                at, marks = upto, None
+                if at != head.position and not _is_there(loaded.thread, self.tenant, at.seq):
+                    self._check_at(conn, thread_id, at)
+            route, chain, pages = queries.loading.trace(conn, at, chosen, loaded)
+            return _Found(head, at, route, chain, pages, marks)
 
         span = telemetry.replay(self.tenant, thread_id, ns)
         with span.current():
             for _ in range(MOVES_MAX):
-                head, at, route, rows, page, marks, hit = await self.transactions.run("read", find)
+                head, at, route, rows, pages, marks, hit = await self.transactions.run("read", find)
                 if hit is not None:
                     snapshot, digest = hit.snapshot, hit.link
                     break
@@ -177,12 +174,48 @@ class Reading(Threads):
                 raise LineageMovedError(thread_id)
         if snapshot is not None:
             await self._load_dictionaries((snapshot.state, *snapshot.items))
-        if cached and hit is None and marks is not None and _is_whole(head, route, page):
-            hit = CachedLog.of(head, fingerprint, marks, snapshot, digest, list(page))
+        if cached and hit is None and marks is not None:
+            page = pages[-1] if pages else ()
+            if _is_whole(head, route, page):
+                hit = CachedLog.of(head, fingerprint, marks, snapshot, digest, list(page))
         if snapshot is not None:
             telemetry.starts_at(span, snapshot)
-        events = self._lineage(thread_id, head.thread_key, route, digest, page, span)
+        events = self._lineage(thread_id, head.thread_key, route, digest, pages, span)
         return Replay(head, at, snapshot, span.over(events), hit)
+
+    def _load_end(
+        self, conn: Connection, thread_id: str, ns: str, fingerprint: str | None, cached: bool
+    ) -> queries.loading.Loaded:
+        """What leads to the end of a log, without the bytes that are in the log cache."""
+
+        def known(key: int) -> tuple[int, int, int] | None:
+            return self.cache.known(key, ns, fingerprint) if cached else None
+
+        generation = self.generations.get(thread_id, 0)
+        loaded = queries.threads.load(
+            conn, self.tenant, thread_id, ns, fingerprint, generation, known
+        )
+        row = loaded.thread
+        if row is not None and row.generation != generation:
+            self.generations[thread_id] = row.generation
+            if len(self.generations) > GENERATIONS_MAX:
+                self.generations.clear()
+        return loaded
+
+    def _head_of(
+        self,
+        conn: Connection,
+        thread_id: str,
+        ns: str,
+        at: Position,
+        row: queries.loading.ThreadRow | None,
+    ) -> Head:
+        """The end of a log of a thread; ``row`` is that of the thread that a position is in."""
+        own = (self.tenant, thread_id, ns)
+        is_own = row is not None and (row.tenant, row.thread_id, at.ns) == own
+        if row is None or not is_own or row.deleting_since is not None:
+            return records.head(*own, queries.threads.look_up(conn, *own))
+        return records.head(*own, row)
 
     def _find_in_cache(
         self,
@@ -190,15 +223,22 @@ class Reading(Threads):
         head: Head,
         fingerprint: str,
         marks: tuple[int | None, int | None],
+        newer: _Rows,
     ) -> _Found | None:
-        """What leads to the end of a log, as far as possible from the log cache."""
+        """What leads to the end of a log, as far as possible from the log cache.
+
+        Args:
+            newer: the first events after those in the cache, unless some of them were sealed.
+        """
         hit = self.cache.get(head, fingerprint, marks)
         if hit is None or head.seq - hit.end.seq > PAGE:
             return None
         if head.seq > hit.end.seq:
-            rows = queries.events.read_events(
-                conn, head.thread_key, head.ns, hit.end.seq, head.seq, PAGE
-            )
+            rows = newer
+            if not records.is_run(rows, hit.end.seq + 1, head.seq):
+                rows = queries.events.read_events(
+                    conn, head.thread_key, head.ns, hit.end.seq, head.seq, PAGE
+                )
             hit = hit.extended(head.position, rows[-1].digest if rows else b"", rows)
         if hit.digest != head.digest:
             return None
@@ -208,7 +248,7 @@ class Reading(Threads):
             [queries.lineage.Stretch(head.thread_key, head.ns, first, head.seq)] if hit.rows else []
         )
         route = queries.lineage.Route(start, stretches)
-        return _Found(head, head.position, route, (), hit.rows, marks, hit)
+        return _Found(head, head.position, route, (), [hit.rows], marks, hit)
 
     def cache_replay(self, replay: Replay[Pages]) -> None:
         """Cache the bytes of a replay that had no fault, for the next replay of its log."""
@@ -221,19 +261,18 @@ class Reading(Threads):
         own: int,
         route: queries.lineage.Route,
         digest: bytes | None,
-        ready: _Rows,
+        pages_ready: Sequence[_Rows],
         trace: telemetry.Span,
     ) -> Pages:
         """The events of a route; each fork among them must lead from one stretch to the next."""
         come_from = route.snapshot
-        for stretch in route.stretches:
+        for stretch, ready in zip_longest(route.stretches, pages_ready, fillvalue=()):
             link = digest if stretch.before == route.snapshot else None
             async with aclosing(
                 self._stream(thread_id, [stretch], link, own, ready, trace)
             ) as pages:
                 async for page in pages:
                     yield _checked(thread_id, stretch.first, come_from, page, trace)
-            ready = ()
             come_from = Position(stretch.thread_key, stretch.ns, stretch.last)
 
     def _check_at(self, conn: Connection, thread_id: str, at: Position) -> None:
@@ -418,18 +457,28 @@ class _Found(NamedTuple):
     at: Position
     route: queries.lineage.Route
     rows: _Rows
-    page: _Rows
+    pages: Sequence[_Rows]
     marks: tuple[int | None, int | None] | None
     hit: CachedLog | None = None
 
 
-def _marks_of(row: SqlRow | None) -> tuple[int | None, int | None] | None:
-    """The last fork and the last snapshot of a log that was looked up.
+def _marks_of(loaded: queries.loading.Loaded) -> tuple[int | None, int | None] | None:
+    """The last fork and the last snapshot of a log; ``None`` if a row claims a seq that is none."""
+    row = loaded.thread
+    if row is None:
+        return None, None
+    if type(row.fork) is not int or type(row.snapshot) is not int:
+        return None
+    return row.fork or None, row.snapshot or None
 
-    ``None`` if a row of them claims a seq that is none: then they have to be looked up one by one.
-    """
-    marks = (None, None) if row is None else (row.last_fork, row.last_snapshot)
-    return marks if all(seq is None or type(seq) is int for seq in marks) else None
+
+def _is_there(row: queries.loading.ThreadRow | None, tenant: str, seq: int) -> bool:
+    """Whether a log that was loaded up to a past position surely has it, not trimmed."""
+    if row is None or row.tenant != tenant or row.deleting_since is not None:
+        return False
+    if type(row.last_seq) is not int or not 1 <= seq <= row.last_seq:
+        return False
+    return row.base is None or (type(row.base) is int and row.base <= seq)
 
 
 def _is_whole(head: Head, route: queries.lineage.Route, page: _Rows) -> bool:

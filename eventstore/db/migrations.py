@@ -100,11 +100,23 @@ def _quoted(conn: Connection, table: Table) -> str:
     return name if schema_name is None else f"{prepare.quote(schema_name)}.{name}"
 
 
+def _note_later_generations(conn: Connection) -> None:
+    """Note whether a thread may exist whose first key nothing tells of.
+
+    A thread that is restored leaves a tombstone under the first key of its name. Older versions
+    left none.
+    """
+    later = select(schema.threads.c.thread_key).where(schema.threads.c.generation > 1).limit(1)
+    if conn.execute(later).first() is not None:
+        conn.execute(schema.secrets.insert().values(name="later_generations", value=b""))
+
+
 MIGRATIONS: Final[tuple[tuple[str, Callable[[Connection], None]], ...]] = (
     ("0001_log", _create_tables),
     ("0002_retention", _add_retention),
     ("0003_run_leases", _add_run_leases),
     ("0004_thread_checksum", _add_thread_checksum),
+    ("0005_first_keys", _note_later_generations),
 )
 
 
