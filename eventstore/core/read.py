@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from itertools import zip_longest
 from typing import Final, NamedTuple
 
 from eventstore import queries, telemetry
@@ -244,11 +243,10 @@ class Reading(Threads):
             return None
         start = hit.snapshot.position if hit.snapshot else None
         first = start.seq + 1 if start else 1
-        stretches = (
-            [queries.lineage.Stretch(head.thread_key, head.ns, first, head.seq)] if hit.rows else []
-        )
-        route = queries.lineage.Route(start, stretches)
-        return _Found(head, head.position, route, (), [hit.rows], marks, hit)
+        stretch = queries.lineage.Stretch(head.thread_key, head.ns, first, head.seq)
+        route = queries.lineage.Route(start, [stretch] if hit.rows else [])
+        pages = [hit.rows] if hit.rows else []
+        return _Found(head, head.position, route, (), pages, marks, hit)
 
     def cache_replay(self, replay: Replay[Pages]) -> None:
         """Cache the bytes of a replay that had no fault, for the next replay of its log."""
@@ -266,7 +264,7 @@ class Reading(Threads):
     ) -> Pages:
         """The events of a route; each fork among them must lead from one stretch to the next."""
         come_from = route.snapshot
-        for stretch, ready in zip_longest(route.stretches, pages_ready, fillvalue=()):
+        for stretch, ready in zip(route.stretches, pages_ready, strict=True):
             link = digest if stretch.before == route.snapshot else None
             async with aclosing(
                 self._stream(thread_id, [stretch], link, own, ready, trace)
@@ -406,17 +404,19 @@ class Reading(Threads):
         The log may belong to another thread of this tenant, as in the lineage of a fork.
         """
 
-        def find_end(conn: Connection) -> int:
-            row = queries.threads.thread_by_key(conn, after.thread_key)
+        def begin(conn: Connection) -> tuple[int, _Rows]:
+            row, page = queries.loading.span(conn, after, upto)
             if row is None or row.tenant != self.tenant:
                 raise PositionNotFoundError(thread_id, *after[1:], "its thread does not exist")
             if upto is not None:
-                return upto
-            return queries.events.head_seq(conn, after.thread_key, after.ns)
+                return upto, page
+            if type(row.last_seq) is int and row.last_seq > after.seq:
+                return row.last_seq, page  # the last event of a log is never sealed
+            return queries.events.head_seq(conn, after.thread_key, after.ns), page
 
-        last = await self.transactions.run("read", find_end)
+        last, page = await self.transactions.run("read", begin)
         stretch = queries.lineage.Stretch(after.thread_key, after.ns, after.seq + 1, last)
-        return self._stream(thread_id, [stretch])
+        return self._stream(thread_id, [stretch], ready=page)
 
     async def keys(
         self, at: Position, span: tuple[str, str], after: int = 0

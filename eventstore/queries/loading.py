@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import (
     BigInteger,
     Connection,
+    Integer,
     Text,
     and_,
     bindparam,
@@ -207,7 +208,7 @@ def _load(*, past: bool) -> Prepared:
             _SNAPSHOT,
             n1=snapshots.c.seq,
             n2=snapshots.c.rests_on,
-            n3=cast(snapshots.c.is_base, BigInteger),
+            n3=cast(snapshots.c.is_base, Integer),
             t1=snapshots.c.fingerprint,
             b1=snapshots.c.digest,
             b2=snapshots.c.checksum,
@@ -225,7 +226,9 @@ def _load(*, past: bool) -> Prepared:
             t1=forks.c.source_ns,
         )
     ).where(_of_log(forks), forks.c.seq == marks.c.fork, marks.c.fork > marks.c.snapshot)
-    begins = case((marks.c.snapshot >= marks.c.fork, marks.c.snapshot), else_=marks.c.fork - 1)
+    # The event before a fork has the digest that the fork continues.
+    before_fork = marks.c.fork - literal_column("2")
+    begins = case((marks.c.snapshot >= marks.c.fork, marks.c.snapshot), else_=before_fork)
     start = select(case((is_known, _after), else_=begins)).select_from(marks).scalar_subquery()
     page = _events(events.c.seq > start, events.c.seq <= _through)
     return Prepared(union_all(thread, *_used, chain, source, page))
@@ -274,11 +277,17 @@ def load(
     return _loaded((_LOAD_END if at.seq == END else _LOAD_PAST).all(conn, values))
 
 
-def span(conn: Connection, after: Position, upto: int | None) -> Loaded:
-    """The first events after a position, up to seq ``upto`` or the end, and their thread."""
+def span(
+    conn: Connection, after: Position, upto: int | None
+) -> tuple[ThreadRow | None, Sequence[EventRow]]:
+    """The thread of a position, its event, and the first ones after it, up to ``upto`` or the end.
+
+    No events where the first one is sealed or missing.
+    """
     through = END if upto is None else upto
-    values = {"key": after.thread_key, "ns": after.ns, "after": after.seq, "through": through}
-    return _loaded(_SPAN.all(conn, values))
+    values = {"key": after.thread_key, "ns": after.ns, "after": after.seq - 1, "through": through}
+    found = _loaded(_SPAN.all(conn, values))
+    return found.thread, _run(found.page, after.seq + 1)
 
 
 def _loaded(rows: Sequence[Any]) -> Loaded:
@@ -346,6 +355,8 @@ def trace(
 
 
 def _run(page: Sequence[EventRow], first: int) -> Sequence[EventRow]:
-    """These events, if they begin with the first one and none of them is sealed or missing."""
-    is_run = page and page[0].seq == first and page[-1].seq - first == len(page) - 1
+    """These events, if they begin with the first one, or with that before it, and all are there."""
+    if not page or not first - 1 <= page[0].seq <= first:
+        return ()
+    is_run = page[-1].seq - page[0].seq == len(page) - 1
     return page if is_run and all(row.payload for row in page) else ()
