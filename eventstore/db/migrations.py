@@ -111,6 +111,9 @@ def _note_later_generations(conn: Connection) -> None:
         conn.execute(schema.secrets.insert().values(name="later_generations", value=b""))
 
 
+_OF_OLD_ROWS: Final = (_note_later_generations,)
+"""Migrations that look at rows, of which a new database has none."""
+
 MIGRATIONS: Final[tuple[tuple[str, Callable[[Connection], None]], ...]] = (
     ("0001_log", _create_tables),
     ("0002_retention", _add_retention),
@@ -209,7 +212,8 @@ def migrate(conn: Connection, now_us: int) -> list[str]:
         for name, run in MIGRATIONS:
             if name in missing:
                 conn.execute(schema.migrations.insert().values(name=name, applied_at=now_us))
-                run(conn)
+                if run not in _OF_OLD_ROWS or len(missing) < len(MIGRATIONS):
+                    run(conn)
     except exc.DBAPIError as error:
         if driver_errors.is_duplicate(error):
             raise RolledBack("another process was setting the database up") from error

@@ -18,6 +18,18 @@ from sqlalchemy import ClauseElement, Connection, Engine
 _TRANSLATED: Final = "schema_translate_map"
 
 
+class Result(NamedTuple):
+    """What a statement gave: its rows as named tuples, and how many it inserted or changed."""
+
+    rows: list[Any]
+    count: int
+
+    @property
+    def first(self) -> Any:
+        """The first row; ``None`` if there is none."""
+        return self.rows[0] if self.rows else None
+
+
 class Prepared:
     """A statement without parameters that expand; its values are passed by name."""
 
@@ -27,26 +39,8 @@ class Prepared:
         self._statement = statement
         self._forms: dict[tuple[object, ...], _Form] = {}
 
-    def all(self, conn: Connection, values: Mapping[str, Any]) -> list[Any]:
-        """Every row, as a named tuple."""
-        cursor, form = self._execute(conn, values)
-        rows = cursor.fetchall()
-        cursor.close()
-        return list(map(form.row, rows))
-
-    def first(self, conn: Connection, values: Mapping[str, Any]) -> Any:
-        """The first row; ``None`` if there is none."""
-        rows = self.all(conn, values)
-        return rows[0] if rows else None
-
-    def count(self, conn: Connection, values: Mapping[str, Any]) -> int:
-        """How many rows it inserted or changed."""
-        cursor, _ = self._execute(conn, values)
-        count: int = cursor.rowcount
-        cursor.close()
-        return count
-
-    def _execute(self, conn: Connection, values: Mapping[str, Any]) -> tuple[Any, _Form]:
+    def __call__(self, conn: Connection, values: Mapping[str, Any]) -> Result:
+        """Execute it with these values."""
         engine = conn.engine
         schema = engine.get_execution_options().get(_TRANSLATED)
         place = (engine.dialect.name, None if schema is None else schema[None])
@@ -55,14 +49,19 @@ class Prepared:
             form = self._forms[place] = _compile(self._statement, engine)
         given = form.values(values)
         if engine._has_events or conn._has_events:
-            return conn.exec_driver_sql(form.text, given), form
-        cursor = None
+            result = conn.exec_driver_sql(form.text, given)
+            rows = result.fetchall() if result.returns_rows else ()
+            return Result([form.row(row) for row in rows], result.rowcount)
+        cursor: Any = None
         try:
             cursor = conn.connection.cursor()
             cursor.execute(form.text, given)
+            rows = cursor.fetchall() if cursor.description else ()
         except Exception as error:
             conn._handle_dbapi_exception(error, form.text, given, cursor, None)
-        return cursor, form
+        found = Result([form.row(row) for row in rows], cursor.rowcount)
+        cursor.close()
+        return found
 
 
 class _Form(NamedTuple):

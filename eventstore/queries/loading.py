@@ -246,7 +246,7 @@ _SPAN = Prepared(
 
 def find(conn: Connection, thread_key: int, ns: str) -> Loaded:
     """The thread under a key, with the end of one of its logs."""
-    return _loaded(_FIND.all(conn, {"key": thread_key, "ns": ns}))
+    return _loaded(_FIND(conn, {"key": thread_key, "ns": ns}).rows)
 
 
 def load(
@@ -274,7 +274,7 @@ def load(
         "known_snapshot": snapshot,
         "after": after,
     }
-    return _loaded((_LOAD_END if at.seq == END else _LOAD_PAST).all(conn, values))
+    return _loaded((_LOAD_END if at.seq == END else _LOAD_PAST)(conn, values).rows)
 
 
 def span(
@@ -286,7 +286,7 @@ def span(
     """
     through = END if upto is None else upto
     values = {"key": after.thread_key, "ns": after.ns, "after": after.seq - 1, "through": through}
-    found = _loaded(_SPAN.all(conn, values))
+    found = _loaded(_SPAN(conn, values).rows)
     return found.thread, _run(found.page, after.seq + 1)
 
 
