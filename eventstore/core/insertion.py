@@ -8,9 +8,10 @@ again, so that it happens once (rule 3).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from eventstore import queries, telemetry
@@ -88,8 +89,10 @@ class Inserting(Reading):
             in_doubt = 0
             while True:
                 try:
-                    if await self.transactions.run(append.mode, append.insert):
+                    if await self.transactions.run(append.mode, append.operation):
                         break
+                    if not append.is_first_generation:
+                        raise _Refused
                     append.is_first_generation = False  # the name is in use, or was
                 except CommitInDoubt as error:
                     if await append.is_stored():
@@ -196,6 +199,16 @@ class _Insertion:
         """Where the append is one statement, it needs no transaction around it."""
         continues = self._is_plain and self._place.seq > 0 and not self.claims
         return "statement" if self.is_first_generation or continues else "write"
+
+    @property
+    def operation(self) -> Callable[[Connection], bool]:
+        """What inserts everything; false if the thread cannot be a first generation, or if the
+        event to append behind was not there.
+        """
+        if self.mode == "write" or self.is_first_generation:
+            return self.insert
+        only = self._logs[0]
+        return partial(queries.append.append, rows=only.batch.events, touch=only.touch)
 
     @property
     def heads(self) -> list[Head]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Final, NamedTuple
 
 from eventstore import queries, telemetry
@@ -140,7 +141,12 @@ class Reading(Threads):
         def find(conn: Connection) -> _Found:
             chosen = fingerprint if snapshots else None
             if upto is None:
-                loaded = self._load_end(conn, thread_id, ns, chosen, cached)
+                known = partial(self._known, ns, fingerprint) if cached else None
+                generation = self.generations.get(thread_id, 0)
+                loaded = queries.threads.load(
+                    conn, self.tenant, thread_id, ns, chosen, generation, known
+                )
+                self._note_generation(thread_id, loaded.thread)
                 head = records.head(self.tenant, thread_id, ns, loaded.thread)
                 at, marks = head.position, _marks_of(loaded)
                 if cached and marks is not None:
@@ -182,24 +188,15 @@ class Reading(Threads):
         events = self._lineage(thread_id, head.thread_key, route, digest, pages, span)
         return Replay(head, at, snapshot, span.over(events), hit)
 
-    def _load_end(
-        self, conn: Connection, thread_id: str, ns: str, fingerprint: str | None, cached: bool
-    ) -> queries.loading.Loaded:
-        """What leads to the end of a log, without the bytes that are in the log cache."""
+    def _known(self, ns: str, fingerprint: str, thread_key: int) -> tuple[int, int, int] | None:
+        return self.cache.known(thread_key, ns, fingerprint)
 
-        def known(key: int) -> tuple[int, int, int] | None:
-            return self.cache.known(key, ns, fingerprint) if cached else None
-
-        generation = self.generations.get(thread_id, 0)
-        loaded = queries.threads.load(
-            conn, self.tenant, thread_id, ns, fingerprint, generation, known
-        )
-        row = loaded.thread
-        if row is not None and row.generation != generation:
-            self.generations[thread_id] = row.generation
-            if len(self.generations) > GENERATIONS_MAX:
+    def _note_generation(self, thread_id: str, row: queries.loading.ThreadRow | None) -> None:
+        """Remember under which key a thread was found, unless it is the first one of its name."""
+        if row is not None and row.generation:
+            if len(self.generations) >= GENERATIONS_MAX:
                 self.generations.clear()
-        return loaded
+            self.generations[thread_id] = row.generation
 
     def _head_of(
         self,

@@ -22,7 +22,7 @@ class Result(NamedTuple):
     """What a statement gave: its rows as named tuples, and how many it inserted or changed."""
 
     rows: list[Any]
-    count: int
+    changed: int
 
     @property
     def first(self) -> Any:
@@ -59,7 +59,7 @@ class Prepared:
             rows = cursor.fetchall() if cursor.description else ()
         except Exception as error:
             conn._handle_dbapi_exception(error, form.text, given, cursor, None)
-        found = Result([form.row(row) for row in rows], cursor.rowcount)
+        found = Result(list(map(form.row, rows)), cursor.rowcount)
         cursor.close()
         return found
 

@@ -144,15 +144,16 @@ def append(
     """
     several = len(rows) > 1
     if rows[0]["new_seq"] == 1:
-        given = {**rows[0], "tombstone_key": tombstone_key}
-        if not _INSERT_FIRST(conn, given).count:
+        if not _INSERT_FIRST(conn, {**rows[0], "tombstone_key": tombstone_key}).changed:
             return False
     elif conn.dialect.name == "postgresql":
-        given = {**rows[0], **_arrays(rows)} if several else rows[0]
+        given = rows[0]
+        if several:
+            given = {**given, **_arrays(rows)}
         if touch is not None:
             given = {**given, **touch.values}
-        return _AT_ONCE[several, touch is not None](conn, given).count == len(rows)
-    elif not _INSERT_NEXT(conn, rows[0]).count:
+        return _AT_ONCE[several, touch is not None](conn, given).changed == len(rows)
+    elif not _INSERT_NEXT(conn, rows[0]).changed:
         return False
     if several:
         conn.execute(_INSERT_MORE, rows[1:])
@@ -204,8 +205,8 @@ def begin(conn: Connection, thread: Row, rows: Sequence[Row]) -> bool:
     if conn.dialect.name == "postgresql":
         if several:
             given |= _arrays(rows)
-        return _BEGIN_AT_ONCE[several](conn, given).count == len(rows)
-    if not _MAKE(conn, given).count:
+        return _BEGIN_AT_ONCE[several](conn, given).changed == len(rows)
+    if not _MAKE(conn, given).changed:
         return False
     if several:
         conn.execute(_INSERT_MORE, rows)

@@ -53,10 +53,10 @@ _known_snapshot: Any = bindparam("known_snapshot", type_=BigInteger)
 _after: Any = bindparam("after", type_=BigInteger)
 _through: Any = bindparam("through", type_=BigInteger)
 
-_COLUMNS = {
-    **dict.fromkeys(("n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"), BigInteger()),
-    **dict.fromkeys(("t1", "t2", "t3", "t4"), Text()),
-    **dict.fromkeys(("b1", "b2", "b3", "b4", "b5"), Bytes()),
+_EMPTY: Final[dict[str, Any]] = {
+    **dict.fromkeys(("n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"), cast(null(), BigInteger)),
+    **dict.fromkeys(("t1", "t2", "t3", "t4"), cast(null(), Text)),
+    **dict.fromkeys(("b1", "b2", "b3", "b4", "b5"), cast(null(), Bytes)),
 }
 
 
@@ -123,9 +123,8 @@ class Loaded(NamedTuple):
 
 def _row(what: int, **columns: Any) -> list[Any]:
     """The columns of one kind of row; all kinds have the same columns, most of them empty."""
-    empty = {name: cast(null(), type_) for name, type_ in _COLUMNS.items()}
-    given = {**empty, **columns}
-    return [literal_column(str(what)).label("what"), *(given[n].label(n) for n in _COLUMNS)]
+    given = {**_EMPTY, **columns}
+    return [literal_column(str(what)).label("what"), *(given[n].label(n) for n in _EMPTY)]
 
 
 def _of_log(table: Any) -> Any:

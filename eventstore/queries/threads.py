@@ -121,7 +121,7 @@ def load(
     ns: str,
     fingerprint: str | None,
     generation: int,
-    known: Callable[[int], tuple[int, int, int] | None],
+    known: Callable[[int], tuple[int, int, int] | None] | None = None,
 ) -> loading.Loaded:
     """As :func:`look_up`, with what leads to the end of the log: see :func:`loading.load`.
 
@@ -131,14 +131,14 @@ def load(
     """
     _check_names(thread_id, ns, fingerprint)
     key = digests.thread_key(tenant, thread_id, generation)
-    found = loading.load(conn, Position(key, ns, loading.END), fingerprint, known(key))
+    found = loading.load(conn, Position(key, ns, loading.END), fingerprint, known and known(key))
     if is_decided(found, tenant, thread_id) and (found.thread is not None or not generation):
         return found
     row = _look_up_later(conn, tenant, thread_id, ns)
     if row is None:
         return found._replace(thread=None)
     key = row.thread_key
-    return loading.load(conn, Position(key, ns, loading.END), fingerprint, known(key))
+    return loading.load(conn, Position(key, ns, loading.END), fingerprint, known and known(key))
 
 
 def _check_names(thread_id: str, ns: str, fingerprint: str | None = None) -> None:
