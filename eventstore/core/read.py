@@ -385,15 +385,16 @@ class Reading(Threads):
         """What the events up to a position begin with: the start of the log, a fork, or a base."""
         check_at("at", at)
 
-        def find(conn: Connection) -> tuple[int | None, Position | None, int | None]:
-            fork, _ = queries.lineage.marks(conn, at, "")
-            source = queries.lineage.fork_source(conn, at.thread_key, at.ns, fork) if fork else None
-            return fork, source, queries.lineage.floor(conn, at)
+        return await self.transactions.run("read", queries.lineage.begins, at)
 
-        fork, source, floor = await self.transactions.run("read", find)
-        if floor is not None and floor >= (fork or 0):
-            return Lineage(floor + 1, None, at._replace(seq=floor))
-        return Lineage(fork or 1, source, None)
+    async def end(self, thread_id: str, ns: str = "") -> tuple[Head, Lineage | None]:
+        """As :meth:`head`, and what the log begins with; ``None``: ask :meth:`lineage`."""
+        row = await self.transactions.run(
+            "read", queries.threads.look_up, self.tenant, thread_id, ns, marks=True
+        )
+        head = records.head(self.tenant, thread_id, ns, row)
+        is_simple = isinstance(row, queries.loading.ThreadRow) and (row.fork, row.base) == (0, 0)
+        return head, Lineage(1, None, None) if is_simple else None
 
     async def read_span(self, thread_id: str, after: Position, upto: int | None) -> Pages:
         """Events after a position of one log, up to seq ``upto`` or its end.

@@ -154,9 +154,16 @@ _used = (
     select(*_row(_FORMER)).where(tombstones.c.thread_key == _key),
     select(*_row(_FORMER)).select_from(secrets),
 )
-_FIND = Prepared(
-    union_all(select(*_row(_THREAD, **_PART)).where(threads.c.thread_key == _key), *_used)
-)
+
+
+def _find(**marks: Any) -> Prepared:
+    columns = {**_PART, **{name: func.coalesce(seq, 0) for name, seq in marks.items()}}
+    thread = select(*_row(_THREAD, **columns)).where(threads.c.thread_key == _key)
+    return Prepared(union_all(thread, *_used))
+
+
+_FIND = _find()
+_FIND_MARKS = _find(n6=_last(forks.c.seq), n8=_last(snapshots.c.seq, snapshots.c.is_base))
 
 
 def _events(*conditions: Any) -> Any:
@@ -243,9 +250,13 @@ _SPAN = Prepared(
 )
 
 
-def find(conn: Connection, thread_key: int, ns: str) -> Loaded:
-    """The thread under a key, with the end of one of its logs."""
-    return _loaded(_FIND(conn, {"key": thread_key, "ns": ns}).rows)
+def find(conn: Connection, thread_key: int, ns: str, *, marks: bool = False) -> Loaded:
+    """The thread under a key, with the end of one of its logs.
+
+    Args:
+        marks: with the log's last fork and last base (0: there is none).
+    """
+    return _loaded((_FIND_MARKS if marks else _FIND)(conn, {"key": thread_key, "ns": ns}).rows)
 
 
 def load(

@@ -100,15 +100,18 @@ def _probes(tenant: str, thread_id: str, first: int) -> dict[str, int]:
 
 
 def look_up(
-    conn: Connection, tenant: str, thread_id: str, ns: str
+    conn: Connection, tenant: str, thread_id: str, ns: str, marks: bool = False
 ) -> SqlRow | loading.ThreadRow | None:
     """The thread of that name that is not being deleted, with the end of its log ``ns``.
+
+    Args:
+        marks: also find the log's last fork and last base, unless the thread had former ones.
 
     Raises:
         ConfigurationError: no thread and no log can have these names.
     """
     _check_names(thread_id, ns)
-    found = loading.find(conn, digests.thread_key(tenant, thread_id, 0), ns)
+    found = loading.find(conn, digests.thread_key(tenant, thread_id, 0), ns, marks=marks)
     if is_decided(found, tenant, thread_id):
         return found.thread
     return _look_up_later(conn, tenant, thread_id, ns)

@@ -220,14 +220,14 @@ class Reader:
     ) -> AsyncGenerator[_Span, None]:
         """Spans of events without a fork inside, newest first, up to ``before``."""
         core = self.log.core
-        head = await core.head(thread_id, ns)
+        head, begins = await core.end(thread_id, ns)
         if head.exists:
             self._names[head.thread_key] = thread_id
         at: Position | None = head.position
         own = at
         found = before is None
         while at is not None and at.seq > 0:
-            lineage = await core.lineage(at)
+            lineage, begins = begins or await core.lineage(at), None
             span = _Span(at._replace(seq=lineage.first), at.seq, lineage.source, lineage.base)
             if not found and before is not None and span.holds(before):
                 found = True
