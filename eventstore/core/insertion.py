@@ -91,9 +91,8 @@ class Inserting(Reading):
                 try:
                     if await self.transactions.run(append.mode, append.operation):
                         break
-                    if not append.is_first_generation:
+                    if not append.try_longer():
                         raise _Refused
-                    append.is_first_generation = False  # the name is in use, or was
                 except CommitInDoubt as error:
                     if await append.is_stored():
                         break
@@ -103,8 +102,7 @@ class Inserting(Reading):
                     # The rows in our way may be our own, if a commit was in doubt.
                     if in_doubt and await append.is_stored():
                         break
-                    if append.is_first_generation:
-                        append.is_first_generation = False
+                    if append.try_longer():
                         continue
                     if isinstance(error, ConcurrencyError):
                         telemetry.conflict()
@@ -157,6 +155,8 @@ class _Insertion:
         claims: claim the thread for the owner first, if it is as it was read.
         is_first_generation: try the single statement that creates a thread with its first
             events, which works only if no thread of that name was ever deleted.
+        is_simple_fork: try the single statement that forks a log within itself, which works only
+            if the event to go on from is neither sealed nor trimmed.
     """
 
     def __init__(
@@ -189,6 +189,28 @@ class _Insertion:
             and self._place.thread_key == digests.thread_key(core.tenant, first.head.thread_id, 0)
         )
 
+        self.is_simple_fork = core.is_server and len(additions) == 1 and self._is_within(first)
+
+    @staticmethod
+    def _is_within(only: _LogAppend) -> bool:
+        """Whether an append is a fork of a log within itself, and nothing else."""
+        forks, head = only.batch.forks, only.head
+        if only.snapshot is not None or len(forks) != 1 or digests.is_prefix(head.ns):
+            return False
+        fork = forks[0]
+        source = (fork["source_thread_key"], fork["source_ns"])
+        is_first = fork["seq"] == head.seq + 1 and 1 <= fork["source_seq"] <= head.seq
+        return is_first and source == (head.thread_key, head.ns)
+
+    def try_longer(self) -> bool:
+        """Give up a single statement that refused, for one that needs less; false if it was none.
+
+        What it needs is seldom missing.
+        """
+        was_short = self.is_first_generation or self.is_simple_fork
+        self.is_first_generation = self.is_simple_fork = False
+        return was_short
+
     @property
     def exists(self) -> bool:
         """Whether the thread was there when its end was read."""
@@ -197,7 +219,8 @@ class _Insertion:
     @property
     def mode(self) -> Mode:
         """Where the append is one statement, it needs no transaction around it."""
-        continues = self._is_plain and self._place.seq > 0 and not self.claims
+        is_short = self._is_plain or self.is_simple_fork
+        continues = is_short and self._place.seq > 0 and not self.claims
         return "statement" if self.is_first_generation or continues else "write"
 
     @property
@@ -208,6 +231,11 @@ class _Insertion:
         if self.mode == "write" or self.is_first_generation:
             return self.insert
         only = self._logs[0]
+        if self.is_simple_fork:
+            seq = only.batch.forks[0]["source_seq"]
+            return partial(
+                queries.append.fork, rows=only.batch.events, touch=only.touch, source_seq=seq
+            )
         return partial(queries.append.append, rows=only.batch.events, touch=only.touch)
 
     @property

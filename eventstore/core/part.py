@@ -52,6 +52,11 @@ class Part:
         self.leases = Leases(transactions, self.now_us, run_lease_s)
         self.should_stop: Callable[[], bool] = _never
 
+    @property
+    def is_server(self) -> bool:
+        """Whether each statement is a round trip, and may be a transaction by itself."""
+        return self.transactions.engine.dialect.name == "postgresql"
+
     def until(self, should_stop: Callable[[], bool]) -> Self:
         """The same store, whose long work on one thread ends early when asked to."""
         twin = copy.copy(self)

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from eventstore.db.prepared import Prepared
-from eventstore.db.schema import events, secrets, threads, tombstones
+from eventstore.db.schema import events, forks, secrets, threads, tombstones
 from eventstore.queries.tombstones import ERASURE
 
 Row = Mapping[str, Any]
@@ -213,6 +213,64 @@ def begin(conn: Connection, thread: Row, rows: Sequence[Row]) -> bool:
     else:
         _INSERT_ONE(conn, rows[0])
     return True
+
+
+# The locks are taken one after the other: trimming and deleting hold the thread's row, so what
+# they remove of the log is gone when the source's event is locked, and then nothing is inserted.
+_held = (
+    select(threads.c.thread_key)
+    .where(threads.c.thread_key == _new["thread_key"], threads.c.deleting_since.is_(None))
+    .with_for_update(read=True, key_share=True)
+    .cte("held")
+)
+_origin = events.alias("origin")
+_source = (
+    select(_origin.c.seq)
+    .join_from(_held, _origin, _origin.c.thread_key == _held.c.thread_key)
+    .where(
+        _origin.c.thread_key == _new["thread_key"],
+        _origin.c.ns == _new["ns"],
+        _origin.c.seq == bindparam("source_seq", type_=BigInteger),
+        func.length(_origin.c.payload) > 0,  # neither sealed nor trimmed
+    )
+    .with_for_update(read=True, key_share=True, of=_origin)
+    .cte("source")
+)
+_has_source = select(_source.c.seq).exists()
+_is_fork = and_(select(_before.c.seq).where(_is_behind).exists(), _has_source)
+
+
+def _fork(*, several: bool, touches: bool) -> Prepared:
+    rows = _several() if several else None
+    link = [_new["thread_key"], _new["ns"], _new["seq"], _new["thread_key"], _new["ns"]]
+    columns = ["thread_key", "ns", "seq", "source_thread_key", "source_ns", "source_seq"]
+    linked = insert(forks).from_select(columns, select(*link, _source.c.seq).where(_is_fork))
+    statement = _insert(_is_behind, _has_source, place=_before.c.thread_key, rows=rows)
+    statement = statement.add_cte(linked.cte("linked"))
+    if touches:
+        touched = _touch.where(threads.c.thread_key == _new["thread_key"], _is_fork)
+        statement = statement.add_cte(touched.cte("touched"))
+    return Prepared(statement)
+
+
+_FORK_AT_ONCE: Final = {
+    (several, touches): _fork(several=several, touches=touches)
+    for several in (False, True)
+    for touches in (False, True)
+}
+
+
+def fork(conn: Connection, rows: Sequence[Row], touch: Touch | None, source_seq: int) -> bool:
+    """As :func:`append` on PostgreSQL, where the first event is a fork within its own log.
+
+    False also if the source's event is sealed or trimmed. Then append it, and record the fork
+    with :func:`eventstore.queries.forks.insert_fork`, which knows why.
+    """
+    several = len(rows) > 1
+    given = {**rows[0], **(_arrays(rows) if several else {}), "source_seq": source_seq}
+    if touch is not None:
+        given |= touch.values
+    return _FORK_AT_ONCE[several, touch is not None](conn, given).changed == len(rows)
 
 
 def _arrays(rows: Sequence[Row]) -> dict[str, list[Any]]:
