@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 from eventstore import EventStoreError
 from eventstore.cli import archive, exits, history, retention, stats, threads, transfer
-from eventstore.cli.values import safe
+from eventstore.explain.values import safe
 from graph.errors import GraphError
 
 HELP = """Inspect and maintain a database of threads.

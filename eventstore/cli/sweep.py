@@ -36,7 +36,7 @@ from eventstore.cli.options import (
     writing,
 )
 from eventstore.cli.output import Output, duration, iso, moment, size
-from eventstore.cli.values import safe
+from eventstore.explain.values import safe
 from retention import (
     Decision,
     Plan,

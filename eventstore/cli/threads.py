@@ -24,7 +24,6 @@ from eventstore import (
     ThreadInfo,
     ThreadNotFoundError,
 )
-from eventstore.cli import describe, langgraph
 from eventstore.cli.exits import FOUND, MISSING, Failed
 from eventstore.cli.options import (
     All,
@@ -40,8 +39,9 @@ from eventstore.cli.options import (
     reading,
 )
 from eventstore.cli.output import Output, duration, iso, moment, size
-from eventstore.cli.values import block, counted, cut, document, line, safe, text_of
 from eventstore.concurrency import run_sync
+from eventstore.explain import describe, langgraph
+from eventstore.explain.values import block, counted, cut, document, line, safe, text_of
 from eventstore.models import Status, ThreadDamage
 from retention import Match
 
