@@ -35,6 +35,8 @@ from eventstore.limits import (
     TENANT_BYTES_MAX,
     THREAD_ID_BYTES_MAX,
     check_name,
+    check_number,
+    check_type,
 )
 from eventstore.models import (
     STATUSES,
@@ -81,6 +83,7 @@ class Inserting(Reading):
             As :meth:`append`, naming the log that refused. Nothing was stored in any.
             ValueError: the heads are of several threads, or two are of one log.
         """
+        _check_types(additions, now_us)
         with telemetry.append(self.tenant, additions) as span:
             _check(additions, status, self.tenant)
             await self._store_dictionary()
@@ -89,7 +92,7 @@ class Inserting(Reading):
             in_doubt = 0
             while True:
                 try:
-                    if await self.transactions.run(append.mode, append.operation):
+                    if await self.transactions.run(*append.plan()):
                         break
                     if not append.try_longer():
                         raise _Refused
@@ -189,15 +192,19 @@ class _Insertion:
             and self._place.thread_key == digests.thread_key(core.tenant, first.head.thread_id, 0)
         )
 
-        self.is_simple_fork = core.is_server and len(additions) == 1 and self._is_within(first)
+        self.is_simple_fork = (
+            len(additions) == 1
+            and len(first.batch.forks) == 1
+            and core.is_server
+            and self._is_within(first)
+        )
 
     @staticmethod
     def _is_within(only: _LogAppend) -> bool:
         """Whether an append is a fork of a log within itself, and nothing else."""
-        forks, head = only.batch.forks, only.head
-        if only.snapshot is not None or len(forks) != 1 or digests.is_prefix(head.ns):
+        fork, head = only.batch.forks[0], only.head
+        if only.snapshot is not None or digests.is_prefix(head.ns):
             return False
-        fork = forks[0]
         source = (fork["source_thread_key"], fork["source_ns"])
         is_first = fork["seq"] == head.seq + 1 and 1 <= fork["source_seq"] <= head.seq
         return is_first and source == (head.thread_key, head.ns)
@@ -216,27 +223,22 @@ class _Insertion:
         """Whether the thread was there when its end was read."""
         return self._place.exists
 
-    @property
-    def mode(self) -> Mode:
-        """Where the append is one statement, it needs no transaction around it."""
-        is_short = self._is_plain or self.is_simple_fork
-        continues = is_short and self._place.seq > 0 and not self.claims
-        return "statement" if self.is_first_generation or continues else "write"
+    def plan(self) -> tuple[Mode, Callable[[Connection], bool]]:
+        """How to insert everything, and what does so.
 
-    @property
-    def operation(self) -> Callable[[Connection], bool]:
-        """What inserts everything; false if the thread cannot be a first generation, or if the
-        event to append behind was not there.
+        It returns false if the thread cannot be a first generation, or if the event to append
+        behind was not there. Where it is one statement, it needs no transaction around it.
         """
-        if self.mode == "write" or self.is_first_generation:
-            return self.insert
+        if self.is_first_generation:
+            return "statement", self.insert
+        if self.claims or not self._place.seq or not (self._is_plain or self.is_simple_fork):
+            return "write", self.insert
         only = self._logs[0]
-        if self.is_simple_fork:
-            seq = only.batch.forks[0]["source_seq"]
-            return partial(
-                queries.append.fork, rows=only.batch.events, touch=only.touch, source_seq=seq
-            )
-        return partial(queries.append.append, rows=only.batch.events, touch=only.touch)
+        rows, touch = only.batch.events, only.touch
+        if not self.is_simple_fork:
+            return "statement", partial(queries.append.append, rows=rows, touch=touch)
+        seq = only.batch.forks[0]["source_seq"]
+        return "statement", partial(queries.append.fork, rows=rows, touch=touch, source_seq=seq)
 
     @property
     def heads(self) -> list[Head]:
@@ -446,6 +448,18 @@ class _Insertion:
 
 class _Refused(Exception):
     """The event to append behind was not there."""
+
+
+def _check_types(additions: Sequence[Addition], now_us: int | None) -> None:
+    check_type("additions", additions, Sequence)
+    for each in additions:
+        check_type("an addition", each, Addition)
+        check_type("the head of an addition", each.head, Head)
+        check_type("the events of an addition", each.events, Sequence)
+        if each.snapshot is not None:
+            check_type("the snapshot of an addition", each.snapshot, NewSnapshot)
+    if now_us is not None:
+        check_number("now_us", now_us, 0)
 
 
 def _check(additions: Sequence[Addition], status: str | None, tenant: str) -> None:

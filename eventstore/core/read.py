@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from eventstore import queries, telemetry
 from eventstore.core.cache import CachedLog
@@ -27,7 +28,7 @@ from eventstore.errors import (
 )
 from eventstore.format import digests, records
 from eventstore.format.segments import Segment
-from eventstore.limits import check_name, check_number
+from eventstore.limits import check_name, check_number, check_position
 from eventstore.models import (
     FORK,
     Head,
@@ -153,6 +154,8 @@ class Reading(Threads):
                     found = self._find_in_cache(conn, head, fingerprint, marks, loaded.page)
                     if found is not None:
                         return found
+                if loaded.is_continued:  # what is cached cannot be used: it is of another log
+                    loaded = queries.loading.load(conn, at, chosen)
             else:
                 loaded = queries.loading.load(conn, upto, chosen)
                 head = self._head_of(conn, thread_id, ns, upto, loaded.thread)
@@ -177,12 +180,12 @@ class Reading(Threads):
                 snapshots = cached = False  # again, from as far back as the events go
             else:
                 raise LineageMovedError(thread_id)
-        if snapshot is not None:
+        if snapshot is not None and (hit is None or hit.notes is None):
             await self._load_dictionaries((snapshot.state, *snapshot.items))
-        if cached and hit is None and marks is not None:
+        if cached and hit is None and marks is not None and head.seq:
             page = pages[-1] if pages else ()
-            if _is_whole(head, route, page):
-                hit = CachedLog.of(head, fingerprint, marks, snapshot, digest, list(page))
+            whole = list(page) if _is_whole(head, route, page) else None
+            hit = CachedLog.of(head, fingerprint, marks, snapshot, digest, whole)
         if snapshot is not None:
             telemetry.starts_at(span, snapshot)
         events = self._lineage(thread_id, head.thread_key, route, digest, pages, span)
@@ -227,7 +230,7 @@ class Reading(Threads):
             newer: the first events after those in the cache, unless some of them were sealed.
         """
         hit = self.cache.get(head, fingerprint, marks)
-        if hit is None or head.seq - hit.end.seq > PAGE:
+        if hit is None or hit.rows is None or head.seq - hit.end.seq > PAGE:
             return None
         if head.seq > hit.end.seq:
             rows = newer
@@ -242,13 +245,26 @@ class Reading(Threads):
         first = start.seq + 1 if start else 1
         stretch = queries.lineage.Stretch(head.thread_key, head.ns, first, head.seq)
         route = queries.lineage.Route(start, [stretch] if hit.rows else [])
-        pages = [hit.rows] if hit.rows else []
+        hit, pages = replace(hit, was_found=True), [hit.rows] if hit.rows else []
         return _Found(head, head.position, route, (), pages, marks, hit)
 
-    def cache_replay(self, replay: Replay[Pages]) -> None:
-        """Cache the bytes of a replay that had no fault, for the next replay of its log."""
-        if replay.cached is not None:
-            self.cache.put(replay.cached)
+    def cache_replay(
+        self, replay: Replay[Pages], snapshot: Snapshot | None = None, notes: Any = None
+    ) -> None:
+        """Cache the bytes of a replay that had no fault, for the next replay of its log.
+
+        Args:
+            snapshot, notes: what the reader folded (see :meth:`CachedLog.folded`); ``None``: keep
+                the bytes as they were read.
+        """
+        cached: CachedLog | None = replay.cached
+        if cached is None:
+            return
+        if snapshot is not None:
+            if self.cache.put(cached.folded(snapshot, notes)):
+                return
+            cached = replace(cached, is_large=True)
+        self.cache.put(cached)
 
     async def _lineage(
         self,
@@ -401,6 +417,9 @@ class Reading(Threads):
 
         The log may belong to another thread of this tenant, as in the lineage of a fork.
         """
+        check_position("after", after)
+        if upto is not None:
+            check_number("upto", upto)
 
         def begin(conn: Connection) -> tuple[int, _Rows]:
             row, page = queries.loading.span(conn, after, upto)

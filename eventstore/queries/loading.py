@@ -111,7 +111,8 @@ class Loaded(NamedTuple):
         was_used: a former thread had the key, or erasures make that uncertain.
         fork: where the last fork goes on from, if no usable snapshot is after it.
         chain: the last usable snapshot and all that it rests on, newest first.
-        page: the first events after the snapshot or from the fork on, or after what is known.
+        page: the first events after the snapshot, or from the one before the fork on.
+        is_continued: what the reader knows was left out, and ``page`` is what comes after it.
     """
 
     thread: ThreadRow | None
@@ -119,6 +120,7 @@ class Loaded(NamedTuple):
     fork: Position | None
     chain: list[SnapshotRow]
     page: list[EventRow]
+    is_continued: bool = False
 
 
 def _row(what: int, **columns: Any) -> list[Any]:
@@ -284,7 +286,11 @@ def load(
         "known_snapshot": snapshot,
         "after": after,
     }
-    return _loaded((_LOAD_END if at.seq == END else _LOAD_PAST)(conn, values).rows)
+    found = _loaded((_LOAD_END if at.seq == END else _LOAD_PAST)(conn, values).rows)
+    row = found.thread
+    if known is not None and row is not None and (row.fork, row.snapshot) == known[:2]:
+        return found._replace(is_continued=True)
+    return found
 
 
 def span(

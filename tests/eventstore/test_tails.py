@@ -16,7 +16,7 @@ from eventstore.concurrency import iterate_sync, run_sync
 from eventstore.core.cache import LogCache
 from eventstore.core.core import Core
 from eventstore.models import Head
-from tests.eventstore.support import FINGERPRINT, fill
+from tests.eventstore.support import FINGERPRINT, fill, sql
 
 
 def told(core: Core, thread_id: str, cached: bool) -> tuple[Any, ...]:
@@ -102,6 +102,25 @@ def test_what_others_appended_is_read_and_nothing_else(
         other.delete_thread("t")
         fill(other, "t", 2, start=7)
         assert state(told(store.core, "t", cached=True)) == [7, 8]
+
+
+def test_what_is_cached_of_another_database_is_not_used(
+    store_url: str, store: EventStore
+) -> None:
+    """One that was put in place of this one: the same keys, marks and ends, and other events."""
+    if store_url == "sqlite://":
+        pytest.skip("a database in memory has one store")
+    for start in (1, 101):
+        with EventStore(store_url, tenant="test") as other:
+            for table in ("events", "snapshots", "threads"):
+                sql(other, f"DELETE FROM {table}")
+            fill(other, "t", 2, start=start)
+            items = repr([start, start + 1, start + 2]).encode()
+            taken = NewSnapshot(FINGERPRINT, b"s", items)
+            other.append_after(other.head("t"), [Event(1, {"n": start + 2})], snapshot=taken)
+            fill(other, "t", 2, start=start + 3)
+        for _ in range(2):
+            assert state(told(store.core, "t", cached=True)) == list(range(start, start + 5))
 
 
 def test_a_deleted_thread_leaves_memory(store: EventStore) -> None:
