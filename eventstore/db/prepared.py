@@ -9,8 +9,9 @@ connection is lost. With listeners on the engine, SQLAlchemy executes, so that t
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ClauseElement, Connection, Engine
@@ -84,19 +85,20 @@ def _compile(statement: ClauseElement, engine: Engine) -> _Form:
     compiled: Any = statement.compile(dialect=dialect, **options)
     constants = {name: each for name, each in compiled.params.items() if each is not None}
     values: Callable[[Mapping[str, Any]], Any]
-    if compiled.positional:
-        values = partial(_in_order, tuple(compiled.positiontup), constants)
+    if compiled.positional:  # all of ours have two values or more: it gives a tuple
+        in_order = itemgetter(*compiled.positiontup)
+        values = partial(_in_order, in_order, constants) if constants else in_order
     else:
         values = partial(_by_name, constants) if constants else _as_they_are
     return _Form(str(compiled), values, _row_maker(statement, dialect))
 
 
 def _in_order(
-    names: Iterable[str], constants: Mapping[str, Any], values: Mapping[str, Any]
-) -> tuple[Any, ...]:
-    if constants:
-        values = {**constants, **values}
-    return tuple([values[name] for name in names])
+    in_order: Callable[[Mapping[str, Any]], Any],
+    constants: Mapping[str, Any],
+    values: Mapping[str, Any],
+) -> Any:
+    return in_order({**constants, **values})
 
 
 def _by_name(constants: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:

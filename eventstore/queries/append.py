@@ -41,7 +41,7 @@ _before = events.alias("before")
 _is_behind = and_(
     _before.c.thread_key == _new["thread_key"],
     _before.c.ns == _new["ns"],
-    _before.c.seq == _new["seq"] - 1,
+    _before.c.seq == _new["seq"] - literal_column("1"),
     _before.c.digest == bindparam("previous"),
 )
 # A key is for one generation: it is used up if a thread was made and deleted since we looked.

@@ -104,14 +104,13 @@ def test_what_others_appended_is_read_and_nothing_else(
         assert state(told(store.core, "t", cached=True)) == [7, 8]
 
 
-def test_what_is_cached_of_another_database_is_not_used(
-    store_url: str, store: EventStore
-) -> None:
+def test_what_is_cached_of_another_database_is_not_used(store_url: str, store: EventStore) -> None:
     """One that was put in place of this one: the same keys, marks and ends, and other events."""
     if store_url == "sqlite://":
         pytest.skip("a database in memory has one store")
     for start in (1, 101):
         with EventStore(store_url, tenant="test") as other:
+            other.setup()
             for table in ("events", "snapshots", "threads"):
                 sql(other, f"DELETE FROM {table}")
             fill(other, "t", 2, start=start)
