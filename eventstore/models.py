@@ -293,6 +293,23 @@ class Lineage:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """A fork: where a log leaves another one, or goes back in its own.
+
+    Attributes:
+        thread_id: the thread that branched off.
+        at: the fork's event, after which that thread's log goes on.
+        source: the position that it goes on from.
+        source_thread_id: the thread that holds it; ``None``: that thread was deleted since.
+    """
+
+    thread_id: str
+    at: Position
+    source: Position
+    source_thread_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Pin:
     """Why a thread is kept whatever any policy says (a legal hold, say).
 

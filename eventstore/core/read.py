@@ -27,7 +27,7 @@ from eventstore.errors import (
 )
 from eventstore.format import digests, records
 from eventstore.format.segments import Segment
-from eventstore.limits import check_name, check_number
+from eventstore.limits import check_name, check_number, check_position
 from eventstore.models import (
     FORK,
     Head,
@@ -382,6 +382,9 @@ class Reading(Threads):
 
         The log may belong to another thread of this tenant, as in the lineage of a fork.
         """
+        check_position("after", after)
+        if upto is not None:
+            check_number("upto", upto)
 
         def find_end(conn: Connection) -> int:
             row = queries.threads.thread_by_key(conn, after.thread_key)

@@ -1,5 +1,5 @@
-"""What stored events and states look like to people: plain values, sentences, differences.
+"""What stored events and states look like to people: plain values, sentences, differences, causes.
 
-Shared by the edges that show threads, the command line and the explorer. Reads values that it is
-given, opens no store and prints nothing.
+Shared by the edges that show threads, the command line and the explorer. Reads by the operations
+of a store that it is given; opens none, writes nothing and prints nothing.
 """

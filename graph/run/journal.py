@@ -34,8 +34,8 @@ from graph.build.schema import Channel
 from graph.errors import InvalidGraphError, ReducerError
 from graph.run.snapshots import SnapshotTaker
 from graph.run.status import Draft, Stops, status_of
-from graph.state.events import Kind, note
-from graph.state.fold import NOWHERE, Fold, State, initial
+from graph.state.events import Data, Kind, note
+from graph.state.fold import NOWHERE, Fold, State, initial, parts
 from graph.state.namespaces import beside, lasting, moved
 from graph.types import START, Durability
 
@@ -103,7 +103,8 @@ class NoJournal:
         try:
             self.state = folding.state()
         except ReducerError as error:
-            raise _of_the_reducer(error, drafts) from None
+            cause, _ = _of_the_reducer(error, self.state, drafts)
+            raise cause from None
         return self.state
 
     async def branch(self, stops: Stops) -> None:
@@ -163,6 +164,7 @@ class LogJournal:
     ) -> None:
         self.core = core
         self.state = state
+        self._inherited = state.pending
         self.means = means
         self.busy_with = (head.seq, head.owner) if head.status == "running" else None
         self.earlier: dict[str, State] = {}
@@ -351,7 +353,11 @@ class LogJournal:
         try:
             return folding.state()
         except ReducerError as error:
-            raise _of_the_reducer(error, drafts) from None
+            cause, part = _of_the_reducer(error, self.state, drafts)
+            if any(part is each for each in self._inherited.values()):
+                first = self.state.checkpoint.seq + 1
+                raise error.at(self.thread_id, self._at.ns, first, part["node"]) from cause
+            raise cause from None
 
     def _taken_along(self, source: Position, drafts: Sequence[Draft]) -> list[Addition]:
         """Forks of the logs of subgraphs, from where they ended at the source of the fork."""
@@ -498,12 +504,19 @@ class LogJournal:
             journal._written(head, main)
 
 
-def _of_the_reducer(error: ReducerError, drafts: Sequence[Draft]) -> BaseException:
-    """What a reducer raised at an update that was to be recorded: as with nodes, its own error."""
+def _of_the_reducer(
+    error: ReducerError, state: State, drafts: Sequence[Draft]
+) -> tuple[BaseException, Data]:
+    """What a reducer raised at an update that was to be recorded, and the update: as with nodes,
+    it is its own error.
+    """
+    (*others, (kind, data)) = drafts
+    pending = {**state.pending, **{each["task"]: each for of, each in others if of == Kind.OUTPUT}}
+    found = parts(pending, kind, data, error.key)
+    part = found[min(error.nth, len(found) - 1)] if found else data
     cause = error.__cause__ or error
-    nodes = ", ".join(repr(data.get("node", START)) for _, data in drafts)
-    note(cause, f"{error}, when what node {nodes} wrote was to be recorded")
-    return cause
+    note(cause, f"{error}, when what node {part.get('node', START)!r} wrote was to be recorded")
+    return cause, part
 
 
 def _may_wait(drafts: Sequence[Draft]) -> bool:

@@ -40,7 +40,8 @@ from graph.run.metadata import RunMetadata
 from graph.run.recent import Notes, Start
 from graph.run.snapshots import Failures, SnapshotTaker, load
 from graph.state.events import Data, Kind
-from graph.state.fold import Fold, State, checkpoint_id, writers
+from graph.state.fold import Fold, State, checkpoint_id, parts
+from graph.types import START
 
 log = logging.getLogger(__name__)
 
@@ -468,11 +469,11 @@ class ThreadLog:
         try:
             folding.state()
         except ReducerError as error:
-            nodes = writers(pending, event.kind, event.data, error.key)
+            found = parts(pending, event.kind, event.data, error.key)
             at = event.position
             owner = await self.core.thread_at(at.thread_key)
             name = owner.thread_id if owner else thread_id
-            node = nodes[min(error.nth, len(nodes) - 1)]
+            node = found[min(error.nth, len(found) - 1)].get("node", START)
             raise error.at(name, at.ns, at.seq, node) from error.__cause__
 
     async def origin(self, head: Head) -> Position | None:

@@ -461,17 +461,19 @@ class Fold:
         )
 
 
-def writers(pending: Mapping[int, Data], kind: int, data: Data, key: str) -> list[str]:
-    """Whose writes to a key an event applies, in order, if these outputs were pending before it."""
+def parts(pending: Mapping[int, Data], kind: int, data: Data, key: str) -> list[Data]:
+    """What an event applies that writes to a key, in order, if these outputs were pending before
+    it: outputs of tasks and updates.
+    """
     outputs = {**pending, data["task"]: data} if kind == Kind.OUTPUT else dict(pending)
-    parts = (
+    found = (
         [outputs[task] for task in sorted(outputs)] if kind in (Kind.OUTPUT, Kind.UPDATE) else []
     )
     if kind != Kind.OUTPUT:
-        parts += updates_of(data)
+        found += updates_of(data)
     return [
-        part.get("node", START)
-        for part in parts
+        part
+        for part in found
         for name, _ in (unpack(part) if "writes" in part else ())
         if name == key
     ]

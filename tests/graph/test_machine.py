@@ -253,7 +253,7 @@ class Machine(RuleBasedStateMachine):
         self.failing: frozenset[str] = frozenset()
         self.ran: list[tuple[Key, bool]] = []
         self.lock = threading.Lock()
-        self.patches = [
+        self.patches: list[Any] = [
             patch.object(graph.run.snapshots, "FLOOR", 300),
             patch.object(graph.run.snapshots, "EVENT_WEIGHT", 60),
             patch.object(graph.read.history, "BLOCK", 5),
