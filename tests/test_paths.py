@@ -15,8 +15,8 @@ from benchmarks import paths
 from benchmarks.paths import PathToStatement
 
 BOUNDS: Final[dict[str, dict[str, int]]] = {
-    "invoke": {"frames": 12, "modules": 8, "calls": 100, "touched": 30},
-    "get_state": {"frames": 12, "modules": 8, "calls": 200, "touched": 35},
+    "invoke": {"frames": 12, "modules": 8, "calls": 95, "touched": 30},
+    "get_state": {"frames": 12, "modules": 8, "calls": 195, "touched": 35},
     "ainvoke": {"frames": 13, "modules": 8, "calls": 100, "touched": 30},
     "aget_state": {"frames": 12, "modules": 8, "calls": 200, "touched": 35},
 }

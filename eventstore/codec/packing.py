@@ -167,7 +167,9 @@ class BodyPacker:
         """The value of a body that this process packed, so that it is believed."""
         if body.startswith(_MARSHALLED):
             return marshal.loads(memoryview(body)[1:])
-        return self._unpack(body)
+        return msgpack.unpackb(
+            body, ext_hook=self._extend, strict_map_key=False, unicode_errors="surrogatepass"
+        )
 
     def unpack(self, body: bytes) -> Any:
         # msgpack allocates a list as long as its header claims before it reads the items; nested
@@ -175,9 +177,6 @@ class BodyPacker:
         claims = len(body) > _CHECKED_BODY_BYTES and (0xDC in body or 0xDD in body)
         if claims and _structure_end(body) != len(body):
             raise CorruptEventError("the body does not hold exactly one value")
-        return self._unpack(body)
-
-    def _unpack(self, body: bytes) -> Any:
         return msgpack.unpackb(
             body, ext_hook=self._extend, strict_map_key=False, unicode_errors="surrogatepass"
         )

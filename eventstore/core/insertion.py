@@ -414,8 +414,9 @@ def _check_types(additions: Sequence[Addition], now_us: int | None) -> None:
     check_type("additions", additions, Sequence)
     for each in additions:
         check_type("an addition", each, Addition)
-        check_type("the head of an addition", each.head, Head)
-        check_type("the events of an addition", each.events, Sequence)
+        if not isinstance(each.head, Head) or not isinstance(each.events, Sequence):
+            check_type("the head of an addition", each.head, Head)
+            check_type("the events of an addition", each.events, Sequence)
         if each.snapshot is not None:
             check_type("the snapshot of an addition", each.snapshot, NewSnapshot)
     if now_us is not None:

@@ -16,7 +16,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from concurrent import futures
 from contextlib import suppress
-from functools import partial
 from queue import SimpleQueue
 from typing import Any, Self, TypeVar
 
@@ -176,7 +175,7 @@ class AsyncRunner(Runner):
     async def call(self, name: str, is_async: bool, function: Callable[[], Any]) -> Any:
         if is_async:
             return await function()
-        result = await call_on_worker(partial(_contained, function))
+        result = await call_on_worker(_contained, function)
         return await result if inspect.isawaitable(result) else result
 
     async def limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
