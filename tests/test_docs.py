@@ -42,7 +42,12 @@ OWN_PROCESS: Final = "<!-- own process -->"
 
 RUN: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINKED: Final = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-EXAMPLES: Final = sorted((ROOT / "docs" / "examples").rglob("*.py"))
+PROGRAMS: Final = ("support",)
+"""Examples that are whole programs, with tests of their own."""
+
+EXAMPLES: Final = sorted(
+    path for path in (ROOT / "docs" / "examples").rglob("*.py") if path.parent.name not in PROGRAMS
+)
 OUTPUTS: Final = sorted((ROOT / "docs" / "examples" / "output").glob("*.txt"))
 
 
