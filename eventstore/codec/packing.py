@@ -40,7 +40,7 @@ _MARSHALLED = b"\xc1"
 _LEVELS_MAX = 512
 
 _KEPT_BUFFER_BYTES = 2**20
-_CHECKED_BODY_BYTES = 4096
+_CLAIMABLE_MAX = 32 * 2**20
 _PATH_STEPS_MAX = 24
 _CONTAINERS = frozenset((list, dict))
 _CARE = frozenset((bytearray, msgpack.ExtType))
@@ -172,10 +172,10 @@ class BodyPacker:
         )
 
     def unpack(self, body: bytes) -> Any:
-        # msgpack allocates a list as long as its header claims before it reads the items; nested
-        # claims multiply. So first skip over the whole body, which allocates nothing.
-        claims = len(body) > _CHECKED_BODY_BYTES and (0xDC in body or 0xDD in body)
-        if claims and _structure_end(body) != len(body):
+        # msgpack allocates a list as long as its header claims (at most one item per byte of the
+        # body) before it reads the items; nested claims multiply. Where that could be much, first
+        # skip over the whole body, which allocates nothing.
+        if _claimable(body) > _CLAIMABLE_MAX and _structure_end(body) != len(body):
             raise CorruptEventError("the body does not hold exactly one value")
         return msgpack.unpackb(
             body, ext_hook=self._extend, strict_map_key=False, unicode_errors="surrogatepass"
@@ -212,6 +212,12 @@ def _may_hold_bin_or_ext(body: bytes) -> bool:
         or (0xC7 in body or 0xC8 in body or 0xC9 in body)
         or (0xD4 in body or 0xD5 in body or 0xD6 in body or 0xD7 in body or 0xD8 in body)
     )
+
+
+def _claimable(body: bytes) -> int:
+    """The bytes that lists inside one another could make msgpack allocate, at most."""
+    headers = body.count(0xDC) + body.count(0xDD)  # of lists with 16 items or more
+    return 8 * len(body) * headers
 
 
 def _structure_end(body: bytes) -> int:
