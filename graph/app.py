@@ -77,8 +77,9 @@ class CompiledGraph(DescribedGraph, Composing):
             durability: when outputs are written: ``"sync"``: before the next superstep begins;
                 ``"async"``: while it runs, at most a few supersteps behind; ``"exit"``: all at
                 once when the run ends, is interrupted or fails.
-            interrupt_before, interrupt_after: nodes (or ``"*"``) at which to pause, instead of
-                those passed to ``compile``.
+            interrupt_before: nodes (or ``"*"``) before which to pause, instead of those passed to
+                ``compile``.
+            interrupt_after: the same, after them.
             on_conflict: what to do if another run is active on the thread: ``"reject"`` runs
                 anyway, and the run that appends second gets ``ConcurrencyError``; ``"wait"``
                 waits for the other run to end.

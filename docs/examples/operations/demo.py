@@ -4,7 +4,7 @@ Splits text files into sections, measures how readable each one is (a fan-out), 
 waits for approval and publishes it. A worker process is killed half-way and another one resumes.
 The demo checks every promise; the exit code is 1 if one is broken.
 
-    python docs/examples/demo.py [FILE …] [--db PATH] [--out PATH] [--keep] [--quick]
+    python docs/examples/operations/demo.py [FILE …] [--db PATH] [--out PATH] [--keep] [--quick]
 """
 
 # long example: starts three processes and kills one
@@ -37,7 +37,7 @@ from rich.table import Table
 from eventstore import EventStore
 from graph import END, START, Command, CompiledGraph, RunnableConfig, Send, StateGraph
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+ROOT: Final = Path(__file__).resolve().parents[3]
 WORKERS: Final = 4
 PARAGRAPHS: Final = 3
 SECTIONS: Final = range(8, 2_001)
