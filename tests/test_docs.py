@@ -6,8 +6,8 @@ follows the code (or the code's own first or last line begins so); ``…`` there
 anything. ``<!-- no-test -->`` before a block, or ``no-test`` behind its language, leaves it out.
 A page with ``<!-- own process -->`` sets something up for the whole process: it runs in its own.
 Code that begins with ``# file: name.py`` is put into that file, too. In a ```console block each
-line that begins with ``$ eventstore`` or ``$ python -m retention`` is run, and what follows it is
-what it prints; ``$ export NAME=value`` and ``$ echo $?`` work as in a shell.
+line that begins with ``$ eventstore``, ``$ python -m retention`` or ``$ python name.py`` is run, and
+what follows it is what it prints; ``$ export NAME=value`` and ``$ echo $?`` work as in a shell.
 What an example prints is compared with ``examples/output/<its name>.txt``, if there is one.
 """
 
@@ -206,6 +206,10 @@ class Shell:
                     print(self._code)
                 case ["eventstore", *arguments]:
                     self._code = main(arguments)
+                case ["python", name, *arguments] if name.endswith(".py"):
+                    done = run_python(Path.cwd(), name, *arguments)
+                    print(done.stdout + done.stderr, end="")
+                    self._code = done.returncode if done.returncode >= 0 else 128 - done.returncode
                 case ["python", "-m", "retention", *arguments]:
                     self._code = retention(arguments)
                 case _:
