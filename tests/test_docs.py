@@ -47,7 +47,8 @@ LINKED: Final = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md
 EXAMPLES: Final = sorted(
     path
     for path in (ROOT / "docs" / "examples").rglob("*.py")
-    if path.parent.name != "services"  # these run until they are stopped: test_service_example.py
+    # These serve, or talk to people, until they are stopped; they have tests of their own.
+    if path.parent.name not in {"services", "support"}
 )
 OUTPUTS: Final = sorted((ROOT / "docs" / "examples" / "output").glob("*.txt"))
 
