@@ -6,7 +6,7 @@ to its end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from eventstore import CorruptEventError, LineageMovedError, Position, RecordedEvent, ThreadInfo
@@ -14,6 +14,7 @@ from eventstore.explain import describe, langgraph, questions
 from eventstore.explain.trail import trail
 from eventstore.explain.values import simple, text_of
 from eventstore.format.digests import origin
+from eventstore.format.namespaces import join, split
 from eventstore.ui import tree
 from eventstore.ui.pages import Document, NotFound, Query, command
 from eventstore.ui.source import Source
@@ -138,8 +139,8 @@ def row(event: RecordedEvent) -> Document:
             "message": text_of(data["message"]),
             "attempts": simple(data.get("attempts")),
         }
-    elif kind == "output" and data.get("errors"):
-        found["retries"] = simple(data["errors"])
+    elif kind == "output" and isinstance(data.get("failed"), list):
+        found["retries"] = [": ".join(map(text_of, each)) for each in data["failed"]]
     if kind == "fork" and isinstance(data.get("source"), list | tuple):
         found["source"] = simple(data["source"])
     if isinstance(data.get("metadata"), dict) and data["metadata"]:
@@ -219,11 +220,14 @@ READING: Final = (CorruptEventError, LineageMovedError)
 """Errors of one log that leave the rest of a page readable."""
 
 
-def timeline(events: Iterable[RecordedEvent], before_us: int | None) -> list[Document]:
+def timeline(
+    events: Iterable[RecordedEvent], before_us: int | None, logs: Iterable[str] = ()
+) -> list[Document]:
     """Events by supersteps: those that belong together, with how long each took.
 
     Args:
         before_us: when the event before them was recorded.
+        logs: names of the thread's logs, of which those of subgraphs are put to their superstep.
     """
     groups: list[Document] = []
     began = before_us
@@ -238,4 +242,20 @@ def timeline(events: Iterable[RecordedEvent], before_us: int | None) -> list[Doc
             line["seconds"] = max(0, each.recorded_us - began) / 1_000_000
         groups[-1]["events"].append(line)
         before_us = each.recorded_us
+    for group in groups:
+        group["logs"] = []
+    tasks = [group for group in groups if group["tasks"]]
+    for ns, began in _inside(logs, groups[0]["events"][0]["ns"]) if groups else ():
+        later = [each for each in tasks if each["events"][0]["seq"] > began]
+        if later and (later[0] is not tasks[0] or began >= groups[0]["events"][0]["seq"]):
+            later[0]["logs"].append(ns)
     return groups
+
+
+def _inside(logs: Iterable[str], ns: str) -> Iterator[tuple[str, int]]:
+    """The logs of subgraphs right inside a log, and the seq at which their superstep began."""
+    for each in logs:
+        levels = split(origin(0, each)[1])
+        began = levels[-1].began if levels else None
+        if began is not None and join(levels[:-1]) == origin(0, ns)[1]:
+            yield each, began
