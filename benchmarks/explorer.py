@@ -53,10 +53,9 @@ def fill(url: str, threads: int, checkpoints: int) -> None:
         for number in range(threads):
             name = f"thread-{number:06}"
             data = {"writes": {"topic": f"topic {number}"}, "to": ["reply"]}
-            head = store.append_after(store.head(name), [Event(1, data)])
+            store.append(name, [Event(1, data)], 0)
             if number % 50 == 2:
                 store.set_thread(name, status=statuses[number % 4])
-            del head
         builder = StateGraph(Grown)
 
         def grow(state: Grown) -> Any:

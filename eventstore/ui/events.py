@@ -36,27 +36,13 @@ def position(query: Query, info: ThreadInfo) -> Position:
 
 
 def read(source: Source, info: ThreadInfo, after: Position, upto: int) -> list[RecordedEvent]:
-    """The events of a log after a position, made readable and redacted."""
+    """The events of a log of a thread after a position, made readable and redacted."""
     if langgraph.is_langgraph(info) and not after.ns:
-        start = after if after.seq else None
-        found: list[RecordedEvent] = []
         end = after._replace(seq=upto)
-        # A fold that starts at a snapshot misses none of a page's changes if it starts before it.
-        whole = start is None or not source.run(source.core.fingerprints(after))
-        entries = langgraph.read_entries(source.core, info.thread_id, end, whole)
-        for entry in source.each(entries):
-            event = entry.event
-            if event.thread_key == after.thread_key and not event.ns and event.seq > after.seq:
-                found.append(event)
-        if not whole and (not found or found[0].seq > after.seq + 1):
-            entries = langgraph.read_entries(source.core, info.thread_id, end)
-            found = [
-                entry.event
-                for entry in source.each(entries)
-                if entry.event.thread_key == after.thread_key and entry.event.seq > after.seq
-            ]
+        entries = langgraph.read_entries(source.core, info.thread_id, end, after)
+        found = [entry.event for entry in source.each(entries)]
     else:
-        found = source.events(info.thread_id, after, upto)
+        found = source.events(info.thread_id, after.ns, after.seq, upto)
     return [redacted(source, event) for event in found]
 
 
