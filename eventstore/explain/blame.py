@@ -22,7 +22,7 @@ from graph.state.fold import NOWHERE, Fold, Task
 PAGE: Final = 200
 """Events read at once, and so at least."""
 
-EVENTS_MAX: Final = 2_000
+EVENTS_MAX: Final = 1_000
 """Events that a search reads before it says how far it came."""
 
 
