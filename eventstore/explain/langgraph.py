@@ -66,6 +66,11 @@ class Entry:
     fold: Fold | None = None
 
 
+def checkpoint_of(event: RecordedEvent) -> tuple[str, str] | None:
+    """The namespace and the id of the checkpoint that an event, as stored, puts."""
+    return parsed(event.key) if event.kind == CHECKPOINT and event.key else None
+
+
 def is_checkpoint(entry: Entry) -> bool:
     """Whether an event is that of a checkpoint, readable or not."""
     return entry.event.kind == CHECKPOINT

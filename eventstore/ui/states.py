@@ -17,7 +17,6 @@ from eventstore.format.digests import origin
 from eventstore.models import from_micros
 from eventstore.ui.pages import Document, NotFound
 from eventstore.ui.source import Source
-from graph.langgraph.state.records import CHECKPOINT, parsed
 from graph.state import planner
 from graph.state.fold import NOWHERE, State, checkpoint_id
 
@@ -97,11 +96,11 @@ _ERROR = ("node", "type", "message", "attempts")
 def _of_langgraph(source: Source, info: ThreadInfo, at: Position) -> Shown | None:
     """The checkpoint that was put last up to a position, with the writes for it since."""
     newest = source.run(trail(source.core, info.thread_id, at, LOOK_BACK))
-    last = next((each for each in newest.events if each.kind == CHECKPOINT and each.key), None)
+    last = next((each for each in newest.events if langgraph.checkpoint_of(each)), None)
     fold = source.run(langgraph.fold_at(source.core, info.thread_id, at))
     if last is None or fold is None:
         return None
-    space, name = parsed(last.key or "")
+    space, name = langgraph.checkpoint_of(last) or ("", "")
     saved = fold.spaces[space].leaves.get(name) if space in fold.spaces else None
     if saved is None:
         return None
