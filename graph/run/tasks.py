@@ -209,8 +209,11 @@ class Tasks:
             attempt = len(failed) + 1
             try:
                 data = await self._run_attempt(spec, state, index, attempt, logs)
-                kept = lasting(logs, self.ns) if logs else {}
-                return Done(index, _with(with_logs(data, kept), "failed", failed), attempts=attempt)
+                if logs:
+                    data = with_logs(data, lasting(logs, self.ns))
+                if failed:
+                    data = {**data, "failed": failed}
+                return Done(index, data, attempts=attempt)
             except GraphInterrupt as left:
                 waiting = waiting_data(index, task.node, left.interrupts)
                 return Done(index, waiting=waiting, attempts=attempt, logs=logs)
@@ -487,9 +490,6 @@ def _leaves(group: BaseExceptionGroup[GraphInterrupt]) -> list[GraphInterrupt]:
     return found
 
 
-def _with(data: Data, name: str, value: Any) -> Data:
-    return {**data, name: value} if value else data
-
-
 def with_logs(data: Data, logs: Mapping[str, int]) -> Data:
-    return _with(data, "logs", dict(logs))
+    """Event data with where the logs of subgraphs ended, if there are any."""
+    return {**data, "logs": dict(logs)} if logs else data
