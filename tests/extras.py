@@ -71,7 +71,8 @@ def langgraph() -> None:
     graph.add_node("answer", lambda state: {"messages": [("ai", "hello")]})
     app = graph.set_entry_point("answer").compile(checkpointer=EventStoreSaver())
     config: Any = {"configurable": {"thread_id": "a"}}
-    app.invoke({"messages": [("user", "hello")]}, config)
+    given: Any = {"messages": [("user", "hello")]}
+    app.invoke(given, config)
     assert len(app.get_state(config).values["messages"]) == 2
 
 
