@@ -44,11 +44,11 @@ OWN_PROCESS: Final = "<!-- own process -->"
 
 RUN: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINKED: Final = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-PROGRAMS: Final = ("services", "support")
-"""Examples that are whole programs, with tests of their own."""
-
 EXAMPLES: Final = sorted(
-    path for path in (ROOT / "docs" / "examples").rglob("*.py") if path.parent.name not in PROGRAMS
+    path
+    for path in (ROOT / "docs" / "examples").rglob("*.py")
+    # These serve, or talk to people, until they are stopped; they have tests of their own.
+    if path.parent.name not in {"services", "support"}
 )
 OUTPUTS: Final = sorted((ROOT / "docs" / "examples" / "output").glob("*.txt"))
 
