@@ -41,6 +41,8 @@ _LEVELS_MAX = 512
 
 _KEPT_BUFFER_BYTES = 2**20
 _CLAIMABLE_MAX = 32 * 2**20
+# Lists in a body of this size cannot claim much more than that.
+_SMALL_BODY_BYTES = 4096
 _PATH_STEPS_MAX = 24
 _CONTAINERS = frozenset((list, dict))
 _CARE = frozenset((bytearray, msgpack.ExtType))
@@ -216,6 +218,8 @@ def _may_hold_bin_or_ext(body: bytes) -> bool:
 
 def _claimable(body: bytes) -> int:
     """The bytes that lists inside one another could make msgpack allocate, at most."""
+    if len(body) <= _SMALL_BODY_BYTES:
+        return 0
     headers = body.count(0xDC) + body.count(0xDD)  # of lists with 16 items or more
     return 8 * len(body) * headers
 

@@ -18,7 +18,7 @@ from eventstore.core.cache import CachedLog
 from graph.run.snapshots import Chain, begins_with, lists_of, state_data
 from graph.state.fold import State
 
-PART: Final = 64 * 1024
+PART: Final = 16 * 1024
 """Bytes from which a part of a list is left as it is, and further items go into another one."""
 
 
