@@ -65,6 +65,7 @@ LIMIT_MAX: Final = 1_000_000_000
 Limit = Annotated[
     int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="Show at most this many.")
 ]
+Reverse = Annotated[bool, typer.Option("--reverse", help="Newest first.")]
 All = Annotated[bool, typer.Option("--all", help="Show all, without a limit.")]
 
 
