@@ -164,8 +164,17 @@ class _Recorded(Span):
     async def over(self, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         try:
             while True:
-                with self.current():
+                token = self._is_known and self._attach()
+                raised: BaseException | None = None
+                try:
                     item = await anext(items, _END)
+                except BaseException as error:
+                    raised = error
+                    self._end(error)
+                    raise
+                finally:
+                    if token:
+                        self._detach(token, raised)
                 if item is _END:
                     return
                 yield item

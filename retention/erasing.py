@@ -95,7 +95,8 @@ def erase(
     """Remove everything of a thread or a tenant; tombstones without names remain.
 
     Args:
-        reason, by: kept in the tombstones: why, and at whose request. Do not name the person.
+        reason: why, kept in the tombstones. Do not name the person.
+        by: at whose request, kept there, too.
         thread_id: a thread of the store's tenant: all generations of that name, also those that
             are only in an archive.
         tenant: instead of ``thread_id``: all threads of this tenant.

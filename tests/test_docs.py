@@ -42,7 +42,12 @@ OWN_PROCESS: Final = "<!-- own process -->"
 
 RUN: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINKED: Final = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-EXAMPLES: Final = sorted((ROOT / "docs" / "examples").glob("*.py"))
+PROGRAMS: Final = ("support",)
+"""Examples that are whole programs, with tests of their own."""
+
+EXAMPLES: Final = sorted(
+    path for path in (ROOT / "docs" / "examples").rglob("*.py") if path.parent.name not in PROGRAMS
+)
 OUTPUTS: Final = sorted((ROOT / "docs" / "examples" / "output").glob("*.txt"))
 
 
@@ -262,7 +267,7 @@ def test_an_example_runs(path: Path, tmp_path: Path) -> None:
     is_long = LONG_EXAMPLE.search(path.read_text(encoding="utf-8"))
     done = run_python(tmp_path, str(path), *(["--quick"] if is_long else []))
     assert done.returncode == 0, f"{relative(path)}:1: failed\n{done.stdout}\n{done.stderr}"
-    output = path.parent / "output" / f"{path.stem}.txt"
+    output = ROOT / "docs" / "examples" / "output" / f"{path.stem}.txt"
     if output.exists():
         expected = output.read_text(encoding="utf-8")
         assert matches(expected, done.stdout), f"{relative(path)}:1: printed\n{done.stdout}"
@@ -319,6 +324,25 @@ def undefined_names(path: Path, page: str) -> list[str]:
                 undefined.append(f"{relative(path)}: {name} in {target}")
                 break
     return undefined
+
+
+def test_every_page_that_the_code_names_is_there() -> None:
+    named = {
+        (relative(source), name)
+        for package in ("eventstore", "graph", "retention", "tests", "benchmarks")
+        for source in (ROOT / package).rglob("*.py")
+        if source != Path(__file__)
+        for name in re.findall(r"\bdocs/[\w/-]+\.\w+", source.read_text(encoding="utf-8"))
+    }
+    assert {name for _, name in named}
+    assert [pair for pair in sorted(named) if not (ROOT / pair[1]).exists()] == []
+
+
+def test_every_page_is_on_the_map_of_the_site() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    mapped = re.findall(r"([\w/-]+\.md)$", text[text.index("\nnav:") :], re.MULTILINE)
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in RUN[1:]]
+    assert sorted(mapped) == sorted(pages)
 
 
 # ── the checks themselves ──

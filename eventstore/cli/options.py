@@ -94,7 +94,11 @@ def reading(target: Target, codec: Codec | None = None) -> Iterator[EventStore]:
 
 @contextmanager
 def writing(
-    target: Target, create: bool = False, setup: bool = True, other_tables: bool = False
+    target: Target,
+    create: bool = False,
+    setup: bool = True,
+    other_tables: bool = False,
+    codec: Codec | None = None,
 ) -> Iterator[EventStore]:
     """A writable store, open while a command runs.
 
@@ -102,12 +106,13 @@ def writing(
         create: create a SQLite file that does not exist.
         other_tables: also in a SQLite file that holds tables of another application.
         setup: require an event store in the database, and migrate it if necessary.
+        codec: that of the application, if its types are needed.
     """
     store = EventStore(
         target.db,
         tenant=target.tenant,
         schema=target.schema,
-        codec=Codec(opaque_types=True),
+        codec=codec or Codec(opaque_types=True),
         allow_other_tables=other_tables,
     )
     with store:

@@ -31,6 +31,7 @@ from eventstore.errors import (
 )
 from eventstore.format import checks, digests, records
 from eventstore.limits import (
+    INT_MAX,
     NS_BYTES_MAX,
     TENANT_BYTES_MAX,
     THREAD_ID_BYTES_MAX,
@@ -83,9 +84,8 @@ class Inserting(Reading):
             As :meth:`append`, naming the log that refused. Nothing was stored in any.
             ValueError: the heads are of several threads, or two are of one log.
         """
-        _check_types(additions, now_us)
+        _check(additions, status, self.tenant, now_us)
         with telemetry.append(self.tenant, additions) as span:
-            _check(additions, status, self.tenant)
             if self.codec.writes_with not in self.stored_dictionaries:
                 await self._store_dictionary()
             append = _Insertion(self, additions, status, owner, metadata, ttl, now_us)
@@ -452,20 +452,22 @@ class _Refused(Exception):
     """The event to append behind was not there."""
 
 
-def _check_types(additions: Sequence[Addition], now_us: int | None) -> None:
-    check_type("additions", additions, Sequence)
-    for each in additions:
-        check_type("an addition", each, Addition)
-        check_type("the head of an addition", each.head, Head)
-        check_type("the events of an addition", each.events, Sequence)
-        if each.snapshot is not None:
-            check_type("the snapshot of an addition", each.snapshot, NewSnapshot)
-    if now_us is not None:
-        check_number("now_us", now_us, 0)
-
-
-def _check(additions: Sequence[Addition], status: str | None, tenant: str) -> None:
+def _check(
+    additions: Sequence[Addition], status: str | None, tenant: str, now_us: int | None
+) -> None:
     """Refuse what cannot be appended together, as far as that shows without the database."""
+    if not isinstance(additions, list | tuple):
+        check_type("additions", additions, Sequence)
+    for each in additions:
+        if not (isinstance(each, Addition) and isinstance(each.head, Head)):
+            check_type("an addition", each, Addition)
+            check_type("the head of an addition", each.head, Head)
+        if not isinstance(each.events, list | tuple):
+            check_type("the events of an addition", each.events, Sequence)
+        if not (each.snapshot is None or isinstance(each.snapshot, NewSnapshot)):
+            check_type("the snapshot of an addition", each.snapshot, NewSnapshot)
+    if now_us is not None and not (type(now_us) is int and 0 <= now_us <= INT_MAX):
+        check_number("now_us", now_us, 0)
     if not additions or not all(each.events for each in additions):
         raise ValueError("an append needs at least one event")
     if status is not None and status not in STATUSES:

@@ -138,6 +138,8 @@ class Reading(Threads):
         """
         if upto is not None:
             check_at("upto", upto)
+        if not isinstance(thread_id, str):
+            check_name("a thread_id", thread_id)
 
         def find(conn: Connection) -> _Found:
             chosen = fingerprint if snapshots else None

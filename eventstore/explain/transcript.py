@@ -100,6 +100,8 @@ def _lines(event: RecordedEvent) -> Iterator[Line]:
         case "resume":
             for each in describe.mappings(data["answers"]):
                 extra = {"id": simple(each.get("id"))}
+                if "by" in data:
+                    extra["by"] = text_of(data["by"])
                 text = _text(each.get("value"))
                 yield Line(place[0], "answer", "user", text, place[1], extra=extra)
             if "writes" in data:

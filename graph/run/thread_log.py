@@ -441,14 +441,16 @@ class ThreadLog:
             elif (at.thread_key, at.ns) == (replay.head.thread_key, replay.head.ns):
                 taker.resume(replay.snapshot, start, chained)
         folding = Fold(self.channels, start)
+        size = count = 0
         async with aclosing(replay.events) as pages:
             async for page in pages:
                 for event in page:
                     pending = dict(folding.pending) if careful else {}
                     folding.feed(event.kind, event.data, event.position, event.recorded_us)
-                    taker.saw(event.size)
+                    size, count = size + event.size, count + 1
                     if careful:
                         await self._check(folding, pending, event, replay.head.thread_id)
+        taker.saw(size, count)
         state = folding.state()
         self.refuse_other_forms(replay.head.thread_id, state)
         return state, taker, began

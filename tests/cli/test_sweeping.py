@@ -35,7 +35,7 @@ ttl = "30d"
 """
 
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "examples" / "operations"
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ def test_a_schedule_must_make_sense(aged: str, arguments: list[str]) -> None:
 
 
 def test_a_container_without_arguments_prunes_nothing(aged: str) -> None:
-    lines = (DOCS / "Containerfile").read_text().splitlines()
+    lines = (OPERATIONS / "Containerfile").read_text().splitlines()
     words = [json.loads(line[line.index("[") :]) for line in lines if line[:3] in ("ENT", "CMD")]
     (entry, *default) = words
     assert default == [] and entry[0] == "eventstore"
@@ -270,7 +270,7 @@ def test_a_container_without_arguments_prunes_nothing(aged: str) -> None:
 
 
 def test_the_unit_for_systemd_names_a_file_of_policies() -> None:
-    text = (DOCS / "retention.service").read_text()
+    text = (OPERATIONS / "retention.service").read_text()
     assert "--policies /etc/" in text and "--ttl" not in text
 
 
