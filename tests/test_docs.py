@@ -6,8 +6,9 @@ follows the code (or the code's own first or last line begins so); ``…`` there
 anything. ``<!-- no-test -->`` before a block, or ``no-test`` behind its language, leaves it out.
 A page with ``<!-- own process -->`` sets something up for the whole process: it runs in its own.
 Code that begins with ``# file: name.py`` is put into that file, too. In a ```console block each
-line that begins with ``$ eventstore`` or ``$ python -m retention`` is run, and what follows it is
-what it prints; ``$ export NAME=value`` and ``$ echo $?`` work as in a shell.
+line that begins with ``$ eventstore``, ``$ python -m retention`` or ``$ python name.py`` is run,
+and what follows it is what it prints; ``$ export NAME=value``, ``$ mkdir name``, ``$ echo $?`` and
+``*`` work as in a shell.
 What an example prints is compared with ``examples/output/<its name>.txt``, if there is one.
 """
 
@@ -24,6 +25,7 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from types import ModuleType
 from typing import Final
 from unittest import mock
@@ -42,11 +44,11 @@ OWN_PROCESS: Final = "<!-- own process -->"
 
 RUN: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINKED: Final = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-PROGRAMS: Final = ("support",)
-"""Examples that are whole programs, with tests of their own."""
-
 EXAMPLES: Final = sorted(
-    path for path in (ROOT / "docs" / "examples").rglob("*.py") if path.parent.name not in PROGRAMS
+    path
+    for path in (ROOT / "docs" / "examples").rglob("*.py")
+    # These serve, or talk to people, until they are stopped; they have tests of their own.
+    if path.parent.name not in {"services", "support"}
 )
 OUTPUTS: Final = sorted((ROOT / "docs" / "examples" / "output").glob("*.txt"))
 
@@ -193,6 +195,10 @@ class Shell:
                 )
             line += 1 + expected.count("\n")
 
+    @staticmethod
+    def _expanded(word: str) -> list[str]:
+        return sorted(map(str, Path().glob(word))) if "*" in word else [word]
+
     def _printed(self, command: str) -> str:
         from eventstore.cli import main
         from retention.__main__ import main as retention
@@ -203,14 +209,22 @@ class Shell:
             contextlib.redirect_stderr(printed),
             mock.patch.dict(os.environ, self._environment),
         ):
-            match shlex.split(command, comments=True):
+            names = Template(command).safe_substitute({**os.environ, "PWD": Path.cwd()})
+            words = shlex.split(names, comments=True)
+            match [found for word in words for found in self._expanded(word)]:
                 case ["export", setting]:
                     name, _, value = setting.partition("=")
-                    self._environment[name] = value.replace("$PWD", str(Path.cwd()))
+                    self._environment[name] = value
+                case ["mkdir", name]:
+                    Path(name).mkdir()
                 case ["echo", "$?"]:
                     print(self._code)
                 case ["eventstore", *arguments]:
                     self._code = main(arguments)
+                case ["python", name, *arguments] if name.endswith(".py"):
+                    done = run_python(Path.cwd(), name, *arguments)
+                    print(done.stdout + done.stderr, end="")
+                    self._code = done.returncode if done.returncode >= 0 else 128 - done.returncode
                 case ["python", "-m", "retention", *arguments]:
                     self._code = retention(arguments)
                 case _:

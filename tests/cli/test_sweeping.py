@@ -111,6 +111,16 @@ def test_policies_come_from_a_file_the_environment_or_an_option(
     assert wrong.code == exits.USAGE and "'ttk'" in wrong.err
 
 
+def test_a_sweep_for_another_moment(aged: str) -> None:
+    sweep = ("retention", "sweep", "--ttl", "30d", "--yes", "--json")
+    early = run(*sweep, "--at", "2020-01-01")
+    assert (early.code, early.json["pruned"]) == (exits.OK, 0)
+    for wrong in ("soon", (datetime.now(UTC) + timedelta(days=365)).isoformat()):
+        assert run(*sweep, "--at", wrong).code == exits.USAGE
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    assert run(*sweep, "--at", yesterday).json["pruned"] == 2
+
+
 def test_a_plan_for_another_moment(read: Read) -> None:
     later = (datetime.now(UTC) + timedelta(days=50)).isoformat()
     assert (
