@@ -213,6 +213,10 @@ class RunnableGraph(ReadableGraph):
             if call.scope is not None:
                 await invocation.finish_inside(started.run, call.scope)
             _report_end(span, started.run)
+        if call.is_node:
+            return shown(
+                planner.recorded(self.topology, started.run.state), self.topology.output.keys
+            )
         return self._result(started.run)
 
     def _result(self, run: Run) -> Any:

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Final, get_origin, get_type_hints
 from graph.build.callables import fingerprint
 from graph.build.options import refuse_foreign
 from graph.errors import InvalidGraphError, InvalidUpdateError, ReducerError
+from graph.messages import in_reducer
 from graph.types import OVERWRITE, Overwrite
 
 Reducer = Callable[[Any, Any], Any]
@@ -92,6 +93,18 @@ class Channel:
             return Overwrite(prepare(update.value))
         return prepare(update)
 
+    @functools.cached_property
+    def show(self) -> Callable[[Any], Any] | None:
+        """Makes what nodes and callers get of the value in the state, if that is not the same."""
+        return getattr(self.reducer, "shown", None)
+
+    def streamed(self, update: Any, recorded: Any) -> Any:
+        """An update as streams show it: as returned by the node, if that differs."""
+        shape = getattr(self.reducer, "streamed", None)
+        if shape is None or type(recorded) is Overwrite:
+            return recorded
+        return shape(update, recorded)
+
     def reduce(self, value: Any, updates: Sequence[Any]) -> Any:
         """Fold ``updates`` into ``value`` (or ``MISSING``), in their order.
 
@@ -155,8 +168,9 @@ def _reduce(reducer: Reducer, value: Any, updates: Sequence[Any]) -> Any:
         for update in updates:
             value.extend(update)
         return value
-    for update in updates:
-        value = reducer(value, update)
+    with in_reducer():
+        for update in updates:
+            value = reducer(value, update)
     return value
 
 
@@ -234,6 +248,8 @@ def channel_of(owner: str, name: str, annotation: Any) -> Channel:
     metadata = _metadata(annotation)
     for item in reversed(metadata):
         if callable(item) and _takes_two(item):
+            declared_for = getattr(item, "declared_for", None)
+            item = item if declared_for is None else declared_for(annotation)
             return Channel(name, item, _initial(annotation), _kind(annotation))
     if metadata and callable(metadata[-1]):
         raise InvalidGraphError(

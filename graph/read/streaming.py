@@ -87,8 +87,8 @@ async def chunks(
     elif kind == "custom":
         found = [("custom", content)]
     elif kind == "output":
-        began, data = content
-        writes = list(unpack(data))
+        began, data, streamed = content
+        writes = list(unpack(data) if streamed is None else streamed)
         found = [
             ("updates", {data["node"]: _update(writes, run.options.output_keys)}),
             *_ended(began, data, result=by_key(writes)),

@@ -363,7 +363,7 @@ class Run(Tasks):
         for item in items:
             if item.data is not None:
                 drafts.append((Kind.OUTPUT, item.data))
-                chunks.append(("output", (began, item.data)))
+                chunks.append(("output", (began, item.data, item.streamed)))
             elif item.error is not None:
                 node = began.frontier[item.index].node
                 if self._failure is None:

@@ -27,7 +27,7 @@ from graph.run.questions import alike
 from graph.run.runners import Runner, TimeLimitExceeded
 from graph.run.scope import ParentCommand, Scope, current
 from graph.state import planner
-from graph.state.events import Data, named, note, waiting_data
+from graph.state.events import Data, Writes, named, note, waiting_data
 from graph.state.fold import Asked, State, Task, checkpoint_id, task_id
 from graph.state.namespaces import lasting
 from graph.types import Durability, ExecutionInfo, Runtime
@@ -96,6 +96,7 @@ class Done:
         waiting: its pending interrupts, as an interrupt event records them.
         attempts: their number.
         logs: where the logs of the graphs that it called ended, by name.
+        streamed: its writes as streams show them, if they are not as recorded.
     """
 
     index: int
@@ -104,6 +105,7 @@ class Done:
     waiting: Data | None = None
     attempts: int = 1
     logs: Mapping[str, int] = field(default_factory=dict)
+    streamed: Writes | None = None
 
 
 class Tasks:
@@ -178,9 +180,10 @@ class Tasks:
         while True:
             attempt = len(failed) + 1
             try:
-                data = await self._run_attempt(spec, state, index, attempt, logs)
+                data, streamed = await self._run_attempt(spec, state, index, attempt, logs)
                 kept = lasting(logs, self.ns) if logs else {}
-                return Done(index, _with(with_logs(data, kept), "failed", failed), attempts=attempt)
+                data = _with(with_logs(data, kept), "failed", failed)
+                return Done(index, data, attempts=attempt, streamed=streamed)
             except GraphInterrupt as left:
                 waiting = waiting_data(index, task.node, left.interrupts)
                 return Done(index, waiting=waiting, attempts=attempt, logs=logs)
@@ -196,15 +199,15 @@ class Tasks:
 
     async def _run_attempt(
         self, spec: NodeSpec, state: State, index: int, attempt: int, logs: dict[str, int]
-    ) -> Data:
+    ) -> tuple[Data, Writes | None]:
         """The output event's data of one attempt. If its interrupts were mixed up, the node runs
         again at once, and gets no resume value for an interrupt that was shown with another value.
         """
         scope = self._scope(state, index, attempt, logs)
         try:
-            data = await self._outcome(spec, state, index, scope)
+            outcome = await self._outcome(spec, state, index, scope)
             if not scope.mixed_up:
-                return data
+                return outcome
         except _ENDS:
             raise
         except BaseException as error:
@@ -226,12 +229,14 @@ class Tasks:
         finally:
             scope.over = True
 
-    async def _outcome(self, spec: NodeSpec, state: State, index: int, scope: Scope) -> Data:
-        """The output event's data after one call of the node."""
+    async def _outcome(
+        self, spec: NodeSpec, state: State, index: int, scope: Scope
+    ) -> tuple[Data, Writes | None]:
+        """The output event's data after one call of the node; its writes as they are streamed."""
         try:
             with scope:
                 result = await self._result(spec, state, state.frontier[index], scope)
-                data = await planner.outcome(
+                data, streamed = await planner.outcome(
                     self._topology, state, index, result, self.evaluate_edge
                 )
         except BaseExceptionGroup as group:
@@ -242,7 +247,7 @@ class Tasks:
                 f"node {spec.name!r} returned Command(graph=Command.PARENT), but this graph has no "
                 "parent"
             )
-        return data
+        return data, streamed
 
     async def _result(self, spec: NodeSpec, state: State, task: Task, scope: Scope) -> Any:
         """The result of the node, within its time limit."""

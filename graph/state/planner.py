@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from graph.build.options import refuse_foreign
 from graph.build.schema import MISSING, StateSchema, own
-from graph.build.topology import Branch, Topology
+from graph.build.topology import Branch, Graph, Topology
 from graph.errors import InvalidUpdateError, UnknownResultError
 from graph.state import events
 from graph.state.events import Data, Goto, Writes, unpack
@@ -39,31 +39,48 @@ def argument(topology: Topology, state: State, task: Task) -> Any:
     """The argument that a task's node is called with: that of its ``Send``, or the state.
 
     Lists, dicts and sets at the top level are copies of the task's own. A node that changes them in
-    place changes neither the state of other tasks nor the log.
+    place changes neither the state of other tasks nor the log. A graph that is a node gets values
+    as they are recorded, so that its log holds the same.
     """
     if task.arg is not MISSING:
         return task.arg
-    return view(topology.nodes[task.node].schema, state.values)
+    spec = topology.nodes[task.node]
+    if isinstance(spec.action, Graph) and issubclass(spec.schema.cls, dict):
+        return spec.schema.coerce({key: own(value) for key, value in state.values.items()})
+    return view(topology, spec.schema, state.values)
 
 
-def view(schema: StateSchema, values: Mapping[str, Any]) -> Any:
+def view(topology: Topology, schema: StateSchema, values: Mapping[str, Any]) -> Any:
     """The state in the form that a node's schema declares."""
-    return schema.coerce({key: own(values[key]) for key in schema.keys if key in values})
+    known = {key: values[key] for key in schema.keys if key in values}
+    return schema.coerce({key: own(each) for key, each in _as_shown(topology, known).items()})
+
+
+def _as_shown(topology: Topology, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Recorded values as nodes and callers get them."""
+    shows = topology.showing
+    found = {key: show(values[key]) for key, show in shows.items() if key in values}
+    return {**values, **found} if found else values
 
 
 async def outcome(
     topology: Topology, state: State, index: int, result: Any, evaluate: EvaluateEdge
-) -> Data:
+) -> tuple[Data, Writes | None]:
     """The output event of a task, made from the result of its node.
+
+    Returns:
+        Its data; and its writes as they are streamed, if they are not as recorded.
 
     Raises:
         InvalidUpdateError: the result does not fit the state, or names an unknown node.
     """
     task = state.frontier[index]
     node = task.node
-    writes, gotos, above = _read_result(topology, node, result)
+    given, gotos, above = _read_result(topology, node, result)
+    writes = prepared(topology, given)
     goto = await _follow(topology, node, state, writes, gotos, evaluate)
-    return events.output_data(state.step + 1, index, node, writes, goto, above)
+    data = events.output_data(state.step + 1, index, node, writes, goto, above)
+    return data, _streamed(topology, given, writes) if topology.showing else None
 
 
 async def begin(
@@ -175,7 +192,8 @@ def _commanded(
     """The writes and targets of a command that is an input."""
     if command.graph is not None:
         raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for inputs")
-    writes, gotos, _ = _read_result(topology, START, command)
+    given, gotos, _ = _read_result(topology, START, command)
+    writes = prepared(topology, given)
     claim(topology, state.step + 1, {}, START, writes)
     return writes, gotos
 
@@ -213,7 +231,8 @@ async def edit(
             )
         if as_node == INPUT and not isinstance(values, Command):
             values = dict(topology.input.to_writes(values, defaults=True)) or None
-        writes, gotos, above = _read_result(topology, node, values)
+        given, gotos, above = _read_result(topology, node, values)
+        writes = prepared(topology, given)
         if above is not None:
             raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for edits")
         parts.append((node, writes, await _follow(topology, node, state, writes, gotos, evaluate)))
@@ -258,6 +277,11 @@ def shown(topology: Topology, state: State, live: bool = False) -> Mapping[str, 
     Raises:
         ReducerError: a reducer cannot merge what was written, in a superstep without a failure.
     """
+    return _as_shown(topology, recorded(topology, state, live))
+
+
+def recorded(topology: Topology, state: State, live: bool = False) -> Mapping[str, Any]:
+    """The same as they are recorded, for a graph around this one."""
     if not (state.pending and (live or state.interrupts)):
         return state.values
     values = state.values
@@ -282,6 +306,14 @@ def prepared(topology: Topology, writes: Writes) -> list[tuple[str, Any]]:
     return [
         (key, own(topology.channels[key].prepare(value) if key in topology.channels else value))
         for key, value in writes
+    ]
+
+
+def _streamed(topology: Topology, given: Writes, recorded: Writes) -> list[tuple[str, Any]]:
+    """Writes as streams show them."""
+    return [
+        (key, topology.channels[key].streamed(update, value) if key in topology.showing else value)
+        for (key, update), (_, value) in zip(given, recorded, strict=True)
     ]
 
 
@@ -339,7 +371,7 @@ def _read_result(
             updates = [part]
         for update in updates:
             writes += _to_writes(topology, node, update)
-    return prepared(topology, writes), gotos, above
+    return writes, gotos, above
 
 
 def _updates(command: Command[Any]) -> list[Any]:
@@ -426,7 +458,7 @@ async def _follow(
         default = spec.schema if spec else topology.state
         values = _after(topology, state.values, writes)
         for branch in branches:
-            argument = view(branch.schema or default, values)
+            argument = view(topology, branch.schema or default, values)
             targets += _targets(branch, await evaluate(branch, argument))
     joins = [
         (join.target, join.sources, topology.nodes[join.target].defer)

@@ -18,6 +18,8 @@ from graph import (
 )
 from tests.graph.kit import id_of, on
 
+pytestmark = pytest.mark.usefixtures("without_langchain")
+
 
 def answer(state: MessagesState) -> dict[str, Any]:
     return {

@@ -262,6 +262,7 @@ def test_branches_parallel_tasks_and_edits(store: EventStore) -> None:
     assert report.ok and report.events > 18
 
 
+@pytest.mark.usefixtures("without_langchain")
 def test_generated_message_ids_are_no_difference(store: EventStore) -> None:
     def chat(text: str) -> CompiledGraph:
         graph = StateGraph(MessagesState)
