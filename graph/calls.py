@@ -21,18 +21,21 @@ from eventstore.concurrency import (
     run_sync,
 )
 from eventstore.core.core import Core
+from graph.build.foreign import taken
 from graph.build.options import refuse_left_out
 from graph.build.schema import ROOT, Channel, is_schema, own, shown
 from graph.build.topology import Graph, Topology
 from graph.build.types_registry import register_types
 from graph.errors import InvalidConfigError, InvalidContextError
 from graph.read import streaming, subgraphs, time_travel
-from graph.read.history import ReadableGraph, Reader, selected
+from graph.read.entries import selected
+from graph.read.history import ReadableGraph, Reader
 from graph.read.replay_check import Check, ReplayReport, Same
 from graph.run import invocation
 from graph.run.address import (
     Address,
     as_seen_by_caller,
+    is_before_input,
     merged,
     metadata_of,
     named_thread,
@@ -72,7 +75,11 @@ Nodes = Sequence[str] | str | None
 
 
 class RunnableGraph(ReadableGraph):
-    """A graph that can run; the public methods are in ``CompiledGraph``."""
+    """A graph that can run; the public methods are in ``CompiledGraph``.
+
+    Attributes:
+        step_timeout: the seconds that the tasks of a superstep may take; set it on the graph.
+    """
 
     def __init__(
         self,
@@ -90,6 +97,7 @@ class RunnableGraph(ReadableGraph):
         self.checkpointer = checkpointer
         self._version = version
         self._snapshot_each_run = snapshot_each_run
+        self.step_timeout: float | None = None
         self._config: RunnableConfig = {}
         self._interrupt_before = frozenset(interrupt_before)
         self._interrupt_after = frozenset(interrupt_after)
@@ -146,7 +154,7 @@ class RunnableGraph(ReadableGraph):
             self.topology,
             self.name,
             log,
-            input,
+            taken(input),
             options,
             runner,
             concurrency,
@@ -233,7 +241,9 @@ class RunnableGraph(ReadableGraph):
         self, call: Call, single: bool, span: telemetry.Span
     ) -> AsyncGenerator[Any, None]:
         started = await invocation.start(call)
-        form = streaming.Form(single, call.options.subgraphs, call.options.version)
+        form = streaming.Form(
+            single, call.options.subgraphs, self.topology.nodes, call.options.version
+        )
         try:
             async with started as chunks:
                 async for kind, content in chunks:
@@ -333,6 +343,7 @@ class RunnableGraph(ReadableGraph):
             scope=scope,
             output_keys=output_keys,
             version=others.get("version") or "v1",
+            step_timeout_s=self.step_timeout,
         )
 
     def _context(self, given: Any, around: Options | None) -> Any:
@@ -366,13 +377,18 @@ class RunnableGraph(ReadableGraph):
         filter: Mapping[str, Any] | None,
         before: RunnableConfig | None,
         limit: int | None,
+        every: bool,
     ) -> AsyncGenerator[StateSnapshot, None]:
         reader, at = self._find(config)
-        return selected(
-            reader.history(at.thread_id, position_of(before) if before else None, at.ns),
-            dict(filter or {}),
-            limit,
+        wanted = dict(filter or {})
+        found = reader.history(
+            at.thread_id,
+            position_of(before) if before else None,
+            at.ns,
+            skips_input=before is not None and is_before_input(before),
+            every=every,
         )
+        return selected(found, wanted, limit)
 
     def _drive(self, operation: Awaitable[T]) -> T:
         """The result of an operation of a sync method."""

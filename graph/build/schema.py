@@ -21,8 +21,13 @@ from enum import Enum
 from typing import Annotated, Any, Final, get_origin, get_type_hints
 
 from graph.build.callables import fingerprint
-from graph.build.options import refuse_foreign
-from graph.errors import InvalidGraphError, InvalidUpdateError, ReducerError
+from graph.build.foreign import refuse_foreign, taken, taken_reducer
+from graph.errors import (
+    InvalidGraphError,
+    InvalidUpdateError,
+    ReducerError,
+    StateMismatchError,
+)
 from graph.messages import in_reducer
 from graph.types import OVERWRITE, Overwrite
 
@@ -82,6 +87,7 @@ class Channel:
 
     def prepare(self, update: Any) -> Any:
         """The update as it is recorded, with its random parts (ids of messages, say) decided."""
+        update = taken(update)
         if self.reducer is None:
             return update.value if type(update) is Overwrite else update
         if type(update) is dict and len(update) == 1 and OVERWRITE in update:
@@ -248,6 +254,7 @@ def channel_of(owner: str, name: str, annotation: Any) -> Channel:
     metadata = _metadata(annotation)
     for item in reversed(metadata):
         if callable(item) and _takes_two(item):
+            item = taken_reducer(item)
             declared_for = getattr(item, "declared_for", None)
             item = item if declared_for is None else declared_for(annotation)
             return Channel(name, item, _initial(annotation), _kind(annotation))
@@ -393,7 +400,8 @@ class StateSchema:
         """The argument of a node of this schema: a dict of the keys present, or an instance.
 
         Raises:
-            InvalidUpdateError: the values do not fit the class.
+            StateMismatchError: a value that a dataclass requires is missing.
+            pydantic.ValidationError: the values do not fit a pydantic model.
         """
         if ROOT in self.channels:
             return values.get(ROOT)
@@ -402,7 +410,7 @@ class StateSchema:
             return known
         for key in self._required:
             if key not in known:
-                raise InvalidUpdateError(
+                raise StateMismatchError(
                     f"the state has no value for '{key}', which {self.cls.__qualname__} requires; "
                     "pass it in the input, write it in an earlier node, or give it a default"
                 )
@@ -411,13 +419,10 @@ class StateSchema:
                 known = _by_alias(known, self._aliases)
             return self.cls(**known)
         except _pydantic("ValidationError") as error:
-            faults = "; ".join(
-                f"'{'.'.join(map(str, fault['loc'])) or self.cls.__qualname__}': {fault['msg']}"
-                for fault in error.errors(include_url=False)
+            error.add_note(
+                f"while making the argument of a node, of the class {self.cls.__qualname__}"
             )
-            raise InvalidUpdateError(
-                f"the state does not fit {self.cls.__qualname__}: {faults}"
-            ) from error
+            raise
 
     def to_writes(self, value: Any, *, defaults: bool = False) -> list[tuple[str, Any]]:
         """The (key, update) pairs in what a node returned or a caller passed as input."""

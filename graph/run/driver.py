@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any
 
 from eventstore import EventStoreError, SerializationError
+from graph.build.schema import MISSING
 from graph.build.topology import Topology, pauses
 from graph.errors import (
     GraphRecursionError,
@@ -63,6 +64,7 @@ class Run(Tasks):
     Attributes:
         written: the keys written since the last checkpoint, if the stream mode ``values`` asks;
             ``None`` where a run goes on.
+        input: the state before the input with which the run began, and the data of its event.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Run(Tasks):
         self._writers: dict[str, str] = {}
         self._waiting: list[Data] = []
         self.written: set[str] | None = None
+        self.input: tuple[State, Data] | None = None
         self._failure: BaseException | None = None
 
     @property
@@ -126,6 +129,8 @@ class Run(Tasks):
             self._topology, self.state, given, run_id, metadata, self.evaluate_edge, call
         )
         self.written = {key for key, _ in unpack(data)}
+        if self.options.modes & {"checkpoints", "debug"}:
+            self.input = self.state, data
         await self.journal.record([(Kind.INPUT, data)], self._stops)
 
     async def resume(self, given: Command[Any]) -> frozenset[int]:
@@ -235,6 +240,7 @@ class Run(Tasks):
 
     async def _superstep(self, waiting: frozenset[int]) -> AsyncGenerator[Chunk, None]:
         due = [(index, task) for index, task in planner.due(self.state) if index not in waiting]
+        due.sort(key=lambda each: each[1].arg is MISSING)  # sends begin first, as in LangGraph
         began = self.state
         self._writers, self._waiting, self._failure = {}, [], None
         self.written = set()

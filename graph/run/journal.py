@@ -308,7 +308,8 @@ class LogJournal:
             beside = self._taken_along(self._fork_from, drafts)
         state = self._fold(drafts, now)
         # A parent in another log may move with it; one of ours stays where it is.
-        local = state.parent is None or state.parent[:2] == state.at[:2]
+        parents = (each for each in (state.parent, state.stands_on) if each is not None)
+        local = all(each[:2] == state.at[:2] for each in parents)
         # The status of a thread is that of its root.
         status = None if self._at.ns else status_of(state, stops, drafts)
         return _Batch(events, state, state.settled and local, status, now, beside)

@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 from eventstore import telemetry
 from eventstore.concurrency import Concurrency
 from eventstore.format.namespaces import token
+from graph.build.foreign import misplaced
 from graph.build.schema import MISSING
 from graph.build.topology import Branch, NodeSpec, Topology
 from graph.errors import GraphInterrupt, InvalidGraphError, InvalidUpdateError, NodeTimeoutError
@@ -67,6 +68,7 @@ class Options:
         scope: in a subgraph: the task that its run is for.
         output_keys: the keys that the caller gets; ``None``: those of the output schema.
         version: the form of what the caller gets: ``v1`` or ``v2``.
+        step_timeout_s: the longest that each attempt of any node may take.
     """
 
     config: Mapping[str, Any]
@@ -84,6 +86,7 @@ class Options:
     scope: Scope | None = None
     output_keys: Sequence[str] | str | None = None
     version: str = "v1"
+    step_timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,10 @@ class Tasks:
             except GraphInterrupt as left:
                 waiting = waiting_data(index, task.node, left.interrupts)
                 return Done(index, waiting=waiting, attempts=attempt, logs=logs)
-            except Exception as error:
+            except Exception as raised:
+                error = misplaced(raised) or raised
+                if error is not raised:
+                    error.__cause__ = raised
                 wait = _pause_before_retry(spec, attempt, error)
                 if wait is None:
                     return Done(index, error=error, attempts=attempt, logs=logs)
@@ -253,14 +259,15 @@ class Tasks:
         """The result of the node, within its time limit."""
         call = self._call_node(spec, planner.argument(self._topology, state, task))
         try:
-            if spec.timeout_s is None:
+            limit_s = _shorter(spec.timeout_s, self.options.step_timeout_s)
+            if limit_s is None:
                 result = await call
             else:
-                result = await self._runner.limited(call, spec.timeout_s)
+                result = await self._runner.limited(call, limit_s)
         except ParentCommand as sent:
             return sent.command
         except TimeLimitExceeded:
-            raise NodeTimeoutError(spec.name, spec.timeout_s or 0) from None
+            raise NodeTimeoutError(spec.name, limit_s or 0) from None
         _refuse_caught(scope)
         return result
 
@@ -381,6 +388,12 @@ class Tasks:
     def forward_chunk(self, ns: str, mode: str, chunk: Any) -> None:
         """Stream a chunk of a subgraph; the :data:`Listener` of its runs."""
         self._runner.put(("inside", (ns, mode, chunk)))
+
+
+def _shorter(one: float | None, other: float | None) -> float | None:
+    """The shorter of two time limits."""
+    limits = [each for each in (one, other) if each is not None]
+    return min(limits, default=None)
 
 
 def _pause_before_retry(spec: NodeSpec, attempt: int, error: Exception) -> float | None:

@@ -324,7 +324,7 @@ class ThreadLog:
             start, chained = load(self.core.codec, replay.snapshot)
             at = replay.snapshot.position
             if replay.snapshot.is_base and start.parent and start.parent[:2] == at[:2]:
-                start = replace(start, parent=None)  # nothing exists before a base
+                start = replace(start, parent=None, stands_on=None)  # nothing exists before a base
             if (at.thread_key, at.ns) == (replay.head.thread_key, replay.head.ns):
                 taker.resume(replay.snapshot, start, chained)
         folding = Fold(self.channels, start)

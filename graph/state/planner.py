@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from graph.build.options import refuse_foreign
+from graph.build.foreign import refuse_foreign, taken, taken_targets
 from graph.build.schema import MISSING, StateSchema, own
 from graph.build.topology import Branch, Graph, Topology
 from graph.errors import InvalidUpdateError, UnknownResultError
@@ -106,7 +106,10 @@ async def begin(
     else:
         goto = await _follow(topology, START, state, writes, gotos, evaluate)
     data = events.input_data(run, writes, goto, metadata, token)
-    return {**data, "command": True} if isinstance(given, Command) else data
+    if isinstance(given, Command):
+        return {**data, "command": True}
+    # As in LangGraph the input has a step of its own, before the one in which it is applied.
+    return {**data, "step": state.step + 2} if state.started else data
 
 
 def resume(topology: Topology, state: State, given: Command[Any]) -> Data:
@@ -214,6 +217,7 @@ async def edit(
     parts: list[tuple[str, Writes, Goto]] = []
     writers: dict[str, str] = {}
     for values, as_node in updates:
+        values = taken(values)
         if as_node is None and len(updates) > 1:
             raise InvalidUpdateError(
                 "several updates in one superstep each need their node: StateUpdate(values, "
@@ -359,6 +363,7 @@ def _read_result(
     writes: list[tuple[str, Any]] = []
     gotos: list[str | Send] = []
     above: Data | None = None
+    result = [taken(each) for each in result] if type(result) is list else taken(result)
     parts = result if _is_parts(result) else [result]
     for part in parts:
         if isinstance(part, Command):
@@ -391,7 +396,7 @@ def _is_pair(candidate: Any) -> bool:
 
 
 def _gotos(command: Command[Any]) -> list[str | Send]:
-    goto = command.goto
+    goto = taken_targets(command.goto)
     if isinstance(goto, str | Send):
         return [goto]
     if not isinstance(goto, Sequence):
@@ -499,7 +504,8 @@ def _targets(branch: Branch, result: Any) -> list[str | Send]:
     """The nodes and sends that the result of a conditional edge stands for."""
     several = isinstance(result, Sequence) and not isinstance(result, str)
     found: list[str | Send] = []
-    for choice in result if several else [result]:
+    for given in result if several else [result]:
+        choice = taken(given)
         if isinstance(choice, Send) or branch.ends is None:
             found.append(choice)
         elif choice in branch.ends:

@@ -84,7 +84,7 @@ def test_cancelling_leaves_what_was_recorded(store_url: str, times: int) -> None
                 return {**values, "note": "any"}
 
             whole = await app.ainvoke({"log": ["x"], "note": "whole"}, on("whole"))
-            history = [each async for each in app.aget_state_history(on("whole"))]
+            history = [each async for each in app.aget_state_history(on("whole"), every=True)]
             states = [values_of(each.values) for each in history]
             expected = {task.name: task.result for each in history for task in each.tasks}
             assert expected.keys() == {*Pipeline.NODES}

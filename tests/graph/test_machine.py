@@ -511,7 +511,7 @@ class Machine(RuleBasedStateMachine):
             )
             if fails:
                 label = key[0] if key[1] is None else f"work {key[1]}"
-                moment.failed[index] = f"tests.graph.kit.Boom: {label}"
+                moment.failed[index] = f"Boom({label!r})"
             else:
                 moment.failed.pop(index, None)
                 state = copy.deepcopy(moment.values)
@@ -542,7 +542,7 @@ class Machine(RuleBasedStateMachine):
         self.check_replays(name)
 
     def check_entries(self, name: str, thread: Thread) -> None:
-        found = list(self.app.get_state_history(on(name)))
+        found = list(self.app.get_state_history(on(name), every=True))
         expected = list(reversed(thread.moments))
         inherited = list(thread.origin.lineage) if thread.origin else []
         if thread.orphaned:

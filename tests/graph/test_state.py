@@ -32,7 +32,7 @@ def app(store: EventStore) -> CompiledGraph:
 
 
 def history(app: CompiledGraph, **options: Any) -> list[StateSnapshot]:
-    return list(app.get_state_history(on("t"), **options))
+    return list(app.get_state_history(on("t"), **options, every=True))
 
 
 # --- get_state --------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_limit_and_before(app: CompiledGraph) -> None:
 
 def test_before_in_the_lineage_of_a_fork(app: CompiledGraph) -> None:
     app.invoke({}, on("main"))
-    at = list(app.get_state_history(on("main")))[1]
+    at = list(app.get_state_history(on("main"), every=True))[1]
     app.update_state(on("t", id_of(at)), {"note": "n"})
     everything = history(app)
     assert len(everything) == 5
@@ -156,7 +156,7 @@ def test_entries_of_the_past_show_what_came_of_their_tasks(app: CompiledGraph) -
 def test_a_history_that_grows_while_it_is_read(app: CompiledGraph) -> None:
     app.invoke({}, on("t"))
     before = history(app)
-    reading: Iterator[StateSnapshot] = app.get_state_history(on("t"))
+    reading: Iterator[StateSnapshot] = app.get_state_history(on("t"), every=True)
     first = next(reading)
     app.invoke({}, on("t"))
     assert [first, *reading] == before
@@ -187,11 +187,11 @@ def test_listing_a_thousand_checkpoints_folds_each_event_a_few_times() -> None:
         app = graph.compile(saver)
         app.invoke({}, on("t", recursion_limit=1500))
         FOLDED = 0
-        count = sum(1 for _ in app.get_state_history(on("t")))
+        count = sum(1 for _ in app.get_state_history(on("t"), every=True))
         assert count == 1000
         assert 999 <= FOLDED <= 3 * count
         FOLDED = 0
-        assert len(list(app.get_state_history(on("t"), limit=1))) == 1
+        assert len(list(app.get_state_history(on("t"), limit=1, every=True))) == 1
         assert FOLDED <= 3 * BLOCK
         FOLDED = 0
         assert app.get_state(on("t")).values["count"] == 999
