@@ -294,7 +294,8 @@ class CompiledGraph(DescribedGraph):
         """The checkpoints of a thread, newest first, one at a time.
 
         Args:
-            filter: only those whose metadata has these values.
+            filter: only those whose metadata has these values; ``{"source": "interrupt"}`` finds
+                each interrupt.
             before: only those older than the checkpoint of this config.
             limit: at most this many.
             every: every checkpoint that the log has, as it was recorded: also each interrupt of a

@@ -386,7 +386,7 @@ class RunnableGraph(ReadableGraph):
             position_of(before) if before else None,
             at.ns,
             skips_input=before is not None and is_before_input(before),
-            every=every,
+            every=every or wanted.get("source") == "interrupt",
         )
         return selected(found, wanted, limit)
 

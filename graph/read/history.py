@@ -262,17 +262,23 @@ class Reader:
             if not inner:
                 return {"configurable": place}
             reader = graph.reader_on(self.log.core)
-            at = None  # its log ends with this task, unless it is kept from call to call
-            if not current and (graph.checkpointer is True or is_prefix(state.at.ns)):
-                if ns not in known:
-                    continue
+            at = None  # the end of its log
+            if not current and ns in known:
                 at = namespaces.beside(state.at, ns, known[ns])
+            elif not current and not await self._ends_with(thread_id, state.at, ns, graph):
+                continue
             _, found, _ = await reader.log.load(thread_id, at, ns)
             shown = await reader.snapshot(thread_id, found, ns, inner, current)
             if found.started:
                 return shown
             empty = empty or shown
         return empty
+
+    async def _ends_with(self, thread_id: str, at: Position, ns: str, graph: Graph) -> bool:
+        """Whether the log of a task's subgraph is the thread's own, and ends with the task."""
+        if graph.checkpointer is True or is_prefix(at.ns):
+            return False
+        return (await self.log.core.head(thread_id, ns)).thread_key == at.thread_key
 
     async def _config(
         self, thread_id: str, at: Position, before_input: bool = False

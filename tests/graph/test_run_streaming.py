@@ -51,7 +51,7 @@ def test_stream_one_mode_in_a_list_gives_pairs(checkpointer: Any) -> None:
 def test_stream_checkpoints_are_those_of_the_history(store: EventStore) -> None:
     app = steps("abc", store)
     chunks = list(app.stream({}, on("t"), stream_mode="checkpoints"))
-    history = list(app.get_state_history(on("t"), every=True))[::-1]
+    history = list(app.get_state_history(on("t")))[::-1]
     assert [chunk["values"] for chunk in chunks] == [entry.values for entry in history]
     assert [chunk["config"] for chunk in chunks] == [entry.config for entry in history]
 
@@ -59,6 +59,7 @@ def test_stream_checkpoints_are_those_of_the_history(store: EventStore) -> None:
 def test_stream_debug(store: EventStore) -> None:
     chunks = list(steps("a", store).stream({}, on("t"), stream_mode="debug"))
     assert [chunk["type"] for chunk in chunks] == [
+        "checkpoint",
         "checkpoint",
         "task",
         "task_result",

@@ -69,7 +69,7 @@ def seen(library: Any, result: Callable[[Any], Any]) -> Any:
             tasks.append(chunk["result"])
     history = [
         [task.result for task in state.tasks]
-        for state in app.get_state_history(config, every=True)
+        for state in app.get_state_history(config)
         if state.metadata["step"] >= 0
     ]
     return updates, tasks, history, app.get_state(config).values

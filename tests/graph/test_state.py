@@ -61,7 +61,8 @@ def test_a_state_says_all_it_should(store: EventStore) -> None:
     state = app.get_state(on("t"))
     assert state.values == {"log": ["x", "a", "b"], "total": 2}
     assert state.next == ("c",)
-    assert state.metadata == {"user": "alice", "source": "loop", "step": 2, "run_id": "r"}
+    placed = {"source": "loop", "step": 2, "parents": {}, "run_id": "r"}
+    assert state.metadata == {"user": "alice", **placed}
     assert state.created_at and datetime.fromisoformat(state.created_at).year == 2024
     assert [(task.name, task.error, task.result) for task in state.tasks] == [("c", None, None)]
     assert state.parent_config == history(app)[1].config
@@ -76,8 +77,8 @@ def test_every_entrys_config_reads_the_same_state(app: CompiledGraph) -> None:
     app.update_state(on("t"), {"note": "n"}, as_node="a")
     app.invoke(None, on("t"))
     app.invoke({"log": ["y"]}, on("t"))
-    entries = history(app)
-    assert len(entries) == 11
+    entries = list(app.get_state_history(on("t")))
+    assert (len(entries), len(history(app))) == (13, 11)
     for entry, before in zip(entries, [*entries[1:], None], strict=True):
         assert app.get_state(entry.config) == entry
         assert entry.parent_config == (before and before.config)
@@ -136,8 +137,8 @@ def test_filter(app: CompiledGraph) -> None:
     def steps_of(**wanted: Any) -> list[int]:
         return [s.metadata["step"] for s in history(app, filter=wanted) if s.metadata]
 
-    assert steps_of(source="input") == [4, 0]
-    assert steps_of(source="update") == [8]
+    assert steps_of(source="input") == [5, 0]
+    assert steps_of(source="update") == [9]
     assert steps_of(user="alice") == [3, 2, 1, 0]
     assert steps_of(user="alice", step=2) == [2]
     assert steps_of(user="carol") == []

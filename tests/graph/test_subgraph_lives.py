@@ -301,10 +301,13 @@ class Life:
 
 
 def told(state: StateSnapshot) -> Any:
-    """What a state says, wherever it is stored, without what came of its tasks later: that may be
-    of the other thread alone.
+    """What a state says, wherever it is stored, without what came of its tasks later, also in
+    subgraphs that have finished: that may be of the other thread alone.
     """
-    inside = [(task.name, task.state and told(task.state)) for task in state.tasks]
+    inside = [
+        (task.name, told(task.state) if task.state and task.state.next else None)
+        for task in state.tasks
+    ]
     return state.values, state.next, state.created_at, inside
 
 

@@ -121,10 +121,7 @@ def sub_state_inspect(library):
         if h.next == ("sub",):
             yield [type(t.state).__name__ for t in h.tasks]
             full = app.get_state(h.config, subgraphs=True)
-            yield [
-                t.state and (type(t.state).__name__, getattr(t.state, "values", None))
-                for t in full.tasks
-            ]
+            yield [t.state and type(t.state).__name__ for t in full.tasks]
 
 
 @program
