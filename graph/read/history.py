@@ -175,6 +175,11 @@ class Reader:
             tasks=(task,),
         )
 
+    def _values(self, state: State) -> Any:
+        """The values at a checkpoint, without what has finished of its superstep."""
+        settled = replace(state, pending={})
+        return shown(planner.shown(self._graph.topology, settled), self._keys)
+
     def _shown_order(self, state: State) -> list[int]:
         """The tasks in the order in which they are shown: sends, then nodes as declared."""
         if len(state.frontier) < 2:
@@ -334,9 +339,11 @@ class Reader:
                             async for entry in entries:
                                 state = entry.state
                                 if every or not entry.replaced:
-                                    shown = await self._past(thread_id, entry, every=every)
+                                    found = await self._past(thread_id, entry, every=every)
+                                    if not every:  # as in LangGraph: without finished siblings
+                                        found = found._replace(values=self._values(state))
                                     before, moves = state.checkpoint, 0
-                                    yield shown
+                                    yield found
                                 if entry.before is not None and not every:
                                     yield await self.before_input(
                                         thread_id, entry.before, state, entry.input
