@@ -182,8 +182,6 @@ class Reader:
 
     def _shown_order(self, state: State) -> list[int]:
         """The tasks in the order in which they are shown: sends, then nodes as declared."""
-        if len(state.frontier) < 2:
-            return list(range(len(state.frontier)))
         places = {name: place for place, name in enumerate(self._graph.topology.nodes)}
         return sorted(
             range(len(state.frontier)),
@@ -224,8 +222,8 @@ class Reader:
                 else None,
                 result=result_of(state.pending.get(index)),
             )
-            for index in self._shown_order(state)
-            for task in (state.frontier[index],)
+            for index in (self._shown_order(state) if len(state.frontier) > 1 else (0,))
+            for task in state.frontier[index : index + 1]
         ]
         try:
             values = planner.shown(self._graph.topology, then or state, live=current)
@@ -233,7 +231,7 @@ class Reader:
             at = state.at
             raise error.at(thread_id, at.ns, at.seq, error.node or "") from error.__cause__
         parent = None
-        if follows_input(state):
+        if state.last == (START,) and follows_input(state):
             first = state.checkpoint._replace(seq=state.began)
             parent = await self._config(thread_id, first, before_input=True)
         elif state.stands_on is not None:

@@ -69,7 +69,8 @@ class Address:
             )
         # A fork's copy of another log's events counts as that log.
         ns = origin(0, _ns(config))[1]
-        return cls(str(thread_id), ns, position_of(config), is_before_input(config))
+        position = position_of(config)
+        return cls(str(thread_id), ns, position, position is not None and is_before_input(config))
 
 
 def position_of(config: Mapping[str, Any]) -> Position | None:

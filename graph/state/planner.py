@@ -52,8 +52,10 @@ def argument(topology: Topology, state: State, task: Task) -> Any:
 
 def view(topology: Topology, schema: StateSchema, values: Mapping[str, Any]) -> Any:
     """The state in the form that a node's schema declares."""
-    known = {key: values[key] for key in schema.keys if key in values}
-    return schema.coerce({key: own(each) for key, each in _as_shown(topology, known).items()})
+    known: Mapping[str, Any] = {key: values[key] for key in schema.keys if key in values}
+    if topology.showing:
+        known = _as_shown(topology, known)
+    return schema.coerce({key: own(each) for key, each in known.items()})
 
 
 def _as_shown(topology: Topology, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -281,7 +283,8 @@ def shown(topology: Topology, state: State, live: bool = False) -> Mapping[str, 
     Raises:
         ReducerError: a reducer cannot merge what was written, in a superstep without a failure.
     """
-    return _as_shown(topology, recorded(topology, state, live))
+    values = recorded(topology, state, live)
+    return _as_shown(topology, values) if topology.showing else values
 
 
 def recorded(topology: Topology, state: State, live: bool = False) -> Mapping[str, Any]:

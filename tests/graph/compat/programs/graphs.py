@@ -669,3 +669,46 @@ def step_timeout(library):
             return isinstance(e, TimeoutError)
 
     yield asyncio.run(go())
+
+
+@program
+def node_defaults(library):
+    class S(TypedDict):
+        out: Annotated[list, operator.add]
+
+    calls = []
+
+    async def flaky(s):
+        calls.append(1)
+        if len(calls) < 3:
+            raise ConnectionError("x")
+        return {"out": ["flaky"]}
+
+    async def own(s):
+        calls.append(1)
+        raise ConnectionError("y")
+
+    async def slow(s):
+        await asyncio.sleep(5)
+
+    b = library.StateGraph(S)
+    b.add_node("flaky", flaky)
+    b.set_node_defaults(
+        retry_policy=library.RetryPolicy(initial_interval=0.01, jitter=False), timeout=0.2
+    )
+    b.add_node("own", own, retry_policy=library.RetryPolicy(max_attempts=1))
+    b.add_edge(library.START, "flaky")
+    b.add_edge("flaky", "own")
+    app = b.compile(checkpointer=library.InMemorySaver())
+
+    async def go():
+        try:
+            await app.ainvoke({"out": []}, CONFIG)
+        except ConnectionError as e:
+            return str(e), len(calls)
+
+    yield asyncio.run(go())
+    c = library.StateGraph(S).set_node_defaults(timeout=0.05)
+    c.add_node("slow", slow)
+    c.add_edge(library.START, "slow")
+    yield asyncio.run(c.compile().ainvoke({"out": []}))
