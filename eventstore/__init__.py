@@ -37,6 +37,7 @@ from eventstore.format.archive.dump import Dump
 from eventstore.models import (
     FORK,
     Addition,
+    Branch,
     Event,
     Fork,
     Head,
@@ -65,6 +66,7 @@ __all__ = [
     "ArchiveUnavailableError",
     "ArchiveVersionError",
     "AsyncEventStore",
+    "Branch",
     "Codec",
     "ConcurrencyError",
     "ConfigurationError",

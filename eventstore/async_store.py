@@ -141,6 +141,8 @@ class AsyncEventStore(Shell):
     threads = async_method(Core.threads)
     thread_counts = async_method(Core.thread_counts)
     namespaces = async_method(Core.namespaces)
+    branches = async_method(Core.branches)
+    stored = async_method(Core.stored)
     snapshot_positions = async_method(Core.snapshot_positions)
 
     # --- appending ----------------------------------------------------------------------

@@ -122,15 +122,15 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An event to append that is already encoded, with the time at which it happened.
+    """An event to append whose data is already packed, with the time at which it happened.
 
     Attributes:
-        payload: its data, encoded by the codec of the store.
+        body: its data, packed by the codec of the store.
         recorded_us: when it happened, in microseconds since 1970 UTC.
     """
 
     kind: int
-    payload: bytes
+    body: bytes
     recorded_us: int
 
 
@@ -290,6 +290,23 @@ class Lineage:
     first: int
     source: Position | None
     base: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A fork: where a log leaves another one, or goes back in its own.
+
+    Attributes:
+        thread_id: the thread that branched off.
+        at: the fork's event, after which that thread's log goes on.
+        source: the position that it goes on from.
+        source_thread_id: the thread that holds it; ``None``: that thread was deleted since.
+    """
+
+    thread_id: str
+    at: Position
+    source: Position
+    source_thread_id: str | None
 
 
 @dataclass(frozen=True, slots=True)

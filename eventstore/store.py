@@ -175,6 +175,8 @@ class EventStore(Shell):
     threads = sync_method(Core.threads)
     thread_counts = sync_method(Core.thread_counts)
     namespaces = sync_method(Core.namespaces)
+    branches = sync_method(Core.branches)
+    stored = sync_method(Core.stored)
     snapshot_positions = sync_method(Core.snapshot_positions)
 
     # --- appending ----------------------------------------------------------------------

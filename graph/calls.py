@@ -210,14 +210,10 @@ class RunnableGraph(ReadableGraph):
 
     async def _run(self, call: Call) -> Any:
         with self._span(call) as span:
-            started = await invocation.start(call)
-            try:
-                async with started as chunks:
-                    async for kind, content in chunks:
-                        if call.options.modes:
-                            await self._shown(call, started.run, kind, content)
-            finally:
-                _report_logs(call, started.run)
+            async with invocation.Running(call) as started:
+                async for kind, content in started.steps:
+                    if call.options.modes:
+                        await self._shown(call, started.run, kind, content)
             if call.scope is not None:
                 await invocation.finish_inside(started.run, call.scope)
             _report_end(span, started.run)
@@ -240,17 +236,13 @@ class RunnableGraph(ReadableGraph):
     async def _streamed(
         self, call: Call, single: bool, span: telemetry.Span
     ) -> AsyncGenerator[Any, None]:
-        started = await invocation.start(call)
         form = streaming.Form(
             single, call.options.subgraphs, self.topology.nodes, call.options.version
         )
-        try:
-            async with started as chunks:
-                async for kind, content in chunks:
-                    for ns, mode, chunk in await self._shown(call, started.run, kind, content):
-                        yield form.of(ns, mode, chunk)
-        finally:
-            _report_logs(call, started.run)
+        async with invocation.Running(call) as started:
+            async for kind, content in started.steps:
+                for ns, mode, chunk in await self._shown(call, started.run, kind, content):
+                    yield form.of(ns, mode, chunk)
         if call.scope is not None:
             await invocation.finish_inside(started.run, call.scope)
         _report_end(span, started.run)
@@ -495,11 +487,6 @@ def async_concurrency(log: ThreadLog | None) -> Concurrency:
 def _of_caller(config: Mapping[str, Any]) -> Mapping[str, Any]:
     scope = current()
     return config if scope is None else as_seen_by_caller(config, scope.inner_ns)
-
-
-def _report_logs(call: Call, run: Run) -> None:
-    if call.scope is not None:
-        invocation.leave(run, call.scope)
 
 
 def _around(scope: Scope | None) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import random
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CHECK_EVERY: Final = timedelta(days=7)
+"""How often a daemon runs the database's own check by default."""
+
 BACKOFF_S: Final = 1.0
 BACKOFF_S_MAX: Final = 60.0
 
@@ -61,8 +65,11 @@ class _Daemon(ABC):
         all_tenants: bool,
         pace: Pace,
         metrics: Metrics | None,
+        check_every: timedelta | None,
         stopping: threading.Event | asyncio.Event,
     ) -> None:
+        if check_every is not None and check_every <= timedelta(0):
+            raise ValueError(f"check_every must be positive, or None for never, not {check_every}")
         self._trigger = schedule_of(every, cron, jitter)
         self._store = store
         self._every = every
@@ -72,6 +79,8 @@ class _Daemon(ABC):
         self._pace = pace
         self._on_report = on_report
         self._metrics = metrics
+        self._check_every = check_every
+        self._checked_at: float | None = None
         self._scheduler: Any = None
         self._is_first = True
         self._stop: threading.Event | asyncio.Event = stopping
@@ -107,6 +116,7 @@ class _Daemon(ABC):
                 report = await self._sweep()
                 self._is_first = False
                 self._publish(report)
+                await self._check()
                 return
             except Exception as error:
                 if self._metrics is not None:
@@ -147,6 +157,29 @@ class _Daemon(ABC):
         )
         return sweep.run(shared=self._fresh())
 
+    async def _check(self) -> None:
+        """Run the database's own check, if it is due: after the first sweep, and then regularly."""
+        every, now = self._check_every, time.monotonic()
+        if every is None or self._stop.is_set():
+            return
+        if self._checked_at is not None and now - self._checked_at < every.total_seconds():
+            return
+        self._checked_at = now
+        report = await self._store.core.check_database(self._stop.is_set)
+        if self._metrics is not None and report.checked_by is not None:
+            self._metrics.checked(report)
+        extra = {"tenant": self._tenant, "seconds": round(time.monotonic() - now, 3)}
+        if report.checked_by is None:
+            log.info("the database was not checked: %s", report.note, extra=extra)
+        elif report.ok:
+            log.info("%s of the database found no problem", report.checked_by, extra=extra)
+        for problem in report.problems:
+            log.error(
+                "the database is damaged: %s; run eventstore verify, and restore what it names",
+                problem,
+                extra=extra,
+            )
+
     def _fresh(self) -> timedelta:
         """Slices swept less than this long ago are skipped: another daemon swept them.
 
@@ -182,6 +215,9 @@ class BackgroundRetention(_Daemon):
         all_tenants: sweep the threads of all tenants, not only the store's.
         pace: how much of the database a sweep takes for itself.
         metrics: counts each sweep.
+        check_every: time between the database's own checks of its tables and indexes, which read
+            all of it; the first one follows the first sweep. What they find is logged as an error
+            and counted. ``None``: never.
 
     Raises:
         TypeError: the store is an async one: use :class:`AsyncBackgroundRetention`.
@@ -201,6 +237,7 @@ class BackgroundRetention(_Daemon):
         all_tenants: bool = False,
         pace: Pace = DEFAULT_PACE,
         metrics: Metrics | None = None,
+        check_every: timedelta | None = CHECK_EVERY,
     ) -> None:
         check_store(EventStore, store, "AsyncBackgroundRetention")
         self._stopping = threading.Event()
@@ -214,6 +251,7 @@ class BackgroundRetention(_Daemon):
             all_tenants,
             pace,
             metrics,
+            check_every,
             self._stopping,
         )
         self._sweeper: threading.Thread | None = None
@@ -275,6 +313,7 @@ class AsyncBackgroundRetention(_Daemon):
         all_tenants: bool = False,
         pace: Pace = DEFAULT_PACE,
         metrics: Metrics | None = None,
+        check_every: timedelta | None = CHECK_EVERY,
     ) -> None:
         check_store(AsyncEventStore, store, "BackgroundRetention")
         self._stopping = asyncio.Event()
@@ -288,6 +327,7 @@ class AsyncBackgroundRetention(_Daemon):
             all_tenants,
             pace,
             metrics,
+            check_every,
             self._stopping,
         )
         self._idle = asyncio.Event()

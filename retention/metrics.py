@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from eventstore import ConfigurationError
+from eventstore.models import DatabaseReport
 from retention.sweep import SweepReport
 
 if TYPE_CHECKING:
@@ -116,6 +117,22 @@ class Metrics:
             "Threads due at the last sweep that are still there.",
             registry=self.registry,
         )
+
+        self._problems = Gauge(
+            "retention_database_problems",
+            "Problems that the last check of the database found.",
+            registry=self.registry,
+        )
+        self._checked = Gauge(
+            "retention_last_check_timestamp_seconds",
+            "When the database was last checked; 0: not yet.",
+            registry=self.registry,
+        )
+
+    def checked(self, report: DatabaseReport) -> None:
+        """Note what the database's own check found."""
+        self._problems.set(len(report.problems))
+        self._checked.set(self._clock())
 
     def swept(self, report: SweepReport) -> None:
         """Count a sweep that ended or was stopped; one that only failed counts as failed."""

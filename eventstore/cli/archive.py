@@ -31,7 +31,7 @@ from eventstore.cli.options import (
 )
 from eventstore.cli.output import Output, iso, moment, size
 from eventstore.cli.threads import thread_json
-from eventstore.cli.values import counted, safe
+from eventstore.explain.values import counted, safe
 from retention.archives import (
     Archive,
     Archived,

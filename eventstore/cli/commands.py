@@ -18,8 +18,8 @@ import typer
 from typer.core import TyperGroup
 
 from eventstore import EventStoreError
-from eventstore.cli import archive, exits, history, retention, stats, threads, transfer
-from eventstore.cli.values import safe
+from eventstore.cli import archive, exits, explore, history, retention, stats, threads, transfer
+from eventstore.explain.values import safe
 from graph.errors import GraphError
 
 HELP = """Inspect and maintain a database of threads.
@@ -126,7 +126,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they show local variables, and with them a password
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (threads, history, stats, transfer, retention, archive):
+for module in (threads, history, explore, stats, transfer, retention, archive):
     module.register(app)
 
 

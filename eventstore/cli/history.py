@@ -15,7 +15,6 @@ from typing import Annotated, Any, Final
 import typer
 
 from eventstore import EventStore, PositionNotFoundError, RecordedEvent
-from eventstore.cli import compare, describe, langgraph
 from eventstore.cli.exits import MISSING, USAGE, Failed
 from eventstore.cli.options import (
     All,
@@ -35,8 +34,9 @@ from eventstore.cli.options import (
 )
 from eventstore.cli.output import Output, iso, moment
 from eventstore.cli.threads import no_such_log
-from eventstore.cli.values import block, cut, line, safe
 from eventstore.concurrency import iterate_sync, run_sync
+from eventstore.explain import compare, describe, langgraph
+from eventstore.explain.values import block, cut, line, safe
 from graph import StateSnapshot
 from graph.app import CompiledGraph
 from graph.read.history import Reader

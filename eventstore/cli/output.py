@@ -1,7 +1,7 @@
 """Prints what commands produce: results to standard output, everything else to standard error.
 
 At a terminal, tables are folded to its width; in a pipe or a file nothing is cut or folded.
-Text read from a database passes :func:`~eventstore.cli.values.safe` before it is printed.
+Text read from a database passes :func:`~eventstore.explain.values.safe` before it is printed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from eventstore.cli import values
+from eventstore.explain import values
 
 STYLES: Final = {
     "failed": "red",

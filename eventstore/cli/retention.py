@@ -28,7 +28,7 @@ from eventstore.cli.options import (
 )
 from eventstore.cli.output import Output, duration, iso, moment, size
 from eventstore.cli.threads import thread_json
-from eventstore.cli.values import safe
+from eventstore.explain.values import safe
 from retention import SweepReport
 
 

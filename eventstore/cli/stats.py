@@ -26,8 +26,8 @@ from eventstore.cli.options import (
 )
 from eventstore.cli.output import Output, size
 from eventstore.cli.threads import for_each_thread
-from eventstore.cli.values import counted, safe
 from eventstore.concurrency import run_sync
+from eventstore.explain.values import counted, safe
 from eventstore.models import DatabaseReport
 
 

@@ -36,7 +36,7 @@ from eventstore.cli.options import (
     writing,
 )
 from eventstore.cli.output import Output, duration, iso, moment, size
-from eventstore.cli.values import safe
+from eventstore.explain.values import safe
 from retention import (
     Decision,
     Plan,
@@ -294,6 +294,13 @@ def keep_sweeping(
             "127.0.0.1.",
         ),
     ] = None,
+    check_every: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION",
+            help="Time from one check of the database's tables and indexes to the next, or never.",
+        ),
+    ] = "7d",
     tenant: Tenant = "default",
     all_tenants: AllTenants = False,
     schema: Schema = None,
@@ -311,6 +318,7 @@ def keep_sweeping(
         raise typer.BadParameter("expected either --every or --cron")
     interval = None if every is None else parse_duration(every)
     jitter_length = None if jitter is None else parse_duration(jitter)
+    check_length = None if check_every == "never" else parse_duration(check_every)
     address = None if metrics is None else _parse_address(metrics)
     with writing(Target(db, tenant, schema)) as store:
         if not yes:
@@ -329,6 +337,7 @@ def keep_sweeping(
                 jitter=jitter_length,
                 all_tenants=all_tenants,
                 metrics=counts,
+                check_every=check_length,
             )
         except ConfigurationError:
             raise

@@ -24,7 +24,6 @@ from eventstore import (
     ThreadInfo,
     ThreadNotFoundError,
 )
-from eventstore.cli import describe, langgraph
 from eventstore.cli.exits import FOUND, MISSING, Failed
 from eventstore.cli.options import (
     All,
@@ -40,8 +39,9 @@ from eventstore.cli.options import (
     reading,
 )
 from eventstore.cli.output import Output, duration, iso, moment, size
-from eventstore.cli.values import block, counted, cut, document, line, safe, text_of
 from eventstore.concurrency import run_sync
+from eventstore.explain import describe, langgraph, questions
+from eventstore.explain.values import block, counted, cut, line, safe, text_of
 from eventstore.models import Status, ThreadDamage
 from retention import Match
 
@@ -250,7 +250,9 @@ def show(
         except CorruptEventError:
             stats = None  # `verify` names the damaged event
         origin = _origin(store, thread_id)
-        interrupts = _pending_interrupts(store, info) if info.status == "waiting" else []
+        interrupts = (
+            run_sync(questions.pending(store.core, info)) if info.status == "waiting" else []
+        )
     if as_json:
         found = thread_json(info)
         found["logs"] = [{**each, "last_at": iso(each["last_at"])} for each in logs]
@@ -318,28 +320,6 @@ def _origin(store: EventStore, thread_id: str) -> dict[str, Any] | None:
         return None
     owner = store.thread_at(source.thread_key)
     return {"thread_id": owner.thread_id if owner else None, "ns": source.ns, "seq": source.seq}
-
-
-def _pending_interrupts(store: EventStore, info: ThreadInfo) -> list[dict[str, Any]]:
-    """The interrupts that a thread waits for: those not resumed since the last ``interrupt``."""
-    thread_id = info.thread_id
-    if langgraph.is_langgraph(info):
-        return langgraph.pending_interrupts(store, thread_id)
-    last = store.head(thread_id).seq
-    pending: dict[str, dict[str, Any]] = {}  # by id, which need not be text
-    try:
-        for event in store.read(thread_id, after=max(0, last - PAGE)):
-            kind = describe.kind_of(event)
-            if kind == "interrupt":
-                pending = {
-                    document(each["id"]): dict(each) for each in describe.interrupts(event.data)
-                }
-            elif kind == "resume":
-                for resumed in describe.mappings(event.data["answers"]):
-                    pending.pop(document(resumed.get("id")), None)
-    except CorruptEventError:
-        return []  # `verify` reports the damage; the rest of the thread can still be shown
-    return list(pending.values())
 
 
 # --- events -----------------------------------------------------------------------------

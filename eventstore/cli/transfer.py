@@ -33,7 +33,7 @@ from eventstore.cli.options import (
 )
 from eventstore.cli.output import Output, size
 from eventstore.cli.threads import for_each_thread
-from eventstore.cli.values import counted, safe
+from eventstore.explain.values import counted, safe
 from eventstore.format.archive.dump import Dump
 
 SUFFIX: Final = ".thread"

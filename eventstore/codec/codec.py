@@ -152,9 +152,13 @@ class Codec(Compression):
         """The value of ``payload``, or a ``CorruptEventError``."""
         return self.unpack(self.body(payload))
 
-    def unpack(self, body: bytes) -> Any:
-        """The value that a body holds, or a ``CorruptEventError``."""
+    def unpack(self, body: bytes, own: bool = False) -> Any:
+        """The value that a body holds, or a ``CorruptEventError``.
+
+        Args:
+            own: this process packed it, so that the lengths that it claims are believed.
+        """
         try:
-            return self._packers.packer.unpack(body)
+            return self._packers.packer.unpack(body, own)
         except DECODE_ERRORS as exc:
             raise undecodable(exc) from exc

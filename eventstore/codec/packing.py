@@ -138,10 +138,10 @@ class BodyPacker:
             raise
         return msgpack.ExtType(extension.code, data)
 
-    def unpack(self, body: bytes) -> Any:
+    def unpack(self, body: bytes, own: bool = False) -> Any:
         # msgpack allocates a list as long as its header claims before it reads the items; nested
         # claims multiply. So first skip over the whole body, which allocates nothing.
-        claims = len(body) > _CHECKED_BODY_BYTES and (0xDC in body or 0xDD in body)
+        claims = not own and len(body) > _CHECKED_BODY_BYTES and (0xDC in body or 0xDD in body)
         if claims and _structure_end(body) != len(body):
             raise CorruptEventError("the body does not hold exactly one value")
         return msgpack.unpackb(

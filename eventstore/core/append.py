@@ -210,6 +210,8 @@ class Appending(Inserting):
         Raises:
             ThreadNotFoundError: no such thread.
         """
+        check_type("head", head, Head)
+        check_type("snapshot", snapshot, NewSnapshot)
         row = records.snapshot_row(head, snapshot)
         await self._store_dictionary()
 

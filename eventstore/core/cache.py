@@ -1,9 +1,12 @@
-"""The log cache: stored bytes of the logs used last, in bounded memory.
+"""The log cache: bytes that lead to the end of the logs used last, in bounded memory.
 
-A thread is usually run again by the process that ran it last. The bytes that lead to its state (a
-snapshot and the events after it) are kept here as they are stored. Rows are never changed, and
-readers first read the log's end from the database and verify the digests up to it: so nothing
-stale can be used, and values are decoded anew for each reader.
+A thread is usually run again by the process that ran it last. A snapshot and the events after it
+are kept here as they are stored. Of a log that is read again, the reader may keep a snapshot of its
+own instead, of what it folded up to the end (:meth:`CachedLog.folded`).
+
+Events are never changed, and readers first read the log's end from the database and verify the
+digests up to it: so nothing stale can be used. Only bytes are kept, and values are decoded anew for
+each reader: so nobody sees what another one changed in place.
 """
 
 from __future__ import annotations
@@ -46,9 +49,12 @@ class CachedLog:
         end: the position that they lead to.
         digest: of the event at ``end``.
         marks: seqs of the log's last fork and of its last snapshot of this fingerprint.
-        snapshot: where to start; ``None``: from nothing.
+        snapshot: where to start, as it is stored or as a reader made it; ``None``: from nothing.
         link: digest of the event at the snapshot.
-        rows: of the events after it, up to ``end``.
+        rows: of the events after it, up to ``end``; ``None``: there are too many to cache.
+        notes: what a reader keeps with a snapshot that it made; ``None``: it is a stored one.
+        was_found: whether this was in the cache when it was looked for.
+        is_large: a snapshot that the reader made was too large to keep.
         size: approximate bytes that all this takes.
     """
 
@@ -58,8 +64,10 @@ class CachedLog:
     marks: tuple[int | None, int | None]
     snapshot: Snapshot | None
     link: bytes | None
-    rows: Sequence[Any]
-
+    rows: Sequence[Any] | None
+    notes: Any = None
+    was_found: bool = False
+    is_large: bool = False
     size: int = 0
 
     @classmethod
@@ -70,18 +78,25 @@ class CachedLog:
         marks: tuple[int | None, int | None],
         snapshot: Snapshot | None,
         link: bytes | None,
-        rows: Sequence[Any],
+        rows: Sequence[Any] | None,
     ) -> CachedLog:
         """The bytes that lead to ``head``; ``link`` is the digest of the snapshot's event."""
-        size = _OVERHEAD + _size(rows)
-        if snapshot is not None:
-            size += len(snapshot.state) + sum(map(len, snapshot.items))
-        return cls(head.position, head.digest, fingerprint, marks, snapshot, link, rows, size)
+        size = _OVERHEAD + _size(rows or ()) + _size_of(snapshot)
+        return cls(head.position, head.digest, fingerprint, marks, snapshot, link, rows, size=size)
 
     def extended(self, end: Position, digest: bytes, rows: Sequence[Any]) -> CachedLog:
         """With the events of ``rows`` added, which end at ``end``."""
         size = self.size + _size(rows)
-        return replace(self, end=end, digest=digest, rows=[*self.rows, *rows], size=size)
+        return replace(self, end=end, digest=digest, rows=[*(self.rows or ()), *rows], size=size)
+
+    def folded(self, snapshot: Snapshot, notes: Any) -> CachedLog:
+        """The same log, starting from a snapshot of its end that the reader made."""
+        size = _OVERHEAD + _size_of(snapshot)
+        return replace(self, snapshot=snapshot, link=self.digest, rows=[], notes=notes, size=size)
+
+
+def _size_of(snapshot: Snapshot | None) -> int:
+    return 0 if snapshot is None else len(snapshot.state) + sum(map(len, snapshot.items))
 
 
 def _size(rows: Sequence[Any]) -> int:
@@ -113,16 +128,18 @@ class LogCache:
             return None
         return cached if (cached.fingerprint, cached.marks) == (fingerprint, marks) else None
 
-    def put(self, cached: CachedLog) -> None:
-        """Cache a log, and drop those that were used longest ago."""
+    def put(self, cached: CachedLog) -> bool:
+        """Cache a log, and drop those that were used longest ago; false if it is too large."""
         place = cached.end[:2]
+        fits = cached.rows is not None and cached.size <= self._max // SHARE
         with self._lock:
             self._drop(place)
-            if cached.size <= self._max // SHARE:
+            if fits:
                 self._logs[place] = cached
                 self._size += cached.size
             while self._size > self._max:
                 self._drop(next(iter(self._logs)))
+        return fits
 
     def forget(self, thread_key: int) -> None:
         """Drop the logs of a thread."""
@@ -140,7 +157,7 @@ class LogCache:
             return
         if snapshot is None:
             self.put(cached.extended(new.position, new.digest, [_event_row(row) for row in rows]))
-        elif snapshot.fingerprint == cached.fingerprint:
+        elif snapshot.fingerprint == cached.fingerprint and cached.notes is None:
             self.put(_at_snapshot(cached, new, snapshot))
 
     def _drop(self, place: tuple[int, str]) -> None:

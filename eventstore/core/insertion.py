@@ -34,6 +34,8 @@ from eventstore.limits import (
     TENANT_BYTES_MAX,
     THREAD_ID_BYTES_MAX,
     check_name,
+    check_number,
+    check_type,
 )
 from eventstore.models import (
     STATUSES,
@@ -80,6 +82,7 @@ class Inserting(Reading):
             As :meth:`append`, naming the log that refused. Nothing was stored in any.
             ValueError: the heads are of several threads, or two are of one log.
         """
+        _check_types(additions, now_us)
         with telemetry.append(self.tenant, additions) as span:
             _check(additions, status, self.tenant)
             await self._store_dictionary()
@@ -405,6 +408,18 @@ class _Insertion:
 
 class _Refused(Exception):
     """The event to append behind was not there."""
+
+
+def _check_types(additions: Sequence[Addition], now_us: int | None) -> None:
+    check_type("additions", additions, Sequence)
+    for each in additions:
+        check_type("an addition", each, Addition)
+        check_type("the head of an addition", each.head, Head)
+        check_type("the events of an addition", each.events, Sequence)
+        if each.snapshot is not None:
+            check_type("the snapshot of an addition", each.snapshot, NewSnapshot)
+    if now_us is not None:
+        check_number("now_us", now_us, 0)
 
 
 def _check(additions: Sequence[Addition], status: str | None, tenant: str) -> None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from typing import Final, NamedTuple
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
 
 from eventstore import queries, telemetry
 from eventstore.core.cache import CachedLog
@@ -26,7 +27,7 @@ from eventstore.errors import (
 )
 from eventstore.format import digests, records
 from eventstore.format.segments import Segment
-from eventstore.limits import check_name, check_number
+from eventstore.limits import check_name, check_number, check_position
 from eventstore.models import (
     FORK,
     Head,
@@ -175,10 +176,11 @@ class Reading(Threads):
                 snapshots = cached = False  # again, from as far back as the events go
             else:
                 raise LineageMovedError(thread_id)
-        if snapshot is not None:
+        if snapshot is not None and (hit is None or hit.notes is None):
             await self._load_dictionaries((snapshot.state, *snapshot.items))
-        if cached and hit is None and marks is not None and _is_whole(head, route, page):
-            hit = CachedLog.of(head, fingerprint, marks, snapshot, digest, list(page))
+        if cached and hit is None and marks is not None and head.seq:
+            whole = list(page) if _is_whole(head, route, page) else None
+            hit = CachedLog.of(head, fingerprint, marks, snapshot, digest, whole)
         if snapshot is not None:
             telemetry.starts_at(span, snapshot)
         events = self._lineage(thread_id, head.thread_key, route, digest, page, span)
@@ -193,7 +195,7 @@ class Reading(Threads):
     ) -> _Found | None:
         """What leads to the end of a log, as far as possible from the log cache."""
         hit = self.cache.get(head, fingerprint, marks)
-        if hit is None or head.seq - hit.end.seq > PAGE:
+        if hit is None or hit.rows is None or head.seq - hit.end.seq > PAGE:
             return None
         if head.seq > hit.end.seq:
             rows = queries.events.read_events(
@@ -208,12 +210,26 @@ class Reading(Threads):
             [queries.lineage.Stretch(head.thread_key, head.ns, first, head.seq)] if hit.rows else []
         )
         route = queries.lineage.Route(start, stretches)
-        return _Found(head, head.position, route, (), hit.rows, marks, hit)
+        hit = replace(hit, was_found=True)
+        return _Found(head, head.position, route, (), hit.rows or (), marks, hit)
 
-    def cache_replay(self, replay: Replay[Pages]) -> None:
-        """Cache the bytes of a replay that had no fault, for the next replay of its log."""
-        if replay.cached is not None:
-            self.cache.put(replay.cached)
+    def cache_replay(
+        self, replay: Replay[Pages], snapshot: Snapshot | None = None, notes: Any = None
+    ) -> None:
+        """Cache the bytes of a replay that had no fault, for the next replay of its log.
+
+        Args:
+            snapshot, notes: what the reader folded (see :meth:`CachedLog.folded`); ``None``: keep
+                the bytes as they were read.
+        """
+        cached: CachedLog | None = replay.cached
+        if cached is None:
+            return
+        if snapshot is not None:
+            if self.cache.put(cached.folded(snapshot, notes)):
+                return
+            cached = replace(cached, is_large=True)
+        self.cache.put(cached)
 
     async def _lineage(
         self,
@@ -366,6 +382,9 @@ class Reading(Threads):
 
         The log may belong to another thread of this tenant, as in the lineage of a fork.
         """
+        check_position("after", after)
+        if upto is not None:
+            check_number("upto", upto)
 
         def find_end(conn: Connection) -> int:
             row = queries.threads.thread_by_key(conn, after.thread_key)

@@ -19,15 +19,18 @@ from eventstore.errors import (
     CorruptEventError,
     ThreadNotFoundError,
 )
-from eventstore.format import records
+from eventstore.format import digests, records
 from eventstore.format.checks import metadata_text
 from eventstore.limits import TTL_MAX, check_name, check_number, check_type, seconds_of, shown
 from eventstore.models import (
     STATUSES,
+    Branch,
+    Position,
     SqlRow,
     Status,
     ThreadDamage,
     ThreadInfo,
+    check_at,
     check_status,
     to_micros,
 )
@@ -128,6 +131,62 @@ class Threads(Part):
 
         return [records.thread_info(row) for row in await self.transactions.run("read", look_up)]
 
+    async def branches(self, thread_id: str) -> list[Branch]:
+        """The forks of a thread: its own root log's, oldest first, then those of threads that
+        were forked from it, in the order of their keys.
+
+        Raises:
+            ThreadNotFoundError: no such thread.
+        """
+
+        def look_up(conn: Connection) -> list[Branch]:
+            key, names = self.key_of(conn, thread_id), dict[int, str | None]()
+
+            def name(of: int) -> str | None:
+                if of not in names:
+                    row = queries.threads.thread_by_key(conn, of)
+                    names[of] = None
+                    if row is not None and row.deleting_since is None:
+                        names[of] = row.thread_id if row.tenant == self.tenant else None
+                return names[of]
+
+            rows = [
+                *queries.forks.forks_of(conn, key, ""),
+                *queries.forks.all_dependants(conn, key),
+            ]
+            found = []
+            for row in rows:
+                branched = name(row.thread_key)
+                origin = digests.origin(row.source_thread_key, row.source_ns)
+                source = Position(*origin, row.source_seq)
+                if branched is not None:
+                    at = Position(row.thread_key, row.ns, row.seq)
+                    found.append(Branch(branched, at, source, name(source.thread_key)))
+            return found
+
+        return await self.transactions.run("read", look_up)
+
+    async def fingerprints(self, at: Position) -> list[str]:
+        """The fingerprints of the snapshots of a log up to a position, the newest first."""
+        check_at("at", at)
+        rows = await self.transactions.run(
+            "read", queries.snapshots.snapshots_of, at.thread_key, at.ns
+        )
+        newest_first = (row.fingerprint for row in reversed(rows) if row.seq <= at.seq)
+        return list(dict.fromkeys(newest_first))
+
+    async def stored(self, found: Sequence[ThreadInfo]) -> dict[int, tuple[int, int]]:
+        """How many events each of some threads has, and their stored bytes, by ``thread_key``."""
+        check_type("found", found, Sequence)
+        for each in found:
+            check_type("a thread", each, ThreadInfo)
+
+        def look_up(conn: Connection) -> dict[int, tuple[int, int]]:
+            keys = [info.thread_key for info in found]
+            return {key: queries.events.totals(conn, key)[:2] for key in keys}
+
+        return await self.transactions.run("read", look_up)
+
     def key_of(self, conn: Connection, thread_id: str) -> int:
         """The key of a thread of this tenant.
 
@@ -199,7 +258,10 @@ class Threads(Part):
         status: Status | None = None,
         prefix: str | None = None,
         metadata: Mapping[str, Any] | None = None,
-        after: ThreadInfo | None = None,
+        active_since: datetime | None = None,
+        active_until: datetime | None = None,
+        pinned: bool | None = None,
+        after: ThreadInfo | tuple[datetime, int] | None = None,
         limit: int = 100,
         on_damage: OnDamage | None = None,
     ) -> list[ThreadInfo]:
@@ -214,20 +276,25 @@ class Threads(Part):
         Args:
             status, prefix, metadata: only threads with this status, whose id begins with this
                 prefix, whose metadata has these values at its top level.
-            after: the last thread of the page before.
+            active_since, active_until: only threads whose last append was in this time, to the
+                minute.
+            pinned: only threads that are pinned, or are not.
+            after: the last thread of the page before, or its ``active_at`` and ``thread_key``.
             limit: threads in a page.
             on_damage: called with each thread that is left out, in place of logging it.
         """
         check_limit(limit)
         if metadata is not None:
             check_type("metadata", metadata, Mapping)
-        if after is not None:
-            check_type("after", after, ThreadInfo)
+        place = None if after is None else _place(after)
         if status is not None:
             check_status(status)
         if prefix is not None:
             check_name("a prefix", prefix)
-        place = None if after is None else (to_micros(after.active_at), after.thread_key)
+        if pinned is not None:
+            check_type("pinned", pinned, bool)
+        since = None if active_since is None else to_micros(active_since, "active_since")
+        until = None if active_until is None else to_micros(active_until, "active_until")
         found: list[ThreadInfo] = []
         while True:
             rows = await self.transactions.run(
@@ -237,6 +304,9 @@ class Threads(Part):
                 status=status,
                 prefix=prefix,
                 metadata=metadata or {},
+                active_since=since,
+                active_until=until,
+                pinned=pinned,
                 after=place,
                 limit=limit,
             )
@@ -333,6 +403,17 @@ def sound_records(rows: Sequence[SqlRow], decoded: Callable[[SqlRow], T]) -> Ite
             yield decoded(row)
         except CorruptEventError as error:
             log.error("left out of the list: %s", error, extra={"thread_id": error.thread_id})
+
+
+def _place(after: ThreadInfo | tuple[datetime, int]) -> tuple[int, int]:
+    """Where a page of threads begins: behind this one."""
+    if isinstance(after, ThreadInfo):
+        return to_micros(after.active_at), after.thread_key
+    check_type("after", after, tuple)
+    if len(after) != 2:
+        raise ConfigurationError(f"after must be (active_at, thread_key), not {shown(after)}")
+    active_at, key = after
+    return to_micros(active_at, "after"), check_number("thread_key", key)
 
 
 def check_limit(limit: int) -> None:

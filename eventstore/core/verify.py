@@ -5,7 +5,7 @@ Both only read, page by page. Verifying lists every problem instead of stopping 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -191,13 +191,20 @@ class Verifying(Reading):
                 problems.append(f"{where}: was taken of another history")
         return events
 
-    async def check_database(self) -> DatabaseReport:
+    async def check_database(
+        self, should_stop: Callable[[], bool] = lambda: False
+    ) -> DatabaseReport:
         """Run the database's own check of all its tables and indexes; it reads all of them.
 
         On SQLite these are ``PRAGMA integrity_check`` and ``foreign_key_check``. On PostgreSQL it
         is the extension ``amcheck``, if it is installed and the user may call it.
+
+        Args:
+            should_stop: asked often, on SQLite, and before each index, on PostgreSQL: whether to
+                stop. The report then says that nothing was checked.
         """
-        return await self.transactions.run("read", maintenance.check, schema.metadata.sorted_tables)
+        tables = schema.metadata.sorted_tables
+        return await self.transactions.run("read", maintenance.check, tables, should_stop)
 
     def _verifiable(
         self,

@@ -6,7 +6,7 @@ Each function works on SQLite and on PostgreSQL, which differ most here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Connection, Table, cast, exc, extract, func, select, text
@@ -147,11 +147,27 @@ PROBLEMS_MAX: Final = 100
 """Problems that a check reports at most."""
 
 
-def check(conn: Connection, tables: Sequence[Table]) -> DatabaseReport:
+_STEPS: Final = 100_000
+"""SQLite's virtual machine runs so many instructions, a few milliseconds, between two looks at
+``should_stop``.
+"""
+
+_STOPPED: Final = DatabaseReport((), None, "stopped before its end")
+
+
+def check(
+    conn: Connection, tables: Sequence[Table], should_stop: Callable[[], bool]
+) -> DatabaseReport:
     """The database's own check of these tables and their indexes; it reads all of them."""
-    if conn.dialect.name == "sqlite":
-        return DatabaseReport(tuple(_sqlite_problems(conn)), "integrity_check")
-    return _checked_by_amcheck(conn, tables)
+    if conn.dialect.name != "sqlite":
+        return _checked_by_amcheck(conn, tables, should_stop)
+    driver: Any = conn.connection.driver_connection
+    driver.set_progress_handler(should_stop, _STEPS)
+    try:
+        problems = tuple(_sqlite_problems(conn))
+    finally:
+        driver.set_progress_handler(None, 0)
+    return _STOPPED if should_stop() else DatabaseReport(problems, "integrity_check")
 
 
 def _sqlite_problems(conn: Connection) -> Iterator[str]:
@@ -176,7 +192,9 @@ _INDEXES: Final = """
     ORDER BY 1"""
 
 
-def _checked_by_amcheck(conn: Connection, tables: Sequence[Table]) -> DatabaseReport:
+def _checked_by_amcheck(
+    conn: Connection, tables: Sequence[Table], should_stop: Callable[[], bool]
+) -> DatabaseReport:
     where = conn.exec_driver_sql(_AMCHECK).scalar()
     if where is None:
         return DatabaseReport(
@@ -189,6 +207,8 @@ def _checked_by_amcheck(conn: Connection, tables: Sequence[Table]) -> DatabaseRe
     for table in tables:
         name = schema + quote(table.name)
         for index, _ in conn.exec_driver_sql(_INDEXES, {"table": name}).fetchall():
+            if should_stop():
+                return _STOPPED
             try:
                 conn.exec_driver_sql(
                     f"SELECT {where}.bt_index_check(CAST(%(index)s AS regclass), true)",

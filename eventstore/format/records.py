@@ -76,21 +76,19 @@ def encode(
             data = {"source": list(event.source), "data": event.data}
             batch.forks.append(_fork_row(head, seq, event.source))
             body, at_us = codec.pack(data), now_us
-            payload = codec.compressed(body)
         elif isinstance(event, Prepared):
-            kind, key, payload, at_us = event.kind, None, event.payload, event.recorded_us
-            body = codec.body(payload)
+            kind, key, body, at_us = event.kind, None, event.body, event.recorded_us
         elif isinstance(event, Event):
             kind, key = event.kind, event.key
             if key is not None:
                 check_name("a key", key, KEY_BYTES_MAX)
             body, at_us = codec.pack(event.data), now_us
-            payload = codec.compressed(body)
         else:
             raise ConfigurationError(
                 f"events to append must be Event or Fork, not {type(event).__name__}"
             )
         digest = digests.link(previous, seq, kind, key, at_us, body)
+        payload = codec.compressed(body)
         batch.events.append(
             {
                 "new_thread_key": head.thread_key,

@@ -77,7 +77,7 @@ def is_old(payload: bytes) -> bool:
 
 def covered(payload: bytes, body: bytes) -> bytes:
     """The bytes that an event's digest covers: the body or, in format 1, the payload."""
-    return payload if is_old(payload) else body
+    return payload if payload[0] < FORMAT_VERSION else body
 
 
 _CLAIM_MAX: Final = 4096

@@ -30,6 +30,9 @@ def list_threads(
     status: str | None,
     prefix: str | None,
     metadata: Mapping[str, Any],
+    active_since: int | None,
+    active_until: int | None,
+    pinned: bool | None,
     after: tuple[int, int] | None,
     limit: int,
 ) -> list[SqlRow]:
@@ -37,6 +40,12 @@ def list_threads(
     query = select(threads).where(threads.c.tenant == tenant, threads.c.deleting_since.is_(None))
     if status is not None:
         query = query.where(threads.c.status == status)
+    if active_since is not None:
+        query = query.where(threads.c.active_at >= active_since)
+    if active_until is not None:
+        query = query.where(threads.c.active_at <= active_until)
+    if pinned is not None:
+        query = query.where(threads.c.pinned.is_(pinned))
     if prefix is not None:
         begins = func.substr(threads.c.thread_id, 1, len(prefix))
         query = query.where(threads.c.thread_id >= prefix, begins == prefix)

@@ -310,8 +310,8 @@ class Run(Tasks):
         try:
             while True:
                 for index, task in islice(coming, 0 if self._failure else limit - running):
-                    runner.start(self.run_task(state, index, task))
                     running += 1
+                    runner.start(self.run_task(state, index, task))
                 if not running:
                     break
                 batch = await runner.next()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -38,7 +38,7 @@ from graph.errors import (
     ThreadBusyError,
 )
 from graph.run.address import Address
-from graph.run.driver import Chunk, Run, SubgraphUse
+from graph.run.driver import Run, SubgraphUse
 from graph.run.journal import Journal, LogJournal, Means, NoJournal
 from graph.run.runners import Runner
 from graph.run.scope import ParentCommand, Scope
@@ -102,7 +102,7 @@ class Call:
 
 
 class Started:
-    """A run whose first event is recorded. It ends with the ``async with`` block.
+    """A run whose first event is recorded, and its items for the stream.
 
     Args:
         resumed: do not pause at the interrupt where the run continues.
@@ -115,22 +115,38 @@ class Started:
         self.run = run
         self.steps = run.steps(resumed, waiting)
 
-    async def __aenter__(self) -> AsyncGenerator[Chunk, None]:
-        """Run to the end or to an interrupt; the items for the stream."""
-        return self.steps
+
+class Running:
+    """The run of a call: an ``async with`` block begins it and ends it.
+
+    It begins inside the block's entry, so that nothing can come between a claimed thread and the
+    code that releases it.
+
+    Raises:
+        ThreadBusyError: another run held the thread for as long as this one waits.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    async def __aenter__(self) -> Started:
+        self._started = await _start(self._call)
+        return self._started
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, GeneratorExit) and not self.run.concurrency.can_wait:
-            await release(self.run.journal, error)  # its event loop is gone
-            return
+        run, scope = self._started.run, self._call.scope
         try:
-            await self.steps.aclose()
-            await self.run.close()
+            if isinstance(error, GeneratorExit) and not run.concurrency.can_wait:
+                return  # its event loop is gone
+            await self._started.steps.aclose()
+            await run.close()
         except BaseException as closing:
             error = error or closing
             raise
         finally:
-            await release(self.run.journal, error)
+            if scope is not None:
+                _leave(run, scope)
+            await release(run.journal, error)
 
 
 async def release(journal: Journal, error: BaseException | None) -> None:
@@ -158,12 +174,8 @@ async def release(journal: Journal, error: BaseException | None) -> None:
         )
 
 
-async def start(call: Call) -> Started:
-    """Begin the run of a call.
-
-    Raises:
-        ThreadBusyError: another run held the thread for as long as this one waits.
-    """
+async def _start(call: Call) -> Started:
+    """Begin the run of a call."""
     if call.scope is not None:
         return await _start_inside(call, call.scope)
     gives_up_at = time.monotonic() + call.conflict_timeout_s
@@ -384,7 +396,7 @@ async def _until_written(above: LogJournal, runner: Runner) -> None:
         await runner.concurrency.sleep(_POLL_S / 10)
 
 
-def leave(run: Run, scope: Scope) -> None:
+def _leave(run: Run, scope: Scope) -> None:
     """Tell the task above where the logs of its subgraph ended."""
     scope.logs.update(run.logs())
     _release(scope.host, run.ns)

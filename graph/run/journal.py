@@ -15,7 +15,15 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, Protocol, TypedDict
 
-from eventstore import Addition, Event, Fork, Head, Position
+from eventstore import (
+    Addition,
+    CorruptEventError,
+    Fork,
+    Head,
+    NewSnapshot,
+    Position,
+    SerializationError,
+)
 from eventstore.concurrency import Blocking, Concurrency
 from eventstore.core.core import Core
 from eventstore.format.digests import genesis, origin
@@ -26,8 +34,8 @@ from graph.build.schema import Channel
 from graph.errors import InvalidGraphError, ReducerError
 from graph.run.snapshots import SnapshotTaker
 from graph.run.status import Draft, Stops, status_of
-from graph.state.events import Kind, note
-from graph.state.fold import NOWHERE, Fold, State, initial
+from graph.state.events import Data, Kind, note
+from graph.state.fold import NOWHERE, Fold, State, initial, parts
 from graph.state.namespaces import beside, lasting, moved
 from graph.types import START, Durability
 
@@ -95,7 +103,8 @@ class NoJournal:
         try:
             self.state = folding.state()
         except ReducerError as error:
-            raise _of_the_reducer(error, drafts) from None
+            cause, _ = _of_the_reducer(error, self.state, drafts)
+            raise cause from None
         return self.state
 
     async def branch(self, stops: Stops) -> None:
@@ -103,6 +112,13 @@ class NoJournal:
 
     async def flush(self) -> None:
         """Do nothing: nothing is stored."""
+
+
+Materialize = Callable[
+    [Head, SnapshotTaker, Mapping[int, Mapping[str, int]], Sequence[Fork | Prepared], State],
+    Awaitable[tuple[NewSnapshot | None, SnapshotTaker]],
+]
+"""Makes a snapshot that is due; see :meth:`graph.run.thread_log.ThreadLog.materialize`."""
 
 
 class _Claim(TypedDict, total=False):
@@ -116,9 +132,8 @@ class _Claim(TypedDict, total=False):
 class _Batch:
     """The events of one record, and the state after them."""
 
-    events: list[Event | Fork | Prepared]
+    events: list[Fork | Prepared]
     state: State
-    settled: bool
     status: Status | None
     now_us: int
     beside: list[Addition]
@@ -140,6 +155,7 @@ class LogJournal:
         state: State,
         taker: SnapshotTaker,
         means: Means,
+        materialize: Materialize | None = None,
         *,
         fork_from: Position | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -148,6 +164,7 @@ class LogJournal:
     ) -> None:
         self.core = core
         self.state = state
+        self._inherited = state.pending
         self.means = means
         self.busy_with = (head.seq, head.owner) if head.status == "running" else None
         self.earlier: dict[str, State] = {}
@@ -155,6 +172,8 @@ class LogJournal:
         self._head = head
         self._at = head.position
         self._taker = taker
+        self._materialize = materialize
+        self._logs = state.logs
         self._fork_from = fork_from
         self._metadata = metadata or {}
         self._ttl = ttl
@@ -296,37 +315,49 @@ class LogJournal:
 
     def _batch(self, drafts: Sequence[Draft], stops: Stops) -> _Batch:
         now = self.core.now_us()
-        events: list[Event | Fork | Prepared] = []
-        if self.means.durability == "sync":
-            events += [Event(int(kind), data) for kind, data in drafts]
-        else:  # encode now, so that a value that cannot be stored fails alone
-            encode = self.core.codec.encode
-            events += [Prepared(int(kind), encode(data), now) for kind, data in drafts]
+        # Packed now, so that a value that cannot be stored fails alone.
+        bodies = [self.core.codec.pack(data) for _, data in drafts]
+        events: list[Fork | Prepared] = [
+            Prepared(int(kind), body, now) for (kind, _), body in zip(drafts, bodies, strict=True)
+        ]
         beside: list[Addition] = []
         if self._fork_from is not None:
             events.insert(0, Fork(self._fork_from))
             beside = self._taken_along(self._fork_from, drafts)
-        state = self._fold(drafts, now)
-        # A parent in another log may move with it; one of ours stays where it is.
-        parents = (each for each in (state.parent, state.stands_on) if each is not None)
-        local = all(each[:2] == state.at[:2] for each in parents)
+        state = self._fold(drafts, bodies, now)
         # The status of a thread is that of its root.
         status = None if self._at.ns else status_of(state, stops, drafts)
-        return _Batch(events, state, state.settled and local, status, now, beside)
+        return _Batch(events, state, status, now, beside)
 
-    def _fold(self, drafts: Sequence[Draft], now: int) -> State:
+    def _fold(self, drafts: Sequence[Draft], bodies: Sequence[bytes], now: int) -> State:
+        """The state after these events: from their bodies, as every later replay folds them.
+
+        So no later node sees a type that is not stored, or what a node changes in place in the
+        objects that it returned.
+
+        Raises:
+            SerializationError: a value cannot be read again.
+        """
         folding = Fold(self._channels, self.state)
         at = self._at
         if self._fork_from is not None:
             at = at._replace(seq=at.seq + 1)
             folding.feed(Kind.FORK, {}, at, now)
-        for kind, data in drafts:
+        for (kind, data), body in zip(drafts, bodies, strict=True):
             at = at._replace(seq=at.seq + 1)
-            folding.feed(kind, data, at, now)
+            try:
+                folding.feed(kind, self.core.codec.unpack(body, own=True), at, now)
+            except CorruptEventError as error:
+                reason = f"it could not be read again: {error.reason}"
+                raise SerializationError("", type(data).__name__, reason) from error
         try:
             return folding.state()
         except ReducerError as error:
-            raise _of_the_reducer(error, drafts) from None
+            cause, part = _of_the_reducer(error, self.state, drafts)
+            if any(part is each for each in self._inherited.values()):
+                first = self.state.checkpoint.seq + 1
+                raise error.at(self.thread_id, self._at.ns, first, part["node"]) from cause
+            raise cause from None
 
     def _taken_along(self, source: Position, drafts: Sequence[Draft]) -> list[Addition]:
         """Forks of the logs of subgraphs, from where they ended at the source of the fork."""
@@ -366,7 +397,7 @@ class LogJournal:
             drafts, stops: of a batch that has not advanced the state yet. It does so here, so that
                 no cancellation comes between.
         """
-        main, beside = self._addition(batches)
+        main, beside = await self._addition(batches)
         heads = await self.core.append_together(
             [main, *beside],
             status=batches[-1].status,
@@ -392,10 +423,13 @@ class LogJournal:
         lease.is_held = lease.is_held or status == "running"
         return {"owner": lease.owner, "exclusive": exclusive}
 
-    def _addition(self, batches: list[_Batch]) -> tuple[Addition, list[Addition]]:
+    async def _addition(self, batches: list[_Batch]) -> tuple[Addition, list[Addition]]:
         events = [event for batch in batches for event in batch.events]
-        last = batches[-1]
-        snapshot = self._taker.take(last.state) if last.settled else None
+        last, snapshot = batches[-1], None
+        if self._materialize and last.state.stays and self._taker.is_due(last.state):
+            snapshot, self._taker = await self._materialize(
+                self._head, self._taker, self._logs, events, last.state
+            )
         beside = [addition for batch in batches for addition in batch.beside]
         return Addition(self._head, events, snapshot), beside
 
@@ -453,7 +487,7 @@ class LogJournal:
             return
         mains, besides = [], []
         for journal, batches in kept:
-            main, beside = journal._addition(batches)
+            main, beside = await journal._addition(batches)
             mains.append(main)
             besides += beside
         last = self._waiting[-1] if self._waiting else kept[0][1][-1]
@@ -470,12 +504,19 @@ class LogJournal:
             journal._written(head, main)
 
 
-def _of_the_reducer(error: ReducerError, drafts: Sequence[Draft]) -> BaseException:
-    """What a reducer raised at an update that was to be recorded: as with nodes, its own error."""
+def _of_the_reducer(
+    error: ReducerError, state: State, drafts: Sequence[Draft]
+) -> tuple[BaseException, Data]:
+    """What a reducer raised at an update that was to be recorded, and the update: as with nodes,
+    it is its own error.
+    """
+    (*others, (kind, data)) = drafts
+    pending = {**state.pending, **{each["task"]: each for of, each in others if of == Kind.OUTPUT}}
+    found = parts(pending, kind, data, error.key)
+    part = found[min(error.nth, len(found) - 1)] if found else data
     cause = error.__cause__ or error
-    nodes = ", ".join(repr(data.get("node", START)) for _, data in drafts)
-    note(cause, f"{error}, when what node {nodes} wrote was to be recorded")
-    return cause
+    note(cause, f"{error}, when what node {part.get('node', START)!r} wrote was to be recorded")
+    return cause, part
 
 
 def _may_wait(drafts: Sequence[Draft]) -> bool:

@@ -126,14 +126,8 @@ class SyncRunner(Runner):
 
     def start(self, task: Coroutine[Any, Any, Any]) -> None:
         context = contextvars.copy_context()
-        worker_pool().submit(context.run, self._work, task)
-
-    def _work(self, task: Coroutine[Any, Any, Any]) -> None:
-        try:
-            item = run_sync(task)
-        except BaseException as error:  # without an item, the run would wait forever
-            item = error
-        self._items.put(item)
+        future = worker_pool().submit(context.run, run_sync, task)
+        future.add_done_callback(self._items.put)  # no code of ours runs before: no item is lost
 
     def put(self, item: Any) -> None:
         self._items.put(item)
@@ -142,7 +136,7 @@ class SyncRunner(Runner):
         items = [self._items.get()]
         while not self._items.empty():
             items.append(self._items.get())
-        return items
+        return [_result(item) if isinstance(item, futures.Future) else item for item in items]
 
     async def stop(self) -> None:
         """Do nothing: a thread cannot be stopped. The results of its work are discarded."""
@@ -159,7 +153,7 @@ class AsyncRunner(Runner):
         self._items: asyncio.Queue[Any] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def is_cancelled(self) -> bool:
@@ -189,17 +183,11 @@ class AsyncRunner(Runner):
             await asyncio.wait([task])  # it must not run beside the next attempt
 
     def start(self, task: Coroutine[Any, Any, Any]) -> None:
-        running = self._loop.create_task(self._work(task))
+        running = self._loop.create_task(_returned(task))
+        running.add_done_callback(self._items.put_nowait)
+        running.add_done_callback(lambda _: discard(task))  # if it was cancelled before it began
         self._tasks.add(running)
         running.add_done_callback(self._tasks.discard)
-        running.add_done_callback(lambda _: discard(task))  # if it was cancelled before it began
-
-    async def _work(self, task: Coroutine[Any, Any, Any]) -> None:
-        try:
-            item = await task
-        except BaseException as error:  # without an item, the run would wait forever
-            item = error
-        self._items.put_nowait(item)
 
     def put(self, item: Any) -> None:
         if threading.get_ident() == self._thread:
@@ -212,7 +200,7 @@ class AsyncRunner(Runner):
         items = [await self._items.get()]
         while not self._items.empty():
             items.append(self._items.get_nowait())
-        return items
+        return [_result(item) if isinstance(item, asyncio.Task) else item for item in items]
 
     async def stop(self) -> None:
         """Cancel the tasks and wait until they have ended. Threads run on; their results are
@@ -221,6 +209,22 @@ class AsyncRunner(Runner):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _result(ended: futures.Future[Any] | asyncio.Task[Any]) -> Any:
+    """The result of a task that has ended, or its error."""
+    try:
+        return ended.result()
+    except BaseException as error:
+        return error
+
+
+async def _returned(task: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a task, or its error: an event loop would end with a KeyboardInterrupt."""
+    try:
+        return await task
+    except BaseException as error:
+        return error
 
 
 def _contained(function: Callable[[], Any]) -> Any:

@@ -22,8 +22,10 @@ from graph.run.questions import Flow, MixedUp, Questions, flow
 from graph.state.fold import Asked
 from graph.types import Command, Runtime
 
-_scope: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("scope", default=None)
-
+running: Final[contextvars.ContextVar[Scope | None]] = contextvars.ContextVar(
+    "running", default=None
+)
+"""The running task, in the context of its code; ``None`` outside a node."""
 
 _making: Final = threading.Lock()
 
@@ -86,17 +88,12 @@ class Scope:
     _node_config: Mapping[str, Any] | None = None
     _questions: Questions | None = None
     _main: Flow | None = None
-    _before: contextvars.Token[Scope | None] | None = None
 
-    def __enter__(self) -> None:
-        """Make this the running task of the code in the ``with`` block."""
-        self._before = _scope.set(self)
+    def enter(self) -> contextvars.Token[Scope | None]:
+        """Make this the running task of the code that follows, until ``running.reset(token)``."""
         if self.known or self.known_by_id:
             self._main = flow()
-
-    def __exit__(self, *_error: object) -> None:
-        if self._before is not None:
-            _scope.reset(self._before)
+        return running.set(self)
 
     @property
     def inner_ns(self) -> str:
@@ -223,11 +220,11 @@ def with_reserved_call(number: int | None) -> contextvars.Context:
 
 def current() -> Scope | None:
     """The running task; ``None`` outside a node."""
-    return _scope.get()
+    return running.get()
 
 
 def _required(function: str) -> Scope:
-    scope = _scope.get()
+    scope = running.get()
     if scope is None:
         raise OutsideNodeError(f"{function} was called outside a running node")
     return scope
@@ -265,7 +262,7 @@ def get_stream_writer() -> Callable[[Any], None]:
 
     Outside a node, or if the caller did not request that mode, the argument is discarded.
     """
-    scope = _scope.get()
+    scope = running.get()
     return _ignore if scope is None else scope.write
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from operator import is_
+from typing import Any, Final, NamedTuple
 
 from eventstore import Codec, NewSnapshot, Position, SerializationError, Snapshot, telemetry
 from graph.build.schema import MISSING, Channel
@@ -86,6 +87,26 @@ class Failures:
             self._due[at[:2]] = 2 * max(weight, FLOOR)
         self._warn(at, error)
 
+    def compare(self, codec: Codec, thread_id: str, recorded: State, live: State) -> None:
+        """Warn of values that were changed in place, once for each key.
+
+        Args:
+            recorded: the state that the log leads to.
+            live: the same as a run has it.
+        """
+        for key, value in recorded.values.items():
+            if f"={key}" not in self._warned and not _is_same(codec, value, live.values.get(key)):
+                with self._lock:
+                    self._warned.add(f"={key}")
+                log.warning(
+                    "thread %r: the value of %r was changed in place, or its reducer is not "
+                    "deterministic; the log does not have the change, so later runs will not see "
+                    "it: return what has changed",
+                    thread_id,
+                    key,
+                    extra={"thread_id": thread_id, "key": key, "ns": live.at.ns},
+                )
+
     def _warn(self, at: Position, error: SerializationError) -> None:
         path = error.path.removeprefix("values.") or "the state"
         with self._lock:
@@ -98,6 +119,22 @@ class Failures:
                 error,
                 extra={"path": path, "thread_key": at.thread_key, "ns": at.ns, "seq": at.seq},
             )
+
+
+class Chain(NamedTuple):
+    """How to continue from the last stored snapshot of a log.
+
+    Attributes:
+        at: its seq; ``None``: there is none.
+        counts: the number of items in its lists, of those that the state still begins with.
+        chained: the lists that are stored in parts; empty if they have not only grown since.
+        weight: of the events since.
+    """
+
+    at: int | None
+    counts: Mapping[str, int]
+    chained: frozenset[str]
+    weight: int
 
 
 class SnapshotTaker:
@@ -135,8 +172,29 @@ class SnapshotTaker:
             state, chained: its content, from :func:`load`.
         """
         self._at = snapshot.position.seq
-        self._lists = _lists(state.values)
+        self._lists = lists_of(state.values)
         self._chained = chained
+
+    def chain(self, state: State) -> Chain:
+        """How another taker can continue from here, at ``state``."""
+        now = lists_of(state.values)
+        counts = {
+            key: len(old)
+            for key, old in self._lists.items()
+            if key in now and begins_with(now[key], old)
+        }
+        goes_on = self._chained <= counts.keys()
+        return Chain(self._at, counts, self._chained if goes_on else frozenset(), self._weight)
+
+    def follow(self, chain: Chain, state: State) -> None:
+        """Continue as the taker did that told ``chain`` at ``state``."""
+        now = lists_of(state.values)
+        self._at, self._chained, self._weight = chain.at, chain.chained, chain.weight
+        self._lists = {key: now[key][:count] for key, count in chain.counts.items()}
+
+    def compare(self, thread_id: str, recorded: State, live: State) -> None:
+        """Warn of values that were changed in place: what their run saw is not in the log."""
+        self._failures.compare(self._codec, thread_id, recorded, live)
 
     def folded(self, channels: Mapping[str, Channel], before: State, after: State) -> None:
         """Look at what reducers made of a run's events, if they had made nothing before."""
@@ -146,10 +204,18 @@ class SnapshotTaker:
         """Count events after the last snapshot; ``size``: their stored bytes in all."""
         self._weight += size + EVENT_WEIGHT * events
 
-    def take(self, state: State) -> NewSnapshot | None:
-        """A snapshot of ``state``; ``None`` if none is due, or none can be made."""
+    def is_due(self, state: State) -> bool:
+        """Whether to take a snapshot of ``state``."""
         if self._weight < self._failures.due(state.at):
-            return None
+            return False
+        return self._weight >= self._due or self._ends(state)
+
+    def _ends(self, state: State) -> bool:
+        """Whether a snapshot is due because a run ends here."""
+        return self._each_run and not state.frontier and not state.at.ns
+
+    def take(self, state: State) -> NewSnapshot | None:
+        """A snapshot of ``state``; ``None`` if none can be made, or it is not worth its bytes."""
         try:
             return self._take(state)
         except SerializationError as error:
@@ -157,11 +223,8 @@ class SnapshotTaker:
             return None
 
     def _take(self, state: State) -> NewSnapshot | None:
-        ends = self._each_run and not state.frontier and not state.at.ns
-        if self._weight < self._due and not ends:
-            return None
-        lists = _lists(state.values)
-        grown = frozenset(key for key in lists if _begins_with(lists[key], self._lists.get(key)))
+        lists = lists_of(state.values)
+        grown = frozenset(key for key in lists if begins_with(lists[key], self._lists.get(key)))
         goes_on = bool(self._chained) and self._chained <= grown
         items = {
             key: lists[key][len(self._lists[key]) :]
@@ -172,12 +235,12 @@ class SnapshotTaker:
         rest = {key: value for key, value in state.values.items() if key not in grown}
         snapshot = NewSnapshot(
             self._fingerprint,
-            self._codec.encode(_state_data(state, rest), level=LEVEL),
+            self._codec.encode(state_data(state, rest), level=LEVEL),
             self._codec.encode(items, level=LEVEL),
             self._at if goes_on else None,
             step=state.step,
         )
-        if snapshot.size > self._weight and not ends:
+        if snapshot.size > self._weight and not self._ends(state):
             self._due = snapshot.size
             return None
         self._weight, self._due = 0, FLOOR
@@ -185,24 +248,29 @@ class SnapshotTaker:
         return snapshot
 
 
-def _lists(values: Mapping[str, Any]) -> dict[str, list[Any]]:
+def _is_same(codec: Codec, recorded: Any, live: Any) -> bool:
+    """Whether two values are packed alike; a value that cannot be packed is like no other."""
+    try:
+        return codec.pack(recorded) == codec.pack(live)
+    except SerializationError:
+        return False
+
+
+def lists_of(values: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Copies of the lists among the values of a state."""
     # Copies, because a reducer of the application may extend its list in place.
     return {key: value.copy() for key, value in values.items() if type(value) is list}
 
 
-def _begins_with(new: list[Any], old: list[Any] | None) -> bool:
+def begins_with(new: list[Any], old: list[Any] | None) -> bool:
     """Whether ``new`` is ``old`` with items appended, compared by identity of the items."""
     if old is None:
         return True
-    return len(new) >= len(old) and all(map(_is, new, old))
+    return len(new) >= len(old) and all(map(is_, new, old))
 
 
-def _is(one: object, other: object) -> bool:
-    return one is other
-
-
-def _state_data(state: State, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored form of a settled state, without the parts that are usually empty."""
+def state_data(state: State, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored form of a settled state with these values; leaves out what is usually empty."""
     seldom = {
         "first": list(state.first) if state.first != state.at else None,
         "kept": dict(state.kept),
@@ -237,16 +305,16 @@ def _state_data(state: State, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def stored_form(codec: Codec, state: State) -> bytes:
     """A settled state as bytes: equal if the states have the same stored form."""
-    return codec.pack(_state_data(state, state.values))
+    return codec.pack(state_data(state, state.values))
 
 
-def load(codec: Codec, snapshot: Snapshot) -> tuple[State, frozenset[str]]:
+def load(decode: Callable[[bytes], Any], snapshot: Snapshot) -> tuple[State, frozenset[str]]:
     """The state in a snapshot, and which of its lists are stored in parts."""
-    data = codec.decode(snapshot.state)
+    data = decode(snapshot.state)
     values: dict[str, Any] = data["values"]
     chained: set[str] = set()
     for part in snapshot.items:
-        for key, items in codec.decode(part).items():
+        for key, items in decode(part).items():
             chained.add(key)
             values.setdefault(key, []).extend(items)
     parent = Position(*data["parent"]) if data["parent"] else None

@@ -26,7 +26,7 @@ from graph.errors import GraphInterrupt, InvalidGraphError, InvalidUpdateError, 
 from graph.run.journal import Journal, LogJournal
 from graph.run.questions import alike
 from graph.run.runners import Runner, TimeLimitExceeded
-from graph.run.scope import ParentCommand, Scope, current
+from graph.run.scope import ParentCommand, Scope, current, running
 from graph.state import planner
 from graph.state.events import Data, Writes, named, note, waiting_data
 from graph.state.fold import Asked, State, Task, checkpoint_id, task_id
@@ -239,14 +239,16 @@ class Tasks:
         self, spec: NodeSpec, state: State, index: int, scope: Scope
     ) -> tuple[Data, Writes | None]:
         """The output event's data after one call of the node; its writes as they are streamed."""
+        entered = scope.enter()
         try:
-            with scope:
-                result = await self._result(spec, state, state.frontier[index], scope)
-                data, streamed = await planner.outcome(
-                    self._topology, state, index, result, self.evaluate_edge
-                )
+            result = await self._result(spec, state, state.frontier[index], scope)
+            data, streamed = await planner.outcome(
+                self._topology, state, index, result, self.evaluate_edge
+            )
         except BaseExceptionGroup as group:
             raise _without_interrupts(group) from None
+        finally:
+            running.reset(entered)
         _refuse_caught(scope)
         if data.get("above") and not self.ns:
             raise InvalidUpdateError(

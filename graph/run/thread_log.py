@@ -7,15 +7,21 @@ it was forked from. Reads only; the journals that it opens write.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from eventstore import (
+    CorruptEventError,
+    EventStoreError,
+    Fork,
     Head,
     LineageMovedError,
+    NewSnapshot,
     Position,
     PositionNotFoundError,
     RecordedEvent,
@@ -24,14 +30,20 @@ from eventstore import (
 from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX, Pages
 from eventstore.format.digests import origin, prefix_ns
+from eventstore.models import Prepared
 from graph.build.schema import Channel
-from graph.errors import InvalidConfigError, ReducerError, SchemaChangedError
+from graph.errors import GraphError, InvalidConfigError, ReducerError, SchemaChangedError
+from graph.run import recent
 from graph.run.address import Address
 from graph.run.journal import LogJournal, Means
 from graph.run.metadata import RunMetadata
+from graph.run.recent import Notes, Start
 from graph.run.snapshots import Failures, SnapshotTaker, load
 from graph.state.events import Data, Kind
-from graph.state.fold import Fold, State, checkpoint_id, writers
+from graph.state.fold import Fold, State, checkpoint_id, parts
+from graph.types import START
+
+log = logging.getLogger(__name__)
 
 
 class ThreadLog:
@@ -202,6 +214,7 @@ class ThreadLog:
             state,
             taker,
             means,
+            self.materialize,
             fork_from=fork_from,
             metadata=metadata,
             ttl=ttl,
@@ -292,17 +305,72 @@ class ThreadLog:
                 thread_id, ns, at, self.fingerprint, snapshots, cached=at is None and snapshots
             )
             try:
-                state, taker = await self.fold(replay, careful=failed is not None)
+                state, taker, start = await self._folded(replay, careful=failed is not None)
             except LineageMovedError:
                 continue  # an ancestor was deleted or trimmed meanwhile; read again
+            except CorruptEventError:
+                if replay.cached is None or not replay.cached.was_found:
+                    raise
+                self.core.cache.forget(replay.head.thread_key)  # the database was replaced
+                continue
             except ReducerError as error:
                 if error.seq is not None:
                     raise
                 failed = error  # once more, one by one, to find the event
                 continue
-            self.core.cache_replay(replay)
+            self._cache(replay, state, taker, start)
             return replay, state, taker
         raise failed or LineageMovedError(thread_id)
+
+    async def materialize(
+        self,
+        head: Head,
+        taker: SnapshotTaker,
+        logs: Mapping[int, Mapping[str, int]],
+        events: Sequence[Fork | Prepared],
+        live: State,
+    ) -> tuple[NewSnapshot | None, SnapshotTaker]:
+        """A snapshot that is due after events that are about to be appended.
+
+        It is made of what is recorded, read again, and of the bodies of the events: not of the
+        state that the run has, in which a node may have changed something in place.
+
+        Args:
+            head, taker: the end of the log, and the taker of the run.
+            logs: where the logs of subgraphs ended when the run began.
+            live: the state after the events, as the run has it.
+
+        Returns:
+            The snapshot, and the taker to go on with. ``None`` if no snapshot can be made, which
+            never fails the append.
+        """
+        fork = events[0] if isinstance(events[0], Fork) else None
+        at = head.position
+        try:
+            replay, state, again = await self.load(
+                head.thread_id, fork.source if fork else None, head.ns
+            )
+            if (replay.head.position, replay.head.digest) != (at, head.digest):
+                return None, taker  # another writer was first
+            folding = Fold(self.channels, replace(state, logs=logs) if fork else state)
+            for event in events:
+                at = at._replace(seq=at.seq + 1)
+                if isinstance(event, Fork):
+                    folding.feed(Kind.FORK, {}, at, live.created_us)
+                else:
+                    data = self.core.codec.unpack(event.body, own=True)
+                    folding.feed(event.kind, data, at, event.recorded_us)
+            recorded = folding.state()
+        except (EventStoreError, GraphError) as error:
+            log.warning(
+                "thread %r: no snapshot was made, the next one will be tried: %s",
+                head.thread_id,
+                error,
+                extra={"thread_id": head.thread_id, "ns": head.ns, "seq": head.seq},
+            )
+            return None, taker
+        again.compare(head.thread_id, recorded, live)
+        return again.take(recorded), again
 
     def taker(self) -> SnapshotTaker:
         """A new taker, for a log without snapshots."""
@@ -310,22 +378,46 @@ class ThreadLog:
             self.core.codec, self.fingerprint, self._failures, each_run=self._each_run
         )
 
-    async def fold(
-        self, replay: Replay[Pages], careful: bool = False
-    ) -> tuple[State, SnapshotTaker]:
-        """The state that a replay leads to, and a taker that continues from there.
+    def _cache(
+        self, replay: Replay[Pages], state: State, taker: SnapshotTaker, start: Start
+    ) -> None:
+        """Keep what leads to the end of a log; of a log that is loaded again, a snapshot of it."""
+        cached, made = replay.cached, None
+        if cached is None:
+            return
+        if recent.is_due(cached) and state.stays:
+            made = recent.snapshot_of(self.core.codec, self.fingerprint, state, start)
+        if made is None:
+            self.core.cache_replay(replay)
+        else:
+            self.core.cache_replay(replay, made[0], Notes(made[1], taker.chain(state)))
+
+    async def fold(self, replay: Replay[Pages]) -> tuple[State, SnapshotTaker]:
+        """The state that a replay leads to, and a taker that continues from there."""
+        return (await self._folded(replay, careful=False))[:2]
+
+    async def _folded(
+        self, replay: Replay[Pages], careful: bool
+    ) -> tuple[State, SnapshotTaker, Start]:
+        """As :meth:`fold`, and the start of the replay.
 
         Args:
             careful: reduce after each event, so that an error names it.
         """
-        taker = self.taker()
+        taker, began = self.taker(), Start()
         start = None
         if replay.snapshot is not None:
-            start, chained = load(self.core.codec, replay.snapshot)
+            notes: Notes | None = replay.cached and replay.cached.notes
+            codec = self.core.codec
+            decode = codec.decode if notes is None else partial(codec.unpack, own=True)
+            start, chained = load(decode, replay.snapshot)
             at = replay.snapshot.position
             if replay.snapshot.is_base and start.parent and start.parent[:2] == at[:2]:
                 start = replace(start, parent=None, stands_on=None)  # nothing exists before a base
-            if (at.thread_key, at.ns) == (replay.head.thread_key, replay.head.ns):
+            if notes is not None:
+                began = Start.of(notes, start)
+                taker.follow(notes.chain, start)
+            elif (at.thread_key, at.ns) == (replay.head.thread_key, replay.head.ns):
                 taker.resume(replay.snapshot, start, chained)
         folding = Fold(self.channels, start)
         async with aclosing(replay.events) as pages:
@@ -338,7 +430,7 @@ class ThreadLog:
                         await self._check(folding, pending, event, replay.head.thread_id)
         state = folding.state()
         self.refuse_other_forms(replay.head.thread_id, state)
-        return state, taker
+        return state, taker, began
 
     def refuse_other_forms(self, thread_id: str, state: State) -> None:
         """Refuse a state whose keys were declared otherwise under the same version of the graph.
@@ -377,11 +469,11 @@ class ThreadLog:
         try:
             folding.state()
         except ReducerError as error:
-            nodes = writers(pending, event.kind, event.data, error.key)
+            found = parts(pending, event.kind, event.data, error.key)
             at = event.position
             owner = await self.core.thread_at(at.thread_key)
             name = owner.thread_id if owner else thread_id
-            node = nodes[min(error.nth, len(nodes) - 1)]
+            node = found[min(error.nth, len(found) - 1)].get("node", START)
             raise error.at(name, at.ns, at.seq, node) from error.__cause__
 
     async def origin(self, head: Head) -> Position | None:

@@ -164,6 +164,15 @@ class State:
         return self.at == self.checkpoint and not (self.pending or self.errors or self.interrupts)
 
     @property
+    def stays(self) -> bool:
+        """Whether a snapshot of it can be made: it is settled, and its parent is in the same log.
+
+        A parent in another log may move with it.
+        """
+        parents = (each for each in (self.parent, self.stands_on) if each is not None)
+        return self.settled and all(each[:2] == self.at[:2] for each in parents)
+
+    @property
     def resumed(self) -> set[tuple[int, int | str]]:
         """The interrupts of the coming superstep that have a resume value."""
         return {(task, key) for task, known in self.resume_values.items() for key in known}
@@ -486,17 +495,19 @@ class Fold:
         )
 
 
-def writers(pending: Mapping[int, Data], kind: int, data: Data, key: str) -> list[str]:
-    """Whose writes to a key an event applies, in order, if these outputs were pending before it."""
+def parts(pending: Mapping[int, Data], kind: int, data: Data, key: str) -> list[Data]:
+    """What an event applies that writes to a key, in order, if these outputs were pending before
+    it: outputs of tasks and updates.
+    """
     outputs = {**pending, data["task"]: data} if kind == Kind.OUTPUT else dict(pending)
-    parts = (
+    found = (
         [outputs[task] for task in sorted(outputs)] if kind in (Kind.OUTPUT, Kind.UPDATE) else []
     )
     if kind != Kind.OUTPUT:
-        parts += updates_of(data)
+        found += updates_of(data)
     return [
-        part.get("node", START)
-        for part in parts
+        part
+        for part in found
         for name, _ in (unpack(part) if "writes" in part else ())
         if name == key
     ]

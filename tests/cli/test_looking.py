@@ -224,3 +224,36 @@ def test_nothing_that_is_stored_reaches_a_terminal_as_it_is(database: str, read:
             assert done.code == exits.OK, done
             bad = [c for c in done.out if not c.isprintable() and c != "\n"]
             assert bad == [], (command, option)
+
+
+# --- waiting, branches, blame -----------------------------------------------------------
+
+
+def test_waiting_lists_what_threads_ask(read: Callable[..., Done]) -> None:
+    found = {each["thread_id"]: each for each in read("waiting", "--json").lines}
+    assert "waits" in found and "failed" not in found
+    assert found["waits"]["questions"][0]["value"] == {"publish?": "bees"}
+    assert '{"publish?": "bees"}' in read("waiting").out
+    assert "\x1b" not in read("waiting").out
+
+
+def test_branches_name_both_ends(read: Callable[..., Done]) -> None:
+    found = read("branches", "done", "--json").lines
+    assert {(each["thread_id"], each["source"]["thread_id"]) for each in found} == {
+        ("done", "done"),
+        ("branch", "done"),
+    }
+    assert "branch" in read("branches", "done").out
+    assert read("branches", "waits").err.strip() == "no branches"
+    assert read("branches", "nobody").code == 4
+
+
+def test_blame_names_the_event_and_what_was_read(read: Callable[..., Done]) -> None:
+    newest, *_ = read("blame", "waits", "author", "--json").lines
+    assert (newest["node"], newest["seq"], newest["read_seq"]) == ("write", 2, 1)
+    first = read("blame", "waits", "topic", "--json").lines[-1]
+    assert (first["kind"], first["node"], first["read_seq"]) == ("input", None, None)
+    assert "write" in read("blame", "waits", "author").out
+    missing = read("blame", "waits", "author", "--at", "1")
+    assert missing.code == 4 and "'author' was not written" in missing.err
+    assert read("blame", "waits", "author", "--ns", "none").code == 4

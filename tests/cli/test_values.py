@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import Opaque
-from eventstore.cli.compare import changes
 from eventstore.cli.output import duration, size
-from eventstore.cli.values import ALL, BRIEF, block, document, line, safe, simple, text_of
+from eventstore.explain.compare import changes
+from eventstore.explain.values import ALL, BRIEF, block, document, line, safe, simple, text_of
 
 
 @dataclass

@@ -3,7 +3,8 @@
 The model is what the usual checkpointer does: a list of moments, each with a deep copy of
 all values. After every rule the state, the history and each entry's tasks must be equal, and
 replay from the first event must equal replay from any snapshot. Snapshots are made small
-and frequent here, and blocks of history short, so that their edges are met.
+and frequent here, and blocks of history short, so that their edges are met. What is kept in memory
+of threads is left to itself, found at every load, or never found.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 import graph.read.history
+import graph.run.recent
 import graph.run.snapshots
 from eventstore import EventStore
 from graph import (
@@ -265,7 +267,7 @@ class Machine(RuleBasedStateMachine):
         self.failing: frozenset[str] = frozenset()
         self.ran: list[tuple[Key, bool]] = []
         self.lock = threading.Lock()
-        self.patches = [
+        self.patches: list[Any] = [
             patch.object(graph.run.snapshots, "FLOOR", 300),
             patch.object(graph.run.snapshots, "EVENT_WEIGHT", 60),
             patch.object(graph.read.history, "BLOCK", 5),
@@ -273,10 +275,17 @@ class Machine(RuleBasedStateMachine):
         for each in self.patches:
             each.start()
 
-    @initialize()
+    @initialize(caching=st.sampled_from(("usual", "hit", "miss")))
+    def begin_with(self, caching: str) -> None:
+        self.cache: dict[str, Any] = {"cache_bytes": 0} if caching == "miss" else {}
+        if caching == "hit":
+            self.patches.append(patch.object(graph.run.recent, "is_due", lambda _: True))
+            self.patches[-1].start()
+        self.open()
+
     def open(self) -> None:
         target = ":memory:" if self.backend == "memory" else self.folder / "machine.db"
-        self.store = EventStore(target, durability="normal")
+        self.store = EventStore(target, durability="normal", **self.cache)
         self.app = self.build(self.store)
 
     def build(self, store: EventStore) -> CompiledGraph:

@@ -140,6 +140,34 @@ def test_the_finished_sibling_that_is_to_blame_is_named(store: EventStore) -> No
             lists.invoke(Command(resume=[3]), on("t"))
 
 
+def test_what_an_earlier_run_left_pending_is_named_when_its_superstep_ends(
+    store: EventStore,
+) -> None:
+    fails = [True]
+
+    def build(form: Any) -> CompiledGraph:
+        def fail(_state: Any) -> dict[str, Any]:
+            if fails[0]:
+                raise ValueError("b")
+            return {"other": "b"}
+
+        graph = StateGraph(state_of(key=form, other=str))
+        graph.add_node("a", lambda _state: {"key": ["a"]}).add_node("b", fail)
+        return graph.add_edge(START, "a").add_edge(START, "b").compile(store)
+
+    lists = build(Annotated[list, operator.add])
+    with pytest.raises(ValueError, match="b"):
+        lists.invoke({"other": "in"}, on("t"))
+    fails.clear()
+    fails.append(False)
+    with pytest.raises(
+        ReducerError, match=r"thread 't', seq 2: .*node 'a' wrote: .*list"
+    ) as caught:
+        build(Annotated[int, operator.add]).invoke(None, on("t"))
+    assert (caught.value.key, caught.value.node) == ("key", "a")
+    assert lists.invoke(None, on("t")) == {"key": ["a"], "other": "b"}
+
+
 # --- declarations that would change the state without an error ---------------------------
 
 SILENT = [

@@ -28,6 +28,7 @@ from eventstore.format.archive.header import (
     read_header,
 )
 from eventstore.format.archive.rows import COLUMNS, DICTIONARY, Record, arranged, layouts_of
+from eventstore.limits import check_type, shown
 
 SPOOL_BYTES: Final = 4 * 2**20
 """What a file may take in memory; larger ones wait in a temporary file."""
@@ -260,10 +261,16 @@ def _chunks(source: Any) -> Iterator[bytes]:
     elif hasattr(source, "read"):
         while chunk := source.read(CHUNK_BYTES):
             yield bytes(chunk)
-    else:
+    elif isinstance(source, Iterable):
         for chunk in source:
+            check_type("an archive's chunk", chunk, bytes)
             if chunk:
                 yield bytes(chunk)
+    else:
+        raise ConfigurationError(
+            f"source must be a Dump, a path, bytes, a binary file or an iterable of bytes, not "
+            f"{shown(source)}"
+        )
 
 
 def _sync_folder(folder: Path) -> None:

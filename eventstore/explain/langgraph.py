@@ -8,14 +8,24 @@ that they are stored as. No type of an application is ever loaded. What is encry
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
 import msgpack
 
-from eventstore import ConfigurationError, CorruptEventError, EventStore, RecordedEvent, ThreadInfo
+from eventstore import (
+    ConfigurationError,
+    CorruptEventError,
+    EventStore,
+    Position,
+    RecordedEvent,
+    ThreadInfo,
+)
+from eventstore.concurrency import iterate_sync
+from eventstore.core.core import Core
 from graph.langgraph.state import snapshots
 from graph.langgraph.state.fold import Fold
 from graph.langgraph.state.records import CHECKPOINT, RESET, WRITES, Saved, Write, ordered, parsed
@@ -62,25 +72,54 @@ def is_checkpoint(entry: Entry) -> bool:
 
 def entries(store: EventStore, thread_id: str) -> Iterator[Entry]:
     """The events of a thread and of those it was copied from, oldest first."""
-    replay = store.replay(thread_id, snapshots=False)
+    return iterate_sync(read_entries(store.core, thread_id))
+
+
+async def read_entries(
+    core: Core, thread_id: str, upto: Position | None = None, whole: bool = True
+) -> AsyncGenerator[Entry, None]:
+    """The events that led to a position of a thread, oldest first.
+
+    Args:
+        upto: ``None``: the end of the thread.
+        whole: ``False``: only those since the last snapshot, and the checkpoint that it holds.
+    """
+    fingerprint = snapshots.FINGERPRINT
+    replay = await core.replay(thread_id, "", upto, fingerprint, snapshots=not whole)
     fold = Fold(Seal(), thread_id)
     is_sealed = False
     if replay.snapshot is not None:
         try:
-            _, fold = snapshots.decoded(replay.snapshot, store.codec, Seal(), thread_id)
+            _, fold = snapshots.decoded(replay.snapshot, core.codec, Seal(), thread_id)
         except ConfigurationError:
             is_sealed = True
-    for event in replay.events:
-        if event.kind not in KINDS:
-            yield Entry(event, "")
-            continue
-        is_sealed |= CIPHER in event.data
-        if is_sealed:
-            yield _unread(event)
-            continue
-        before = dict(fold.spaces)
-        fold.apply(event)
-        yield replace(_entry(event, fold, before), fold=fold)
+    if not whole and not is_sealed and replay.snapshot is not None:
+        async with aclosing(
+            await core.read_span(
+                thread_id,
+                replay.snapshot.position._replace(seq=replay.snapshot.position.seq - 1),
+                replay.snapshot.position.seq,
+            )
+        ) as pages:
+            async for page in pages:
+                for event in page:
+                    if event.kind == CHECKPOINT and event.key:
+                        ns, name = parsed(event.key)
+                        saved = fold.spaces[ns].leaves.get(name) if ns in fold.spaces else None
+                        yield Entry(event._replace(key=None), ns, saved, fold)
+    async with aclosing(replay.events) as pages:
+        async for page in pages:
+            for event in page:
+                if event.kind not in KINDS:
+                    yield Entry(event, "")
+                    continue
+                is_sealed |= CIPHER in event.data
+                if is_sealed:
+                    yield _unread(event)
+                    continue
+                before = dict(fold.spaces)
+                fold.apply(event)
+                yield replace(_entry(event, fold, before), fold=fold)
 
 
 def find(store: EventStore, thread_id: str, ns: str, text: str) -> Entry | None:
@@ -117,10 +156,10 @@ def interrupts(saved: Saved) -> list[dict[str, Any]]:
     return found
 
 
-def pending_interrupts(store: EventStore, thread_id: str) -> list[dict[str, Any]]:
+async def pending_now(core: Core, thread_id: str) -> list[dict[str, Any]]:
     """The interrupts that wait at the latest checkpoints of a thread."""
     fold: Fold | None = None
-    for entry in entries(store, thread_id):
+    async for entry in read_entries(core, thread_id, whole=False):
         fold = entry.fold or fold
     if fold is None:
         return []

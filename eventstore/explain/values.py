@@ -138,7 +138,7 @@ class _Simplifier:
         return self._compound(value, depth)
 
     def _compound(self, value: Any, depth: int) -> Any:
-        fields = _fields(value)
+        fields = fields_of(value)
         if fields is None and not isinstance(value, list | tuple | set | frozenset | Mapping):
             if not hasattr(value, "maxlen"):  # a deque
                 return self._text(_str(value))
@@ -181,7 +181,7 @@ class _Simplifier:
         return [f"{CUT} {there - shown} more"] if there > shown else []
 
 
-def _fields(value: Any) -> Iterable[tuple[str, Any]] | None:
+def fields_of(value: Any) -> Iterable[tuple[str, Any]] | None:
     """The fields of a value after its type as ``$type``; ``None`` if it has no named fields."""
     if isinstance(value, Opaque):
         name = f"{value.name}/{value.version}"

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eventstore import FORK, RecordedEvent
-from eventstore.cli import langgraph
-from eventstore.cli.values import counted, line, safe, text_of
+from eventstore.explain import langgraph
+from eventstore.explain.values import counted, line, safe, text_of
 from graph.state.events import Kind
 
 _REQUIRED_KEYS: Final[dict[int, frozenset[str]]] = {

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from eventstore.cli.values import line, simple, text_of
+from eventstore.explain.values import line, simple, text_of
 
 DEPTH_MAX: Final = 6
 """Levels of nested objects that are compared; deeper ones are equal or changed as a whole."""

@@ -1,0 +1,90 @@
+"""The store as the views read it: from worker threads, whichever of the two APIs it has.
+
+A view is a plain function that runs in a worker thread. Operations of a sync store run there; those
+of an async store run in its event loop, and the view waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import anyio.from_thread
+
+from eventstore import AsyncEventStore, EventStore, Position
+from eventstore.concurrency import iterate, iterate_sync, run_sync
+from eventstore.core.core import Core
+from eventstore.ui.redaction import Redaction
+
+T = TypeVar("T")
+
+
+class Application(Protocol):
+    """What the explorer needs of an application's graph (``--app``): a ``CompiledGraph`` has it."""
+
+    def get_graph(self, *, xray: int | bool = False) -> Any:
+        """Its nodes and edges, to be drawn."""
+
+    def reader_on(self, core: Core) -> Any:
+        """The reader of its logs in a store."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the explorer shows: a store, perhaps the application's graph, and what stays hidden.
+
+    Attributes:
+        graph: computes states with the application's reducers; ``None``: the log alone is read.
+        policies: the retention policies of the operator, to say when threads will go.
+        archive: URL of the archive to list.
+        db: names the database in the commands that views show.
+    """
+
+    store: EventStore | AsyncEventStore
+    graph: Any = None
+    redaction: Redaction = field(default_factory=Redaction)
+    policies: tuple[Any, ...] = ()
+    archive: str | None = None
+    db: str = "$EVENTSTORE_DB"
+
+    @property
+    def core(self) -> Core:
+        """The operations of the store."""
+        return self.store.core
+
+    def run(self, operation: Awaitable[T]) -> T:
+        """The result of an operation of the store."""
+        if isinstance(self.store, EventStore):
+            return run_sync(operation)
+        concurrency = self.store.concurrency
+
+        async def wait() -> T:
+            return await concurrency.run(operation)
+
+        return anyio.from_thread.run(wait)
+
+    def each(self, items: AsyncIterator[T]) -> Iterator[T]:
+        """The items of an asynchronous iterator that reads the store."""
+        if isinstance(self.store, EventStore):
+            yield from iterate_sync(items)
+            return
+        found = iterate(self.store.concurrency, items)
+        end = object()
+
+        async def following() -> Any:
+            return await anext(found, end)
+
+        try:
+            while (item := anyio.from_thread.run(following)) is not end:
+                yield item
+        finally:
+            anyio.from_thread.run(found.aclose)
+
+    def events(self, thread_id: str, after: Position, upto: int | None) -> list[Any]:
+        """The events of a log after a position, up to a seq."""
+        pages = self.run(self.core.read_span(thread_id, after, upto))
+        return [event for page in self.each(pages) for event in page]
+
+
+Thunk = Callable[[], T]

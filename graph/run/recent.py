@@ -1,0 +1,103 @@
+"""Snapshots in memory: the state at the end of a log that is loaded again and again.
+
+Owns how such a snapshot is made from the one that loading began with: of a list that has grown,
+only the new items are packed. A snapshot holds bytes, packed before anybody else could see the
+values: so code that changes values in place cannot change what is loaded. It is never stored, and
+the log cache of the store bounds what is kept.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from eventstore import Codec, SerializationError, Snapshot
+from eventstore.core.cache import CachedLog
+from graph.run.snapshots import Chain, begins_with, lists_of, state_data
+from graph.state.fold import State
+
+PART: Final = 64 * 1024
+"""Bytes from which a part of a list is left as it is, and further items go into another one."""
+
+
+class Part(NamedTuple):
+    """Items of a list, as the body of a map with their key."""
+
+    key: str
+    length: int
+    body: bytes
+
+
+class Notes(NamedTuple):
+    """What is kept beside a snapshot in memory, whose items are bodies, not payloads.
+
+    Attributes:
+        parts: of its lists, in order.
+        chain: how to continue from the last snapshot that is stored.
+    """
+
+    parts: Sequence[Part]
+    chain: Chain
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The snapshot in memory that loading began with, if it did: parts of lists, and the lists that
+    were decoded from them.
+    """
+
+    parts: Mapping[str, Sequence[Part]] = field(default_factory=dict)
+    lists: Mapping[str, list[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, notes: Notes, state: State) -> Start:
+        """The start at a snapshot in memory that was decoded to ``state``."""
+        parts = defaultdict(list)
+        for part in notes.parts:
+            parts[part.key].append(part)
+        return cls(parts, lists_of(state.values))
+
+
+def is_due(cached: CachedLog) -> bool:
+    """Whether a log gets a snapshot in memory when it is loaded.
+
+    From its second load on, as many threads are loaded once and never again; at once if there are
+    too many events to keep as they are stored.
+    """
+    if cached.rows is None:
+        return True
+    return cached.was_found and not cached.is_large and len(cached.rows) > 0
+
+
+def snapshot_of(
+    codec: Codec, fingerprint: str, state: State, start: Start
+) -> tuple[Snapshot, Sequence[Part]] | None:
+    """A settled state as a snapshot in memory, and the parts of its lists.
+
+    ``None`` if it cannot be one: a reducer made something that cannot be stored.
+    """
+    lists = lists_of(state.values)
+    rest = {key: value for key, value in state.values.items() if key not in lists}
+    try:
+        parts = [part for key in lists for part in _parts(codec, key, lists[key], start)]
+        body = codec.pack(state_data(state, rest))
+    except SerializationError:
+        return None
+    bodies = tuple(part.body for part in parts)
+    return Snapshot(state.at, fingerprint, False, body, bodies), parts
+
+
+def _parts(codec: Codec, key: str, items: list[Any], start: Start) -> list[Part]:
+    """The parts of a list: those that it began with, as far as they are large, and a new one."""
+    parts = list(start.parts.get(key, ()))
+    if not parts or not begins_with(items, start.lists[key]):
+        parts = []
+    done = sum(part.length for part in parts)
+    if parts and done == len(items):
+        return parts
+    if parts and len(parts[-1].body) < PART:
+        done -= parts.pop().length
+    new = items[done:]
+    return [*parts, Part(key, len(new), codec.pack({key: new}))]
