@@ -217,7 +217,9 @@ class Reader:
                 path=("edge", task.node) if task.arg is MISSING else ("send", index),
                 error=error_of(state.errors.get(index)),
                 interrupts=interrupts_of(state.interrupts.get(index)),
-                state=await self._inside(thread_id, then or state, index, task, inner, current)
+                state=await self._inside(
+                    thread_id, then or state, index, task, inner, current, index in state.pending
+                )
                 if subgraphs.inside(self._graph, task.node)
                 else None,
                 result=result_of(state.pending.get(index)),
@@ -248,7 +250,14 @@ class Reader:
         )
 
     async def _inside(
-        self, thread_id: str, state: State, index: int, task: Task, inner: bool, current: bool
+        self,
+        thread_id: str,
+        state: State,
+        index: int,
+        task: Task,
+        inner: bool,
+        current: bool,
+        finished: bool,
     ) -> RunnableConfig | StateSnapshot | None:
         """The subgraph of a task: its state, finished or not, or the config that reads it."""
         known = state.logs.get(index, {})
@@ -268,7 +277,9 @@ class Reader:
             at = None  # the end of its log
             if not current and ns in known:
                 at = namespaces.beside(state.at, ns, known[ns])
-            elif not current and not await self._ends_with(thread_id, state.at, ns, graph):
+            elif not current and not (
+                finished and await self._ends_with(thread_id, state.at, ns, graph)
+            ):
                 continue
             _, found, _ = await reader.log.load(thread_id, at, ns)
             shown = await reader.snapshot(thread_id, found, ns, inner, current)
