@@ -91,12 +91,14 @@ class RunnableGraph(ReadableGraph):
         name: str | None = None,
         version: str | None = None,
         snapshot_each_run: bool = False,
+        cancel_siblings: bool = False,
     ) -> None:
         self.topology = topology
         self.name = name or "graph"
         self.checkpointer = checkpointer
         self._version = version
         self._snapshot_each_run = snapshot_each_run
+        self._cancel_siblings = cancel_siblings
         self.step_timeout: float | None = None
         self._config: RunnableConfig = {}
         self._interrupt_before = frozenset(interrupt_before)
@@ -336,6 +338,7 @@ class RunnableGraph(ReadableGraph):
             output_keys=output_keys,
             version=others.get("version") or "v1",
             step_timeout_s=self.step_timeout,
+            cancel_siblings=self._cancel_siblings,
         )
 
     def _context(self, given: Any, around: Options | None) -> Any:

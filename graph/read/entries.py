@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from eventstore import Position, RecordedEvent
 from eventstore.format.digests import origin
+from graph.build.schema import MISSING
 from graph.state import planner
-from graph.state.events import Data, Kind
+from graph.state.events import Data, Kind, updates_of
 from graph.state.fold import State
 from graph.types import StateSnapshot
 
@@ -46,6 +47,7 @@ class Entry:
             of what continued from this fork.
         input: the data of the input event that made it.
         before: the state without that input; ``None`` if no input made it.
+        edited: what an edit wrote in the name of its tasks.
     """
 
     state: State
@@ -54,6 +56,7 @@ class Entry:
     replaced: bool = False
     input: Data = field(default_factory=dict)
     before: State | None = None
+    edited: dict[int, Data] = field(default_factory=dict)
 
     def look_at(self, event: RecordedEvent) -> None:
         """Note whether an event after this checkpoint made one that stands for it."""
@@ -62,6 +65,11 @@ class Entry:
         is_next = event.seq == self.state.checkpoint.seq + 1
         if self.state.source == "fork" and is_next and event.kind in OF_FORK:
             self.replaced = True
+        if event.kind == Kind.UPDATE:
+            for part in updates_of(event.data):
+                for index, task in planner.due(self.state):
+                    if task.node == part["node"] and task.arg is MISSING:
+                        self.edited[index] = part
 
     @property
     def full(self) -> bool:
@@ -78,7 +86,9 @@ class Entry:
         """The state with the results; of a task that failed and then finished both, or one."""
         pending = {**self.state.pending, **self.pending}
         errors = {**self.state.errors, **self.errors}
-        if every:
+        if not every:
+            pending = {**self.edited, **pending}
+        else:
             errors = {i: data for i, data in errors.items() if i not in pending}
         return replace(self.state, pending=pending, errors=errors)
 

@@ -142,8 +142,8 @@ async def _checkpoint(
         shown = await concurrency.run(reader.before_input(thread_id, before, state, data))
         coming = tuple(task._replace(result=None) for task in shown.tasks)
         found.append(shown._replace(tasks=coming))
-    run.input = None
-    found.append(await concurrency.run(reader.snapshot(thread_id, state, run.ns)))
+    found.append(await concurrency.run(reader.snapshot(thread_id, run.resumed or state, run.ns)))
+    run.input = run.resumed = None
     return [chunk for snapshot in found for chunk in _checkpoint_chunks(snapshot)]
 
 

@@ -65,6 +65,7 @@ class Run(Tasks):
         written: the keys written since the last checkpoint, if the stream mode ``values`` asks;
             ``None`` where a run goes on.
         input: the state before the input with which the run began, and the data of its event.
+        resumed: the state with the interrupts that were resumed.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Run(Tasks):
         self._waiting: list[Data] = []
         self.written: set[str] | None = None
         self.input: tuple[State, Data] | None = None
+        self.resumed: State | None = None
         self._failure: BaseException | None = None
 
     @property
@@ -151,6 +153,7 @@ class Run(Tasks):
         return frozenset() if data is None else await self._resume(data)
 
     async def _resume(self, data: Data) -> frozenset[int]:
+        self.resumed = self.state
         await self.journal.record([(Kind.RESUME, data)], self._stops)
         resumed = {each["task"] for each in data["answers"]}
         return frozenset(self.state.interrupts) - resumed if resumed else frozenset()
@@ -302,7 +305,8 @@ class Run(Tasks):
     async def _parallel(self, due: list[tuple[int, Task]]) -> AsyncGenerator[Chunk, None]:
         """Run tasks in parallel and record them as they finish.
 
-        After a failure, running siblings finish and are recorded; no further ones start.
+        After a failure, running siblings finish and are recorded, unless the graph cancels them; no
+        further ones start.
         """
         state, runner = self.state, self._runner
         limit = self.options.max_concurrency or runner.concurrency_limit
@@ -312,7 +316,8 @@ class Run(Tasks):
                 for index, task in islice(coming, 0 if self._failure else limit - running):
                     running += 1
                     runner.start(self.run_task(state, index, task))
-                if not running:
+                cancels = self.options.cancel_siblings and self._runner.is_async
+                if not running or (cancels and self._failure is not None):
                     break
                 batch = await runner.next()
                 done = [item for item in batch if isinstance(item, Done)]

@@ -69,6 +69,7 @@ class Options:
         output_keys: the keys that the caller gets; ``None``: those of the output schema.
         version: the form of what the caller gets: ``v1`` or ``v2``.
         step_timeout_s: the longest that each attempt of any node may take.
+        cancel_siblings: when a task fails, the async ones beside it are cancelled.
     """
 
     config: Mapping[str, Any]
@@ -87,6 +88,7 @@ class Options:
     output_keys: Sequence[str] | str | None = None
     version: str = "v1"
     step_timeout_s: float | None = None
+    cancel_siblings: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ def approval_stream(library):
     b.add_node("ask", lambda s: {"x": library.interrupt("q?")})
     b.add_edge(library.START, "ask")
     app = b.compile(checkpointer=library.InMemorySaver())
-    for m in ["updates", "values", "tasks"]:
+    for m in ["updates", "values", "tasks", "debug", "checkpoints"]:
         c = thread(m)
         yield (m, list(app.stream({"x": "0"}, c, stream_mode=m)))
         yield (m, list(app.stream(library.Command(resume="a"), c, stream_mode=m)))

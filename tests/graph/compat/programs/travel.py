@@ -130,6 +130,7 @@ def bulk_update(library):
             [library.StateUpdate({"v": ["2"]}, "a")],
         ],
     )
+    yield history(app)
     yield shown(app.get_state(CONFIG))
     yield app.invoke(None, CONFIG)
 
@@ -196,3 +197,23 @@ def durability_modes(library):
     for d in ["sync", "async"]:
         app.invoke({"l": []}, thread(d), durability=d)
         yield (d, [(s.metadata["step"], s.next) for s in app.get_state_history(thread(d))])
+
+
+@program
+def edits_in_the_name_of_a_task(library):
+    class S(TypedDict):
+        v: Annotated[list, operator.add]
+
+    b = library.StateGraph(S)
+    for name in "abc":
+        b.add_node(name, (lambda name: lambda s: {"v": [name]})(name))
+    b.add_edge(library.START, "a")
+    b.add_edge("a", "b")
+    b.add_edge("b", "c")
+    app = b.compile(checkpointer=library.InMemorySaver(), interrupt_before=["b"])
+    app.invoke({"v": []}, CONFIG)
+    app.update_state(CONFIG, {"v": ["by hand"]}, as_node="b")
+    yield shown(app.get_state(CONFIG))
+    yield history(app)
+    yield app.invoke(None, CONFIG)
+    yield history(app)
