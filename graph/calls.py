@@ -21,7 +21,7 @@ from eventstore.concurrency import (
     run_sync,
 )
 from eventstore.core.core import Core
-from graph.build.foreign import taken
+from graph.build.foreign import TYPES, taken
 from graph.build.options import refuse_left_out
 from graph.build.schema import ROOT, Channel, is_schema, own, shown
 from graph.build.topology import Graph, Topology
@@ -156,7 +156,7 @@ class RunnableGraph(ReadableGraph):
             self.topology,
             self.name,
             log,
-            taken(input),
+            taken(input) if type(input).__module__ == TYPES else input,
             options,
             runner,
             concurrency,

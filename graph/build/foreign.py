@@ -16,10 +16,11 @@ from graph.errors import InvalidGraphError, InvalidUpdateError
 from graph.messages import add_messages
 from graph.types import Command, Overwrite, RetryPolicy, Send
 
-_TYPES: Final = "langgraph.types"
+TYPES: Final = "langgraph.types"
+"""The module of the classes that may be taken; where it matters, callers look before they call."""
 
 _FUNCTIONS: Final[Mapping[str, frozenset[str]]] = {
-    _TYPES: frozenset({"interrupt"}),
+    TYPES: frozenset({"interrupt"}),
     "langgraph.config": frozenset({"get_config", "get_store", "get_stream_writer"}),
     "langgraph.runtime": frozenset({"get_runtime"}),
 }
@@ -29,7 +30,7 @@ _FUNCTIONS: Final[Mapping[str, frozenset[str]]] = {
 def taken(value: Any) -> Any:
     """LangGraph's ``Command``, ``Send`` or ``Overwrite`` as ours; anything else as it is."""
     kind = type(value)
-    if kind.__module__ != _TYPES:
+    if kind.__module__ != TYPES:
         return value
     if kind.__name__ == "Command":
         return Command(
@@ -51,7 +52,7 @@ def taken_targets(goto: Any) -> Any:
 def taken_policy(policy: Any) -> Any:
     """LangGraph's ``RetryPolicy`` as ours; anything else as it is."""
     kind = type(policy)
-    if kind.__module__ != _TYPES or kind.__name__ != "RetryPolicy":
+    if kind.__module__ != TYPES or kind.__name__ != "RetryPolicy":
         return policy
     return RetryPolicy(**policy._asdict())
 
@@ -73,7 +74,7 @@ def refuse_foreign(value: Any) -> None:
         InvalidUpdateError: names it, and the import to change.
     """
     kind = type(value)
-    if kind.__module__ == _TYPES:
+    if kind.__module__ == TYPES:
         raise InvalidUpdateError(
             f"this is LangGraph's {kind.__name__}; import {kind.__name__} from graph instead"
         )

@@ -21,7 +21,7 @@ from enum import Enum
 from typing import Annotated, Any, Final, get_origin, get_type_hints
 
 from graph.build.callables import fingerprint
-from graph.build.foreign import refuse_foreign, taken, taken_reducer
+from graph.build.foreign import TYPES, refuse_foreign, taken, taken_reducer
 from graph.errors import (
     InvalidGraphError,
     InvalidUpdateError,
@@ -87,7 +87,8 @@ class Channel:
 
     def prepare(self, update: Any) -> Any:
         """The update as it is recorded, with its random parts (ids of messages, say) decided."""
-        update = taken(update)
+        if type(update).__module__ == TYPES:
+            update = taken(update)
         if self.reducer is None:
             return update.value if type(update) is Overwrite else update
         if type(update) is dict and len(update) == 1 and OVERWRITE in update:

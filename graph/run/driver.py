@@ -243,7 +243,8 @@ class Run(Tasks):
 
     async def _superstep(self, waiting: frozenset[int]) -> AsyncGenerator[Chunk, None]:
         due = [(index, task) for index, task in planner.due(self.state) if index not in waiting]
-        due.sort(key=lambda each: each[1].arg is MISSING)  # sends begin first, as in LangGraph
+        if len(due) > 1:  # sends begin first, as in LangGraph
+            due.sort(key=lambda each: each[1].arg is MISSING)
         began = self.state
         self._writers, self._waiting, self._failure = {}, [], None
         self.written = set()

@@ -169,8 +169,12 @@ class State:
 
         A parent in another log may move with it.
         """
-        parents = (each for each in (self.parent, self.stands_on) if each is not None)
-        return self.settled and all(each[:2] == self.at[:2] for each in parents)
+        here, parent, stands_on = self.at[:2], self.parent, self.stands_on
+        return (
+            self.settled
+            and (parent is None or parent[:2] == here)
+            and (stands_on is None or stands_on[:2] == here)
+        )
 
     @property
     def resumed(self) -> set[tuple[int, int | str]]:

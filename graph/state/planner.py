@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from graph.build.foreign import refuse_foreign, taken, taken_targets
+from graph.build.foreign import TYPES, refuse_foreign, taken, taken_targets
 from graph.build.schema import MISSING, StateSchema, own
 from graph.build.topology import Branch, Graph, Topology
 from graph.errors import InvalidUpdateError, UnknownResultError
@@ -366,7 +366,10 @@ def _read_result(
     writes: list[tuple[str, Any]] = []
     gotos: list[str | Send] = []
     above: Data | None = None
-    result = [taken(each) for each in result] if type(result) is list else taken(result)
+    if type(result) is list:
+        result = [taken(each) for each in result]
+    elif type(result).__module__ == TYPES:
+        result = taken(result)
     parts = result if _is_parts(result) else [result]
     for part in parts:
         if isinstance(part, Command):
@@ -508,7 +511,7 @@ def _targets(branch: Branch, result: Any) -> list[str | Send]:
     several = isinstance(result, Sequence) and not isinstance(result, str)
     found: list[str | Send] = []
     for given in result if several else [result]:
-        choice = taken(given)
+        choice = taken(given) if type(given).__module__ == TYPES else given
         if isinstance(choice, Send) or branch.ends is None:
             found.append(choice)
         elif choice in branch.ends:
