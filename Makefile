@@ -8,7 +8,7 @@ IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ARGS ?=
 
 .NOTPARALLEL:
-.PHONY: help test coverage check thorough lint types pytest format demo bench paths torture clean FORCE
+.PHONY: help test coverage check thorough lint types pytest format docs demo bench paths torture clean FORCE
 
 help:
 	@echo 'make test      check format, lint and types, then run the tests'
@@ -19,6 +19,7 @@ help:
 	@echo 'make types     mypy --strict'
 	@echo 'make pytest    the tests alone; ARGS="-k fork" chooses'
 	@echo 'make format    let ruff rewrite the code'
+	@echo 'make docs      the documentation site in build/site; a warning or broken link fails'
 	@echo 'make demo      a job that is killed, resumed, rewound and forked'
 	@echo 'make bench     compare with LangGraph and its SQLite saver, as a table;'
 	@echo '               ARGS="--backend postgres" or "--quick", ARGS=--help tells more'
@@ -29,7 +30,7 @@ help:
 # worksteal: a few tests (kill -9, state machines) take most of the time.
 PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-test: lint types
+test: lint types docs
 	$(PYTEST) $(ARGS)
 
 # Apart from `test`: measuring takes half as long again.
@@ -60,8 +61,11 @@ format: $(VENV)/ready-test
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
+docs: $(VENV)/ready-docs
+	$(PY) docs/build_site.py
+
 demo: $(VENV)/ready-demo
-	$(PY) docs/examples/demo.py $(ARGS)
+	$(PY) docs/examples/operations/demo.py $(ARGS)
 
 bench: $(VENV)/ready-bench
 	$(PY) -m benchmarks.compare $(ARGS)

@@ -47,6 +47,7 @@ COMPREHENSIONS: Final = ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>")
 AWAITABLES: Final = (("cr_code", "cr_await"), ("ag_code", "ag_await"), ("gi_code", "gi_yieldfrom"))
 INSERT: Final = "INSERT INTO events"
 SELECT: Final = "SELECT"
+_BEGINNINGS: Final = {INSERT: (INSERT,), SELECT: (SELECT, "WITH")}
 RUNS: Final = 6
 WAIT_S_MAX: Final = 10
 
@@ -205,7 +206,7 @@ class Recorder:
         found = [
             each
             for each in self._statements
-            if each.sql.startswith(kind) and (each.after_node or kind != INSERT)
+            if each.sql.startswith(_BEGINNINGS[kind]) and (each.after_node or kind != INSERT)
         ]
         if not found:
             raise RuntimeError(f"{call} ran no statement that begins with {kind!r}")

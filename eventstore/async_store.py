@@ -37,7 +37,8 @@ class AsyncEventStore(Shell):
         target: as for :class:`~eventstore.EventStore`; also an ``AsyncEngine``, an
             ``aiosqlite.Connection`` to a file (of which only the file's name is used), or a
             ``psycopg_pool.AsyncConnectionPool``. Objects that the caller made are never closed.
-        tenant, durability, …: as for :class:`~eventstore.EventStore`.
+
+    Further arguments are those of :class:`~eventstore.EventStore`.
 
     May be used in any number of event loops, also one after the other: on PostgreSQL each gets
     connections of its own. A caller's ``AsyncEngine`` or pool belongs to the event loop that first

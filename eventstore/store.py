@@ -42,8 +42,9 @@ class EventStore(Shell):
         clock: tells the time, timezone-aware.
         schema: the PostgreSQL schema of the tables, which must exist; ``None``: the first of the
             connection's search path.
-        pool_min_size, pool_max_size: connections to PostgreSQL that stay open once they were
-            needed, and that may be open at most. A caller's engine or pool has its own limits.
+        pool_min_size: connections to PostgreSQL that stay open once they were needed.
+        pool_max_size: connections that may be open at most. A caller's engine or pool has its own
+            limits.
         pool_timeout: seconds to wait for a connection before ``StoreBusyError``.
         cache_bytes: size of the log cache: stored bytes of the threads used last, so that graphs
             read only what is new; 0: no cache.

@@ -22,6 +22,7 @@ from eventstore.concurrency import iterate, iterate_sync, run_sync
 from graph.calls import Nodes, async_concurrency, sync_concurrency
 from graph.described import DescribedGraph
 from graph.errors import InvalidConfigError
+from graph.langchain.composing import Composing
 from graph.read import streaming
 from graph.read.replay_check import ReplayReport, Same
 from graph.run.address import merged
@@ -34,7 +35,7 @@ from graph.types import AuditEntry, Durability, RunnableConfig, StateSnapshot, S
 BATCH_CONCURRENCY: Final = 16
 
 
-class CompiledGraph(DescribedGraph):
+class CompiledGraph(DescribedGraph, Composing):
     """A graph that can run. Made by :meth:`StateGraph.compile`."""
 
     def __class_getitem__(cls, types: Any) -> GenericAlias:
@@ -76,8 +77,9 @@ class CompiledGraph(DescribedGraph):
             durability: when outputs are written: ``"sync"``: before the next superstep begins;
                 ``"async"``: while it runs, at most a few supersteps behind; ``"exit"``: all at
                 once when the run ends, is interrupted or fails.
-            interrupt_before, interrupt_after: nodes (or ``"*"``) at which to pause, instead of
-                those passed to ``compile``.
+            interrupt_before: nodes (or ``"*"``) before which to pause, instead of those passed to
+                ``compile``.
+            interrupt_after: the same, after them.
             on_conflict: what to do if another run is active on the thread: ``"reject"`` runs
                 anyway, and the run that appends second gets ``ConcurrencyError``; ``"wait"``
                 waits for the other run to end.

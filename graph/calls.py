@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar, cast, get_args
+from typing import Any, Final, Self, TypeVar, cast, get_args
 
 from eventstore import AsyncEventStore, EventStore, telemetry
 from eventstore.concurrency import (
@@ -27,6 +27,7 @@ from graph.build.schema import ROOT, Channel, is_schema, own, shown
 from graph.build.topology import Graph, Topology
 from graph.build.types_registry import register_types
 from graph.errors import InvalidConfigError, InvalidContextError
+from graph.langchain import MESSAGES, observer_of, register
 from graph.read import streaming, subgraphs, time_travel
 from graph.read.entries import selected
 from graph.read.history import ReadableGraph, Reader
@@ -93,6 +94,7 @@ class RunnableGraph(ReadableGraph):
         snapshot_each_run: bool = False,
         cancel_siblings: bool = False,
     ) -> None:
+        register(type(self))
         self.topology = topology
         self.name = name or "graph"
         self.checkpointer = checkpointer
@@ -150,6 +152,16 @@ class RunnableGraph(ReadableGraph):
             sync_concurrency(log) if isinstance(runner, SyncRunner) else async_concurrency(log)
         )
         config = options.config
+        observer = observer_of(
+            config,
+            self.name,
+            is_async=runner.is_async,
+            run_id=config.get("run_id") if scope is None else None,
+            tokens=partial(_put_token, runner) if MESSAGES in options.own_modes else None,
+            subgraphs=options.subgraphs,
+        )
+        if observer is not None:
+            options = replace(options, observer=observer)
         address = Address.of(config) if scope is None and log is not None else None
         inside = address is not None and address.ns
         return Call(
@@ -212,18 +224,19 @@ class RunnableGraph(ReadableGraph):
 
     async def _run(self, call: Call) -> Any:
         with self._span(call) as span:
-            async with invocation.Running(call) as started:
-                async for kind, content in started.steps:
-                    if call.options.modes:
-                        await self._shown(call, started.run, kind, content)
-            if call.scope is not None:
-                await invocation.finish_inside(started.run, call.scope)
+            async with _Observed(call) as observed:
+                async with invocation.Running(call) as started:
+                    async for kind, content in started.steps:
+                        if call.options.modes:
+                            await self._shown(call, started.run, kind, content)
+                if call.scope is not None:
+                    await invocation.finish_inside(started.run, call.scope)
+                observed.output = result = self._result(started.run)
+                if call.is_node:
+                    recorded = planner.recorded(self.topology, started.run.state)
+                    result = shown(recorded, self.topology.output.keys)
             _report_end(span, started.run)
-        if call.is_node:
-            return shown(
-                planner.recorded(self.topology, started.run.state), self.topology.output.keys
-            )
-        return self._result(started.run)
+        return result
 
     def _result(self, run: Run) -> Any:
         output = self.output(run.state, run.options.output_keys)
@@ -241,12 +254,14 @@ class RunnableGraph(ReadableGraph):
         form = streaming.Form(
             single, call.options.subgraphs, self.topology.nodes, call.options.version
         )
-        async with invocation.Running(call) as started:
-            async for kind, content in started.steps:
-                for ns, mode, chunk in await self._shown(call, started.run, kind, content):
-                    yield form.of(ns, mode, chunk)
-        if call.scope is not None:
-            await invocation.finish_inside(started.run, call.scope)
+        async with _Observed(call) as observed:
+            async with invocation.Running(call) as started:
+                async for kind, content in started.steps:
+                    for ns, mode, chunk in await self._shown(call, started.run, kind, content):
+                        yield form.of(ns, mode, chunk)
+            if call.scope is not None:
+                await invocation.finish_inside(started.run, call.scope)
+            observed.output = self._result(started.run)
         _report_end(span, started.run)
 
     async def _shown(
@@ -468,6 +483,39 @@ class RunnableGraph(ReadableGraph):
         return {key: value for key, value in result.items() if key in keys}
 
 
+class _Observed:
+    """Tells the observer of a call, if it has one, how its run begins and ends.
+
+    Attributes:
+        output: what the run returns, set before its end.
+    """
+
+    __slots__ = ("_given", "_observer", "output")
+
+    def __init__(self, call: Call) -> None:
+        self._observer = call.options.observer
+        self._given = call.input
+        self.output: Any = None
+
+    async def __aenter__(self) -> Self:
+        if self._observer is not None:
+            await self._observer.begin(self._given)
+        return self
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if self._observer is None:
+            return
+        if error is None:
+            await self._observer.end(self.output)
+        else:
+            await self._observer.fail(error)
+
+
+def _put_token(runner: Runner, ns: str, chunk: Any) -> None:
+    """Stream a token of a model that a node calls."""
+    runner.put(("inside", (ns, MESSAGES, chunk)))
+
+
 def sync_concurrency(log: ThreadLog | None) -> Concurrency:
     """How a sync method waits for the store.
 
@@ -498,10 +546,13 @@ def _around(scope: Scope | None) -> Mapping[str, Any]:
     All of it for a run inside that one; without its run id and checkpoint for an independent run.
     """
     outside = current()
-    if scope is not None or outside is None:
-        return scope.config if scope is not None else {}
+    if outside is None:
+        return {}
     of_run = ("checkpoint_id", "checkpoint_ns")
-    inherited = {name: each for name, each in outside.config.items() if name != "run_id"}
+    own = ("run_name", "callbacks") if scope is not None else ("run_name", "callbacks", "run_id")
+    inherited = {name: each for name, each in outside.config.items() if name not in own}
+    if scope is not None:
+        return inherited
     place = dict(inherited.get("configurable") or {})
     return {**inherited, "configurable": {n: v for n, v in place.items() if n not in of_run}}
 

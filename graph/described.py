@@ -5,14 +5,17 @@ Owns the methods for tools and people that look at a graph without running it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
+from eventstore import AsyncEventStore, EventStore
 from graph.build.drawing import DrawableGraph
 from graph.build.schema import ROOT, StateSchema, is_schema
 from graph.build.topology import Graph
 from graph.calls import RunnableGraph
 from graph.errors import DrawingError
+from graph.savers import Saver, store_of
 
 
 class DescribedGraph(RunnableGraph):
@@ -31,6 +34,18 @@ class DescribedGraph(RunnableGraph):
             interrupt_before=tuple(self._interrupt_before),
             interrupt_after=tuple(self._interrupt_after),
         )
+
+    def with_checkpointer(self, checkpointer: EventStore | AsyncEventStore | Saver) -> Self:
+        """The same graph with another checkpointer, which stores and reads its threads.
+
+        Raises:
+            InvalidConfigError: it is no checkpointer of this library.
+        """
+        bound = copy.copy(self)
+        bound.checkpointer = checkpointer
+        bound._last = None
+        bound._log = bound.reader_on(store_of(checkpointer).core).log
+        return bound
 
     def get_subgraphs(
         self, *, namespace: str | None = None, recurse: bool = False

@@ -15,6 +15,7 @@
     ├── GraphRecursionError    more supersteps than ``recursion_limit``
     ├── NodeTimeoutError       a node took longer than its ``timeout``
     ├── ThreadBusyError        a living run held the thread for all of ``conflict_timeout_s``
+    ├── ToolInvocationError    a tool was called with arguments that do not fit
     ├── DrawingError           a picture or schema of a graph needs what is not installed
     ├── PersistenceConfigError the configuration of a deployment is invalid
     └── WorkflowError          a run of a ``ProductionWorkflow`` failed
@@ -180,6 +181,35 @@ class ThreadBusyError(GraphError, ConcurrencyError):
             f"{waited_s:g} s, and is alive; nothing was stored; try again later, or wait longer "
             "with conflict_timeout_s=…",
         )
+
+
+class ToolInvocationError(GraphError):
+    """A tool was called with arguments that do not fit; the message is meant for the model.
+
+    Attributes:
+        tool_name: the tool.
+        source: why they do not fit.
+        tool_kwargs: the arguments that the model gave.
+    """
+
+    def __init__(
+        self,
+        tool_name: str,
+        source: Exception,
+        tool_kwargs: dict[str, Any],
+        shown: str | None = None,
+    ) -> None:
+        self.tool_name = tool_name
+        self.source = source
+        self.tool_kwargs = tool_kwargs
+        self.message = (
+            f"Error invoking tool '{tool_name}' with kwargs {tool_kwargs} with error:\n "
+            f"{str(source) if shown is None else shown}\n Please fix the error and try again."
+        )
+        super().__init__(self.message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.tool_name, self.source, self.tool_kwargs)
 
 
 class DrawingError(GraphError, ImportError):

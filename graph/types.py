@@ -27,7 +27,7 @@ StreamWriter = Callable[[Any], None]
 All = Literal["*"]
 """Every node, for ``interrupt_before`` and ``interrupt_after``."""
 
-StreamMode = Literal["values", "updates", "tasks", "debug", "checkpoints", "custom"]
+StreamMode = Literal["values", "updates", "tasks", "debug", "checkpoints", "custom", "messages"]
 
 Durability = Literal["sync", "async", "exit"]
 """When the writes of a superstep become durable: before the next one begins, while it runs, or
@@ -197,6 +197,7 @@ class Runtime(Generic[ContextT]):
         stream_writer: streams a value of the node's own (stream mode ``custom``).
         previous: always ``None`` in a run; there is no functional API.
         execution_info: where the node runs; ``None`` outside a run.
+        server_info: always ``None``; it is about LangGraph's server.
     """
 
     context: ContextT = None  # type: ignore[assignment]
@@ -204,6 +205,7 @@ class Runtime(Generic[ContextT]):
     stream_writer: StreamWriter = _discard
     previous: Any = None
     execution_info: ExecutionInfo = None  # type: ignore[assignment]
+    server_info: None = None
 
     def override(self, **overrides: Any) -> Runtime[ContextT]:
         """The same with other values of some fields."""

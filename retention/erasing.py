@@ -1,4 +1,4 @@
-"""Erasing: removes everything of a thread or a tenant, archives included, and hides its name.
+"""Erasing: removes all of a thread, a person or a tenant, archives included, and hides names.
 
 For data-protection requests. Nothing is changed before everything has been checked: which threads
 are pinned, and which others hold bytes of those to erase. An erasure may be interrupted anywhere
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from eventstore import AsyncEventStore, EventStore, ThreadInfo
 from eventstore.concurrency import Concurrency, run_sync
@@ -26,6 +26,7 @@ from eventstore.limits import check_name
 from retention.archives import Archive
 from retention.erasure_targets import Targets, find_targets, pinned_by
 from retention.inputs import Store
+from retention.policies import Match
 
 Forks = Literal["refuse", "erase", "keep"]
 
@@ -86,6 +87,7 @@ def erase(
     *,
     thread_id: str | None = None,
     tenant: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
     archives: Sequence[Archive] = (),
     forks: Forks = "refuse",
     dry_run: bool = False,
@@ -95,10 +97,14 @@ def erase(
     """Remove everything of a thread or a tenant; tombstones without names remain.
 
     Args:
-        reason, by: kept in the tombstones: why, and at whose request. Do not name the person.
+        reason: why, kept in the tombstones. Do not name the person.
+        by: at whose request, kept there, too.
         thread_id: a thread of the store's tenant: all generations of that name, also those that
             are only in an archive.
         tenant: instead of ``thread_id``: all threads of this tenant.
+        metadata: instead of both: the threads of the store's tenant that have all of this in their
+            metadata, such as ``{"user": "ann"}``, with their files. Threads that are only in an
+            archive have no metadata to be found by; erase them by name.
         archives: every archive that may have files of them. Each is listed, since files of forks
             may hold bytes of them, too.
         forks: what to do about other threads that hold bytes of them or refer to them:
@@ -115,10 +121,11 @@ def erase(
             holds bytes of it.
         ThreadNotFoundError: there is no trace of that name anywhere.
         CorruptEventError: an interrupted deletion of a damaged thread cannot be finished, or a
-            damaged row of the tenant does not say which thread it is (erase that by its name);
+            damaged row of the tenant does not say which thread it is, or what its metadata is
+            (erase that by its name);
             everything else requested is erased nevertheless.
     """
-    erasing = _Erasing(store, reason, by, thread_id, tenant, archives)
+    erasing = _Erasing(store, reason, by, thread_id, tenant, metadata, archives)
     return run_sync(erasing.run(forks, dry_run, despite_pin, vacuum))
 
 
@@ -129,6 +136,7 @@ async def aerase(
     *,
     thread_id: str | None = None,
     tenant: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
     archives: Sequence[Archive] = (),
     forks: Forks = "refuse",
     dry_run: bool = False,
@@ -136,7 +144,7 @@ async def aerase(
     vacuum: bool | None = None,
 ) -> Erasure:
     """:func:`erase` for async code."""
-    erasing = _Erasing(store, reason, by, thread_id, tenant, archives)
+    erasing = _Erasing(store, reason, by, thread_id, tenant, metadata, archives)
     return await erasing.run(forks, dry_run, despite_pin, vacuum)
 
 
@@ -150,13 +158,20 @@ class _Erasing:
         by: str,
         thread_id: str | None,
         tenant: str | None,
+        metadata: Mapping[str, Any] | None,
         archives: Sequence[Archive],
     ) -> None:
         for name, text in (("reason", reason), ("by", by)):
             if not check_name(name, text).strip():
                 raise ConfigurationError(f"{name} must be a non-empty string for an erasure")
-        if (thread_id is None) == (tenant is None):
-            raise ConfigurationError("expected either thread_id or tenant, to know what to erase")
+        if sum(each is not None for each in (thread_id, tenant, metadata)) != 1 or metadata == {}:
+            raise ConfigurationError(
+                "expected either thread_id, tenant or metadata, to know what to erase"
+            )
+        try:
+            self._match = None if metadata is None else Match(metadata=metadata)
+        except TypeError as error:
+            raise ConfigurationError(str(error)) from error
         self._core: Core = store.core if tenant is None else store.core.for_tenant(tenant)
         self._concurrency: Concurrency = store.concurrency
         self._reason, self._by = reason, by
@@ -200,7 +215,7 @@ class _Erasing:
 
     async def _find(self, names: Collection[str] = ()) -> Targets:
         return await find_targets(
-            self._core, self._concurrency, self._archives, self._thread_id, names
+            self._core, self._concurrency, self._archives, self._thread_id, names, self._match
         )
 
     async def _erase(
@@ -208,6 +223,8 @@ class _Erasing:
     ) -> Erasure:
         run, core = self._concurrency.run, self._core
         hidden = 0
+        if self._match is not None:  # while the threads can still be found, should this stop here
+            await self._remove(targets)
         for name in targets.threads:
             await self._erase_thread(name, despite_pin)
             generations = {
@@ -222,8 +239,8 @@ class _Erasing:
             await run(core.finish_erasures(self._reason))
         except CorruptEventError as error:  # of another thread: raised when all else is done
             damage = damage or error
-        for archive, file in targets.files:
-            await self._concurrency.call(archive.remove, file)
+        if self._match is None:
+            await self._remove(targets)
         # By name, for damaged files and for those that were archived meanwhile.
         for archive in self._archives:
             for name in targets.threads:
@@ -232,6 +249,10 @@ class _Erasing:
         if damage is not None:
             raise damage
         return replace(report, tombstones=hidden, wiped=wiped)
+
+    async def _remove(self, targets: Targets) -> None:
+        for archive, file in targets.files:
+            await self._concurrency.call(archive.remove, file)
 
     async def _erase_thread(self, name: str, despite_pin: bool) -> None:
         """Erase a thread from the database, if it is there.

@@ -19,6 +19,7 @@ from eventstore.format import digests
 from eventstore.models import ThreadDamage
 from retention.archives import Archive, Archived
 from retention.archives.naming import belongs_to
+from retention.policies import Match
 
 PAGE: Final = 1000
 
@@ -81,12 +82,14 @@ async def find_targets(
     archives: Sequence[Archive],
     thread_id: str | None,
     names: Collection[str] = (),
+    match: Match | None = None,
 ) -> Targets:
     """Everything that concerns the erasure of these threads of the core's tenant.
 
     Args:
         thread_id: a thread to erase; ``None`` for all of the tenant.
         names: further threads to erase.
+        match: instead of all of the tenant: those that fit, with their files.
 
     Raises:
         ThreadNotFoundError: there is no trace of ``thread_id``.
@@ -96,20 +99,22 @@ async def find_targets(
     own = [(archive, file) for archive, file in listed if file.tenant == core.tenant]
     wanted = {*names} if thread_id is None else {thread_id, *names}
     if thread_id is None:
-        wanted |= {file.thread_id for _, file in own}
+        wanted |= {file.thread_id for _, file in own} if match is None else set()
         after = None
 
         def note(damage: ThreadDamage) -> None:
             name = damage.thread_id
-            if isinstance(name, str) and (
-                digests.generation_of(damage.thread_key, core.tenant, name) is not None
+            if (
+                match is None
+                and isinstance(name, str)
+                and digests.generation_of(damage.thread_key, core.tenant, name) is not None
             ):
                 wanted.add(name)
             else:
                 targets.unnamed[damage.thread_key] = damage.problem
 
         while page := await run(core.scan(after=after, limit=PAGE, on_damage=note)):
-            wanted |= {info.thread_id for info in page}
+            wanted |= {info.thread_id for info in page if match is None or match.fits(info)}
             after = page[-1].thread_key
     targets.files = [(archive, file) for archive, file in own if file.thread_id in wanted]
     archived: dict[str, set[int]] = {name: set() for name in wanted}

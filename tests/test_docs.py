@@ -6,8 +6,9 @@ follows the code (or the code's own first or last line begins so); ``…`` there
 anything. ``<!-- no-test -->`` before a block, or ``no-test`` behind its language, leaves it out.
 A page with ``<!-- own process -->`` sets something up for the whole process: it runs in its own.
 Code that begins with ``# file: name.py`` is put into that file, too. In a ```console block each
-line that begins with ``$ eventstore`` or ``$ python -m retention`` is run, and what follows it is
-what it prints; ``$ export NAME=value`` and ``$ echo $?`` work as in a shell.
+line that begins with ``$ eventstore``, ``$ python -m retention`` or ``$ python name.py`` is run,
+and what follows it is what it prints; ``$ export NAME=value``, ``$ mkdir name``, ``$ echo $?`` and
+``*`` work as in a shell.
 What an example prints is compared with ``examples/output/<its name>.txt``, if there is one.
 """
 
@@ -24,6 +25,7 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from types import ModuleType
 from typing import Final
 from unittest import mock
@@ -42,7 +44,12 @@ OWN_PROCESS: Final = "<!-- own process -->"
 
 RUN: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINKED: Final = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-EXAMPLES: Final = sorted((ROOT / "docs" / "examples").glob("*.py"))
+EXAMPLES: Final = sorted(
+    path
+    for path in (ROOT / "docs" / "examples").rglob("*.py")
+    # These serve, or talk to people, until they are stopped; they have tests of their own.
+    if path.parent.name not in {"services", "support"}
+)
 OUTPUTS: Final = sorted((ROOT / "docs" / "examples" / "output").glob("*.txt"))
 
 
@@ -188,6 +195,10 @@ class Shell:
                 )
             line += 1 + expected.count("\n")
 
+    @staticmethod
+    def _expanded(word: str) -> list[str]:
+        return sorted(map(str, Path().glob(word))) if "*" in word else [word]
+
     def _printed(self, command: str) -> str:
         from eventstore.cli import main
         from retention.__main__ import main as retention
@@ -198,14 +209,22 @@ class Shell:
             contextlib.redirect_stderr(printed),
             mock.patch.dict(os.environ, self._environment),
         ):
-            match shlex.split(command, comments=True):
+            names = Template(command).safe_substitute({**os.environ, "PWD": Path.cwd()})
+            words = shlex.split(names, comments=True)
+            match [found for word in words for found in self._expanded(word)]:
                 case ["export", setting]:
                     name, _, value = setting.partition("=")
-                    self._environment[name] = value.replace("$PWD", str(Path.cwd()))
+                    self._environment[name] = value
+                case ["mkdir", name]:
+                    Path(name).mkdir()
                 case ["echo", "$?"]:
                     print(self._code)
                 case ["eventstore", *arguments]:
                     self._code = main(arguments)
+                case ["python", name, *arguments] if name.endswith(".py"):
+                    done = run_python(Path.cwd(), name, *arguments)
+                    print(done.stdout + done.stderr, end="")
+                    self._code = done.returncode if done.returncode >= 0 else 128 - done.returncode
                 case ["python", "-m", "retention", *arguments]:
                     self._code = retention(arguments)
                 case _:
@@ -262,7 +281,7 @@ def test_an_example_runs(path: Path, tmp_path: Path) -> None:
     is_long = LONG_EXAMPLE.search(path.read_text(encoding="utf-8"))
     done = run_python(tmp_path, str(path), *(["--quick"] if is_long else []))
     assert done.returncode == 0, f"{relative(path)}:1: failed\n{done.stdout}\n{done.stderr}"
-    output = path.parent / "output" / f"{path.stem}.txt"
+    output = ROOT / "docs" / "examples" / "output" / f"{path.stem}.txt"
     if output.exists():
         expected = output.read_text(encoding="utf-8")
         assert matches(expected, done.stdout), f"{relative(path)}:1: printed\n{done.stdout}"
@@ -319,6 +338,25 @@ def undefined_names(path: Path, page: str) -> list[str]:
                 undefined.append(f"{relative(path)}: {name} in {target}")
                 break
     return undefined
+
+
+def test_every_page_that_the_code_names_is_there() -> None:
+    named = {
+        (relative(source), name)
+        for package in ("eventstore", "graph", "retention", "tests", "benchmarks")
+        for source in (ROOT / package).rglob("*.py")
+        if source != Path(__file__)
+        for name in re.findall(r"\bdocs/[\w/-]+\.\w+", source.read_text(encoding="utf-8"))
+    }
+    assert {name for _, name in named}
+    assert [pair for pair in sorted(named) if not (ROOT / pair[1]).exists()] == []
+
+
+def test_every_page_is_on_the_map_of_the_site() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    mapped = re.findall(r"([\w/-]+\.md)$", text[text.index("\nnav:") :], re.MULTILINE)
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in RUN[1:]]
+    assert sorted(mapped) == sorted(pages)
 
 
 # ── the checks themselves ──

@@ -15,7 +15,7 @@ import typer
 
 from eventstore import ArchiveError, CorruptEventError, ThreadNotFoundError
 from eventstore.cli import exits
-from eventstore.cli.exits import FOUND, Failed
+from eventstore.cli.exits import FOUND, MISSING, Failed
 from eventstore.cli.options import (
     Db,
     Json,
@@ -30,7 +30,7 @@ from eventstore.cli.options import (
     writing,
 )
 from eventstore.cli.output import Output, iso, moment, size
-from eventstore.cli.threads import thread_json
+from eventstore.cli.threads import parsed_metadata, thread_json
 from eventstore.explain.values import counted, safe
 from retention.archives import (
     Archive,
@@ -198,6 +198,15 @@ def erase(
     reason: Annotated[str, typer.Option(help="Kept in the tombstone; do not name the person.")],
     thread_id: Annotated[str | None, typer.Argument(metavar="[THREAD]")] = None,
     tenant: Tenant = "default",
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metadata",
+            metavar="KEY=VALUE",
+            help="Erase all threads with this in their metadata; VALUE is JSON, else text. "
+            "Repeatable. Threads that are only in an archive are not found so.",
+        ),
+    ] = None,
     whole_tenant: Annotated[
         bool, typer.Option("--whole-tenant", help="Erase all threads of the tenant.")
     ] = False,
@@ -232,14 +241,16 @@ def erase(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Erase everything of a thread or a tenant, archives included. Asks for confirmation.
+    """Erase everything of a thread, a person or a tenant, archives included. Asks for confirmation.
 
     A tombstone without a name remains: when, why and how much. JSON: one document.
     """
-    if (thread_id is None) != whole_tenant:
-        raise typer.BadParameter("expected either a thread or --whole-tenant")
+    if sum((thread_id is not None, bool(metadata), whole_tenant)) != 1:
+        raise typer.BadParameter("expected either a thread, --metadata or --whole-tenant")
     out = Output(as_json)
     what: dict[str, Any] = {"tenant": tenant} if whole_tenant else {"thread_id": thread_id}
+    if metadata:
+        what = {"metadata": parsed_metadata(metadata)}
     archives = [Archive(url) for url in places or ()]
     with writing(Target(db, tenant, schema)) as store:
 
@@ -258,12 +269,17 @@ def erase(
 
         if dry_run or not yes:
             found = work(True)
+            if metadata and not found.threads:
+                raise Failed(f"no thread has {', '.join(metadata)} in its metadata", MISSING)
             if dry_run:
                 _print_erasure(out, found, "would be erased")
                 return
             out.note(_erasure_text(found, "would be erased"))
             confirm("Erase them for good?", yes)
-        _print_erasure(out, work(False), "erased")
+        done = work(False)
+        if metadata and not done.threads:
+            raise Failed(f"no thread has {', '.join(metadata)} in its metadata", MISSING)
+        _print_erasure(out, done, "erased")
 
 
 def _print_erasure(out: Output, found: Erasure, what: str) -> None:

@@ -12,13 +12,24 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from eventstore import EventStoreError
-from eventstore.cli import archive, exits, explore, history, retention, stats, threads, transfer
+from eventstore.cli import (
+    archive,
+    exits,
+    explore,
+    history,
+    retention,
+    stats,
+    threads,
+    transcript,
+    transfer,
+)
 from eventstore.explain.values import safe
 from graph.errors import GraphError
 
@@ -121,13 +132,30 @@ app = typer.Typer(
     cls=Commands,
     help=HELP,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # they show local variables, and with them a password
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (threads, history, explore, stats, transfer, retention, archive):
+for module in (threads, transcript, history, explore, stats, transfer, retention, archive):
     module.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"graph-eventstore {version('graph-eventstore')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Takes the options before the command; its help is ``HELP``."""
 
 
 def run(arguments: Sequence[str]) -> int:

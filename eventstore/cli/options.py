@@ -65,6 +65,7 @@ LIMIT_MAX: Final = 1_000_000_000
 Limit = Annotated[
     int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="Show at most this many.")
 ]
+Reverse = Annotated[bool, typer.Option("--reverse", help="Newest first.")]
 All = Annotated[bool, typer.Option("--all", help="Show all, without a limit.")]
 
 
@@ -94,7 +95,11 @@ def reading(target: Target, codec: Codec | None = None) -> Iterator[EventStore]:
 
 @contextmanager
 def writing(
-    target: Target, create: bool = False, setup: bool = True, other_tables: bool = False
+    target: Target,
+    create: bool = False,
+    setup: bool = True,
+    other_tables: bool = False,
+    codec: Codec | None = None,
 ) -> Iterator[EventStore]:
     """A writable store, open while a command runs.
 
@@ -102,12 +107,13 @@ def writing(
         create: create a SQLite file that does not exist.
         other_tables: also in a SQLite file that holds tables of another application.
         setup: require an event store in the database, and migrate it if necessary.
+        codec: that of the application, if its types are needed.
     """
     store = EventStore(
         target.db,
         tenant=target.tenant,
         schema=target.schema,
-        codec=Codec(opaque_types=True),
+        codec=codec or Codec(opaque_types=True),
         allow_other_tables=other_tables,
     )
     with store:

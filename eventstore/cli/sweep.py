@@ -104,6 +104,11 @@ def policies_of(path: Path | None, ttl: str | None) -> Sequence[RetentionPolicy]
         raise Failed(str(error), USAGE) from error
 
 
+At = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Judge for this moment, past or future, in ISO 8601."),
+]
+
 # --- plan -------------------------------------------------------------------------------
 
 
@@ -114,10 +119,7 @@ def plan(
     tenant: Tenant = "default",
     all_tenants: AllTenants = False,
     schema: Schema = None,
-    at: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Plan for this moment, past or future, in ISO 8601."),
-    ] = None,
+    at: At = None,
     sizes: Annotated[
         bool, typer.Option("--sizes", help="Count events and bytes of threads to prune.")
     ] = False,
@@ -200,6 +202,7 @@ def sweep(
     tenant: Tenant = "default",
     all_tenants: AllTenants = False,
     schema: Schema = None,
+    at: At = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what would be done.")
     ] = False,
@@ -213,16 +216,32 @@ def sweep(
     finishes the batch under way and reports what was done.
     """
     if dry_run:
-        plan(db, policies, ttl, tenant, all_tenants, schema, everything=everything, as_json=as_json)
+        plan(
+            db,
+            policies,
+            ttl,
+            tenant,
+            all_tenants,
+            schema,
+            at,
+            everything=everything,
+            as_json=as_json,
+        )
         return
     chosen, out = policies_of(policies, ttl), Output(as_json)
+    now = None if at is None else _parse_moment(at)
+    if now is not None and now > datetime.now(UTC):
+        raise typer.BadParameter(
+            f"{at!r} is in the future; sweep as of a moment that has been, or see `retention plan`"
+        )
     with writing(Target(db, tenant, schema)) as store:
-        agreed = _confirmed_plan(out, store, chosen, all_tenants, everything) if not yes else None
+        agreed = None if yes else _confirmed_plan(out, store, chosen, all_tenants, everything, now)
         total = None if agreed is None else len(agreed.decisions)
         with _signals() as arrived, out.progress("sweeping", total) as advance:
             report = carry_out(
                 store,
                 chosen if agreed is None else agreed,
+                now if agreed is None else None,  # a plan has its own moment
                 on_progress=lambda decision, outcome: advance(1),
                 should_stop=lambda: not arrived.empty(),
                 all_tenants=all_tenants and agreed is None,  # a plan names its tenant itself
@@ -241,13 +260,14 @@ def _confirmed_plan(
     policies: Sequence[RetentionPolicy],
     all_tenants: bool,
     everything: bool,
+    now: datetime | None = None,
 ) -> Plan:
     """Show a plan and ask to confirm it.
 
     Raises:
         Failed: it was not confirmed.
     """
-    found = make_plan(store, policies, all_tenants=all_tenants)
+    found = make_plan(store, policies, now, all_tenants=all_tenants)
     show_plan(out, found, everything)
     confirm("Apply this plan?", yes=False)
     return found

@@ -32,6 +32,7 @@ from eventstore.cli.options import (
     Json,
     Limit,
     Ns,
+    Reverse,
     Schema,
     Target,
     Tenant,
@@ -41,6 +42,7 @@ from eventstore.cli.options import (
 from eventstore.cli.output import Output, duration, iso, moment, size
 from eventstore.concurrency import run_sync
 from eventstore.explain import describe, langgraph, questions
+from eventstore.explain.transcript import in_brief
 from eventstore.explain.values import block, counted, cut, line, safe, text_of
 from eventstore.models import Status, ThreadDamage
 from retention import Match
@@ -85,7 +87,7 @@ def list_threads(
     With --all and --json, they come in the order of their keys, and those that become active
     meanwhile are there, too.
     """
-    out, wanted = Output(as_json), _parsed(metadata or ())
+    out, wanted = Output(as_json), parsed_metadata(metadata or ())
     with reading(Target(db, tenant, schema)) as store:
         damaged: dict[int, ThreadDamage] = {}
         found: Iterable[ThreadInfo]
@@ -142,7 +144,8 @@ def report_damaged(out: Output, damaged: Mapping[int, ThreadDamage]) -> None:
         raise typer.Exit(FOUND)
 
 
-def _parsed(pairs: Sequence[str]) -> dict[str, Any]:
+def parsed_metadata(pairs: Sequence[str]) -> dict[str, Any]:
+    """The metadata that ``--metadata`` options name."""
     found = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
@@ -336,6 +339,7 @@ def list_events(
     last: Annotated[
         int | None, typer.Option(min=1, help="Only this many of the newest events.")
     ] = None,
+    reverse: Reverse = False,
     full: Full = False,
     as_json: Json = False,
 ) -> None:
@@ -349,6 +353,8 @@ def list_events(
         if last is not None:
             after = max(after, (end if upto is None else min(upto, end)) - last)
         events = _readable(store, thread_id, ns, after, upto)
+        if reverse:
+            events = reversed(list(events))
         if as_json:
             for event in events:
                 out.json(event_json(event))
@@ -396,7 +402,9 @@ def _print_event(out: Output, event: RecordedEvent, full: bool) -> None:
         out.say("\n".join(f"        {each}" for each in block(event.data).split("\n")))
         return
     room = 200 if out.width is None else max(out.width - len(start) - len(key), 20)
-    out.say(f"{start}{key}{line(event.data, chars=room)}")
+    said = in_brief(event)
+    text = line(event.data, chars=room) if said is None else cut(said, room)
+    out.say(f"{start}{key}{text}")
 
 
 def event_json(event: RecordedEvent) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """``export`` and ``import``: threads as files, out of one database and into another.
 
-``import langgraph`` copies threads out of the tables of LangGraph's own savers.
+``import langgraph`` copies threads out of the tables of LangGraph's own savers, and
+``export langgraph`` copies them into these.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from eventstore.cli.options import (
 )
 from eventstore.cli.output import Output, size
 from eventstore.cli.threads import for_each_thread
+from eventstore.explain import langgraph
 from eventstore.explain.values import counted, safe
 from eventstore.format.archive.dump import Dump
 
@@ -47,6 +49,7 @@ def register(app: typer.Typer) -> None:
     app.command("export")(export)
     app.command("import")(load)
     app.command("import langgraph")(load_langgraph)
+    app.command("export langgraph")(export_langgraph)
 
 
 def export(
@@ -275,6 +278,101 @@ def load_langgraph(
             f"{size(before)} in the source, {size(after)} here"
         )
     if failed:
+        raise typer.Exit(FOUND)
+
+
+def export_langgraph(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="The SQLite file or postgresql:// URL for LangGraph's saver."
+        ),
+    ],
+    db: Db,
+    threads: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[THREAD]…", help="Thread ids; all of LangGraph if none is named."),
+    ] = None,
+    serde: Annotated[
+        str | None,
+        typer.Option(
+            "--serde",
+            metavar="MODULE:NAME",
+            help="The serializer of the threads, or a function that returns it: an "
+            "EncryptedSerializer with its key, say. Its code is imported and run.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count what is missing there; write nothing.")
+    ] = False,
+    tenant: Tenant = "default",
+    schema: Schema = None,
+    as_json: Json = False,
+) -> None:
+    """Copy threads that LangGraph wrote here into its SQLite or PostgreSQL saver, and verify them.
+
+    JSON: a line for each thread. The database here is only read; tables that the target has not
+    are made. Export again to catch up, or after an interruption: what is there already is compared
+    and not written again. A thread that was continued there stays as it is.
+    """
+    try:
+        from graph.langgraph.export import Export
+    except ImportError as error:
+        raise Failed(
+            "export langgraph needs LangGraph; run pip install 'graph-eventstore[langgraph]' "
+            f"({error})",
+            USAGE,
+        ) from error
+    out, failed = Output(as_json), 0
+    serializer = _serde(serde) if serde is not None else None
+    count, checkpoints, copied, before, after = 0, 0, 0, 0, 0
+    with (
+        reading(Target(db, tenant, schema)) as store,
+        Export(store, target, serializer, dry_run=dry_run) as work,
+    ):
+
+        def copy(thread_id: str) -> None:
+            nonlocal failed, count, checkpoints, copied, before, after
+            try:
+                if not langgraph.is_langgraph(store.thread(thread_id)):
+                    if threads:
+                        failed += 1
+                        out.note(f"eventstore: {safe(thread_id)} was not written by LangGraph")
+                    return
+                moved = work.thread(thread_id)
+            except EventStoreError as error:
+                failed += 1
+                out.note(f"eventstore: {safe(thread_id)}: {safe(message_of(error))}")
+                return
+            count, checkpoints = count + 1, checkpoints + moved.checkpoints
+            copied += moved.copied
+            before, after = before + moved.source_bytes, after + moved.stored_bytes
+            if as_json:
+                out.json(
+                    {
+                        "thread_id": thread_id,
+                        "tenant": tenant,
+                        "checkpoints": moved.checkpoints,
+                        "copied": moved.copied,
+                        "bytes": moved.source_bytes,
+                        "target_bytes": moved.stored_bytes,
+                        "continued_there": moved.is_ahead,
+                        "dry_run": dry_run,
+                    }
+                )
+            elif moved.is_ahead:
+                out.say(f"{safe(thread_id)} was continued there and stays as it is")
+
+        left_out = for_each_thread(out, store, "exporting", threads, copy)
+        for each in left_out.values():
+            out.note(f"eventstore: cannot export {safe(str(each.thread_id))}: {safe(each.problem)}")
+    if not as_json:
+        what = "to copy" if dry_run else "copied, all verified"
+        out.say(
+            f"{counted(count, 'thread')}, {counted(checkpoints, 'checkpoint')}: {copied:,} {what}; "
+            f"{size(before)} here, {size(after)} in the target"
+        )
+    if failed or left_out:
         raise typer.Exit(FOUND)
 
 

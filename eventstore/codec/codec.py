@@ -127,14 +127,18 @@ class Codec(Compression):
         """The payload of ``value``. ``level`` is for bodies too large for a dictionary."""
         return self.compressed(self.pack(value), level)
 
-    def pack(self, value: Any) -> bytes:
+    def pack(self, value: Any, own: bool = False) -> bytes:
         """The body of a payload, before compression.
+
+        Args:
+            own: only this process will unpack it, with ``own``; it is never stored.
 
         Raises:
             SerializationError: the value cannot be stored.
         """
         try:
-            body = self._packers.packer.pack(value)
+            packer = self._packers.packer
+            body = packer.pack_own(value) if own else packer.pack(value)
         except Refused as refused:
             raise SerializationError(
                 path_text(refused.path), refused.type_name, refused.reason
@@ -156,9 +160,10 @@ class Codec(Compression):
         """The value that a body holds, or a ``CorruptEventError``.
 
         Args:
-            own: this process packed it, so that the lengths that it claims are believed.
+            own: this process packed it, so that it is believed.
         """
         try:
-            return self._packers.packer.unpack(body, own)
+            packer = self._packers.packer
+            return packer.unpack_own(body) if own else packer.unpack(body)
         except DECODE_ERRORS as exc:
             raise undecodable(exc) from exc

@@ -1,13 +1,16 @@
 """Values to msgpack bodies and back, for one thread.
 
-Owns the nesting bounds, which writing and reading share, the stack of msgpack packers and the
-paths in error messages. Raises ``Refused`` when writing; when reading, the errors of msgpack pass
-through, for the codec to translate. Promises that values without extension types are packed and
-unpacked by msgpack alone, without a step of Python per item.
+Owns the nesting bounds, which writing and reading share, the stack of msgpack packers, the paths
+in error messages, and the quicker form of bodies that never leave the process. Raises ``Refused``
+when writing; when reading, the errors of msgpack pass through, for the codec to translate. Promises
+that values without extension types are packed and unpacked by msgpack alone, without a step of
+Python per item.
 """
 
 from __future__ import annotations
 
+import gc
+import marshal
 from collections.abc import Callable
 from typing import Any
 
@@ -31,8 +34,13 @@ EXTENSION_DEPTH_MAX = 32
 INNER_DEPTH_MAX = 32
 _UNCHECKED_LEVELS = 2
 
+# How a marshalled body begins: no value of msgpack does.
+_MARSHALLED = b"\xc1"
+# What msgpack packs is nested no deeper than this.
+_LEVELS_MAX = 512
+
 _KEPT_BUFFER_BYTES = 2**20
-_CHECKED_BODY_BYTES = 4096
+_CLAIMABLE_MAX = 32 * 2**20
 _PATH_STEPS_MAX = 24
 _CONTAINERS = frozenset((list, dict))
 _CARE = frozenset((bytearray, msgpack.ExtType))
@@ -55,6 +63,8 @@ class BodyPacker:
         self._types = types
         self._level = 0
         self._reading_level = 0
+        # Whether code ran while msgpack packed, which could change what it packs.
+        self._ran_code = False
         # A msgpack.Packer that is entered again while busy writes garbage and reports nothing, so
         # every level of nesting has its own.
         self._packers: list[msgpack.Packer] = []
@@ -78,12 +88,14 @@ class BodyPacker:
         if level == len(self._packers):
             self._packers.append(self._packer())
         self._level = level + 1
+        if level == 0:
+            self._ran_code = False
         try:
             body = self._pack(self._packers[level], value)
             if _may_hold_bin_or_ext(body):
                 if _needs_care(value):
                     body = self._pack(self._packers[level], _replaced(value))
-                if _structure_end(body) != len(body):
+                if self._ran_code and _structure_end(body) != len(body):
                     # msgpack writes a list's length first; then an extension's code, or another
                     # thread, made the list longer or shorter.
                     raise Refused(value, "it was changed while being stored")
@@ -95,6 +107,18 @@ class BodyPacker:
         if len(body) > _KEPT_BUFFER_BYTES:  # a packer never gives its buffer back
             self._packers[level] = self._packer()
         return body
+
+    def pack_own(self, value: Any) -> bytes:
+        """A body that only this process will unpack, which takes less time: without types of its
+        own a value is marshalled, after msgpack has shown that it can be stored.
+        """
+        body = self.pack(value)
+        if self._ran_code or (_may_hold_bin_or_ext(body) and _needs_care(value)):
+            return body
+        try:
+            return _MARSHALLED + marshal.dumps(value)
+        except ValueError:  # nested deeper than marshal goes
+            return body
 
     def _pack(self, packer: msgpack.Packer, value: Any) -> bytes:
         try:
@@ -116,6 +140,7 @@ class BodyPacker:
         return body
 
     def _default(self, value: Any) -> Any:
+        self._ran_code = True
         extension = self._types.extensions.get(type(value)) or numpy_extension(value)
         if extension is None and type(value) not in self._plain:
             self._types.discover()  # it asks every source: once for each type
@@ -138,11 +163,19 @@ class BodyPacker:
             raise
         return msgpack.ExtType(extension.code, data)
 
-    def unpack(self, body: bytes, own: bool = False) -> Any:
-        # msgpack allocates a list as long as its header claims before it reads the items; nested
-        # claims multiply. So first skip over the whole body, which allocates nothing.
-        claims = not own and len(body) > _CHECKED_BODY_BYTES and (0xDC in body or 0xDD in body)
-        if claims and _structure_end(body) != len(body):
+    def unpack_own(self, body: bytes) -> Any:
+        """The value of a body that this process packed, so that it is believed."""
+        if body.startswith(_MARSHALLED):
+            return marshal.loads(memoryview(body)[1:])
+        return msgpack.unpackb(
+            body, ext_hook=self._extend, strict_map_key=False, unicode_errors="surrogatepass"
+        )
+
+    def unpack(self, body: bytes) -> Any:
+        # msgpack allocates a list as long as its header claims (at most one item per byte of the
+        # body) before it reads the items; nested claims multiply. Where that could be much, first
+        # skip over the whole body, which allocates nothing.
+        if _claimable(body) > _CLAIMABLE_MAX and _structure_end(body) != len(body):
             raise CorruptEventError("the body does not hold exactly one value")
         return msgpack.unpackb(
             body, ext_hook=self._extend, strict_map_key=False, unicode_errors="surrogatepass"
@@ -181,6 +214,12 @@ def _may_hold_bin_or_ext(body: bytes) -> bool:
     )
 
 
+def _claimable(body: bytes) -> int:
+    """The bytes that lists inside one another could make msgpack allocate, at most."""
+    headers = body.count(0xDC) + body.count(0xDD)  # of lists with 16 items or more
+    return 8 * len(body) * headers
+
+
 def _structure_end(body: bytes) -> int:
     """Where the first value of ``body`` ends, without building it; -1 if the body is cut short."""
     unpacker = msgpack.Unpacker(max_buffer_size=len(body))
@@ -210,19 +249,16 @@ def _depth_exceeds(value: Any, limit: int) -> bool:
 
 def _needs_care(value: Any) -> bool:
     """Whether the value holds a bytearray, which msgpack would write as bytes, or an ExtType."""
-    if type(value) in _CARE:
-        return True
-    stack = [value] if type(value) in _CONTAINERS else []
-    while stack:
-        item = stack.pop()
-        children = item if type(item) is list else item.values()
-        if type(item) is dict and msgpack.ExtType in set(map(type, item)):
-            return True
-        kinds = set(map(type, children))  # most hold only text: check all items at once
+    layer: list[Any] = [value]
+    kinds = {type(value)}
+    for _ in range(_LEVELS_MAX):  # it could be made to contain itself meanwhile
         if not _CARE.isdisjoint(kinds):
             return True
-        if not _CONTAINERS.isdisjoint(kinds):
-            stack += [child for child in children if type(child) in _CONTAINERS]
+        if _CONTAINERS.isdisjoint(kinds):
+            break
+        # All children of a layer at once, keys included, without a step of Python per container.
+        children = gc.get_referents(*[each for each in layer if type(each) in _CONTAINERS])
+        layer, kinds = children, set(map(type, children))
     return False
 
 

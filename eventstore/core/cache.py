@@ -128,6 +128,17 @@ class LogCache:
             return None
         return cached if (cached.fingerprint, cached.marks) == (fingerprint, marks) else None
 
+    def known(
+        self, thread_key: int, ns: str, fingerprint: str | None
+    ) -> tuple[int, int, int] | None:
+        """The marks of a log whose bytes are cached (0: there is none), and the seq of its end."""
+        with self._lock:
+            cached = self._logs.get((thread_key, ns))
+        if cached is None or cached.fingerprint != fingerprint:
+            return None
+        fork, snapshot = cached.marks
+        return fork or 0, snapshot or 0, cached.end.seq
+
     def put(self, cached: CachedLog) -> bool:
         """Cache a log, and drop those that were used longest ago; false if it is too large."""
         place = cached.end[:2]

@@ -8,9 +8,10 @@ again, so that it happens once (rule 3).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from eventstore import queries, telemetry
@@ -30,6 +31,7 @@ from eventstore.errors import (
 )
 from eventstore.format import checks, digests, records
 from eventstore.limits import (
+    INT_MAX,
     NS_BYTES_MAX,
     TENANT_BYTES_MAX,
     THREAD_ID_BYTES_MAX,
@@ -82,18 +84,19 @@ class Inserting(Reading):
             As :meth:`append`, naming the log that refused. Nothing was stored in any.
             ValueError: the heads are of several threads, or two are of one log.
         """
-        _check_types(additions, now_us)
+        _check(additions, status, self.tenant, now_us)
         with telemetry.append(self.tenant, additions) as span:
-            _check(additions, status, self.tenant)
-            await self._store_dictionary()
+            if self.codec.writes_with not in self.stored_dictionaries:
+                await self._store_dictionary()
             append = _Insertion(self, additions, status, owner, metadata, ttl, now_us)
             append.claims = exclusive and append.exists
             in_doubt = 0
             while True:
                 try:
-                    if await self.transactions.run(append.mode, append.insert):
+                    if await self.transactions.run(*append.plan()):
                         break
-                    append.is_first_generation = False  # the name is in use, or was
+                    if not append.try_longer():
+                        raise _Refused
                 except CommitInDoubt as error:
                     if await append.is_stored():
                         break
@@ -103,8 +106,7 @@ class Inserting(Reading):
                     # The rows in our way may be our own, if a commit was in doubt.
                     if in_doubt and await append.is_stored():
                         break
-                    if append.is_first_generation:
-                        append.is_first_generation = False
+                    if append.try_longer():
                         continue
                     if isinstance(error, ConcurrencyError):
                         telemetry.conflict()
@@ -114,14 +116,18 @@ class Inserting(Reading):
                         telemetry.conflict()
                     raise refusal from error
             append.update_cache()
-            heads = append.heads
+            heads = [each.new for each in append.logs]
             telemetry.appended(span, additions, heads)
             return heads
 
     async def _store_dictionary(self) -> None:
         """Store the dictionary that the codec compresses with, so that others can read."""
         dict_id = self.codec.writes_with
-        if dict_id in self.stored_dictionaries or not (data := self.codec.own_dictionary(dict_id)):
+        if dict_id in self.stored_dictionaries:
+            return
+        data = self.codec.own_dictionary(dict_id)
+        if not data:
+            self.stored_dictionaries.add(dict_id)  # nobody needs it of us
             return
 
         def store(conn: Connection) -> None:
@@ -154,9 +160,13 @@ class _Insertion:
     """One append under way: its rows, how to insert them, and why the database refused.
 
     Attributes:
+        exists: the thread was there when its end was read.
+        logs: the end that each continues, its rows, and its new end.
         claims: claim the thread for the owner first, if it is as it was read.
         is_first_generation: try the single statement that creates a thread with its first
             events, which works only if no thread of that name was ever deleted.
+        is_simple_fork: try the single statement that forks a log within itself, which works only
+            if the event to go on from is neither sealed nor trimmed.
     """
 
     def __init__(
@@ -179,9 +189,10 @@ class _Insertion:
         self._ttl = stored_ttl(ttl)
         # The ends were read at different moments: one that knows the thread places all logs.
         self._place = next((e.head for e in additions if e.head.exists), additions[0].head)
-        self._metadata = "" if self._place.exists else checks.metadata_text(metadata or {})
-        self._logs = self._encoded(self._place)
-        first = self._logs[0]
+        self.exists = self._place.exists
+        self._metadata = "" if self.exists else checks.metadata_text(metadata or {})
+        self.logs = self._encoded(self._place)
+        first = self.logs[0]
         self._is_plain = len(additions) == 1 and first.snapshot is None and not first.batch.forks
         self.is_first_generation = (
             self._is_plain
@@ -189,21 +200,48 @@ class _Insertion:
             and self._place.thread_key == digests.thread_key(core.tenant, first.head.thread_id, 0)
         )
 
-    @property
-    def exists(self) -> bool:
-        """Whether the thread was there when its end was read."""
-        return self._place.exists
+        self.is_simple_fork = (
+            len(additions) == 1
+            and len(first.batch.forks) == 1
+            and core.is_server
+            and self._is_within(first)
+        )
 
-    @property
-    def mode(self) -> Mode:
-        """Where the append is one statement, it needs no transaction around it."""
-        continues = self._is_plain and self._place.seq > 0 and not self.claims
-        return "statement" if self.is_first_generation or continues else "write"
+    @staticmethod
+    def _is_within(only: _LogAppend) -> bool:
+        """Whether an append is a fork of a log within itself, and nothing else."""
+        fork, head = only.batch.forks[0], only.head
+        if only.snapshot is not None or digests.is_prefix(head.ns):
+            return False
+        source = (fork["source_thread_key"], fork["source_ns"])
+        is_first = fork["seq"] == head.seq + 1 and 1 <= fork["source_seq"] <= head.seq
+        return is_first and source == (head.thread_key, head.ns)
 
-    @property
-    def heads(self) -> list[Head]:
-        """The new ends of the logs."""
-        return [each.new for each in self._logs]
+    def try_longer(self) -> bool:
+        """Give up a single statement that refused, for one that needs less; false if it was none.
+
+        What it needs is seldom missing.
+        """
+        was_short = self.is_first_generation or self.is_simple_fork
+        self.is_first_generation = self.is_simple_fork = False
+        return was_short
+
+    def plan(self) -> tuple[Mode, Callable[[Connection], bool]]:
+        """How to insert everything, and what does so.
+
+        It returns false if the thread cannot be a first generation, or if the event to append
+        behind was not there. Where it is one statement, it needs no transaction around it.
+        """
+        if self.is_first_generation:
+            return "statement", self.insert
+        if self.claims or not self._place.seq or not (self._is_plain or self.is_simple_fork):
+            return "write", self.insert
+        only = self.logs[0]
+        rows, touch = only.batch.events, only.touch
+        if not self.is_simple_fork:
+            return "statement", partial(queries.append.append, rows=rows, touch=touch)
+        seq = only.batch.forks[0]["source_seq"]
+        return "statement", partial(queries.append.fork, rows=rows, touch=touch, source_seq=seq)
 
     def insert(self, conn: Connection) -> bool:
         """Insert everything; false if the thread cannot be a first generation.
@@ -215,11 +253,11 @@ class _Insertion:
         tombstone_key: int | None = place.thread_key
         if self.is_first_generation:
             row = {**self._thread_row(), "thread_key": place.thread_key, "generation": 0}
-            return queries.append.begin(conn, row, self._logs[0].batch.events)
+            return queries.append.begin(conn, row, self.logs[0].batch.events)
         if not place.exists:
             created, tombstone_key = self._create_thread(conn)
-            if created != self._logs[0].head:  # another has our first key, or made the thread
-                self._logs = self._encoded(created)
+            if created != self.logs[0].head:  # another has our first key, or made the thread
+                self.logs = self._encoded(created)
         elif self.claims and not queries.threads.claim(
             conn,
             place.thread_key,
@@ -230,7 +268,7 @@ class _Insertion:
             place.seq,
         ):
             raise ConcurrencyError(place.thread_id, place.ns, place.seq, place.seq)
-        elif any(each.head.seq == 0 for each in self._logs):
+        elif any(each.head.seq == 0 for each in self.logs):
             has_events = queries.threads.lock_with_events(conn, place.thread_key)
             if has_events is None:
                 raise ThreadNotFoundError(place.thread_id, self._core.tenant)
@@ -240,7 +278,7 @@ class _Insertion:
                     "is damaged or rows were lost; run eventstore verify",
                     thread_id=place.thread_id,
                 )
-        ordered = sorted(self._logs, key=lambda each: each.head.ns)
+        ordered = sorted(self.logs, key=lambda each: each.head.ns)
         for each in ordered:
             touch = each.touch if each is ordered[-1] else None
             if not queries.append.append(conn, each.batch.events, touch, tombstone_key):
@@ -252,19 +290,23 @@ class _Insertion:
         return True
 
     def _insert_forks_and_snapshots(self, conn: Connection) -> None:
-        for fork in [fork for each in self._logs for fork in each.batch.forks]:
+        for fork in [fork for each in self.logs for fork in each.batch.forks]:
             fault = queries.forks.insert_fork(conn, fork, self._core.tenant)
             if fault is not None:
                 place = (fork["source_ns"], fork["source_seq"])
                 thread_id = self._place.thread_id
                 raise PositionNotFoundError(thread_id, *place, f"cannot fork there: {fault}")
-        for each in self._logs:
+        for each in self.logs:
             if each.snapshot is not None:
                 queries.snapshots.put_snapshot(conn, records.snapshot_row(each.new, each.snapshot))
 
     def _encoded(self, place: Head) -> list[_LogAppend]:
         """All additions, to the thread that has a log ending at ``place``."""
-        return [self._log_append(self._head_beside(place, e.head), e) for e in self._additions]
+        heads = [
+            place if each.head is place else self._head_beside(place, each.head)
+            for each in self._additions
+        ]
+        return list(map(self._log_append, heads, self._additions))
 
     def _head_beside(self, place: Head, head: Head) -> Head:
         """The end of a log, in the thread that has another log ending at ``place``."""
@@ -294,7 +336,7 @@ class _Insertion:
         new = replace(
             head,
             seq=head.seq + len(events),
-            digest=batch.digests[-1],
+            digest=batch.events[-1]["new_digest"],
             exists=True,
             status=status or head.status,
             owner=self._owner if status else head.owner,
@@ -309,7 +351,7 @@ class _Insertion:
 
         Also the tombstone that must not be there: that of an erased thread of this key.
         """
-        thread_id, ns, tenant = self._place.thread_id, self._logs[0].head.ns, self._core.tenant
+        thread_id, ns, tenant = self._place.thread_id, self.logs[0].head.ns, self._core.tenant
         try:
             key, tombstone_key = queries.threads.create_thread(conn, self._thread_row())
         except queries.threads.NameTaken as error:
@@ -328,7 +370,7 @@ class _Insertion:
         return Head(thread_id, key, ns, 0, digests.genesis(key, ns), exists=False), tombstone_key
 
     def _thread_row(self) -> dict[str, Any]:
-        new = self._logs[0].new
+        new = self.logs[0].new
         checksum = digests.row_checksum(new.active_us, self._ttl, False, self._metadata, None)
         return {
             "checksum": checksum,
@@ -351,20 +393,20 @@ class _Insertion:
 
         What was appended to other logs in the same transaction went through, too.
         """
-        head, last = self._logs[0].head, self._logs[0].new.seq
+        head, last = self.logs[0].head, self.logs[0].new.seq
         # The last digest covers the others, which may have been trimmed by now.
         rows = await self._core.transactions.run(
             "read", queries.events.read_events, head.thread_key, head.ns, last - 1, last, 1
         )
-        return [row.digest for row in rows] == self._logs[0].batch.digests[-1:]
+        return [row.digest for row in rows] == self.logs[0].batch.digests[-1:]
 
     async def refusal(self) -> EventStoreError:
         """Why the database refused the rows."""
-        for each in self._logs:
+        for each in self.logs:
             reason = await self._obstacle(each.head, each.batch)
             if reason is not None:
                 return reason
-        return _other_history(self._logs[0].head)
+        return _other_history(self.logs[0].head)
 
     async def _obstacle(self, head: Head, batch: records.Batch) -> EventStoreError | None:
         """What is in the way of an append to one log; ``None`` where nothing is."""
@@ -398,7 +440,7 @@ class _Insertion:
 
     def update_cache(self) -> None:
         """Add what was stored to the cache of stored bytes."""
-        cache, logs = self._core.cache, self._logs
+        cache, logs = self._core.cache, self.logs
         if any(each.batch.forks for each in logs):
             cache.forget(logs[0].new.thread_key)
         else:
@@ -410,20 +452,22 @@ class _Refused(Exception):
     """The event to append behind was not there."""
 
 
-def _check_types(additions: Sequence[Addition], now_us: int | None) -> None:
-    check_type("additions", additions, Sequence)
-    for each in additions:
-        check_type("an addition", each, Addition)
-        check_type("the head of an addition", each.head, Head)
-        check_type("the events of an addition", each.events, Sequence)
-        if each.snapshot is not None:
-            check_type("the snapshot of an addition", each.snapshot, NewSnapshot)
-    if now_us is not None:
-        check_number("now_us", now_us, 0)
-
-
-def _check(additions: Sequence[Addition], status: str | None, tenant: str) -> None:
+def _check(
+    additions: Sequence[Addition], status: str | None, tenant: str, now_us: int | None
+) -> None:
     """Refuse what cannot be appended together, as far as that shows without the database."""
+    if not isinstance(additions, list | tuple):
+        check_type("additions", additions, Sequence)
+    for each in additions:
+        if not (isinstance(each, Addition) and isinstance(each.head, Head)):
+            check_type("an addition", each, Addition)
+            check_type("the head of an addition", each.head, Head)
+        if not isinstance(each.events, list | tuple):
+            check_type("the events of an addition", each.events, Sequence)
+        if not (each.snapshot is None or isinstance(each.snapshot, NewSnapshot)):
+            check_type("the snapshot of an addition", each.snapshot, NewSnapshot)
+    if now_us is not None and not (type(now_us) is int and 0 <= now_us <= INT_MAX):
+        check_number("now_us", now_us, 0)
     if not additions or not all(each.events for each in additions):
         raise ValueError("an append needs at least one event")
     if status is not None and status not in STATUSES:

@@ -46,9 +46,16 @@ class Part:
         self.cache = LogCache(check_number("cache_bytes", cache_bytes, 0))
         self.stored_dictionaries: set[int] = set()
         """Those of the codec that the database is known to hold."""
+        self.generations: dict[str, int] = {}
+        """By the names of threads that had former ones: the generation that was found last."""
         self._clock = clock or system_clock
         self.leases = Leases(transactions, self.now_us, run_lease_s)
         self.should_stop: Callable[[], bool] = _never
+
+    @property
+    def is_server(self) -> bool:
+        """Whether each statement is a round trip, and may be a transaction by itself."""
+        return self.transactions.engine.dialect.name == "postgresql"
 
     def until(self, should_stop: Callable[[], bool]) -> Self:
         """The same store, whose long work on one thread ends early when asked to."""

@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from eventstore import queries, telemetry
@@ -45,6 +46,9 @@ log = logging.getLogger(__name__)
 
 PAGE: Final = 256
 """Events in one page."""
+
+GENERATIONS_MAX: Final = 10_000
+"""Names of threads that had former ones, of which the current generation is remembered."""
 
 MOVES_MAX: Final = 5
 """How often the lineage of a position may move while it is looked up once."""
@@ -134,37 +138,39 @@ class Reading(Threads):
         """
         if upto is not None:
             check_at("upto", upto)
+        if not isinstance(thread_id, str):
+            check_name("a thread_id", thread_id)
 
         def find(conn: Connection) -> _Found:
-            row = queries.threads.look_up(conn, self.tenant, thread_id, ns, fingerprint)
-            head = records.head(self.tenant, thread_id, ns, row)
-            at = upto or head.position
-            marks = None
-            if at == head.position:
-                marks = _marks_of(row)
-                found = None
-                if cached and marks is not None:
-                    found = self._find_in_cache(conn, head, fingerprint, marks)
-                if found is not None:
-                    return found
-            else:
-                self._check_at(conn, thread_id, at)
             chosen = fingerprint if snapshots else None
-            route = queries.lineage.trace(conn, at, chosen, marks if snapshots else None)
-            rows = queries.snapshots.snapshot_chain(conn, route.snapshot) if route.snapshot else ()
-            # The first page is read at once: most replays have no second one.
-            page: _Rows = ()
-            if route.stretches and (
-                route.stretches[0].first == 1 or route.stretches[0].before == route.snapshot
-            ):
-                key, log_ns, first, last = route.stretches[0]
-                page = queries.events.read_events(conn, key, log_ns, first - 1, last, PAGE)
-            return _Found(head, at, route, rows, page, marks)
+            if upto is None:
+                known = partial(self._known, ns, fingerprint) if cached else None
+                generation = self.generations.get(thread_id, 0)
+                loaded = queries.threads.load(
+                    conn, self.tenant, thread_id, ns, chosen, generation, known
+                )
+                self._note_generation(thread_id, loaded.thread)
+                head = records.head(self.tenant, thread_id, ns, loaded.thread)
+                at, marks = head.position, _marks_of(loaded)
+                if cached and marks is not None:
+                    found = self._find_in_cache(conn, head, fingerprint, marks, loaded.page)
+                    if found is not None:
+                        return found
+                if loaded.is_continued:  # what is cached cannot be used: it is of another log
+                    loaded = queries.loading.load(conn, at, chosen)
+            else:
+                loaded = queries.loading.load(conn, upto, chosen)
+                head = self._head_of(conn, thread_id, ns, upto, loaded.thread)
+                at, marks = upto, None
+                if at != head.position and not _is_there(loaded.thread, self.tenant, at.seq):
+                    self._check_at(conn, thread_id, at)
+            route, chain, pages = queries.loading.trace(conn, at, chosen, loaded)
+            return _Found(head, at, route, chain, pages, marks)
 
         span = telemetry.replay(self.tenant, thread_id, ns)
         with span.current():
             for _ in range(MOVES_MAX):
-                head, at, route, rows, page, marks, hit = await self.transactions.run("read", find)
+                head, at, route, rows, pages, marks, hit = await self.transactions.run("read", find)
                 if hit is not None:
                     snapshot, digest = hit.snapshot, hit.link
                     break
@@ -179,12 +185,38 @@ class Reading(Threads):
         if snapshot is not None and (hit is None or hit.notes is None):
             await self._load_dictionaries((snapshot.state, *snapshot.items))
         if cached and hit is None and marks is not None and head.seq:
+            page = pages[-1] if pages else ()
             whole = list(page) if _is_whole(head, route, page) else None
             hit = CachedLog.of(head, fingerprint, marks, snapshot, digest, whole)
         if snapshot is not None:
             telemetry.starts_at(span, snapshot)
-        events = self._lineage(thread_id, head.thread_key, route, digest, page, span)
+        events = self._lineage(thread_id, head.thread_key, route, digest, pages, span)
         return Replay(head, at, snapshot, span.over(events), hit)
+
+    def _known(self, ns: str, fingerprint: str, thread_key: int) -> tuple[int, int, int] | None:
+        return self.cache.known(thread_key, ns, fingerprint)
+
+    def _note_generation(self, thread_id: str, row: queries.loading.ThreadRow | None) -> None:
+        """Remember under which key a thread was found, unless it is the first one of its name."""
+        if row is not None and row.generation:
+            if len(self.generations) >= GENERATIONS_MAX:
+                self.generations.clear()
+            self.generations[thread_id] = row.generation
+
+    def _head_of(
+        self,
+        conn: Connection,
+        thread_id: str,
+        ns: str,
+        at: Position,
+        row: queries.loading.ThreadRow | None,
+    ) -> Head:
+        """The end of a log of a thread; ``row`` is that of the thread that a position is in."""
+        own = (self.tenant, thread_id, ns)
+        is_own = row is not None and (row.tenant, row.thread_id, at.ns) == own
+        if row is None or not is_own or row.deleting_since is not None:
+            return records.head(*own, queries.threads.look_up(conn, *own))
+        return records.head(*own, row)
 
     def _find_in_cache(
         self,
@@ -192,26 +224,31 @@ class Reading(Threads):
         head: Head,
         fingerprint: str,
         marks: tuple[int | None, int | None],
+        newer: _Rows,
     ) -> _Found | None:
-        """What leads to the end of a log, as far as possible from the log cache."""
+        """What leads to the end of a log, as far as possible from the log cache.
+
+        Args:
+            newer: the first events after those in the cache, unless some of them were sealed.
+        """
         hit = self.cache.get(head, fingerprint, marks)
         if hit is None or hit.rows is None or head.seq - hit.end.seq > PAGE:
             return None
         if head.seq > hit.end.seq:
-            rows = queries.events.read_events(
-                conn, head.thread_key, head.ns, hit.end.seq, head.seq, PAGE
-            )
+            rows = newer
+            if not records.is_run(rows, hit.end.seq + 1, head.seq):
+                rows = queries.events.read_events(
+                    conn, head.thread_key, head.ns, hit.end.seq, head.seq, PAGE
+                )
             hit = hit.extended(head.position, rows[-1].digest if rows else b"", rows)
         if hit.digest != head.digest:
             return None
         start = hit.snapshot.position if hit.snapshot else None
         first = start.seq + 1 if start else 1
-        stretches = (
-            [queries.lineage.Stretch(head.thread_key, head.ns, first, head.seq)] if hit.rows else []
-        )
-        route = queries.lineage.Route(start, stretches)
-        hit = replace(hit, was_found=True)
-        return _Found(head, head.position, route, (), hit.rows or (), marks, hit)
+        stretch = queries.lineage.Stretch(head.thread_key, head.ns, first, head.seq)
+        route = queries.lineage.Route(start, [stretch] if hit.rows else [])
+        hit, pages = replace(hit, was_found=True), [hit.rows] if hit.rows else []
+        return _Found(head, head.position, route, (), pages, marks, hit)
 
     def cache_replay(
         self, replay: Replay[Pages], snapshot: Snapshot | None = None, notes: Any = None
@@ -237,19 +274,18 @@ class Reading(Threads):
         own: int,
         route: queries.lineage.Route,
         digest: bytes | None,
-        ready: _Rows,
+        pages_ready: Sequence[_Rows],
         trace: telemetry.Span,
     ) -> Pages:
         """The events of a route; each fork among them must lead from one stretch to the next."""
         come_from = route.snapshot
-        for stretch in route.stretches:
+        for stretch, ready in zip(route.stretches, pages_ready, strict=True):
             link = digest if stretch.before == route.snapshot else None
             async with aclosing(
                 self._stream(thread_id, [stretch], link, own, ready, trace)
             ) as pages:
                 async for page in pages:
                     yield _checked(thread_id, stretch.first, come_from, page, trace)
-            ready = ()
             come_from = Position(stretch.thread_key, stretch.ns, stretch.last)
 
     def _check_at(self, conn: Connection, thread_id: str, at: Position) -> None:
@@ -367,15 +403,16 @@ class Reading(Threads):
         """What the events up to a position begin with: the start of the log, a fork, or a base."""
         check_at("at", at)
 
-        def find(conn: Connection) -> tuple[int | None, Position | None, int | None]:
-            fork, _ = queries.lineage.marks(conn, at, "")
-            source = queries.lineage.fork_source(conn, at.thread_key, at.ns, fork) if fork else None
-            return fork, source, queries.lineage.floor(conn, at)
+        return await self.transactions.run("read", queries.lineage.begins, at)
 
-        fork, source, floor = await self.transactions.run("read", find)
-        if floor is not None and floor >= (fork or 0):
-            return Lineage(floor + 1, None, at._replace(seq=floor))
-        return Lineage(fork or 1, source, None)
+    async def end(self, thread_id: str, ns: str = "") -> tuple[Head, Lineage | None]:
+        """As :meth:`head`, and what the log begins with; ``None``: ask :meth:`lineage`."""
+        row = await self.transactions.run(
+            "read", queries.threads.look_up, self.tenant, thread_id, ns, marks=True
+        )
+        head = records.head(self.tenant, thread_id, ns, row)
+        is_simple = isinstance(row, queries.loading.ThreadRow) and (row.fork, row.base) == (0, 0)
+        return head, Lineage(1, None, None) if is_simple else None
 
     async def read_span(self, thread_id: str, after: Position, upto: int | None) -> Pages:
         """Events after a position of one log, up to seq ``upto`` or its end.
@@ -386,17 +423,19 @@ class Reading(Threads):
         if upto is not None:
             check_number("upto", upto)
 
-        def find_end(conn: Connection) -> int:
-            row = queries.threads.thread_by_key(conn, after.thread_key)
+        def begin(conn: Connection) -> tuple[int, _Rows]:
+            row, page = queries.loading.span(conn, after, upto)
             if row is None or row.tenant != self.tenant:
                 raise PositionNotFoundError(thread_id, *after[1:], "its thread does not exist")
             if upto is not None:
-                return upto
-            return queries.events.head_seq(conn, after.thread_key, after.ns)
+                return upto, page
+            if type(row.last_seq) is int and row.last_seq > after.seq:
+                return row.last_seq, page  # the last event of a log is never sealed
+            return queries.events.head_seq(conn, after.thread_key, after.ns), page
 
-        last = await self.transactions.run("read", find_end)
+        last, page = await self.transactions.run("read", begin)
         stretch = queries.lineage.Stretch(after.thread_key, after.ns, after.seq + 1, last)
-        return self._stream(thread_id, [stretch])
+        return self._stream(thread_id, [stretch], ready=page)
 
     async def keys(
         self, at: Position, span: tuple[str, str], after: int = 0
@@ -437,18 +476,28 @@ class _Found(NamedTuple):
     at: Position
     route: queries.lineage.Route
     rows: _Rows
-    page: _Rows
+    pages: Sequence[_Rows]
     marks: tuple[int | None, int | None] | None
     hit: CachedLog | None = None
 
 
-def _marks_of(row: SqlRow | None) -> tuple[int | None, int | None] | None:
-    """The last fork and the last snapshot of a log that was looked up.
+def _marks_of(loaded: queries.loading.Loaded) -> tuple[int | None, int | None] | None:
+    """The last fork and the last snapshot of a log; ``None`` if a row claims a seq that is none."""
+    row = loaded.thread
+    if row is None:
+        return None, None
+    if type(row.fork) is not int or type(row.snapshot) is not int:
+        return None
+    return row.fork or None, row.snapshot or None
 
-    ``None`` if a row of them claims a seq that is none: then they have to be looked up one by one.
-    """
-    marks = (None, None) if row is None else (row.last_fork, row.last_snapshot)
-    return marks if all(seq is None or type(seq) is int for seq in marks) else None
+
+def _is_there(row: queries.loading.ThreadRow | None, tenant: str, seq: int) -> bool:
+    """Whether a log that was loaded up to a past position surely has it, not trimmed."""
+    if row is None or row.tenant != tenant or row.deleting_since is not None:
+        return False
+    if type(row.last_seq) is not int or not 1 <= seq <= row.last_seq:
+        return False
+    return row.base is None or (type(row.base) is int and row.base <= seq)
 
 
 def _is_whole(head: Head, route: queries.lineage.Route, page: _Rows) -> bool:

@@ -100,11 +100,26 @@ def _quoted(conn: Connection, table: Table) -> str:
     return name if schema_name is None else f"{prepare.quote(schema_name)}.{name}"
 
 
+def _note_later_generations(conn: Connection) -> None:
+    """Note whether a thread may exist whose first key nothing tells of.
+
+    A thread that is restored leaves a tombstone under the first key of its name. Older versions
+    left none.
+    """
+    later = select(schema.threads.c.thread_key).where(schema.threads.c.generation > 1).limit(1)
+    if conn.execute(later).first() is not None:
+        conn.execute(schema.secrets.insert().values(name="later_generations", value=b""))
+
+
+_OF_OLD_ROWS: Final = (_note_later_generations,)
+"""Migrations that look at rows, of which a new database has none."""
+
 MIGRATIONS: Final[tuple[tuple[str, Callable[[Connection], None]], ...]] = (
     ("0001_log", _create_tables),
     ("0002_retention", _add_retention),
     ("0003_run_leases", _add_run_leases),
     ("0004_thread_checksum", _add_thread_checksum),
+    ("0005_first_keys", _note_later_generations),
 )
 
 
@@ -197,7 +212,8 @@ def migrate(conn: Connection, now_us: int) -> list[str]:
         for name, run in MIGRATIONS:
             if name in missing:
                 conn.execute(schema.migrations.insert().values(name=name, applied_at=now_us))
-                run(conn)
+                if run not in _OF_OLD_ROWS or len(missing) < len(MIGRATIONS):
+                    run(conn)
     except exc.DBAPIError as error:
         if driver_errors.is_duplicate(error):
             raise RolledBack("another process was setting the database up") from error

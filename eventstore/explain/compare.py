@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from eventstore.explain.values import line, simple, text_of
+from eventstore.explain.transcript import brief
+from eventstore.explain.values import simple, text_of
 
 DEPTH_MAX: Final = 6
 """Levels of nested objects that are compared; deeper ones are equal or changed as a whole."""
@@ -44,7 +45,7 @@ class Change:
 
     def line(self) -> str:
         """The change in one line, for people."""
-        return " → ".join(line(value, chars=100) for value in self.values().values())
+        return " → ".join(brief(value, 100) for value in self.values().values())
 
 
 def channels(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:

@@ -105,7 +105,8 @@ def sentence(event: RecordedEvent) -> str:
             return f"asks {'; '.join(asked)}" if asked else "paused before or after a node"
         case "resume":
             values = [line(each.get("value"), chars=_CHARS) for each in mappings(data["answers"])]
-            return f"answered {'; '.join(values)}{_goto(data)}"
+            by = f" by {_word(data['by'])}" if "by" in data else ""
+            return f"answered {'; '.join(values)}{by}{_goto(data)}"
         case "update":
             parts = mappings(data.get("updates", [data]))
             return "; ".join(f"edited {_keys(part)}{_goto(part)}" for part in parts)

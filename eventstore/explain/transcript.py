@@ -6,13 +6,15 @@ dicts. What a node wrote besides messages is one line in brief.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eventstore import Position, RecordedEvent
 from eventstore.explain import describe
-from eventstore.explain.values import document, line, simple, text_of
+from eventstore.explain.values import cut, document, line, safe, simple, text_of
 from graph.state.events import updates_of
 
 _ROLES: Final = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
@@ -77,6 +79,52 @@ def transcript(events: Iterable[RecordedEvent]) -> Iterator[Line]:
         yield from _lines(event)
 
 
+def of_values(at: Position, values: Mapping[str, Any], recorded_us: int) -> Iterator[Line]:
+    """The messages in the values of a state, for a history that begins with it."""
+    for line_ in _written((at, recorded_us), "", dict(values), "wrote"):
+        if line_.kind == "message":
+            yield line_
+
+
+def brief(value: Any, chars: int) -> str:
+    """A value in one line for people: what messages say, and other values as JSON."""
+    items = value if isinstance(value, list | tuple) else [value]
+    found = [_message((Position(0, "", 0), 0), "", item, "wrote") for item in items]
+    said = [each for each in found if each is not None]
+    if not said or len(said) < len(items):
+        return line(value, chars=chars)
+    return cut("; ".join(map(_said, said)), chars)
+
+
+def in_brief(event: RecordedEvent) -> str | None:
+    """What the messages of an event say, in one line; ``None``: it holds none."""
+    found = list(_lines(event))
+    if not any(each.kind in ("message", "removed") or each.calls for each in found):
+        return None
+    return "; ".join(map(_said, found))
+
+
+def _said(found: Line) -> str:
+    who = found.role if found.kind == "message" else f"{found.kind} {found.role}"
+    name = found.extra.get("name")
+    shown = [safe(f"{who} {name}" if name else who) + ":"]
+    shown += [safe(" ".join(found.text.split()))] if found.text else []
+    return " ".join([*shown, *(f"→ {call_text(call)}" for call in found.calls)])
+
+
+def call_text(call: Mapping[str, Any]) -> str:
+    """A tool call as people write one: ``refund(order="A-7", amount=20.0)``."""
+    given = call["arguments"]
+    if isinstance(given, str):
+        with suppress(ValueError):
+            given = json.loads(given)
+    if isinstance(given, Mapping):
+        inside = ", ".join(f"{safe(text_of(name))}={line(given[name])}" for name in given)
+    else:
+        inside = "" if given is None else line(given)
+    return f"{safe(text_of(call['name']))}({inside})"
+
+
 def _lines(event: RecordedEvent) -> Iterator[Line]:
     kind, data = describe.kind_of(event), event.data
     place = (event.position, event.recorded_us)
@@ -100,18 +148,22 @@ def _lines(event: RecordedEvent) -> Iterator[Line]:
         case "resume":
             for each in describe.mappings(data["answers"]):
                 extra = {"id": simple(each.get("id"))}
+                if "by" in data:
+                    extra["by"] = text_of(data["by"])
                 text = _text(each.get("value"))
                 yield Line(place[0], "answer", "user", text, place[1], extra=extra)
             if "writes" in data:
                 yield from _written(place, "", data["writes"], "edit")
         case "checkpoint":
-            changed = data.get("changed")
-            writes = {
-                name: value["added"] if isinstance(value, dict) and [*value] == ["added"] else value
-                for name, value in (changed.items() if isinstance(changed, dict) else ())
-                if not name.startswith(("branch:", "__"))
-            }
-            yield from _written(place, "", writes, "wrote")
+            changed, nodes = data.get("changed"), data.get("nodes") or {}
+            by_node: dict[str, dict[str, Any]] = {}
+            for name, value in changed.items() if isinstance(changed, dict) else ():
+                if not name.startswith(("branch:", "__")):
+                    is_added = isinstance(value, dict) and [*value] == ["added"]
+                    writes = by_node.setdefault(nodes.get(name, ""), {})
+                    writes[name] = value["added"] if is_added else value
+            for node, writes in by_node.items():
+                yield from _written(place, node, writes, "wrote")
         case "writes":
             node = describe.node_of(event)
             for name, value in _pairs(data.get("writes")):
@@ -120,13 +172,15 @@ def _lines(event: RecordedEvent) -> Iterator[Line]:
 
 
 def _of_langgraph(place: tuple[Position, int], node: str, name: str, value: Any) -> Iterator[Line]:
-    if name == "__interrupt__":
-        for each in value if isinstance(value, list | tuple) else [value]:
-            text = _text(getattr(each, "value", each))
+    if name == "__error__":
+        yield Line(place[0], "error", node, _text(value), place[1], node=node)
+        return
+    for each in value if isinstance(value, list | tuple) else [value]:
+        text = _text(getattr(each, "value", each))
+        if name == "__interrupt__":
             yield Line(place[0], "question", node, text, place[1], node=node)
-    else:
-        kind = "error" if name == "__error__" else "answer"
-        yield Line(place[0], kind, node or "user", _text(value), place[1], node=node)
+        else:
+            yield Line(place[0], "answer", "user", text, place[1])
 
 
 def _written(place: tuple[Position, int], node: str, writes: Any, kind: str) -> Iterator[Line]:

@@ -26,7 +26,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from eventstore.db.schema import events, secrets, threads, tombstones
+from eventstore.db.prepared import Prepared
+from eventstore.db.schema import events, forks, secrets, threads, tombstones
 from eventstore.queries.tombstones import ERASURE
 
 Row = Mapping[str, Any]
@@ -35,13 +36,12 @@ HIDDEN_ROWS: Final = 64
 """Rows after the last event of a log that an append looks at on SQLite. Each costs some 50 ns, and
 there are none if nobody appended to another log since."""
 
-_key: Any = bindparam("key")
 _new = {c.key: bindparam(f"new_{c.key}", type_=c.type) for c in events.c}
 _before = events.alias("before")
 _is_behind = and_(
     _before.c.thread_key == _new["thread_key"],
     _before.c.ns == _new["ns"],
-    _before.c.seq == _new["seq"] - 1,
+    _before.c.seq == _new["seq"] - literal_column("1"),
     _before.c.digest == bindparam("previous"),
 )
 # A key is for one generation: it is used up if a thread was made and deleted since we looked.
@@ -59,12 +59,6 @@ _is_surely_unused = and_(
     ~select(tombstones.c.generation).where(tombstones.c.thread_key == _new["thread_key"]).exists(),
     _no_erasure,
 )
-_columns = list(events.c)
-_BEGIN = (
-    insert(events)
-    .from_select(_columns, select(*_new.values()).where(_is_unused))
-    .returning(events.c.seq)
-)
 _hidden = events.alias("hidden")
 # On SQLite the table has an order of its own, in which rows were inserted. A damaged index that
 # hides the end of a log is found by it, before an event is stored beside a hidden one. (The unary
@@ -79,14 +73,30 @@ _hides_nothing = (
     )
     .exists()
 )
-_CONTINUE = (
-    insert(events)
-    .from_select(
-        _columns, select(*_new.values()).select_from(_before).where(_is_behind, _hides_nothing)
-    )
-    .returning(events.c.seq)
-)
-_APPEND_MORE = insert(events).values(_new)
+
+_VARYING: Final = ("seq", "kind", "key", "recorded_at", "digest", "payload")
+"""Columns that differ between the rows of an append."""
+
+
+def _insert(*sources: Any, place: Any, rows: Any = None) -> Any:
+    """Insert events: one, or those of ``rows``.
+
+    Args:
+        sources: conditions of the insertion.
+        place: where the rows get their thread's key from: a table that is read there anyway, so
+            that a database that is sharded by thread finds everything in one shard.
+    """
+    given = _new if rows is None else {name: rows.c[name] for name in _VARYING}
+    columns = [place if name == "thread_key" else given.get(name, _new[name]) for name in _new]
+    return insert(events).from_select(list(_new), select(*columns).where(*sources))
+
+
+def _several() -> Any:
+    columns = [events.c[name] for name in _VARYING]
+    arrays = [bindparam(f"all_{c.key}", type_=ARRAY(c.type)) for c in columns]
+    return func.unnest(*arrays).table_valued(*columns, name="several").render_derived()
+
+
 _status: Any = bindparam("new_status", type_=threads.c.status.type)
 _touch = update(threads).values(
     status=func.coalesce(_status, threads.c.status),
@@ -96,7 +106,9 @@ _touch = update(threads).values(
     ),
     active_at=bindparam("now"),
 )
-_TOUCH = _touch.where(threads.c.thread_key == _key)
+_TOUCH = Prepared(_touch.where(threads.c.thread_key == _new["thread_key"]))
+_INSERT_MORE = insert(events).values(_new)
+_INSERT_FIRST = Prepared(_insert(_is_unused, place=_new["thread_key"]))
 
 
 class Touch(NamedTuple):
@@ -130,90 +142,56 @@ def append(
     digest a log that was deleted and begun anew since the writer looked. On SQLite, rows that the
     index does not find are found if they follow closely.
     """
-    if conn.dialect.name == "postgresql" and rows[0]["new_seq"] > 1:
-        return _append_at_once(conn, rows, touch)
-    if rows[0]["new_seq"] > 1:
-        first = conn.execute(_CONTINUE, rows[0]).first()
-    else:
-        first = conn.execute(_BEGIN, {**rows[0], "tombstone_key": tombstone_key}).first()
-    if first is None:
+    several = len(rows) > 1
+    if rows[0]["new_seq"] == 1:
+        if not _INSERT_FIRST(conn, {**rows[0], "tombstone_key": tombstone_key}).changed:
+            return False
+    elif conn.dialect.name == "postgresql":
+        given = rows[0]
+        if several:
+            given = {**given, **_arrays(rows)}
+        if touch is not None:
+            given = {**given, **touch.values}
+        return _AT_ONCE[several, touch is not None](conn, given).changed == len(rows)
+    elif not _INSERT_NEXT(conn, rows[0]).changed:
         return False
-    if len(rows) > 1:
-        conn.execute(_APPEND_MORE, rows[1:])
+    if several:
+        conn.execute(_INSERT_MORE, rows[1:])
     if touch is not None:
-        key = rows[0]["new_thread_key"]
-        conn.execute(_TOUCH, {"key": key, **touch.values})
+        _TOUCH(conn, {"new_thread_key": rows[0]["new_thread_key"], **touch.values})
     return True
+
+
+_INSERT_NEXT = Prepared(_insert(_is_behind, _hides_nothing, place=_before.c.thread_key))
 
 
 # --- the same as one statement ----------------------------------------------------------
 
-_VARYING = ("seq", "kind", "key", "recorded_at", "digest", "payload")
-"""Columns that differ between the rows of an append."""
+
+def _continue(*, several: bool, touches: bool) -> Prepared:
+    rows = _several() if several else None
+    statement = _insert(_is_behind, place=_before.c.thread_key, rows=rows)
+    if touches:
+        is_last = select(_before.c.seq).where(_is_behind).exists()
+        touched = _touch.where(threads.c.thread_key == _new["thread_key"], is_last)
+        statement = statement.add_cte(touched.cte("touched"))
+    return Prepared(statement)
 
 
-def _appended(source: Any, condition: Any) -> Any:
-    """Insert the rows of ``source`` if the condition is true."""
-    values = [getattr(source.c, c.key) if c.key in _VARYING else _new[c.key] for c in _columns]
-    return (
-        insert(events)
-        .from_select(_columns, select(*values).select_from(source).where(condition))
-        .returning(events.c.seq)
-        .cte("appended")
-    )
-
-
-def _counted(appended: Any, *others: Any) -> Any:
-    statement = select(func.count()).select_from(appended)
-    return statement.add_cte(*others) if others else statement
-
-
-def _continue(source: Any, *, touches: bool) -> Any:
-    appended = _appended(source, select(_before.c.seq).where(_is_behind).exists())
-    if not touches:
-        return _counted(appended)
-    is_new = select(appended.c.seq).exists()
-    touched = _touch.where(threads.c.thread_key == _new["thread_key"], is_new).cte("touched")
-    return _counted(appended, touched)
-
-
-def _begin(source: Any) -> Any:
-    row = [bindparam(f"row_{c.key}", type_=c.type) for c in threads.c]
-    made = (
-        insert(threads)
-        .from_select(list(threads.c), select(*row).where(_is_surely_unused))
-        .returning(threads.c.thread_key)
-        .cte("made")
-    )
-    return _counted(_appended(source, select(made.c.thread_key).exists()))
-
-
-def _one() -> Any:
-    return select(*(_new[name].label(name) for name in _VARYING)).subquery("one")
-
-
-def _several() -> Any:
-    columns = [events.c[name] for name in _VARYING]
-    arrays = [bindparam(f"all_{c.key}", type_=ARRAY(c.type)) for c in columns]
-    return func.unnest(*arrays).table_valued(*columns, name="several").render_derived()
-
-
-_AT_ONCE = {
-    (several, touches): _continue(_several() if several else _one(), touches=touches)
+_AT_ONCE: Final = {
+    (several, touches): _continue(several=several, touches=touches)
     for several in (False, True)
     for touches in (False, True)
 }
-_BEGIN_AT_ONCE = {True: _begin(_several()), False: _begin(_one())}
-_MAKE = (
-    insert(threads)
-    .from_select(
-        list(threads.c),
-        select(*(bindparam(f"row_{c.key}", type_=c.type) for c in threads.c)).where(
-            _is_surely_unused
-        ),
-    )
-    .returning(threads.c.thread_key)
-)
+_thread = select(*(bindparam(f"row_{c.key}", type_=c.type) for c in threads.c))
+_make = insert(threads).from_select(list(threads.c), _thread.where(_is_surely_unused))
+_made = _make.returning(threads.c.thread_key).cte("made")
+_BEGIN_AT_ONCE: Final = {
+    several: Prepared(_insert(place=_made.c.thread_key, rows=_several() if several else None))
+    for several in (False, True)
+}
+_MAKE = Prepared(_make)
+_INSERT_ONE = Prepared(_INSERT_MORE)
 
 
 def begin(conn: Connection, thread: Row, rows: Sequence[Row]) -> bool:
@@ -222,25 +200,78 @@ def begin(conn: Connection, thread: Row, rows: Sequence[Row]) -> bool:
     Returns false if a deleted thread had that key, or if erasures make that uncertain; the primary
     key refuses a key that is in use. Then call :func:`eventstore.queries.threads.create_thread`.
     """
+    several = len(rows) > 1
     given = {**rows[0], **{f"row_{name}": value for name, value in thread.items()}}
     if conn.dialect.name == "postgresql":
-        several = len(rows) > 1
         if several:
             given |= _arrays(rows)
-        return conn.execute(_BEGIN_AT_ONCE[several], given).scalar() == len(rows)
-    if conn.execute(_MAKE, given).first() is None:
+        return _BEGIN_AT_ONCE[several](conn, given).changed == len(rows)
+    if not _MAKE(conn, given).changed:
         return False
-    conn.execute(_APPEND_MORE, rows if len(rows) > 1 else rows[0])
+    if several:
+        conn.execute(_INSERT_MORE, rows)
+    else:
+        _INSERT_ONE(conn, rows[0])
     return True
+
+
+# The locks are taken one after the other: trimming and deleting hold the thread's row, so what
+# they remove of the log is gone when the source's event is locked, and then nothing is inserted.
+_held = (
+    select(threads.c.thread_key)
+    .where(threads.c.thread_key == _new["thread_key"], threads.c.deleting_since.is_(None))
+    .with_for_update(read=True, key_share=True)
+    .cte("held")
+)
+_origin = events.alias("origin")
+_source = (
+    select(_origin.c.seq)
+    .join_from(_held, _origin, _origin.c.thread_key == _held.c.thread_key)
+    .where(
+        _origin.c.thread_key == _new["thread_key"],
+        _origin.c.ns == _new["ns"],
+        _origin.c.seq == bindparam("source_seq", type_=BigInteger),
+        func.length(_origin.c.payload) > 0,  # neither sealed nor trimmed
+    )
+    .with_for_update(read=True, key_share=True, of=_origin)
+    .cte("source")
+)
+_has_source = select(_source.c.seq).exists()
+_is_fork = and_(select(_before.c.seq).where(_is_behind).exists(), _has_source)
+
+
+def _fork(*, several: bool, touches: bool) -> Prepared:
+    rows = _several() if several else None
+    link = [_new["thread_key"], _new["ns"], _new["seq"], _new["thread_key"], _new["ns"]]
+    columns = ["thread_key", "ns", "seq", "source_thread_key", "source_ns", "source_seq"]
+    linked = insert(forks).from_select(columns, select(*link, _source.c.seq).where(_is_fork))
+    statement = _insert(_is_behind, _has_source, place=_before.c.thread_key, rows=rows)
+    statement = statement.add_cte(linked.cte("linked"))
+    if touches:
+        touched = _touch.where(threads.c.thread_key == _new["thread_key"], _is_fork)
+        statement = statement.add_cte(touched.cte("touched"))
+    return Prepared(statement)
+
+
+_FORK_AT_ONCE: Final = {
+    (several, touches): _fork(several=several, touches=touches)
+    for several in (False, True)
+    for touches in (False, True)
+}
+
+
+def fork(conn: Connection, rows: Sequence[Row], touch: Touch | None, source_seq: int) -> bool:
+    """As :func:`append` on PostgreSQL, where the first event is a fork within its own log.
+
+    False also if the source's event is sealed or trimmed. Then append it, and record the fork
+    with :func:`eventstore.queries.forks.insert_fork`, which knows why.
+    """
+    several = len(rows) > 1
+    given = {**rows[0], **(_arrays(rows) if several else {}), "source_seq": source_seq}
+    if touch is not None:
+        given |= touch.values
+    return _FORK_AT_ONCE[several, touch is not None](conn, given).changed == len(rows)
 
 
 def _arrays(rows: Sequence[Row]) -> dict[str, list[Any]]:
     return {f"all_{name}": [row[f"new_{name}"] for row in rows] for name in _VARYING}
-
-
-def _append_at_once(conn: Connection, rows: Sequence[Row], touch: Touch | None) -> bool:
-    several, touches = len(rows) > 1, touch is not None
-    given = {**rows[0], **_arrays(rows)} if several else dict(rows[0])
-    if touch is not None:
-        given |= touch.values
-    return conn.execute(_AT_ONCE[several, touches], given).scalar() == len(rows)

@@ -16,7 +16,15 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, union
 
-from eventstore.db.schema import events, forks, segments, snapshots, threads, tombstones
+from eventstore.db.schema import (
+    events,
+    forks,
+    insert_if_new,
+    segments,
+    snapshots,
+    threads,
+    tombstones,
+)
 from eventstore.errors import (
     ArchiveError,
     CorruptEventError,
@@ -254,6 +262,7 @@ _INSERTS: Final = {
     EVENT: insert(events),
 }
 _INSERT_THREAD = insert(threads)
+_PUT_TOMBSTONE = insert_if_new(tombstones)
 _DROP_TOMBSTONE = delete(tombstones).where(tombstones.c.thread_key == _key)
 
 
@@ -338,8 +347,9 @@ def _insert_thread_row(conn: Connection, thread: Mapping[str, Any], now_us: int)
         conn.execute(_INSERT_THREAD, {**thread, **mark, **nothing})
     conn.execute(_DROP_TOMBSTONE, {"key": key})
     if _found(conn, name) is None and generation > 0:
-        # Its former generations were in another database.
-        conn.execute(insert(tombstones), tombstone_row(thread, generation - 1, now_us))
+        # Its former generations were in another database. The first key leads to the others.
+        for former in sorted({0, generation - 1}):
+            conn.execute(_PUT_TOMBSTONE[conn.dialect.name], tombstone_row(thread, former, now_us))
     if _found(conn, name) != key:
         raise ThreadExistsError(name[1], name[0])
     return placeholder

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, bindparam, func, select, true
 
 from eventstore.db.schema import events, forks, segments, snapshots
 from eventstore.errors import CorruptEventError
 from eventstore.format import digests
 from eventstore.format.checks import checked
-from eventstore.models import Position
+from eventstore.models import Lineage, Position
 from eventstore.queries.events import head_seq, read_events, seq_or_none
 from eventstore.queries.snapshots import USABLE
 
@@ -157,6 +157,34 @@ def floor(conn: Connection, at: Position) -> int | None:
     """The last base up to a position whose own event was trimmed; ``None`` if there is none."""
     place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq}
     return seq_or_none(conn.execute(_FLOOR, place).scalar())
+
+
+_fork = (
+    select(forks)
+    .where(forks.c.thread_key == _key, forks.c.ns == _ns, forks.c.seq <= _upto)
+    .order_by(forks.c.seq.desc())
+    .limit(1)
+    .subquery("fork")
+)
+_floor = select(_FLOOR.scalar_subquery().label("floor")).subquery("trimmed")
+_BEGINS = select(
+    _fork.c.seq, _fork.c.source_thread_key, _fork.c.source_ns, _fork.c.source_seq, _floor.c.floor
+).select_from(_floor.outerjoin(_fork, true()))
+
+
+def begins(conn: Connection, at: Position) -> Lineage:
+    """What the events up to a position begin with: the start of the log, a fork, or a base."""
+    place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq}
+    row = conn.execute(_BEGINS, place).one()
+    trimmed = seq_or_none(row.floor)
+    if trimmed is not None and trimmed >= (seq_or_none(row.seq) or 0):
+        return Lineage(trimmed + 1, None, at._replace(seq=trimmed))
+    if row.seq is None:
+        return Lineage(1, None, None)
+    source = Position(row.source_thread_key, row.source_ns, row.source_seq)
+    if [*map(type, source)] != [int, str, int]:
+        raise CorruptEventError(f"the link of the fork at seq {row.seq} is damaged")
+    return Lineage(row.seq, source, None)
 
 
 def beginning(conn: Connection, thread_key: int, ns: str) -> int | None:

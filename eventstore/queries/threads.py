@@ -6,7 +6,7 @@ name finds at most one thread that is not being deleted, and that the locks last
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
@@ -25,9 +25,7 @@ from sqlalchemy import (
 
 from eventstore.db.schema import (
     events,
-    forks,
     insert_if_new,
-    snapshots,
     threads,
     tombstones,
 )
@@ -37,8 +35,8 @@ from eventstore.db.schema import (
 from eventstore.format import digests
 from eventstore.format.checks import checked
 from eventstore.limits import check_name
-from eventstore.models import SqlRow
-from eventstore.queries.snapshots import USABLE
+from eventstore.models import Position, SqlRow
+from eventstore.queries import loading
 from eventstore.queries.tombstones import former_threads, generations_after
 
 PROBES: Final = 4
@@ -76,11 +74,6 @@ _LOOK_UP = select(
     _last(events.c.digest).label("last_digest"),
 ).where(threads.c.thread_key.in_(_KEYS))
 
-_LOOK_UP_MARKS = _LOOK_UP.add_columns(
-    _last(forks.c.seq).label("last_fork"),
-    _last(snapshots.c.seq, USABLE).label("last_snapshot"),
-)
-
 _LOCK_TOMBSTONE = (
     select(tombstones.c.generation)
     .where(tombstones.c.thread_key == _key)
@@ -107,18 +100,51 @@ def _probes(tenant: str, thread_id: str, first: int) -> dict[str, int]:
 
 
 def look_up(
-    conn: Connection, tenant: str, thread_id: str, ns: str, fingerprint: str | None = None
-) -> SqlRow | None:
+    conn: Connection, tenant: str, thread_id: str, ns: str, marks: bool = False
+) -> SqlRow | loading.ThreadRow | None:
     """The thread of that name that is not being deleted, with the end of its log ``ns``.
 
-    With a ``fingerprint`` the row also has the seqs of the log's last fork and last usable
-    snapshot. Names are rarely used again: only if nothing is found are the tombstones of the name
-    read, and the generations after them tried. (A generation between two deleted ones was restored
-    from an archive.)
+    Args:
+        marks: also find the log's last fork and last base, unless the thread had former ones.
 
     Raises:
         ConfigurationError: no thread and no log can have these names.
     """
+    _check_names(thread_id, ns)
+    found = loading.find(conn, digests.thread_key(tenant, thread_id, 0), ns, marks=marks)
+    if is_decided(found, tenant, thread_id):
+        return found.thread
+    return _look_up_later(conn, tenant, thread_id, ns)
+
+
+def load(
+    conn: Connection,
+    tenant: str,
+    thread_id: str,
+    ns: str,
+    fingerprint: str | None,
+    generation: int,
+    known: Callable[[int], tuple[int, int, int] | None] | None = None,
+) -> loading.Loaded:
+    """As :func:`look_up`, with what leads to the end of the log: see :func:`loading.load`.
+
+    Args:
+        generation: the one to look for first.
+        known: the marks and the end of the bytes that the reader has of a thread, by its key.
+    """
+    _check_names(thread_id, ns, fingerprint)
+    key = digests.thread_key(tenant, thread_id, generation)
+    found = loading.load(conn, Position(key, ns, loading.END), fingerprint, known and known(key))
+    if is_decided(found, tenant, thread_id) and (found.thread is not None or not generation):
+        return found
+    row = _look_up_later(conn, tenant, thread_id, ns)
+    if row is None:
+        return found._replace(thread=None)
+    key = row.thread_key
+    return loading.load(conn, Position(key, ns, loading.END), fingerprint, known and known(key))
+
+
+def _check_names(thread_id: str, ns: str, fingerprint: str | None = None) -> None:
     names = (
         ("a thread_id", thread_id),
         ("a namespace", ns),
@@ -127,14 +153,29 @@ def look_up(
     for what, name in names:
         if not isinstance(name, str) or not name.isprintable():  # nearly all are
             check_name(what, name)
-    statement = _LOOK_UP if fingerprint is None else _LOOK_UP_MARKS
-    values = {"ns": ns} if fingerprint is None else {"ns": ns, "fingerprint": fingerprint}
+
+
+def is_decided(found: loading.Loaded, tenant: str, thread_id: str) -> bool:
+    """Whether what was found under the first key of a name tells if the thread exists."""
+    row = found.thread
+    if row is None:
+        return not found.was_used
+    return row.deleting_since is None and _has_name(row, tenant, thread_id)
+
+
+def _look_up_later(conn: Connection, tenant: str, thread_id: str, ns: str) -> SqlRow | None:
+    """A thread whose first key was used by a former thread, or is another's.
+
+    The tombstones of the name are read only if nothing is found under the next keys, too, and then
+    the generations after them are tried. (A generation between two deleted ones was restored from
+    an archive.)
+    """
     looked: set[int] = set()
     firsts = {0}
     while firsts:
         for first in sorted(firsts):
             probes = _probes(tenant, thread_id, first)
-            for row in conn.execute(statement, {**probes, **values}).fetchall():
+            for row in conn.execute(_LOOK_UP, {**probes, "ns": ns}).fetchall():
                 if row.deleting_since is None and _has_name(row, tenant, thread_id):
                     return row
         looked |= firsts
@@ -142,7 +183,7 @@ def look_up(
     return None
 
 
-def _has_name(row: SqlRow, tenant: str, thread_id: str) -> bool:
+def _has_name(row: SqlRow | loading.ThreadRow, tenant: str, thread_id: str) -> bool:
     """Whether a row found under a key of this name is this thread's.
 
     A row with another name is another thread's, whose key is the same by chance; unless that

@@ -16,6 +16,8 @@ from starlette.staticfiles import StaticFiles
 from eventstore import AsyncEventStore, ConfigurationError, EventStore
 from eventstore.limits import shown
 from eventstore.ui import checkpoint, events, history, retention, security, thread, threads
+from eventstore.ui.edits import CHANGES, Editor
+from eventstore.ui.live import Live
 from eventstore.ui.pages import Pages, View
 from eventstore.ui.redaction import Hook, Redaction
 from eventstore.ui.source import Source
@@ -111,11 +113,24 @@ def create_app(
     for name, (view, template) in VIEWS.items():
         routes.append(Route(f"/{name}", _endpoint(pages, view, template, False)))
         routes.append(Route(f"/{name}.json", _endpoint(pages, view, template, True)))
+    live = Live(pages)
+    routes.append(Route("/live", live.watch))
+    if allow_edits:
+        editor = Editor(pages, rules)
+        routes += [Route(f"/{name}", _change(editor, name), methods=["POST"]) for name in CHANGES]
     files = StaticFiles(directory=Path(__file__).parent / "static")
     routes.append(Mount("/static", files, name="static"))
     app = Starlette(routes=routes, middleware=[Middleware(security.Guard, rules=rules)])
     app.state.token = rules.token
+    app.state.live = live
     return app
+
+
+def _change(editor: Editor, name: str) -> Any:
+    async def endpoint(request: Request) -> Response:
+        return await editor.post(request, name)
+
+    return endpoint
 
 
 def _endpoint(pages: Pages, view: View, template: str, as_json: bool) -> Any:

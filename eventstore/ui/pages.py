@@ -158,13 +158,25 @@ class Pages:
         self, request: Request, view: View, template: str, *, as_json: bool = False
     ) -> Response:
         """The response of a view, as a page or as JSON."""
-        as_json = as_json or _wants_json(request)
+        as_json = as_json or wants_json(request)
         try:
             query = self.query(request)
             document = await run_in_threadpool(view, query)
             code = 200
         except KNOWN as error:
             document, template, code = self.problem(error), "error.html", status_of(error)
+        return await self.made(request, document, template, code, as_json=as_json)
+
+    async def made(
+        self,
+        request: Request,
+        document: Document,
+        template: str,
+        code: int = 200,
+        *,
+        as_json: bool = False,
+    ) -> Response:
+        """The response that shows a document."""
         return await run_in_threadpool(self._made, request, document, template, code, as_json)
 
     def problem(self, error: Exception) -> Document:
@@ -215,7 +227,7 @@ class Pages:
         )
 
 
-def _wants_json(request: Request) -> bool:
+def wants_json(request: Request) -> bool:
     accepted = request.headers.get("accept", "")
     kinds = [each.partition(";")[0].strip().lower() for each in accepted.split(",")]
     if "application/json" not in kinds:

@@ -64,6 +64,14 @@ class Source:
 
         return anyio.from_thread.run(wait)
 
+    def wait(self, call: Awaitable[T]) -> T:
+        """The result of an asynchronous call of the application, in the event loop."""
+
+        async def wait() -> T:
+            return await call
+
+        return anyio.from_thread.run(wait)
+
     def each(self, items: AsyncIterator[T]) -> Iterator[T]:
         """The items of an asynchronous iterator that reads the store."""
         if isinstance(self.store, EventStore):

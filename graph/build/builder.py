@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from types import GenericAlias
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from eventstore import ConfigurationError
 from eventstore.limits import check_name
@@ -27,6 +27,17 @@ from graph.types import END, INTERRUPT, START, RetryPolicy
 _RESERVED_NAMES: Final = frozenset({START, END, INTERRUPT})
 # Checkpoint namespaces are written node:task|node:task.
 _RESERVED_CHARACTERS: Final = "|:"
+
+
+class Invocable(Protocol):
+    """An object with a method ``invoke``: a Runnable of langchain-core, or a ToolNode."""
+
+    @property
+    def invoke(self) -> Callable[..., Any]:
+        """Called with the state, and with ``config`` and ``runtime`` if it names them."""
+
+
+Action = Callable[..., Any] | Graph | Invocable
 
 PathMap = Mapping[Any, str] | Sequence[str] | None
 
@@ -98,8 +109,8 @@ class GraphBuilder:
 
     def add_node(
         self,
-        node: str | Callable[..., Any] | Graph,
-        action: Callable[..., Any] | Graph | None = None,
+        node: str | Action,
+        action: Action | None = None,
         *,
         retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None,
         defer: bool = False,
@@ -159,7 +170,9 @@ class GraphBuilder:
             defer=defer,
             metadata=metadata,
             ends=ends,
-            accepts=frozenset() if is_graph else callables.accepted(function, what),
+            accepts=frozenset()
+            if is_graph
+            else callables.accepted(function, what) | _wanted(action),
             is_async=not is_graph and callables.is_async(function),
             labels=labels,
             timeout_s=_seconds(what, timeout),
@@ -338,6 +351,11 @@ def _resolve(what: str, action: Any) -> tuple[bool, Any, Any]:
     if callable(action):
         return False, action, None
     raise InvalidTypeError(f"{what} must be a callable or a compiled graph, not {action!r:.100}")
+
+
+def _wanted(action: Any) -> frozenset[str]:
+    """The arguments that a Runnable of LangGraph's wants, which its ``invoke`` does not name."""
+    return callables.INJECTED & frozenset(getattr(action, "func_accepts", ()))
 
 
 def _parallel(what: str, actions: Mapping[str, Any]) -> Any:

@@ -20,10 +20,10 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "error_handler": (
         "there are no error handlers; catch the error in the node and return Command(goto=…)"
     ),
-    "trace_policy": "there are no trace policies; see docs/guide-observability.md",
+    "trace_policy": "there are no trace policies; see docs/how-to/observability.md",
     "transformers": "there are no stream transformers; transform the chunks that stream() yields",
     "serde": (
-        "a saver stores msgpack and registered types; pass codec=Codec(…), see docs/guide-types.md"
+        "a saver stores msgpack and registered types; pass codec=Codec(…), see docs/how-to/types.md"
     ),
     "factory": "a saver has storage of its own; leave it out",
     "pipe": "a saver batches its statements itself; leave it out",

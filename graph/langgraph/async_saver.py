@@ -20,7 +20,9 @@ class AsyncEventStoreSaver(StoreSaver[AsyncEventStore]):
     Args:
         target: an ``AsyncEventStore``, or whatever one can be opened on: a path, a URL, an
             ``AsyncEngine``, an ``aiosqlite.Connection`` or a ``psycopg_pool.AsyncConnectionPool``.
-        serde, on_conflict, ttl: as for :class:`~graph.langgraph.EventStoreSaver`.
+        serde: as for :class:`~graph.langgraph.EventStoreSaver`.
+        on_conflict: as there.
+        ttl: as there.
         options: as for :class:`~eventstore.AsyncEventStore`.
 
     Its sync methods work on SQLite. On PostgreSQL they would have to wait for the event loop that

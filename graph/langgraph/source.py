@@ -372,11 +372,26 @@ def opened(target: str, serde: SerializerProtocol | None) -> tuple[Source, Opene
         ConfigurationError: there are none, or they cannot be opened.
     """
     opener = Opener(serde)
+    if is_postgresql(target):
+        return PostgresSource(f"postgresql://{target.partition('://')[2]}", opener), opener
+    return SqliteSource(path_of(target), opener), opener
+
+
+def is_postgresql(target: str) -> bool:
+    """Whether a text is the URL of a PostgreSQL database."""
+    scheme, is_url, _ = target.partition("://")
+    return bool(is_url) and scheme.partition("+")[0] in ("postgresql", "postgres")
+
+
+def path_of(target: str) -> str:
+    """The path of a SQLite file, from that path or a URL.
+
+    Raises:
+        ConfigurationError: it is a URL of another kind.
+    """
     scheme, is_url, rest = target.partition("://")
-    if scheme.partition("+")[0] in ("postgresql", "postgres") and is_url:
-        return PostgresSource(f"postgresql://{rest}", opener), opener
     if is_url and scheme.partition("+")[0] != "sqlite":
         raise ConfigurationError(
-            f"the source is of kind {scheme!r}; expected a SQLite file or a postgresql:// URL"
+            f"{target!r} is of kind {scheme!r}; expected a SQLite file or a postgresql:// URL"
         )
-    return SqliteSource(rest.removeprefix("/") if is_url else target, opener), opener
+    return rest.removeprefix("/") if is_url else target

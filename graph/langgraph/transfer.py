@@ -21,7 +21,7 @@ from graph.langgraph.finding import History
 from graph.langgraph.logs import Plan, Tip
 from graph.langgraph.operations import Operations
 from graph.langgraph.source import Name, Row, Source, opened
-from graph.langgraph.state.records import Saved, WriteKey
+from graph.langgraph.state.records import Saved, Typed, WriteKey
 from graph.langgraph.wire import Wire
 
 ROUNDS: Final = 5
@@ -157,7 +157,7 @@ class Import:
             equal = 0
             for name in block:
                 row = self.source.read(thread_id, name)
-                if row is None or _is_equal(self._wire, row, saved.get(name)):
+                if row is None or is_equal(self._wire, row, saved.get(name)):
                     equal += 1
                     continue
                 differing.append(name)
@@ -185,12 +185,17 @@ class Import:
         return plans
 
 
-def _is_equal(wire: Wire, row: Row, saved: Saved | None) -> bool:
-    """Whether a copy holds what a checkpoint of the source does, compared byte by byte."""
+def is_equal(wire: Wire, row: Row, saved: Saved | None, *, exactly: bool = False) -> bool:
+    """Whether a checkpoint here holds what one of LangGraph's tables does, the values compared
+    byte by byte.
+
+    Args:
+        exactly: it has no further writes here.
+    """
     if saved is None or saved.parent != row.parent:
         return False
     head = {name: part for name, part in row.checkpoint.items() if name != "channel_values"}
-    if saved.head != wire.dumps(head) or saved.meta != wire.dumps(row.metadata):
+    if not (_holds(wire, saved.head, head) and _holds(wire, saved.meta, row.metadata)):
         return False
     values = {name: wire.dumps(each) for name, each in row.checkpoint["channel_values"].items()}
     stored = {
@@ -198,4 +203,11 @@ def _is_equal(wire: Wire, row: Row, saved: Saved | None) -> bool:
         for name, each in saved.channels.items()
         if each.value is not None
     }
+    if exactly and len(saved.writes) != len(row.writes):
+        return False
     return values == stored and all(saved.writes.get(key) == write for key, write in row.writes)
+
+
+def _holds(wire: Wire, stored: Typed, value: Any) -> bool:
+    """Whether bytes stand for a value; PostgreSQL does not keep the order of a mapping's keys."""
+    return stored == wire.dumps(value) or bool(wire.loads(*stored) == value)

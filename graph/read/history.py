@@ -110,8 +110,10 @@ class Reader:
                 )
             return found
         for _ in range(MOVES_MAX):
-            state, current = await self.log.read(address)
-            if current:
+            state, replay = await self.log.read(address)
+            if replay.head.exists:
+                self._names[replay.head.thread_key] = thread_id
+            if replay.position == replay.head.position:
                 return await self.snapshot(thread_id, state, address.ns, inner, current=True)
             entry = Entry(state)
             try:
@@ -368,11 +370,14 @@ class Reader:
     ) -> AsyncGenerator[Span, None]:
         """Spans of events without a fork inside, newest first, up to ``before``."""
         core = self.log.core
-        at: Position | None = (await core.head(thread_id, ns)).position
+        head, begins = await core.end(thread_id, ns)
+        if head.exists:
+            self._names[head.thread_key] = thread_id
+        at: Position | None = head.position
         own = at
         found = before is None
         while at is not None and at.seq > 0:
-            lineage = await core.lineage(at)
+            lineage, begins = begins or await core.lineage(at), None
             span = Span(at._replace(seq=lineage.first), at.seq, lineage.source, lineage.base)
             if not found and before is not None and span.holds(before):
                 found = True

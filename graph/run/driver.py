@@ -14,7 +14,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from eventstore import EventStoreError, SerializationError
 from graph.build.schema import MISSING
@@ -35,6 +35,9 @@ from graph.state.fold import Asked, State, Task
 from graph.types import COPY, Command, Interrupt, StateUpdate
 
 log = logging.getLogger(__name__)
+
+_LIVE: Final = frozenset({"custom", "messages"})
+"""Stream modes whose chunks come while a task runs."""
 
 Chunk = tuple[str, Any]
 
@@ -62,6 +65,7 @@ class Run(Tasks):
         above: in a subgraph: the task that the run is for.
 
     Attributes:
+        steps_left: the supersteps that the run may still take, with the current one.
         written: the keys written since the last checkpoint, if the stream mode ``values`` asks;
             ``None`` where a run goes on.
         input: the state before the input with which the run began, and the data of its event.
@@ -80,6 +84,7 @@ class Run(Tasks):
     ) -> None:
         super().__init__(topology, journal, options, runner, ns, above)
         self.over = False
+        self.steps_left = options.recursion_limit
         self.in_use: dict[str, SubgraphUse] = {}
         self._writers: dict[str, str] = {}
         self._waiting: list[Data] = []
@@ -135,13 +140,13 @@ class Run(Tasks):
             self.input = self.state, data
         await self.journal.record([(Kind.INPUT, data)], self._stops)
 
-    async def resume(self, given: Command[Any]) -> frozenset[int]:
-        """Record resume values, before any node runs.
+    async def resume(self, given: Command[Any], by: Any = None) -> frozenset[int]:
+        """Record resume values, and who gave them, before any node runs.
 
         Returns:
             The tasks that still wait: none of their interrupts was resumed.
         """
-        return await self._resume(planner.resume(self._topology, self.state, given))
+        return await self._resume(planner.resume(self._topology, self.state, given, by))
 
     async def resume_subgraph(self, known: Mapping[int | str, Asked]) -> frozenset[int]:
         """Record those resume values of the task above that are for this subgraph.
@@ -205,6 +210,7 @@ class Run(Tasks):
                 return
             if count >= limit:
                 raise GraphRecursionError(limit, tuple(task.node for task in self.state.frontier))
+            self.steps_left = limit - count
             count += 1
             # Closed explicitly: a caller that stops reading must not leave tasks running.
             superstep = self._superstep(waiting)
@@ -301,7 +307,7 @@ class Run(Tasks):
     @property
     def _streams(self) -> bool:
         """Whether chunks are requested while a task runs."""
-        return self.options.subgraphs or "custom" in self.options.modes
+        return self.options.subgraphs or not self.options.modes.isdisjoint(_LIVE)
 
     async def _parallel(self, due: list[tuple[int, Task]]) -> AsyncGenerator[Chunk, None]:
         """Run tasks in parallel and record them as they finish.

@@ -230,7 +230,7 @@ async def _begin(call: Call, run: Run) -> Started | None:
     records_later = waits and call.options.durability == "exit"
     if isinstance(given, Command) and (given.resume is not None or run.state.frontier):
         _refuse_empty(run)
-        started = Started(run, True, await run.resume(given))
+        started = Started(run, True, await run.resume(given, call.metadata.get(BY)))
     elif given is not None:
         await run.begin(given, call.run_id, _storable_metadata(call))
         started = Started(run)
@@ -242,6 +242,10 @@ async def _begin(call: Call, run: Run) -> Started | None:
     if records_later and not await run.claim() and waits:
         return None
     return started
+
+
+BY: Final = "by"
+"""In the metadata of a call: who makes it. It is recorded with resume values."""
 
 
 def _paused(run: Run) -> bool:

@@ -248,7 +248,8 @@ class LogJournal:
             self._keep(batch)
             await self._write_beside()
         else:
-            await self.flush()
+            if self._writer is not None or self.means.durability == "exit":
+                await self.flush()
             await self.means.concurrency.run(self._write([batch], drafts, stops))
         return self.state
 
@@ -426,7 +427,7 @@ class LogJournal:
     async def _addition(self, batches: list[_Batch]) -> tuple[Addition, list[Addition]]:
         events = [event for batch in batches for event in batch.events]
         last, snapshot = batches[-1], None
-        if self._materialize and last.state.stays and self._taker.is_due(last.state):
+        if self._materialize and self._taker.is_due(last.state) and last.state.stays:
             snapshot, self._taker = await self._materialize(
                 self._head, self._taker, self._logs, events, last.state
             )

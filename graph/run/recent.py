@@ -82,7 +82,7 @@ def snapshot_of(
     rest = {key: value for key, value in state.values.items() if key not in lists}
     try:
         parts = [part for key in lists for part in _parts(codec, key, lists[key], start)]
-        body = codec.pack(state_data(state, rest))
+        body = codec.pack(state_data(state, rest), own=True)
     except SerializationError:
         return None
     bodies = tuple(part.body for part in parts)
@@ -100,4 +100,4 @@ def _parts(codec: Codec, key: str, items: list[Any], start: Start) -> list[Part]
     if parts and len(parts[-1].body) < PART:
         done -= parts.pop().length
     new = items[done:]
-    return [*parts, Part(key, len(new), codec.pack({key: new}))]
+    return [*parts, Part(key, len(new), codec.pack({key: new}, own=True))]

@@ -19,7 +19,15 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Self, TypeVar
 
-from eventstore.concurrency import Asyncio, Blocking, Concurrency, discard, run_sync, worker_pool
+from eventstore.concurrency import (
+    Asyncio,
+    Blocking,
+    Concurrency,
+    call_on_worker,
+    discard,
+    run_sync,
+    worker_pool,
+)
 from graph.errors import InvalidTypeError
 
 T = TypeVar("T")
@@ -167,8 +175,7 @@ class AsyncRunner(Runner):
     async def call(self, name: str, is_async: bool, function: Callable[[], Any]) -> Any:
         if is_async:
             return await function()
-        context = contextvars.copy_context()
-        result = await asyncio.wrap_future(worker_pool().submit(context.run, _contained, function))
+        result = await call_on_worker(_contained, function)
         return await result if inspect.isawaitable(result) else result
 
     async def limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T:

@@ -60,6 +60,7 @@ class Scope:
         calls: the number of calls of each graph so far.
         logs: where the logs of the graphs that it called ended, by name.
         over: the attempt has ended; what its code still does is not recorded.
+        traced: the node's run as langchain-core's callbacks see it.
         mixed_up: it was interrupted in another order than before, and got a wrong resume value.
     """
 
@@ -85,6 +86,7 @@ class Scope:
     logs: dict[str, int] = field(default_factory=dict)
     over: bool = False
     mixed_up: bool = False
+    traced: Any = None
     _node_config: Mapping[str, Any] | None = None
     _questions: Questions | None = None
     _main: Flow | None = None
@@ -127,6 +129,10 @@ class Scope:
                 "metadata": metadata,
             }
         return self._node_config
+
+    def use_config(self, config: Mapping[str, Any]) -> None:
+        """Give the node and what it calls this config."""
+        self._node_config = config
 
     @property
     def is_over(self) -> bool:
@@ -285,6 +291,26 @@ def get_runtime(context_schema: type[Any] | None = None) -> Runtime[Any]:
         OutsideNodeError: called outside a node.
     """
     return _required("get_runtime()").runtime()
+
+
+def get_state() -> Any:
+    """The state that the running node gets when an edge leads to it, also if a ``Send`` did.
+
+    Raises:
+        OutsideNodeError: called outside a node.
+    """
+    scope = _required("get_state()")
+    return scope.host.state_of(scope.node)
+
+
+def steps_left() -> int:
+    """The supersteps that the running node's run may still take, with that of the node.
+
+    Raises:
+        OutsideNodeError: called outside a node.
+    """
+    left: int = _required("steps_left()").host.steps_left
+    return left
 
 
 def _ignore(_chunk: Any) -> None:

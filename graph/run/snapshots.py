@@ -206,13 +206,9 @@ class SnapshotTaker:
 
     def is_due(self, state: State) -> bool:
         """Whether to take a snapshot of ``state``."""
-        if self._weight < self._failures.due(state.at):
+        if self._weight < self._due and not (self._each_run and _ends(state)):
             return False
-        return self._weight >= self._due or self._ends(state)
-
-    def _ends(self, state: State) -> bool:
-        """Whether a snapshot is due because a run ends here."""
-        return self._each_run and not state.frontier and not state.at.ns
+        return self._weight >= self._failures.due(state.at)
 
     def take(self, state: State) -> NewSnapshot | None:
         """A snapshot of ``state``; ``None`` if none can be made, or it is not worth its bytes."""
@@ -240,12 +236,17 @@ class SnapshotTaker:
             self._at if goes_on else None,
             step=state.step,
         )
-        if snapshot.size > self._weight and not self._ends(state):
+        if snapshot.size > self._weight and not (self._each_run and _ends(state)):
             self._due = snapshot.size
             return None
         self._weight, self._due = 0, FLOOR
         self._at, self._lists, self._chained = state.at.seq, lists, grown
         return snapshot
+
+
+def _ends(state: State) -> bool:
+    """Whether a run of the root ends here."""
+    return not state.frontier and not state.at.ns
 
 
 def _is_same(codec: Codec, recorded: Any, live: Any) -> bool:

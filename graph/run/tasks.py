@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import eq
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from eventstore import telemetry
 from eventstore.concurrency import Concurrency
@@ -35,6 +35,8 @@ from graph.types import Durability, ExecutionInfo, Runtime
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 TASK: Final = telemetry.Operation("graph.task", "Time that a task took, with all its attempts.")
 RETRIES: Final = telemetry.Counter("graph.retries", "{retry}", "Tasks that were retried.")
 
@@ -45,6 +47,30 @@ _GUESSED: Final = (
     "interrupt() was called with a value that was not shown before, and returned the resume value "
     "for the interrupt in its place; see interrupt()"
 )
+
+
+class Observer(Protocol):
+    """Told of a run, its nodes and its conditional edges."""
+
+    async def begin(self, given: Any) -> None:
+        """The run begins with this input."""
+
+    async def end(self, output: Any) -> None:
+        """The run has ended, or is interrupted, with this output."""
+
+    async def fail(self, error: BaseException) -> None:
+        """The run has failed."""
+
+    async def over_node(
+        self, scope: Scope, given: Any, work: Coroutine[Any, Any, tuple[Any, T]]
+    ) -> T:
+        """The second part of what ``work`` returns; the first is the result of the node."""
+
+    async def over_edge(
+        self, name: str, nth: int, given: Any, work: Coroutine[Any, Any, Any]
+    ) -> Any:
+        """What ``work``, the function of the nth conditional edge of its node, returns."""
+
 
 Listener = Callable[[str, str, Any], None]
 """Gets the chunks that are streamed in subgraphs: namespace, stream mode, chunk."""
@@ -70,6 +96,7 @@ class Options:
         version: the form of what the caller gets: ``v1`` or ``v2``.
         step_timeout_s: the longest that each attempt of any node may take.
         cancel_siblings: when a task fails, the async ones beside it are cancelled.
+        observer: told of nodes and edges, if langchain-core is in use.
     """
 
     config: Mapping[str, Any]
@@ -89,6 +116,7 @@ class Options:
     version: str = "v1"
     step_timeout_s: float | None = None
     cancel_siblings: bool = False
+    observer: Observer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +181,10 @@ class Tasks:
         """The current state of the run."""
         return self.journal.state
 
+    def state_of(self, node: str) -> Any:
+        """The current state in the form that a node declares."""
+        return planner.view(self._topology, self._topology.nodes[node].schema, self.state.values)
+
     async def run_task(self, state: State, index: int, task: Task) -> Done:
         """Run a task with its retries, as one span of the trace. Every error becomes its result."""
         try:
@@ -186,8 +218,10 @@ class Tasks:
             attempt = len(failed) + 1
             try:
                 data, streamed = await self._run_attempt(spec, state, index, attempt, logs)
-                kept = lasting(logs, self.ns) if logs else {}
-                data = _with(with_logs(data, kept), "failed", failed)
+                if logs:
+                    data = with_logs(data, lasting(logs, self.ns))
+                if failed:
+                    data = {**data, "failed": failed}
                 return Done(index, data, attempts=attempt, streamed=streamed)
             except GraphInterrupt as left:
                 waiting = waiting_data(index, task.node, left.interrupts)
@@ -243,10 +277,15 @@ class Tasks:
         """The output event's data after one call of the node; its writes as they are streamed."""
         entered = scope.enter()
         try:
-            result = await self._result(spec, state, state.frontier[index], scope)
-            data, streamed = await planner.outcome(
-                self._topology, state, index, result, self.evaluate_edge
-            )
+            if self.options.observer is None:
+                result = await self._result(spec, state, state.frontier[index], scope)
+                data, streamed = await planner.outcome(
+                    self._topology, state, index, result, self.evaluate_edge
+                )
+            else:
+                data, streamed = await self._observed(
+                    self.options.observer, spec, state, index, scope
+                )
         except BaseExceptionGroup as group:
             raise _without_interrupts(group) from None
         finally:
@@ -258,6 +297,21 @@ class Tasks:
                 "parent"
             )
         return data, streamed
+
+    async def _observed(
+        self, observer: Observer, spec: NodeSpec, state: State, index: int, scope: Scope
+    ) -> tuple[Data, Writes | None]:
+        """The output event's data, of a node that an observer is told of; its streamed writes."""
+
+        async def work() -> tuple[Any, tuple[Data, Writes | None]]:
+            result = await self._result(spec, state, task, scope)
+            return result, await planner.outcome(
+                self._topology, state, index, result, self.evaluate_edge
+            )
+
+        task = state.frontier[index]
+        given = planner.argument(self._topology, state, task)
+        return await observer.over_node(scope, given, work())
 
     async def _result(self, spec: NodeSpec, state: State, task: Task, scope: Scope) -> Any:
         """The result of the node, within its time limit."""
@@ -358,7 +412,18 @@ class Tasks:
         if branch.async_path is not None and self._runner.is_async:
             path, is_async = branch.async_path, True
         call = partial(path, argument, **self._extras(branch.accepts))
-        return await self._runner.call(f"conditional edge {branch.name!r}", is_async, call)
+        work = self._runner.call(f"conditional edge {branch.name!r}", is_async, call)
+        observer = self.options.observer
+        if observer is None:
+            return await work
+        return await observer.over_edge(branch.name, self._nth(branch), argument, work)
+
+    def _nth(self, branch: Branch) -> int:
+        """The place of a conditional edge among those of its node."""
+        for branches in self._topology.branches.values():
+            if branch in branches:
+                return branches.index(branch)
+        return 0
 
     def _extras(self, accepts: frozenset[str]) -> dict[str, Any]:
         extras: dict[str, Any] = {}
@@ -448,9 +513,6 @@ def _leaves(group: BaseExceptionGroup[GraphInterrupt]) -> list[GraphInterrupt]:
     return found
 
 
-def _with(data: Data, name: str, value: Any) -> Data:
-    return {**data, name: value} if value else data
-
-
 def with_logs(data: Data, logs: Mapping[str, int]) -> Data:
-    return _with(data, "logs", dict(logs))
+    """Event data with where the logs of subgraphs ended, if there are any."""
+    return {**data, "logs": dict(logs)} if logs else data

@@ -46,6 +46,10 @@ from graph.types import START
 log = logging.getLogger(__name__)
 
 
+class _OfAnother(Exception):
+    """A position is in another thread: whether this one was forked from there is to be seen."""
+
+
 class ThreadLog:
     """Threads of one graph in one event store."""
 
@@ -92,17 +96,23 @@ class ThreadLog:
         """
         thread_id, ns = address.thread_id, address.ns
         metadata = self.metadata.searchable(metadata or {})
-        at = await self.resolve(thread_id, address.position)
-        if at is None or (await self.core.head(thread_id, ns)).position[:2] == at[:2]:
-            try:
-                journal = await self.open_end(thread_id, ns, means, metadata, ttl)
-            except ReducerError:
-                if at is None:
-                    raise
-            else:
-                state = journal.state
-                if at is None:
-                    return journal
+        at = address.position
+        if at is None:
+            return await self.open_end(thread_id, ns, means, metadata, ttl)
+        try:
+            replay, state, taker = await self.load(thread_id, None, ns)
+        except ReducerError:
+            at = await self.resolve(thread_id, at)
+            if at is None:
+                raise
+        else:
+            journal = self._journal(replay, state, taker, means, metadata, ttl)
+            head = replay.head
+            if head.exists and at.thread_key != head.thread_key:
+                at = await self.resolve(thread_id, at)
+            if at is None:
+                return journal
+            if at[:2] == head.position[:2]:
                 if state.checkpoint == at and not await self._left(thread_id, state, resumes):
                     return journal
                 if resumes:
@@ -221,20 +231,20 @@ class ThreadLog:
             version=self._version,
         )
 
-    async def read(self, address: Address) -> tuple[State, bool]:
-        """The state at an address, without writing.
-
-        Returns:
-            The state, and whether it is the current one of its log.
-        """
-        at = await self.resolve(address.thread_id, address.position)
-        at, replay, state, _ = await self.load_named(address, at)
+    async def read(self, address: Address) -> tuple[State, Replay[Pages]]:
+        """The state at an address, and the replay that led to it. Writes nothing."""
+        thread_id, at = address.thread_id, address.position
+        try:
+            replay, state, _ = await self.load(thread_id, at, address.ns, is_own=True)
+        except (_OfAnother, PositionNotFoundError):
+            at = await self.resolve(thread_id, at)
+            at, replay, state, _ = await self.load_named(address, at)
         if at is not None and state.checkpoint != at:
             raise InvalidConfigError(
                 f"{checkpoint_id(at)} is not a checkpoint of thread {address.thread_id!r}, but "
                 "within a superstep; take ids from get_state_history(config)"
             )
-        return state, replay.position == replay.head.position
+        return state, replay
 
     async def resolve(
         self, thread_id: str, at: Position | None, ns: str | None = None
@@ -292,9 +302,17 @@ class ThreadLog:
             return now, *await self.load(thread_id, now, ns)
 
     async def load(
-        self, thread_id: str, at: Position | None, ns: str = "", snapshots: bool = True
+        self,
+        thread_id: str,
+        at: Position | None,
+        ns: str = "",
+        snapshots: bool = True,
+        is_own: bool = False,
     ) -> tuple[Replay[Pages], State, SnapshotTaker]:
         """The state at a position in a thread's lineage; ``None``: at its current end.
+
+        Args:
+            is_own: raise ``_OfAnother`` if the position is in another thread than this one.
 
         Raises:
             ReducerError: naming the first event that the reducers cannot merge.
@@ -304,6 +322,9 @@ class ThreadLog:
             replay = await self.core.replay(
                 thread_id, ns, at, self.fingerprint, snapshots, cached=at is None and snapshots
             )
+            head = replay.head
+            if is_own and at is not None and head.exists and at.thread_key != head.thread_key:
+                raise _OfAnother
             try:
                 state, taker, start = await self._folded(replay, careful=failed is not None)
             except LineageMovedError:
@@ -420,14 +441,16 @@ class ThreadLog:
             elif (at.thread_key, at.ns) == (replay.head.thread_key, replay.head.ns):
                 taker.resume(replay.snapshot, start, chained)
         folding = Fold(self.channels, start)
+        size = count = 0
         async with aclosing(replay.events) as pages:
             async for page in pages:
                 for event in page:
                     pending = dict(folding.pending) if careful else {}
                     folding.feed(event.kind, event.data, event.position, event.recorded_us)
-                    taker.saw(event.size)
+                    size, count = size + event.size, count + 1
                     if careful:
                         await self._check(folding, pending, event, replay.head.thread_id)
+        taker.saw(size, count)
         state = folding.state()
         self.refuse_other_forms(replay.head.thread_id, state)
         return state, taker, began

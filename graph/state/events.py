@@ -171,15 +171,20 @@ def waiting_data(task: int, node: str, interrupts: Sequence[Mapping[str, Any]]) 
     return {"task": task, "node": node, "interrupts": [dict(each) for each in interrupts]}
 
 
-def resume_data(step: int, resumed: Sequence[Data], writes: Writes, goto: Goto) -> Data:
+def resume_data(
+    step: int, resumed: Sequence[Data], writes: Writes, goto: Goto, by: Any = None
+) -> Data:
     """A ``Command(resume=…)`` arrived.
 
     Args:
         resumed: the resume values: each with the ``task``, ``id`` and perhaps ``nth`` of its
             interrupt, and the ``value``.
         writes, goto: the update and the targets of the same command.
+        by: who answered, if the metadata of the call says it.
     """
     data: Data = {"step": step, "answers": list(resumed)}
+    if isinstance(by, str):
+        data["by"] = by
     if writes:
         data |= _pack(writes)
     return data if goto == Goto() else {**data, **goto.data()}

@@ -114,8 +114,8 @@ async def begin(
     return {**data, "step": state.step + 2} if state.started else data
 
 
-def resume(topology: Topology, state: State, given: Command[Any]) -> Data:
-    """The resume event of a ``Command``: its resume values, writes and targets.
+def resume(topology: Topology, state: State, given: Command[Any], by: Any = None) -> Data:
+    """The resume event of a ``Command``: its resume values, writes and targets, and who gave it.
 
     Raises:
         InvalidUpdateError: a resume value for an interrupt that is not pending, one value for
@@ -123,7 +123,8 @@ def resume(topology: Topology, state: State, given: Command[Any]) -> Data:
     """
     resumed = [] if given.resume is None else _match_resume_values(state, given.resume)
     writes, gotos = _commanded(topology, state, given)
-    return events.resume_data(state.step + 1, resumed, writes, _towards(topology, START, gotos))
+    goto = _towards(topology, START, gotos)
+    return events.resume_data(state.step + 1, resumed, writes, goto, by)
 
 
 def pending_interrupts(state: State) -> dict[str, Data]:

@@ -43,7 +43,8 @@ def import_thread(store: EventStore, path: str | os.PathLike[str]) -> ThreadInfo
 
     Raises:
         OSError: the file cannot be read.
-        As :meth:`~eventstore.EventStore.load`.
+
+    It also raises what :meth:`~eventstore.EventStore.load` raises.
     """
     return store.load(path)
 

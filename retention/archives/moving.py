@@ -86,7 +86,8 @@ def archive_and_prune(
 
     Raises:
         PruningRefusedError: the thread is pinned, or waits for a resume value.
-        As :func:`archive_thread`.
+
+    It also raises what :func:`archive_thread` raises.
     """
     return run_sync(
         _archive_and_prune(store, archive, thread_id, reason, despite_pin, keep_if, deletion)
@@ -159,7 +160,8 @@ def restore(
 
     Raises:
         ArchiveNotFoundError: the archive has no file of the thread.
-        As :meth:`~eventstore.EventStore.load`.
+
+    It also raises what :meth:`~eventstore.EventStore.load` raises.
     """
     return run_sync(_restore(store, archive, thread_id, generation, pin, ttl))
 

@@ -83,11 +83,23 @@ def test_migrate_sets_an_empty_database_up(postgresql_url: str, tmp_path: Path) 
         db = ("--db", target)
         assert run("threads", *db).code == exits.DATABASE
         assert run("migrate", *db, "--dry-run", "--json").json == {
-            "pending": ["0001_log", "0002_retention", "0003_run_leases", "0004_thread_checksum"]
+            "pending": [
+                "0001_log",
+                "0002_retention",
+                "0003_run_leases",
+                "0004_thread_checksum",
+                "0005_first_keys",
+            ]
         }
         assert run("threads", *db).code == exits.DATABASE, "a dry run has set it up"
         assert run("migrate", *db, "--json").json == {
-            "applied": ["0001_log", "0002_retention", "0003_run_leases", "0004_thread_checksum"]
+            "applied": [
+                "0001_log",
+                "0002_retention",
+                "0003_run_leases",
+                "0004_thread_checksum",
+                "0005_first_keys",
+            ]
         }
         assert "is up to date" in run("migrate", *db).out
         assert run("threads", *db).code == exits.OK
@@ -111,7 +123,7 @@ def test_an_older_database_is_not_migrated_by_reading_it(tmp_path: Path) -> None
         assert done.code == exits.DATABASE
         assert "run `eventstore migrate`" in done.err
     assert run("migrate", "--db", str(path), "--json").json == {
-        "applied": ["0002_retention", "0003_run_leases", "0004_thread_checksum"]
+        "applied": ["0002_retention", "0003_run_leases", "0004_thread_checksum", "0005_first_keys"]
     }
     assert run("verify", "--db", str(path)).code == exits.OK
 

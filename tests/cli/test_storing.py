@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from eventstore import Event, EventStore
 from eventstore.cli import exits
 from tests.cli.support import ESCAPE, Done, run
 
@@ -153,6 +154,24 @@ def test_forks_and_pins_stand_against_erasing(database: str, read: Read) -> None
     kept = run("retention", "erase", "done", "--reason", "x", "--yes", "--forks", "keep", "--json")
     assert kept.code == exits.OK and kept.json["kept"] == ["branch"]
     assert read("verify", "branch").code == exits.OK
+
+
+def test_a_persons_threads_are_erased_by_metadata(database: str, read: Read, place: Path) -> None:
+    with EventStore(database) as store:
+        for name, user in (("ann-1", "ann"), ("ann-2", "ann"), ("bob", "bob")):
+            store.append(name, [Event(1)], 0, metadata={"user": user})
+    assert read("retention", "archive", "ann-1").code == exits.OK
+    erase = ("retention", "erase", "--reason", "asked for", "--yes", "--json")
+    assert run(*erase, "--metadata", "user=ann", "bob").code == exits.USAGE
+    nobody = run(*erase, "--metadata", "usr=ann")
+    assert nobody.code == exits.MISSING and "no thread has usr=ann" in nobody.err
+    dry = run(*erase, "--metadata", "user=ann", "--dry-run")
+    assert (dry.json["threads"], dry.json["archived"]) == (2, 1)
+    done = run(*erase, "--metadata", "user=ann")
+    assert (done.code, done.json["threads"], done.json["archived"]) == (exits.OK, 2, 1)
+    names = {each["thread_id"] for each in read("threads", "--json").lines}
+    assert "bob" in names and not {"ann-1", "ann-2"} & names
+    assert run("archive", "ls", "--json").lines == []
 
 
 def test_a_whole_tenant_is_erased(database: str, read: Read) -> None:

@@ -35,7 +35,7 @@ ttl = "30d"
 """
 
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "examples" / "operations"
 
 
 @pytest.fixture
@@ -109,6 +109,16 @@ def test_policies_come_from_a_file_the_environment_or_an_option(
     path.write_text("[[policy]]\nttk = '1d'\n")
     wrong = read("retention", "plan", "--policies", str(path))
     assert wrong.code == exits.USAGE and "'ttk'" in wrong.err
+
+
+def test_a_sweep_for_another_moment(aged: str) -> None:
+    sweep = ("retention", "sweep", "--ttl", "30d", "--yes", "--json")
+    early = run(*sweep, "--at", "2020-01-01")
+    assert (early.code, early.json["pruned"]) == (exits.OK, 0)
+    for wrong in ("soon", (datetime.now(UTC) + timedelta(days=365)).isoformat()):
+        assert run(*sweep, "--at", wrong).code == exits.USAGE
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    assert run(*sweep, "--at", yesterday).json["pruned"] == 2
 
 
 def test_a_plan_for_another_moment(read: Read) -> None:
@@ -260,7 +270,7 @@ def test_a_schedule_must_make_sense(aged: str, arguments: list[str]) -> None:
 
 
 def test_a_container_without_arguments_prunes_nothing(aged: str) -> None:
-    lines = (DOCS / "Containerfile").read_text().splitlines()
+    lines = (OPERATIONS / "Containerfile").read_text().splitlines()
     words = [json.loads(line[line.index("[") :]) for line in lines if line[:3] in ("ENT", "CMD")]
     (entry, *default) = words
     assert default == [] and entry[0] == "eventstore"
@@ -270,7 +280,7 @@ def test_a_container_without_arguments_prunes_nothing(aged: str) -> None:
 
 
 def test_the_unit_for_systemd_names_a_file_of_policies() -> None:
-    text = (DOCS / "retention.service").read_text()
+    text = (OPERATIONS / "retention.service").read_text()
     assert "--policies /etc/" in text and "--ttl" not in text
 
 

@@ -58,6 +58,7 @@ def test_it_sets_nothing_up(postgresql_url: str, tmp_path: Path) -> None:
                 "0002_retention",
                 "0003_run_leases",
                 "0004_thread_checksum",
+                "0005_first_keys",
             ]
             with pytest.raises(ConfigurationError, match="no event store in this database"):
                 store.threads()
@@ -75,10 +76,15 @@ def test_it_does_not_migrate_what_an_older_version_made(tmp_path: Path) -> None:
             conn.exec_driver_sql("DELETE FROM eventstore_migrations WHERE name <> '0001_log'")
     before = path.read_bytes()
     with EventStore(path, read_only=True) as store:
-        assert store.pending() == ["0002_retention", "0003_run_leases", "0004_thread_checksum"]
+        assert store.pending() == [
+            "0002_retention",
+            "0003_run_leases",
+            "0004_thread_checksum",
+            "0005_first_keys",
+        ]
         with pytest.raises(
             ConfigurationError,
-            match=r"0002_retention, .*, 0004_thread_checksum: run `eventstore migrate`",
+            match=r"0002_retention, .*, 0005_first_keys: run `eventstore migrate`",
         ):
             store.threads()
     assert path.read_bytes() == before

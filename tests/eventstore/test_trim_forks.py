@@ -116,7 +116,7 @@ def test_a_trimmed_fork_needs_its_parent_no_more(store: EventStore) -> None:
 
 
 def test_a_trimmed_fork_is_no_descendant_any_more(store: EventStore) -> None:
-    """What guide-archive.md says about erasing: such forks are to be erased by name."""
+    """What docs/how-to/archive.md says about erasing: such forks are to be erased by name."""
 
     def found() -> set[str]:
         return {info.thread_id for info in store.descendants("source")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import inspect
 
-from eventstore import CorruptEventError, EventStore
+from eventstore import ConcurrencyError, CorruptEventError, Event, EventStore
 from eventstore.db.migrations import MIGRATIONS
 from eventstore.db.schema import metadata
 from eventstore.format import digests
@@ -73,3 +73,31 @@ def test_payloads_from_before_there_were_segments(store: EventStore) -> None:
     sql(store, "UPDATE events SET payload = ? WHERE seq = 20", (payload,))
     with pytest.raises(CorruptEventError, match="seq 20"):
         data_of(store, "old")
+
+
+def test_a_later_generation_that_was_restored_where_no_other_had_been(
+    store: EventStore, store_url: str
+) -> None:
+    """Nothing stands under the first key of its name, unless the restore leaves it there."""
+    for number in range(3):
+        fill(store, "t", number + 1)
+        if number < 2:
+            store.delete_thread("t")
+    with store.dump("t") as dump:
+        for table in ("events", "threads", "tombstones"):
+            sql(store, f"DELETE FROM {table}")
+        store.load(dump)
+    assert data_of(store, "t") == [{"n": 1}, {"n": 2}, {"n": 3}]
+    with pytest.raises(ConcurrencyError):
+        store.append("t", [Event(1)], 0)
+    if store_url == "sqlite://":
+        return
+    first = digests.thread_key(store.tenant, "t", 0)
+    sql(store, f"DELETE FROM tombstones WHERE thread_key = {first}")
+    sql(store, "DELETE FROM eventstore_migrations WHERE name = '0005_first_keys'")
+    store.close()
+    with EventStore(store_url, tenant=store.tenant) as again:
+        assert data_of(again, "t") == [{"n": 1}, {"n": 2}, {"n": 3}]
+        with pytest.raises(ConcurrencyError):
+            again.append("t", [Event(1)], 0)
+        assert again.append("other", [Event(1)], 0) == 1

@@ -153,7 +153,7 @@ def test_what_has_invoke_is_called_by_it() -> None:
         def invoke(self, state: Any, config: Any = None) -> dict[str, Any]:
             return {"name": "ran"}
 
-    graph = StateGraph(State).add_node(Runnable()).add_edge(START, "runner")  # type: ignore[arg-type]
+    graph = StateGraph(State).add_node(Runnable()).add_edge(START, "runner")
     assert graph._nodes["runner"].accepts == {"config"}
     assert graph.compile().invoke({})["name"] == "ran"
 

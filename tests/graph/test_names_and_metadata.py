@@ -36,7 +36,7 @@ def place(thread_id: Any, **more: Any) -> Any:
 
 @pytest.fixture
 def app(store: EventStore) -> Iterator[CompiledGraph]:
-    return compiled(store)  # type: ignore[return-value]
+    return compiled(store)
 
 
 CALLS: dict[str, Callable[[CompiledGraph, Any], object]] = {

@@ -20,7 +20,7 @@ from tests.cli.support import run
 from tests.eventstore.support import fill
 from tests.retention.support import DAY
 
-GUIDE: Final = Path(__file__).resolve().parents[2] / "docs" / "guide-operations.md"
+GUIDE: Final = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "operations.md"
 WHY: Any = {"reason": "asked to be forgotten", "by": "dpo"}
 
 

@@ -120,6 +120,7 @@ def test_any_value_comes_back_exactly(value: Any, compress: bool) -> None:
     CODEC.compress = compress
     payload = CODEC.encode(value)
     assert shape(CODEC.decode(payload)) == shape(value)
+    assert shape(CODEC.unpack(CODEC.pack(value, own=True), own=True)) == shape(value)
     assert payload == CODEC.encode(value)
     assert CODEC.raw_size(payload) >= 1
 

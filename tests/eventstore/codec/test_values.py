@@ -19,9 +19,7 @@ import numpy as np
 import pytest
 
 from eventstore.codec.codec import Codec
-from eventstore.errors import (
-    SerializationError,
-)
+from eventstore.errors import CorruptEventError, SerializationError
 from tests.eventstore.codec.support import Colour, Level, Model, Note, Pair, Point, Rights
 
 
@@ -137,6 +135,35 @@ def test_values_come_back_equal_in_value_and_type(codec: Codec, value: Any, comp
     decoded = codec.decode(payload)
     assert same(value, decoded), f"{value!a} came back as {decoded!a}"
     assert codec.encode(decoded) == payload
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{type(value).__name__}")
+def test_bodies_of_this_process_hold_what_payloads_hold(codec: Codec, value: Any) -> None:
+    for each in (value, [value], {"a": [{"b": value}]}):
+        decoded = codec.decode(codec.encode(each))
+        assert same(codec.unpack(codec.pack(each, own=True), own=True), decoded)
+        assert same(codec.unpack(codec.pack(decoded, own=True), own=True), decoded)
+        assert same(codec.unpack(codec.pack(each), own=True), decoded)
+
+
+def test_bodies_of_this_process_are_made_and_read_in_less_time(codec: Codec) -> None:
+    plain = {"messages": [{"role": "user", "content": "é\x80" * 300, "n": i} for i in range(200)]}
+    assert codec.pack(plain, own=True)[0] == 0xC1, "marshalled, though the text has any byte"
+    for other in (bytearray(b"x"), (1,), uuid.UUID(int=1), Level.LOW, 2**70, memoryview(b"x")):
+        body = codec.pack({**plain, "other": other}, own=True)
+        assert (body[0] == 0xC1) == isinstance(other, memoryview)
+    deep: list[Any] = []
+    for _ in range(500):
+        deep = [deep]
+    assert codec.unpack(codec.pack(deep, own=True), own=True) == deep
+
+
+def test_a_marshalled_body_is_no_payload(codec: Codec) -> None:
+    body = codec.pack({"a": 1}, own=True)
+    with pytest.raises(CorruptEventError):
+        codec.unpack(body)
+    with pytest.raises(CorruptEventError):
+        codec.decode(b"\x02\x00" + body)
 
 
 def test_pydantic_models_keep_what_was_set_and_private_values(codec: Codec) -> None:

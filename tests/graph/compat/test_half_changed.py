@@ -6,7 +6,6 @@ from typing import Annotated, Any, cast
 
 import langgraph.config
 import langgraph.graph.message
-import langgraph.runtime
 import langgraph.types
 import pytest
 from typing_extensions import TypedDict
@@ -103,8 +102,6 @@ def test_the_ids_of_langgraphs_add_messages_are_the_same_in_a_replay(reducer: An
     [
         lambda: langgraph.types.interrupt("q"),
         langgraph.config.get_stream_writer,
-        langgraph.config.get_config,
-        langgraph.runtime.get_runtime,
     ],
 )
 def test_what_needs_a_run_of_langgraph_is_named(call: Callable[[], Any]) -> None:

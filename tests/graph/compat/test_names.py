@@ -166,7 +166,7 @@ def test_both_see_the_same(program: Any) -> None:
     [
         (lambda: StateGraph(State).compile(store=object()), "database"),
         (lambda: StateGraph(State).add_node("a", len, cache_policy=object()), "lru_cache"),
-        (lambda: MemorySaver(serde=object()), "guide-types"),
+        (lambda: MemorySaver(serde=object()), "docs/how-to/types.md"),
     ],
 )
 def test_an_option_that_is_left_out_says_what_to_use_instead(call: Any, advice: str) -> None:

@@ -193,4 +193,5 @@ def test_what_moves_between_rows_and_segments_is_read(
         assert race.answers[0] == wanted
         assert not isinstance(race.answers[1], EventStoreError)
 
-    assert beside(race, prepare, check) >= 4
+    # A replay reads in one statement what it can, and what has moved in another.
+    assert beside(race, prepare, check) >= (2 if name == "replay" else 4)
