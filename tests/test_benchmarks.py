@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 
+from benchmarks import explorer
 from benchmarks.backends.backend import Backend
 from benchmarks.backends.postgres import PostgresBackend, postgres_backends
 from benchmarks.backends.sqlite import SqliteBackend
@@ -110,3 +111,13 @@ def test_on_postgresql(tmp_path: Path) -> None:
     assert commits is None or commits.ours[0] >= 2
     lines = reported(list(found.values()), "postgres", tmp_path / "page.md")
     assert any(line.startswith(f"| {chat_of} | bytes of WAL per turn |") for line in lines)
+
+
+def test_pages_of_the_explorer_are_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(explorer, "WRITES_S", 0.3)
+    monkeypatch.setattr(explorer, "SLOWER", 1e9)
+    small = ["--threads", "5", "--checkpoints", "5", "--rounds", "1"]
+    assert explorer.main(small) == 0
+    assert "blame" in capsys.readouterr().out

@@ -1,7 +1,7 @@
 """Who wrote a state key, at which event, and what it had read: from a value to its cause.
 
-Owns the search. It follows the lineage backwards to the input of the run that wrote the key last,
-and folds from there, so that outputs which a later input withdrew count as not written.
+Owns the search. It follows the lineage backwards, if it can to the input of the run that wrote the
+key last, and folds from there, so that outputs which a later input withdrew count as not written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graph.state.fold import NOWHERE, Fold, Task
 PAGE: Final = 200
 """Events read at once, and so at least."""
 
-EVENTS_MAX: Final = 5_000
+EVENTS_MAX: Final = 1_000
 """Events that a search reads before it says how far it came."""
 
 
@@ -86,11 +86,11 @@ async def blame(
         here, size = page.earlier, size * 2
         ends = here is None or len(events) >= events_max or not page.events
         first = _run_begins(events)
-        if first is not None or ends:
-            segment = events if first is None or here is None else events[: first + 1]
-            found = writes_in(segment[::-1])
-            if ends or not keys or all(key in found for key in keys):
-                return Blame(found, here, len(events))
+        # Only an input withdraws outputs: behind the last one, all that was written counts.
+        segment = events if first is None or here is None else events[: first + 1]
+        found = writes_in(segment[::-1])
+        if ends or not keys or all(key in found for key in keys):
+            return Blame(found, here, len(events))
 
 
 def _run_begins(events: Sequence[RecordedEvent]) -> int | None:

@@ -8,7 +8,7 @@ that they are stored as. No type of an application is ever loaded. What is encry
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,6 +22,7 @@ from eventstore import (
     EventStore,
     Position,
     RecordedEvent,
+    Replay,
     ThreadInfo,
 )
 from eventstore.concurrency import iterate_sync
@@ -65,6 +66,11 @@ class Entry:
     fold: Fold | None = None
 
 
+def checkpoint_of(event: RecordedEvent) -> tuple[str, str] | None:
+    """The namespace and the id of the checkpoint that an event, as stored, puts."""
+    return parsed(event.key) if event.kind == CHECKPOINT and event.key else None
+
+
 def is_checkpoint(entry: Entry) -> bool:
     """Whether an event is that of a checkpoint, readable or not."""
     return entry.event.kind == CHECKPOINT
@@ -76,50 +82,64 @@ def entries(store: EventStore, thread_id: str) -> Iterator[Entry]:
 
 
 async def read_entries(
-    core: Core, thread_id: str, upto: Position | None = None, whole: bool = True
+    core: Core, thread_id: str, upto: Position | None = None, after: Position | None = None
 ) -> AsyncGenerator[Entry, None]:
     """The events that led to a position of a thread, oldest first.
 
     Args:
         upto: ``None``: the end of the thread.
-        whole: ``False``: only those since the last snapshot, and the checkpoint that it holds.
+        after: only the events of the thread's own log behind this position; what they say is
+            read without the whole history.
     """
-    fingerprint = snapshots.FINGERPRINT
-    replay = await core.replay(thread_id, "", upto, fingerprint, snapshots=not whole)
-    fold = Fold(Seal(), thread_id)
-    is_sealed = False
-    if replay.snapshot is not None:
-        try:
-            _, fold = snapshots.decoded(replay.snapshot, core.codec, Seal(), thread_id)
-        except ConfigurationError:
-            is_sealed = True
-    if not whole and not is_sealed and replay.snapshot is not None:
-        async with aclosing(
-            await core.read_span(
-                thread_id,
-                replay.snapshot.position._replace(seq=replay.snapshot.position.seq - 1),
-                replay.snapshot.position.seq,
-            )
-        ) as pages:
-            async for page in pages:
-                for event in page:
-                    if event.kind == CHECKPOINT and event.key:
-                        ns, name = parsed(event.key)
-                        saved = fold.spaces[ns].leaves.get(name) if ns in fold.spaces else None
-                        yield Entry(event._replace(key=None), ns, saved, fold)
-    async with aclosing(replay.events) as pages:
+    if after is not None and after.seq:
+        fold = await fold_at(core, thread_id, after)
+        events: AsyncIterator[Iterable[RecordedEvent]] = await core.read(
+            thread_id, "", after.seq, None if upto is None else upto.seq
+        )
+    else:
+        replay = await core.replay(thread_id, "", upto, snapshots=False)
+        fold, events = _started(core, replay, thread_id), replay.events
+    own = None if after is None else after.thread_key
+    async with aclosing(events) as pages:  # type: ignore[type-var]
         async for page in pages:
             for event in page:
-                if event.kind not in KINDS:
-                    yield Entry(event, "")
-                    continue
-                is_sealed |= CIPHER in event.data
-                if is_sealed:
-                    yield _unread(event)
-                    continue
-                before = dict(fold.spaces)
+                entry, fold = _next(event, fold)
+                if own is None or (event.thread_key == own and not event.ns):
+                    yield entry
+
+
+async def fold_at(core: Core, thread_id: str, at: Position) -> Fold | None:
+    """What the events up to a position lead to; ``None``: they are encrypted."""
+    replay = await core.replay(thread_id, "", at, snapshots.FINGERPRINT)
+    fold = _started(core, replay, thread_id)
+    async for page in replay.events:
+        for event in page:
+            if fold is None or (event.kind in KINDS and CIPHER in event.data):
+                return None
+            if event.kind in KINDS:
                 fold.apply(event)
-                yield replace(_entry(event, fold, before), fold=fold)
+    return fold
+
+
+def _started(core: Core, replay: Replay[Any], thread_id: str) -> Fold | None:
+    """The fold that a replay begins with; ``None``: it is encrypted."""
+    if replay.snapshot is None:
+        return Fold(Seal(), thread_id)
+    try:
+        return snapshots.decoded(replay.snapshot, core.codec, Seal(), thread_id)[1]
+    except ConfigurationError:
+        return None
+
+
+def _next(event: RecordedEvent, fold: Fold | None) -> tuple[Entry, Fold | None]:
+    """An event made readable, and the fold behind it; ``None`` from an encrypted event on."""
+    if event.kind not in KINDS:
+        return Entry(event, ""), fold
+    if fold is None or CIPHER in event.data:
+        return _unread(event), None
+    before = dict(fold.spaces)
+    fold.apply(event)
+    return replace(_entry(event, fold, before), fold=fold), fold
 
 
 def find(store: EventStore, thread_id: str, ns: str, text: str) -> Entry | None:
@@ -158,9 +178,7 @@ def interrupts(saved: Saved) -> list[dict[str, Any]]:
 
 async def pending_now(core: Core, thread_id: str) -> list[dict[str, Any]]:
     """The interrupts that wait at the latest checkpoints of a thread."""
-    fold: Fold | None = None
-    async for entry in read_entries(core, thread_id, whole=False):
-        fold = entry.fold or fold
+    fold = await fold_at(core, thread_id, (await core.head(thread_id)).position)
     if fold is None:
         return []
     # The graph around repeats what an inner one asks.

@@ -153,7 +153,7 @@ def _fork(query: Query) -> Change:
     place["configurable"]["checkpoint_id"] = checkpoint_id(at)
 
     def do() -> object:
-        if not isinstance(source.graph, CompiledGraph) or state is None:
+        if source.graph is None or state is None:
             data, metadata = {"by": query.user}, {"by": query.user}
             return source.run(
                 source.core.fork(thread_id, at.seq, new, data=data, metadata=metadata)
@@ -229,7 +229,7 @@ CHANGES: Final[dict[str, Callable[[Query], Change]]] = {
 
 
 def _graph(source: Source) -> CompiledGraph:
-    if not isinstance(source.graph, CompiledGraph):
+    if source.graph is None:
         raise Refused("this needs the application's code: start the explorer with --app")
     return source.graph.with_checkpointer(source.store)
 

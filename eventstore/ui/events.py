@@ -6,7 +6,7 @@ to its end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from eventstore import CorruptEventError, LineageMovedError, Position, RecordedEvent, ThreadInfo
@@ -14,6 +14,7 @@ from eventstore.explain import describe, langgraph, questions
 from eventstore.explain.trail import trail
 from eventstore.explain.values import simple, text_of
 from eventstore.format.digests import origin
+from eventstore.format.namespaces import join, split
 from eventstore.ui import tree
 from eventstore.ui.pages import Document, NotFound, Query, command
 from eventstore.ui.source import Source
@@ -35,27 +36,13 @@ def position(query: Query, info: ThreadInfo) -> Position:
 
 
 def read(source: Source, info: ThreadInfo, after: Position, upto: int) -> list[RecordedEvent]:
-    """The events of a log after a position, made readable and redacted."""
+    """The events of a log of a thread after a position, made readable and redacted."""
     if langgraph.is_langgraph(info) and not after.ns:
-        start = after if after.seq else None
-        found: list[RecordedEvent] = []
         end = after._replace(seq=upto)
-        # A fold that starts at a snapshot misses none of a page's changes if it starts before it.
-        whole = start is None or not source.run(source.core.fingerprints(after))
-        entries = langgraph.read_entries(source.core, info.thread_id, end, whole)
-        for entry in source.each(entries):
-            event = entry.event
-            if event.thread_key == after.thread_key and not event.ns and event.seq > after.seq:
-                found.append(event)
-        if not whole and (not found or found[0].seq > after.seq + 1):
-            entries = langgraph.read_entries(source.core, info.thread_id, end)
-            found = [
-                entry.event
-                for entry in source.each(entries)
-                if entry.event.thread_key == after.thread_key and entry.event.seq > after.seq
-            ]
+        entries = langgraph.read_entries(source.core, info.thread_id, end, after)
+        found = [entry.event for entry in source.each(entries)]
     else:
-        found = source.events(info.thread_id, after, upto)
+        found = source.events(info.thread_id, after.ns, after.seq, upto)
     return [redacted(source, event) for event in found]
 
 
@@ -138,8 +125,8 @@ def row(event: RecordedEvent) -> Document:
             "message": text_of(data["message"]),
             "attempts": simple(data.get("attempts")),
         }
-    elif kind == "output" and data.get("errors"):
-        found["retries"] = simple(data["errors"])
+    elif kind == "output" and isinstance(data.get("failed"), list):
+        found["retries"] = [": ".join(map(text_of, each)) for each in data["failed"]]
     if kind == "fork" and isinstance(data.get("source"), list | tuple):
         found["source"] = simple(data["source"])
     if isinstance(data.get("metadata"), dict) and data["metadata"]:
@@ -219,11 +206,14 @@ READING: Final = (CorruptEventError, LineageMovedError)
 """Errors of one log that leave the rest of a page readable."""
 
 
-def timeline(events: Iterable[RecordedEvent], before_us: int | None) -> list[Document]:
+def timeline(
+    events: Iterable[RecordedEvent], before_us: int | None, logs: Iterable[str] = ()
+) -> list[Document]:
     """Events by supersteps: those that belong together, with how long each took.
 
     Args:
         before_us: when the event before them was recorded.
+        logs: names of the thread's logs, of which those of subgraphs are put to their superstep.
     """
     groups: list[Document] = []
     began = before_us
@@ -238,4 +228,20 @@ def timeline(events: Iterable[RecordedEvent], before_us: int | None) -> list[Doc
             line["seconds"] = max(0, each.recorded_us - began) / 1_000_000
         groups[-1]["events"].append(line)
         before_us = each.recorded_us
+    for group in groups:
+        group["logs"] = []
+    tasks = [group for group in groups if group["tasks"]]
+    for ns, began in _inside(logs, groups[0]["events"][0]["ns"]) if groups else ():
+        later = [each for each in tasks if each["events"][0]["seq"] > began]
+        if later and (later[0] is not tasks[0] or began >= groups[0]["events"][0]["seq"]):
+            later[0]["logs"].append(ns)
     return groups
+
+
+def _inside(logs: Iterable[str], ns: str) -> Iterator[tuple[str, int]]:
+    """The logs of subgraphs right inside a log, and the seq at which their superstep began."""
+    for each in logs:
+        levels = split(origin(0, each)[1])
+        began = levels[-1].began if levels else None
+        if began is not None and join(levels[:-1]) == origin(0, ns)[1]:
+            yield each, began

@@ -10,7 +10,6 @@ from eventstore.explain import describe, langgraph
 from eventstore.explain.values import text_of
 from eventstore.ui import drawing, events, states
 from eventstore.ui.pages import Document, Query, command
-from graph.app import CompiledGraph
 from graph.errors import GraphError
 from graph.read.subgraphs import graph_of
 from graph.state.events import updates_of
@@ -72,7 +71,7 @@ def picture(query: Query) -> Document:
     except (*events.READING, GraphError) as error:
         problem = source.redaction.text("error", str(error))
     nodes, edges = list[str](), dict[tuple[str, str], bool]()
-    if isinstance(source.graph, CompiledGraph) and not langgraph.is_langgraph(info):
+    if source.graph is not None and not langgraph.is_langgraph(info):
         try:
             declared = graph_of(source.graph, at.ns).get_graph()
         except GraphError as error:

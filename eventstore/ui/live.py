@@ -39,6 +39,8 @@ class Live:
 
     async def watch(self, request: Request) -> Response:
         """The events of a log behind ``after``, as they are appended."""
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
         if self.viewers >= VIEWERS_MAX:
             return PlainTextResponse("too many viewers; reload the page to see more\n", 503)
         try:

@@ -237,16 +237,33 @@ def wants_json(request: Request) -> bool:
 
 def command(source: Source, *words: str, **options: Any) -> str:
     """The command line that shows the same, to be copied."""
-    parts = ["eventstore", *words]
+    parts: list[str] = []
     for name, value in options.items():
         if value is True:
             parts.append(f"--{name}")
         elif value not in (None, "", False):
-            parts += [f"--{name}", str(value)]
-    parts += ["--db", source.db]
+            parts.append(
+                quoted(f"--{name}={value}")
+                if str(value)[:1] == "-"
+                else f"--{name} {quoted(value)}"
+            )
+    parts.append(f"--db {source.db if source.db == UNNAMED else quoted(source.db)}")
     if source.store.tenant != "default":
-        parts += ["--tenant", source.store.tenant]
-    return " ".join(shlex.quote(part) if part != "$EVENTSTORE_DB" else part for part in parts)
+        parts.append(f"--tenant {quoted(source.store.tenant)}")
+    groups = 2 if words[0] in ("retention", "archive") else 1
+    given = [quoted(word) for word in words[groups:]]
+    if any(word[:1] == "-" for word in words[groups:]):  # not an option
+        return " ".join(["eventstore", *words[:groups], *parts, "--", *given])
+    return " ".join(["eventstore", *words[:groups], *given, *parts])
+
+
+UNNAMED: Final = "$EVENTSTORE_DB"
+"""How commands name the database if the operator does not say it: a variable, not quoted."""
+
+
+def quoted(value: Any) -> str:
+    """A word for a shell."""
+    return shlex.quote(str(value))
 
 
 # --- how values look in templates -------------------------------------------------------

@@ -8,26 +8,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import anyio.from_thread
 
-from eventstore import AsyncEventStore, EventStore, Position
+from eventstore import AsyncEventStore, EventStore, RecordedEvent
 from eventstore.concurrency import iterate, iterate_sync, run_sync
 from eventstore.core.core import Core
 from eventstore.ui.redaction import Redaction
+from graph.app import CompiledGraph
 
 T = TypeVar("T")
-
-
-class Application(Protocol):
-    """What the explorer needs of an application's graph (``--app``): a ``CompiledGraph`` has it."""
-
-    def get_graph(self, *, xray: int | bool = False) -> Any:
-        """Its nodes and edges, to be drawn."""
-
-    def reader_on(self, core: Core) -> Any:
-        """The reader of its logs in a store."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,7 @@ class Source:
     """
 
     store: EventStore | AsyncEventStore
-    graph: Any = None
+    graph: CompiledGraph | None = None
     redaction: Redaction = field(default_factory=Redaction)
     policies: tuple[Any, ...] = ()
     archive: str | None = None
@@ -89,9 +80,9 @@ class Source:
         finally:
             anyio.from_thread.run(found.aclose)
 
-    def events(self, thread_id: str, after: Position, upto: int | None) -> list[Any]:
-        """The events of a log after a position, up to a seq."""
-        pages = self.run(self.core.read_span(thread_id, after, upto))
+    def events(self, thread_id: str, ns: str, after: int, upto: int) -> list[RecordedEvent]:
+        """The events of a thread's log after a seq, up to another, as far as they are left."""
+        pages = self.run(self.core.read(thread_id, ns, after, upto))
         return [event for page in self.each(pages) for event in page]
 
 

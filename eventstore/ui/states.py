@@ -6,19 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from eventstore import Position, ThreadInfo
 from eventstore.explain import langgraph
 from eventstore.explain.states import state_at
+from eventstore.explain.trail import trail
 from eventstore.explain.values import simple
 from eventstore.format.digests import origin
 from eventstore.models import from_micros
 from eventstore.ui.pages import Document, NotFound
 from eventstore.ui.source import Source
-from graph.app import CompiledGraph
 from graph.state import planner
 from graph.state.fold import NOWHERE, State, checkpoint_id
+
+LOOK_BACK: Final = 200
+"""Events of a LangGraph thread in which its last checkpoint is searched."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,7 @@ def state(source: Source, info: ThreadInfo, at: Position) -> Shown | None:
     """The state at a position; ``None``: its events are not those of a graph."""
     if langgraph.is_langgraph(info):
         return _of_langgraph(source, info, at)
-    graph = source.graph if isinstance(source.graph, CompiledGraph) else None
-    found = source.run(state_at(source.core, info.thread_id, at, graph))
+    found = source.run(state_at(source.core, info.thread_id, at, source.graph))
     if found is None:
         return None
     return Shown(
@@ -92,21 +94,20 @@ _ERROR = ("node", "type", "message", "attempts")
 
 
 def _of_langgraph(source: Source, info: ThreadInfo, at: Position) -> Shown | None:
-    whole = not source.run(source.core.fingerprints(at))
-    last: langgraph.Entry | None = None
-    for entry in source.each(langgraph.read_entries(source.core, info.thread_id, at, whole)):
-        if entry.saved is not None and entry.event.seq <= at.seq:
-            last = entry
-    if last is None or last.saved is None:
+    """The checkpoint that was put last up to a position, with the writes for it since."""
+    newest = source.run(trail(source.core, info.thread_id, at, LOOK_BACK))
+    last = next((each for each in newest.events if langgraph.checkpoint_of(each)), None)
+    fold = source.run(langgraph.fold_at(source.core, info.thread_id, at))
+    if last is None or fold is None:
         return None
-    saved = last.saved
-    fold = last.fold
-    if fold is not None and last.ns in fold.spaces:  # with the writes since
-        saved = fold.spaces[last.ns].leaves.get(saved.id, saved)
+    space, name = langgraph.checkpoint_of(last) or ("", "")
+    saved = fold.spaces[space].leaves.get(name) if space in fold.spaces else None
+    if saved is None:
+        return None
     facts = langgraph.metadata(saved)
     redact = source.redaction.apply
-    key, ns = origin(last.event.thread_key, last.event.ns)
-    checkpoint = Position(key, ns, last.event.seq)
+    key, ns = origin(last.thread_key, last.ns)
+    checkpoint = Position(key, ns, last.seq)
     return Shown(
         _plain(source, langgraph.values(saved)),
         {
@@ -114,7 +115,7 @@ def _of_langgraph(source: Source, info: ThreadInfo, at: Position) -> Shown | Non
             "is_checkpoint": checkpoint.seq == at.seq,
             "step": facts.get("step"),
             "source": facts.get("source"),
-            "created_at": last.event.recorded_at.isoformat(),
+            "created_at": last.recorded_at.isoformat(),
             "run_id": str(facts.get("run_id") or ""),
             "next": [],
             "done": [],
@@ -122,7 +123,7 @@ def _of_langgraph(source: Source, info: ThreadInfo, at: Position) -> Shown | Non
             "version": None,
             "errors": [],
             "questions": [simple(redact("question", each)) for each in langgraph.interrupts(saved)],
-            "namespace": last.ns,
+            "namespace": space,
         },
         checkpoint,
         None,

@@ -60,7 +60,8 @@ def _page(source: Source, info: ThreadInfo, end: Position, last: int, limit: int
     page = events.read(source, info, end._replace(seq=extra), last)
     before = next((each for each in page if each.seq == first - 1), None)
     shown = [each for each in page if each.seq >= first]
-    groups = events.timeline(shown, before.recorded_us if before is not None else None)
+    logs = source.run(source.core.namespaces(info.thread_id))
+    groups = events.timeline(shown, before.recorded_us if before is not None else None, logs)
     path = [(1, end.seq)] if langgraph.is_langgraph(info) else events.spans(source, end, first)
     names: dict[int, str | None] = {end.thread_key: info.thread_id}
     for group in groups:

@@ -66,9 +66,8 @@ def waiting(query: Query) -> Document:
     found = source.run(source.core.threads(status="waiting", after=_place(query), limit=limit + 1))
     rows = []
     for info in found[:limit]:
-        since = source.run(source.core.last_recorded_us(info.thread_id))
         row = thread_row(query, info)
-        row["waiting_since"] = from_micros(since).isoformat() if since else None
+        row["waiting_since"] = _since(source, info)
         row["questions"] = questions_of(source, info)
         rows.append(row)
     following = found[limit - 1] if len(found) > limit else None
@@ -81,17 +80,28 @@ def waiting(query: Query) -> Document:
 
 
 def sizes(query: Query) -> Document:
-    """The events and stored bytes of the threads of a page, by thread key."""
+    """The events and stored bytes of the threads of a page, by thread key, and since when those
+    that wait do so.
+    """
     source = query.source
     keys = query.text("keys").split(",")[:500]
     if not all(key and set(key) <= set("0123456789abcdef") and len(key) <= 16 for key in keys):
         raise BadRequest("the parameter 'keys' must be thread keys, separated by commas")
-    infos = [source.run(source.core.thread_at(int(key, 16) % 2**63)) for key in keys]
-    found = source.run(source.core.stored([info for info in infos if info is not None]))
-    return {
-        "view": "sizes",
-        "sizes": {f"{key:016x}": {"events": e, "bytes": b} for key, (e, b) in found.items()},
-    }
+    rows = (source.run(source.core.thread_at(int(key, 16) % 2**63)) for key in keys)
+    infos = [info for info in rows if info is not None]
+    found = source.run(source.core.stored(infos))
+    sizes: Document = {}
+    for info in infos:
+        count, size = found[info.thread_key]
+        since = _since(source, info) if info.status == "waiting" else None
+        sizes[f"{info.thread_key:016x}"] = {"events": count, "bytes": size, "waiting_since": since}
+    return {"view": "sizes", "sizes": sizes}
+
+
+def _since(source: Source, info: ThreadInfo) -> str | None:
+    """Since when a thread waits: its newest event."""
+    recorded_us = source.run(source.core.last_recorded_us(info.thread_id))
+    return from_micros(recorded_us).isoformat() if recorded_us else None
 
 
 def thread_row(query: Query, info: ThreadInfo) -> Document:

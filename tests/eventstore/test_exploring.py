@@ -18,6 +18,7 @@ from eventstore import (
 )
 from eventstore.concurrency import run_sync
 from eventstore.explain.trail import trail
+from eventstore.queries import listing
 from tests.eventstore.support import FINGERPRINT, fill
 
 DAY = timedelta(days=1)
@@ -120,3 +121,25 @@ def test_fingerprints_are_those_of_snapshots_up_to_a_position(blocking_store: Ev
         end = store.head("a").position
         assert run_sync(store.core.fingerprints(end))[0] == name
         assert len(run_sync(store.core.fingerprints(end))) == min(n + 1, 2)
+
+
+def test_filters_of_a_tenant_with_many_threads_find_the_same(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(30):
+        fill(store, f"t{n:02}", 1)
+    store.with_tenant("other").append("t00", [Event(1, {"n": 1})], 0)
+    for n in range(0, 30, 7):
+        store.set_thread(f"t{n:02}", status="failed", metadata={"k": n})
+    store.pin("t03", "a case", "Ann")
+
+    def found() -> list[Any]:
+        first = store.threads(status="failed", limit=3)
+        rest = store.threads(status="failed", after=first[-1])
+        others = [store.threads(prefix="t1"), store.threads(metadata={"k": 7})]
+        return [first, rest, *others, store.threads(pinned=True), store.thread_counts()]
+
+    few = found()
+    monkeypatch.setattr(listing, "_MANY", 10)
+    assert found() == few
+    assert few[-1] == {"failed": 5, "idle": 25} and names(few[-2]) == ["t03"]

@@ -13,8 +13,8 @@ import pytest
 from eventstore import AsyncEventStore, Codec, Event, EventStore, Fork
 from eventstore.ui import create_app
 from eventstore.ui.app import VIEWS
-from graph import Command
-from tests.ui.support import HOSTILE, TOKEN, Browser, builder, config, graph, said
+from graph import START, Command, RetryPolicy, StateGraph
+from tests.ui.support import HOSTILE, TOKEN, Browser, Talk, builder, config, graph, said
 
 THREADS: Final = ("done", "forked", "waits", "failed", HOSTILE)
 
@@ -84,10 +84,9 @@ def test_sizes_are_those_of_the_store(browser: Browser, database: str) -> None:
     with EventStore(database, read_only=True) as store:
         for each in rows:
             stats = store.stats(each["thread_id"])
-            assert sizes[each["thread_key"]] == {
-                "events": stats.events,
-                "bytes": stats.stored_bytes,
-            }
+            found = sizes[each["thread_key"]]
+            assert (found["events"], found["bytes"]) == (stats.events, stats.stored_bytes)
+            assert (found["waiting_since"] is not None) == (each["status"] == "waiting")
 
 
 def test_what_waits_says_since_when_and_what_it_asks(browser: Browser) -> None:
@@ -160,6 +159,48 @@ def test_errors_show_their_messages_as_text(browser: Browser) -> None:
     assert "no &lt;b&gt;luck&lt;/b&gt;" in browser.page("thread", id="failed")
     (error,) = browser.json("checkpoint", id="failed")["state"]["errors"]
     assert (error["node"], error["type"]) == ("think", "ValueError")
+
+
+def test_retries_show_what_failed_before(store_url: str) -> None:
+    left = [OSError("one"), OSError("two")]
+
+    def flaky(state: Any) -> Any:
+        if left:
+            raise left.pop()
+        return {"topic": "at last"}
+
+    with EventStore(store_url) as store:
+        flaky_graph = StateGraph(Talk)
+        policy = RetryPolicy(max_attempts=3, initial_interval=0, retry_on=OSError)
+        flaky_graph.add_node("flaky", flaky, retry_policy=policy)
+        flaky_graph.add_edge(START, "flaky")
+        flaky_graph.compile(checkpointer=store).invoke({"topic": "x"}, config("t"))
+        browser = Browser(create_app(store, token=TOKEN))
+        (group,) = [each for each in browser.json("thread", id="t")["timeline"] if each["tasks"]]
+        assert group["events"][0]["retries"] == ["OSError: two", "OSError: one"]
+        assert "attempt 2 failed: OSError: one" in browser.page("thread", id="t")
+
+
+def test_subgraphs_are_one_click_deeper(store_url: str) -> None:
+    with EventStore(store_url) as store:
+        outer = StateGraph(Talk)
+        outer.add_node("inner", builder.compile())
+        outer.add_edge(START, "inner")
+        runs = outer.compile(checkpointer=store)
+        runs.invoke({"messages": [said("hello")], "topic": "x"}, config("t"))
+        runs.invoke(Command(resume="yes"), config("t"))
+        browser = Browser(create_app(store, token=TOKEN, graph=runs))
+        groups = [each for each in browser.json("thread", id="t")["timeline"] if each["tasks"]]
+        (ns,) = groups[0]["logs"]
+        inside = browser.json("thread", id="t", ns=ns)
+        assert [e["node"] for g in inside["timeline"] for e in g["events"]][1] == "think"
+        for view in VIEWS:
+            browser.page(view, id="t", ns=ns, key="messages", keys="0")
+        seq = inside["seq"]
+        assert browser.json("checkpoint", id="t", ns=ns, seq=seq)["state"]["next"] == []
+        assert "ask" in [
+            n["name"] for n in browser.json("graph", id="t", ns=ns)["picture"]["nodes"]
+        ]
 
 
 # --- a checkpoint -----------------------------------------------------------------------
@@ -393,10 +434,10 @@ def test_a_thread_of_langgraph_is_shown(store_url: str) -> None:
 def test_a_trimmed_thread_shows_what_is_left(store_url: str) -> None:
     with EventStore(store_url) as store:
         runs = builder.compile(checkpointer=store)
+        runs = builder.compile(checkpointer=store, snapshot_each_run=True)
         for n in range(3):
             runs.invoke({"topic": f"t{n}", "messages": [said(f"hello {n}")]}, config("t"))
             runs.invoke(Command(resume="yes"), config("t"))
-        runs.rebuild(config("t"))
         head = store.head("t")
         from retention import RetentionPolicy, sweep
 
@@ -405,8 +446,22 @@ def test_a_trimmed_thread_shows_what_is_left(store_url: str) -> None:
         for view in VIEWS:
             browser.page(view, id="t", key="messages", keys="0")
         assert browser.json("checkpoint", id="t")["seq"] == head.seq
+        found = browser.json("thread", id="t")
+        assert found["problem"] is None and found["timeline"][-1]["events"][-1]["seq"] == head.seq
+        assert found["first"] > 1 and found["transcript"]["lines"]
+        gone = browser.get("checkpoint", id="t", seq=1)
+        assert gone.status_code == 404 and "trimmed" in gone.text
 
 
 def test_the_command_that_shows_the_same_can_be_copied(browser: Browser) -> None:
     page = html.unescape(browser.page("thread", id=HOSTILE))
     assert "eventstore history '../<script>" in page
+
+
+def test_the_command_of_a_thread_whose_name_looks_like_an_option(store_url: str) -> None:
+    with EventStore(store_url, tenant="a b") as store:
+        store.append("--all", [Event(1, 1)], 0)
+        found = Browser(create_app(store, token=TOKEN, db="x y.db")).json("event", id="--all")
+    assert found["command"] == (
+        "eventstore events --upto 1 --full --db 'x y.db' --tenant 'a b' -- --all"
+    )

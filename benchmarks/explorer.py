@@ -1,0 +1,195 @@
+"""What the explorer's pages cost on a large store, and what writers beside it notice.
+
+    python -m benchmarks.explorer [--threads 100000] [--checkpoints 10000] [--backend postgres]
+
+The store has many small threads, and one whose state grows to 5 MB over 10,000 checkpoints. A view
+is asked for over ASGI, as a page and without an application; its time is that of the server. The
+aims: the first page of threads within 200 ms, any page within 500 ms, memory that does not grow
+with the number of pages, and appends beside it whose median does not double. Exits with 1 when one
+is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import operator
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any, Final, TypedDict
+
+import httpx
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.retention import writing
+from eventstore import Event, EventStore
+from eventstore.ui import create_app
+from graph import START, StateGraph
+
+FIRST_MS: Final = 200.0
+ANY_MS: Final = 500.0
+SLOWER: Final = 2.0
+WRITES_S: Final = 6.0
+TOKEN: Final = "benchmark-token"
+LARGE: Final = "large"
+
+
+class Grown(TypedDict):
+    rows: Annotated[list[str], operator.add]
+    last: int
+
+
+def fill(url: str, threads: int, checkpoints: int) -> None:
+    """Append the small threads, then run the large one."""
+    with EventStore(url, durability="normal") as store:
+        statuses = ("idle", "idle", "waiting", "failed")
+        for number in range(threads):
+            name = f"thread-{number:06}"
+            data = {"writes": {"topic": f"topic {number}"}, "to": ["reply"]}
+            store.append(name, [Event(1, data)], 0)
+            if number % 50 == 2:
+                store.set_thread(name, status=statuses[number % 4])
+        builder = StateGraph(Grown)
+
+        def grow(state: Grown) -> Any:
+            return {"rows": [f"{state['last']:08} " + "x" * 490], "last": state["last"] + 1}
+
+        builder.add_node("grow", grow)
+        builder.add_edge(START, "grow")
+        builder.add_conditional_edges(
+            "grow", lambda state: "grow" if state["last"] < checkpoints else "__end__"
+        )
+        runs = builder.compile(checkpointer=store)
+        place: Any = {"configurable": {"thread_id": LARGE}, "recursion_limit": checkpoints + 10}
+        runs.invoke({"rows": [], "last": 0}, place)
+
+
+def views(checkpoints: int) -> list[tuple[str, str]]:
+    """The pages to ask for: names and addresses."""
+    middle = checkpoints // 2
+    return [
+        ("threads, first page", "/threads"),
+        ("threads, by id", "/threads?prefix=thread-05"),
+        ("threads, by status", "/threads?status=failed"),
+        ("threads, by metadata that none has", "/threads?metadata=a%3Db"),
+        ("threads, in the middle", "/threads?after=1-1"),
+        ("waiting", "/waiting"),
+        ("thread", f"/thread?id={LARGE}"),
+        ("thread, in the middle", f"/thread?id={LARGE}&before={middle}"),
+        ("transcript", f"/transcript?id={LARGE}"),
+        ("checkpoint, last", f"/checkpoint?id={LARGE}"),
+        ("checkpoint, in the middle", f"/checkpoint?id={LARGE}&seq={middle}"),
+        ("state, a list of all rows", f"/state?id={LARGE}&path=0"),
+        ("difference to the one before", f"/diff?id={LARGE}"),
+        ("difference to the middle", f"/diff?id={LARGE}&to={middle}"),
+        ("blame, of a key written last", f"/blame?id={LARGE}&key=last"),
+        ("blame, of a key never written", f"/blame?id={LARGE}&key=none"),
+        ("branches", f"/branches?id={LARGE}"),
+        ("graph", f"/graph?id={LARGE}"),
+        ("event", f"/event?id={LARGE}&seq={middle}"),
+        ("retention", "/retention"),
+        ("plan", "/plan"),
+        ("storage", "/storage"),
+    ]
+
+
+Times = dict[str, list[tuple[float, float]]]
+"""By address: milliseconds of each request, and those that this process computed in it."""
+
+
+async def asked(app: Any, addresses: Sequence[str], rounds: int) -> Times:
+    """Ask for each page, in several rounds."""
+    found: Times = {each: [] for each in addresses}
+    transport = httpx.ASGITransport(app=app)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://localhost", headers=headers
+    ) as client:
+        for _ in range(rounds):
+            for each in addresses:
+                begun, computed = time.perf_counter(), time.process_time()
+                response = await client.get(each)
+                took = time.perf_counter() - begun, time.process_time() - computed
+                found[each].append((took[0] * 1e3, took[1] * 1e3))
+                response.raise_for_status()
+    return found
+
+
+def appends_ms(file: Path, since: float) -> float:
+    """The median of the appends that ended after a moment."""
+    lines = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("]")]
+    return float(median(took for at, took in lines if at >= since)) * 1e3
+
+
+def measure(url: str, folder: Path, options: argparse.Namespace, out: Console) -> bool:
+    """Measure and print; whether every aim was met."""
+    begun = time.perf_counter()
+    fill(url, options.threads, options.checkpoints)
+    out.print(f"filled in {time.perf_counter() - begun:.0f} s")
+    named = views(options.checkpoints)
+    addresses = [address for _, address in named]
+    with EventStore(url, read_only=True) as store:
+        app = create_app(store, token=TOKEN)
+        asyncio.run(asked(app, addresses, 1))
+        process = psutil.Process()
+        before = process.memory_info().rss
+        found = asyncio.run(asked(app, addresses, options.rounds))
+        grown = (process.memory_info().rss - before) / 2**20
+        with writing(url, folder / "times"):  # type: ignore[arg-type]
+            time.sleep(WRITES_S)
+            alone = appends_ms(folder / "times", 0)
+            since = time.time()
+            while time.time() < since + WRITES_S:
+                asyncio.run(asked(app, addresses[:1] + addresses[6:11], 1))
+            beside = appends_ms(folder / "times", since)
+    table = Table("view", "median ms", "worst ms", "computing ms", "aim ms", title=options.backend)
+    is_met = True
+    for name, address in named:
+        times = [took for took, _ in found[address]]
+        computed = median(took for _, took in found[address])
+        aim = FIRST_MS if address == addresses[0] else ANY_MS
+        is_met &= median(times) <= aim
+        figures = (median(times), max(times), computed, aim)
+        table.add_row(name, *(f"{each:.0f}" for each in figures))
+    out.print(table)
+    out.print(f"memory grew by {grown:.0f} MiB over {options.rounds} rounds")
+    out.print(f"median append beside it {beside:.2f} ms, alone {alone:.2f} ms (aim: {SLOWER}x)")
+    return is_met and beside <= SLOWER * alone
+
+
+@contextmanager
+def database(backend: str, folder: Path) -> Iterator[str]:
+    """The URL of a new database."""
+    if backend == "sqlite":
+        yield str(folder / "store.db")
+        return
+    from tests import postgres
+
+    with postgres.database() as url:
+        yield url
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns 0 when every aim is met, else 1."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--threads", type=int, default=100_000)
+    parser.add_argument("--checkpoints", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--backend", choices=("sqlite", "postgres"), default="sqlite")
+    options = parser.parse_args(arguments)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        database(options.backend, Path(folder)) as url,
+    ):
+        return 0 if measure(url, Path(folder), options, Console()) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
