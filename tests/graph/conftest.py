@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import pytest
@@ -10,12 +9,6 @@ import pytest
 from graph import (
     MemorySaver,
 )
-
-
-@pytest.fixture
-def without_langchain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a program that has not imported langchain-core: messages are shown as dicts."""
-    monkeypatch.delitem(sys.modules, "langchain_core.messages", raising=False)
 
 
 @pytest.fixture(params=["without a checkpointer", "with one"])

@@ -18,6 +18,8 @@ from tests.ui.support import HOSTILE, TOKEN, Browser, Talk, builder, config, gra
 
 THREADS: Final = ("done", "forked", "waits", "failed", HOSTILE)
 
+pytestmark = pytest.mark.usefixtures("without_langchain")
+
 
 def test_every_view_of_every_thread_is_there_as_a_page_and_as_json(browser: Browser) -> None:
     for view in VIEWS:
