@@ -8,7 +8,7 @@ IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ARGS ?=
 
 .NOTPARALLEL:
-.PHONY: help test coverage check thorough lint types pytest format docs demo bench paths torture clean FORCE
+.PHONY: help test coverage check thorough lint types pytest format docs release-check demo bench paths torture clean FORCE
 
 help:
 	@echo 'make test      check format, lint and types, then run the tests'
@@ -20,6 +20,7 @@ help:
 	@echo 'make pytest    the tests alone; ARGS="-k fork" chooses'
 	@echo 'make format    let ruff rewrite the code'
 	@echo 'make docs      the documentation site in build/site; a warning or broken link fails'
+	@echo 'make release-check  build wheel and sdist, install each, run the README and the examples'
 	@echo 'make demo      a job that is killed, resumed, rewound and forked'
 	@echo 'make bench     compare with LangGraph and its SQLite saver, as a table;'
 	@echo '               ARGS="--backend postgres" or "--quick", ARGS=--help tells more'
@@ -63,6 +64,9 @@ format: $(VENV)/ready-test
 
 docs: $(VENV)/ready-docs
 	$(PY) docs/build_site.py
+
+release-check: $(VENV)/ready-release
+	$(PY) -m tests.release
 
 demo: $(VENV)/ready-demo
 	$(PY) docs/examples/operations/demo.py $(ARGS)

@@ -30,7 +30,11 @@ def main() -> int:
     """Copy the pages, build the site, and return 1 if anything warned."""
     shutil.rmtree(PAGES, ignore_errors=True)
     shutil.copytree(
-        DOCS, PAGES, ignore=shutil.ignore_patterns("build_site.py", "roles.py", "output")
+        DOCS,
+        PAGES,
+        ignore=shutil.ignore_patterns(
+            "*.pyc", "build_site.py", "pictures.py", "roles.py", "output"
+        ),
     )
     url = REPO_URL.search((ROOT / "mkdocs.yml").read_text("utf-8"))
     for path in PAGES.rglob("*.md"):

@@ -4,57 +4,73 @@ The API is LangGraph's: change the imports, keep the code.
 """
 
 import logging
-from typing import Any, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from graph.app import CompiledGraph, CompiledStateGraph
-from graph.errors import (
-    EmptyInputError,
-    GraphBubbleUp,
-    GraphError,
-    GraphInterrupt,
-    GraphRecursionError,
-    InvalidConfigError,
-    InvalidGraphError,
-    InvalidUpdateError,
-    NodeTimeoutError,
-    ReducerError,
-    SchemaChangedError,
-    ThreadBusyError,
+if TYPE_CHECKING:
+    from graph.app import CompiledGraph, CompiledStateGraph
+    from graph.errors import (
+        EmptyInputError,
+        GraphBubbleUp,
+        GraphError,
+        GraphInterrupt,
+        GraphRecursionError,
+        InvalidConfigError,
+        InvalidGraphError,
+        InvalidUpdateError,
+        NodeTimeoutError,
+        ReducerError,
+        SchemaChangedError,
+        ThreadBusyError,
+    )
+    from graph.messages import REMOVE_ALL_MESSAGES, MessagesState, RemoveMessage, add_messages
+    from graph.read.replay_check import ReplayMismatch, ReplayReport
+    from graph.run.scope import get_config, get_runtime, get_stream_writer, interrupt
+    from graph.savers import (
+        AsyncPostgresSaver,
+        AsyncSqliteSaver,
+        InMemorySaver,
+        MemorySaver,
+        PostgresSaver,
+        SqliteSaver,
+    )
+    from graph.state_graph import StateGraph
+    from graph.types import (
+        END,
+        START,
+        All,
+        AuditEntry,
+        Command,
+        Durability,
+        ExecutionInfo,
+        GraphOutput,
+        Interrupt,
+        Overwrite,
+        PregelTask,
+        RetryPolicy,
+        RunnableConfig,
+        Runtime,
+        Send,
+        StateSnapshot,
+        StateTask,
+        StateUpdate,
+        StreamMode,
+        StreamWriter,
+    )
+
+_HOMES: Final = (
+    "graph.types",
+    "graph.errors",
+    "graph.messages",
+    "graph.run.scope",
+    "graph.savers",
+    "graph.read.replay_check",
+    "graph.state_graph",
+    "graph.app",
 )
-from graph.messages import REMOVE_ALL_MESSAGES, MessagesState, RemoveMessage, add_messages
-from graph.read.replay_check import ReplayMismatch, ReplayReport
-from graph.run.scope import get_config, get_runtime, get_stream_writer, interrupt
-from graph.savers import (
-    AsyncPostgresSaver,
-    AsyncSqliteSaver,
-    InMemorySaver,
-    MemorySaver,
-    PostgresSaver,
-    SqliteSaver,
-)
-from graph.state_graph import StateGraph
-from graph.types import (
-    END,
-    START,
-    All,
-    AuditEntry,
-    Command,
-    Durability,
-    ExecutionInfo,
-    GraphOutput,
-    Interrupt,
-    Overwrite,
-    PregelTask,
-    RetryPolicy,
-    RunnableConfig,
-    Runtime,
-    Send,
-    StateSnapshot,
-    StateTask,
-    StateUpdate,
-    StreamMode,
-    StreamWriter,
-)
+"""The modules of the exported names, the lightest first. A name is imported when it is first used,
+so that a command that needs one part does not wait for all others.
+"""
 
 __all__ = [
     "END",
@@ -122,10 +138,19 @@ _LEFT_OUT: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    """Say what to use instead of a name of LangGraph that is left out."""
+    """Import an exported name; say what to use instead of one of LangGraph that is left out."""
+    for home in _HOMES if name in __all__ else ():
+        module = import_module(home)
+        if hasattr(module, name):
+            found = globals()[name] = getattr(module, name)
+            return found
     if name in _LEFT_OUT:
         raise ImportError(f"graph has no {name}: {_LEFT_OUT[name]}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
 
 
 # The application configures logging; without it nothing is printed.

@@ -168,16 +168,24 @@ class _Daemon(ABC):
         report = await self._store.core.check_database(self._stop.is_set)
         if self._metrics is not None and report.checked_by is not None:
             self._metrics.checked(report)
-        extra = {"tenant": self._tenant, "seconds": round(time.monotonic() - now, 3)}
+        seconds = round(time.monotonic() - now, 3)
         if report.checked_by is None:
-            log.info("the database was not checked: %s", report.note, extra=extra)
+            log.info(
+                "the database was not checked: %s",
+                report.note,
+                extra={"tenant": self._tenant, "seconds": seconds},
+            )
         elif report.ok:
-            log.info("%s of the database found no problem", report.checked_by, extra=extra)
+            log.info(
+                "%s of the database found no problem",
+                report.checked_by,
+                extra={"tenant": self._tenant, "seconds": seconds},
+            )
         for problem in report.problems:
             log.error(
                 "the database is damaged: %s; run eventstore verify, and restore what it names",
                 problem,
-                extra=extra,
+                extra={"tenant": self._tenant, "seconds": seconds},
             )
 
     def _fresh(self) -> timedelta:

@@ -352,6 +352,13 @@ def test_every_page_that_the_code_names_is_there() -> None:
     assert [pair for pair in sorted(named) if not (ROOT / pair[1]).exists()] == []
 
 
+def test_the_picture_of_the_costs_shows_the_results_of_the_benchmarks() -> None:
+    from docs.pictures import costs
+
+    shown = (ROOT / "docs" / "images" / "costs.svg").read_text(encoding="utf-8")
+    assert shown == costs(), "run python docs/pictures.py"
+
+
 def test_every_page_is_on_the_map_of_the_site() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     mapped = re.findall(r"([\w/-]+\.md)$", text[text.index("\nnav:") :], re.MULTILINE)

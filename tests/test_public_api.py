@@ -75,8 +75,11 @@ def test_a_generated_docstring_does_not_count() -> None:
 def test_every_version_is_that_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     versions = {p.__name__: p.__version__ for p in PACKAGES if hasattr(p, "__version__")}
-    assert "eventstore" in versions
-    assert set(versions.values()) == {project["version"]}
+    assert set(versions) == {"eventstore"}
+    assert "version" not in project and "version" in project["dynamic"]
+    source = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]
+    assert source["version"] == {"path": "eventstore/__init__.py"}
+    assert f"## [{versions['eventstore']}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 WITHOUT_EXTRAS: Final = """

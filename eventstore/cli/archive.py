@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from eventstore import ArchiveError, CorruptEventError, ThreadNotFoundError
-from eventstore.cli import exits
+from eventstore.cli import exits, failures
 from eventstore.cli.exits import FOUND, MISSING, Failed
 from eventstore.cli.options import (
     Db,
@@ -137,8 +137,8 @@ def archive_threads(
                 else:
                     _print_archived(out, archive_thread(store, where, thread_id), "archived as")
             except (ThreadNotFoundError, CorruptEventError, PruningRefusedError, Failed) as error:
-                out.note(f"eventstore: {safe(exits.message_of(error))}")
-                code = code or exits.code_of(error)
+                out.note(f"eventstore: {safe(failures.message_of(error))}")
+                code = code or failures.code_of(error)
             advance(1)
     if code:
         raise typer.Exit(code)

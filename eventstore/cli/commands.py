@@ -12,26 +12,15 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
-from eventstore import EventStoreError
-from eventstore.cli import (
-    archive,
-    exits,
-    explore,
-    history,
-    retention,
-    stats,
-    threads,
-    transcript,
-    transfer,
-)
+from eventstore.cli import exits
 from eventstore.explain.values import safe
-from graph.errors import GraphError
 
 HELP = """Inspect and maintain a database of threads.
 
@@ -44,14 +33,53 @@ interrupted.
 """
 
 
-class Commands(TyperGroup):
-    """The root group: an error of any command becomes a message and an exit code."""
+COMMANDS: Final = {
+    "threads": ("threads", "List threads, the most recently active first."),
+    "show": ("threads", "Show a thread: its status, its logs, and what it waits for."),
+    "events": ("threads", "List the events of a log, oldest first."),
+    "transcript": ("transcript", "Show a conversation: who said, called and answered what."),
+    "history": ("history", "Show the history of a thread, newest first."),
+    "diff": ("history", "Compare the states at two checkpoints."),
+    "waiting": ("explore", "List threads that wait for a person, and what they ask."),
+    "branches": ("explore", "List where the history of a thread went apart."),
+    "blame": ("explore", "Show who wrote a key of the state."),
+    "ui": ("explore", "Show threads in the browser: what happened, and why."),
+    "stats": ("stats", "Count threads, events, snapshots and bytes."),
+    "verify": ("stats", "Check threads: digests, payloads, links and snapshots."),
+    "migrate": ("stats", "Create the tables, or migrate those of an older version."),
+    "export": ("transfer", "Write threads to files, each complete and verified."),
+    "import": ("transfer", "Load threads from files."),
+    "import langgraph": ("transfer", "Copy threads of LangGraph's own savers, verified."),
+    "export langgraph": ("transfer", "Copy threads that LangGraph wrote here into its savers."),
+    "retention": ("retention", "Decide what to keep and for how long, and apply it."),
+    "archive": ("archive", "Inspect an archive of threads."),
+}
+"""By command: the module that adds it, and its help in the list of commands."""
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that arguments begin with, by one word or by two."""
-        if " ".join(args[:2]) in self.commands:
-            args = [" ".join(args[:2]), *args[2:]]
-        return super().resolve_command(ctx, args)
+
+class Commands(TyperGroup):
+    """The root group: an error of any command becomes a message and an exit code.
+
+    A command is imported when it is used: the help, and a mistyped command, need none of them.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name; ``None``: there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"eventstore.cli.{COMMANDS[cmd_name][0]}")
+        part = typer.Typer(rich_markup_mode=None)
+        module.register(part)
+        return typer.main.get_group(part).commands[cmd_name]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command named by the arguments."""
@@ -65,14 +93,20 @@ class Commands(TyperGroup):
 def _errors_to_exit_codes() -> Iterator[None]:
     try:
         yield
-    except (EventStoreError, GraphError, exits.Failed) as error:
-        _complain(exits.message_of(error))
-        raise typer.Exit(exits.code_of(error)) from error
     except KeyboardInterrupt as error:
         _complain("interrupted")
         raise typer.Exit(exits.INTERRUPTED) from error
-    except OSError as error:
-        raise typer.Exit(_output_failed(error)) from error
+    except Exception as error:
+        from eventstore import EventStoreError
+        from eventstore.cli import failures
+        from graph.errors import GraphError
+
+        if isinstance(error, EventStoreError | GraphError | exits.Failed):
+            _complain(failures.message_of(error))
+            raise typer.Exit(failures.code_of(error)) from error
+        if isinstance(error, OSError):
+            raise typer.Exit(_output_failed(error)) from error
+        raise
 
 
 def _complain(message: str) -> None:
@@ -136,8 +170,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they show local variables, and with them a password
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (threads, transcript, history, explore, stats, transfer, retention, archive):
-    module.register(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,29 +1,13 @@
-"""The exit codes of the command line, and the error messages that it words its own way.
+"""The exit codes of the command line.
 
 Every error of the library ends a command with one of these codes. Scripts depend on them: a code
-is never renumbered.
+is never renumbered. Imports nothing of the library.
 """
 
 from __future__ import annotations
 
 import errno
 from typing import Final
-
-from eventstore import (
-    ArchiveDamagedError,
-    ArchiveNotFoundError,
-    ConcurrencyError,
-    CorruptEventError,
-    EventStoreError,
-    LineageMovedError,
-    PositionNotFoundError,
-    SerializationError,
-    ThreadExistsError,
-    ThreadNotFoundError,
-)
-from graph.errors import GraphError
-from retention.archives import PruningRefusedError
-from retention.erasing import ErasureRefusedError
 
 OK: Final = 0
 FOUND: Final = 1
@@ -59,46 +43,3 @@ class Failed(Exception):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
-
-
-def code_of(error: EventStoreError | GraphError | Failed) -> int:
-    """The exit code for an error that ended a command."""
-    match error:
-        case Failed():
-            return error.code
-        case (
-            ThreadNotFoundError() | PositionNotFoundError() | ArchiveNotFoundError() | GraphError()
-        ):
-            return MISSING
-        case (
-            ArchiveDamagedError()
-            | ErasureRefusedError()
-            | PruningRefusedError()
-            | CorruptEventError()
-            | ConcurrencyError()
-            | LineageMovedError()
-            | SerializationError()
-            | ThreadExistsError()
-        ):
-            return FOUND
-        case _:
-            return DATABASE
-
-
-def message_of(error: Exception) -> str:
-    """An error's message; where it advises what to do, with options instead of arguments."""
-    match error:
-        case ErasureRefusedError(pinned=True):
-            advice = "unpin the threads, or pass --despite-pin"
-            return f"{error.problem}; {advice}; {error.done}"
-        case ErasureRefusedError():
-            advice = (
-                "pass --forks erase to erase them too, or --forks keep to leave them as they are"
-            )
-            return f"{error.problem}; {advice}; {error.done}"
-        case PruningRefusedError():
-            return f"{error.problem}, so it was not removed; pass --despite-pin to remove it anyway"
-        case ThreadExistsError():
-            return f"thread {error.thread_id!r} already exists in tenant {error.tenant!r}"
-        case _:
-            return str(error)

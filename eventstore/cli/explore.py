@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from eventstore import ConfigurationError
+from eventstore.cli.application import codec_of, load_app, load_object
 from eventstore.cli.exits import MISSING, USAGE, Failed
 from eventstore.cli.options import (
     App,
@@ -24,10 +25,7 @@ from eventstore.cli.options import (
     Target,
     Tenant,
     ThreadId,
-    codec_of,
     database_name,
-    load_app,
-    load_object,
     reading,
     writing,
 )

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from eventstore import EventStore, PositionNotFoundError, RecordedEvent
+from eventstore.cli.application import codec_of, load_app
 from eventstore.cli.exits import MISSING, USAGE, Failed
 from eventstore.cli.options import (
     All,
@@ -28,8 +29,6 @@ from eventstore.cli.options import (
     Target,
     Tenant,
     ThreadId,
-    codec_of,
-    load_app,
     reading,
 )
 from eventstore.cli.output import Output, iso, moment

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from eventstore import CorruptEventError, EventStore, Stats, VerifyReport
+from eventstore.cli.application import codec_of, load_app
 from eventstore.cli.exits import FOUND, Failed
 from eventstore.cli.history import reader_of
 from eventstore.cli.options import (
@@ -18,9 +19,7 @@ from eventstore.cli.options import (
     Target,
     Tenant,
     Threads,
-    codec_of,
     database_name,
-    load_app,
     reading,
     writing,
 )

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -45,7 +45,9 @@ from eventstore.explain import describe, langgraph, questions
 from eventstore.explain.transcript import in_brief
 from eventstore.explain.values import block, counted, cut, line, safe, text_of
 from eventstore.models import Status, ThreadDamage
-from retention import Match
+
+if TYPE_CHECKING:
+    from retention import Match
 
 PAGE: Final = 256
 
@@ -159,6 +161,8 @@ def parsed_metadata(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _match(status: Status | None, metadata: Mapping[str, Any]) -> Match:
+    from retention import Match
+
     try:
         return Match(status=status, metadata=metadata)
     except TypeError as error:

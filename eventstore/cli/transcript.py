@@ -140,17 +140,19 @@ def _saved_events(store: EventStore, thread_id: str, ns: str) -> Iterator[Record
     for entry in langgraph.entries(store, thread_id):
         if entry.ns != ns:
             continue
-        event, name = entry.event, entry.event.data.get("checkpoint")
+        event = entry.event
+        data = event.data if isinstance(event.data, dict) else {}
+        name = data.get("checkpoint")
         if langgraph.is_checkpoint(entry):
             known.add(name)
-            wrote = nodes.pop(event.data.get("parent"), {})
+            wrote = nodes.pop(data.get("parent"), {})
             named = {channel: "/".join(sorted(found)) for channel, found in wrote.items()}
-            yield event._replace(data={**event.data, "nodes": named})
+            yield event._replace(data={**data, "nodes": named})
             yield from early.pop(name, ())
             continue
-        for channel, _ in event.data.get("writes", ()):
+        for channel, _ in data.get("writes", ()):
             found = nodes.setdefault(name, {}).setdefault(channel, set())
-            found |= {event.data.get("node", "")} - {START}
+            found |= {data.get("node", "")} - {START}
         if name is None or name in known:
             yield event
         else:

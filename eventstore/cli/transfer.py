@@ -21,14 +21,15 @@ from eventstore import (
     EventStoreError,
     ThreadExistsError,
 )
-from eventstore.cli.exits import FOUND, MISSING, OUTPUT, USAGE, WRITE_ERRORS, Failed, message_of
+from eventstore.cli.application import load_object
+from eventstore.cli.exits import FOUND, MISSING, OUTPUT, USAGE, WRITE_ERRORS, Failed
+from eventstore.cli.failures import message_of
 from eventstore.cli.options import (
     Db,
     Json,
     Schema,
     Target,
     Tenant,
-    load_object,
     reading,
     writing,
 )

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import gc
 import marshal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import msgpack
@@ -36,14 +37,17 @@ _UNCHECKED_LEVELS = 2
 
 # How a marshalled body begins: no value of msgpack does.
 _MARSHALLED = b"\xc1"
-# What msgpack packs is nested no deeper than this.
+# What msgpack packs is nested no deeper than this; nor is what is marshalled.
 _LEVELS_MAX = 512
 
 _KEPT_BUFFER_BYTES = 2**20
 _CLAIMABLE_MAX = 32 * 2**20
+# Lists in a body of this size cannot claim much more than that.
+_SMALL_BODY_BYTES = 4096
 _PATH_STEPS_MAX = 24
 _CONTAINERS = frozenset((list, dict))
 _CARE = frozenset((bytearray, msgpack.ExtType))
+_PLAIN_TYPES = frozenset((type(None), bool, int, float, str, bytes, list, dict))
 
 # Subclasses of these are stored as what they are underneath, unless they are registered: the
 # methods of the base, since a subclass may have others.
@@ -109,16 +113,13 @@ class BodyPacker:
         return body
 
     def pack_own(self, value: Any) -> bytes:
-        """A body that only this process will unpack, which takes less time: without types of its
-        own a value is marshalled, after msgpack has shown that it can be stored.
+        """A body that only this process will unpack. Plain values are marshalled, which takes a
+        fraction of the time.
         """
-        body = self.pack(value)
-        if self._ran_code or (_may_hold_bin_or_ext(body) and _needs_care(value)):
-            return body
-        try:
-            return _MARSHALLED + marshal.dumps(value)
-        except ValueError:  # nested deeper than marshal goes
-            return body
+        if _is_plain(value):
+            with suppress(ValueError):  # nested deeper than marshal goes
+                return _MARSHALLED + marshal.dumps(value)
+        return self.pack(value)
 
     def _pack(self, packer: msgpack.Packer, value: Any) -> bytes:
         try:
@@ -216,6 +217,8 @@ def _may_hold_bin_or_ext(body: bytes) -> bool:
 
 def _claimable(body: bytes) -> int:
     """The bytes that lists inside one another could make msgpack allocate, at most."""
+    if len(body) <= _SMALL_BODY_BYTES:
+        return 0
     headers = body.count(0xDC) + body.count(0xDD)  # of lists with 16 items or more
     return 8 * len(body) * headers
 
@@ -249,17 +252,27 @@ def _depth_exceeds(value: Any, limit: int) -> bool:
 
 def _needs_care(value: Any) -> bool:
     """Whether the value holds a bytearray, which msgpack would write as bytes, or an ExtType."""
-    layer: list[Any] = [value]
+    return any(not _CARE.isdisjoint(kinds) for kinds in _kinds(value))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether the value is made of nothing but the types that msgpack and marshal have alike."""
+    return all(kinds <= _PLAIN_TYPES for kinds in _kinds(value))
+
+
+def _kinds(value: Any) -> Iterator[set[type]]:
+    """The types of a value and of all that is inside, a layer of containers at a time."""
     kinds = {type(value)}
-    for _ in range(_LEVELS_MAX):  # it could be made to contain itself meanwhile
-        if not _CARE.isdisjoint(kinds):
-            return True
+    yield kinds
+    layer: list[Any] = [value]
+    for _ in range(_LEVELS_MAX):
         if _CONTAINERS.isdisjoint(kinds):
-            break
+            return
         # All children of a layer at once, keys included, without a step of Python per container.
         children = gc.get_referents(*[each for each in layer if type(each) in _CONTAINERS])
         layer, kinds = children, set(map(type, children))
-    return False
+        yield kinds
+    yield {object}  # too deep, or made to contain itself meanwhile
 
 
 def _replaced(value: Any) -> Any:

@@ -27,7 +27,7 @@ SHARE: Final = 4
 """One log may take one in so many parts of that."""
 
 _ROW: Final = 200
-_OVERHEAD: Final = 1_000
+_OVERHEAD: Final = 2_000
 
 
 class EventRow(NamedTuple):

@@ -7,7 +7,7 @@ dicts. What a node wrote besides messages is one line in brief.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,7 +15,6 @@ from typing import Any, Final
 from eventstore import Position, RecordedEvent
 from eventstore.explain import describe
 from eventstore.explain.values import cut, document, line, safe, simple, text_of
-from graph.state.events import updates_of
 
 _ROLES: Final = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
 _OF_LANGGRAPH: Final = frozenset({"__interrupt__", "__error__", "__resume__"})
@@ -89,11 +88,8 @@ def of_values(at: Position, values: Mapping[str, Any], recorded_us: int) -> Iter
 def brief(value: Any, chars: int) -> str:
     """A value in one line for people: what messages say, and other values as JSON."""
     items = value if isinstance(value, list | tuple) else [value]
-    found = [_message((Position(0, "", 0), 0), "", item, "wrote") for item in items]
-    said = [each for each in found if each is not None]
-    if not said or len(said) < len(items):
-        return line(value, chars=chars)
-    return cut("; ".join(map(_said, said)), chars)
+    said = _messages((Position(0, "", 0), 0), "", items, "wrote")
+    return cut("; ".join(map(_said, said)), chars) if said else line(value, chars=chars)
 
 
 def in_brief(event: RecordedEvent) -> str | None:
@@ -133,7 +129,7 @@ def _lines(event: RecordedEvent) -> Iterator[Line]:
             node = describe.node_of(event)
             yield from _written(place, node, data.get("writes"), "wrote")
         case "update":
-            for part in updates_of(data):
+            for part in describe.mappings(data.get("updates", [data])):
                 node = text_of(part.get("node", ""))
                 yield from _written(place, node, part.get("writes"), "edit")
         case "error":
@@ -158,7 +154,7 @@ def _lines(event: RecordedEvent) -> Iterator[Line]:
             changed, nodes = data.get("changed"), data.get("nodes") or {}
             by_node: dict[str, dict[str, Any]] = {}
             for name, value in changed.items() if isinstance(changed, dict) else ():
-                if not name.startswith(("branch:", "__")):
+                if not str(name).startswith(("branch:", "__")):
                     is_added = isinstance(value, dict) and [*value] == ["added"]
                     writes = by_node.setdefault(nodes.get(name, ""), {})
                     writes[name] = value["added"] if is_added else value
@@ -167,7 +163,7 @@ def _lines(event: RecordedEvent) -> Iterator[Line]:
         case "writes":
             node = describe.node_of(event)
             for name, value in _pairs(data.get("writes")):
-                if name in _OF_LANGGRAPH:
+                if isinstance(name, str) and name in _OF_LANGGRAPH:
                     yield from _of_langgraph(place, node, name, value)
 
 
@@ -187,14 +183,26 @@ def _written(place: tuple[Position, int], node: str, writes: Any, kind: str) -> 
     rest: dict[str, Any] = {}
     for name, value in _pairs(writes):
         items = value if isinstance(value, list | tuple) else [value]
-        messages = [_message(place, node, item, kind) for item in items]
-        if items and all(messages):
-            yield from (each for each in messages if each is not None)
-        else:
+        messages = _messages(place, node, items, kind)
+        yield from messages
+        if not messages:
             rest[text_of(name)] = value
     if rest:
         shown = line(rest, chars=_BRIEF_CHARS)
         yield Line(place[0], kind, node or "input", shown, place[1], node=node)
+
+
+def _messages(
+    place: tuple[Position, int], node: str, items: Sequence[Any], kind: str
+) -> list[Line]:
+    """The items as messages; none, if one of them is something else."""
+    found = []
+    for item in items:
+        message = _message(place, node, item, kind)
+        if message is None:
+            return []
+        found.append(message)
+    return found
 
 
 def _pairs(writes: Any) -> Iterator[tuple[Any, Any]]:

@@ -1,4 +1,4 @@
-"""Snapshots in memory: the state at the end of a log that is loaded again and again.
+"""Snapshots in memory: the states at the ends of the logs that were loaded last.
 
 Owns how such a snapshot is made from the one that loading began with: of a list that has grown,
 only the new items are packed. A snapshot holds bytes, packed before anybody else could see the
@@ -18,7 +18,7 @@ from eventstore.core.cache import CachedLog
 from graph.run.snapshots import Chain, begins_with, lists_of, state_data
 from graph.state.fold import State
 
-PART: Final = 64 * 1024
+PART: Final = 16 * 1024
 """Bytes from which a part of a list is left as it is, and further items go into another one."""
 
 
@@ -61,14 +61,10 @@ class Start:
 
 
 def is_due(cached: CachedLog) -> bool:
-    """Whether a log gets a snapshot in memory when it is loaded.
-
-    From its second load on, as many threads are loaded once and never again; at once if there are
-    too many events to keep as they are stored.
+    """Whether a log gets a snapshot in memory when it is loaded: unless it is all in one already,
+    or too large.
     """
-    if cached.rows is None:
-        return True
-    return cached.was_found and not cached.is_large and len(cached.rows) > 0
+    return not cached.is_large and (cached.notes is None or bool(cached.rows))
 
 
 def snapshot_of(

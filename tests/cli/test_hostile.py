@@ -78,6 +78,7 @@ def odd(store_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     [
         *("threads", "threads --all --json", "threads --all", "stats --json", "verify --json"),
         *("show {}", "show {} --json", "events {}", "events {} --full", "events {} --json"),
+        *("transcript {}", "transcript {} --json"),
         *("history {}", "history {} --full", "history {} --json"),
     ],
 )

@@ -308,7 +308,6 @@ def test_no_payload_is_read_or_folded_twice(
     app = noting(store, add)
     run(app, 4)
     app.get_state(on("t"))
-    app.get_state(on("t"))
     reads.clear()
     folded: list[int] = []
     feed = Fold.feed

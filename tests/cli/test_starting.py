@@ -1,0 +1,61 @@
+"""The command starts at once: it imports what a command needs, when it needs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import typer.main
+
+from eventstore.cli import exits
+from eventstore.cli.commands import COMMANDS, app
+from tests.cli.support import run
+
+
+def test_help_imports_neither_the_database_nor_the_runtime() -> None:
+    program = (
+        "import sys\n"
+        "from eventstore.cli import main\n"
+        "code = main(['--help'])\n"
+        "heavy = ('sqlalchemy', 'graph', 'retention', 'langchain_core', 'msgpack')\n"
+        "print(code, [name for name in heavy if name in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr == "0 []\n"
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_listing_threads_imports_no_runtime() -> None:
+    program = (
+        "import sys\n"
+        "import eventstore.cli.threads\n"
+        "heavy = ('graph.app', 'retention', 'apscheduler', 'langchain_core', 'langgraph')\n"
+        "print([name for name in heavy if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_every_command_is_where_the_list_says() -> None:
+    group = typer.main.get_command(app)
+    context = typer.Context(group)
+    for name in COMMANDS:
+        command = group.get_command(context, name)  # type: ignore[attr-defined]
+        assert command is not None and command.name == name
+        assert run(*name.split(), "--help").code == exits.OK
+
+
+def test_it_tells_its_version() -> None:
+    done = run("--version")
+    assert (done.code, done.out) == (exits.OK, f"graph-eventstore {version('graph-eventstore')}\n")
+
+
+def test_shells_complete_commands() -> None:
+    environment = {
+        "_EVENTSTORE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "eventstore tr",
+        "COMP_CWORD": "1",
+    }
+    done = run(**environment)
+    assert "transcript" in done.out.split()
