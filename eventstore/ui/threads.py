@@ -15,6 +15,9 @@ from retention.verdict import judge
 
 PAGE: Final = 50
 
+PAGE_OF_WAITING: Final = 20
+"""Fewer, because the log of each is read for its questions."""
+
 
 def threads(query: Query) -> Document:
     """A page of threads, the most recently active first."""
@@ -62,7 +65,7 @@ def threads(query: Query) -> Document:
 
 def waiting(query: Query) -> Document:
     """Threads that wait for a person, with what they ask and since when."""
-    source, limit = query.source, query.limit(PAGE)
+    source, limit = query.source, query.limit(PAGE_OF_WAITING)
     found = source.run(source.core.threads(status="waiting", after=_place(query), limit=limit + 1))
     rows = []
     for info in found[:limit]:

@@ -20,6 +20,7 @@ from langchain_core.callbacks import (
 from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
+from eventstore.concurrency import discard
 from graph.langchain.tokens import TokenHandler
 from graph.run.scope import Scope, current
 
@@ -41,6 +42,7 @@ class RunTrace:
         subgraphs: bool,
     ) -> None:
         around = var_child_runnable_config.get() or {}
+        self._is_plain = not around and not _OF_RUN.intersection(config)
         self._name = str(config.get("run_name") or name)
         self._run_id = run_id
         self._manager_type = AsyncCallbackManager if is_async else CallbackManager
@@ -83,28 +85,21 @@ class RunTrace:
         if self._run is not None:
             await _done(self._run.on_chain_error(error))
 
-    async def over_node(self, scope: Scope, given: Any, work: Awaitable[tuple[Any, Any]]) -> Any:
+    async def over_node(
+        self, scope: Scope, given: Callable[[], Any], work: Awaitable[tuple[Any, Any]]
+    ) -> Any:
         """Wait for a node and its edges, as a run in this one.
 
         Args:
             scope: the running task; its config gets the callbacks of its run.
-            given: the node's argument.
+            given: makes a copy of the node's argument.
             work: returns the result of the node, and what this returns.
         """
-        config = {each: value for each, value in scope.node_config.items() if each not in _OF_RUN}
-        if self._tags:
-            config["tags"] = self._tags
-        config["callbacks"] = self._manager
-        config["metadata"] = {**self._metadata, **(config.get("metadata") or {})}
-        run: Any = None
-        if self._run is not None:
-            manager = self._configured(
-                self._run.get_child(f"graph:step:{scope.step}"), config["metadata"]
-            )
-            run = await _done(manager.on_chain_start(None, given, name=scope.node))
-            config["callbacks"] = run.get_child("seq:step:1")
-        scope.use_config(config)
-        scope.traced = run
+        try:
+            config, run = await self._begun(scope, given)
+        except BaseException:  # a handler that raises its errors
+            discard(work)
+            raise
         before = var_child_runnable_config.set(cast(RunnableConfig, config))
         try:
             result, found = await work
@@ -119,17 +114,43 @@ class RunTrace:
             await _done(run.on_chain_end(result))
         return found
 
-    async def over_edge(self, name: str, nth: int, given: Any, work: Awaitable[Any]) -> Any:
+    async def _begun(self, scope: Scope, given: Callable[[], Any]) -> tuple[Any, Any]:
+        """The config of a node, and its run, which begins; no run where nobody is told of it."""
+        if self._run is None and self._is_plain:
+            return scope.node_config, None
+        config = {each: value for each, value in scope.node_config.items() if each not in _OF_RUN}
+        if self._tags:
+            config["tags"] = self._tags
+        config["callbacks"] = self._manager
+        config["metadata"] = {**self._metadata, **(config.get("metadata") or {})}
+        run: Any = None
+        if self._run is not None:
+            manager = self._configured(
+                self._run.get_child(f"graph:step:{scope.step}"), config["metadata"]
+            )
+            run = await _done(manager.on_chain_start(None, given(), name=scope.node))
+            config["callbacks"] = run.get_child("seq:step:1")
+        scope.use_config(config)
+        scope.traced = run
+        return config, run
+
+    async def over_edge(
+        self, name: str, nth: Callable[[], int], given: Any, work: Awaitable[Any]
+    ) -> Any:
         """Wait for the function of a conditional edge, as a run in that of its node."""
         scope = current()
         above = self._run if scope is None else scope.traced
         if above is None:
             return await work
         manager = self._configured(
-            above.get_child(f"seq:step:{_FIRST_EDGE_STEP + nth}"),
+            above.get_child(f"seq:step:{_FIRST_EDGE_STEP + nth()}"),
             self._metadata if scope is None else scope.node_config["metadata"],
         )
-        run = await _done(manager.on_chain_start(None, given, name=name))
+        try:
+            run = await _done(manager.on_chain_start(None, given, name=name))
+        except BaseException:  # a handler that raises its errors
+            discard(work)
+            raise
         config = cast(
             RunnableConfig,
             {**(var_child_runnable_config.get() or {}), "callbacks": run.get_child()},

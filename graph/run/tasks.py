@@ -59,14 +59,25 @@ class Observer(Protocol):
         """The run has failed."""
 
     async def over_node(
-        self, scope: Scope, given: Any, work: Coroutine[Any, Any, tuple[Any, Data]]
+        self,
+        scope: Scope,
+        given: Callable[[], Any],
+        work: Coroutine[Any, Any, tuple[Any, Data]],
     ) -> Data:
-        """The second part of what ``work`` returns; the first is the result of the node."""
+        """The second part of what ``work`` returns; the first is the result of the node.
+
+        Args:
+            given: makes a copy of the node's argument.
+        """
 
     async def over_edge(
-        self, name: str, nth: int, given: Any, work: Coroutine[Any, Any, Any]
+        self, name: str, nth: Callable[[], int], given: Any, work: Coroutine[Any, Any, Any]
     ) -> Any:
-        """What ``work``, the function of the nth conditional edge of its node, returns."""
+        """What ``work``, the function of a conditional edge, returns.
+
+        Args:
+            nth: its place among those of its node.
+        """
 
 
 Listener = Callable[[str, str, Any], None]
@@ -294,7 +305,7 @@ class Tasks:
             )
 
         task = state.frontier[index]
-        given = planner.argument(self._topology, state, task)
+        given = partial(planner.argument, self._topology, state, task)
         return await observer.over_node(scope, given, work())
 
     async def _result(self, spec: NodeSpec, state: State, task: Task, scope: Scope) -> Any:
@@ -399,7 +410,7 @@ class Tasks:
         observer = self.options.observer
         if observer is None:
             return await work
-        return await observer.over_edge(branch.name, self._nth(branch), argument, work)
+        return await observer.over_edge(branch.name, partial(self._nth, branch), argument, work)
 
     def _nth(self, branch: Branch) -> int:
         """The place of a conditional edge among those of its node."""

@@ -1,9 +1,10 @@
-"""A database with some threads, on each backend that several processes can share."""
+"""A database with some threads, and a browser that looks at it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -11,12 +12,17 @@ from eventstore import EventStore
 from eventstore.ui import create_app
 from tests.cli.support import unchanged
 from tests.conftest import BACKENDS
+from tests.effort import effort
 from tests.ui.support import TOKEN, Browser, fill
 
+ON: Final = effort(["sqlite-file"], ["sqlite-file", "postgresql"])
+"""Backends of these tests; what the explorer asks a store is tested on all with the store, and
+`test_looking.py` looks at every view on both."""
 
-@pytest.fixture(params=["sqlite-file", "postgresql"])
+
+@pytest.fixture(params=ON)
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """As everywhere, but for SQLite in memory, which no other process can see."""
+    """A database that an explorer and others can open."""
     with BACKENDS[request.param](tmp_path) as url:
         yield url
 

@@ -7,7 +7,7 @@ import html
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -174,27 +174,27 @@ def test_a_program_shows_the_token_in_place_of_a_form(browser: Browser, store: E
     assert store.thread("done").pinned
 
 
-@pytest.mark.parametrize(
-    ("path", "data"),
-    [
-        ("/pin", {"id": "done"}),
-        ("/pin", {"reason": "x"}),
-        ("/ttl", {"id": "done", "days": "-1"}),
-        ("/ttl", {"id": "done", "days": "x"}),
-        ("/edit", {"id": "done", "values": "{"}),
-        ("/edit", {"id": "done", "values": "[1]"}),
-        ("/edit", {"id": "done", "values": "[" * 100_000}),
-        ("/answer", {"id": "waits", "question": "x", "decision": "accept"}),
-        ("/fork", {"id": "done", "new_id": ""}),
-        ("/fork", {"id": "done", "new_id": "\0"}),
-        ("/fork", {"id": "nobody", "new_id": "x"}),
-        ("/fork", {"id": "done", "new_id": "x", "seq": "99"}),
-        ("/resume", {"id": "x" * 2_000_000}),
-    ],
-)
-def test_wrong_forms_are_refused(browser: Browser, path: str, data: dict[str, str]) -> None:
-    found = Browser(browser.app).request("POST", path, data=data)
-    assert found.status_code in (400, 404, 409), found.text
+WRONG: Final[list[tuple[str, dict[str, str]]]] = [
+    ("/pin", {"id": "done"}),
+    ("/pin", {"reason": "x"}),
+    ("/ttl", {"id": "done", "days": "-1"}),
+    ("/ttl", {"id": "done", "days": "x"}),
+    ("/edit", {"id": "done", "values": "{"}),
+    ("/edit", {"id": "done", "values": "[1]"}),
+    ("/edit", {"id": "done", "values": "[" * 100_000}),
+    ("/answer", {"id": "waits", "question": "x", "decision": "accept"}),
+    ("/fork", {"id": "done", "new_id": ""}),
+    ("/fork", {"id": "done", "new_id": "\0"}),
+    ("/fork", {"id": "nobody", "new_id": "x"}),
+    ("/fork", {"id": "done", "new_id": "x", "seq": "99"}),
+    ("/resume", {"id": "x" * 2_000_000}),
+]
+
+
+def test_wrong_forms_are_refused(browser: Browser) -> None:
+    for path, data in WRONG:
+        found = Browser(browser.app).request("POST", path, data=data)
+        assert found.status_code in (400, 404, 409), (path, found.text)
 
 
 def test_other_bodies_are_refused(browser: Browser) -> None:

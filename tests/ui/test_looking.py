@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from eventstore import AsyncEventStore, Codec, Event, EventStore, Fork
-from eventstore.ui import create_app
+from eventstore.ui import create_app, retention
 from eventstore.ui.app import VIEWS
 from graph import START, Command, RetryPolicy, StateGraph
 from tests.ui.support import HOSTILE, TOKEN, Browser, Talk, builder, config, graph, said
@@ -19,6 +19,10 @@ from tests.ui.support import HOSTILE, TOKEN, Browser, Talk, builder, config, gra
 THREADS: Final = ("done", "forked", "waits", "failed", HOSTILE)
 
 
+on_each_backend = pytest.mark.parametrize("store_url", ["sqlite-file", "postgresql"], indirect=True)
+
+
+@on_each_backend
 def test_every_view_of_every_thread_is_there_as_a_page_and_as_json(browser: Browser) -> None:
     for view in VIEWS:
         for thread_id in THREADS:
@@ -382,7 +386,9 @@ def test_damage_is_named_and_the_rest_is_shown(store_url: str) -> None:
         assert browser.json("threads")["threads"]
 
 
-def test_an_async_store_is_shown_alike(database: str) -> None:
+@on_each_backend
+def test_an_async_store_is_shown_alike(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "SECONDS", 60.0)  # measure all threads, however slowly
     import asyncio
 
     import httpx

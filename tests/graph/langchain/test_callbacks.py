@@ -12,6 +12,7 @@ from langchain_core.runnables.config import ensure_config
 from typing_extensions import TypedDict
 
 import graph
+from eventstore import telemetry
 from tests.graph.langchain.support import GIVEN, Recorder, talking
 from tests.graph.prebuilt.support import OUR_AGENTS, ScriptedModel, assert_same_agents, calls
 
@@ -186,6 +187,37 @@ def test_a_handler_that_fails_does_not_fail_the_run() -> None:
 
     result = talking(OUR_AGENTS).invoke(GIVEN, config_with(Broken()))
     assert len(result["messages"]) == 4
+
+
+@pytest.mark.parametrize("name", ["a run", "talk", "route"])
+def test_a_handler_may_raise_its_errors(name: str) -> None:
+    class Strict(Recorder):
+        raise_error = True
+
+        def on_chain_start(self, *_: Any, run_id: Any, **facts: Any) -> None:
+            super().on_chain_start(run_id=run_id, **facts)
+            if facts["name"] == name:
+                raise LookupError("strict")
+
+    with pytest.raises(LookupError, match="strict"):
+        talking(OUR_AGENTS).invoke(GIVEN, config_with(Strict()))
+
+
+def test_spans_and_callbacks_see_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter, recorder = InMemorySpanExporter(), Recorder()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(telemetry, "_tracer", provider.get_tracer("test"))
+    monkeypatch.setattr(telemetry, "on", True)
+    talking(OUR_AGENTS).invoke(GIVEN, config_with(recorder))
+    spans = [each.name for each in exporter.get_finished_spans()]
+    runs = [each[1] for each in recorder.seen if each[0] == "chain"]
+    for node in ("talk", "inside", "calling", "runnable", "say"):
+        assert sum(node in name for name in spans) == runs.count(node), (node, spans)
 
 
 def test_without_langchain_core_a_run_does_not_import_it() -> None:
