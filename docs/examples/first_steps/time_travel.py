@@ -30,7 +30,7 @@ print(app.invoke({"city": "Rome", "budget": 300}, trip)["done"])
 
 # %% Every superstep left a checkpoint. The newest comes first.
 for checkpoint in app.get_state_history(trip):
-    print(checkpoint.metadata["step"], "next:", checkpoint.next, checkpoint.values["done"])
+    print("next:", checkpoint.next, checkpoint.values["done"])
 
 # %% What was the state before the booking?
 before = next(each for each in app.get_state_history(trip) if each.next == ("book",))
