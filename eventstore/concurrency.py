@@ -37,9 +37,9 @@ from eventstore.errors import StoreClosedError
 T = TypeVar("T")
 P = ParamSpec("P")
 
-STORE_THREADS: Final = 8
-"""Threads on which one store runs operations for async callers. The database lets one writer in
-at a time (SQLite), or is better reached through an asynchronous engine (PostgreSQL)."""
+STORE_THREADS: Final = 64
+"""Threads on which one store runs operations for async callers: so many writes can wait for one
+commit on SQLite. PostgreSQL is better reached through an asynchronous engine."""
 
 WORKERS_MAX: Final = 1_000
 """So many because a task may itself run a graph and wait for it; each run bounds its own use."""

@@ -291,16 +291,21 @@ class CompiledGraph(DescribedGraph, Composing):
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        every: bool = False,
     ) -> Iterator[StateSnapshot]:
         """The checkpoints of a thread, newest first, one at a time.
 
         Args:
-            filter: only those whose metadata has these values.
+            filter: only those whose metadata has these values; ``{"source": "interrupt"}`` finds
+                each interrupt.
             before: only those older than the checkpoint of this config.
             limit: at most this many.
+            every: every checkpoint that the log has, as it was recorded: also each interrupt of a
+                superstep (``source="interrupt"``) and where each fork begins; an input is one
+                checkpoint (``source="input"``), not one before and one after it.
         """
         sync_concurrency(self._log)
-        return iterate_sync(self._history(config, filter, before, limit))
+        return iterate_sync(self._history(config, filter, before, limit, every))
 
     async def aget_state_history(
         self,
@@ -309,9 +314,10 @@ class CompiledGraph(DescribedGraph, Composing):
         filter: Mapping[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        every: bool = False,
     ) -> AsyncGenerator[StateSnapshot, None]:
         """:meth:`get_state_history` for async code."""
-        found = self._history(config, filter, before, limit)
+        found = self._history(config, filter, before, limit, every)
         async with aclosing(iterate(async_concurrency(self._log), found)) as snapshots:
             async for snapshot in snapshots:
                 yield snapshot

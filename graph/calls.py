@@ -21,6 +21,7 @@ from eventstore.concurrency import (
     run_sync,
 )
 from eventstore.core.core import Core
+from graph.build.foreign import TYPES, taken
 from graph.build.options import refuse_left_out
 from graph.build.schema import ROOT, Channel, is_schema, own, shown
 from graph.build.topology import Graph, Topology
@@ -28,12 +29,14 @@ from graph.build.types_registry import register_types
 from graph.errors import InvalidConfigError, InvalidContextError
 from graph.langchain import MESSAGES, observer_of, register
 from graph.read import streaming, subgraphs, time_travel
-from graph.read.history import ReadableGraph, Reader, selected
+from graph.read.entries import selected
+from graph.read.history import ReadableGraph, Reader
 from graph.read.replay_check import Check, ReplayReport, Same
 from graph.run import invocation
 from graph.run.address import (
     Address,
     as_seen_by_caller,
+    is_before_input,
     merged,
     metadata_of,
     named_thread,
@@ -73,7 +76,11 @@ Nodes = Sequence[str] | str | None
 
 
 class RunnableGraph(ReadableGraph):
-    """A graph that can run; the public methods are in ``CompiledGraph``."""
+    """A graph that can run; the public methods are in ``CompiledGraph``.
+
+    Attributes:
+        step_timeout: the seconds that the tasks of a superstep may take; set it on the graph.
+    """
 
     def __init__(
         self,
@@ -85,6 +92,7 @@ class RunnableGraph(ReadableGraph):
         name: str | None = None,
         version: str | None = None,
         snapshot_each_run: bool = False,
+        cancel_siblings: bool = False,
     ) -> None:
         register(type(self))
         self.topology = topology
@@ -92,6 +100,8 @@ class RunnableGraph(ReadableGraph):
         self.checkpointer = checkpointer
         self._version = version
         self._snapshot_each_run = snapshot_each_run
+        self._cancel_siblings = cancel_siblings
+        self.step_timeout: float | None = None
         self._config: RunnableConfig = {}
         self._interrupt_before = frozenset(interrupt_before)
         self._interrupt_after = frozenset(interrupt_after)
@@ -158,7 +168,7 @@ class RunnableGraph(ReadableGraph):
             self.topology,
             self.name,
             log,
-            input,
+            taken(input) if type(input).__module__ == TYPES else input,
             options,
             runner,
             concurrency,
@@ -222,6 +232,9 @@ class RunnableGraph(ReadableGraph):
                 if call.scope is not None:
                     await invocation.finish_inside(started.run, call.scope)
                 observed.output = result = self._result(started.run)
+                if call.is_node:
+                    recorded = planner.recorded(self.topology, started.run.state)
+                    result = shown(recorded, self.topology.output.keys)
             _report_end(span, started.run)
         return result
 
@@ -238,7 +251,9 @@ class RunnableGraph(ReadableGraph):
     async def _streamed(
         self, call: Call, single: bool, span: telemetry.Span
     ) -> AsyncGenerator[Any, None]:
-        form = streaming.Form(single, call.options.subgraphs, call.options.version)
+        form = streaming.Form(
+            single, call.options.subgraphs, self.topology.nodes, call.options.version
+        )
         async with _Observed(call) as observed:
             async with invocation.Running(call) as started:
                 async for kind, content in started.steps:
@@ -337,6 +352,8 @@ class RunnableGraph(ReadableGraph):
             scope=scope,
             output_keys=output_keys,
             version=others.get("version") or "v1",
+            step_timeout_s=self.step_timeout,
+            cancel_siblings=self._cancel_siblings,
         )
 
     def _context(self, given: Any, around: Options | None) -> Any:
@@ -370,13 +387,18 @@ class RunnableGraph(ReadableGraph):
         filter: Mapping[str, Any] | None,
         before: RunnableConfig | None,
         limit: int | None,
+        every: bool,
     ) -> AsyncGenerator[StateSnapshot, None]:
         reader, at = self._find(config)
-        return selected(
-            reader.history(at.thread_id, position_of(before) if before else None, at.ns),
-            dict(filter or {}),
-            limit,
+        wanted = dict(filter or {})
+        found = reader.history(
+            at.thread_id,
+            position_of(before) if before else None,
+            at.ns,
+            skips_input=before is not None and is_before_input(before),
+            every=every or wanted.get("source") == "interrupt",
         )
+        return selected(found, wanted, limit)
 
     def _drive(self, operation: Awaitable[T]) -> T:
         """The result of an operation of a sync method."""

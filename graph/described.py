@@ -21,6 +21,11 @@ from graph.savers import Saver, store_of
 class DescribedGraph(RunnableGraph):
     """A graph that describes itself; the methods that run it are in ``CompiledGraph``."""
 
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
+        """The name of this graph, or another one, with a suffix."""
+        found = name or self.name
+        return found if suffix is None else f"{found}{suffix}"
+
     def get_graph(self, *_config: Any, xray: int | bool = False) -> DrawableGraph:
         """The graph as declared, to be drawn: ``get_graph().draw_mermaid()``."""
         return DrawableGraph.of(

@@ -5,6 +5,7 @@
     │   ├── InvalidTypeError   an argument is of a wrong type
     │   └── OutsideNodeError   a function for nodes was called outside one
     ├── InvalidUpdateError     an update does not fit the state
+    │   ├── StateMismatchError a value that the class of the state requires is missing
     │   └── UnknownResultError a conditional edge returned what its path map does not have
     ├── InvalidConfigError     the config names no thread, or a checkpoint of another one
     │   └── InvalidContextError the context does not fit the graph's context_schema
@@ -56,6 +57,10 @@ class OutsideNodeError(InvalidGraphError, RuntimeError):
 
 class InvalidUpdateError(GraphError, ValueError):
     """An update does not fit the state: an unknown key, say, or two writers without a reducer."""
+
+
+class StateMismatchError(InvalidUpdateError, TypeError):
+    """The state has no value for a field that its dataclass requires."""
 
 
 class UnknownResultError(InvalidUpdateError, KeyError):

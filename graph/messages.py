@@ -3,19 +3,22 @@
 Owns the reducer :data:`add_messages` and the :class:`MessagesState` that uses it. A message is a
 dict or any object with an ``id`` attribute. Promises that a caller's messages are never changed
 (one without an id is copied), that ids are assigned before an update is recorded, so that replay
-sees the same ones, and that many updates cost one pass over the list.
+sees the same ones, and that many updates cost one pass over the list. Dicts are recorded as dicts,
+and shown as objects where the application has imported langchain-core.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import chain
-from typing import Annotated, Any, Final, TypedDict
+from typing import Annotated, Any, Final, NotRequired, Required, TypedDict, get_args, get_origin
 from uuid import uuid4
 
 from graph.errors import InvalidUpdateError
@@ -25,6 +28,12 @@ REMOVE_ALL_MESSAGES: Final = "__remove_all__"
 # Removals are recorded as plain messages with this role, which every reader of the log knows.
 _REMOVE: Final = "remove"
 
+
+_OPENAI: Final = "langchain-openai"
+
+_QUALIFIERS: Final = (Required, NotRequired)
+
+_in_reducer: ContextVar[bool] = ContextVar("in_reducer", default=False)
 
 _make_id: ContextVar[Callable[[], str]] = ContextVar("make_id", default=lambda: uuid4().hex)
 
@@ -37,6 +46,16 @@ def ids_from(make: Callable[[], str]) -> Iterator[None]:
         yield
     finally:
         _make_id.reset(before)
+
+
+@contextmanager
+def in_reducer() -> Iterator[None]:
+    """Within the block, which calls a reducer of the application, ids are the same in a replay."""
+    before = _in_reducer.set(True)
+    try:
+        yield
+    finally:
+        _in_reducer.reset(before)
 
 
 def _new_id() -> str:
@@ -54,32 +73,68 @@ class RemoveMessage:
 
 
 class AddMessages:
-    """The type of :data:`add_messages`."""
+    """The type of :data:`add_messages`.
+
+    Args:
+        format: ``"langchain-openai"``: show the messages in OpenAI's form.
+        keeps_dicts: show dicts as they are recorded, also where langchain-core is imported.
+
+    Raises:
+        ValueError: an unknown format.
+    """
 
     __name__ = "add_messages"
     fingerprint: Final = "add_messages/1"
 
+    def __init__(self, format: str | None = None, keeps_dicts: bool = False) -> None:
+        if format not in (None, _OPENAI):
+            raise ValueError(f"format must be {_OPENAI!r} or None, not {format!r}")
+        self._format = format
+        self._keeps_dicts = keeps_dicts
+
     def __repr__(self) -> str:
         return "add_messages"
 
-    def __call__(self, left: Any, right: Any) -> list[Any]:
+    def __call__(self, left: Any = None, right: Any = None, *, format: str | None = None) -> Any:
         """The messages of ``left`` after the update ``right``; neither argument is changed.
+
+        Without arguments, or with ``format`` alone, a reducer.
 
         Args:
             left: a message or a list of messages.
             right: a message, a removal, or a list of them. A message whose id is in ``left``
                 replaces the one there. A string is a user message; a pair is (role, content).
+            format: ``"langchain-openai"`` returns the messages in OpenAI's form.
         """
-        return self.fold(left, (right,))
+        reducer = self if format is None else AddMessages(format, self._keeps_dicts)
+        if left is None and right is None:
+            return reducer
+        if not _in_reducer.get():
+            return reducer.shown(self.fold(left, (right,)))
+        make = _Counted(left, right)  # a replay must give messages the same ids
+        with ids_from(make):
+            return reducer.shown(self.fold(left, (right,)))
+
+    def declared_for(self, annotation: Any) -> AddMessages:
+        """The reducer of a key with this annotation: one of ``list[dict]`` shows dicts."""
+        while hasattr(annotation, "__metadata__") or get_origin(annotation) in _QUALIFIERS:
+            annotation = get_args(annotation)[0]
+        items = [get_origin(each) or each for each in get_args(annotation)]
+        says_dicts = any(isinstance(each, type) and issubclass(each, dict) for each in items)
+        return AddMessages(self._format, keeps_dicts=True) if says_dicts else self
 
     def prepare(self, update: Any) -> list[Any]:
-        """The update as a list of messages, each with an id."""
-        if update is None:
-            raise InvalidUpdateError(
-                "an update of messages must be a message or a list of messages, not None; leave "
-                "the key out to write nothing"
-            )
+        """The update as it is recorded: a list of messages, each with an id."""
         return [_message(item) for item in (update if isinstance(update, list) else [update])]
+
+    def streamed(self, update: Any, recorded: list[Any]) -> Any:
+        """The update as it is streamed: what the node returned, its objects with their ids."""
+        given = update if isinstance(update, list) else [update]
+        found = [
+            message if type(raw) is type(message) is not dict else raw
+            for raw, message in zip(given, recorded, strict=True)
+        ]
+        return found if isinstance(update, list) else found[0]
 
     def fold(self, left: Any, updates: Iterable[Any]) -> list[Any]:
         """Apply the updates in order, in one pass over ``left``."""
@@ -91,6 +146,39 @@ class AddMessages:
         if _are_new(prepared, known):
             return [*left, *chain.from_iterable(prepared)]
         return _Merge(left, known).apply(prepared)
+
+    def shown(self, messages: Any) -> Any:
+        """Recorded messages as nodes and callers get them.
+
+        Where the application has imported langchain-core, dicts become messages of its classes. The
+        log keeps the dicts, so that programs without langchain-core read the same thread.
+        """
+        if self._keeps_dicts or not isinstance(messages, list):
+            return messages
+        convert = _langchain("convert_to_messages")
+        if convert is None:
+            return messages
+        if any(issubclass(kind, Mapping) for kind in set(map(type, messages))):
+            messages = [
+                _as_object(convert, each) if isinstance(each, Mapping) else each
+                for each in messages
+            ]
+        if self._format == _OPENAI:
+            messages = convert(_langchain("convert_to_openai_messages")(messages))
+        return messages
+
+
+class _Counted:
+    """Makes ids from a merge itself: equal merges of equal messages get equal ids."""
+
+    def __init__(self, left: Any, right: Any) -> None:
+        last = left[-1] if isinstance(left, list) and left else None
+        self._seed = f"{getattr(last, 'id', last)}/{right!r}"
+        self._count = 0
+
+    def __call__(self) -> str:
+        self._count += 1
+        return sha256(f"{self._seed}/{self._count}".encode()).hexdigest()[:32]
 
 
 add_messages: Final = AddMessages()
@@ -184,6 +272,11 @@ def _is_removal(message: Any) -> bool:
 
 def _message(item: Any) -> Any:
     """Turn an item of an update into a message with an id; ``item`` itself if it is one."""
+    if item is None:
+        raise InvalidUpdateError(
+            "an update of messages must be a message or a list of messages, not None; leave "
+            "the key out to write nothing"
+        )
     if isinstance(item, str):
         return {"role": "user", "content": item, "id": _new_id()}
     if isinstance(item, RemoveMessage) or getattr(item, "type", None) == _REMOVE:
@@ -193,8 +286,10 @@ def _message(item: Any) -> Any:
             return item
         return {**item, "id": _new_id()}
     if hasattr(item, "id"):
+        if isinstance(item, _langchain("BaseMessageChunk") or ()):
+            item = _langchain("message_chunk_to_message")(item)
         return item if item.id is not None else _with_id(item)
-    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
+    if isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], str):
         return {"role": item[0], "content": item[1], "id": _new_id()}
     raise InvalidUpdateError(
         "a message must be a dict, an object with an id, a string or (role, content), not "
@@ -213,3 +308,29 @@ def _with_id(message: Any) -> Any:
     copied = copy.copy(message)
     copied.id = key
     return copied
+
+
+_OBJECTS_MAX: Final = 10_000
+
+_objects: dict[int, tuple[Mapping[str, Any], Any]] = {}
+"""The objects made of dicts, by the identity of the dict, so that a list is converted once."""
+
+
+def _as_object(convert: Callable[[list[Any]], list[Any]], message: Mapping[str, Any]) -> Any:
+    """A recorded dict as a message of langchain-core; itself if that does not know its role."""
+    found = _objects.get(id(message))
+    if found is not None and found[0] is message:
+        return found[1]
+    try:
+        (made,) = convert([dict(message)])
+    except (ValueError, NotImplementedError, KeyError, TypeError):
+        made = message
+    if len(_objects) >= _OBJECTS_MAX:
+        _objects.clear()
+    _objects[id(message)] = (message, made)
+    return made
+
+
+def _langchain(name: str) -> Any:
+    """A class or function of langchain-core, if the application has imported its messages."""
+    return getattr(sys.modules.get("langchain_core.messages"), name, None)

@@ -8,6 +8,7 @@ only in how that coroutine waits (see :mod:`eventstore.concurrency`).
 
 from __future__ import annotations
 
+import ast
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -317,7 +318,7 @@ class ProductionWorkflow:
             "status": thread.status if thread else None,
             "updated_at": max(filter(None, times), default=None),
             "interrupts": state.interrupts,
-            "error": next((task.error for task in state.tasks if task.error), None),
+            "error": next((_plainly(task.error) for task in state.tasks if task.error), None),
         }
 
     def _sync_api(self) -> _Api:
@@ -389,3 +390,9 @@ def _resumption(updates: Any, answer: Any) -> tuple[Any, Any]:
 
 def _config(thread_id: str) -> RunnableConfig:
     return {"configurable": {"thread_id": thread_id}}
+
+
+def _plainly(error: str) -> str:
+    """``"Type: message"`` of an error like ``"Type('message')"``."""
+    kind, _, message = error.partition("(")
+    return f"{kind}: {ast.literal_eval(message[:-1])}" if len(message) > 1 else kind

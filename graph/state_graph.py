@@ -43,6 +43,7 @@ class StateGraph(GraphBuilder):
         version: str | None = None,
         debug: bool = False,
         snapshot_each_run: bool = False,
+        cancel_siblings: bool = False,
         **others: Any,
     ) -> CompiledGraph:
         """Check the graph and make it runnable.
@@ -60,6 +61,8 @@ class StateGraph(GraphBuilder):
             snapshot_each_run: store a snapshot with the last event of a run, so that history can
                 be trimmed up to there. It costs the compressed size of the state for each run; for
                 append-only lists only the new items.
+            cancel_siblings: when a node fails, cancel the async nodes that run beside it, as
+                LangGraph does. By default they finish and are recorded, so that nothing is lost.
             others: options of LangGraph that are left out (``store``, ``cache``, …); only ``None``
                 is accepted.
         """
@@ -73,6 +76,7 @@ class StateGraph(GraphBuilder):
             name=name,
             version=version,
             snapshot_each_run=snapshot_each_run,
+            cancel_siblings=cancel_siblings,
         )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -208,3 +209,9 @@ def store(request: pytest.FixtureRequest, store_url: str) -> Iterator[EventStore
     with awaited.Awaited(store_url, tenant="test") as twin, awaited.in_place_of_blocking(twin.loop):
         yield cast("EventStore", twin)
         assert awaited.lent(twin.store) == 0, "connections were not given back to the pool"
+
+
+@pytest.fixture
+def without_langchain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a program that has not imported langchain-core: messages are shown as dicts."""
+    monkeypatch.delitem(sys.modules, "langchain_core.messages", raising=False)

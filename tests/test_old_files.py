@@ -57,7 +57,7 @@ def test_history_and_forks_are_as_they_were(path: str) -> None:
     with SqliteSaver(path) as saver:
         app = build().compile(checkpointer=saver)
         config: RunnableConfig = {"configurable": {"thread_id": "done"}}
-        history = list(app.get_state_history(config))
+        history = list(app.get_state_history(config, every=True))
         assert history[0].values["log"][-1] == "edited"
         assert any(each.values.get("log") == ["in", "ask", "end yes"] for each in history)
         assert [(each.metadata or {})["source"] for each in history].count("fork") == 1

@@ -233,7 +233,7 @@ def _with_changes(
 ) -> Iterator[tuple[StateSnapshot, list[str]]]:
     """The checkpoints, newest first, each with the state keys that differ from its parent's."""
     newer: StateSnapshot | None = None
-    for snapshot in iterate_sync(reader.history(thread_id, None, ns)):
+    for snapshot in iterate_sync(reader.history(thread_id, None, ns, every=True)):
         if newer is not None:
             yield newer, _changed(reader, snapshot, newer)
         newer = snapshot

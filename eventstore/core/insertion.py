@@ -235,7 +235,7 @@ class _Insertion:
         if self.is_first_generation:
             return "statement", self.insert
         if self.claims or not self._place.seq or not (self._is_plain or self.is_simple_fork):
-            return "write", self.insert
+            return "append", self.insert
         only = self.logs[0]
         rows, touch = only.batch.events, only.touch
         if not self.is_simple_fork:

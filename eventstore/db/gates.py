@@ -1,4 +1,4 @@
-"""Turns of threads on a database in memory, and the calm in which a process can be forked.
+"""Turns of the threads that use a SQLite database, and the calm in which a process can be forked.
 
 A forked child inherits the memory of its parent, but none of its threads: a connection in use would
 stay so for ever, and one to a SQLite file would even spoil the locks of those that the child opens
@@ -11,13 +11,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import QueuePool, StaticPool
 
 _POLL_S: Final = 0.001
+
+GROUP_MAX: Final = 64
+"""Writes that share one transaction."""
 
 
 class Turns:
@@ -45,6 +49,104 @@ class Turns:
             self._line.popleft()
             if self._line:
                 self._line[0].release()
+
+
+class Job:
+    """A write that waits for its turn, and what became of it.
+
+    Attributes:
+        joins: it is short, and may share a transaction with others.
+        leads: its thread has the turn; otherwise it has ended.
+    """
+
+    def __init__(self, operation: Callable[[Connection], Any], joins: bool) -> None:
+        self.operation = operation
+        self.joins = joins
+        self.leads = False
+        self.error: BaseException | None = None
+        self.result: Any = None
+        self.woken = threading.Lock()
+        self.woken.acquire()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Let its thread go on, with the result or with this error."""
+        self.error = self.error or error
+        self.woken.release()
+
+    def outcome(self) -> Any:
+        """Its result; raises its error."""
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+class Writers:
+    """The turns of the threads of this process that write to a SQLite database.
+
+    SQLite lets one in at a time, and the others would look again and again whether it is free.
+    The first of those that wait gets the next turn, and takes along what waits behind it: so many
+    short writes share one commit.
+
+    Attributes:
+        turn: held by the one that writes. It may be taken without :meth:`wait` if it is free.
+    """
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        self._lock = threading.Lock()
+        self._waiting: deque[Job] = deque()
+
+    def wait(self, job: Job, timeout_s: float) -> bool:
+        """Wait until the turn is this job's (true), or until it has ended (false).
+
+        Raises:
+            TimeoutError: others wrote all the time, and it was not begun.
+        """
+        with self._lock:
+            if self.turn.acquire(blocking=False):
+                job.leads = True
+                return True
+            self._waiting.append(job)
+        try:
+            if not job.woken.acquire(timeout=timeout_s):
+                if self._withdraw(job):
+                    raise TimeoutError
+                job.woken.acquire()  # another thread is at it
+        except BaseException:
+            self._withdraw(job)
+            raise
+        return job.leads
+
+    def _withdraw(self, job: Job) -> bool:
+        """Wait no more; false if the job has ended, or another thread is at it."""
+        with self._lock:
+            waits = job in self._waiting
+            if waits:
+                self._waiting.remove(job)
+        if waits and job.leads:
+            self.leave()
+        return waits
+
+    def join(self, job: Job) -> list[Job]:
+        """The job that has the turn, and those that are to share its transaction."""
+        group = [job]
+        with self._lock:
+            if self._waiting and self._waiting[0] is job:
+                self._waiting.popleft()
+            while job.joins and self._waiting and len(group) < GROUP_MAX:
+                if not self._waiting[0].joins:
+                    break
+                group.append(self._waiting.popleft())
+        return group
+
+    def leave(self) -> None:
+        """Give the turn to the one that has waited longest."""
+        with self._lock:
+            if self._waiting:
+                self._waiting[0].leads = True
+                self._waiting[0].woken.release()
+            else:
+                self.turn.release()
 
 
 def turns(engine: Engine) -> AbstractContextManager[None]:

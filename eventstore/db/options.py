@@ -17,20 +17,24 @@ Backend = Literal["sqlite", "postgresql"]
 ALONE: Final = "eventstore_alone"
 """Execution option of engines: tables of others in the database are refused at set-up."""
 
-Mode = Literal["read", "snapshot_read", "write", "idempotent_write", "statement", "autocommit"]
+Mode = Literal[
+    "read", "snapshot_read", "write", "append", "idempotent_write", "statement", "autocommit"
+]
 """What an operation does, which decides how its transaction begins and whether it is repeated.
 
 - ``read``: it only reads, and each of its statements may see a newer state (PostgreSQL).
 - ``snapshot_read``: it only reads, and all its statements see the same state.
 - ``write``: it writes; if its commit is in doubt, the caller has to find out.
+- ``append``: as ``write``, and short: on SQLite it may share a transaction with others.
 - ``idempotent_write``: it writes, and does no harm when it happens twice.
-- ``statement``: it writes with a single statement, which is a transaction by itself and saves
-  two round trips to a server.
+- ``statement``: as ``append``, with a single statement on a server, which is a transaction by
+  itself and saves two round trips.
 - ``autocommit``: each statement is a transaction, such as those that cannot be in one.
 """
 
 READS: Final[frozenset[Mode]] = frozenset({"read", "snapshot_read"})
-TRANSACTIONAL_WRITES: Final[frozenset[Mode]] = frozenset({"write", "idempotent_write"})
+TRANSACTIONAL_WRITES: Final[frozenset[Mode]] = frozenset({"write", "append", "idempotent_write"})
+SHORT_WRITES: Final[frozenset[Mode]] = frozenset({"append", "statement"})
 
 
 @dataclass(frozen=True)

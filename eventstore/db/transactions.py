@@ -19,10 +19,9 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, Transaction, exc
 
@@ -44,7 +43,7 @@ from eventstore.db.driver_errors import (
 )
 from eventstore.db.file_watch import FileWatch
 from eventstore.db.loops import LoopEngines
-from eventstore.db.options import READS, Mode
+from eventstore.db.options import READS, SHORT_WRITES, Mode
 from eventstore.errors import (
     ConfigurationError,
     EventStoreError,
@@ -74,6 +73,9 @@ CANCELLING_S: Final = 5.0
 
 _REPEATABLE: Final[frozenset[Mode]] = READS | {"idempotent_write"}
 """What is tried again although its commit is in doubt."""
+
+_NO_TURN: Final[frozenset[Mode]] = READS | {"autocommit"}
+"""What does not wait for other writers of this process on SQLite."""
 
 
 class Transactions:
@@ -119,6 +121,7 @@ class Transactions:
         self._is_sqlite = sync_engine.dialect.name == "sqlite"
         self._begin = (sqlite if self._is_sqlite else postgresql).beginner(sync_engine)
         self._turns = gates.turns(sync_engine)
+        self._writers = gates.Writers()
         self._watch: FileWatch | None = None
         self._refusal: EventStoreError | None = None
         self.is_shared = not gates.is_memory(sync_engine)
@@ -152,15 +155,15 @@ class Transactions:
                 if self._sync is None:
                     attempt_ = self._attempt if mode in READS else self._attempt_to_write
                     return await attempt_(mode, operation, args, kwargs)
-                with self._turns, TRANSLATION, self._sync.connect() as conn:
-                    watch = self._watch
-                    if watch is not None and time.monotonic() >= watch.next_look:
-                        watch.look()
-                    with _Transaction(self._begin(conn, mode), conn, mode):
-                        result = operation(conn, *args, **kwargs)
-                    if watch is not None and mode not in READS:
-                        watch.wrote(conn)
-                    return result
+                takes_turn = self._is_sqlite and mode not in _NO_TURN
+                if takes_turn and not self._writers.turn.acquire(blocking=False):
+                    return self._write_in_turn(mode, lambda conn: operation(conn, *args, **kwargs))
+                try:
+                    with self._connected(mode) as conn:
+                        return operation(conn, *args, **kwargs)
+                finally:
+                    if takes_turn:
+                        self._writers.leave()
             except RolledBack as error:
                 await self.pause(attempt, error)
             except CommitInDoubt as error:
@@ -168,6 +171,84 @@ class Transactions:
                     raise
                 await self.pause(attempt, error)
             attempt += 1
+
+    @contextmanager
+    def _connected(self, mode: Mode) -> Iterator[Connection]:
+        """A connection with a transaction, which ends with the block."""
+        assert self._sync is not None
+        with self._turns, TRANSLATION, self._sync.connect() as conn:
+            watch = self._watch
+            if watch is not None and time.monotonic() >= watch.next_look:
+                watch.look()
+            with _transaction(self._begin(conn, mode), conn, mode):
+                yield conn
+            if watch is not None and mode not in READS:
+                watch.wrote(conn)
+
+    def _write_in_turn(self, mode: Mode, operation: Callable[[Connection], T]) -> T:
+        """What a write returns that has to wait for others, and may be done together with them."""
+        writers, job = self._writers, gates.Job(operation, mode in SHORT_WRITES)
+        try:
+            if not writers.wait(job, sqlite.BUSY_TIMEOUT_S):
+                return cast("T", job.outcome())
+        except TimeoutError as error:
+            raise sqlite.translate("locked by other writers of this process") from error
+        try:
+            group = writers.join(job)
+            if len(group) > 1:
+                self._write_together(group)
+                return cast("T", job.outcome())
+            with self._connected(mode) as conn:
+                return operation(conn)
+        finally:
+            writers.leave()
+
+    def _write_together(self, group: list[gates.Job]) -> None:
+        """Do several writes in one transaction, each with an outcome of its own.
+
+        The first is that of this thread; the threads of the others go on when this returns. If
+        the transaction fails, nothing of it was stored, and each is done by itself.
+        """
+        others, phase = group[1:], "begins"
+        try:
+            with self._connected("append") as conn:
+                phase = "writes"
+                raw: Any = conn.connection.dbapi_connection
+                for job in group:
+                    raw.execute("SAVEPOINT one")
+                    try:
+                        with TRANSLATION:
+                            job.result = job.operation(conn)
+                    except Exception as error:
+                        if conn.invalidated or not raw.in_transaction:
+                            raise
+                        raw.execute("ROLLBACK TO one")
+                        job.error = error
+                    raw.execute("RELEASE one")
+                phase = "commits"
+        except Exception as error:
+            if phase == "begins" or isinstance(error, CommitInDoubt):
+                for job in group:
+                    job.error = error
+            else:
+                self._write_apart(group)
+        except BaseException as error:  # this thread was interrupted
+            lost: type[StoreUnavailableError] = CommitInDoubt if phase == "commits" else RolledBack
+            for job in others:
+                job.error = lost(f"the thread that wrote it was interrupted: {error!r}")
+            raise
+        finally:
+            for job in others:
+                job.end()
+
+    def _write_apart(self, group: list[gates.Job]) -> None:
+        for job in group:
+            job.error = job.result = None
+            try:
+                with self._connected("append") as conn:
+                    job.result = job.operation(conn)
+            except Exception as error:
+                job.error = error
 
     async def _attempt(
         self,
@@ -226,7 +307,7 @@ class Transactions:
         kwargs: Any,
         commits: list[bool] | None,
     ) -> T:
-        with _Transaction(self._begin(conn, mode), conn, mode, commits):
+        with _transaction(self._begin(conn, mode), conn, mode, commits):
             return operation(conn, *args, **kwargs)
 
     async def pause(self, attempt: int, error: Exception) -> None:
@@ -283,6 +364,7 @@ class Transactions:
         self._twin = None
         if isinstance(self._turns, gates.Turns):
             self._turns = gates.Turns()
+        self._writers = gates.Writers()
         if self._sync is None:
             inherited: object = self._loops.forget()
         elif self._is_sqlite:
@@ -366,50 +448,36 @@ _SETTING_UP: Final[tuple[Callable[..., Any], ...]] = (
 """Operations that do not need the database to be set up."""
 
 
-class _Transaction:
+@contextmanager
+def _transaction(
+    transaction: Transaction, conn: Connection, mode: Mode, commits: list[bool] | None = None
+) -> Iterator[None]:
     """Ends a transaction with its block: commits it, or rolls it back after an error.
+
+    Args:
+        commits: gets an item when it begins to be committed; a single statement commits itself.
 
     Raises:
         CommitInDoubt: the connection was lost while it was being committed.
     """
-
-    def __init__(
-        self,
-        transaction: Transaction,
-        conn: Connection,
-        mode: Mode,
-        commits: list[bool] | None = None,
-    ) -> None:
-        self._transaction = transaction
-        self._conn = conn
-        self._mode = mode
-        self._commits = commits
-
-    def __enter__(self) -> None:
-        """It was begun before; a single statement commits itself."""
-        if self._mode == "statement" and self._commits is not None:
-            self._commits.append(True)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self._transaction.rollback()
-            # A statement by itself may have been committed before the connection was lost.
-            if self._mode == "statement" and isinstance(error, exc.SQLAlchemyError):
-                _raise_if_in_doubt(error)
-            return
-        if self._commits is not None:
-            self._commits.append(True)
-        try:
-            self._transaction.commit()
-        except exc.SQLAlchemyError as failed:
-            sqlite.roll_back(self._conn)
-            _raise_if_in_doubt(failed)
-            raise
+    if commits is not None and mode == "statement":
+        commits.append(True)
+    try:
+        yield
+    except BaseException as error:
+        transaction.rollback()
+        # A statement by itself may have been committed before the connection was lost.
+        if mode == "statement" and isinstance(error, exc.SQLAlchemyError):
+            _raise_if_in_doubt(error)
+        raise
+    if commits is not None:
+        commits.append(True)
+    try:
+        transaction.commit()
+    except exc.SQLAlchemyError as failed:
+        sqlite.roll_back(conn)
+        _raise_if_in_doubt(failed)
+        raise
 
 
 def _raise_if_in_doubt(error: exc.SQLAlchemyError) -> None:

@@ -9,6 +9,7 @@ change. A graph that cannot run raises ``InvalidGraphError``.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from types import GenericAlias
 from typing import Any, Final, Protocol, Self
@@ -16,6 +17,7 @@ from typing import Any, Final, Protocol, Self
 from eventstore import ConfigurationError
 from eventstore.limits import check_name
 from graph.build import callables
+from graph.build.foreign import taken_policy
 from graph.build.options import refuse
 from graph.build.schema import ROOT, Channel, StateSchema, is_schema
 from graph.build.topology import Branch, Graph, Join, NodeSpec, Topology, check
@@ -68,6 +70,8 @@ class GraphBuilder:
         self._branches: dict[str, list[Branch]] = {}
         self._joins: list[Join] = []
         self._state = self._add_schema(state_schema)
+        self._default_retry: tuple[RetryPolicy, ...] = ()
+        self._default_timeout_s: float | None = None
         self._input = self._add_schema(input_schema or input or state_schema)
         self._output = self._add_schema(output_schema or output or state_schema)
         self._context: type[Any] | None = (
@@ -196,6 +200,35 @@ class GraphBuilder:
                     "parts of a checkpoint namespace"
                 )
 
+    def set_node_defaults(
+        self,
+        *,
+        retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None,
+        timeout: float | timedelta | None = None,
+        **others: Any,
+    ) -> Self:
+        """What nodes have that are added without a ``retry_policy`` or ``timeout`` of their own,
+        before this call or after it.
+
+        Args:
+            others: options of LangGraph that are left out; only ``None`` is accepted.
+        """
+        refuse("set_node_defaults()", others)
+        if retry_policy is not None:
+            self._default_retry = _policies("set_node_defaults()", retry_policy)
+        if timeout is not None:
+            self._default_timeout_s = _seconds("set_node_defaults()", timeout)
+        return self
+
+    def _with_defaults(self, spec: NodeSpec) -> NodeSpec:
+        if isinstance(spec.action, Graph):
+            return spec
+        return replace(
+            spec,
+            retry=spec.retry or self._default_retry,
+            timeout_s=self._default_timeout_s if spec.timeout_s is None else spec.timeout_s,
+        )
+
     def add_edge(self, start_key: str | Sequence[str], end_key: str) -> Self:
         """Run ``end_key`` after ``start_key``; for a list of nodes, once all of them have run."""
         sources = (start_key,) if isinstance(start_key, str) else tuple(dict.fromkeys(start_key))
@@ -292,7 +325,7 @@ class GraphBuilder:
     def topology(self) -> Topology:
         """The graph as declared so far, checked; later declarations do not change it."""
         topology = Topology(
-            nodes=dict(self._nodes),
+            nodes={name: self._with_defaults(spec) for name, spec in self._nodes.items()},
             edges={source: tuple(targets) for source, targets in self._edges.items()},
             branches={source: tuple(found) for source, found in self._branches.items()},
             joins=tuple(self._joins),
@@ -358,7 +391,9 @@ def _branch_name(source: str, path: Any, taken: Collection[str]) -> str:
 
 
 def _policies(what: str, retry: Any) -> tuple[RetryPolicy, ...]:
+    retry = taken_policy(retry)  # a sequence of its own kind
     policies = tuple(retry or ()) if isinstance(retry, Sequence | None) else (retry,)
+    policies = tuple(map(taken_policy, policies))
     for policy in policies:
         if not isinstance(policy, RetryPolicy):
             raise InvalidTypeError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from graph.errors import InvalidGraphError, InvalidUpdateError
+from graph.errors import InvalidGraphError
 
 LEFT_OUT: Final[Mapping[str, str]] = {
     "store": "there is no long-term store; keep such data in a database that nodes close over",
@@ -31,19 +31,6 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "control": "runs are not drained; cancel the task of ainvoke(), and continue with invoke(None)",
 }
 """By option: why it is refused, and what to do instead."""
-
-
-def refuse_foreign(value: Any) -> None:
-    """Refuse an object of LangGraph's where one of this library is needed.
-
-    Raises:
-        InvalidUpdateError: names it, and the import to change.
-    """
-    kind = type(value)
-    if kind.__module__ == "langgraph.types":
-        raise InvalidUpdateError(
-            f"this is LangGraph's {kind.__name__}; import {kind.__name__} from graph instead"
-        )
 
 
 def refuse_left_out(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,14 @@ from enum import Enum
 from typing import Annotated, Any, Final, get_origin, get_type_hints
 
 from graph.build.callables import fingerprint
-from graph.build.options import refuse_foreign
-from graph.errors import InvalidGraphError, InvalidUpdateError, ReducerError
+from graph.build.foreign import TYPES, refuse_foreign, taken, taken_reducer
+from graph.errors import (
+    InvalidGraphError,
+    InvalidUpdateError,
+    ReducerError,
+    StateMismatchError,
+)
+from graph.messages import in_reducer
 from graph.types import OVERWRITE, Overwrite
 
 Reducer = Callable[[Any, Any], Any]
@@ -81,6 +87,8 @@ class Channel:
 
     def prepare(self, update: Any) -> Any:
         """The update as it is recorded, with its random parts (ids of messages, say) decided."""
+        if type(update).__module__ == TYPES:
+            update = taken(update)
         if self.reducer is None:
             return update.value if type(update) is Overwrite else update
         if type(update) is dict and len(update) == 1 and OVERWRITE in update:
@@ -91,6 +99,18 @@ class Channel:
         if type(update) is Overwrite:
             return Overwrite(prepare(update.value))
         return prepare(update)
+
+    @functools.cached_property
+    def show(self) -> Callable[[Any], Any] | None:
+        """Makes what nodes and callers get of the value in the state, if that is not the same."""
+        return getattr(self.reducer, "shown", None)
+
+    def streamed(self, update: Any, recorded: Any) -> Any:
+        """An update as streams show it: as returned by the node, if that differs."""
+        shape = getattr(self.reducer, "streamed", None)
+        if shape is None or type(recorded) is Overwrite:
+            return recorded
+        return shape(update, recorded)
 
     def reduce(self, value: Any, updates: Sequence[Any]) -> Any:
         """Fold ``updates`` into ``value`` (or ``MISSING``), in their order.
@@ -155,8 +175,9 @@ def _reduce(reducer: Reducer, value: Any, updates: Sequence[Any]) -> Any:
         for update in updates:
             value.extend(update)
         return value
-    for update in updates:
-        value = reducer(value, update)
+    with in_reducer():
+        for update in updates:
+            value = reducer(value, update)
     return value
 
 
@@ -234,6 +255,9 @@ def channel_of(owner: str, name: str, annotation: Any) -> Channel:
     metadata = _metadata(annotation)
     for item in reversed(metadata):
         if callable(item) and _takes_two(item):
+            item = taken_reducer(item)
+            declared_for = getattr(item, "declared_for", None)
+            item = item if declared_for is None else declared_for(annotation)
             return Channel(name, item, _initial(annotation), _kind(annotation))
     if metadata and callable(metadata[-1]):
         raise InvalidGraphError(
@@ -377,7 +401,8 @@ class StateSchema:
         """The argument of a node of this schema: a dict of the keys present, or an instance.
 
         Raises:
-            InvalidUpdateError: the values do not fit the class.
+            StateMismatchError: a value that a dataclass requires is missing.
+            pydantic.ValidationError: the values do not fit a pydantic model.
         """
         if ROOT in self.channels:
             return values.get(ROOT)
@@ -386,7 +411,7 @@ class StateSchema:
             return known
         for key in self._required:
             if key not in known:
-                raise InvalidUpdateError(
+                raise StateMismatchError(
                     f"the state has no value for '{key}', which {self.cls.__qualname__} requires; "
                     "pass it in the input, write it in an earlier node, or give it a default"
                 )
@@ -395,13 +420,10 @@ class StateSchema:
                 known = _by_alias(known, self._aliases)
             return self.cls(**known)
         except _pydantic("ValidationError") as error:
-            faults = "; ".join(
-                f"'{'.'.join(map(str, fault['loc'])) or self.cls.__qualname__}': {fault['msg']}"
-                for fault in error.errors(include_url=False)
+            error.add_note(
+                f"while making the argument of a node, of the class {self.cls.__qualname__}"
             )
-            raise InvalidUpdateError(
-                f"the state does not fit {self.cls.__qualname__}: {faults}"
-            ) from error
+            raise
 
     def to_writes(self, value: Any, *, defaults: bool = False) -> list[tuple[str, Any]]:
         """The (key, update) pairs in what a node returned or a caller passed as input."""

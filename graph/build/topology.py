@@ -9,6 +9,7 @@ nothing leads to is a warning.
 from __future__ import annotations
 
 import difflib
+import functools
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -94,6 +95,11 @@ class Topology:
     input: StateSchema
     output: StateSchema
     context: type[Any] | None = None
+
+    @functools.cached_property
+    def showing(self) -> Mapping[str, Callable[[Any], Any]]:
+        """By key: makes what nodes and callers get of its value (``Channel.show``)."""
+        return {name: each.show for name, each in self.channels.items() if each.show is not None}
 
     def initial_values(self) -> dict[str, Any]:
         """The state before any write."""

@@ -19,7 +19,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from eventstore import Codec
 from graph.build import callables
 from graph.build.topology import Topology
-from graph.messages import add_messages
+from graph.messages import AddMessages
 
 
 def register_types(codec: Codec, topology: Topology) -> None:
@@ -30,7 +30,7 @@ def register_types(codec: Codec, topology: Topology) -> None:
     """
     roots = _roots(topology)
     found = reachable(roots)
-    if any(channel.reducer is add_messages for channel in topology.channels.values()):
+    if any(isinstance(each.reducer, AddMessages) for each in topology.channels.values()):
         found += langchain_classes()
     for cls in found:
         if not codec.is_registered(cls):

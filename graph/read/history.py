@@ -8,16 +8,15 @@ checkpoints costs a few loads, one fold of the log, and the memory of one block.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from eventstore import (
     LineageMovedError,
     Position,
     PositionNotFoundError,
-    RecordedEvent,
     VerifyReport,
 )
 from eventstore.core.core import Core
@@ -29,13 +28,32 @@ from graph.build.schema import MISSING, shown
 from graph.build.topology import Graph
 from graph.errors import InvalidConfigError, ReducerError, SchemaChangedError
 from graph.read import subgraphs
+from graph.read.entries import OF_SUPERSTEP, Entry, Span
+from graph.read.form import (
+    SHOWN,
+    audit_entry,
+    error_of,
+    follows_input,
+    interrupts_of,
+    metadata_of,
+    result_of,
+    written,
+)
 from graph.run.address import Address
 from graph.run.snapshots import stored_form
 from graph.run.thread_log import ThreadLog
 from graph.state import namespaces, planner
-from graph.state.events import Data, Kind, by_key, unpack, updates_of
-from graph.state.fold import Fold, State, Task, checkpoint_id, initial, task_id
-from graph.types import AuditEntry, Interrupt, RunnableConfig, StateSnapshot, StateTask
+from graph.state.events import Data
+from graph.state.fold import (
+    COMMAND,
+    Fold,
+    State,
+    Task,
+    checkpoint_id,
+    initial,
+    task_id,
+)
+from graph.types import START, AuditEntry, RunnableConfig, StateSnapshot, StateTask
 
 BLOCK: Final = 128
 """Events per block of history; the states of a block are in memory together."""
@@ -68,7 +86,7 @@ class Reader:
     def __init__(self, log: ThreadLog, graph: ReadableGraph) -> None:
         self.log = log
         self._graph = graph
-        self._keys = graph.topology.state.keys
+        self._keys = tuple(graph.topology.channels)
         self._names: dict[int, str] = {}
 
     # --- single states ------------------------------------------------------------------
@@ -80,13 +98,24 @@ class Reader:
             inner: include the states of running subgraphs.
         """
         thread_id = address.thread_id
+        if address.before_input and address.position is not None:
+            at = await self.log.resolve(thread_id, address.position)
+            found = None if at is None else await self._before_input(thread_id, at)
+            if found is None:
+                raise PositionNotFoundError(
+                    thread_id,
+                    address.ns,
+                    address.position.seq,
+                    "no input was recorded there; take ids from get_state_history(config)",
+                )
+            return found
         for _ in range(MOVES_MAX):
             state, replay = await self.log.read(address)
             if replay.head.exists:
                 self._names[replay.head.thread_key] = thread_id
             if replay.position == replay.head.position:
                 return await self.snapshot(thread_id, state, address.ns, inner, current=True)
-            entry = _Entry(state)
+            entry = Entry(state)
             try:
                 await self._add_following(thread_id, entry)
             except LineageMovedError:
@@ -94,10 +123,76 @@ class Reader:
             return await self._past(thread_id, entry, inner)
         raise LineageMovedError(thread_id)
 
-    async def _past(self, thread_id: str, entry: _Entry, inner: bool = False) -> StateSnapshot:
+    async def _past(
+        self, thread_id: str, entry: Entry, inner: bool = False, every: bool = False
+    ) -> StateSnapshot:
         """A past checkpoint: the nodes that were next then, and what became of them."""
-        shown = await self.snapshot(thread_id, entry.closed(), inner=inner, then=entry.state)
-        return shown._replace(next=tuple(task.node for _, task in planner.due(entry.state)))
+        state = entry.state
+        shown = await self.snapshot(thread_id, entry.closed(every), inner=inner, then=state)
+        if every:
+            parent = state.parent and await self._config(thread_id, state.parent)
+            source = "input" if state.source == COMMAND else state.source.partition("/")[0]
+            metadata = metadata_of(state, source, state.step)
+            shown = shown._replace(parent_config=parent, metadata=metadata)
+        left = [index for index, _ in planner.due(entry.state)]
+        next_ = [entry.state.frontier[i].node for i in self._shown_order(entry.state) if i in left]
+        return shown._replace(next=tuple(next_))
+
+    async def _before_input(self, thread_id: str, at: Position) -> StateSnapshot | None:
+        """The checkpoint before the input at a position; ``None`` if no input is there."""
+        log = self.log
+        state = (await log.load(thread_id, at, at.ns))[1]
+        if state.source != "input":
+            return None
+        before = initial(log.channels)
+        if at.seq > 1:
+            before = (await log.load(thread_id, at._replace(seq=at.seq - 1), at.ns))[1]
+        after = at._replace(seq=at.seq - 1)
+        async with aclosing(await log.core.read_span(thread_id, after, at.seq)) as pages:
+            async for page in pages:
+                for event in page:
+                    return await self.before_input(thread_id, before, state, event.data)
+        return None
+
+    async def before_input(
+        self, thread_id: str, before: State, state: State, data: Data
+    ) -> StateSnapshot:
+        """The checkpoint before an input, which the input is about to change.
+
+        Args:
+            before: the state without the input.
+            state: the state at the input.
+            data: of the input event.
+        """
+        task = StateTask(
+            id=task_id(state, 0), name=START, path=("edge", START), result=written(data)
+        )
+        return StateSnapshot(
+            values=shown(planner.shown(self._graph.topology, before), self._keys),
+            next=(START,),
+            config=await self._config(thread_id, state.checkpoint, before_input=True),
+            metadata=metadata_of(state, "input", state.step - 1),
+            created_at=from_micros(state.created_us).isoformat(),
+            parent_config=state.stands_on and await self._config(thread_id, state.stands_on),
+            tasks=(task,),
+        )
+
+    def _values(self, state: State) -> Any:
+        """The values at a checkpoint, without what has finished of its superstep."""
+        settled = replace(state, pending={})
+        return shown(planner.shown(self._graph.topology, settled), self._keys)
+
+    def _shown_order(self, state: State) -> list[int]:
+        """The tasks in the order in which they are shown: sends, then nodes as declared."""
+        places = {name: place for place, name in enumerate(self._graph.topology.nodes)}
+        return sorted(
+            range(len(state.frontier)),
+            key=lambda i: (
+                -1
+                if state.frontier[i].arg is not MISSING
+                else places.get(state.frontier[i].node, len(places))
+            ),
+        )
 
     async def snapshot(
         self,
@@ -122,40 +217,54 @@ class Reader:
                 id=task_id(state, index),
                 name=task.node,
                 path=("edge", task.node) if task.arg is MISSING else ("send", index),
-                error=_error(state.errors.get(index)),
-                interrupts=_interrupts(state.interrupts.get(index)),
-                state=await self._inside(thread_id, then or state, index, task, inner, current)
+                error=error_of(state.errors.get(index)),
+                interrupts=interrupts_of(state.interrupts.get(index)),
+                state=await self._inside(
+                    thread_id, then or state, index, task, inner, current, index in state.pending
+                )
                 if subgraphs.inside(self._graph, task.node)
                 else None,
-                result=_result(state.pending.get(index)),
+                result=result_of(state.pending.get(index)),
             )
-            for index, task in enumerate(state.frontier)
+            for index in (self._shown_order(state) if len(state.frontier) > 1 else (0,))
+            for task in state.frontier[index : index + 1]
         ]
         try:
             values = planner.shown(self._graph.topology, then or state, live=current)
         except ReducerError as error:
             at = state.at
             raise error.at(thread_id, at.ns, at.seq, error.node or "") from error.__cause__
-        source = {"source": state.source, "step": state.step, "run_id": state.run_id}
+        parent = None
+        if state.last == (START,) and follows_input(state):
+            first = state.checkpoint._replace(seq=state.began)
+            parent = await self._config(thread_id, first, before_input=True)
+        elif state.stands_on is not None:
+            parent = await self._config(thread_id, state.stands_on)
         return StateSnapshot(
             values=shown(values, self._keys),
             next=tuple(task.name for task in tasks if task.result is None),
             config=await self._config(thread_id, state.checkpoint),
-            metadata={**state.metadata, **source},
+            metadata=metadata_of(state, SHOWN.get(state.source, state.source), state.step),
             created_at=from_micros(state.created_us).isoformat(),
-            parent_config=state.parent and await self._config(thread_id, state.parent),
+            parent_config=parent,
             tasks=tuple(tasks),
             interrupts=tuple(each for task in tasks for each in task.interrupts),
         )
 
     async def _inside(
-        self, thread_id: str, state: State, index: int, task: Task, inner: bool, current: bool
+        self,
+        thread_id: str,
+        state: State,
+        index: int,
+        task: Task,
+        inner: bool,
+        current: bool,
+        finished: bool,
     ) -> RunnableConfig | StateSnapshot | None:
-        """The subgraph of a task: its state, or the config that reads it."""
-        if index in state.pending:
-            return None
+        """The subgraph of a task: its state, finished or not, or the config that reads it."""
         known = state.logs.get(index, {})
         own = origin(state.at.thread_key, state.at.ns)[1]
+        empty = None
         for name, graph in subgraphs.inside(self._graph, task.node).items():
             if graph.checkpointer is False:
                 continue
@@ -164,51 +273,92 @@ class Reader:
             else:
                 ns = child(own, name, token(state.began, index))
             place: dict[str, Any] = {"thread_id": thread_id, "checkpoint_ns": ns}
-            if not current and ns not in known:
-                continue
             if not inner:
                 return {"configurable": place}
             reader = graph.reader_on(self.log.core)
-            at = None if current else namespaces.beside(state.at, ns, known[ns])
+            at = None  # the end of its log
+            if not current and ns in known:
+                at = namespaces.beside(state.at, ns, known[ns])
+            elif not current and not (
+                finished and await self._ends_with(thread_id, state.at, ns, graph)
+            ):
+                continue
             _, found, _ = await reader.log.load(thread_id, at, ns)
+            shown = await reader.snapshot(thread_id, found, ns, inner, current)
             if found.started:
-                return await reader.snapshot(thread_id, found, ns, inner, current)
-        return None
+                return shown
+            empty = empty or shown
+        return empty
 
-    async def _config(self, thread_id: str, at: Position) -> RunnableConfig:
+    async def _ends_with(self, thread_id: str, at: Position, ns: str, graph: Graph) -> bool:
+        """Whether the log of a task's subgraph is the thread's own, and ends with the task."""
+        if graph.checkpointer is True or is_prefix(at.ns):
+            return False
+        return (await self.log.core.head(thread_id, ns)).thread_key == at.thread_key
+
+    async def _config(
+        self, thread_id: str, at: Position, before_input: bool = False
+    ) -> RunnableConfig:
         """The config that reads a position, by the name of its own thread while that exists."""
         owner = self._names.get(at.thread_key)
         if owner is None:
             found = await self.log.core.thread_at(at.thread_key)
             owner = self._names[at.thread_key] = found.thread_id if found else thread_id
+        named = f"{checkpoint_id(at._replace(seq=at.seq - 1))}i" if before_input else None
         return {
             "configurable": {
                 "thread_id": owner,
                 "checkpoint_ns": at.ns,
-                "checkpoint_id": checkpoint_id(at),
+                "checkpoint_id": named or checkpoint_id(at),
             }
         }
 
     # --- history ------------------------------------------------------------------------
 
     async def history(
-        self, thread_id: str, before: Position | None, ns: str = ""
+        self,
+        thread_id: str,
+        before: Position | None,
+        ns: str = "",
+        *,
+        skips_input: bool = False,
+        every: bool = False,
     ) -> AsyncGenerator[StateSnapshot, None]:
-        """Every checkpoint, newest first.
+        """The checkpoints of a thread, newest first.
 
         First all of the thread's own log, abandoned branches included. Then, if the thread was
         forked from another one, the lineage that led to the fork.
+
+        Args:
+            before: begin with the one before this.
+            skips_input: if that is an input, begin before the checkpoint that precedes it.
+            every: every position that is a checkpoint, as it was recorded. By default, as in
+                LangGraph, an input has two, before and after it; a superstep has one, with its last
+                interrupts; and what is recorded with a fork stands for the fork.
         """
         moves = 0
+        if before is not None and not (skips_input or every):
+            at = await self.log.resolve(thread_id, before)
+            found = None if at is None else await self._before_input(thread_id, at)
+            if found is not None:
+                yield found
         while True:
             try:
                 async with aclosing(self._spans(thread_id, before, ns)) as spans:
                     async for span in spans:
                         async with aclosing(self._entries(thread_id, span)) as entries:
                             async for entry in entries:
-                                shown = await self._past(thread_id, entry)
-                                before, moves = entry.state.checkpoint, 0
-                                yield shown
+                                state = entry.state
+                                if every or not entry.replaced:
+                                    found = await self._past(thread_id, entry, every=every)
+                                    if not every:  # as in LangGraph: without finished siblings
+                                        found = found._replace(values=self._values(state))
+                                    before, moves = state.checkpoint, 0
+                                    yield found
+                                if entry.before is not None and not every:
+                                    yield await self.before_input(
+                                        thread_id, entry.before, state, entry.input
+                                    )
                 return
             except (LineageMovedError, PositionNotFoundError):
                 moves += 1  # something was trimmed or deleted; continue with the rest
@@ -217,7 +367,7 @@ class Reader:
 
     async def _spans(
         self, thread_id: str, before: Position | None, ns: str
-    ) -> AsyncGenerator[_Span, None]:
+    ) -> AsyncGenerator[Span, None]:
         """Spans of events without a fork inside, newest first, up to ``before``."""
         core = self.log.core
         head, begins = await core.end(thread_id, ns)
@@ -228,7 +378,7 @@ class Reader:
         found = before is None
         while at is not None and at.seq > 0:
             lineage, begins = begins or await core.lineage(at), None
-            span = _Span(at._replace(seq=lineage.first), at.seq, lineage.source, lineage.base)
+            span = Span(at._replace(seq=lineage.first), at.seq, lineage.source, lineage.base)
             if not found and before is not None and span.holds(before):
                 found = True
                 span = replace(span, last=before.seq - 1)
@@ -240,13 +390,13 @@ class Reader:
             else:
                 at = lineage.source
 
-    async def _entries(self, thread_id: str, span: _Span) -> AsyncGenerator[_Entry, None]:
+    async def _entries(self, thread_id: str, span: Span) -> AsyncGenerator[Entry, None]:
         log, last = self.log, span.last
         while last >= span.first.seq:
             first = max(span.first.seq, last - BLOCK + 1)
             start = await self._state_before(thread_id, span, first)
             after = span.first._replace(seq=first - 1)
-            entries = [_Entry(start)]
+            entries = [Entry(start)]
             folding = Fold(log.channels, start)
             async with aclosing(await log.core.read_span(thread_id, after, last)) as pages:
                 async for page in pages:
@@ -256,7 +406,14 @@ class Reader:
                                 break
                             entry.add(event)
                         if folding.feed(event.kind, event.data, event.position, event.recorded_us):
-                            entries.append(_Entry(await self._reduced(folding, thread_id)))
+                            last_entry = entries[-1]
+                            last_entry.look_at(event)
+                            entries.append(Entry(await self._reduced(folding, thread_id)))
+                            if entries[-1].state.source == "input":
+                                entries[-1].input, entries[-1].before = (
+                                    event.data,
+                                    last_entry.state,
+                                )
             if len(entries) > 1:
                 state = await self._reduced(folding, thread_id)
                 await self._add_following(thread_id, entries[-1], state)
@@ -264,7 +421,7 @@ class Reader:
                 yield entry
             last = first - 1
         if span.base is not None and span.base.seq <= last:
-            entry = _Entry(await self._state_before(thread_id, span, span.first.seq))
+            entry = Entry(await self._state_before(thread_id, span, span.first.seq))
             await self._add_following(thread_id, entry)
             yield entry
 
@@ -277,7 +434,7 @@ class Reader:
             await self.log.load(thread_id, folding.at, folding.at.ns)  # raises it with its place
             raise
 
-    async def _state_before(self, thread_id: str, span: _Span, first: int) -> State:
+    async def _state_before(self, thread_id: str, span: Span, first: int) -> State:
         if first > span.first.seq:
             upto: Position | None = span.first._replace(seq=first - 1)
         else:
@@ -287,18 +444,19 @@ class Reader:
         return (await self.log.load(thread_id, upto))[1]
 
     async def _add_following(
-        self, thread_id: str, entry: _Entry, state: State | None = None
+        self, thread_id: str, entry: Entry, state: State | None = None
     ) -> None:
         """Add the events after a state, by default the entry's own, that belong to its
         superstep.
         """
         state = state or entry.state
-        if not state.frontier or entry.full:
+        if entry.state.source != "fork" and (not state.frontier or entry.full):
             return
         async with aclosing(await self.log.core.read_span(thread_id, state.at, None)) as pages:
             async for page in pages:
                 for event in page:
-                    if event.kind not in _OF_SUPERSTEP or event.data["step"] != state.step + 1:
+                    entry.look_at(event)
+                    if event.kind not in OF_SUPERSTEP or event.data["step"] != state.step + 1:
                         return
                     entry.add(event)
                     if entry.full:
@@ -311,7 +469,7 @@ class Reader:
         async with aclosing(await self.log.core.read(thread_id, ns)) as pages:
             async for page in pages:
                 for event in page:
-                    yield _audit_entry(event)
+                    yield audit_entry(event)
 
     # --- folding again ------------------------------------------------------------------
 
@@ -378,7 +536,7 @@ class Reader:
                 problems.append(str(error))
                 continue
             # Compare stored bytes: some values have no reliable equality (NaN, arrays).
-            forms = {stored_form(log.core.codec, replace(s, parent=None)) for s in (quick, whole)}
+            forms = {stored_form(log.core.codec, _as_before(s)) for s in (quick, whole)}
             if len(forms) > 1:
                 problems.append(
                     f"the snapshot at seq {at.seq}{where} differs from the fold of its events"
@@ -386,97 +544,7 @@ class Reader:
         return problems
 
 
-_OF_SUPERSTEP: Final = frozenset({Kind.OUTPUT, Kind.ERROR, Kind.INTERRUPT, Kind.RESUME})
-"""The kinds of events inside an incomplete superstep."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """Events ``first`` to ``last`` of one log; ``source`` and ``base`` are those of its lineage."""
-
-    first: Position
-    last: int
-    source: Position | None
-    base: Position | None
-
-    def holds(self, at: Position) -> bool:
-        beginning = self.base or self.first
-        same = origin(*at[:2]) == origin(*self.first[:2])  # also true for a copy in a fork
-        return same and beginning.seq <= at.seq <= self.last
-
-
-@dataclass(slots=True)
-class _Entry:
-    """The state at a checkpoint, and the later results of its tasks."""
-
-    state: State
-    pending: dict[int, Data] = field(default_factory=dict)
-    errors: dict[int, Data] = field(default_factory=dict)
-
-    @property
-    def full(self) -> bool:
-        """Whether every task has a result."""
-        return all(i in self.pending for i, _ in planner.due(self.state))
-
-    def add(self, event: RecordedEvent) -> None:
-        if event.kind == Kind.OUTPUT:
-            self.pending[event.data["task"]] = event.data
-        elif event.kind == Kind.ERROR:
-            self.errors[event.data["task"]] = event.data
-
-    def closed(self) -> State:
-        pending = {**self.state.pending, **self.pending}
-        errors = {**self.state.errors, **self.errors}
-        errors = {i: data for i, data in errors.items() if i not in pending}
-        return replace(self.state, pending=pending, errors=errors)
-
-
-async def selected(
-    found: AsyncGenerator[StateSnapshot, None], wanted: Mapping[str, Any], limit: int | None
-) -> AsyncGenerator[StateSnapshot, None]:
-    """At most ``limit`` of the snapshots whose metadata contains ``wanted``."""
-    count = 0
-    if limit is not None and limit <= 0:
-        return
-    async with aclosing(found):
-        async for snapshot in found:
-            if wanted.items() <= (snapshot.metadata or {}).items():
-                yield snapshot
-                count += 1
-                if count == limit:
-                    return
-
-
-def _audit_entry(event: RecordedEvent) -> AuditEntry:
-    data = event.data
-    parts = updates_of(data) if event.kind == Kind.UPDATE else [data]
-    writes: list[tuple[str, Any]] = []
-    goto: list[str] = []
-    for part in parts:
-        writes += unpack(part) if "writes" in part else ()
-        sends = (node for node, _ in part.get("sends", ()))
-        joins = (target for target, _, _ in part.get("joins", ()))
-        goto += (*part.get("to", ()), *part.get("later", ()), *sends, *joins)
-    return AuditEntry(
-        seq=event.seq,
-        kind=Kind(event.kind).name.lower(),
-        recorded_at=event.recorded_at.isoformat(),
-        step=data.get("step"),
-        node=", ".join(part["node"] for part in parts) if "node" in parts[0] else None,
-        writes=by_key(writes),
-        goto=tuple(goto),
-        data=data,
-    )
-
-
-def _interrupts(data: Data | None) -> tuple[Interrupt, ...]:
-    found = data["interrupts"] if data else ()
-    return tuple(Interrupt(each["value"], each["id"]) for each in found)
-
-
-def _error(data: Data | None) -> str | None:
-    return None if data is None else f"{data['type']}: {data['message']}"
-
-
-def _result(data: Data | None) -> dict[str, Any] | None:
-    return None if data is None else by_key(unpack(data))
+def _as_before(state: State) -> State:
+    """A state as snapshots of every version hold it: some call a command an input."""
+    source = "input" if state.source == COMMAND else state.source
+    return replace(state, parent=None, stands_on=None, source=source)

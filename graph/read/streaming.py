@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, get_args
 
 from eventstore.concurrency import Concurrency
-from eventstore.format.namespaces import SEPARATOR
+from eventstore.format.namespaces import Level, split
 from eventstore.models import from_micros
 from graph.build.schema import MISSING, ROOT
 from graph.errors import InvalidConfigError
@@ -17,7 +17,8 @@ from graph.run.driver import Run
 from graph.run.journal import LogJournal
 from graph.state.events import Data, Writes, by_key, unpack
 from graph.state.fold import State, task_id
-from graph.types import INTERRUPT, Interrupt, StateTask, StreamMode
+from graph.state.namespaces import CALL
+from graph.types import INTERRUPT, Interrupt, StateSnapshot, StateTask, StreamMode
 
 _MODES: Final = frozenset(get_args(StreamMode))
 
@@ -45,16 +46,18 @@ class Form:
     Attributes:
         single: only one mode was requested, so chunks do not name it.
         subgraphs: chunks name the path of their graph.
+        nodes: the nodes of the graph that the caller streams.
         version: ``v2``: each chunk is a dict that names all of this.
     """
 
     single: bool
     subgraphs: bool
+    nodes: Collection[str] = ()
     version: str = "v1"
 
     def of(self, ns: str, mode: str, chunk: Any) -> Any:
         """A chunk with its labels, as the caller gets it."""
-        path = tuple(ns.split(SEPARATOR)) if ns else ()
+        path = tuple(self._level(level) for level in split(ns)) if ns else ()
         if self.version == "v2":
             part = {"type": mode, "ns": path, "data": chunk}
             if mode != "values":
@@ -66,6 +69,12 @@ class Form:
         if self.subgraphs:
             return (path, chunk) if self.single else (path, mode, chunk)
         return chunk if self.single else (mode, chunk)
+
+    def _level(self, level: Level) -> str:
+        """A level of a path: the node and its task, also where a function calls the graph."""
+        if level.name in self.nodes:
+            return str(level)
+        return str(level._replace(name=level.name.rpartition(CALL)[0] or level.name))
 
 
 async def chunks(
@@ -81,18 +90,19 @@ async def chunks(
     if kind == "checkpoint":
         found = []
         if "values" in modes and _has_new_values(graph, run):
-            found.append(("values", graph.output(content, run.options.output_keys)))
+            found.append(("values", graph.output(content, _streamed_keys(graph, run))))
         if modes & {"checkpoints", "debug"} and reader is not None:
             found += await _checkpoint(run, reader, concurrency, content)
     elif kind == "custom":
         found = [("custom", content)]
     elif kind == "output":
-        began, data = content
-        writes = list(unpack(data))
-        found = [
-            ("updates", {data["node"]: _update(writes, run.options.output_keys)}),
-            *_ended(began, data, result=by_key(writes)),
-        ]
+        began, data, streamed = content
+        writes = list(unpack(data) if streamed is None else streamed)
+        result = by_key(writes)
+        found = _ended(began, data, result=result.get(ROOT, result))
+        if writes or "above" not in data:  # else it only commands the graph above
+            update = _update(writes, run.options.output_keys)
+            found.insert(0, ("updates", {data["node"]: update}))
     elif kind == "error":
         began, data, error = content
         found = _ended(began, data, error=error)
@@ -104,7 +114,9 @@ async def chunks(
             found.append(
                 (
                     "values",
-                    with_interrupts(graph.output(run.state, run.options.output_keys), interrupts),
+                    with_interrupts(
+                        graph.output(run.state, _streamed_keys(graph, run)), interrupts
+                    ),
                 )
             )
         found += _ended(began, data, interrupts=interrupts) if ran else []
@@ -124,16 +136,28 @@ async def _checkpoint(
     run: Run, reader: Reader, concurrency: Concurrency, state: State
 ) -> list[tuple[str, Any]]:
     assert isinstance(run.journal, LogJournal)
-    snapshot = await concurrency.run(reader.snapshot(run.journal.thread_id, state, run.ns))
+    thread_id, found = run.journal.thread_id, []
+    if run.input is not None and state.source == "input":
+        before, data = run.input
+        shown = await concurrency.run(reader.before_input(thread_id, before, state, data))
+        coming = tuple(task._replace(result=None) for task in shown.tasks)
+        found.append(shown._replace(tasks=coming))
+    found.append(await concurrency.run(reader.snapshot(thread_id, run.resumed or state, run.ns)))
+    run.input = run.resumed = None
+    return [chunk for snapshot in found for chunk in _checkpoint_chunks(snapshot)]
+
+
+def _checkpoint_chunks(snapshot: StateSnapshot) -> list[tuple[str, Any]]:
+    metadata = snapshot.metadata or {}
     shown = {
         "config": snapshot.config,
         "parent_config": snapshot.parent_config,
         "values": snapshot.values,
-        "metadata": snapshot.metadata,
+        "metadata": metadata,
         "next": list(snapshot.next),
         "tasks": [_task(task) for task in snapshot.tasks],
     }
-    return [("checkpoints", shown), ("debug", _debug("checkpoint", state.step, shown))]
+    return [("checkpoints", shown), ("debug", _debug("checkpoint", metadata["step"], shown))]
 
 
 def _task(task: StateTask) -> dict[str, Any]:
@@ -148,9 +172,15 @@ def _task(task: StateTask) -> dict[str, Any]:
 
 def _has_new_values(graph: ReadableGraph, run: Run) -> bool:
     """Whether something that the caller sees was written since the last chunk of ``values``."""
-    keys = run.options.output_keys
-    wanted = [keys] if isinstance(keys, str) else keys or graph.topology.output.keys
+    keys = _streamed_keys(graph, run)
+    wanted = [keys] if isinstance(keys, str) else keys
     return run.written is None or not run.written.isdisjoint(wanted)
+
+
+def _streamed_keys(graph: ReadableGraph, run: Run) -> Sequence[str] | str:
+    """The keys of chunks of ``values``: by default all, those of private schemas, too."""
+    keys = run.options.output_keys
+    return tuple(graph.topology.channels) if keys is None else keys
 
 
 def with_interrupts(output: Any, interrupts: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ _OF_THE_RUNTIME: Final = _OF_NODE | {
 }
 """Names in a config that say where it points, or which node it was made for."""
 
-_CHECKPOINT_ID: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{10})")
+_CHECKPOINT_ID: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{10})(i?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,13 @@ class Address:
     Attributes:
         ns: the log: ``""`` for the root graph's, else a subgraph's.
         position: of the checkpoint that is named, as its id says; ``None``: the end of the log.
+        before_input: the checkpoint is the one before the input at this position.
     """
 
     thread_id: str
     ns: str = ""
     position: Position | None = None
+    before_input: bool = False
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self:
@@ -67,7 +69,8 @@ class Address:
             )
         # A fork's copy of another log's events counts as that log.
         ns = origin(0, _ns(config))[1]
-        return cls(str(thread_id), ns, position_of(config))
+        position = position_of(config)
+        return cls(str(thread_id), ns, position, position is not None and is_before_input(config))
 
 
 def position_of(config: Mapping[str, Any]) -> Position | None:
@@ -85,7 +88,12 @@ def position_of(config: Mapping[str, Any]) -> Position | None:
             f"{given!r} is not a checkpoint_id of this library; take it from "
             "get_state(config).config or get_state_history(config)"
         )
-    return Position(int(match[1], 16), _ns(config), int(match[2], 16))
+    return Position(int(match[1], 16), _ns(config), int(match[2], 16) + len(match[3]))
+
+
+def is_before_input(config: Mapping[str, Any]) -> bool:
+    """Whether a config names the checkpoint before an input, whose position is the input's."""
+    return str(_configurable(config).get("checkpoint_id") or "").endswith("i")
 
 
 def named_thread(config: Mapping[str, Any]) -> Any:

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any, Final
 
 from eventstore import EventStoreError, SerializationError
+from graph.build.schema import MISSING
 from graph.build.topology import Topology, pauses
 from graph.errors import (
     GraphRecursionError,
@@ -67,6 +68,8 @@ class Run(Tasks):
         steps_left: the supersteps that the run may still take, with the current one.
         written: the keys written since the last checkpoint, if the stream mode ``values`` asks;
             ``None`` where a run goes on.
+        input: the state before the input with which the run began, and the data of its event.
+        resumed: the state with the interrupts that were resumed.
     """
 
     def __init__(
@@ -86,6 +89,8 @@ class Run(Tasks):
         self._writers: dict[str, str] = {}
         self._waiting: list[Data] = []
         self.written: set[str] | None = None
+        self.input: tuple[State, Data] | None = None
+        self.resumed: State | None = None
         self._failure: BaseException | None = None
 
     @property
@@ -131,6 +136,8 @@ class Run(Tasks):
             self._topology, self.state, given, run_id, metadata, self.evaluate_edge, call
         )
         self.written = {key for key, _ in unpack(data)}
+        if self.options.modes & {"checkpoints", "debug"}:
+            self.input = self.state, data
         await self.journal.record([(Kind.INPUT, data)], self._stops)
 
     async def resume(self, given: Command[Any], by: Any = None) -> frozenset[int]:
@@ -151,6 +158,7 @@ class Run(Tasks):
         return frozenset() if data is None else await self._resume(data)
 
     async def _resume(self, data: Data) -> frozenset[int]:
+        self.resumed = self.state
         await self.journal.record([(Kind.RESUME, data)], self._stops)
         resumed = {each["task"] for each in data["answers"]}
         return frozenset(self.state.interrupts) - resumed if resumed else frozenset()
@@ -241,6 +249,8 @@ class Run(Tasks):
 
     async def _superstep(self, waiting: frozenset[int]) -> AsyncGenerator[Chunk, None]:
         due = [(index, task) for index, task in planner.due(self.state) if index not in waiting]
+        if len(due) > 1:  # sends begin first, as in LangGraph
+            due.sort(key=lambda each: each[1].arg is MISSING)
         began = self.state
         self._writers, self._waiting, self._failure = {}, [], None
         self.written = set()
@@ -302,7 +312,8 @@ class Run(Tasks):
     async def _parallel(self, due: list[tuple[int, Task]]) -> AsyncGenerator[Chunk, None]:
         """Run tasks in parallel and record them as they finish.
 
-        After a failure, running siblings finish and are recorded; no further ones start.
+        After a failure, running siblings finish and are recorded, unless the graph cancels them; no
+        further ones start.
         """
         state, runner = self.state, self._runner
         limit = self.options.max_concurrency or runner.concurrency_limit
@@ -312,7 +323,8 @@ class Run(Tasks):
                 for index, task in islice(coming, 0 if self._failure else limit - running):
                     running += 1
                     runner.start(self.run_task(state, index, task))
-                if not running:
+                cancels = self.options.cancel_siblings and self._runner.is_async
+                if not running or (cancels and self._failure is not None):
                     break
                 batch = await runner.next()
                 done = [item for item in batch if isinstance(item, Done)]
@@ -369,7 +381,7 @@ class Run(Tasks):
         for item in items:
             if item.data is not None:
                 drafts.append((Kind.OUTPUT, item.data))
-                chunks.append(("output", (began, item.data)))
+                chunks.append(("output", (began, item.data, item.streamed)))
             elif item.error is not None:
                 node = began.frontier[item.index].node
                 if self._failure is None:

@@ -28,7 +28,7 @@ from eventstore.concurrency import (
     run_sync,
     worker_pool,
 )
-from graph.errors import InvalidGraphError
+from graph.errors import InvalidTypeError
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class Runner(ABC):
             name: names the function in errors.
 
         Raises:
-            InvalidGraphError: it is asynchronous, and this runner has no event loop.
+            InvalidTypeError: it is asynchronous, and this runner has no event loop.
         """
 
     @abstractmethod
@@ -116,7 +116,7 @@ class SyncRunner(Runner):
         result = None if is_async else _contained(function)
         if is_async or inspect.isawaitable(result):
             discard(result)
-            raise InvalidGraphError(
+            raise InvalidTypeError(
                 f"{name} is asynchronous, which invoke() and stream() cannot run; call ainvoke() "
                 "or astream(), or make it a plain function"
             )

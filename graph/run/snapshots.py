@@ -281,6 +281,7 @@ def state_data(state: State, values: Mapping[str, Any]) -> dict[str, Any]:
         "ended": {call: list(at) for call, at in state.ended.items()},
         "forms": dict(state.forms),
         "version": state.version,
+        "stands_on": state.stands_on and state.stands_on != state.parent and list(state.stands_on),
     }
     return {name: value for name, value in seldom.items() if value} | {
         "values": dict(values),
@@ -317,10 +318,12 @@ def load(decode: Callable[[bytes], Any], snapshot: Snapshot) -> tuple[State, fro
         for key, items in decode(part).items():
             chained.add(key)
             values.setdefault(key, []).extend(items)
+    parent = Position(*data["parent"]) if data["parent"] else None
     state = State(
         at=snapshot.position,
         checkpoint=snapshot.position,
-        parent=Position(*data["parent"]) if data["parent"] else None,
+        parent=parent,
+        stands_on=Position(*data["stands_on"]) if "stands_on" in data else parent,
         step=data["step"],
         values={key: values[key] for key in data["order"]},
         frontier=tuple(Task(*task) for task in data["frontier"]),

@@ -14,11 +14,12 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import eq
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from eventstore import telemetry
 from eventstore.concurrency import Concurrency
 from eventstore.format.namespaces import token
+from graph.build.foreign import misplaced
 from graph.build.schema import MISSING
 from graph.build.topology import Branch, NodeSpec, Topology
 from graph.errors import GraphInterrupt, InvalidGraphError, InvalidUpdateError, NodeTimeoutError
@@ -27,12 +28,14 @@ from graph.run.questions import alike
 from graph.run.runners import Runner, TimeLimitExceeded
 from graph.run.scope import ParentCommand, Scope, current, running
 from graph.state import planner
-from graph.state.events import Data, named, note, waiting_data
+from graph.state.events import Data, Writes, named, note, waiting_data
 from graph.state.fold import Asked, State, Task, checkpoint_id, task_id
 from graph.state.namespaces import lasting
 from graph.types import Durability, ExecutionInfo, Runtime
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TASK: Final = telemetry.Operation("graph.task", "Time that a task took, with all its attempts.")
 RETRIES: Final = telemetry.Counter("graph.retries", "{retry}", "Tasks that were retried.")
@@ -62,8 +65,8 @@ class Observer(Protocol):
         self,
         scope: Scope,
         given: Callable[[], Any],
-        work: Coroutine[Any, Any, tuple[Any, Data]],
-    ) -> Data:
+        work: Coroutine[Any, Any, tuple[Any, T]],
+    ) -> T:
         """The second part of what ``work`` returns; the first is the result of the node.
 
         Args:
@@ -102,6 +105,8 @@ class Options:
         scope: in a subgraph: the task that its run is for.
         output_keys: the keys that the caller gets; ``None``: those of the output schema.
         version: the form of what the caller gets: ``v1`` or ``v2``.
+        step_timeout_s: the longest that each attempt of any node may take.
+        cancel_siblings: when a task fails, the async ones beside it are cancelled.
         observer: told of nodes and edges, if langchain-core is in use.
     """
 
@@ -120,6 +125,8 @@ class Options:
     scope: Scope | None = None
     output_keys: Sequence[str] | str | None = None
     version: str = "v1"
+    step_timeout_s: float | None = None
+    cancel_siblings: bool = False
     observer: Observer | None = None
 
 
@@ -133,6 +140,7 @@ class Done:
         waiting: its pending interrupts, as an interrupt event records them.
         attempts: their number.
         logs: where the logs of the graphs that it called ended, by name.
+        streamed: its writes as streams show them, if they are not as recorded.
     """
 
     index: int
@@ -141,6 +149,7 @@ class Done:
     waiting: Data | None = None
     attempts: int = 1
     logs: Mapping[str, int] = field(default_factory=dict)
+    streamed: Writes | None = None
 
 
 class Tasks:
@@ -185,7 +194,7 @@ class Tasks:
 
     def state_of(self, node: str) -> Any:
         """The current state in the form that a node declares."""
-        return planner.view(self._topology.nodes[node].schema, self.state.values)
+        return planner.view(self._topology, self._topology.nodes[node].schema, self.state.values)
 
     async def run_task(self, state: State, index: int, task: Task) -> Done:
         """Run a task with its retries, as one span of the trace. Every error becomes its result."""
@@ -219,16 +228,19 @@ class Tasks:
         while True:
             attempt = len(failed) + 1
             try:
-                data = await self._run_attempt(spec, state, index, attempt, logs)
+                data, streamed = await self._run_attempt(spec, state, index, attempt, logs)
                 if logs:
                     data = with_logs(data, lasting(logs, self.ns))
                 if failed:
                     data = {**data, "failed": failed}
-                return Done(index, data, attempts=attempt)
+                return Done(index, data, attempts=attempt, streamed=streamed)
             except GraphInterrupt as left:
                 waiting = waiting_data(index, task.node, left.interrupts)
                 return Done(index, waiting=waiting, attempts=attempt, logs=logs)
-            except Exception as error:
+            except Exception as raised:
+                error = misplaced(raised) or raised
+                if error is not raised:
+                    error.__cause__ = raised
                 wait = _pause_before_retry(spec, attempt, error)
                 if wait is None:
                     return Done(index, error=error, attempts=attempt, logs=logs)
@@ -240,15 +252,15 @@ class Tasks:
 
     async def _run_attempt(
         self, spec: NodeSpec, state: State, index: int, attempt: int, logs: dict[str, int]
-    ) -> Data:
+    ) -> tuple[Data, Writes | None]:
         """The output event's data of one attempt. If its interrupts were mixed up, the node runs
         again at once, and gets no resume value for an interrupt that was shown with another value.
         """
         scope = self._scope(state, index, attempt, logs)
         try:
-            data = await self._outcome(spec, state, index, scope)
+            outcome = await self._outcome(spec, state, index, scope)
             if not scope.mixed_up:
-                return data
+                return outcome
         except _ENDS:
             raise
         except BaseException as error:
@@ -270,17 +282,21 @@ class Tasks:
         finally:
             scope.over = True
 
-    async def _outcome(self, spec: NodeSpec, state: State, index: int, scope: Scope) -> Data:
-        """The output event's data after one call of the node."""
+    async def _outcome(
+        self, spec: NodeSpec, state: State, index: int, scope: Scope
+    ) -> tuple[Data, Writes | None]:
+        """The output event's data after one call of the node; its writes as they are streamed."""
         entered = scope.enter()
         try:
             if self.options.observer is None:
                 result = await self._result(spec, state, state.frontier[index], scope)
-                data = await planner.outcome(
+                data, streamed = await planner.outcome(
                     self._topology, state, index, result, self.evaluate_edge
                 )
             else:
-                data = await self._observed(self.options.observer, spec, state, index, scope)
+                data, streamed = await self._observed(
+                    self.options.observer, spec, state, index, scope
+                )
         except BaseExceptionGroup as group:
             raise _without_interrupts(group) from None
         finally:
@@ -291,14 +307,14 @@ class Tasks:
                 f"node {spec.name!r} returned Command(graph=Command.PARENT), but this graph has no "
                 "parent"
             )
-        return data
+        return data, streamed
 
     async def _observed(
         self, observer: Observer, spec: NodeSpec, state: State, index: int, scope: Scope
-    ) -> Data:
-        """The output event's data, of a node that an observer is told of."""
+    ) -> tuple[Data, Writes | None]:
+        """The output event's data, of a node that an observer is told of; its streamed writes."""
 
-        async def work() -> tuple[Any, Data]:
+        async def work() -> tuple[Any, tuple[Data, Writes | None]]:
             result = await self._result(spec, state, task, scope)
             return result, await planner.outcome(
                 self._topology, state, index, result, self.evaluate_edge
@@ -312,14 +328,15 @@ class Tasks:
         """The result of the node, within its time limit."""
         call = self._call_node(spec, planner.argument(self._topology, state, task))
         try:
-            if spec.timeout_s is None:
+            limit_s = _shorter(spec.timeout_s, self.options.step_timeout_s)
+            if limit_s is None:
                 result = await call
             else:
-                result = await self._runner.limited(call, spec.timeout_s)
+                result = await self._runner.limited(call, limit_s)
         except ParentCommand as sent:
             return sent.command
         except TimeLimitExceeded:
-            raise NodeTimeoutError(spec.name, spec.timeout_s or 0) from None
+            raise NodeTimeoutError(spec.name, limit_s or 0) from None
         _refuse_caught(scope)
         return result
 
@@ -451,6 +468,12 @@ class Tasks:
     def forward_chunk(self, ns: str, mode: str, chunk: Any) -> None:
         """Stream a chunk of a subgraph; the :data:`Listener` of its runs."""
         self._runner.put(("inside", (ns, mode, chunk)))
+
+
+def _shorter(one: float | None, other: float | None) -> float | None:
+    """The shorter of two time limits."""
+    limits = [each for each in (one, other) if each is not None]
+    return min(limits, default=None)
 
 
 def _pause_before_retry(spec: NodeSpec, attempt: int, error: Exception) -> float | None:

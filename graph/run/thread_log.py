@@ -434,7 +434,7 @@ class ThreadLog:
             start, chained = load(decode, replay.snapshot)
             at = replay.snapshot.position
             if replay.snapshot.is_base and start.parent and start.parent[:2] == at[:2]:
-                start = replace(start, parent=None)  # nothing exists before a base
+                start = replace(start, parent=None, stands_on=None)  # nothing exists before a base
             if notes is not None:
                 began = Start.of(notes, start)
                 taker.follow(notes.chain, start)

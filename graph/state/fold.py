@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from eventstore import Position, RecordedEvent
 from eventstore.format.digests import origin
-from graph.build.schema import MISSING, Channel
+from graph.build.schema import MISSING, Channel, Missing
 from graph.state.events import Data, Kind, unpack, updates_of
 from graph.state.namespaces import Caller, home_of, lasting, moved, same_task
 from graph.types import START, Overwrite
@@ -41,6 +41,21 @@ NOWHERE: Final = Position(0, "", 0)
 
 _SPECIAL: Final = frozenset({"later", "sends", "joins"})
 """Keys that an event has only if its node's edges did more than name nodes."""
+
+COMMAND: Final = "command"
+"""The source of a checkpoint that a ``Command`` made which was the input of a thread that had ended
+its runs before."""
+
+INTERRUPT: Final = "interrupt"
+"""The source of an interrupt's checkpoint, alone or before that of its superstep."""
+
+
+def _interrupted(source: str) -> str:
+    """The source of an interrupt's checkpoint in a superstep that began with one of this source."""
+    if source.startswith(INTERRUPT):
+        return source
+    return f"{INTERRUPT}/{source}" if source in ("update", "fork") else INTERRUPT
+
 
 JoinKey = tuple[str, tuple[str, ...], bool]
 
@@ -95,14 +110,16 @@ class State:
         joins: the nodes that have arrived at each incomplete join.
         later: deferred nodes, which run when nothing else is left to run.
         last: the nodes whose writes led to this checkpoint.
-        source: what made this checkpoint: ``input``, ``loop``, ``interrupt``, ``update`` or
-            ``fork``.
+        source: what made this checkpoint: ``input``, ``command``, ``loop``, ``interrupt``
+            (``interrupt/update`` in a superstep that began with an edit), ``update`` or ``fork``.
         run_id: the caller's id of the run; by default the checkpoint that its input made.
         call: in the log of a subgraph with ``checkpointer=True``: the call that the run is for.
         ended: in such a log: where the runs for earlier calls of the same task ended.
         above: a node's command for the graph above, which ends this run.
         forms: how each key was declared when a run last began (``Channel.form``), if recorded.
         version: the version of the graph that declared them.
+        stands_on: the parent that is shown: not that of a fork or interrupt which is listed only on
+            request.
     """
 
     at: Position = NOWHERE
@@ -132,6 +149,7 @@ class State:
     ended: Mapping[str, Position] = field(default_factory=dict)
     forms: Mapping[str, str] = field(default_factory=dict)
     version: str | None = None
+    stands_on: Position | None = None
 
     def caller(self, task: int, call: int) -> str:
         """Identifies a task's nth call of a subgraph with ``checkpointer=True``, as text (see
@@ -151,7 +169,12 @@ class State:
 
         A parent in another log may move with it.
         """
-        return self.settled and (self.parent is None or self.parent[:2] == self.at[:2])
+        here, parent, stands_on = self.at[:2], self.parent, self.stands_on
+        return (
+            self.settled
+            and (parent is None or parent[:2] == here)
+            and (stands_on is None or stands_on[:2] == here)
+        )
 
     @property
     def resumed(self) -> set[tuple[int, int | str]]:
@@ -207,6 +230,7 @@ class Fold:
         "resume_values",
         "run_id",
         "source",
+        "stands_on",
         "step",
         "values",
         "version",
@@ -230,6 +254,7 @@ class Fold:
         self.began, self.first, self.branch = state.began, state.first, state.branch
         self.call, self.above, self.ended = state.call, state.above, dict(state.ended)
         self.forms, self.version = state.forms, state.version
+        self.stands_on = state.stands_on
         self._run_began = NOWHERE
 
     def feed(self, kind: int, data: Data, at: Position, recorded_us: int) -> bool:
@@ -256,7 +281,9 @@ class Fold:
             self.metadata = data.get("metadata", {})
             self.last = (START,)
             self._advance([{**data, "node": START}] if "joins" in data else [data])
-            self._complete(recorded_us, "input", self.step + 1)
+            continues = "command" in data and self.checkpoint.seq > 0
+            source = COMMAND if continues else "input"
+            self._complete(recorded_us, source, data.get("step", self.step + 1), before)
         elif kind == Kind.ERROR:
             self.errors[data["task"]] = data
             self._note_logs(data)
@@ -267,7 +294,8 @@ class Fold:
                 without_logs = {name: each for name, each in waiting.items() if name != "logs"}
                 self.interrupts[waiting["task"]] = without_logs
                 self.errors.pop(waiting["task"], None)
-            self._mark(recorded_us, "interrupt")
+            # It takes the place of the checkpoint where the superstep began.
+            self._mark(recorded_us, _interrupted(self.source), self.stands_on)
         elif kind == Kind.RESUME:
             self._resume(data)
             return False
@@ -281,7 +309,7 @@ class Fold:
             self.last = tuple(dict.fromkeys(update["node"] for update in updates))
             self.later, self.above = frozenset(), None
             self._advance(updates)
-            self._complete(recorded_us, "update", self.step + 1)
+            self._complete(recorded_us, "update", self.step + 1, before)
         elif kind == Kind.FORK:
             self._fork()
             self._mark(recorded_us, "fork")
@@ -400,18 +428,27 @@ class Fold:
         self.frontier = (*map(_task, sorted(nodes)), *sends)
         self.later = frozenset(later)
 
-    def _complete(self, recorded_us: int, source: str, step: int) -> None:
+    def _complete(
+        self, recorded_us: int, source: str, step: int, before: Position = NOWHERE
+    ) -> None:
+        forked = self.source == "fork" and self.checkpoint == before
         for logs in self.logs.values():  # of tasks that will not finish
             self.kept |= lasting(logs, origin(self.at.thread_key, self.at.ns)[1])
         self._overwritten.clear()
         self.pending, self.errors, self.interrupts = {}, {}, {}
         self.resume_values, self.logs = {}, {}
         self.first, self.began, self.step = self.at, self.at.seq, step
-        self._mark(recorded_us, source)
+        if forked:  # the fork only says what this continues from
+            self._mark(recorded_us, source, self.stands_on)
+        else:
+            self._mark(recorded_us, source)
 
-    def _mark(self, recorded_us: int, source: str) -> None:
+    def _mark(
+        self, recorded_us: int, source: str, stands_on: Position | Missing | None = MISSING
+    ) -> None:
         """Make this position a checkpoint."""
         self.parent = self.checkpoint if self.checkpoint.seq else None
+        self.stands_on = self.parent if stands_on is MISSING else stands_on
         self.checkpoint = self.at
         self.created_us, self.source = recorded_us, source
 
@@ -458,6 +495,7 @@ class Fold:
             dict(self.ended),
             self.forms,
             self.version,
+            self.stands_on,
         )
 
 

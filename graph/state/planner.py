@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from graph.build.options import refuse_foreign
+from graph.build.foreign import TYPES, refuse_foreign, taken, taken_targets
 from graph.build.schema import MISSING, StateSchema, own
-from graph.build.topology import Branch, Topology
+from graph.build.topology import Branch, Graph, Topology
 from graph.errors import InvalidUpdateError, UnknownResultError
 from graph.state import events
 from graph.state.events import Data, Goto, Writes, unpack
@@ -39,31 +39,50 @@ def argument(topology: Topology, state: State, task: Task) -> Any:
     """The argument that a task's node is called with: that of its ``Send``, or the state.
 
     Lists, dicts and sets at the top level are copies of the task's own. A node that changes them in
-    place changes neither the state of other tasks nor the log.
+    place changes neither the state of other tasks nor the log. A graph that is a node gets values
+    as they are recorded, so that its log holds the same.
     """
     if task.arg is not MISSING:
         return task.arg
-    return view(topology.nodes[task.node].schema, state.values)
+    spec = topology.nodes[task.node]
+    if isinstance(spec.action, Graph) and issubclass(spec.schema.cls, dict):
+        return spec.schema.coerce({key: own(value) for key, value in state.values.items()})
+    return view(topology, spec.schema, state.values)
 
 
-def view(schema: StateSchema, values: Mapping[str, Any]) -> Any:
+def view(topology: Topology, schema: StateSchema, values: Mapping[str, Any]) -> Any:
     """The state in the form that a node's schema declares."""
-    return schema.coerce({key: own(values[key]) for key in schema.keys if key in values})
+    known: Mapping[str, Any] = {key: values[key] for key in schema.keys if key in values}
+    if topology.showing:
+        known = _as_shown(topology, known)
+    return schema.coerce({key: own(each) for key, each in known.items()})
+
+
+def _as_shown(topology: Topology, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Recorded values as nodes and callers get them."""
+    shows = topology.showing
+    found = {key: show(values[key]) for key, show in shows.items() if key in values}
+    return {**values, **found} if found else values
 
 
 async def outcome(
     topology: Topology, state: State, index: int, result: Any, evaluate: EvaluateEdge
-) -> Data:
+) -> tuple[Data, Writes | None]:
     """The output event of a task, made from the result of its node.
+
+    Returns:
+        Its data; and its writes as they are streamed, if they are not as recorded.
 
     Raises:
         InvalidUpdateError: the result does not fit the state, or names an unknown node.
     """
     task = state.frontier[index]
     node = task.node
-    writes, gotos, above = _read_result(topology, node, result)
+    given, gotos, above = _read_result(topology, node, result)
+    writes = prepared(topology, given)
     goto = await _follow(topology, node, state, writes, gotos, evaluate)
-    return events.output_data(state.step + 1, index, node, writes, goto, above)
+    data = events.output_data(state.step + 1, index, node, writes, goto, above)
+    return data, _streamed(topology, given, writes) if topology.showing else None
 
 
 async def begin(
@@ -89,7 +108,10 @@ async def begin(
     else:
         goto = await _follow(topology, START, state, writes, gotos, evaluate)
     data = events.input_data(run, writes, goto, metadata, token)
-    return {**data, "command": True} if isinstance(given, Command) else data
+    if isinstance(given, Command):
+        return {**data, "command": True}
+    # As in LangGraph the input has a step of its own, before the one in which it is applied.
+    return {**data, "step": state.step + 2} if state.started else data
 
 
 def resume(topology: Topology, state: State, given: Command[Any], by: Any = None) -> Data:
@@ -176,7 +198,8 @@ def _commanded(
     """The writes and targets of a command that is an input."""
     if command.graph is not None:
         raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for inputs")
-    writes, gotos, _ = _read_result(topology, START, command)
+    given, gotos, _ = _read_result(topology, START, command)
+    writes = prepared(topology, given)
     claim(topology, state.step + 1, {}, START, writes)
     return writes, gotos
 
@@ -197,6 +220,7 @@ async def edit(
     parts: list[tuple[str, Writes, Goto]] = []
     writers: dict[str, str] = {}
     for values, as_node in updates:
+        values = taken(values)
         if as_node is None and len(updates) > 1:
             raise InvalidUpdateError(
                 "several updates in one superstep each need their node: StateUpdate(values, "
@@ -214,7 +238,8 @@ async def edit(
             )
         if as_node == INPUT and not isinstance(values, Command):
             values = dict(topology.input.to_writes(values, defaults=True)) or None
-        writes, gotos, above = _read_result(topology, node, values)
+        given, gotos, above = _read_result(topology, node, values)
+        writes = prepared(topology, given)
         if above is not None:
             raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for edits")
         parts.append((node, writes, await _follow(topology, node, state, writes, gotos, evaluate)))
@@ -259,6 +284,12 @@ def shown(topology: Topology, state: State, live: bool = False) -> Mapping[str, 
     Raises:
         ReducerError: a reducer cannot merge what was written, in a superstep without a failure.
     """
+    values = recorded(topology, state, live)
+    return _as_shown(topology, values) if topology.showing else values
+
+
+def recorded(topology: Topology, state: State, live: bool = False) -> Mapping[str, Any]:
+    """The same as they are recorded, for a graph around this one."""
     if not (state.pending and (live or state.interrupts)):
         return state.values
     values = state.values
@@ -283,6 +314,14 @@ def prepared(topology: Topology, writes: Writes) -> list[tuple[str, Any]]:
     return [
         (key, own(topology.channels[key].prepare(value) if key in topology.channels else value))
         for key, value in writes
+    ]
+
+
+def _streamed(topology: Topology, given: Writes, recorded: Writes) -> list[tuple[str, Any]]:
+    """Writes as streams show them."""
+    return [
+        (key, topology.channels[key].streamed(update, value) if key in topology.showing else value)
+        for (key, update), (_, value) in zip(given, recorded, strict=True)
     ]
 
 
@@ -328,6 +367,10 @@ def _read_result(
     writes: list[tuple[str, Any]] = []
     gotos: list[str | Send] = []
     above: Data | None = None
+    if type(result) is list:
+        result = [taken(each) for each in result]
+    elif type(result).__module__ == TYPES:
+        result = taken(result)
     parts = result if _is_parts(result) else [result]
     for part in parts:
         if isinstance(part, Command):
@@ -340,7 +383,7 @@ def _read_result(
             updates = [part]
         for update in updates:
             writes += _to_writes(topology, node, update)
-    return prepared(topology, writes), gotos, above
+    return writes, gotos, above
 
 
 def _updates(command: Command[Any]) -> list[Any]:
@@ -360,7 +403,7 @@ def _is_pair(candidate: Any) -> bool:
 
 
 def _gotos(command: Command[Any]) -> list[str | Send]:
-    goto = command.goto
+    goto = taken_targets(command.goto)
     if isinstance(goto, str | Send):
         return [goto]
     if not isinstance(goto, Sequence):
@@ -427,7 +470,7 @@ async def _follow(
         default = spec.schema if spec else topology.state
         values = _after(topology, state.values, writes)
         for branch in branches:
-            argument = view(branch.schema or default, values)
+            argument = view(topology, branch.schema or default, values)
             targets += _targets(branch, await evaluate(branch, argument))
     joins = [
         (join.target, join.sources, topology.nodes[join.target].defer)
@@ -468,7 +511,8 @@ def _targets(branch: Branch, result: Any) -> list[str | Send]:
     """The nodes and sends that the result of a conditional edge stands for."""
     several = isinstance(result, Sequence) and not isinstance(result, str)
     found: list[str | Send] = []
-    for choice in result if several else [result]:
+    for given in result if several else [result]:
+        choice = taken(given) if type(given).__module__ == TYPES else given
         if isinstance(choice, Send) or branch.ends is None:
             found.append(choice)
         elif choice in branch.ends:

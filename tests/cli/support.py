@@ -77,7 +77,7 @@ def fill(url: str) -> None:
             pass
         else:
             raise AssertionError("it was to fail")
-        first = [*runs.get_state_history(config("done"))][-2]
+        first = [*runs.get_state_history(config("done"), every=True)][-2]
         runs.update_state(first.config, {"topic": "wasps"}, as_node="write")
         place = first.config["configurable"]
         runs.invoke(None, config("branch", checkpoint_id=place["checkpoint_id"]))

@@ -16,6 +16,7 @@ from eventstore import (
     StoreClosedError,
     ThreadNotFoundError,
 )
+from eventstore.concurrency import STORE_THREADS
 from tests.awaited import Heartbeat, opened, run
 from tests.eventstore.async_support import batch, data_of, holding
 
@@ -65,7 +66,8 @@ def test_cancelling_what_waits_for_a_lock_does_not_block_the_loop(store_url: str
         async with contended(store_url) as store:
             async with Heartbeat() as heart:
                 tasks = [
-                    asyncio.ensure_future(store.append(f"u{n}", batch(1), 0)) for n in range(20)
+                    asyncio.ensure_future(store.append(f"u{n}", batch(1), 0))
+                    for n in range(STORE_THREADS + 12)
                 ]
                 await asyncio.sleep(0.1)
                 for task in tasks:
@@ -78,6 +80,6 @@ def test_cancelling_what_waits_for_a_lock_does_not_block_the_loop(store_url: str
                     assert await data_of(store, f"u{number}") == [1]
         with pytest.raises(ThreadNotFoundError):  # one that never got a thread
             async with opened(store_url) as again:
-                await again.thread("u19")
+                await again.thread(f"u{STORE_THREADS + 11}")
 
     run(main())

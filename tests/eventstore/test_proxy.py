@@ -144,5 +144,5 @@ def test_a_graph_runs_and_resumes(proxied: str) -> None:
         for turn in range(1, 21):
             app.invoke({}, on("t"))
             assert app.invoke(None, on("t"))["total"] == 3 * turn
-        assert len(list(app.get_state_history(on("t")))) == 4 * 20
+        assert len(list(app.get_state_history(on("t"), every=True))) == 4 * 20
         assert app.verify(on("t")).ok

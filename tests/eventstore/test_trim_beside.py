@@ -46,16 +46,16 @@ def test_who_reads_page_by_page_goes_on_with_what_is_left(
 
 def test_who_replays_meanwhile_is_told_to_read_again(store: EventStore, monkeypatch: Any) -> None:
     set_everywhere(monkeypatch, "PAGE", 2)
-    grow(store, "t", 12, 8, 12)
-    store.fork("t", 7, "f")
+    grow(store, "t", 112, 108, 112)  # more than a replay begins with
+    store.fork("t", 107, "f")
     own = store.replay("t", fingerprint="none")
     forked = store.replay("f", fingerprint="none")
-    store.trim("t", 12)
+    store.trim("t", 112)
     for replay in (own, forked):
         with pytest.raises(LineageMovedError):
             list(replay.events)
-    assert state_of(store, "t") == list(range(1, 13))
-    assert state_of(store, "f") == list(range(1, 8))
+    assert state_of(store, "t") == list(range(1, 113))
+    assert state_of(store, "f") == list(range(1, 108))
 
 
 # --- with what else is done to cold threads ---------------------------------------------

@@ -52,7 +52,7 @@ def kinds(app: CompiledGraph, thread_id: str = "t") -> list[str]:
 
 def stops(app: CompiledGraph, thread_id: str = "t") -> list[StateSnapshot]:
     """The stops of a thread at which something was asked, oldest first."""
-    history = list(app.get_state_history(on(thread_id)))
+    history = list(app.get_state_history(on(thread_id), every=True))
     return [each for each in reversed(history) if each.interrupts]
 
 

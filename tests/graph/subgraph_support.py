@@ -26,7 +26,7 @@ def source_of(snapshot: StateSnapshot) -> Any:
 
 
 def history(app: CompiledGraph, config: RunnableConfig) -> list[StateSnapshot]:
-    return list(app.get_state_history(config))
+    return list(app.get_state_history(config, every=True))
 
 
 def asking(walk: Walk, store: Any, called: bool = False, **options: Any) -> CompiledGraph:

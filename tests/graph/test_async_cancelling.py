@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pytest
 
+from eventstore import EventStore
 from graph import (
     START,
     RetryPolicy,
@@ -84,7 +85,7 @@ def test_cancelling_leaves_what_was_recorded(store_url: str, times: int) -> None
                 return {**values, "note": "any"}
 
             whole = await app.ainvoke({"log": ["x"], "note": "whole"}, on("whole"))
-            history = [each async for each in app.aget_state_history(on("whole"))]
+            history = [each async for each in app.aget_state_history(on("whole"), every=True)]
             states = [values_of(each.values) for each in history]
             expected = {task.name: task.result for each in history for task in each.tasks}
             assert expected.keys() == {*Pipeline.NODES}
@@ -275,3 +276,33 @@ def test_a_journal_that_was_cancelled_knows_its_log(store_url: str, durability: 
                 assert end.seq == journal.at.seq == journal.state.at.seq
 
     run(main())
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+def test_siblings_of_a_failure_finish_or_are_cancelled(store_url: str, cancels: bool) -> None:
+    ended: list[str] = []
+
+    async def slow(state: Trail) -> dict[str, Any]:
+        try:
+            await asyncio.sleep(0.2)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+        ended.append("finished")
+        return {"log": ["slow"]}
+
+    async def fails(state: Trail) -> dict[str, Any]:
+        if not ended:
+            raise Boom("fails")
+        return {"log": ["fails"]}
+
+    made = StateGraph(Trail).add_node("slow", slow).add_node("fails", fails)
+    made.add_edge(START, "slow").add_edge(START, "fails")
+    with EventStore(store_url) as store:
+        app = made.compile(store, cancel_siblings=cancels)
+        with pytest.raises(Boom):
+            asyncio.run(app.ainvoke({}, on("t")))
+        assert ended == ["cancelled" if cancels else "finished"]
+        assert set(app.get_state(on("t")).next) == {"fails", *(["slow"] if cancels else [])}
+        result = asyncio.run(app.ainvoke(None, on("t")))
+        assert sorted(result["log"]) == ["fails", "slow"]

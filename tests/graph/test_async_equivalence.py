@@ -167,7 +167,7 @@ def test_both_kinds_of_calls_come_to_the_same(plan: Plan) -> None:
                 told.append(app.invoke(given_, on("t")))
             except Boom as error:
                 told.append(type(error))  # of several side by side any may be the first
-        history = list(app.get_state_history(on("t")))
+        history = list(app.get_state_history(on("t"), every=True))
         expected = (told, history, trail(list(app.events(on("t")))))
         assert app.verify(on("t")).ok
 
@@ -180,11 +180,11 @@ def test_both_kinds_of_calls_come_to_the_same(plan: Plan) -> None:
                     told.append(await app.ainvoke(given_, on("t")))
                 except Boom as error:
                     told.append(type(error))  # of several side by side any may be the first
-            history = [each async for each in app.aget_state_history(on("t"))]
+            history = [each async for each in app.aget_state_history(on("t"), every=True)]
             entries = [each async for each in app.aevents(on("t"))]
             assert (await app.averify(on("t"))).ok
             with suppress(StopAsyncIteration):
-                assert await anext(app.aget_state_history(on("t"), limit=0))
+                assert await anext(app.aget_state_history(on("t"), limit=0, every=True))
         return told, history, trail(entries)
 
     found = run(main())

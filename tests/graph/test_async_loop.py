@@ -146,7 +146,7 @@ def test_an_asynchronous_driver_serves_no_blocking_call(store_url: str) -> None:
                 lambda: list(app.stream({}, on("t"))),
                 lambda: app.batch([{}], [on("t")]),
                 lambda: app.get_state(on("t")),
-                lambda: list(app.get_state_history(on("t"))),
+                lambda: list(app.get_state_history(on("t"), every=True)),
                 lambda: list(app.events(on("t"))),
                 lambda: app.verify(on("t")),
                 lambda: app.update_state(on("t"), {"note": "n"}),
@@ -169,7 +169,7 @@ def test_savers_serve_both_kinds_of_calls(tmp_path: Any) -> None:
         ]  # blocks the loop, which is the caller's wish
         for _ in plain.stream({}, on("u")):
             break
-        assert len(list(plain.get_state_history(on("u"), limit=1))) == 1
+        assert len(list(plain.get_state_history(on("u"), limit=1, every=True))) == 1
 
     with MemorySaver() as memory:
         run(main(memory))

@@ -167,16 +167,16 @@ def test_what_is_read_can_be_dropped_early(store_url: str) -> None:
             app = one(logging("x"), store)
             for _ in range(4):
                 await app.ainvoke({}, on("t"))
-            past = [each async for each in app.aget_state_history(on("t"))][5]
+            past = [each async for each in app.aget_state_history(on("t"), every=True)][5]
             branch = {"configurable": {**past.config["configurable"], "thread_id": "u"}}
             await app.ainvoke({}, branch)  # type: ignore[arg-type]
             for config in (on("t"), on("u"), past.config, branch):
-                for found in (app.aget_state_history(config), app.aevents(config)):  # type: ignore[arg-type]
+                for found in (app.aget_state_history(config, every=True), app.aevents(config)):  # type: ignore[arg-type]
                     async with aclosing(found) as entries:
                         async for _ in entries:
                             break
                     assert not others()
-                one_only = app.aget_state_history(config, limit=1)  # type: ignore[arg-type]
+                one_only = app.aget_state_history(config, limit=1, every=True)  # type: ignore[arg-type]
                 assert len([each async for each in one_only]) == 1
                 assert (await app.aget_state(config)).values  # type: ignore[arg-type]
 

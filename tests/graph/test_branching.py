@@ -30,7 +30,7 @@ def app(store: EventStore, calls: Calls) -> CompiledGraph:
 
 
 def history(app: CompiledGraph, thread_id: str) -> list[StateSnapshot]:
-    return list(app.get_state_history(on(thread_id)))
+    return list(app.get_state_history(on(thread_id), every=True))
 
 
 def after(app: CompiledGraph, node: str, thread_id: str = "main") -> StateSnapshot:
@@ -381,7 +381,7 @@ def test_going_back_and_failing_at_once_with_a_snapshot_due(
     with pytest.raises(ValueError, match="b"):
         app.invoke(None, at.config)
     state = app.get_state(on("main"))
-    assert [task.error for task in state.tasks] == ["ValueError: b"]
+    assert [task.error for task in state.tasks] == ["ValueError('b')"]
     assert state.metadata and state.metadata["source"] == "fork"
     assert app.get_state(state.config).config == state.config
     assert app.verify(on("main")).ok

@@ -128,20 +128,21 @@ def test_resuming_a_finished_thread_gives_its_result_again(app: CompiledGraph) -
     config: Any = {"configurable": {"thread_id": "resumable-workflow"}}
     first = app.invoke(EMPTY, config)
     assert app.invoke(None, config) == first
-    assert len(list(app.get_state_history(config))) == 4  # resuming added nothing
+    assert len(list(app.get_state_history(config))) == 5  # resuming added nothing
 
 
 def test_history(app: CompiledGraph) -> None:
     config: Any = {"configurable": {"thread_id": "history-demo"}}
     app.invoke(EMPTY, config)
     history = list(app.get_state_history(config))
-    assert [snapshot.values.get("step") for snapshot in history] == [3, 2, 1, 0]
-    assert [len(snapshot.values["messages"]) for snapshot in history] == [3, 2, 1, 0]
+    assert [snapshot.values.get("step") for snapshot in history] == [3, 2, 1, 0, None]
+    assert [len(snapshot.values["messages"]) for snapshot in history] == [3, 2, 1, 0, 0]
     assert [snapshot.parent_config for snapshot in history] == [
         *(snapshot.config for snapshot in history[1:]),
         None,
     ]
-    created = [snapshot.created_at for snapshot in history]
+    *created, before_input = [snapshot.created_at for snapshot in history]
+    assert before_input == created[-1]
     assert all(created) and created == sorted(created, key=str, reverse=True)
 
 

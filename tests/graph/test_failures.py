@@ -74,7 +74,7 @@ def test_finished_siblings_are_not_run_again(faults: Faults) -> None:
     assert [task.result for task in state.tasks] == [{"log": ["a"]}, None, {"log": ["c"]}]
     assert [task.error for task in state.tasks] == [
         None,
-        "tests.graph.kit.Boom: b at attempt 1",
+        "Boom('b at attempt 1')",
         None,
     ]
     faults.failing = set()
@@ -98,7 +98,7 @@ def test_the_log_tells_of_the_error(faults: Faults, store: EventStore) -> None:
     faults.app.invoke(None, on("t"))
     assert store.thread("t").status == "idle"
     assert sum(entry.kind == "error" for entry in faults.app.events(on("t"))) == 1
-    past = list(faults.app.get_state_history(on("t")))[-1]
+    past = list(faults.app.get_state_history(on("t"), every=True))[-1]
     assert [task.result for task in past.tasks] == [{"log": [name]} for name in "abc"]
 
 

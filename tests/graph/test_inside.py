@@ -220,7 +220,9 @@ def test_an_edit_inside_takes_its_question_back(store: EventStore, depth: int) -
     app.invoke(Command(resume="yes"), on("t"))
     assert calls.counts["first"] == 1
     assert app.get_state(on("t")).next == ()
-    edited = next(s for s in app.get_state_history(on("t")) if s.next and not s.interrupts)
+    edited = next(
+        s for s in app.get_state_history(on("t"), every=True) if s.next and not s.interrupts
+    )
     assert app.invoke(None, edited.config)["__interrupt__"][0].value == asked[0].value, (
         "going back to it finds the subgraph as it was edited"
     )
@@ -246,7 +248,7 @@ def test_after_an_edit_nothing_runs(store: EventStore) -> None:
     calls = Calls()
     app = nested(store, calls)
     app.invoke({"log": []}, on("t"))
-    first = list(app.get_state_history(on("t")))[-1]
+    first = list(app.get_state_history(on("t"), every=True))[-1]
     app.update_state(first.config, {"log": ["anew"]}, as_node=START)
     assert store.thread("t").status == "waiting"
     asked = app.invoke(None, on("t"), on_conflict="wait", conflict_timeout_s=600)
@@ -287,7 +289,7 @@ def test_a_turn_made_anew_is_not_the_one_before(store: EventStore, thread: str) 
     app.invoke({"said": "hello"}, on("t"))
     first = app.invoke({"said": "weather?"}, on("t"))["seen"]
     assert first == ["hello", "answer 1", "weather?", "answer 3"]
-    turn = next(s for s in app.get_state_history(on("t")) if s.next == ("turn",))
+    turn = next(s for s in app.get_state_history(on("t"), every=True) if s.next == ("turn",))
     place = turn.config["configurable"]["checkpoint_id"]
     assert app.invoke(None, on(thread, place))["seen"] == first
     other = app.update_state(on("v", place), {"said": "news?"}, as_node=START)
@@ -397,7 +399,7 @@ def test_a_thread_of_its_own_inherits_no_place(store: EventStore) -> None:
     graph.add_edge(START, "out")
     app = graph.compile(store)
     app.invoke({"log": ["x"]}, on("t"))
-    first = list(app.get_state_history(on("t")))[-1]
+    first = list(app.get_state_history(on("t"), every=True))[-1]
     store.delete_thread("own")
     assert app.invoke(None, first.config)["log"] == ["x", "in"]
     assert own.get_state(on("own")).values["log"] == ["in"]

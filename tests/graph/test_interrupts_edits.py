@@ -163,7 +163,7 @@ def test_several_edits_at_once(store: EventStore) -> None:
     assert config == state.config
     assert state.next == ("c",), "b leads there, c to the end"
     assert state.values == {"log": ["a", "b by hand", "c by hand"], "total": 1, "note": "one"}
-    latest = app.get_state_history(on("t"), limit=3)
+    latest = app.get_state_history(on("t"), limit=3, every=True)
     assert [each.metadata and each.metadata["step"] for each in latest] == [3, 2, 1]
     assert app.invoke(None, on("t"))["log"][-1] == "c"
 

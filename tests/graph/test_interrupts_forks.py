@@ -40,7 +40,9 @@ def finished(app: CompiledGraph) -> None:
 
 def before(app: CompiledGraph, node: str) -> RunnableConfig:
     """The first checkpoint before a node."""
-    return [each for each in app.get_state_history(on("t")) if each.next == (node,)][-1].config
+    return [each for each in app.get_state_history(on("t"), every=True) if each.next == (node,)][
+        -1
+    ].config
 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])

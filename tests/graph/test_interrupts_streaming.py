@@ -68,8 +68,9 @@ def test_what_is_asked_as_a_stream_of_tasks(store: EventStore) -> None:
         ("b", [{"value": "b0", "id": b.id}]),
     ]
     debug = [chunk for mode, chunk in chunks if mode == "debug"]
-    assert [chunk["type"] for chunk in debug] == ["checkpoint", *["task"] * 2, *["task_result"] * 2]
-    assert [chunk["payload"] for chunk in debug[1:]] == tasks
+    kinds = [*["checkpoint"] * 2, *["task"] * 2, *["task_result"] * 2]
+    assert [chunk["type"] for chunk in debug] == kinds
+    assert [chunk["payload"] for chunk in debug[2:]] == tasks
     resumed = list(app.stream(Command(resume={b.id: 1}), on("t"), stream_mode="tasks"))
     assert [chunk["name"] for chunk in resumed] == ["b", "b"], "`a` does not run"
     assert resumed[1]["result"] == {"log": [["b", 1]]}

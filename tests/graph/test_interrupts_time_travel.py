@@ -13,6 +13,7 @@ from graph import (
     Command,
     InvalidUpdateError,
     StateGraph,
+    StateSnapshot,
     interrupt,
 )
 from tests.graph.interrupt_support import (
@@ -38,6 +39,11 @@ from tests.graph.kit import (
 )
 
 
+def unplaced(snapshot: StateSnapshot) -> StateSnapshot:
+    """Without its source and parent, which depend on what a history lists."""
+    return snapshot._replace(metadata=None, parent_config=None)
+
+
 def test_every_stop_can_be_gone_back_to(store: EventStore) -> None:
     app = only(asks("q", questions=3), store)
     app.invoke({}, on("t"))
@@ -46,11 +52,9 @@ def test_every_stop_can_be_gone_back_to(store: EventStore) -> None:
     found = stops(app)
     assert [each.interrupts[0].value for each in found] == ["q0", "q1", "q2"]
     for each in found:
-        assert app.get_state(each.config) == each
+        assert unplaced(app.get_state(each.config)) == unplaced(each)
         assert each.next == ("ask",)
-    assert [app.get_state(each.config).parent_config for each in found[1:]] == [
-        each.config for each in found[:-1]
-    ]
+    assert [each.parent_config for each in found[1:]] == [each.config for each in found[:-1]]
     result = app.invoke(Command(resume="other"), found[1].config)
     assert shown(result) == ["q2"]
     assert app.invoke(Command(resume="end"), on("t"))["log"] == [["q", 0, "other", "end"]]
@@ -80,7 +84,8 @@ def test_a_stop_reads_the_same_once_it_is_past(store: EventStore) -> None:
         {"log": [["a", "yes"]]},
         {"log": ["done"], "total": 1},
     ]
-    assert past in list(app.get_state_history(on("t")))
+    every = app.get_state_history(on("t"), every=True)
+    assert unplaced(past) in [unplaced(each) for each in every]
 
 
 def test_answers_one_by_one_make_a_stop_each(store: EventStore) -> None:
@@ -202,7 +207,7 @@ def test_a_stop_in_another_thread(store: EventStore) -> None:
     for name in ("new", "asks again", "edited"):
         assert app.verify(on(name)).ok
         assert replayed(app, name, snapshots=False) == standing(app, on(name))
-    (again, *_) = [each for each in app.get_state_history(on("new")) if each.interrupts]
+    (again, *_) = [each for each in app.get_state_history(on("new"), every=True) if each.interrupts]
     assert app.invoke(Command(resume="last"), again.config)["log"] == [["a", "one", "last"], "done"]
     assert calls.counts["done"] == 2, "in `t`, and where the edit let everything begin anew"
 

@@ -211,7 +211,7 @@ class Life:
 
     def checkpoints(self) -> list[Any]:
         """History without what only one of the libraries has."""
-        extra = ("input", "fork") if self.library is THEIRS else ("fork",)
+        extra = ("input", "fork")
         place = {"configurable": {"thread_id": "t"}}
         return [s for s in self.app.get_state_history(place) if s.metadata["source"] not in extra]
 

@@ -105,7 +105,7 @@ class Talk:
 
     def told(self) -> list[Any]:
         """History without what only one of the libraries has."""
-        extra = ("input", "fork") if self.library is THEIRS else ("fork", "interrupt")
+        extra = ("input", "fork")
         found = self.app.get_state_history(self.config)
         return [each.values for each in found if each.metadata["source"] not in extra]
 

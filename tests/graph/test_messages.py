@@ -20,6 +20,8 @@ from graph.build.schema import StateSchema
 from graph.errors import InvalidUpdateError
 from graph.messages import REMOVE_ALL_MESSAGES, MessagesState, RemoveMessage, add_messages
 
+pytestmark = pytest.mark.usefixtures("without_langchain")
+
 HI = {"role": "user", "content": "hi", "id": "1"}
 HELLO = {"role": "assistant", "content": "hello", "id": "2"}
 

@@ -18,6 +18,8 @@ from graph import (
 )
 from tests.graph.kit import id_of, on
 
+pytestmark = pytest.mark.usefixtures("without_langchain")
+
 
 def answer(state: MessagesState) -> dict[str, Any]:
     return {
@@ -51,7 +53,7 @@ def test_ids_are_the_same_at_every_reading(app: CompiledGraph) -> None:
     second = app.invoke({"messages": "again"}, on("t"))["messages"]
     assert second[:2] == first
     assert app.get_state(on("t")).values["messages"] == second
-    for entry in app.get_state_history(on("t")):
+    for entry in app.get_state_history(on("t"), every=True):
         assert entry.values["messages"] == second[: len(entry.values["messages"])]
         assert app.get_state(entry.config).values == entry.values
     assert app.verify(on("t")).ok
@@ -76,7 +78,7 @@ def test_replacing_and_removing(app: CompiledGraph) -> None:
 def test_a_branch_has_its_parents_messages(app: CompiledGraph, store: EventStore) -> None:
     first = app.invoke({"messages": "one"}, on("t"))["messages"]
     app.invoke({"messages": "two"}, on("t"))
-    at = list(app.get_state_history(on("t")))[2]
+    at = list(app.get_state_history(on("t"), every=True))[2]
     branch = app.invoke({"messages": "other"}, on("u", id_of(at)))["messages"]
     assert branch[:2] == first and branch[2]["content"] == "other"
     store.delete_thread("t")

@@ -66,7 +66,7 @@ def test_siblings_successors_and_the_log_see_nothing(
     assert app.invoke(given, config) == {**GIVEN, "seen": {"vandal", "witness"}}
     assert given == GIVEN, "nor is the caller's input changed"
     if recorded:
-        for entry in app.get_state_history(on("t")):
+        for entry in app.get_state_history(on("t"), every=True):
             assert {key: entry.values[key] for key in GIVEN} == GIVEN
         assert app.verify(on("t")).ok
 
@@ -91,7 +91,7 @@ def test_what_a_caller_does_with_a_result_changes_no_state(store: EventStore) ->
     app = graph.compile(store)
     app.invoke(fresh(), on("t"))["log"].append(7)
     app.get_state(on("t")).values["log"].append(8)
-    for entry in app.get_state_history(on("t")):
+    for entry in app.get_state_history(on("t"), every=True):
         entry.values["log"].append(9)
     assert app.invoke(None, on("t"))["log"] == [1, 2]
 
@@ -140,5 +140,5 @@ def test_a_sends_argument_is_what_was_sent(store: EventStore) -> None:
     graph.add_conditional_edges(START, lambda state: [Send("work", dict(shared)) for _ in range(3)])
     app = graph.compile(store)
     assert app.invoke({}, on("t"))["seen"] == {"1"}
-    first = list(app.get_state_history(on("t")))[-1]
+    first = list(app.get_state_history(on("t"), every=True))[-1]
     assert app.invoke(None, first.config)["seen"] == {"1"}

@@ -44,7 +44,7 @@ CALLS: dict[str, Callable[[CompiledGraph, Any], object]] = {
     "exit": lambda app, config: app.invoke({}, config, durability="exit"),
     "stream": lambda app, config: list(app.stream({}, config)),
     "get_state": lambda app, config: app.get_state(config),
-    "get_state_history": lambda app, config: list(app.get_state_history(config)),
+    "get_state_history": lambda app, config: list(app.get_state_history(config, every=True)),
     "update_state": lambda app, config: app.update_state(config, {"total": 2}),
     "events": lambda app, config: list(app.events(config)),
     "verify": lambda app, config: app.verify(config),

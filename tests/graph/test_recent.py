@@ -217,6 +217,7 @@ def newest_first(left: list[Any], right: list[Any]) -> list[Any]:
     return right + left
 
 
+@pytest.mark.usefixtures("without_langchain")
 @pytest.mark.parametrize("reducer", [operator.add, keep_five, newest_first, add_messages])
 def test_lists_that_grow_shrink_and_are_replaced(
     store: EventStore, caching: str, reducer: Any, monkeypatch: pytest.MonkeyPatch

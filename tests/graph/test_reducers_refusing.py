@@ -73,7 +73,7 @@ def test_another_form_is_an_error_that_leads_out(
     recorded = list(app.events(on("t")))
     for read in (
         lambda: app.get_state(on("t")),
-        lambda: list(app.get_state_history(on("t"))),
+        lambda: list(app.get_state_history(on("t"), every=True)),
         lambda: app.invoke(Command(resume=1), on("t")),
         lambda: app.invoke({"count": 1}, on("t")),
         lambda: list(app.stream(None, on("t"))),
@@ -191,7 +191,7 @@ def test_a_reducer_that_came_or_went_or_another_type(
     recorded = list(app.events(on("t")))
     for read in (
         lambda: app.get_state(on("t")),
-        lambda: list(app.get_state_history(on("t"))),
+        lambda: list(app.get_state_history(on("t"), every=True)),
         lambda: app.invoke(Command(resume=1), on("t")),
         lambda: app.invoke({"count": 1}, on("t")),
         lambda: app.update_state(on("t"), {"count": 1}, "writes"),

@@ -32,7 +32,7 @@ def test_replay_is_the_state(store: EventStore) -> None:
     app = steps("abc", store)
     app.invoke({"log": ["in"]}, on("t"))
     assert app.replay(on("t")) == app.get_state(on("t"))
-    for snapshot in app.get_state_history(on("t")):
+    for snapshot in app.get_state_history(on("t"), every=True):
         assert app.replay(snapshot.config).values == snapshot.values
         assert app.replay(on("t"), upto=snapshot.config).values == snapshot.values
 
@@ -254,7 +254,7 @@ def test_branches_parallel_tasks_and_edits(store: EventStore) -> None:
     graph.add_edge("one", "end")
     app = graph.compile(store)
     app.invoke({"log": ["in"]}, on("t"))
-    first = list(app.get_state_history(on("t")))[-1]
+    first = list(app.get_state_history(on("t"), every=True))[-1]
     branch = app.update_state(first.config, {"log": ["edited"]}, as_node=START)
     app.invoke(None, branch)
     app.invoke({}, on("t"))
@@ -262,6 +262,7 @@ def test_branches_parallel_tasks_and_edits(store: EventStore) -> None:
     assert report.ok and report.events > 18
 
 
+@pytest.mark.usefixtures("without_langchain")
 def test_generated_message_ids_are_no_difference(store: EventStore) -> None:
     def chat(text: str) -> CompiledGraph:
         graph = StateGraph(MessagesState)

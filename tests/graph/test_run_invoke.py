@@ -49,9 +49,8 @@ def test_a_second_input_goes_on_from_the_first(store: EventStore) -> None:
     app = steps("ab", store)
     app.invoke({"log": ["x"]}, on("t"))
     assert app.invoke({"log": ["y"]}, on("t"))["log"] == ["x", "a", "b", "y", "a", "b"]
-    assert [s.metadata and s.metadata["step"] for s in app.get_state_history(on("t"))] == [
-        5, 4, 3, 2, 1, 0,
-    ]  # fmt: skip
+    history = app.get_state_history(on("t"), every=True)
+    assert [s.metadata and s.metadata["step"] for s in history] == [6, 5, 4, 2, 1, 0]
 
 
 @pytest.mark.parametrize("config", [{}, {"configurable": {}}, on("")])
@@ -165,7 +164,7 @@ def test_metadata_of_a_run_is_in_its_checkpoints_and_in_the_threads_list(
     app = steps("ab", store)
     app.invoke({}, on("t", metadata={"user": "alice"}, run_id="run-1"))
     app.invoke({}, on("t", metadata={"user": "bob"}))
-    history = list(app.get_state_history(on("t")))
+    history = list(app.get_state_history(on("t"), every=True))
     told = [(s.metadata or {}) for s in history]
     assert [each["user"] for each in told] == ["bob"] * 3 + ["alice"] * 3
     assert {each["run_id"] for each in told[3:]} == {"run-1"}

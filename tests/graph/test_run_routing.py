@@ -174,7 +174,7 @@ def test_replay_asks_no_edge_and_no_node_again(store: EventStore) -> None:
     app = graph.compile(store)
     app.invoke({}, on("t"))
     app.get_state(on("t"))
-    list(app.get_state_history(on("t")))
+    list(app.get_state_history(on("t"), every=True))
     list(app.events(on("t")))
     app.verify(on("t"))
     assert calls.counts == {"path": 1, "a": 1, "b": 1}

@@ -60,6 +60,7 @@ def test_stream_debug(store: EventStore) -> None:
     chunks = list(steps("a", store).stream({}, on("t"), stream_mode="debug"))
     assert [chunk["type"] for chunk in chunks] == [
         "checkpoint",
+        "checkpoint",
         "task",
         "task_result",
         "checkpoint",

@@ -156,7 +156,7 @@ def test_tags_and_metadata_are_recorded(store: EventStore) -> None:
     assert metadata["tags"] == ["night", "eu"]
     assert metadata["user"] == "ann" and metadata["deep"] == {"a": 1}
     assert store.threads(metadata={"user": "ann"})
-    found = app.get_state_history(on("t"), filter={"tags": ["night", "eu"]})
+    found = app.get_state_history(on("t"), filter={"tags": ["night", "eu"]}, every=True)
     assert len(list(found)) == 2
 
 

@@ -80,11 +80,11 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_snapshots_equal(app: CompiledGraph, store: EventStore, thread_id: str = "t") -> None:
     """Rule 4: without snapshots every answer is the same."""
-    with_them = app.get_state(on(thread_id)), list(app.get_state_history(on(thread_id)))
+    with_them = app.get_state(on(thread_id)), list(app.get_state_history(on(thread_id), every=True))
     assert app.verify(on(thread_id)).ok
     store.delete_snapshots(thread_id)
     assert store.stats(thread_id).snapshots == 0
-    without = app.get_state(on(thread_id)), list(app.get_state_history(on(thread_id)))
+    without = app.get_state(on(thread_id)), list(app.get_state_history(on(thread_id), every=True))
     assert with_them == without
 
 
@@ -272,13 +272,13 @@ def test_every_checkpoint_costs_at_most_a_small_multiple_of_its_state(
     """Reading any place of a long history folds a few events, not all before it."""
     app = chat(store)
     talk(app, 60)
-    entries = list(app.get_state_history(on("t")))
+    entries = list(app.get_state_history(on("t"), every=True))
     for entry in entries[::10]:
         folded[0] = 0
         assert app.get_state(entry.config).values == entry.values
         assert folded[0] <= 60
     folded[0] = 0
-    list(app.get_state_history(on("t")))
+    list(app.get_state_history(on("t"), every=True))
     assert folded[0] <= 3 * len(entries)
 
 

@@ -32,7 +32,7 @@ def app(store: EventStore) -> CompiledGraph:
 
 
 def history(app: CompiledGraph, **options: Any) -> list[StateSnapshot]:
-    return list(app.get_state_history(on("t"), **options))
+    return list(app.get_state_history(on("t"), **options, every=True))
 
 
 # --- get_state --------------------------------------------------------------------------
@@ -61,7 +61,8 @@ def test_a_state_says_all_it_should(store: EventStore) -> None:
     state = app.get_state(on("t"))
     assert state.values == {"log": ["x", "a", "b"], "total": 2}
     assert state.next == ("c",)
-    assert state.metadata == {"user": "alice", "source": "loop", "step": 2, "run_id": "r"}
+    placed = {"source": "loop", "step": 2, "parents": {}, "run_id": "r"}
+    assert state.metadata == {"user": "alice", **placed}
     assert state.created_at and datetime.fromisoformat(state.created_at).year == 2024
     assert [(task.name, task.error, task.result) for task in state.tasks] == [("c", None, None)]
     assert state.parent_config == history(app)[1].config
@@ -76,8 +77,8 @@ def test_every_entrys_config_reads_the_same_state(app: CompiledGraph) -> None:
     app.update_state(on("t"), {"note": "n"}, as_node="a")
     app.invoke(None, on("t"))
     app.invoke({"log": ["y"]}, on("t"))
-    entries = history(app)
-    assert len(entries) == 11
+    entries = list(app.get_state_history(on("t")))
+    assert (len(entries), len(history(app))) == (13, 11)
     for entry, before in zip(entries, [*entries[1:], None], strict=True):
         assert app.get_state(entry.config) == entry
         assert entry.parent_config == (before and before.config)
@@ -120,7 +121,7 @@ def test_limit_and_before(app: CompiledGraph) -> None:
 
 def test_before_in_the_lineage_of_a_fork(app: CompiledGraph) -> None:
     app.invoke({}, on("main"))
-    at = list(app.get_state_history(on("main")))[1]
+    at = list(app.get_state_history(on("main"), every=True))[1]
     app.update_state(on("t", id_of(at)), {"note": "n"})
     everything = history(app)
     assert len(everything) == 5
@@ -136,8 +137,8 @@ def test_filter(app: CompiledGraph) -> None:
     def steps_of(**wanted: Any) -> list[int]:
         return [s.metadata["step"] for s in history(app, filter=wanted) if s.metadata]
 
-    assert steps_of(source="input") == [4, 0]
-    assert steps_of(source="update") == [8]
+    assert steps_of(source="input") == [5, 0]
+    assert steps_of(source="update") == [9]
     assert steps_of(user="alice") == [3, 2, 1, 0]
     assert steps_of(user="alice", step=2) == [2]
     assert steps_of(user="carol") == []
@@ -156,7 +157,7 @@ def test_entries_of_the_past_show_what_came_of_their_tasks(app: CompiledGraph) -
 def test_a_history_that_grows_while_it_is_read(app: CompiledGraph) -> None:
     app.invoke({}, on("t"))
     before = history(app)
-    reading: Iterator[StateSnapshot] = app.get_state_history(on("t"))
+    reading: Iterator[StateSnapshot] = app.get_state_history(on("t"), every=True)
     first = next(reading)
     app.invoke({}, on("t"))
     assert [first, *reading] == before
@@ -187,11 +188,11 @@ def test_listing_a_thousand_checkpoints_folds_each_event_a_few_times() -> None:
         app = graph.compile(saver)
         app.invoke({}, on("t", recursion_limit=1500))
         FOLDED = 0
-        count = sum(1 for _ in app.get_state_history(on("t")))
+        count = sum(1 for _ in app.get_state_history(on("t"), every=True))
         assert count == 1000
         assert 999 <= FOLDED <= 3 * count
         FOLDED = 0
-        assert len(list(app.get_state_history(on("t"), limit=1))) == 1
+        assert len(list(app.get_state_history(on("t"), limit=1, every=True))) == 1
         assert FOLDED <= 3 * BLOCK
         FOLDED = 0
         assert app.get_state(on("t")).values["count"] == 999

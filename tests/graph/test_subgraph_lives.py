@@ -232,7 +232,7 @@ class Life:
         """What is next there runs, to its end or to a question."""
         found = [
             past.config
-            for past in self.app.get_state_history(inside(place, ns))
+            for past in self.app.get_state_history(inside(place, ns), every=True)
             # What came from another thread is for that thread.
             if place != self.config or past.config["configurable"]["thread_id"] == f"t{self.thread}"
         ]
@@ -250,7 +250,7 @@ class Life:
         app = self.app
         return [
             told(app.get_state(past.config, subgraphs=True))
-            for past in app.get_state_history(self.config)
+            for past in app.get_state_history(self.config, every=True)
         ]
 
     def invoke(
@@ -301,10 +301,13 @@ class Life:
 
 
 def told(state: StateSnapshot) -> Any:
-    """What a state says, wherever it is stored, without what came of its tasks later: that may be
-    of the other thread alone.
+    """What a state says, wherever it is stored, without what came of its tasks later, also in
+    subgraphs that have finished: that may be of the other thread alone.
     """
-    inside = [(task.name, task.state and told(task.state)) for task in state.tasks]
+    inside = [
+        (task.name, told(task.state) if task.state and task.state.next else None)
+        for task in state.tasks
+    ]
     return state.values, state.next, state.created_at, inside
 
 

@@ -59,7 +59,7 @@ def test_history_and_events_of_a_child(store: EventStore) -> None:
         assert app.get_state(each.config).values == each.values
     kinds = [entry.kind for entry in app.events(child)]
     assert kinds == ["input", "output", "interrupt", "resume", "output", "output"]
-    assert list(app.get_state_history(child, before=found[2].config)) == found[3:]
+    assert list(app.get_state_history(child, before=found[2].config, every=True)) == found[3:]
 
 
 class Count(TypedDict, total=False):

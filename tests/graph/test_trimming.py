@@ -30,7 +30,7 @@ def runs(app: CompiledGraph, thread_id: str, count: int) -> None:
 def history(app: CompiledGraph, thread_id: str) -> list[Any]:
     return [
         (id_of(each), each.values, each.next, each.metadata)
-        for each in app.get_state_history(on(thread_id))
+        for each in app.get_state_history(on(thread_id), every=True)
     ]
 
 
@@ -42,7 +42,7 @@ def test_each_run_brings_a_point(store: EventStore, durability: Any) -> None:
     app = chat(store)
     for number in range(3):
         app.invoke({"note": f"n{number}"}, on("t"), durability=durability)
-    assert [(each.seq, each.step) for each in store.trim_points("t")] == [(3, 2), (6, 5), (9, 8)]
+    assert [(each.seq, each.step) for each in store.trim_points("t")] == [(3, 2), (6, 6), (9, 10)]
     assert app.verify(on("t")).ok
     assert store.trim("t", 9).base == 9
     assert app.get_state(on("t")).values["total"] == 33
@@ -75,12 +75,12 @@ def test_history_ends_at_the_base_and_is_what_it_was(store: EventStore) -> None:
     after = history(app, "t")
     assert after == before[: len(after)]
     assert len(after) == 7
-    *_, oldest = app.get_state_history(on("t"))
+    *_, oldest = app.get_state_history(on("t"), every=True)
     assert oldest.parent_config is None
     for checkpoint, values, next_, _ in after:
         found = app.get_state(on("t", checkpoint))
         assert (found.values, found.next) == (values, next_)
-    assert list(app.get_state_history(on("t"), before=oldest.config)) == []
+    assert list(app.get_state_history(on("t"), before=oldest.config, every=True)) == []
     assert [entry.seq for entry in app.events(on("t"))] == [7, 8, 9, 10, 11, 12]
     assert app.verify(on("t")).ok
     assert app.check_replay(on("t")).ok
@@ -117,7 +117,8 @@ def test_a_trimmed_thread_runs_on_and_goes_back(store: EventStore) -> None:
         app.invoke({"note": "later"}, on(thread))
     assert app.get_state(on("t")).values == app.get_state(on("whole")).values
     snapshots = {
-        each.values["note"] + str(each.next): each for each in app.get_state_history(on("t"))
+        each.values["note"] + str(each.next): each
+        for each in app.get_state_history(on("t"), every=True)
     }
     back = snapshots["later('b',)"]
     app.update_state(back.config, {"note": "changed"}, as_node="a")

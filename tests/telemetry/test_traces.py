@@ -319,7 +319,7 @@ def test_no_value_of_a_state_is_told(
         with pytest.raises(KeyError):
             app.invoke({"text": SECRET}, config)
         app.update_state(on("t"), {"text": SECRET}, as_node="two")
-        list(app.get_state_history(on("t")))
+        list(app.get_state_history(on("t"), every=True))
         store.append("u", [Event(1, {"a": SECRET}, key=SECRET)], 0, metadata={"m": SECRET})
         head = store.head("u")
         store.append_after(head, [Event(1, SECRET)])

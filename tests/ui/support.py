@@ -91,7 +91,7 @@ def fill(url: str, tenant: str = "default") -> None:
         question = {"messages": [said("where is order 7?")], "topic": "order 7"}
         runs.invoke(question, config("done"))
         runs.invoke(Command(resume="yes"), config("done"))
-        first = [*runs.get_state_history(config("done"))][-2]
+        first = [*runs.get_state_history(config("done"), every=True)][-2]
         runs.update_state(first.config, {"topic": "order 8"}, as_node="think")
         place = first.config["configurable"]["checkpoint_id"]
         runs.invoke(None, config("forked", checkpoint_id=place))

@@ -18,6 +18,8 @@ from tests.ui.support import HOSTILE, TOKEN, Browser, Talk, builder, config, gra
 
 THREADS: Final = ("done", "forked", "waits", "failed", HOSTILE)
 
+pytestmark = pytest.mark.usefixtures("without_langchain")
+
 
 on_each_backend = pytest.mark.parametrize("store_url", ["sqlite-file", "postgresql"], indirect=True)
 
@@ -231,7 +233,7 @@ def state_of(browser: Browser, thread_id: str, seq: int) -> dict[str, Any]:
 def test_states_are_those_of_the_graph(database: str, with_app: bool) -> None:
     with EventStore(database) as store:
         runs = builder.compile(checkpointer=store)
-        history = [*runs.get_state_history(config("done"))]
+        history = [*runs.get_state_history(config("done"), every=True)]
         app = create_app(store, token=TOKEN, graph=graph if with_app else None)
         for snapshot in history:
             seq = int(snapshot.config["configurable"]["checkpoint_id"].split("-")[1], 16)

@@ -333,7 +333,7 @@ def trail_of(options: dict[str, Any]) -> Counter[str]:
 
 def show_history(app: CompiledGraph, thread: str, limit: int) -> None:
     table = Table("step", "source", "next", "scores", "threshold", "checkpoint", title=thread)
-    for shot in app.get_state_history(at(thread), limit=limit):
+    for shot in app.get_state_history(at(thread), limit=limit, every=True):
         coming = Counter(shot.next).items()
         table.add_row(
             str((shot.metadata or {})["step"]),
@@ -350,7 +350,7 @@ def whole_states(app: CompiledGraph, thread: str) -> tuple[int, int]:
     """Checkpoints of a thread's own log, and the bytes of all their values in msgpack."""
     own = takewhile(
         lambda shot: shot.config["configurable"]["thread_id"] == thread,
-        app.get_state_history(at(thread)),
+        app.get_state_history(at(thread), every=True),
     )
     sizes = [len(msgpack.packb(shot.values)) for shot in own]
     return len(sizes), sum(sizes)

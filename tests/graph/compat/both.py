@@ -74,16 +74,20 @@ def line(library: Any, *names: str) -> list[tuple[str, str]]:
 
 Program = Callable[[Any], Any]
 
-_NOT_COMPARED: Final = {"run_id", "response_schema", "parents"}
+_NOT_COMPARED: Final = {"run_id", "response_schema", "parents", "tags", "checkpoint_map"}
 
 _MADE_UP: Final = re.compile(
-    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16}-[0-9a-f]{10}(?:/\d+)?|[0-9a-f]{32}"
+    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16}-[0-9a-f]{10}i?(?:/\d+)?|[0-9a-f]{32}"
     r"|\d{4}-\d\d-\d\dT[\d:.]+(?:\+00:00)?|(?<=:)[0-9a-f.]+(?=$|\|)"
 )
 
 
-def seen(library: Any, program: Program) -> list[Any]:
-    """What a program yields, in comparable form; an exception that it raises ends the list."""
+def seen(library: Any, program: Program, saver: Callable[[], Any] | None = None) -> list[Any]:
+    """What a program yields, in comparable form; an exception that it raises ends the list.
+
+    Args:
+        saver: makes the savers that the program gets instead of those in memory.
+    """
     found: list[Any] = []
     opened: list[Any] = []
 
@@ -92,7 +96,7 @@ def seen(library: Any, program: Program) -> list[Any]:
             return getattr(library, name)
 
         def InMemorySaver(self) -> Any:
-            opened.append(library.InMemorySaver())
+            opened.append(saver() if saver is not None else library.InMemorySaver())
             return opened[-1]
 
     try:
@@ -152,9 +156,13 @@ def plain(value: Any) -> Any:
     return value
 
 
-def assert_same(program: Program) -> None:
-    """Run a program with both libraries, and compare what it sees."""
-    theirs, ours = seen(THEIRS, program), seen(OURS, program)
+def assert_same(program: Program, saver: Callable[[], Any] | None = None) -> None:
+    """Run a program with both libraries, and compare what it sees.
+
+    Args:
+        saver: makes the savers that ours gets.
+    """
+    theirs, ours = seen(THEIRS, program), seen(OURS, program, saver)
     if theirs and ours and isinstance(theirs[-1], Raised) and isinstance(ours[-1], Raised):
         assert ours[-1].is_caught_like(theirs[-1]), f"{ours[-1]}\n  not like {theirs[-1]}"
         theirs.pop(), ours.pop()

@@ -18,7 +18,7 @@ def ex_pydantic(library: Any) -> Any:
         n: int
 
     app = compiled(library, {"a": lambda state: {"n": 1}}, line(library, "a"), M)
-    yield app.invoke({"n": "x"})
+    yield app.invoke({"n": "x"}, CONFIG)
 
 
 def ex_pydantic_node(library: Any) -> Any:
@@ -28,7 +28,7 @@ def ex_pydantic_node(library: Any) -> Any:
     app = compiled(
         library, {"a": lambda state: {"n": "x"}, "b": lambda state: {}}, line(library, "a", "b"), M
     )
-    yield app.invoke({"n": 1})
+    yield app.invoke({"n": 1}, CONFIG)
 
 
 def ex_pydantic_missing(library: Any) -> Any:
@@ -36,7 +36,7 @@ def ex_pydantic_missing(library: Any) -> Any:
         n: int
 
     app = compiled(library, {"a": lambda state: {"n": 1}}, line(library, "a"), M)
-    yield app.invoke({})
+    yield app.invoke({}, CONFIG)
 
 
 def ex_dataclass_missing(library: Any) -> Any:
@@ -45,7 +45,7 @@ def ex_dataclass_missing(library: Any) -> Any:
         n: int
 
     app = compiled(library, {"a": lambda state: {"n": 1}}, line(library, "a"), D)
-    yield app.invoke({})
+    yield app.invoke({}, CONFIG)
 
 
 def ex_context_pyd(library: Any) -> Any:
@@ -74,17 +74,17 @@ def ex_async_in_sync(library: Any) -> Any:
         return {}
 
     app = compiled(library, {"a": f}, line(library, "a"))
-    yield app.invoke({})
+    yield app.invoke({}, CONFIG)
 
 
 def ex_no_thread(library: Any) -> Any:
     app = compiled(library, {"a": lambda state: {}}, line(library, "a"))
-    yield app.invoke({"text": "1"})
+    yield app.invoke({"text": "1"}, CONFIG)
 
 
 def ex_bad_return(library: Any) -> Any:
     app = compiled(library, {"a": lambda state: 5}, line(library, "a"))
-    yield app.invoke({"text": "1"})
+    yield app.invoke({"text": "1"}, CONFIG)
 
 
 def ex_none_new(library: Any) -> Any:
@@ -155,7 +155,7 @@ def ex_int_nosaver(library: Any) -> Any:
         line(library, "a"),
         saver=False,
     )
-    yield app.invoke({"text": "1"})
+    yield app.invoke({"text": "1"}, CONFIG)
 
 
 def ex_reducer_args(library: Any) -> Any:

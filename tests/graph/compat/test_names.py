@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any, TypedDict, cast
+from typing import Annotated, Any, TypedDict
 
-import langgraph.types
 import pytest
 from langgraph._internal._config import DEFAULT_RECURSION_LIMIT
 
@@ -173,20 +172,6 @@ def test_both_see_the_same(program: Any) -> None:
 def test_an_option_that_is_left_out_says_what_to_use_instead(call: Any, advice: str) -> None:
     with pytest.raises(graph.InvalidGraphError, match=advice):
         call()
-
-
-@pytest.mark.parametrize(
-    "node",
-    [
-        lambda state: langgraph.types.Command(update={"text": "x"}),
-        lambda state: graph.Command(goto=cast(Any, langgraph.types.Send("a", {}))),
-        lambda state: graph.Command(goto=[cast(Any, langgraph.types.Send("a", {}))]),
-    ],
-)
-def test_what_was_imported_from_langgraph_is_named(node: Any) -> None:
-    app = one_node(graph, node, saver=False)
-    with pytest.raises(graph.InvalidUpdateError, match=r"this is LangGraph's .* from graph"):
-        app.invoke({})
 
 
 def test_an_unknown_option_is_a_type_error() -> None:
