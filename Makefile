@@ -83,7 +83,7 @@ torture: $(VENV)/ready-test
 	$(PY) -m tests.graph.torture --postgresql
 
 clean:
-	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .cache build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment is of no use when its Python was removed or upgraded, or when it was copied here

@@ -352,6 +352,14 @@ def test_every_page_that_the_code_names_is_there() -> None:
     assert [pair for pair in sorted(named) if not (ROOT / pair[1]).exists()] == []
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/explanation/compared.md"])
+def test_figures_of_pages_stand_in_the_results_of_the_benchmarks(page: str) -> None:
+    results = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for figure in re.findall(r"([\d,]+)× less\b", text) + re.findall(r"\| ([\d,]+ KiB) \|", text):
+        assert re.search(rf"\| {figure}\b", results), figure
+
+
 def test_the_picture_of_the_costs_shows_the_results_of_the_benchmarks() -> None:
     from docs.pictures import costs
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from eventstore.cli import exits
 
@@ -19,6 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; ``None`` takes those of the process.
     """
+    if hiding := _file_that_hides_graph():
+        print(
+            f"eventstore: the file {hiding} hides the package graph of this library; rename it, "
+            "or run the command from another directory",
+            file=sys.stderr,
+        )
+        return exits.USAGE
     try:
         import rich  # noqa: F401
         import typer  # noqa: F401
@@ -33,3 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     given = sys.argv[1:] if arguments is None else list(arguments)
     return run(given)
+
+
+def _file_that_hides_graph() -> str | None:
+    """A module ``graph.py`` that Python would import instead of the package."""
+    spec = find_spec("graph")
+    return spec.origin if spec is not None and spec.submodule_search_locations is None else None

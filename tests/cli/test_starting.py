@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import typer.main
 
@@ -44,6 +46,17 @@ def test_every_command_is_where_the_list_says() -> None:
         command = group.get_command(context, name)  # type: ignore[attr-defined]
         assert command is not None and command.name == name
         assert run(*name.split(), "--help").code == exits.OK
+
+
+def test_a_file_that_hides_the_package_graph_is_named(tmp_path: Path) -> None:
+    (tmp_path / "graph.py").write_text("")
+    command = [sys.executable, "-m", "eventstore", "threads"]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == exits.USAGE
+    assert f"the file {tmp_path / 'graph.py'} hides the package graph" in done.stderr
 
 
 def test_it_tells_its_version() -> None:
