@@ -13,6 +13,7 @@ import nox
 
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests"]
 
 
 EXTRAS = (

@@ -20,6 +20,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 def test_every_extra_has_a_job() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert set(project["optional-dependencies"]) == FOR_DEVELOPERS | set(JOBS) - {"none"}
+    sessions = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    assert [job for job in JOBS if f'"{job}"' not in sessions] == []
 
 
 def test_the_jobs_are_done() -> None:

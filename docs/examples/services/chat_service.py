@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
@@ -20,15 +20,19 @@ from pydantic import BaseModel
 from eventstore import AsyncEventStore, ThreadNotFoundError
 from graph import (
     CompiledGraph,
-    MessagesState,
     RunnableConfig,
     StateGraph,
     ThreadBusyError,
+    add_messages,
     get_stream_writer,
 )
 
 
-async def answer(state: MessagesState) -> dict[str, Any]:
+class Chat(TypedDict):
+    messages: Annotated[list[dict[str, Any]], add_messages]  # dicts, which FastAPI sends as JSON
+
+
+async def answer(state: Chat) -> dict[str, Any]:
     send = get_stream_writer()
     said = state["messages"][-1]["content"]
     words = f"You said {said!r} and that is message {len(state['messages'])}".split()
@@ -38,7 +42,7 @@ async def answer(state: MessagesState) -> dict[str, Any]:
     return {"messages": [{"role": "assistant", "content": " ".join(words)}]}
 
 
-graph = StateGraph(MessagesState).add_node("answer", answer).set_entry_point("answer")
+graph = StateGraph(Chat).add_node("answer", answer).set_entry_point("answer")
 running: set[asyncio.Task[None]] = set()  # asyncio itself keeps no reference to a task
 
 
