@@ -100,7 +100,15 @@ def test_every_call_of_a_graph_has_its_twin() -> None:
     unpaired = methods.keys() - twins - {name[1:] for name in twins}
     describing = {"get_context_jsonschema", "get_graph", "get_input_jsonschema"}
     describing |= {"get_output_jsonschema", "get_subgraphs"}
-    assert unpaired == describing | {"nested", "output", "reader_on", "with_config"}
+    assert unpaired == describing | {
+        "as_runnable",
+        "get_name",
+        "nested",
+        "output",
+        "reader_on",
+        "with_checkpointer",
+        "with_config",
+    }
     for name in twins:
         assert described(methods[name]) == described(methods[name[1:]]), name
         assert methods[name].__doc__
