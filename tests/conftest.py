@@ -55,6 +55,11 @@ _FILES_AND_SERVERS: Final = frozenset(
 """Parameters and fixtures of tests that need a file or a server."""
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Three workers for two processors: tests wait for servers, leases and other processes."""
+    return max(1, (os.cpu_count() or 1) * 3 // 2)
+
+
 def pytest_configure() -> None:
     # A shell that starts us in the background lets us ignore Ctrl-C, and so would every process
     # that a test starts; some of them are interrupted on purpose.

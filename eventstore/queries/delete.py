@@ -11,7 +11,15 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, update
 
-from eventstore.db.schema import events, forks, segments, snapshots, threads, tombstones
+from eventstore.db.schema import (
+    events,
+    forks,
+    insert_if_new,
+    segments,
+    snapshots,
+    threads,
+    tombstones,
+)
 from eventstore.models import DELETION_MARK, SqlRow
 from eventstore.queries.events import namespaces
 from eventstore.queries.forks import dependants
@@ -112,7 +120,8 @@ def remove_rest(conn: Connection, thread_key: int, tombstone: Mapping[str, Any])
         return False
     for remove in _REMOVE_REST:
         conn.execute(remove, {"key": thread_key})
-    conn.execute(_INSERT_TOMBSTONE, tombstone)
+    # A thread that was restored may have left one.
+    conn.execute(_PUT_TOMBSTONE[conn.dialect.name], tombstone)
     return True
 
 
@@ -123,4 +132,4 @@ _REMOVE_REST = [
 
 _REMOVE_REST.append(delete(threads).where(threads.c.thread_key == _key))
 
-_INSERT_TOMBSTONE = insert(tombstones)
+_PUT_TOMBSTONE = insert_if_new(tombstones)

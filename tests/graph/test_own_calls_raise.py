@@ -8,6 +8,7 @@ part of this at any moment.
 from __future__ import annotations
 
 import asyncio
+import dis
 import gc
 import os
 import sys
@@ -34,6 +35,7 @@ from tests.graph.kit import on
 pytestmark = pytest.mark.slow
 
 OURS: Final = str(Path(graph.run.__file__).parent) + os.sep
+RESUME: Final = dis.opmap["RESUME"]
 TIME_LIMIT_S: Final = 30.0
 
 ERRORS: Final[dict[str, Callable[[], BaseException]]] = {
@@ -61,6 +63,7 @@ class OwnCalls:
         try:
             yield
         finally:
+            self._at = None  # a worker may still be at it
             sys.settrace(before)
             threading.settrace(of_threads)
             concurrency.worker_pool().shutdown(wait=False)
@@ -70,9 +73,10 @@ class OwnCalls:
         code = frame.f_code
         if event != "call" or not code.co_filename.startswith(OURS):
             return
-        if code.co_name == "<lambda>":
-            return  # a callback of the event loop, which logs what it raises
-        if code.co_code[frame.f_lasti + 1] & 3 > 1:
+        if code.co_name.startswith("<"):
+            return  # a callback that the event loop calls, or part of the function around it
+        instruction, argument = code.co_code[frame.f_lasti : frame.f_lasti + 2]
+        if instruction != RESUME or argument & 3 > 1:
             return  # it goes on after an ``await``, where Python lets nothing interrupt it
         with self._lock:
             raises = len(self.sites) == self._at

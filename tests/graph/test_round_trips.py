@@ -119,7 +119,9 @@ def test_so_it_does_in_a_process_that_has_nothing_in_memory(
 def test_the_past_takes_two(graph: CompiledGraph, trips: Trips) -> None:
     graph.invoke({"number": 1}, at("t"))
     for each in list(graph.get_state_history(at("t"))):
-        assert trips.of(partial(graph.get_state, each.config)) <= 2
+        # Before an input its event is read, too.
+        most = 3 if each.next == (START,) else 2
+        assert trips.of(partial(graph.get_state, each.config)) <= most
 
 
 def test_going_back_takes_two_to_load_and_one_to_write(graph: CompiledGraph, trips: Trips) -> None:
@@ -139,7 +141,7 @@ def test_a_history_takes_one_and_one_a_page(graph: CompiledGraph, trips: Trips) 
         graph.invoke({"number": 1}, at("t"))
     found: list[Any] = []
     assert trips.of(lambda: found.extend(graph.get_state_history(at("t")))) == 2
-    assert len(found) == 5 * (STEPS + 2) - 5
+    assert len(found) == 5 * (STEPS + 2)
 
 
 def test_a_thread_that_was_deleted_and_made_again_takes_no_more(
