@@ -6,11 +6,11 @@ parameters from models; a plain function as a tool needs no langchain-core.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from graph.types import ExecutionInfo, RunnableConfig
+from graph.types import ExecutionInfo
 
 if TYPE_CHECKING:
 
@@ -58,7 +58,8 @@ class ToolRuntime(_Direct, Generic[ContextT, StateT]):
     Attributes:
         state: the graph's state, as its node got it.
         context: the caller's ``context``.
-        config: the config of the call.
+        config: the config of the call, a ``RunnableConfig``. (Pydantic looks at these annotations,
+            and takes no ``TypedDict`` of Python 3.11.)
         stream_writer: streams a value (stream mode ``custom``).
         tool_call_id: the id of the call, which the tool's message must name.
         store: see :class:`InjectedStore`.
@@ -68,7 +69,7 @@ class ToolRuntime(_Direct, Generic[ContextT, StateT]):
 
     state: StateT
     context: ContextT
-    config: RunnableConfig
+    config: Mapping[str, Any]
     stream_writer: Callable[[Any], None]
     tool_call_id: str | None
     store: Any = None
