@@ -313,6 +313,7 @@ def _bound(host: str, port: int) -> socket.socket:
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((host, port))
+        found.listen(128)  # who reads the address may connect at once
     except OSError as error:
         found.close()
         raise ConfigurationError(

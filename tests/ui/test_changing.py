@@ -17,6 +17,8 @@ from eventstore.ui import create_app
 from eventstore.ui.edits import answer_to
 from tests.ui.support import HOSTILE, TOKEN, Browser, builder, config, fill, graph
 
+pytestmark = pytest.mark.usefixtures("without_langchain")
+
 
 @pytest.fixture
 def store(database: str) -> Iterator[EventStore]:
