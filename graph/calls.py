@@ -26,7 +26,7 @@ from graph.build.options import refuse_left_out
 from graph.build.schema import ROOT, Channel, is_schema, own, shown
 from graph.build.topology import Graph, Topology
 from graph.build.types_registry import register_types
-from graph.errors import InvalidConfigError, InvalidContextError
+from graph.errors import InvalidConfigError, InvalidContextError, InvalidUpdateError
 from graph.langchain import MESSAGES, observer_of, register
 from graph.read import streaming, subgraphs, time_travel
 from graph.read.entries import selected
@@ -418,6 +418,7 @@ class RunnableGraph(ReadableGraph):
         reader, named = self._find(config)
         if not supersteps or not all(supersteps):
             raise InvalidConfigError("there is nothing to update; pass at least one StateUpdate")
+        supersteps = [[_update_of(each) for each in updates] for updates in supersteps]
         concurrency = (
             sync_concurrency(self._log)
             if isinstance(runner, SyncRunner)
@@ -538,6 +539,23 @@ def async_concurrency(log: ThreadLog | None) -> Concurrency:
 def _of_caller(config: Mapping[str, Any]) -> Mapping[str, Any]:
     scope = current()
     return config if scope is None else as_seen_by_caller(config, scope.inner_ns)
+
+
+def _update_of(given: Any) -> StateUpdate:
+    """An update of ``bulk_update_state``; LangGraph's class and pairs mean the same.
+
+    Raises:
+        InvalidUpdateError: it is something else.
+    """
+    if isinstance(given, StateUpdate):
+        return given
+    if hasattr(given, "values") and hasattr(given, "as_node"):
+        return StateUpdate(given.values, given.as_node)
+    if isinstance(given, tuple) and len(given) == 2:
+        return StateUpdate(*given)
+    raise InvalidUpdateError(
+        f"an update must be a StateUpdate(values, as_node), not {type(given).__name__}"
+    )
 
 
 def _around(scope: Scope | None) -> Mapping[str, Any]:

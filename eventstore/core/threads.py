@@ -50,6 +50,10 @@ OnDamage = Callable[[ThreadDamage], object]
 """Called with a thread whose row is damaged."""
 
 
+RUNTIME: Final = "runtime"
+"""Metadata that says what writes a thread, where that is not a graph of this library."""
+
+
 class Threads(Part):
     """Finds threads, and changes what is recorded about them."""
 
@@ -203,11 +207,17 @@ class Threads(Part):
     async def set_thread(self, /, thread_id: str, **values: Any) -> ThreadInfo:
         """Change ``metadata``, ``status``, ``ttl`` (seconds or ``None``) or ``pinned``.
 
+        The metadata ``runtime``, which says what writes the thread, stays unless it is given.
+
         Raises:
             ThreadNotFoundError: no such thread.
             ConfigurationError: something else was given.
         """
         stored = _thread_values(values)
+        if "metadata" in values:
+            before = (await self.thread(thread_id)).metadata
+            kept = {name: before[name] for name in (RUNTIME,) if name in before}
+            stored["metadata"] = metadata_text({**kept, **values["metadata"]})
         return await (self._change(thread_id, stored) if stored else self.thread(thread_id))
 
     async def pin(self, thread_id: str, reason: str, by: str) -> ThreadInfo:

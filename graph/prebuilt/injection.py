@@ -24,7 +24,13 @@ else:
         from langchain_core.tools import InjectedToolArg as _Marker
         from langchain_core.tools.base import _DirectlyInjectedToolArg as _Direct
     except ImportError:
-        _Marker = _Direct = object
+
+        class _Marker:
+            """An annotation of an argument that is injected."""
+
+        class _Direct:
+            """A class of arguments that are injected."""
+
 
 ContextT = TypeVar("ContextT")
 StateT = TypeVar("StateT")

@@ -72,6 +72,13 @@ def test_status_follows_the_appends(store: EventStore) -> None:
     assert store.thread("t").status == "waiting"
 
 
+def test_what_writes_a_thread_stays_known(store: EventStore) -> None:
+    store.append("t", [Event(1)], 0, metadata={"runtime": "langgraph", "a": 1})
+    assert store.set_thread("t", metadata={"b": 2}).metadata == {"runtime": "langgraph", "b": 2}
+    assert store.set_thread("t", metadata={}).metadata == {"runtime": "langgraph"}
+    assert store.set_thread("t", metadata={"runtime": "x"}).metadata == {"runtime": "x"}
+
+
 def test_changing_what_is_said(store: EventStore) -> None:
     fill(store, "t", 1)
     info = store.set_thread("t", pinned=True, ttl=60, metadata={"a": 1}, status="failed")

@@ -107,3 +107,21 @@ def test_the_ids_of_langgraphs_add_messages_are_the_same_in_a_replay(reducer: An
 def test_what_needs_a_run_of_langgraph_is_named(call: Callable[[], Any]) -> None:
     with pytest.raises(graph.InvalidGraphError, match=r"LangGraph's \w+\(\).* from graph instead"):
         run(lambda state: call())
+
+
+def test_updates_in_bulk_are_taken_as_langgraphs_class_and_as_pairs() -> None:
+    with graph.InMemorySaver() as saver:
+        made = StateGraph(State).add_node("a", lambda state: {"items": ["a"]})
+        app = made.add_edge(START, "a").compile(saver)
+        app.invoke({"items": ["0"]}, CONFIG)
+        update: Any
+        for update in (
+            langgraph.types.StateUpdate({"items": ["1"]}, "a"),
+            ({"items": ["2"]}, "a"),
+            graph.StateUpdate({"items": ["3"]}, "a"),
+        ):
+            app.bulk_update_state(CONFIG, [[update]])
+        assert app.get_state(CONFIG).values["items"] == ["0", "a", "1", "2", "3"]
+        for update in ({"items": ["4"]}, "a", ("a", "b", "c")):
+            with pytest.raises(graph.InvalidUpdateError, match="must be a StateUpdate"):
+                app.bulk_update_state(CONFIG, [[update]])
