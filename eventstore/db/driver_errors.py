@@ -10,6 +10,7 @@ from sqlalchemy import exc
 from eventstore.db import postgresql, sqlite
 from eventstore.errors import (
     ConfigurationError,
+    CorruptEventError,
     EventStoreError,
     StoreBusyError,
     StoreUnavailableError,
@@ -41,6 +42,12 @@ class Translation:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if isinstance(error, UnicodeDecodeError):
+            # SQLite quotes a damaged schema in its message, which the driver then cannot decode.
+            raise CorruptEventError(
+                "the database file is damaged: a text of its schema does not decode to UTF-8; run "
+                "eventstore verify, and restore a backup"
+            ) from error
         if not isinstance(error, exc.SQLAlchemyError) or isinstance(error, exc.IntegrityError):
             return
         if classify(error):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from eventstore import Event, EventStore, EventStoreError
+from eventstore import CorruptEventError, Event, EventStore, EventStoreError
 from retention import sweep
 from tests.effort import effort
 from tests.eventstore.damage_support import (
@@ -240,3 +240,16 @@ def _compared(
         except EventStoreError:
             return "found"
     return "harmless"
+
+
+def test_a_schema_that_is_no_text_is_named(tmp_path: Path) -> None:
+    """SQLite quotes it in its own message, which no driver can decode."""
+    path = tmp_path / "store.db"
+    with EventStore(path) as store:
+        store.setup()
+    connection = raw(path)
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_master SET name = CAST(x'66f4' AS TEXT), sql = 'x'")
+    connection.close()
+    with EventStore(path) as store, pytest.raises(CorruptEventError, match="file is damaged"):
+        store.threads()
