@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 from urllib.parse import quote
 
 import typer
@@ -38,6 +40,9 @@ from eventstore.cli.threads import for_each_thread
 from eventstore.explain import langgraph
 from eventstore.explain.values import counted, safe
 from eventstore.format.archive.dump import Dump
+
+if TYPE_CHECKING:
+    from graph.langgraph.transfer import Moved
 
 SUFFIX: Final = ".thread"
 STANDARD: Final = "-"
@@ -235,10 +240,10 @@ def load_langgraph(
             f"({error})",
             USAGE,
         ) from error
-    out, failed = Output(as_json), 0
+    out = Output(as_json)
     serializer = _serde(serde) if serde is not None else None
     opening = reading if dry_run else writing
-    count, checkpoints, copied, before, after = 0, 0, 0, 0, 0
+    tally = _Tally(out, tenant, "here", ("source_bytes", "bytes"), dry_run)
     with (
         opening(Target(db, tenant, schema)) as store,
         Import(store, source, serializer) as work,
@@ -248,37 +253,9 @@ def load_langgraph(
             if not work.source.names(thread_id):
                 raise Failed(f"the source has no thread {thread_id!r}", MISSING)
         for thread_id in threads or work.source.threads():
-            try:
-                moved = work.thread(thread_id, advance, dry_run=dry_run)
-            except EventStoreError as error:
-                failed += 1
-                out.note(f"eventstore: {safe(thread_id)}: {safe(message_of(error))}")
-                continue
-            count, checkpoints = count + 1, checkpoints + moved.checkpoints
-            copied += moved.copied
-            before, after = before + moved.source_bytes, after + moved.stored_bytes
-            if as_json:
-                out.json(
-                    {
-                        "thread_id": thread_id,
-                        "tenant": tenant,
-                        "checkpoints": moved.checkpoints,
-                        "copied": moved.copied,
-                        "source_bytes": moved.source_bytes,
-                        "bytes": moved.stored_bytes,
-                        "continued_here": moved.is_ahead,
-                        "dry_run": dry_run,
-                    }
-                )
-            elif moved.is_ahead:
-                out.say(f"{safe(thread_id)} was continued here and stays as it is")
-    if not as_json:
-        what = "to copy" if dry_run else "copied, all verified"
-        out.say(
-            f"{counted(count, 'thread')}, {counted(checkpoints, 'checkpoint')}: {copied:,} {what}; "
-            f"{size(before)} in the source, {size(after)} here"
-        )
-    if failed:
+            tally.move(thread_id, partial(work.thread, thread_id, advance, dry_run=dry_run))
+    tally.tell("in the source", "here")
+    if tally.failed:
         raise typer.Exit(FOUND)
 
 
@@ -324,57 +301,90 @@ def export_langgraph(
             f"({error})",
             USAGE,
         ) from error
-    out, failed = Output(as_json), 0
+    out = Output(as_json)
     serializer = _serde(serde) if serde is not None else None
-    count, checkpoints, copied, before, after = 0, 0, 0, 0, 0
+    tally = _Tally(out, tenant, "there", ("bytes", "target_bytes"), dry_run)
     with (
         reading(Target(db, tenant, schema)) as store,
         Export(store, target, serializer, dry_run=dry_run) as work,
     ):
 
-        def copy(thread_id: str) -> None:
-            nonlocal failed, count, checkpoints, copied, before, after
-            try:
-                if not langgraph.is_langgraph(store.thread(thread_id)):
-                    if threads:
-                        failed += 1
-                        out.note(f"eventstore: {safe(thread_id)} was not written by LangGraph")
-                    return
-                moved = work.thread(thread_id)
-            except EventStoreError as error:
-                failed += 1
-                out.note(f"eventstore: {safe(thread_id)}: {safe(message_of(error))}")
-                return
-            count, checkpoints = count + 1, checkpoints + moved.checkpoints
-            copied += moved.copied
-            before, after = before + moved.source_bytes, after + moved.stored_bytes
-            if as_json:
-                out.json(
-                    {
-                        "thread_id": thread_id,
-                        "tenant": tenant,
-                        "checkpoints": moved.checkpoints,
-                        "copied": moved.copied,
-                        "bytes": moved.source_bytes,
-                        "target_bytes": moved.stored_bytes,
-                        "continued_there": moved.is_ahead,
-                        "dry_run": dry_run,
-                    }
-                )
-            elif moved.is_ahead:
-                out.say(f"{safe(thread_id)} was continued there and stays as it is")
+        def copy(thread_id: str) -> Moved | None:
+            if langgraph.is_langgraph(store.thread(thread_id)):
+                return work.thread(thread_id)
+            if threads:
+                tally.failed += 1
+                out.note(f"eventstore: {safe(thread_id)} was not written by LangGraph")
+            return None
 
-        left_out = for_each_thread(out, store, "exporting", threads, copy)
+        def move(thread_id: str) -> None:
+            tally.move(thread_id, partial(copy, thread_id))
+
+        left_out = for_each_thread(out, store, "exporting", threads, move)
         for each in left_out.values():
             out.note(f"eventstore: cannot export {safe(str(each.thread_id))}: {safe(each.problem)}")
-    if not as_json:
-        what = "to copy" if dry_run else "copied, all verified"
-        out.say(
-            f"{counted(count, 'thread')}, {counted(checkpoints, 'checkpoint')}: {copied:,} {what}; "
-            f"{size(before)} here, {size(after)} in the target"
-        )
-    if failed or left_out:
+    tally.tell("here", "in the target")
+    if tally.failed or left_out:
         raise typer.Exit(FOUND)
+
+
+class _Tally:
+    """Copies threads from or to LangGraph's tables, tells of each, and counts.
+
+    Args:
+        there: where the copies are: ``"here"`` or ``"there"``.
+        sizes: what ``--json`` calls the bytes of a thread and those of its copy.
+    """
+
+    def __init__(
+        self, out: Output, tenant: str, there: str, sizes: tuple[str, str], dry_run: bool
+    ) -> None:
+        self._out, self._tenant, self._dry_run = out, tenant, dry_run
+        self._there, self._sizes = there, sizes
+        self._threads = self._checkpoints = self._copied = self._before = self._after = 0
+        self.failed = 0
+
+    def move(self, thread_id: str, copy: Callable[[], Moved | None]) -> None:
+        """Copy a thread; an error is told, and counts as failed. ``None`` counts as nothing."""
+        try:
+            moved = copy()
+        except EventStoreError as error:
+            self.failed += 1
+            self._out.note(f"eventstore: {safe(thread_id)}: {safe(message_of(error))}")
+            return
+        if moved is None:
+            return
+        self._threads += 1
+        self._checkpoints += moved.checkpoints
+        self._copied += moved.copied
+        self._before += moved.source_bytes
+        self._after += moved.stored_bytes
+        if self._out.as_json:
+            before, after = self._sizes
+            self._out.json(
+                {
+                    "thread_id": thread_id,
+                    "tenant": self._tenant,
+                    "checkpoints": moved.checkpoints,
+                    "copied": moved.copied,
+                    before: moved.source_bytes,
+                    after: moved.stored_bytes,
+                    f"continued_{self._there}": moved.is_ahead,
+                    "dry_run": self._dry_run,
+                }
+            )
+        elif moved.is_ahead:
+            self._out.say(f"{safe(thread_id)} was continued {self._there} and stays as it is")
+
+    def tell(self, before: str, after: str) -> None:
+        """Say how much was copied, and the bytes ``before`` and ``after``."""
+        if self._out.as_json:
+            return
+        what = "to copy" if self._dry_run else "copied, all verified"
+        self._out.say(
+            f"{counted(self._threads, 'thread')}, {counted(self._checkpoints, 'checkpoint')}: "
+            f"{self._copied:,} {what}; {size(self._before)} {before}, {size(self._after)} {after}"
+        )
 
 
 def _serde(text: str) -> Any:

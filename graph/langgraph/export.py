@@ -24,7 +24,7 @@ from graph.langgraph.finding import History
 from graph.langgraph.operations import Operations
 from graph.langgraph.source import Name, Opener, Source, Stored, is_postgresql, opened, path_of
 from graph.langgraph.state.records import Saved, Write, WriteKey
-from graph.langgraph.transfer import Moved, TransferError, is_equal
+from graph.langgraph.transfer import Moved, TransferError, is_equal, missing_of
 
 _BLOCK: Final = 16
 """Checkpoints held in memory at a time."""
@@ -112,14 +112,12 @@ class Export:
         refs = sorted(await history.all(None), key=lambda ref: (ref.id, ref.ns))
         names = [ref.name for ref in refs]
         present = set(self._tables.names(thread_id)) if self._tables is not None else set()
-        missing = [name for name in names if name not in present]
-        is_ahead = bool(present - set(names))
-        if is_ahead and missing:
-            raise TransferError(
-                f"thread {thread_id!r} was continued here and in the target; nothing was copied; "
-                "delete it there to export it anew"
-            )
-        copied = len(missing)
+        copied, is_ahead = missing_of(
+            names,
+            present,
+            f"thread {thread_id!r} was continued here and in the target",
+            "delete it there to export it anew",
+        )
         if is_ahead:
             advance(len(names))
         elif not self._dry_run:

@@ -105,14 +105,12 @@ class Import:
         """
         names = self.source.names(thread_id)
         present = run_sync(self._present(thread_id))
-        missing = [name for name in names if name not in present]
-        is_ahead = bool(present - set(names))
-        if is_ahead and missing:
-            raise TransferError(
-                f"thread {thread_id!r} was continued here and in the source; nothing was copied; "
-                "delete it here to import it anew"
-            )
-        copied = len(missing)
+        copied, is_ahead = missing_of(
+            names,
+            present,
+            f"thread {thread_id!r} was continued here and in the source",
+            "delete it here to import it anew",
+        )
         if is_ahead:
             advance(len(names))
         elif not dry_run:
@@ -183,6 +181,21 @@ class Import:
             found: list[tuple[WriteKey, Any]] = list(items)
             plans.append(writing.written(self._wire, name, (task, path), found, is_special))
         return plans
+
+
+def missing_of(
+    names: Sequence[Name], present: set[Name], apart: str, remedy: str
+) -> tuple[int, bool]:
+    """How many checkpoints a copy lacks, and whether it went on by itself.
+
+    Raises:
+        TransferError: both went on; ``apart`` says so, ``remedy`` what to do.
+    """
+    missing = sum(name not in present for name in names)
+    is_ahead = bool(present - set(names))
+    if is_ahead and missing:
+        raise TransferError(f"{apart}; nothing was copied; {remedy}")
+    return missing, is_ahead
 
 
 def is_equal(wire: Wire, row: Row, saved: Saved | None, *, exactly: bool = False) -> bool:
