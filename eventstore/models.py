@@ -31,6 +31,9 @@ Status = Literal["running", "waiting", "failed", "cancelled", "idle"]
 
 STATUSES: Final[tuple[str, ...]] = get_args(Status)
 
+RUNTIME: Final = "runtime"
+"""Metadata that says what writes a thread, where that is not a graph of this library."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 

@@ -15,10 +15,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from eventstore.concurrency import renew_in_children
 from eventstore.models import Head, NewSnapshot, Position, Snapshot
+from eventstore.queries.loading import EventRow
 
 BYTES: Final = 16 * 2**20
 """Stored bytes kept for one store by default."""
@@ -28,17 +29,6 @@ SHARE: Final = 4
 
 _ROW: Final = 200
 _OVERHEAD: Final = 2_000
-
-
-class EventRow(NamedTuple):
-    """An event's row, as :func:`eventstore.queries.events.read_events` gives it."""
-
-    seq: int
-    kind: int
-    key: str | None
-    recorded_at: int
-    digest: bytes
-    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)

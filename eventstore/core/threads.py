@@ -23,6 +23,7 @@ from eventstore.format import digests, records
 from eventstore.format.checks import metadata_text
 from eventstore.limits import TTL_MAX, check_name, check_number, check_type, seconds_of, shown
 from eventstore.models import (
+    RUNTIME,
     STATUSES,
     Branch,
     Position,
@@ -48,10 +49,6 @@ SCAN_PAGE_MIN: Final = 64
 
 OnDamage = Callable[[ThreadDamage], object]
 """Called with a thread whose row is damaged."""
-
-
-RUNTIME: Final = "runtime"
-"""Metadata that says what writes a thread, where that is not a graph of this library."""
 
 
 class Threads(Part):

@@ -27,6 +27,7 @@ from eventstore import (
 )
 from eventstore.concurrency import iterate_sync
 from eventstore.core.core import Core
+from eventstore.models import RUNTIME
 from graph.langgraph.state import snapshots
 from graph.langgraph.state.fold import Fold
 from graph.langgraph.state.records import CHECKPOINT, RESET, WRITES, Saved, Write, ordered, parsed
@@ -39,7 +40,7 @@ KINDS: Final = {CHECKPOINT: "checkpoint", WRITES: "writes", RESET: "reset"}
 
 def is_langgraph(info: ThreadInfo) -> bool:
     """Whether a thread was written by the saver for LangGraph."""
-    return info.metadata.get("runtime") == "langgraph"
+    return info.metadata.get(RUNTIME) == "langgraph"
 
 
 def is_event(event: RecordedEvent) -> bool:

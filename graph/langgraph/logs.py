@@ -26,7 +26,7 @@ from eventstore import (
 )
 from eventstore.core.core import Core
 from eventstore.core.read import Pages
-from eventstore.models import NewSnapshot, RecordedEvent
+from eventstore.models import RUNTIME, NewSnapshot, RecordedEvent
 from graph.langgraph.state import snapshots
 from graph.langgraph.state.fold import Fold
 from graph.langgraph.state.sealing import Seal
@@ -41,7 +41,7 @@ _OVERHEAD: Final = 1_000
 _CHAIN_MAX: Final = 256
 _CHAIN_SHARE: Final = 2
 
-METADATA: Final = {"runtime": "langgraph"}
+METADATA: Final = {RUNTIME: "langgraph"}
 """Marks a thread as one of LangGraph's."""
 
 
