@@ -170,14 +170,25 @@ def _refuse_others(conn: Connection) -> None:
         )
 
 
-def demand_none(missing: list[str]) -> None:
+LACKS_LOG: Final = (
+    "the file was last used with a write-ahead log; if it is a copy, copy the -wal file beside the "
+    "original, too, or make the copy with VACUUM INTO"
+)
+
+
+def demand_none(missing: list[str], may_lack_log: bool) -> None:
     """Check that a store that only reads can use a database.
+
+    Args:
+        may_lack_log: it may be a copy of a file without its write-ahead log.
 
     Raises:
         ConfigurationError: there are migrations to run.
     """
     if not missing:
         return
+    if may_lack_log:
+        raise ConfigurationError(f"there is no event store in this file: {LACKS_LOG}")
     if len(missing) == len(MIGRATIONS):
         raise ConfigurationError(
             "there is no event store in this database, and it was opened for reading only; open "
