@@ -60,6 +60,7 @@ def test_it_sets_nothing_up(postgresql_url: str, tmp_path: Path) -> None:
                 "0003_run_leases",
                 "0004_thread_checksum",
                 "0005_first_keys",
+                "0006_thread_reached",
             ]
             with pytest.raises(ConfigurationError, match="no event store in this database"):
                 store.threads()
@@ -82,10 +83,11 @@ def test_it_does_not_migrate_what_an_older_version_made(tmp_path: Path) -> None:
             "0003_run_leases",
             "0004_thread_checksum",
             "0005_first_keys",
+            "0006_thread_reached",
         ]
         with pytest.raises(
             ConfigurationError,
-            match=r"0002_retention, .*, 0005_first_keys: run `eventstore migrate`",
+            match=r"0002_retention, .*, 0006_thread_reached: run `eventstore migrate`",
         ):
             store.threads()
     assert path.read_bytes() == before
