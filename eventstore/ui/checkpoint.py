@@ -280,6 +280,6 @@ def _change(change: compare.Change) -> Document:
         found[name] = line(value, chars=600)
     items = change.values().get("after", change.values().get("before"))
     if len(change.values()) == 1 and isinstance(items, list):
-        found["items"] = [line(each, chars=600) for each in items[:ITEMS]]
+        found["members"] = [line(each, chars=600) for each in items[:ITEMS]]
         found["more"] = max(0, len(items) - ITEMS)
     return found

@@ -44,6 +44,11 @@ def branches(query: Query) -> Document:
     ends = [line["at"]["seq"] - 1 for line in own] + [head.seq]
     for line, end in zip(own, ends[1:], strict=True):
         line["end"] = end
+    begins = [1, *(line["at"]["seq"] for line in own)]
+    for line in (*own, *others):
+        source_ = line["source"]
+        known = source_ is not None and source_["thread_id"] == thread_id
+        line["inside"] = max(n for n in begins if n <= source_["seq"]) if known else 1
     return {
         "view": "branches",
         "thread_id": thread_id,
