@@ -166,7 +166,7 @@ def measure(url: str, folder: Path, options: argparse.Namespace) -> dict[str, An
             while time.time() < since + WRITES_S:
                 asyncio.run(asked(app, addresses[:1] + addresses[7:12], 1))
             beside = appends_ms(folder / "times", since)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, address in named:
         times = [took for took, _ in found[address]]
         computed = median(took for _, took in found[address])
