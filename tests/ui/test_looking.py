@@ -345,9 +345,9 @@ def test_branches_of_branches_stand_inside_them(store_url: str) -> None:
         browser = Browser(create_app(store, token=TOKEN))
         found = browser.json("branches", id="t")
         assert [(each["at"]["seq"], each["end"], each["inside"]) for each in found["own"]] == [
-            (4, 6, 1),
+            (4, 6, 0),
             (7, 8, 4),
-            (9, 10, 1),
+            (9, 10, 0),
         ]
         assert [(each["thread_id"], each["inside"]) for each in found["forks"]] == [("other", 4)]
         page = browser.page("branches", id="t")
