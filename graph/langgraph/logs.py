@@ -26,7 +26,7 @@ from eventstore import (
 )
 from eventstore.core.core import Core
 from eventstore.core.read import Pages
-from eventstore.models import RUNTIME, NewSnapshot, RecordedEvent
+from eventstore.models import RUNTIME, NewSnapshot, Prepared, RecordedEvent
 from graph.langgraph.state import snapshots
 from graph.langgraph.state.fold import Fold
 from graph.langgraph.state.sealing import Seal
@@ -246,7 +246,7 @@ class Logs:
             base, snapshot = self._snapshot(tip, fold, seq)
         head = await self.core.append_after(
             tip.head,
-            plan.events,
+            self._packed(plan.events),
             status=plan.status,
             metadata=METADATA,
             ttl=ttl,
@@ -255,6 +255,14 @@ class Logs:
         new = Tip(replace(head, written=0), fold, base)
         self._cache.put(tip.head.thread_id, new)
         return new
+
+    def _packed(self, events: Sequence[Event]) -> list[Prepared]:
+        """Events as they are stored: what they hold is compressed already, or encrypted."""
+        pack, now = self.core.codec.pack, self.core.now_us()
+        return [
+            Prepared(each.kind, pack(each.data), now, each.key, is_compressed=True)
+            for each in events
+        ]
 
     def _snapshot(self, tip: Tip, fold: Fold, seq: int) -> tuple[Base, NewSnapshot]:
         """A snapshot that rests on the last one, or is complete if that is the smaller."""

@@ -191,11 +191,15 @@ class Writing:
             data: dict[str, Any] = {REPLACE: True} if replaces else {}
             key, is_early = None, False
             if leaf is None or leaf is not current:
-                is_early = leaf is None and not await _is_known(
+                space = tip.fold.spaces.get(ns)
+                is_recent = space is not None and checkpoint_id in space.recent
+                is_early = not (leaf or is_recent) and not await _is_known(
                     History(self.logs, tip), ns, checkpoint_id
                 )
                 if not is_early:
-                    key, current = key_of(ns, checkpoint_id, tip.head.seq + 1), None
+                    key = key_of(ns, checkpoint_id, tip.head.seq + 1)
+                    # Of others, readers do not want to fold what came meanwhile.
+                    current = current if is_recent else None
             if key is None and ns:
                 data[NS] = ns
             if is_early:
@@ -239,7 +243,7 @@ class _Put:
         saved = Saved(self._id, self._parent, self._head, self._meta, channels, is_side=is_side)
         derived = fold.completed(self._ns, saved)
         saved = derived
-        if parent is not None:
+        if parent is not None and fold.leaf(self._ns, parent.id) is not parent:
             saved = replace(saved, past=past_of(parent, saved))
         if existing is not None:
             writes = merged(existing.writes, saved.writes.items(), replace=False)

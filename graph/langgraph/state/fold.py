@@ -39,6 +39,9 @@ from graph.langgraph.state.sealing import Seal
 EARLY_MAX: Final = 32
 """Checkpoints yet to come whose writes are kept; those of runs that were killed never come."""
 
+RECENT: Final = 8
+"""Checkpoints of a namespace that are known by their ids although they are kept no more."""
+
 LEAVES: Final = 4
 """Checkpoints kept of a namespace: the ends of its branches that were continued last."""
 
@@ -51,10 +54,12 @@ class Namespace:
         leaves: by id, in the order in which they were put; the last one is *current*.
         latest: the greatest id of a checkpoint that is not on a side branch; of a call's
             namespace that was over for a while, only of those put since.
+        recent: ids of those put last; snapshots do not hold them.
     """
 
     leaves: dict[str, Saved] = field(default_factory=dict)
     latest: str = ""
+    recent: tuple[str, ...] = ()
 
     @property
     def current(self) -> Saved | None:
@@ -190,7 +195,7 @@ class Fold:
         writes = merged(known.writes if known else {}, early.items(), replace=False)
         parent = space.leaves.get(saved.parent) if saved.parent is not None else None
         past = past_of(parent, saved) if parent is not None else {}
-        return replace(saved, writes=writes, past=past)
+        return replace(saved, writes=writes, past=past) if writes or past else saved
 
     def add(self, ns: str, saved: Saved) -> list[tuple[str, Saved]]:
         """Make a checkpoint the current one of its namespace."""
@@ -206,7 +211,7 @@ class Fold:
         while len(leaves) >= LEAVES:
             del leaves[next(name for name in leaves if name != latest)]
         leaves[saved.id] = saved
-        self.spaces[ns] = Namespace(leaves, latest)
+        self.spaces[ns] = Namespace(leaves, latest, (*space.recent[1 - RECENT :], saved.id))
         self.top = max(self.top, saved.id)
         if not ns:
             self.steps += 1
@@ -222,9 +227,16 @@ class Fold:
         else:
             ns = data.get(NS, "")
             name = data[ID] if ID in data else self.current_id(ns) or ""
-        prior = None if key is not None else self.current(ns)
+        writes, replaces = self.writes_of(ns, data)
+        self.add_writes(ns, name, writes, replaces=replaces, early=ID in data)
+
+    def writes_of(
+        self, ns: str, data: Mapping[str, Any]
+    ) -> tuple[list[tuple[WriteKey, Write]], bool]:
+        """The writes that the data of the next event hold, and whether they replace others."""
+        prior = self.current(ns) if data[REFS] else None
         writes = decode_writes(data[REFS], self.seal.open(data), prior)
-        self.add_writes(ns, name, writes, replaces=data.get(REPLACE, False), early=ID in data)
+        return writes, data.get(REPLACE, False)
 
     def add_writes(
         self,
