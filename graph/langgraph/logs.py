@@ -225,6 +225,10 @@ class Logs:
                 return found, lineage.base if is_cut else None
             at = lineage.source
 
+    def known(self, thread_id: str) -> Tip | None:
+        """A thread as it was known last, if it is at hand."""
+        return self._cache.get(thread_id)
+
     # --- appending ----------------------------------------------------------------------
 
     async def writing_tip(self, thread_id: str, seal: Seal) -> Tip:

@@ -169,7 +169,10 @@ class Writing:
         if not found:
             return
         plan = self.written(wire, (ns, checkpoint_id), (task_id, task_path), found, replaces)
-        await self.appending.write(place.thread_id, wire.seal, plan, _ttl(place.ttl, self.ttl))
+        ttl, tip = _ttl(place.ttl, self.ttl), self.logs.known(place.thread_id)
+        space = tip.fold.spaces.get(ns) if tip is not None else None
+        is_late = space is not None and checkpoint_id in space.recent[:-1]
+        await self.appending.write(place.thread_id, wire.seal, plan, ttl, waits=not is_late)
 
     def written(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from typing import Any
 
 import pytest
@@ -120,6 +121,36 @@ def test_writes_come_before_their_checkpoint_after_a_later_one_and_twice(driver:
     driver.reopen()
     assert pending(driver, at(name)) == expected
     assert pending(driver, ROOT) == []
+
+
+def test_late_writes_are_read_back_wherever_their_checkpoint_is_by_then(driver: Driver) -> None:
+    texts = [random.Random(number).randbytes(1000).hex() for number in range(30)]
+    configs = [put(driver, ROOT, {"list": texts[:1]})]
+    for number in range(1, 30):
+        configs.append(put(driver, configs[-1], {"list": texts[: number + 1]}))
+        task = [("list", [texts[number]]), ("note", number)]
+        driver.call("put_writes", configs[-2], task, f"task {number}", "")
+    driver.call("put_writes", configs[0], [("list", ["long after"])], "late", "")
+    expected = [
+        [
+            (f"task {number + 1}", "list", [texts[number + 1]]),
+            (f"task {number + 1}", "note", number + 1),
+        ]
+        for number in range(29)
+    ]
+    expected[0].insert(0, ("late", "list", ["long after"]))
+    expected.append([])
+    driver.call("copy_thread", "t", "copy")
+    for thread in ("t", "t", "copy"):
+        place: Any = {"configurable": {"thread_id": thread}}
+        listed = driver.listed(place)
+        assert [each.pending_writes for each in reversed(listed)] == expected
+        for config, writes in zip(configs, expected, strict=True):
+            asked = {"configurable": {**config["configurable"], "thread_id": thread}}
+            assert pending(driver, asked) == writes
+        driver.reopen()
+    stats = driver.store("stats", "t")
+    assert stats.stored_bytes < 50_000  # each text once: 30,000
 
 
 def test_batches_of_special_writes_replace_and_others_do_not(driver: Driver) -> None:
