@@ -240,8 +240,11 @@ class Appending:
         """The first requests that can be appended together, and what that appends."""
         planned: list[_Request] = []
         events: list[Event] = []
-        ahead, status = tip, None
+        ahead, fold, status = tip, tip.fold, None
         for request in requests:
+            if fold is not ahead.fold:
+                head = replace(tip.head, seq=tip.head.seq + len(events))
+                ahead = Tip(head, fold, tip.base, is_planned=True)
             try:
                 plan = await request.plan(ahead)
             except NeedsLog:
@@ -253,10 +256,8 @@ class Appending:
             if plan is None:
                 continue
             events += plan.events
-            status = plan.status or status
-            head = replace(tip.head, seq=tip.head.seq + len(events))
-            ahead = Tip(head, plan.fold, tip.base, is_planned=True)
-        return planned, Plan(events, ahead.fold, status)
+            fold, status = plan.fold, plan.status or status
+        return planned, Plan(events, fold, status)
 
 
 async def _wait(request: _Request) -> None:

@@ -128,12 +128,15 @@ class History:
         """The checkpoints at these places; those that are gone by now are left out."""
         found: dict[Name, Saved] = {}
         waiting: dict[Name, Ref] = {}
+        loaded = self._loaded()
         for ref in refs:
-            leaf = self.tip.fold.leaf(*ref.name)
-            if leaf is not None:
-                found[ref.name] = leaf
+            known = self.tip.fold.leaf(*ref.name) or loaded.get(ref.name)
+            if known is not None:
+                found[ref.name] = known
             else:
                 waiting[ref.name] = ref
+        if not waiting:
+            return found
         while waiting:
             last = max(waiting.values(), key=lambda ref: ref.order)
             try:
@@ -145,7 +148,11 @@ class History:
                 for name, ref in waiting.items()
                 if ref.order <= start and ref is not last and name not in found
             }
+        self._logs.loaded.add(self.tip, found)
         return found
+
+    def _loaded(self) -> Mapping[Name, Saved]:
+        return {} if self.tip.is_planned else self._logs.loaded.of(self.tip)
 
     async def _capture(
         self, last: Ref, waiting: dict[Name, Ref], found: dict[Name, Saved]

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -47,6 +47,9 @@ from graph.langgraph.wire import Place, Wire
 
 log = logging.getLogger(__name__)
 
+DELTA_COUNTERS: Final = "counters_since_delta_snapshot"
+"""In a checkpoint's metadata, by LangGraph: the channels that are a ``DeltaChannel``."""
+
 
 class Writing:
     """Appends to the threads of one saver.
@@ -64,6 +67,7 @@ class Writing:
         self.on_conflict = on_conflict
         self.ttl = ttl
         self.conflicts = 0
+        self._delta_channels: set[str] = set()
 
     # --- checkpoints --------------------------------------------------------------------
 
@@ -79,6 +83,7 @@ class Writing:
         place = Place(config)
         ns = place.ns or ""
         meta = get_checkpoint_metadata(config, metadata)
+        self._delta_channels.update(meta.get(DELTA_COUNTERS, ()))
         new = _Put(wire, checkpoint, meta, new_versions, ns, place.id)
         was_overtaken = False
 
@@ -169,10 +174,22 @@ class Writing:
         if not found:
             return
         plan = self.written(wire, (ns, checkpoint_id), (task_id, task_path), found, replaces)
-        ttl, tip = _ttl(place.ttl, self.ttl), self.logs.known(place.thread_id)
-        space = tip.fold.spaces.get(ns) if tip is not None else None
-        is_late = space is not None and checkpoint_id in space.recent[:-1]
-        await self.appending.write(place.thread_id, wire.seal, plan, ttl, waits=not is_late)
+        ttl, waits = (
+            _ttl(place.ttl, self.ttl),
+            self._is_followed(place, {each[0] for each in writes}),
+        )
+        await self.appending.write(place.thread_id, wire.seal, plan, ttl, waits=waits)
+
+    def _is_followed(self, place: Place, channels: set[str]) -> bool:
+        """Whether a checkpoint probably follows at once after writes to these channels.
+
+        Not if it came before them. Nor if they are for a ``DeltaChannel``: LangGraph waits for
+        these before it stores the checkpoint.
+        """
+        tip = self.logs.known(place.thread_id)
+        space = tip.fold.spaces.get(place.ns or "") if tip is not None else None
+        is_late = space is not None and place.id in space.recent[:-1]
+        return not is_late and self._delta_channels.isdisjoint(channels)
 
     def written(
         self,

@@ -82,7 +82,8 @@ class Fold:
         thread_id: what errors call the thread.
         spaces: by name, except namespaces of calls that are over.
         early: writes that came before their checkpoint, by namespace and id.
-        late: namespaces in which writes came after a later checkpoint.
+        late: namespaces in which writes came after a later checkpoint, and to which channels;
+            ``None``: perhaps to any.
         top: the greatest id of all checkpoints.
         steps: how many checkpoints of the root there were.
         since: events up to this seq belong to the thread no more; 0: all do.
@@ -97,7 +98,7 @@ class Fold:
     def _forget(self) -> None:
         self.spaces: dict[str, Namespace] = {}
         self.early: dict[tuple[str, str], Writes] = {}
-        self.late: frozenset[str] = frozenset()
+        self.late: dict[str, frozenset[str] | None] = {}
         self.top = ""
         self.steps = 0
         self.since = 0
@@ -107,7 +108,7 @@ class Fold:
         """A fold to apply further events to; what it holds is shared, and never changed."""
         other = Fold(seal or self.seal, self.thread_id)
         other.spaces, other.early = dict(self.spaces), dict(self.early)
-        other.late, other.top, other.steps = self.late, self.top, self.steps
+        other.late, other.top, other.steps = dict(self.late), self.top, self.steps
         other.since, other.is_copy = self.since, self.is_copy
         return other
 
@@ -252,14 +253,22 @@ class Fold:
         if leaf is not None:
             leaf = replace(leaf, writes=merged(leaf.writes, writes, replace=replaces))
             space = self.spaces[ns]
-            self.spaces[ns] = replace(space, leaves={**space.leaves, name: leaf})
+            leaves = {**space.leaves, name: leaf}
+            self.spaces[ns] = Namespace(leaves, space.latest, space.recent)
         elif early:
             before = self.early.pop((ns, name), {})
             self.early[ns, name] = merged(before, writes, replace=replaces)
             if len(self.early) > EARLY_MAX:
                 del self.early[next(iter(self.early))]
         else:
-            self.late |= {ns}
+            before_it = self.late.get(ns, frozenset())
+            if before_it is not None:
+                self.late[ns] = before_it | {write.channel for _, write in writes}
+
+    def is_late(self, ns: str, channel: str) -> bool:
+        """Whether writes to a channel came, or may have come, after a later checkpoint."""
+        channels = self.late.get(ns, frozenset())
+        return channels is None or channel in channels
 
     def leaf(self, ns: str, name: str) -> Saved | None:
         """A checkpoint, if it is one of those kept."""
