@@ -13,7 +13,6 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import Any, Final
 
 from eventstore import (
@@ -25,7 +24,7 @@ from eventstore import (
 )
 from eventstore.concurrency import Asyncio, Concurrency
 from graph.langgraph.finding import NeedsLog
-from graph.langgraph.logs import Logs, Plan, Tip
+from graph.langgraph.logs import AS_USUAL, Creation, Logs, Plan, Tip
 from graph.langgraph.state.sealing import Seal
 
 ATTEMPTS: Final = 100
@@ -56,7 +55,7 @@ class _Request:
     thread_id: str
     seal: Seal
     plan: Callable[[Tip], Awaitable[Plan | None]]
-    ttl: timedelta | None
+    creation: Creation
     tip: Tip | None = None
     error: Exception | None = None
     done: asyncio.Event | threading.Event | None = None
@@ -76,7 +75,7 @@ class _Patience:
     """Whether it is worth waiting: only as long as what was waited for came.
 
     LangGraph's runtime stores a superstep's writes and its checkpoint from several threads or tasks
-    at once. Whoever calls one method after the other must not wait in between for nothing.
+    at once. A caller that makes one call after the other must not wait in between for nothing.
     """
 
     def __init__(self) -> None:
@@ -146,7 +145,7 @@ class Appending:
         thread_id: str,
         seal: Seal,
         plan: Callable[[Tip], Awaitable[Plan | None]],
-        ttl: timedelta | None = None,
+        creation: Creation = AS_USUAL,
         *,
         waits: bool = False,
     ) -> Tip:
@@ -159,7 +158,7 @@ class Appending:
             ConcurrencyError: others were first ``ATTEMPTS`` times.
         """
         queue = self._queues[hash(thread_id) % _QUEUES]
-        request = _Request(thread_id, seal, plan, ttl)
+        request = _Request(thread_id, seal, plan, creation)
         waits = waits and self._patience.is_worth_it()
         if waits:
             request.done = asyncio.Event() if self._awaits else threading.Event()
@@ -190,7 +189,7 @@ class Appending:
         queue = self._queues[hash(thread_id) % _QUEUES]
         for start in range(0, len(plans), TOGETHER_MAX):
             part = plans[start : start + TOGETHER_MAX]
-            requests = [_Request(thread_id, seal, plan, None) for plan in part]
+            requests = [_Request(thread_id, seal, plan, AS_USUAL) for plan in part]
             async with self._turn(queue):
                 await self._append(requests)
             for request in requests:
@@ -217,9 +216,8 @@ class Appending:
         while requests := [each for each in requests if not each.is_done]:
             planned, plan = await self._planned(requests[:count], tip)
             if plan.events:
-                ttl = next((each.ttl for each in planned if each.ttl is not None), None)
                 try:
-                    tip = await self.logs.append(tip, plan, ttl)
+                    tip = await self.logs.append(tip, plan, planned[0].creation)
                 except (ConcurrencyError, DuplicateKeyError, ThreadNotFoundError) as error:
                     attempt += 1
                     if attempt < ATTEMPTS:

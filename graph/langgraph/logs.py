@@ -98,6 +98,20 @@ class Plan(NamedTuple):
     status: Any = None
 
 
+class Creation(NamedTuple):
+    """How a thread is made, if there is none yet.
+
+    Attributes:
+        metadata: what it can be searched for.
+    """
+
+    ttl: timedelta | None = None
+    metadata: Mapping[str, Any] = METADATA
+
+
+AS_USUAL: Final = Creation()
+
+
 class Stretch(NamedTuple):
     """A part of a thread's history that is in one log: the events after ``after`` up to ``end``."""
 
@@ -277,7 +291,7 @@ class Logs:
             return cached
         return await self.tip(thread_id, seal)
 
-    async def append(self, tip: Tip, plan: Plan, ttl: timedelta | None) -> Tip:
+    async def append(self, tip: Tip, plan: Plan, creation: Creation) -> Tip:
         """Append to a thread that ends at ``tip``; its new end.
 
         Raises:
@@ -291,8 +305,8 @@ class Logs:
             tip.head,
             self._packed(plan.events),
             status=plan.status,
-            metadata=METADATA,
-            ttl=ttl,
+            metadata=creation.metadata,
+            ttl=creation.ttl,
             snapshot=snapshot,
         )
         new = Tip(head, fold, base)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
+    EXCLUDED_METADATA_KEYS,
     WRITES_IDX_MAP,
     ChannelVersions,
     Checkpoint,
@@ -23,7 +24,7 @@ from eventstore.models import Status
 from graph.langgraph.appending import Appending
 from graph.langgraph.conflict import OnConflict, RunConflictError, Seen
 from graph.langgraph.finding import History
-from graph.langgraph.logs import Plan, Tip
+from graph.langgraph.logs import METADATA, Creation, Plan, Tip
 from graph.langgraph.state import records
 from graph.langgraph.state.coding import encode, encode_writes
 from graph.langgraph.state.fold import Fold, past_of
@@ -44,8 +45,11 @@ from graph.langgraph.state.records import (
 )
 from graph.langgraph.state.values import cut
 from graph.langgraph.wire import Place, Wire
+from graph.run.metadata import RunMetadata
 
 log = logging.getLogger(__name__)
+
+_NOT_SEARCHED: Final = EXCLUDED_METADATA_KEYS | {"ttl"}
 
 DELTA_COUNTERS: Final = "counters_since_delta_snapshot"
 """In a checkpoint's metadata, by LangGraph: the channels that are a ``DeltaChannel``."""
@@ -68,6 +72,7 @@ class Writing:
         self.ttl = ttl
         self.conflicts = 0
         self._delta_channels: set[str] = set()
+        self._metadata = RunMetadata(self.logs.core.codec)
 
     # --- checkpoints --------------------------------------------------------------------
 
@@ -98,7 +103,8 @@ class Writing:
             existing = await _existing(history, ns, checkpoint["id"])
             return new.plan(tip, parent, existing, is_side)
 
-        await self.appending.write(place.thread_id, wire.seal, plan, _ttl(place.ttl, self.ttl))
+        creation = self._creation(place, wire)
+        await self.appending.write(place.thread_id, wire.seal, plan, creation)
         if was_overtaken:
             self._report(place.thread_id, ns, place.id)
         self.seen.note(place.thread_id, ns, checkpoint["id"], as_latest=not was_overtaken)
@@ -174,11 +180,25 @@ class Writing:
         if not found:
             return
         plan = self.written(wire, (ns, checkpoint_id), (task_id, task_path), found, replaces)
-        ttl, waits = (
-            _ttl(place.ttl, self.ttl),
-            self._is_followed(place, {each[0] for each in writes}),
-        )
-        await self.appending.write(place.thread_id, wire.seal, plan, ttl, waits=waits)
+        waits = self._is_followed(place, {channel for channel, _ in writes})
+        creation = self._creation(place, wire)
+        await self.appending.write(place.thread_id, wire.seal, plan, creation, waits=waits)
+
+    def _creation(self, place: Place, wire: Wire) -> Creation:
+        """How the thread of a config is made, if there is none yet.
+
+        It can be searched for what the config's metadata says, as the threads of graphs of this
+        library can. With a key, nothing of that is stored in the open.
+        """
+        tip, ttl = self.logs.known(place.thread_id), _ttl(place.ttl, self.ttl)
+        if wire.seal.cipher is not None or (tip is not None and tip.head.exists):
+            return Creation(ttl)
+        given = {
+            name: value
+            for name, value in place.metadata.items()
+            if name not in _NOT_SEARCHED and not str(name).startswith("__")
+        }
+        return Creation(ttl, self._metadata.searchable({**METADATA, **given, **METADATA}))
 
     def _is_followed(self, place: Place, channels: set[str]) -> bool:
         """Whether a checkpoint probably follows at once after writes to these channels.

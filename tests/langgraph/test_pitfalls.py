@@ -280,6 +280,25 @@ def test_threads_live_as_long_as_their_config_says(driver: Driver) -> None:
         put(driver, {"configurable": {**own["configurable"], "ttl": "soon"}}, {"x": 1})
 
 
+def test_threads_are_found_by_what_their_first_config_says(driver: Driver) -> None:
+    said = {"user": "ann", "count": 2, "is_new": True, "tags": ["not", "searched"]}
+    internal = {"thread_id": "t", "langgraph_step": 3, "__pregel": "x", "runtime": "mine"}
+    config: Any = ROOT | {"metadata": said | internal}
+    first = put(driver, config, {"x": 1})
+    put(driver, first | {"metadata": {"user": "bob"}}, {"x": 2})
+    driver.call("copy_thread", "t", "copy")
+    expected = {"runtime": "langgraph", "user": "ann", "count": 2, "is_new": True}
+    for thread_id in ("t", "copy"):
+        assert driver.store("thread", thread_id).metadata == expected
+    early: Any = {"configurable": {**at("1ef4f797-8335-6428-8001-8a1503f9b875")["configurable"]}}
+    early["configurable"]["thread_id"] = "early"
+    driver.call("put_writes", early | {"metadata": said}, [("ch", 1)], "task", "")
+    assert driver.store("thread", "early").metadata == expected
+    long = ROOT | {"configurable": {"thread_id": "long"}, "metadata": {"note": "x" * 10**6}}
+    put(driver, long, {"x": 1})
+    assert driver.store("thread", "long").metadata == {"runtime": "langgraph"}
+
+
 def test_what_a_config_must_say(driver: Driver) -> None:
     with pytest.raises(ConfigurationError, match="names no thread"):
         driver.get({"configurable": {}})
