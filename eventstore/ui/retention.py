@@ -19,7 +19,7 @@ from retention.verdict import judge
 PAGE: Final = 100
 PAGE_OF_STORAGE: Final = 25
 
-SECONDS: Final = 0.25
+SECONDS: Final = 0.15
 """How long a page measures threads; the rest of the page is measured when it is asked for."""
 
 
