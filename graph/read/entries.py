@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eventstore import Position, RecordedEvent
@@ -90,7 +90,7 @@ class Entry:
             pending = {**self.edited, **pending}
         else:
             errors = {i: data for i, data in errors.items() if i not in pending}
-        return replace(self.state, pending=pending, errors=errors)
+        return self.state._replace(pending=pending, errors=errors)
 
 
 async def selected(

@@ -179,7 +179,7 @@ class Reader:
 
     def _values(self, state: State) -> Any:
         """The values at a checkpoint, without what has finished of its superstep."""
-        settled = replace(state, pending={})
+        settled = state._replace(pending={})
         return shown(planner.shown(self._graph.topology, settled), self._keys)
 
     def _shown_order(self, state: State) -> list[int]:
@@ -547,4 +547,4 @@ class Reader:
 def _as_before(state: State) -> State:
     """A state as snapshots of every version hold it: some call a command an input."""
     source = "input" if state.source == COMMAND else state.source
-    return replace(state, parent=None, stands_on=None, source=source)
+    return state._replace(parent=None, stands_on=None, source=source)

@@ -10,7 +10,6 @@ import hashlib
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -205,7 +204,7 @@ class ThreadLog:
             logs: where the logs of subgraphs ended at that position, by task and name.
         """
         replay, state, taker = await self.load(thread_id, at, ns)
-        return self._journal(replay, replace(state, logs=logs), taker, means, fork_from=at)
+        return self._journal(replay, state._replace(logs=logs), taker, means, fork_from=at)
 
     def _journal(
         self,
@@ -373,7 +372,7 @@ class ThreadLog:
             )
             if (replay.head.position, replay.head.digest) != (at, head.digest):
                 return None, taker  # another writer was first
-            folding = Fold(self.channels, replace(state, logs=logs) if fork else state)
+            folding = Fold(self.channels, state._replace(logs=logs) if fork else state)
             for event in events:
                 at = at._replace(seq=at.seq + 1)
                 if isinstance(event, Fork):
@@ -434,7 +433,7 @@ class ThreadLog:
             start, chained = load(decode, replay.snapshot)
             at = replay.snapshot.position
             if replay.snapshot.is_base and start.parent and start.parent[:2] == at[:2]:
-                start = replace(start, parent=None, stands_on=None)  # nothing exists before a base
+                start = start._replace(parent=None, stands_on=None)  # nothing exists before a base
             if notes is not None:
                 began = Start.of(notes, start)
                 taker.follow(notes.chain, start)

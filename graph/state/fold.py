@@ -9,8 +9,9 @@ each gets all updates of its channel together, which makes folding a long log li
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from eventstore import Position, RecordedEvent
@@ -38,6 +39,9 @@ def _original(at: Position) -> Position:
 
 NOWHERE: Final = Position(0, "", 0)
 """The position of a log before its first event."""
+
+NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
+"""An empty mapping, which all states share."""
 
 _SPECIAL: Final = frozenset({"later", "sends", "joins"})
 """Keys that an event has only if its node's edges did more than name nodes."""
@@ -85,8 +89,7 @@ class Asked(NamedTuple):
     answer: Any = MISSING
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """Everything about a run at a position. Never changed; values are shared.
 
     Attributes:
@@ -126,28 +129,28 @@ class State:
     checkpoint: Position = NOWHERE
     parent: Position | None = None
     step: int = -1
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = NOTHING
     frontier: tuple[Task, ...] = ()
-    pending: Mapping[int, Data] = field(default_factory=dict)
-    errors: Mapping[int, Data] = field(default_factory=dict)
-    joins: Mapping[JoinKey, frozenset[str]] = field(default_factory=dict)
+    pending: Mapping[int, Data] = NOTHING
+    errors: Mapping[int, Data] = NOTHING
+    joins: Mapping[JoinKey, frozenset[str]] = NOTHING
     later: frozenset[str] = frozenset()
     last: tuple[str, ...] = ()
     source: str = ""
     run_id: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = NOTHING
     created_us: int = 0
-    interrupts: Mapping[int, Data] = field(default_factory=dict)
-    resume_values: Mapping[int, Mapping[int | str, Asked]] = field(default_factory=dict)
-    logs: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
-    kept: Mapping[str, int] = field(default_factory=dict)
+    interrupts: Mapping[int, Data] = NOTHING
+    resume_values: Mapping[int, Mapping[int | str, Asked]] = NOTHING
+    logs: Mapping[int, Mapping[str, int]] = NOTHING
+    kept: Mapping[str, int] = NOTHING
     began: int = 0
     first: Position = NOWHERE
     branch: int = 0
     call: str = ""
     above: Data | None = None
-    ended: Mapping[str, Position] = field(default_factory=dict)
-    forms: Mapping[str, str] = field(default_factory=dict)
+    ended: Mapping[str, Position] = NOTHING
+    forms: Mapping[str, str] = NOTHING
     version: str | None = None
     stands_on: Position | None = None
 
@@ -474,25 +477,25 @@ class Fold:
             self.step,
             dict(self.values),
             self.frontier,
-            dict(self.pending),
-            dict(self.errors),
-            dict(self.joins),
+            dict(self.pending) if self.pending else NOTHING,
+            dict(self.errors) if self.errors else NOTHING,
+            dict(self.joins) if self.joins else NOTHING,
             self.later,
             self.last,
             self.source,
             self.run_id,
             self.metadata,
             self.created_us,
-            dict(self.interrupts),
-            dict(self.resume_values),
-            dict(self.logs),
-            dict(self.kept),
+            dict(self.interrupts) if self.interrupts else NOTHING,
+            dict(self.resume_values) if self.resume_values else NOTHING,
+            dict(self.logs) if self.logs else NOTHING,
+            dict(self.kept) if self.kept else NOTHING,
             self.began,
             self.first,
             self.branch,
             self.call,
             self.above,
-            dict(self.ended),
+            dict(self.ended) if self.ended else NOTHING,
             self.forms,
             self.version,
             self.stands_on,
