@@ -266,14 +266,17 @@ class Fold:
         if "forms" in data:
             self.forms, self.version = {**self.forms, **data["forms"]}, data.get("version")
         if kind == Kind.OUTPUT:
+            if len(self.frontier) == 1 and not (self.logs or "logs" in data or "above" in data):
+                self._write(data)  # as below, of a task that is alone
+                self.last = (data["node"],)
+                self._advance((data,))
+                self._complete(recorded_us, "loop", self.step + 1)
+                return True
             self._finish(data)
             if len(self.pending) < len(self.frontier):
                 return False
             outputs = self._write_pending()
-            if len(outputs) == 1:
-                self.last = (data["node"],)
-            else:
-                self.last = tuple(dict.fromkeys(output["node"] for output in outputs))
+            self.last = tuple(dict.fromkeys(output["node"] for output in outputs))
             self._advance(outputs)
             self._complete(recorded_us, "loop", self.step + 1)
         elif kind == Kind.INPUT:
@@ -322,6 +325,8 @@ class Fold:
 
     def _called(self, call: str, before: Position) -> None:
         """Note which call a run of a subgraph with ``checkpointer=True`` is for."""
+        if not (call or self.call):
+            return
         if not same_task(self.call, call):
             self.ended = {}
         elif self.call:
@@ -372,7 +377,9 @@ class Fold:
 
     def _write(self, data: Data) -> None:
         channels, updates = self._channels, self._updates
-        for key, value in unpack(data):
+        writes = data["writes"]
+        plain = type(writes) is dict and "overwrite" not in data
+        for key, value in writes.items() if plain else unpack(data):
             channel = channels.get(key)
             if channel is None or channel.reducer is None:
                 self.values[key] = value
@@ -380,7 +387,10 @@ class Fold:
                 updates[key] = [value]
                 self._overwritten.add(key)
             elif key not in self._overwritten:
-                updates.setdefault(key, []).append(value)
+                if key in updates:
+                    updates[key].append(value)
+                else:
+                    updates[key] = [value]
 
     def _write_pending(self) -> list[Data]:
         """Apply finished outputs in the order of the frontier, not of finishing."""
@@ -413,7 +423,10 @@ class Fold:
             self.frontier, self.later = (), frozenset()
             return
         if len(outputs) == 1 and not self.later and outputs[0].keys().isdisjoint(_SPECIAL):
-            self.frontier = tuple(map(_task, sorted(outputs[0]["to"])))
+            targets = outputs[0]["to"]
+            self.frontier = (
+                (_task(targets[0]),) if len(targets) == 1 else tuple(map(_task, sorted(targets)))
+            )
             return
         nodes: set[str] = set()
         later = set(self.later)
@@ -435,11 +448,18 @@ class Fold:
         self, recorded_us: int, source: str, step: int, before: Position = NOWHERE
     ) -> None:
         forked = self.source == "fork" and self.checkpoint == before
-        for logs in self.logs.values():  # of tasks that will not finish
-            self.kept |= lasting(logs, origin(self.at.thread_key, self.at.ns)[1])
+        if self.logs:
+            for logs in self.logs.values():  # of tasks that will not finish
+                self.kept |= lasting(logs, origin(self.at.thread_key, self.at.ns)[1])
         self._overwritten.clear()
-        self.pending, self.errors, self.interrupts = {}, {}, {}
-        self.resume_values, self.logs = {}, {}
+        for unfinished in (
+            self.pending,
+            self.errors,
+            self.interrupts,
+            self.resume_values,
+            self.logs,
+        ):
+            unfinished.clear()
         self.first, self.began, self.step = self.at, self.at.seq, step
         if forked:  # the fork only says what this continues from
             self._mark(recorded_us, source, self.stands_on)
