@@ -84,6 +84,8 @@ class Entry:
 
     def closed(self, every: bool = False) -> State:
         """The state with the results; of a task that failed and then finished both, or one."""
+        if not (self.pending or self.errors or self.edited):
+            return self.state
         pending = {**self.state.pending, **self.pending}
         errors = {**self.state.errors, **self.errors}
         if not every:

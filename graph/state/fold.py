@@ -22,14 +22,18 @@ from graph.state.namespaces import Caller, home_of, lasting, moved, same_task
 from graph.types import START, Overwrite
 
 
-def checkpoint_id(at: Position) -> str:
-    """Opaque text that locates a checkpoint without an index and sorts by age in its thread."""
-    return f"{at.thread_key:016x}-{at.seq:010x}"
+def checkpoint_id(at: Position, seq: int | None = None) -> str:
+    """Opaque text that locates a checkpoint without an index and sorts by age in its thread.
+
+    Args:
+        seq: of another event of the same log.
+    """
+    return f"{at.thread_key:016x}-{at.seq if seq is None else seq:010x}"
 
 
 def task_id(state: State, task: int) -> str:
     """Identifies a task while its superstep lasts, also after failures and interrupts."""
-    return f"{checkpoint_id(state.checkpoint._replace(seq=state.began))}/{task}"
+    return f"{checkpoint_id(state.checkpoint, state.began)}/{task}"
 
 
 def _original(at: Position) -> Position:
