@@ -157,9 +157,9 @@ class Codec(Compression):
         return self.unpack(self.body(payload))
 
     def decode_for_own(self, payload: bytes) -> tuple[Any, bytes]:
-        """As :meth:`decode`, and a body that :meth:`unpack` makes the same of with ``own``, quicker.
+        """The value of a payload, and a body of it that :meth:`unpack` reads with ``own``.
 
-        It may take more bytes than ``payload`` does.
+        Reading the body takes a fraction of the time.
         """
         body = self.body(payload)
         try:

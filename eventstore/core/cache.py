@@ -1,9 +1,9 @@
-"""The log cache: bytes that lead to the end of the logs used last, in bounded memory.
+"""The log cache and the body cache: bytes of the logs used last, in bounded memory.
 
-And the body cache: bodies of the snapshots decoded last, in the form that this process reads fastest.
+The log cache holds what leads to the end of a log; the body cache what snapshots were decoded to.
 
 A thread is usually run again by the process that ran it last. A snapshot and the events after it
-are kept here as they are stored. Of a log that is read again, the reader may keep a snapshot of its
+are kept as they are stored. Of a log that is read again, the reader may keep a snapshot of its
 own instead, of what it folded up to the end (:meth:`CachedLog.folded`).
 
 Events are never changed, and readers first read the log's end from the database and verify the
