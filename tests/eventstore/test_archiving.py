@@ -31,6 +31,7 @@ from tests.eventstore.support import (
     check_whole,
     data_of,
     fill,
+    mark_for_deletion,
     numbers,
     orphans,
     rows_of,
@@ -188,7 +189,7 @@ def test_a_thread_that_is_there_is_not_replaced(store: EventStore) -> None:
 def test_a_thread_that_is_still_being_removed(store: EventStore) -> None:
     full_thread(store)
     file = taken(store, "t")
-    sql(store, "UPDATE threads SET condemned_at = 1")
+    mark_for_deletion(store)
     with pytest.raises(Exception, match="finish_deletions"):
         store.load(file)
     store.finish_deletions()
