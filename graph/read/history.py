@@ -55,6 +55,9 @@ from graph.state.fold import (
 )
 from graph.types import START, AuditEntry, RunnableConfig, StateSnapshot, StateTask
 
+NAMES_MAX: Final = 10_000
+"""Threads whose names are remembered."""
+
 BLOCK: Final = 128
 """Events per block of history; the states of a block are in memory together."""
 
@@ -112,7 +115,7 @@ class Reader:
         for _ in range(MOVES_MAX):
             state, replay = await self.log.read(address)
             if replay.head.exists:
-                self._names[replay.head.thread_key] = thread_id
+                self._note_name(replay.head.thread_key, thread_id)
             if replay.position == replay.head.position:
                 return await self.snapshot(thread_id, state, address.ns, inner, current=True)
             entry = Entry(state)
@@ -301,6 +304,12 @@ class Reader:
             return False
         return (await self.log.core.head(thread_id, ns)).thread_key == at.thread_key
 
+    def _note_name(self, thread_key: int, thread_id: str) -> None:
+        """Remember the name of a thread, so that its checkpoints need not look it up."""
+        if len(self._names) >= NAMES_MAX and thread_key not in self._names:
+            self._names.clear()
+        self._names[thread_key] = thread_id
+
     async def _config(
         self, thread_id: str, at: Position, before_input: bool = False
     ) -> RunnableConfig:
@@ -308,7 +317,8 @@ class Reader:
         owner = self._names.get(at.thread_key)
         if owner is None:
             found = await self.log.core.thread_at(at.thread_key)
-            owner = self._names[at.thread_key] = found.thread_id if found else thread_id
+            owner = found.thread_id if found else thread_id
+            self._note_name(at.thread_key, owner)
         named = f"{checkpoint_id(at, at.seq - 1)}i" if before_input else checkpoint_id(at)
         return {
             "configurable": {
@@ -378,7 +388,7 @@ class Reader:
         core = self.log.core
         head, begins = await core.end(thread_id, ns)
         if head.exists:
-            self._names[head.thread_key] = thread_id
+            self._note_name(head.thread_key, thread_id)
         at: Position | None = head.position
         own = at
         found = before is None

@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from sqlalchemy import event
 
+import graph.read.history
 import graph.run.recent
 import graph.run.snapshots
 from eventstore import EventStore, queries
@@ -454,3 +455,17 @@ def test_snapshots_that_were_decoded_are_kept_in_bounded_memory(
         run(app, 20)
         assert app.get_state(on("t")).values == as_logged(app)
         assert not store.core.bodies._bodies
+
+
+def test_the_names_of_threads_are_kept_in_bounded_memory(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph.read.history, "NAMES_MAX", 3)
+    app = noting(store, add)
+    for number in range(8):
+        run(app, 1, f"t{number}")
+        state = app.get_state(on(f"t{number}"))
+        assert state.config["configurable"]["thread_id"] == f"t{number}"
+    assert len(app.reader_on(store.core)._names) <= 3
+    branch = app.update_state(app.get_state(on("t0")).config, {"text": "x"})
+    assert app.get_state(branch).config == branch
