@@ -19,12 +19,16 @@ import langgraph.config
 import langgraph.errors
 import langgraph.graph
 import langgraph.graph.message
+import langgraph.graph.state
+import langgraph.managed
+import langgraph.prebuilt
 import langgraph.runtime
 import langgraph.types
 from langgraph.checkpoint.memory import InMemorySaver
 from typing_extensions import TypedDict
 
 import graph
+import graph.prebuilt
 
 _MODULES: Final = (
     langgraph.graph,
@@ -33,6 +37,9 @@ _MODULES: Final = (
     langgraph.runtime,
     langgraph.config,
     langgraph.graph.message,
+    langgraph.graph.state,
+    langgraph.managed,
+    langgraph.prebuilt,
 )
 
 
@@ -44,8 +51,15 @@ class _Theirs:
         return next(getattr(module, name) for module in _MODULES if hasattr(module, name))
 
 
+class _Ours:
+    name = "graph"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(graph if hasattr(graph, name) else graph.prebuilt, name)
+
+
 THEIRS: Final[Any] = _Theirs()
-OURS: Final[Any] = graph
+OURS: Final[Any] = _Ours()
 
 CONFIG: Any = {"configurable": {"thread_id": "t"}}
 
