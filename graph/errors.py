@@ -31,7 +31,8 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Literal
 
 from eventstore import ConcurrencyError
 from graph.types import StateSnapshot
@@ -61,6 +62,10 @@ class InvalidUpdateError(GraphError, ValueError):
 
 class StateMismatchError(InvalidUpdateError, TypeError):
     """The state has no value for a field that its dataclass requires."""
+
+
+class AmbiguousResumeError(InvalidUpdateError, RuntimeError):
+    """A resume value does not say which of several pending interrupts it is for."""
 
 
 class UnknownResultError(InvalidUpdateError, KeyError):
@@ -234,16 +239,31 @@ class NodeTimeoutError(GraphError, TimeoutError):
 
     Attributes:
         node: the node's name.
-        timeout_s: its timeout in seconds.
+        timeout_s: its timeout in seconds; also as ``timeout``.
+        kind: ``run``, or ``idle`` if it made no progress for so long.
+        run_timeout, idle_timeout: the limits of the node, in seconds.
     """
 
-    def __init__(self, node: str, timeout_s: float) -> None:
+    def __init__(
+        self,
+        node: str,
+        timeout_s: float,
+        *,
+        kind: Literal["run", "idle"] = "run",
+        run_timeout: float | None = None,
+        idle_timeout: float | None = None,
+    ) -> None:
         self.node = node
-        self.timeout_s = timeout_s
-        super().__init__(f"node {node!r} took longer than its timeout of {timeout_s:g} s")
+        self.timeout_s = self.timeout = timeout_s
+        self.kind = kind
+        self.run_timeout = run_timeout
+        self.idle_timeout = idle_timeout
+        took = "made no progress for" if kind == "idle" else "took longer than its timeout of"
+        super().__init__(f"node {node!r} {took} {timeout_s:g} s")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.node, self.timeout_s)
+        limits = {name: getattr(self, name) for name in ("kind", "run_timeout", "idle_timeout")}
+        return partial(type(self), **limits), (self.node, self.timeout_s)
 
 
 class GraphBubbleUp(BaseException):

@@ -26,6 +26,7 @@ from eventstore.concurrency import discard
 from eventstore.db.engines import backend_of
 from eventstore.db.options import Backend
 from graph.build.options import refuse_left_out
+from graph.checkpoints import Checkpoints
 
 
 class InvalidCheckpointerError(ConfigurationError, TypeError):
@@ -112,7 +113,7 @@ def _check(saver: type, backend: Backend | None, target: object) -> None:
         )
 
 
-class _Saver:
+class _Saver(Checkpoints):
     """A checkpointer for sync code: an :class:`~eventstore.EventStore` of its own."""
 
     backend: ClassVar[Backend | None] = None
@@ -163,7 +164,7 @@ class _DatabaseSaver(_Saver):
             yield saver
 
 
-class _AsyncDatabaseSaver:
+class _AsyncDatabaseSaver(Checkpoints):
     """A checkpointer for async code: an :class:`~eventstore.AsyncEventStore` of its own."""
 
     backend: ClassVar[Backend]

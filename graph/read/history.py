@@ -165,7 +165,7 @@ class Reader:
             data: of the input event.
         """
         task = StateTask(
-            id=task_id(state, 0), name=START, path=("edge", START), result=written(data)
+            id=task_id(state, 0), name=START, path=("__pregel_pull", START), result=written(data)
         )
         return StateSnapshot(
             values=shown(planner.shown(self._graph.topology, before), self._keys),
@@ -216,7 +216,9 @@ class Reader:
             StateTask(
                 id=task_id(state, index),
                 name=task.node,
-                path=("edge", task.node) if task.arg is MISSING else ("send", index),
+                path=("__pregel_pull", task.node)
+                if task.arg is MISSING
+                else ("__pregel_push", index, False),
                 error=error_of(state.errors.get(index)),
                 interrupts=interrupts_of(state.interrupts.get(index)),
                 state=await self._inside(
@@ -224,7 +226,7 @@ class Reader:
                 )
                 if subgraphs.inside(self._graph, task.node)
                 else None,
-                result=result_of(state.pending.get(index)),
+                result=self._result(task.node, state.pending.get(index)),
             )
             for index in (self._shown_order(state) if len(state.frontier) > 1 else (0,))
             for task in state.frontier[index : index + 1]
@@ -250,6 +252,14 @@ class Reader:
             tasks=tuple(tasks),
             interrupts=tuple(each for task in tasks for each in task.interrupts),
         )
+
+    def _result(self, node: str, data: Data | None) -> Any:
+        """What a task wrote, if it has finished; of a graph, as its callers get it."""
+        found = result_of(data)
+        spec = self._graph.topology.nodes.get(node)
+        if found and spec is not None and isinstance(spec.action, Graph):
+            return dict(planner.as_shown(self._graph.topology, found))
+        return found
 
     async def _inside(
         self,

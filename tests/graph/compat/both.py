@@ -163,6 +163,8 @@ def plain(value: Any) -> Any:
         return plain({name: each for name, each in shown.items() if name != "type"})
     if hasattr(value, "model_dump"):
         return {**plain(value.model_dump()), "class": type(value).__name__}
+    if isinstance(value, BaseException):
+        return repr(value)
     if isinstance(value, list):
         return [plain(each) for each in value]
     if isinstance(value, tuple):

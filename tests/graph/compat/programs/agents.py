@@ -3,6 +3,7 @@
 import asyncio
 import operator
 import sqlite3
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
@@ -31,7 +32,9 @@ def scripted(*messages):
 
 def calling(name, args, id="c1", text=""):
     return AIMessage(
-        text, tool_calls=[{"name": name, "args": args, "id": id, "type": "tool_call"}], id="call" + id
+        text,
+        tool_calls=[{"name": name, "args": args, "id": id, "type": "tool_call"}],
+        id="call" + id,
     )
 
 
@@ -57,7 +60,9 @@ def react_from_scratch(library):
     tools = {t.name: t for t in [multiply]}
 
     def call_model(state, config):
-        return {"messages": [llm.bind_tools(list(tools.values())).invoke(state["messages"], config)]}
+        return {
+            "messages": [llm.bind_tools(list(tools.values())).invoke(state["messages"], config)]
+        }
 
     def tool_node(state):
         out = []
@@ -98,11 +103,15 @@ def toolnode_and_condition(library):
     b.add_node("agent", lambda s: {"messages": [llm.invoke(s["messages"])]})
     b.add_node("tools", library.ToolNode([multiply]))
     b.add_edge(library.START, "agent")
-    b.add_conditional_edges("agent", library.tools_condition, {"tools": "tools", "__end__": library.END})
+    b.add_conditional_edges(
+        "agent", library.tools_condition, {"tools": "tools", "__end__": library.END}
+    )
     b.add_edge("tools", "agent")
     app = b.compile(checkpointer=library.InMemorySaver())
     yield said(app.invoke({"messages": "go"}, CONFIG))
-    for m, meta in app.stream({"messages": "go"}, thread(2), stream_mode="messages") if False else []:
+    for m, meta in (
+        app.stream({"messages": "go"}, thread(2), stream_mode="messages") if False else []
+    ):
         yield m
     yield history(app)
 
@@ -151,7 +160,12 @@ def tool_with_injected_state_and_command(library):
             update={"user": name, "messages": [ToolMessage("renamed", tool_call_id=tool_call_id)]}
         )
 
-    llm = scripted(calling("whoami", {}), calling("rename", {"name": "Bob"}, "c2"), calling("whoami", {}, "c3"), "bye")
+    llm = scripted(
+        calling("whoami", {}),
+        calling("rename", {"name": "Bob"}, "c2"),
+        calling("whoami", {}, "c3"),
+        "bye",
+    )
     b = library.StateGraph(State)
     b.add_node("agent", lambda s: {"messages": [llm.invoke(s["messages"])]})
     b.add_node("tools", library.ToolNode([whoami, rename]))
@@ -188,7 +202,11 @@ def prebuilt_agent_stream(library):
 def prebuilt_agent_breakpoint(library):
     llm = scripted(calling("multiply", {"a": 3, "b": 4}), "12")
     agent = library.create_react_agent(
-        llm, [multiply], checkpointer=library.InMemorySaver(), interrupt_before=["tools"], name="calc"
+        llm,
+        [multiply],
+        checkpointer=library.InMemorySaver(),
+        interrupt_before=["tools"],
+        name="calc",
     )
     agent.invoke({"messages": [("user", "x")]}, CONFIG)
     state = agent.get_state(CONFIG)
@@ -215,7 +233,9 @@ def prebuilt_agent_options(library):
         return {"user": "post"}
 
     llm = scripted("one")
-    agent = library.create_react_agent(llm, [], prompt=prompt, state_schema=State, post_model_hook=post)
+    agent = library.create_react_agent(
+        llm, [], prompt=prompt, state_schema=State, post_model_hook=post
+    )
     r = agent.invoke({"messages": "x", "user": "u"})
     yield said(r), r["user"]
     agent = library.create_react_agent(scripted("two"), [], pre_model_hook=pre)
@@ -231,7 +251,9 @@ def supervisor_with_commands(library):
 
     def supervisor(state) -> library.Command[Literal["researcher", "coder", "__end__"]]:
         goto = next(script)
-        return library.Command(goto=library.END if goto == "FINISH" else goto, update={"next": goto})
+        return library.Command(
+            goto=library.END if goto == "FINISH" else goto, update={"next": goto}
+        )
 
     def worker(name):
         def run(state) -> library.Command[Literal["supervisor"]]:
@@ -313,9 +335,8 @@ def hierarchical_teams(library):
         b = library.StateGraph(library.MessagesState)
         for n in names:
             b.add_node(n, lambda s, n=n: {"messages": [AIMessage(n, name=n)]})
-        b.add_sequence
         b.add_edge(library.START, names[0])
-        for x, y in zip(names, names[1:], strict=False):
+        for x, y in pairwise(names):
             b.add_edge(x, y)
         return b.compile()
 
@@ -464,9 +485,9 @@ def sql_agent(library):
     b.add_node(list_step)
     b.add_node("generate", generate)
     b.add_node(check_query)
-    b.add_node(library.ToolNode([run_query], name="run_query"), "run_query") if False else b.add_node(
-        "run_query", library.ToolNode([run_query], name="run_query")
-    )
+    b.add_node(
+        library.ToolNode([run_query], name="run_query"), "run_query"
+    ) if False else b.add_node("run_query", library.ToolNode([run_query], name="run_query"))
     b.add_edge(library.START, "list_step")
     b.add_edge("list_step", "generate")
     b.add_conditional_edges("generate", should_continue)
@@ -524,7 +545,9 @@ def corrective_rag(library):
         "grade_documents", decide, {"transform_query": "transform_query", "generate": "generate"}
     )
     b.add_edge("transform_query", "retrieve")
-    b.add_conditional_edges("generate", check, {"useful": library.END, "not useful": "transform_query"})
+    b.add_conditional_edges(
+        "generate", check, {"useful": library.END, "not useful": "transform_query"}
+    )
     app = b.compile(checkpointer=library.InMemorySaver())
     for output in app.stream({"question": "dogs"}, CONFIG):
         yield output
@@ -541,7 +564,9 @@ def multi_agent_network(library):
         def run(state) -> library.Command[Literal["alice", "bob", "__end__"]]:
             if state.get("hops", 0) >= 3:
                 return library.Command(goto="__end__")
-            return library.Command(goto=other, update={"messages": [AIMessage(name, name=name)], "hops": 1})
+            return library.Command(
+                goto=other, update={"messages": [AIMessage(name, name=name)], "hops": 1}
+            )
 
         return run
 
@@ -628,7 +653,9 @@ def structured_extraction_with_retries(library):
 
     def extract(state) -> library.Command[Literal["extract", "__end__"]]:
         try:
-            return library.Command(update={"person": Person.model_validate_json(next(answers))}, goto=library.END)
+            return library.Command(
+                update={"person": Person.model_validate_json(next(answers))}, goto=library.END
+            )
         except ValueError as e:
             return library.Command(update={"errors": [type(e).__name__]}, goto="extract")
 
@@ -642,21 +669,23 @@ def structured_extraction_with_retries(library):
 
 @program
 def lats_like_tree_in_state(library):
-    class Node:
-        pass
-
     class State(TypedDict):
         tree: dict
         depth: int
 
     def expand(state):
-        tree = {**state["tree"], str(state["depth"]): {"children": [1, 2], "score": state["depth"] / 2}}
+        tree = {
+            **state["tree"],
+            str(state["depth"]): {"children": [1, 2], "score": state["depth"] / 2},
+        }
         return {"tree": tree, "depth": state["depth"] + 1}
 
     b = library.StateGraph(State)
     b.add_node("expand", expand)
     b.add_edge(library.START, "expand")
-    b.add_conditional_edges("expand", lambda s: library.END if s["depth"] > 2 else "expand", ["expand", library.END])
+    b.add_conditional_edges(
+        "expand", lambda s: library.END if s["depth"] > 2 else "expand", ["expand", library.END]
+    )
     app = b.compile(checkpointer=library.InMemorySaver())
     yield app.invoke({"tree": {}, "depth": 0}, CONFIG)
     yield history(app)

@@ -125,7 +125,11 @@ def streaming_chat(library):
     app = chat(library)
     for event in app.stream({"messages": [{"role": "user", "content": "hi"}]}, CONFIG):
         for node, update in event.items():
-            yield node, [type(m).__name__ for m in update["messages"]], update["messages"][-1].content
+            yield (
+                node,
+                [type(m).__name__ for m in update["messages"]],
+                update["messages"][-1].content,
+            )
     for event in app.stream({"messages": [("user", "again")]}, CONFIG, stream_mode="values"):
         yield event["messages"][-1].type, event["messages"][-1].content
 

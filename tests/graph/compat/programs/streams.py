@@ -27,7 +27,9 @@ def joker(library, **options):
 
 
 def model(*texts):
-    return GenericFakeChatModel(messages=iter([AIMessage(t, id=f"m{i}") for i, t in enumerate(texts)]))
+    return GenericFakeChatModel(
+        messages=iter([AIMessage(t, id=f"m{i}") for i, t in enumerate(texts)])
+    )
 
 
 @program
@@ -40,8 +42,7 @@ def each_mode(library):
 @program
 def modes_in_a_list(library):
     app = joker(library)
-    for mode, chunk in app.stream({"topic": "ice"}, stream_mode=["updates", "values", "custom"]):
-        yield mode, chunk
+    yield from app.stream({"topic": "ice"}, stream_mode=["updates", "values", "custom"])
     yield list(app.stream({"topic": "ice"}, stream_mode=["updates"]))
 
 
@@ -152,7 +153,9 @@ def subgraph_updates(library):
     for mode in ("updates", "values", "tasks"):
         for ns, chunk in app.stream({"topic": "x"}, subgraphs=True, stream_mode=mode):
             yield [n.split(":")[0] for n in ns], chunk
-    for ns, mode, chunk in app.stream({"topic": "x"}, subgraphs=True, stream_mode=["updates", "values"]):
+    for ns, mode, chunk in app.stream(
+        {"topic": "x"}, subgraphs=True, stream_mode=["updates", "values"]
+    ):
         yield [n.split(":")[0] for n in ns], mode, chunk
     yield list(app.stream({"topic": "x"}, stream_mode="updates"))
 
