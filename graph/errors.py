@@ -6,11 +6,13 @@
     │   └── OutsideNodeError   a function for nodes was called outside one
     ├── InvalidUpdateError     an update does not fit the state
     │   ├── StateMismatchError a value that the class of the state requires is missing
+    │   ├── AmbiguousResumeError one resume value, and several interrupts wait
     │   └── UnknownResultError a conditional edge returned what its path map does not have
     ├── InvalidConfigError     the config names no thread, or a checkpoint of another one
     │   └── InvalidContextError the context does not fit the graph's context_schema
     ├── ReducerError           what the log holds of a key does not fit its reducer
     ├── SchemaChangedError     a key was declared otherwise when its thread was recorded
+    ├── ForeignThreadError     something other than a graph of this library wrote the thread
     ├── EmptyInputError        no input, and nothing to resume
     ├── GraphRecursionError    more supersteps than ``recursion_limit``
     ├── NodeTimeoutError       a node took longer than its ``timeout``
@@ -62,6 +64,10 @@ class InvalidUpdateError(GraphError, ValueError):
 
 class StateMismatchError(InvalidUpdateError, TypeError):
     """The state has no value for a field that its dataclass requires."""
+
+
+class ForeignThreadError(GraphError, ValueError):
+    """Something other than a graph of this library has written the thread."""
 
 
 class AmbiguousResumeError(InvalidUpdateError, RuntimeError):

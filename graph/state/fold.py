@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from eventstore import Position, RecordedEvent
 from eventstore.format.digests import origin
 from graph.build.schema import MISSING, Channel, Missing
+from graph.errors import ForeignThreadError
 from graph.state.events import Data, Kind, unpack, updates_of
 from graph.state.namespaces import Caller, home_of, lasting, moved, same_task
 from graph.types import START, Overwrite
@@ -283,7 +284,7 @@ class Fold:
             self._advance([{**data, "node": START}] if "joins" in data else [data])
             continues = "command" in data and self.checkpoint.seq > 0
             source = COMMAND if continues else "input"
-            self._complete(recorded_us, source, data.get("step", self.step + 1), before)
+            self._complete(recorded_us, source, data.get("step", self._next_step(before)), before)
         elif kind == Kind.ERROR:
             self.errors[data["task"]] = data
             self._note_logs(data)
@@ -309,12 +310,18 @@ class Fold:
             self.last = tuple(dict.fromkeys(update["node"] for update in updates))
             self.later, self.above = frozenset(), None
             self._advance(updates)
-            self._complete(recorded_us, "update", self.step + 1, before)
+            self._complete(recorded_us, "update", self._next_step(before), before)
         elif kind == Kind.FORK:
             self._fork()
+            if not at.ns:  # as in LangGraph a fork is a step of its own
+                self.step += 1
             self._mark(recorded_us, "fork")
         else:
-            raise ValueError(f"kind {kind} is not an event of a run")
+            raise ForeignThreadError(
+                f"event {at.seq} of this thread is of kind {kind}, which no graph of this library "
+                "writes; LangGraph wrote the thread through an EventStoreSaver, or an application "
+                "wrote events of its own: continue it with what wrote it, or pass another thread_id"
+            )
         return True
 
     def _called(self, call: str, before: Position) -> None:
@@ -428,17 +435,24 @@ class Fold:
         self.frontier = (*map(_task, sorted(nodes)), *sends)
         self.later = frozenset(later)
 
+    def _forked(self, before: Position) -> bool:
+        """Whether the event before is a fork, which only says what this continues from."""
+        return self.source == "fork" and self.checkpoint == before
+
+    def _next_step(self, before: Position) -> int:
+        return self.step if self._forked(before) and not before.ns else self.step + 1
+
     def _complete(
         self, recorded_us: int, source: str, step: int, before: Position = NOWHERE
     ) -> None:
-        forked = self.source == "fork" and self.checkpoint == before
+        forked = self._forked(before)
         for logs in self.logs.values():  # of tasks that will not finish
             self.kept |= lasting(logs, origin(self.at.thread_key, self.at.ns)[1])
         self._overwritten.clear()
         self.pending, self.errors, self.interrupts = {}, {}, {}
         self.resume_values, self.logs = {}, {}
         self.first, self.began, self.step = self.at, self.at.seq, step
-        if forked:  # the fork only says what this continues from
+        if forked:
             self._mark(recorded_us, source, self.stands_on)
         else:
             self._mark(recorded_us, source)
