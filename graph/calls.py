@@ -113,7 +113,7 @@ class RunnableGraph(ReadableGraph):
         self.checkpointer = checkpointer
 
     @property
-    def checkpointer(self) -> EventStore | AsyncEventStore | Saver | bool | None:
+    def checkpointer(self) -> Any:
         """Stores the threads; another one may be set.
 
         Raises:
@@ -122,7 +122,7 @@ class RunnableGraph(ReadableGraph):
         return self._checkpointer
 
     @checkpointer.setter
-    def checkpointer(self, given: EventStore | AsyncEventStore | Saver | bool | None) -> None:
+    def checkpointer(self, given: Any) -> None:
         keeps_no_log = given is None or isinstance(given, bool)
         self._log = None if keeps_no_log else self.reader_on(store_of(given).core).log
         self._checkpointer = given

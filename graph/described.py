@@ -23,7 +23,7 @@ from graph.types import START, Runtime
 
 
 class Node:
-    """A node of a compiled graph by itself, for tests of nodes: ``app.nodes["name"].invoke(state)``.
+    """A node of a compiled graph by itself, for tests: ``app.nodes["name"].invoke(state)``.
 
     Attributes:
         name: its name.

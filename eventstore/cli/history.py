@@ -72,7 +72,7 @@ def history(
     full: Full = False,
     as_json: Json = False,
 ) -> None:
-    """Show the history of a thread, oldest first; of a long one its newest part. JSON: one document.
+    """Show the history of a thread, oldest first, of a long one the end. JSON: one document.
 
     With --app: its checkpoints, with step, next nodes and the state keys that changed (with --full
     their values). Without: the runs, tasks, questions, edits, forks and errors in its log. Of a

@@ -12,7 +12,7 @@ from langchain_core.tools import tool
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from tests.graph.compat.programs import CONFIG, history, program, shown, thread
+from tests.graph.compat.programs import CONFIG, history, program, talk
 
 
 class Scripted(GenericFakeChatModel):
@@ -82,7 +82,7 @@ def react_from_scratch(library):
     b.add_edge("tools", "agent")
     app = b.compile(checkpointer=library.InMemorySaver())
     yield list(app.stream({"messages": [("user", "3*4?")]}, CONFIG, stream_mode="updates"))
-    yield history(app)
+    yield talk(app)
     yield app.get_graph().draw_mermaid()
 
 
@@ -109,11 +109,7 @@ def toolnode_and_condition(library):
     b.add_edge("tools", "agent")
     app = b.compile(checkpointer=library.InMemorySaver())
     yield said(app.invoke({"messages": "go"}, CONFIG))
-    for m, meta in (
-        app.stream({"messages": "go"}, thread(2), stream_mode="messages") if False else []
-    ):
-        yield m
-    yield history(app)
+    yield talk(app)
 
 
 @program
@@ -270,9 +266,9 @@ def supervisor_with_commands(library):
     b.add_node("coder", worker("coder"))
     b.add_edge(library.START, "supervisor")
     app = b.compile(checkpointer=library.InMemorySaver())
-    for chunk in app.stream({"messages": [("user", "do")]}, CONFIG, subgraphs=True):
-        yield chunk
-    yield history(app)
+    for ns, chunk in app.stream({"messages": [("user", "do")]}, CONFIG, subgraphs=True):
+        yield ns, list(chunk)
+    yield talk(app)
     yield app.get_graph().draw_mermaid()
 
 
@@ -362,7 +358,7 @@ def hierarchical_teams(library):
     b.add_edge(library.START, "boss")
     app = b.compile(checkpointer=library.InMemorySaver())
     for ns, chunk in app.stream({"messages": "x"}, CONFIG, subgraphs=True):
-        yield [n.split(":")[0] for n in ns], chunk
+        yield [n.split(":")[0] for n in ns], list(chunk)
     yield said(app.get_state(CONFIG).values)
 
 
@@ -403,7 +399,7 @@ async def plan_and_execute(library):
         for k, v in event.items():
             if k != "__end__":
                 yield k, v
-    yield [shown(s) async for s in app.aget_state_history(CONFIG)]
+    yield [(s.next, s.metadata["step"]) async for s in app.aget_state_history(CONFIG)]
 
 
 @program
@@ -549,8 +545,7 @@ def corrective_rag(library):
         "generate", check, {"useful": library.END, "not useful": "transform_query"}
     )
     app = b.compile(checkpointer=library.InMemorySaver())
-    for output in app.stream({"question": "dogs"}, CONFIG):
-        yield output
+    yield from app.stream({"question": "dogs"}, CONFIG)
     yield app.get_graph().draw_mermaid()
     yield history(app)
 
@@ -576,7 +571,7 @@ def multi_agent_network(library):
     b.add_edge(library.START, "alice")
     app = b.compile(checkpointer=library.InMemorySaver())
     yield said(app.invoke({"messages": "hi"}, CONFIG))
-    yield history(app)
+    yield talk(app)
 
 
 @program

@@ -192,11 +192,11 @@ def command_input_to_an_idle_thread(library):
     app = abc(library)
     app.invoke({"xs": ["in"]}, CONFIG)
     yield app.invoke(library.Command(update={"xs": ["cmd"]}), CONFIG)
-    yield history(app)
+    yield app.get_state(CONFIG).values, app.get_state(CONFIG).next
     yield app.invoke(library.Command(goto="b"), CONFIG)
-    yield history(app)
+    yield app.get_state(CONFIG).values, app.get_state(CONFIG).next
     yield app.invoke(library.Command(update={"n": 0}, goto="c"), CONFIG)
-    yield history(app)
+    yield app.get_state(CONFIG).values, app.get_state(CONFIG).next
 
 
 @program
@@ -355,7 +355,7 @@ def bulk_updates(library):
     app.bulk_update_state(
         CONFIG,
         [
-            [library.StateUpdate({"xs": ["start"]}, "__input__")],
+            [library.StateUpdate({"xs": ["start"]}, library.START)],
             [library.StateUpdate({"xs": ["a"]}, "a")],
             [library.StateUpdate({"xs": ["b"]}, "b")],
         ],

@@ -11,7 +11,7 @@ from langchain_core.messages import (
 )
 from typing_extensions import TypedDict
 
-from tests.graph.compat.programs import CONFIG, history, program, shown, thread
+from tests.graph.compat.programs import CONFIG, history, program, shown, talk, thread
 
 
 def echo(state):
@@ -117,7 +117,7 @@ def replace_a_message_by_id(library):
     last = state.values["messages"][-1]
     app.update_state(CONFIG, {"messages": [AIMessage("edited", id=last.id)]}, as_node="chatbot")
     yield said(app.get_state(CONFIG).values)
-    yield history(app)
+    yield talk(app)
 
 
 @program

@@ -1,4 +1,4 @@
-"""What people keep in states, and how they write nodes: documents, enums, models, methods, partials."""
+"""What people keep in states, and how they write nodes: documents, models, methods, chains."""
 
 import asyncio
 import datetime
@@ -9,7 +9,7 @@ import uuid
 from collections import deque
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NamedTuple, Union
+from typing import Annotated, Any, Literal, NamedTuple
 
 from langchain_core.documents import Document
 from langchain_core.language_models.fake_chat_models import (
@@ -53,6 +53,10 @@ class Point:
     x: int
     y: int = 0
     tags: list = field(default_factory=list)
+
+
+class Inner(BaseModel):
+    n: int = 0
 
 
 class Pair(NamedTuple):
@@ -403,7 +407,7 @@ def union_and_literal_routes(library):
     def a(s) -> library.Command[Literal["b", "c"]]:
         return library.Command(goto=["b", "c"], update={"log": ["a"]})
 
-    def b_(s) -> Union[library.Command[Literal["d"]], dict]:
+    def b_(s) -> library.Command[Literal["d"]] | dict:
         return library.Command(goto="d") if s["log"] else {}
 
     b = library.StateGraph(Values)
@@ -517,9 +521,6 @@ async def cancel_a_run(library):
 
 @program
 def nested_models_as_state(library):
-    class Inner(BaseModel):
-        n: int = 0
-
     class Outer(BaseModel):
         inner: Inner = Inner()
         items: list[Inner] = []
@@ -650,7 +651,6 @@ def error_in_router(library):
         app.invoke({"log": []}, CONFIG)
     except KeyError as e:
         yield str(e)
-    yield app.get_state(CONFIG).next, app.get_state(CONFIG).values
 
 
 @program
