@@ -108,6 +108,10 @@ class Checkpoints:
         return self._graph
 
 
+BaseCheckpointSaver = Checkpoints
+"""LangGraph's name for what all savers are, for annotations and ``isinstance``."""
+
+
 async def _listed(
     graph: Any,
     config: RunnableConfig | None,

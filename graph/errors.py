@@ -288,6 +288,21 @@ class GraphInterrupt(GraphBubbleUp):
         super().__init__(f"waiting for {len(self.interrupts)} resume values")
 
 
+class NodeInterrupt(GraphInterrupt):
+    """Raised by a node to interrupt the run, under LangGraph's older name; use ``interrupt()``.
+
+    The node runs again whenever the run continues, and interrupts it again until it no longer
+    raises this.
+
+    Attributes:
+        value: the interrupt value.
+    """
+
+    def __init__(self, value: Any, id: str | None = None) -> None:
+        super().__init__()
+        self.value = value
+
+
 class PersistenceConfigError(GraphError):
     """A configuration is invalid. No value is quoted: it might be a password.
 

@@ -20,6 +20,12 @@ INPUT: Final = "__input__"
 COPY: Final = "__copy__"
 OVERWRITE: Final = "__overwrite__"
 
+TAG_NOSTREAM: Final = "nostream"
+"""The tag of a model whose tokens the stream mode ``messages`` leaves out."""
+
+TAG_HIDDEN: Final = "langsmith:hidden"
+"""The tag of a run that tracers and streams leave out."""
+
 N = TypeVar("N")
 ContextT = TypeVar("ContextT")
 

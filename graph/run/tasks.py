@@ -22,7 +22,13 @@ from eventstore.format.namespaces import token
 from graph.build.foreign import misplaced
 from graph.build.schema import MISSING, remaining_steps
 from graph.build.topology import Branch, NodeSpec, Topology
-from graph.errors import GraphInterrupt, InvalidGraphError, InvalidUpdateError, NodeTimeoutError
+from graph.errors import (
+    GraphInterrupt,
+    InvalidGraphError,
+    InvalidUpdateError,
+    NodeInterrupt,
+    NodeTimeoutError,
+)
 from graph.run.journal import Journal, LogJournal
 from graph.run.questions import alike
 from graph.run.runners import Runner, TimeLimitExceeded
@@ -352,6 +358,9 @@ class Tasks:
                 result = await self._runner.limited(call, limit_s, idle)
         except ParentCommand as sent:
             return sent.command
+        except NodeInterrupt as raised:
+            while True:  # a resume value does not keep the node from raising it again
+                scope.interrupt(raised.value)
         except TimeLimitExceeded as late:
             raise NodeTimeoutError(
                 spec.name, late.limit_s, kind=late.kind, run_timeout=limit_s, idle_timeout=idle_s

@@ -15,7 +15,9 @@ from dataclasses import asdict, is_dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Final
 
+import langgraph.checkpoint.base
 import langgraph.config
+import langgraph.constants
 import langgraph.errors
 import langgraph.graph
 import langgraph.graph.message
@@ -40,6 +42,8 @@ _MODULES: Final = (
     langgraph.graph.state,
     langgraph.managed,
     langgraph.prebuilt,
+    langgraph.constants,
+    langgraph.checkpoint.base,
 )
 
 

@@ -473,3 +473,40 @@ def approve_in_two_places(library):
         for a in answers:
             yield app.invoke(library.Command(resume=a), thread(i))["log"]
         yield app.get_state(thread(i)).next
+
+
+@program
+def older_node_interrupt(library):
+    def check(s):
+        if len(s["topic"]) > 3:
+            raise library.NodeInterrupt(f"too long: {s['topic']}")
+        return {"log": [s["topic"]]}
+
+    b = library.StateGraph(Draft)
+    b.add_node("first", lambda s: {"log": ["first"]})
+    b.add_node("check", check)
+    b.add_edge(library.START, "first")
+    b.add_edge("first", "check")
+    app = b.compile(checkpointer=library.InMemorySaver())
+    yield [list(chunk) for chunk in app.stream({"topic": "hello"}, CONFIG)]
+    state = app.get_state(CONFIG)
+    yield state.next, [i.value for t in state.tasks for i in t.interrupts]
+    yield [list(chunk) for chunk in app.stream(None, CONFIG)]
+    app.update_state(CONFIG, {"topic": "hi"})
+    yield app.invoke(None, CONFIG), app.get_state(CONFIG).next
+    app.invoke({"topic": "again"}, CONFIG)
+    app.update_state(CONFIG, None, as_node="check")
+    yield app.get_state(CONFIG).next
+
+
+@program
+def annotated_with_names_of_savers(library):
+    def build(checkpointer: library.BaseCheckpointSaver | None = None):
+        b = library.StateGraph(Draft)
+        b.add_node("a", lambda s: {"log": ["a"]})
+        b.add_edge(library.START, "a")
+        return b.compile(checkpointer=checkpointer)
+
+    saver = library.InMemorySaver()
+    yield isinstance(saver, library.BaseCheckpointSaver)
+    yield build(saver).invoke({"topic": "t"}, CONFIG), build().invoke({"topic": "t"})
