@@ -25,7 +25,7 @@ _STYLES: Final = (
     "\tclassDef last fill:#bfb6fc\n"
 )
 _KEYWORD: Final = re.compile(
-    r"(end|graph|flowchart|subgraph|style|linkStyle|classDef|class|click|call|href|default"
+    r"\b(end|graph|flowchart|subgraph|style|linkStyle|classDef|class|click|call|href|default"
     r"|interpolate|direction)\b",
     re.IGNORECASE,
 )

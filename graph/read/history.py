@@ -36,7 +36,6 @@ from graph.read.form import (
     follows_input,
     interrupts_of,
     metadata_of,
-    result_of,
     written,
 )
 from graph.run.address import Address
@@ -255,9 +254,11 @@ class Reader:
 
     def _result(self, node: str, data: Data | None) -> Any:
         """What a task wrote, if it has finished; of a graph, as its callers get it."""
-        found = result_of(data)
+        if data is None:
+            return None
+        found = written(data)
         spec = self._graph.topology.nodes.get(node)
-        if found and spec is not None and isinstance(spec.action, Graph):
+        if spec is not None and isinstance(spec.action, Graph) and isinstance(found, dict):
             return dict(planner.as_shown(self._graph.topology, found))
         return found
 

@@ -284,7 +284,8 @@ class Fold:
             self._advance([{**data, "node": START}] if "joins" in data else [data])
             continues = "command" in data and self.checkpoint.seq > 0
             source = COMMAND if continues else "input"
-            self._complete(recorded_us, source, data.get("step", self._next_step(before)), before)
+            step = self.step + 1 if self.source != "fork" else self._next_step(before)
+            self._complete(recorded_us, source, data.get("step", step), before)
         elif kind == Kind.ERROR:
             self.errors[data["task"]] = data
             self._note_logs(data)
@@ -435,24 +436,22 @@ class Fold:
         self.frontier = (*map(_task, sorted(nodes)), *sends)
         self.later = frozenset(later)
 
-    def _forked(self, before: Position) -> bool:
-        """Whether the event before is a fork, which only says what this continues from."""
-        return self.source == "fork" and self.checkpoint == before
-
     def _next_step(self, before: Position) -> int:
-        return self.step if self._forked(before) and not before.ns else self.step + 1
+        """The step of a write by a caller: that of a fork before it, which only says from where."""
+        forked = self.source == "fork" and self.checkpoint == before and not before.ns
+        return self.step if forked else self.step + 1
 
     def _complete(
         self, recorded_us: int, source: str, step: int, before: Position = NOWHERE
     ) -> None:
-        forked = self._forked(before)
+        forked = self.source == "fork" and self.checkpoint == before
         for logs in self.logs.values():  # of tasks that will not finish
             self.kept |= lasting(logs, origin(self.at.thread_key, self.at.ns)[1])
         self._overwritten.clear()
         self.pending, self.errors, self.interrupts = {}, {}, {}
         self.resume_values, self.logs = {}, {}
         self.first, self.began, self.step = self.at, self.at.seq, step
-        if forked:
+        if forked:  # the fork only says what this continues from
             self._mark(recorded_us, source, self.stands_on)
         else:
             self._mark(recorded_us, source)
