@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -84,14 +84,23 @@ class Actions:
 
     # --- prune --------------------------------------------------------------------------
 
-    async def prune(self, decisions: Sequence[Decision]) -> None:
-        """Prune threads, batch by batch, until told to stop."""
+    async def prune(
+        self, decisions: Iterable[Decision], between: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Prune threads, batch by batch, until told to stop.
+
+        Args:
+            between: called before each batch.
+        """
+        decisions = sorted(decisions, key=lambda each: (each.active_at, each.thread_key))
         size = ARCHIVED_BATCH if any(each.archive for each in decisions) else BATCH
         at = 0
         while at < len(decisions):
             if self._must_stop():
                 self.counts["left"] += len(decisions) - at
                 return
+            if between is not None:
+                await between()
             batch = decisions[at : at + size]
             if any(each.archive for each in batch):
                 at += len(batch)
