@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Final
 
 from eventstore import queries
 from eventstore.core.part import Part
@@ -21,9 +20,6 @@ from eventstore.queries import Connection
 from eventstore.retention_models import Deletion, Expired, Outcome
 
 log = logging.getLogger(__name__)
-
-GROUP: Final = 8
-"""Threads that are locked, judged and removed together; the time is checked in between."""
 
 
 class Pruning(Part):
@@ -40,7 +36,9 @@ class Pruning(Part):
         """Remove small threads that may go, as many as fit into one short transaction.
 
         Each is judged again under its lock, as by :meth:`delete_thread`, and removed whole or not
-        at all. It waits for nothing: a thread that somebody else has locked is kept.
+        at all. It waits for nothing: a thread that somebody else has locked is kept. Nor does it
+        wait for the disk: a power failure may bring threads back, whole, until the next durable
+        commit. A sweep ends with one.
 
         Args:
             batch: threads of any tenant, each at most once. Threads of the same age lie together
@@ -63,8 +61,9 @@ class Pruning(Part):
         def prune_groups(conn: Connection) -> list[Outcome]:
             outcomes: list[Outcome] = []
             left, deadline = rows, time.monotonic() + seconds
-            for first in range(0, len(batch), GROUP):
-                group = batch[first : first + GROUP]
+            size = queries.prune.GROUPS[conn.dialect.name]
+            for first in range(0, len(batch), size):
+                group = batch[first : first + size]
                 ends, used = self._prune(conn, group, removed, keep_if, (left, rows))
                 outcomes += ends
                 left -= used
@@ -72,7 +71,7 @@ class Pruning(Part):
                     break
             return outcomes
 
-        outcomes = await self.transactions.run("idempotent_write", prune_groups)
+        outcomes = await self.transactions.run("background_write", prune_groups)
         for each, outcome in zip(batch, outcomes, strict=False):
             if outcome == "pruned":
                 self.cache.forget(each.thread_key)
@@ -135,7 +134,7 @@ class Pruning(Part):
             vacuum makes free space usable again.
         """
         check_number("bytes_max", bytes_max, 1)
-        return await self.transactions.run("idempotent_write", maintenance.reclaim, bytes_max)
+        return await self.transactions.run("background_write", maintenance.reclaim, bytes_max)
 
 
 def _absent(key: int, locked: Collection[int]) -> Outcome:

@@ -213,6 +213,9 @@ def _give_up_pool(context: Any) -> None:
         context.is_disconnect = True
 
 
+_IN_BACKGROUND: Final = "SET LOCAL synchronous_commit TO off"
+
+
 def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
     """The function that begins a transaction on a connection of this engine.
 
@@ -230,7 +233,10 @@ def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
             if mode in TRANSACTIONAL_WRITES:
                 level = "READ COMMITTED"
             conn.execution_options(isolation_level=level)
-            return conn.begin()
+            transaction = conn.begin()
+            if mode == "background_write":
+                conn.exec_driver_sql(_IN_BACKGROUND)
+            return transaction
 
         return begin_elsewhere
 
@@ -238,6 +244,8 @@ def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
         transaction = conn.begin()
         if mode in TRANSACTIONAL_WRITES:  # otherwise our connections commit each statement
             conn.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
+            if mode == "background_write":
+                conn.exec_driver_sql(_IN_BACKGROUND)
         elif mode == "snapshot_read":
             conn.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         return transaction

@@ -30,8 +30,8 @@ class Pace:
     """
 
     rows: int = 2_000
-    seconds: float = 0.005
-    rest: float = 1.0
+    seconds: float = 0.002
+    rest: float = 0.5
     bytes: int = 262_144
 
     def __post_init__(self) -> None:
