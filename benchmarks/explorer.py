@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import operator
 import tempfile
 import time
@@ -28,7 +27,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.retention import writing
+from benchmarks.sweeps.writer import took_ms, writing
 from eventstore import Event, EventStore
 from eventstore.ui import create_app
 from graph import START, StateGraph
@@ -122,12 +121,6 @@ async def asked(app: Any, addresses: Sequence[str], rounds: int) -> Times:
     return found
 
 
-def appends_ms(file: Path, since: float) -> float:
-    """The median of the appends that ended after a moment."""
-    lines = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("]")]
-    return float(median(took for at, took in lines if at >= since)) * 1e3
-
-
 def measure(url: str, folder: Path, options: argparse.Namespace, out: Console) -> bool:
     """Measure and print; whether every aim was met."""
     begun = time.perf_counter()
@@ -142,13 +135,14 @@ def measure(url: str, folder: Path, options: argparse.Namespace, out: Console) -
         before = process.memory_info().rss
         found = asyncio.run(asked(app, addresses, options.rounds))
         grown = (process.memory_info().rss - before) / 2**20
-        with writing(url, folder / "times"):  # type: ignore[arg-type]
+        times_file = folder / "times"
+        with writing("ours", url, times_file):
             time.sleep(WRITES_S)
-            alone = appends_ms(folder / "times", 0)
             since = time.time()
+            alone = median(took_ms(times_file, 0, since))
             while time.time() < since + WRITES_S:
                 asyncio.run(asked(app, addresses[:1] + addresses[6:11], 1))
-            beside = appends_ms(folder / "times", since)
+            beside = median(took_ms(times_file, since, time.time()))
     table = Table("view", "median ms", "worst ms", "computing ms", "aim ms", title=options.backend)
     is_met = True
     for name, address in named:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -63,14 +63,13 @@ class Target:
     def connected(self) -> Iterator[Any]:
         """A connection of the driver, which commits at the end."""
         if not self.is_sqlite:
-            with psycopg.connect(self.place) as connection:
-                yield connection
+            with psycopg.connect(self.place) as server:
+                yield server
             return
-        connection = sqlite3.connect(self.place)
-        connection.execute("PRAGMA synchronous = OFF")
-        yield connection
-        connection.commit()
-        connection.close()
+        with closing(sqlite3.connect(self.place)) as file:
+            file.execute("PRAGMA synchronous = OFF")
+            yield file
+            file.commit()
 
 
 def name_of(number: int) -> str:
@@ -89,11 +88,11 @@ def fill_ours(target: Target, threads: int, turns: int, *, sealed: bool) -> None
                     later.seal(name, ahead)
         keys = [store.thread(name).thread_key for name in templates]
     now_us = time.time_ns() // 1_000
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in range(threads):
         age = EXPIRED if number < threads // 2 else LIVE
         at = now_us - age // timedelta(microseconds=1) + number
-        row = {
+        row: dict[str, Any] = {
             "thread_key": digests.thread_key(store.tenant, name_of(number), 0),
             "tenant": store.tenant,
             "thread_id": name_of(number),

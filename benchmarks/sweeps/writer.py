@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.postgres import PostgresSaver
+
 from benchmarks.peers.langgraph import opened_sqlite
 from benchmarks.peers.pools import documented_pool
 from benchmarks.workloads.chat import chat_turns
 from eventstore import Event, EventStore
-from langgraph.checkpoint.base import empty_checkpoint
-from langgraph.checkpoint.postgres import PostgresSaver
 
 THREADS: Final = 50
 PAUSE_S: Final = 0.003
@@ -97,7 +98,7 @@ def took_ms(file: Path, since: float, until: float) -> list[float]:
 def main(whose: str, target: str, times: str) -> None:
     """Write until killed."""
     opened = {"ours": ours, "theirs": theirs}[whose]
-    with opened(target) as append, open(times, "w", buffering=1) as out:
+    with opened(target) as append, Path(times).open("w", buffering=1) as out:
         for number in range(THREADS):
             append(number)
         print("ready", flush=True)

@@ -3,7 +3,8 @@
 Promises that the moment at which threads are judged is fixed and recorded when the sweep starts,
 and that a sweep may be killed anywhere: the next one first finishes interrupted deletions, and
 finds the other threads again. Threads are found in the order of their keys and pruned in that of
-their age: threads of the same age lie side by side in the database. What happens to a thread is in :mod:`retention.sweep.actions`.
+their age: threads of the same age lie side by side in the database. What happens to a thread is
+in :mod:`retention.sweep.actions`.
 """
 
 from __future__ import annotations
