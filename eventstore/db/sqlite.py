@@ -311,13 +311,15 @@ class _WriteLock:
     def take(self, raw: Any) -> None:
         """Begin a transaction that writes."""
         began = time.monotonic()
-        if began < self._contended_until:
-            _take_soon(raw, began)
-        else:
-            raw.execute("BEGIN IMMEDIATE")
-        now = time.monotonic()
-        if now - began > _WAITED_S:
-            self._contended_until = now + _CONTENDED_S
+        try:
+            if began < self._contended_until:
+                _take_soon(raw, began)
+            else:
+                raw.execute("BEGIN IMMEDIATE")
+        finally:
+            now = time.monotonic()
+            if now - began > _WAITED_S:
+                self._contended_until = now + _CONTENDED_S
 
 
 def _take_soon(raw: Any, began: float) -> None:

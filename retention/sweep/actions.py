@@ -49,9 +49,6 @@ ARCHIVED_BATCH: Final = 10
 DATABASE_ERRORS: Final = (StoreBusyError, StoreClosedError, StoreUnavailableError)
 """Errors that concern the whole database, not one thread."""
 
-FEW: Final = 8
-"""Threads that are pruned one by one after an error, which one of them may have caused."""
-
 Settled = tuple[Decision, SweepOutcome] | None
 """A decision as it was carried out, and its outcome; ``None`` if there was nothing to do."""
 
@@ -186,10 +183,8 @@ class Actions:
             if len(batch) == 1:
                 self._fail(batch[0], error)
                 return 1
-            # One thread caused it: prune the next ones by themselves, so that the others go.
-            for each in batch[:FEW]:
-                await self._prune_some([each], large, ends)
-            return len(batch[:FEW])
+            # One thread caused it: halves lead to it, and the others go.
+            return await self._prune_some(batch[: len(batch) // 2], large, ends)
         for each, outcome in zip(batch, outcomes, strict=False):
             if outcome == "large":
                 large.append((each, ends.get(each.thread_key)))
