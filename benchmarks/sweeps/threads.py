@@ -107,6 +107,7 @@ def fill_ours(target: Target, threads: int, turns: int, *, sealed: bool) -> None
             "pin": None,
             "fate": None,
             "owner": None,
+            "reached": 2 * turns,
         }
         rows.append({**row, "checksum": checksum_of(SimpleNamespace(**row))})
     assert {*rows[0]} == {column.name for column in threads_table.columns}
