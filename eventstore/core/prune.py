@@ -37,15 +37,16 @@ class Pruning(Part):
 
         Each is judged again under its lock, as by :meth:`delete_thread`, and removed whole or not
         at all. It waits for nothing: a thread that somebody else has locked is kept. Nor does it
-        wait for the disk: a power failure may bring threads back, whole, until the next durable
-        commit. A sweep ends with one.
+        wait for the disk on SQLite: until the next durable commit (a sweep ends with one), a power
+        failure may bring threads back, whole.
 
         Args:
             batch: threads of any tenant, each at most once. Threads of the same age lie together
                 in the database: in the order of their age they are removed faster.
             keep_if: keep a thread if this returns true; called under its lock.
             rows: rows deleted at most in this transaction.
-            seconds: end the transaction after this time; checked after every few threads.
+            seconds: end the transaction after this time; checked after every few threads. On
+                PostgreSQL, where writers do not wait for it, after ten times as long.
 
         Returns:
             The outcome of the first threads of the batch, in their order, of one at least: the
@@ -60,8 +61,10 @@ class Pruning(Part):
 
         def prune_groups(conn: Connection) -> list[Outcome]:
             outcomes: list[Outcome] = []
-            left, deadline = rows, time.monotonic() + seconds
-            size = queries.prune.GROUPS[conn.dialect.name]
+            size, stretch = (
+                each[conn.dialect.name] for each in (queries.prune.GROUPS, queries.prune.STRETCH)
+            )
+            left, deadline = rows, time.monotonic() + seconds * stretch
             for first in range(0, len(batch), size):
                 group = batch[first : first + size]
                 ends, used = self._prune(conn, group, removed, keep_if, (left, rows))

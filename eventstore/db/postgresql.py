@@ -213,9 +213,6 @@ def _give_up_pool(context: Any) -> None:
         context.is_disconnect = True
 
 
-_IN_BACKGROUND: Final = "SET LOCAL synchronous_commit TO off"
-
-
 def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
     """The function that begins a transaction on a connection of this engine.
 
@@ -233,10 +230,7 @@ def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
             if mode in TRANSACTIONAL_WRITES:
                 level = "READ COMMITTED"
             conn.execution_options(isolation_level=level)
-            transaction = conn.begin()
-            if mode == "background_write":
-                conn.exec_driver_sql(_IN_BACKGROUND)
-            return transaction
+            return conn.begin()
 
         return begin_elsewhere
 
@@ -244,8 +238,6 @@ def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
         transaction = conn.begin()
         if mode in TRANSACTIONAL_WRITES:  # otherwise our connections commit each statement
             conn.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
-            if mode == "background_write":
-                conn.exec_driver_sql(_IN_BACKGROUND)
         elif mode == "snapshot_read":
             conn.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         return transaction

@@ -29,10 +29,11 @@ from eventstore.db.prepared import Prepared
 from eventstore.db.schema import events, forks, segments, snapshots, threads, tombstones
 from eventstore.models import SqlRow
 
-GROUPS: Final[Mapping[str, int]] = {"sqlite": 8, "postgresql": 32}
-"""Threads that one statement reads, by dialect: on SQLite writers wait meanwhile, and on PostgreSQL
-each statement is a round trip.
-"""
+GROUPS: Final[Mapping[str, int]] = {"sqlite": 8, "postgresql": 16}
+"""Threads that one statement reads, by dialect: each is a round trip on PostgreSQL."""
+
+STRETCH: Final[Mapping[str, int]] = {"sqlite": 1, "postgresql": 10}
+"""How many times as long a transaction may take where writers of other threads do not wait."""
 
 _LEAVES: Final = (snapshots, forks, segments, events)
 """The tables that hold rows of a thread besides its own, in the order of deletion."""

@@ -24,7 +24,8 @@ class Pace:
 
     Attributes:
         rows: about how many rows one transaction deletes.
-        seconds: about how long one transaction takes.
+        seconds: about how long one transaction takes, in which writers wait (on SQLite; on
+            PostgreSQL they do not, and it may take ten times as long).
         rest: pause after each, as a multiple of the time it took; 0 for none.
         bytes: how much of an SQLite file is returned to the file system in one step.
     """

@@ -146,19 +146,3 @@ def test_a_slice_that_another_took_over_does_not_count_as_swept(
     swept_slices = sql(blocking, "SELECT count(*) FROM retention_slices WHERE swept_at > 0")
     assert held[0][0] + swept_slices[0][0] >= 16
     assert held[0][0] > 0
-
-
-def test_a_sweep_that_returns_is_durable(postgresql_url: str, clock: Clock) -> None:
-    with EventStore(postgresql_url, clock=clock) as store:
-        old(store, clock, *(f"t{number}" for number in range(5)))
-        clock.now -= 41 * DAY  # the server tells the time: make the threads old by its clock
-        sql(store, "UPDATE threads SET active_at = 1, created_at = 1, checksum = NULL")
-        sql(store, "UPDATE events SET recorded_at = 1")
-        written: list[Any] = []
-
-        def look(*_: object) -> None:
-            written.append(sql(store, "SELECT pg_current_wal_insert_lsn()::text")[0][0])
-
-        assert sweep(store, MONTH, on_progress=look).pruned == 5
-        flushed = "SELECT pg_current_wal_flush_lsn() >= CAST(? AS pg_lsn)"
-        assert sql(store, flushed, (written[-1],)) == [(True,)]
