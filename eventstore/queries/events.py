@@ -23,6 +23,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from eventstore.db.prepared import Prepared
 from eventstore.db.schema import events, segments
 from eventstore.errors import CorruptEventError
 from eventstore.format.checks import checked
@@ -231,7 +232,7 @@ def events_by_key(
     return found
 
 
-_KEYS_BETWEEN = (
+_KEYS_BETWEEN = Prepared(
     select(events.c.seq, events.c.kind, events.c.key)
     .where(
         events.c.thread_key == _key,
@@ -250,7 +251,7 @@ def keys_between(
 ) -> Sequence[SqlRow]:
     """Seq, kind and key of the events whose keys lie in a span of texts, sealed ones included."""
     place = {"key": thread_key, "ns": ns, "first": span[0], "end": span[1]}
-    return conn.execute(_KEYS_BETWEEN, {**place, "after": after, "upto": upto}).fetchall()
+    return _KEYS_BETWEEN(conn, {**place, "after": after, "upto": upto}).rows
 
 
 _KEYED_ROWS = select(

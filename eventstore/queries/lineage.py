@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, select, true
 
+from eventstore.db.prepared import Prepared
 from eventstore.db.schema import events, forks, segments, snapshots
 from eventstore.errors import CorruptEventError
 from eventstore.format import digests
@@ -167,15 +168,21 @@ _fork = (
     .subquery("fork")
 )
 _floor = select(_FLOOR.scalar_subquery().label("floor")).subquery("trimmed")
-_BEGINS = select(
-    _fork.c.seq, _fork.c.source_thread_key, _fork.c.source_ns, _fork.c.source_seq, _floor.c.floor
-).select_from(_floor.outerjoin(_fork, true()))
+_BEGINS = Prepared(
+    select(
+        _fork.c.seq,
+        _fork.c.source_thread_key,
+        _fork.c.source_ns,
+        _fork.c.source_seq,
+        _floor.c.floor,
+    ).select_from(_floor.outerjoin(_fork, true()))
+)
 
 
 def begins(conn: Connection, at: Position) -> Lineage:
     """What the events up to a position begin with: the start of the log, a fork, or a base."""
     place = {"key": at.thread_key, "ns": at.ns, "upto": at.seq}
-    row = conn.execute(_BEGINS, place).one()
+    row = _BEGINS(conn, place).first
     trimmed = seq_or_none(row.floor)
     if trimmed is not None and trimmed >= (seq_or_none(row.seq) or 0):
         return Lineage(trimmed + 1, None, at._replace(seq=trimmed))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,7 @@ PATIENCE_S: Final = 0.005
 """How long writes wait for the checkpoint that follows them."""
 
 _QUEUES: Final = 64
+_POLL_S: Final = 0.0002
 _TRUST_MAX: Final = 4
 _TIRED_MAX: Final = 1024
 
@@ -110,6 +112,11 @@ class _Queue:
         with self.lock:
             self.waiting.append(request)
 
+    def has(self, thread_id: str) -> bool:
+        """Whether there are requests for a thread."""
+        with self.lock:
+            return any(each.thread_id == thread_id for each in self.waiting)
+
     def take(self, own: _Request) -> list[_Request]:
         """The requests for the same thread, in the order in which they came; ours among them."""
         with self.lock:
@@ -138,7 +145,7 @@ class Appending:
         self._awaits = isinstance(concurrency, Asyncio) and concurrency.threads is None
         make: Callable[[], Any] = asyncio.Lock if self._awaits else threading.Lock
         self._queues = [_Queue(make()) for _ in range(_QUEUES)]
-        self._patience = _Patience()
+        self._patience, self._put_patience = _Patience(), _Patience()
 
     async def write(
         self,
@@ -177,6 +184,19 @@ class Appending:
             raise request.error
         assert request.tip is not None
         return request.tip
+
+    async def let_writes_come(self, thread_id: str, came: Callable[[], bool]) -> None:
+        """Wait until writes for a thread are in the queue, or have come, but not for long.
+
+        LangGraph stores them before the checkpoint that follows, but from another thread, which
+        may be later. Tasks of an event loop keep their order.
+        """
+        if self._awaits or not self._put_patience.is_worth_it():
+            return
+        queue, deadline = self._queues[hash(thread_id) % _QUEUES], time.monotonic() + PATIENCE_S
+        while not (is_there := came() or queue.has(thread_id)) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        self._put_patience.note(is_there)
 
     async def write_all(
         self, thread_id: str, seal: Seal, plans: Sequence[Callable[[Tip], Awaitable[Plan | None]]]

@@ -124,8 +124,12 @@ class History:
             for name, ref in found.items()
         ]
 
-    async def load(self, refs: Iterable[Ref]) -> dict[Name, Saved]:
-        """The checkpoints at these places; those that are gone by now are left out."""
+    async def load(self, refs: Iterable[Ref], soon: Iterable[Ref] = ()) -> dict[Name, Saved]:
+        """The checkpoints at these places; those that are gone by now are left out.
+
+        Args:
+            soon: what will be asked for next; kept where it is passed on the way.
+        """
         found: dict[Name, Saved] = {}
         waiting: dict[Name, Ref] = {}
         loaded = self._loaded()
@@ -137,10 +141,11 @@ class History:
                 waiting[ref.name] = ref
         if not waiting:
             return found
+        passing = {ref.name: ref for ref in soon if ref.name not in loaded}
         while waiting:
             last = max(waiting.values(), key=lambda ref: ref.order)
             try:
-                start = await self._capture(last, waiting, found)
+                start = await self._capture(last, {**passing, **waiting}, found)
             except PositionNotFoundError:  # trimmed meanwhile
                 start = last.order
             waiting = {

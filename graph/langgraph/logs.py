@@ -20,6 +20,7 @@ from eventstore import (
     CorruptEventError,
     Event,
     Head,
+    Lineage,
     LineageMovedError,
     Position,
     Replay,
@@ -77,12 +78,14 @@ class Tip:
 
     Attributes:
         is_planned: it ends with events that are yet to be appended, and cannot be read.
+        lineage: what the log began with when its end was read; ``None``: look.
     """
 
     head: Head
     fold: Fold
     base: Base | None = None
     is_planned: bool = False
+    lineage: Lineage | None = None
 
     @property
     def position(self) -> Position:
@@ -195,11 +198,12 @@ class Logs:
 
     async def tip(self, thread_id: str, seal: Seal) -> Tip:
         """A thread at the end of its log; a thread that does not exist is empty."""
-        head = await self.core.head(thread_id)
+        head, lineage = await self.core.end(thread_id)
         cached = self._cache.get(thread_id)
         if cached is not None and cached.head.digest == head.digest:
             is_same = cached.fold.seal is seal
-            return Tip(head, cached.fold if is_same else cached.fold.copy(seal), cached.base)
+            fold = cached.fold if is_same else cached.fold.copy(seal)
+            return Tip(head, fold, cached.base, lineage=lineage)
         if not head.exists:
             found = Tip(head, Fold(seal, thread_id))
             self._cache.put(thread_id, found)
@@ -271,7 +275,8 @@ class Logs:
         at, since = tip.position, tip.fold.since
         found: list[Stretch] = []
         while True:
-            lineage = await self.core.lineage(at)
+            known = tip.lineage if at == tip.position else None
+            lineage = known or await self.core.lineage(at)
             found.append(Stretch(at, max(lineage.first - 1, since)))
             if since or lineage.source is None:
                 is_cut = lineage.base is not None and lineage.base.seq >= since

@@ -61,9 +61,12 @@ class Reading:
             refs = refs[:limit]
         count = 0
         for start in range(0, len(refs), BLOCK):
-            block = refs[start : start + BLOCK]
+            block, then = refs[start : start + BLOCK], refs[start + BLOCK : start + 2 * BLOCK]
             loaded = {
-                id(history): await history.load(ref for other, _, ref in block if other is history)
+                id(history): await history.load(
+                    (ref for other, _, ref in block if other is history),
+                    (ref for other, _, ref in then if other is history),
+                )
                 for history in {id(each[0]): each[0] for each in block}.values()
             }
             for history, thread, ref in block:

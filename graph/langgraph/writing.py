@@ -104,6 +104,10 @@ class Writing:
             return new.plan(tip, parent, existing, is_side)
 
         creation = self._creation(place, wire)
+        if self._lacks_writes(place) and metadata.get("source") == "loop":
+            await self.appending.let_writes_come(
+                place.thread_id, lambda: not self._lacks_writes(place)
+            )
         await self.appending.write(place.thread_id, wire.seal, plan, creation)
         if was_overtaken:
             self._report(place.thread_id, ns, place.id)
@@ -169,20 +173,35 @@ class Writing:
         ns, checkpoint_id = place.ns or "", place.id
         if checkpoint_id is None:
             raise ConfigurationError("the config names no checkpoint that the writes are for")
-        replaces = all(channel in WRITES_IDX_MAP for channel, _ in writes)
-        found: list[tuple[WriteKey, Write]] = [
-            (
-                (task_id, WRITES_IDX_MAP.get(channel, index)),
-                Write(channel, task_path, *wire.dumps(value)),
-            )
-            for index, (channel, value) in enumerate(writes)
-        ]
-        if not found:
+        if not writes:
             return
-        plan = self.written(wire, (ns, checkpoint_id), (task_id, task_path), found, replaces)
+        written: Callable[[Tip], Awaitable[Plan | None]] | None = None
+
+        async def plan(tip: Tip) -> Plan | None:
+            # Not before it is in the queue, or the checkpoint that follows comes first.
+            nonlocal written
+            if written is None:
+                found: list[tuple[WriteKey, Write]] = [
+                    (
+                        (task_id, WRITES_IDX_MAP.get(channel, index)),
+                        Write(channel, task_path, *wire.dumps(value)),
+                    )
+                    for index, (channel, value) in enumerate(writes)
+                ]
+                replaces = all(channel in WRITES_IDX_MAP for channel, _ in writes)
+                name, task = (ns, checkpoint_id), (task_id, task_path)
+                written = self.written(wire, name, task, found, replaces)
+            return await written(tip)
+
         waits = self._is_followed(place, {channel for channel, _ in writes})
         creation = self._creation(place, wire)
         await self.appending.write(place.thread_id, wire.seal, plan, creation, waits=waits)
+
+    def _lacks_writes(self, place: Place) -> bool:
+        """Whether the checkpoint of a config is the last one, and has no writes yet."""
+        tip = self.logs.known(place.thread_id)
+        current = tip.fold.current(place.ns or "") if tip is not None else None
+        return current is not None and current.id == place.id and not current.writes
 
     def _creation(self, place: Place, wire: Wire) -> Creation:
         """How the thread of a config is made, if there is none yet.

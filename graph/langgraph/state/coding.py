@@ -15,7 +15,16 @@ from uuid import UUID
 import msgpack
 
 from graph.langgraph.state import patches
-from graph.langgraph.state.records import Channel, Past, PastWrite, Saved, Write, WriteKey, Writes
+from graph.langgraph.state.records import (
+    Channel,
+    Past,
+    PastWrite,
+    Saved,
+    Write,
+    WriteKey,
+    Writes,
+    uuid_bytes,
+)
 from graph.langgraph.state.values import ARRAY, Value, overlap, splice
 
 HEAD, WRITES, PAST = range(3)
@@ -196,11 +205,7 @@ def decode_writes(
 
 
 def _short_task(task_id: str) -> bytes | str:
-    try:
-        number = UUID(task_id)
-    except ValueError:
-        return task_id
-    return number.bytes if str(number) == task_id else task_id
+    return uuid_bytes(task_id) or task_id
 
 
 # --- parts of a prior -------------------------------------------------------------------

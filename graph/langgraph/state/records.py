@@ -6,6 +6,7 @@ inside an event are those of :mod:`~graph.langgraph.state.coding`.
 
 from __future__ import annotations
 
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ MARK: Final = "="
 """In a key: what follows is the id as it is."""
 
 _AFTER_SEPARATOR: Final = "\x20"
+
+_UUID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 CALL: Final = ":"
 """A namespace with this is that of one call of a subgraph, which ends with its superstep."""
@@ -138,6 +141,16 @@ def merged(old: Writes, new: Iterable[tuple[WriteKey, Write]], *, replace: bool)
     return result
 
 
+def uuid_bytes(text: str) -> bytes | None:
+    """The number of a UUID in its usual form; ``None``: it is no UUID, or of another form.
+
+    As ``UUID(text).bytes``, at a third of the cost.
+    """
+    if not _UUID.fullmatch(text):
+        return None
+    return bytes.fromhex(text.replace("-", ""))
+
+
 # --- keys -------------------------------------------------------------------------------
 
 
@@ -174,13 +187,10 @@ def span(ns: str, checkpoint_id: str | None = None) -> tuple[str, str]:
 
 def _short(checkpoint_id: str) -> str:
     """An id as keys hold it: a UUID, as nearly all are, in 22 characters; any other marked."""
-    try:
-        number = UUID(checkpoint_id)
-    except ValueError:
+    number = uuid_bytes(checkpoint_id)
+    if number is None:
         return MARK + checkpoint_id
-    if str(number) != checkpoint_id:
-        return MARK + checkpoint_id
-    return urlsafe_b64encode(number.bytes).decode().rstrip("=")
+    return urlsafe_b64encode(number).decode()[:-2]
 
 
 def _long(short: str) -> str:
