@@ -1,4 +1,4 @@
-"""Less usual things that people do: parallel questions of tools, sends of models, edits while waiting."""
+"""Less usual things: questions of parallel tools, sends of models, edits while a question waits."""
 
 import operator
 from dataclasses import dataclass
@@ -319,10 +319,7 @@ def writer_and_tokens_together(library):
 
 @program
 def interrupt_values_of_many_kinds(library):
-    class Question(BaseModel):
-        text: str
-
-    values: list[Any] = [None, 1, "s", [1, {"a": 2}], {"k": (1, 2)}, Question(text="x")]
+    values: list[Any] = [None, 1, "s", [1, {"a": 2}], {"k": (1, 2)}]
     for i, value in enumerate(values):
         b = library.StateGraph(S)
         b.add_node("n", lambda s, value=value: {"xs": [library.interrupt(value)]})
@@ -331,3 +328,25 @@ def interrupt_values_of_many_kinds(library):
         r = app.invoke({"n": 1}, thread(i))
         yield r["__interrupt__"][0].value
     yield shown(app.get_state(thread(0)))
+
+
+@program
+def answers_that_come_before_their_question(library):
+    b = library.StateGraph(S)
+    b.add_node("a", lambda s: {"xs": ["a"]})
+    b.add_node("ask", lambda s: {"xs": [library.interrupt(s.get("n"))]})
+    b.add_node("end", lambda s: {"xs": [library.interrupt("end?")]})
+    b.add_edge(library.START, "a")
+    b.add_edge("a", "ask")
+    b.add_edge("ask", "end")
+    app = b.compile(checkpointer=library.InMemorySaver())
+    app.invoke({"n": 1}, CONFIG)
+    app.update_state(CONFIG, {"n": 2})
+    r = app.invoke(library.Command(resume="ok"), CONFIG)
+    yield r["xs"], [i.value for i in r["__interrupt__"]]
+    yield shown(app.get_state(CONFIG))
+    app.invoke({"n": 1}, thread(2), interrupt_before=["ask"])
+    yield list(app.stream(library.Command(resume="early"), thread(2), stream_mode="values"))[-1][
+        "xs"
+    ]
+    yield app.get_state(thread(2)).next
