@@ -30,7 +30,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.retention import writing
+from benchmarks.sweeps.writer import took_ms, writing
 from eventstore import Event, EventStore
 from eventstore.ui import create_app
 from graph import START, StateGraph
@@ -39,6 +39,7 @@ FIRST_MS: Final = 200.0
 ANY_MS: Final = 500.0
 SLOWER: Final = 2.0
 GROWN_MIB: Final = 16.0
+WARMING: Final = 2
 WRITES_S: Final = 6.0
 TOKEN: Final = "benchmark-token"
 LARGE: Final = "large"
@@ -141,12 +142,6 @@ async def asked(app: Any, addresses: Sequence[str], rounds: int) -> Times:
     return found
 
 
-def appends_ms(file: Path, since: float) -> float:
-    """The median of the appends that ended after a moment."""
-    lines = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("]")]
-    return float(median(took for at, took in lines if at >= since)) * 1e3
-
-
 def measure(url: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Measure a database, after filling it."""
     fill(url, options.threads, options.checkpoints)
@@ -154,18 +149,19 @@ def measure(url: str, folder: Path, options: argparse.Namespace) -> dict[str, An
     addresses = [address for _, address in named]
     with EventStore(url, read_only=True) as store:
         app = create_app(store, token=TOKEN)
-        asyncio.run(asked(app, addresses, 1))
+        asyncio.run(asked(app, addresses, WARMING))
         process = psutil.Process()
         before = process.memory_info().rss
         found = asyncio.run(asked(app, addresses, options.rounds))
         grown = (process.memory_info().rss - before) / 2**20
-        with writing(url, folder / "times"):  # type: ignore[arg-type]
+        appends = folder / "times"
+        with writing("ours", url, appends):
             time.sleep(WRITES_S)
-            alone = appends_ms(folder / "times", 0)
             since = time.time()
+            alone = median(took_ms(appends, 0, since))
             while time.time() < since + WRITES_S:
                 asyncio.run(asked(app, addresses[:1] + addresses[7:12], 1))
-            beside = appends_ms(folder / "times", since)
+            beside = median(took_ms(appends, since, time.time()))
     rows: list[dict[str, Any]] = []
     for name, address in named:
         times = [took for took, _ in found[address]]

@@ -320,6 +320,11 @@ def ui(
             policies=policies_of(policies, None) if policies else (),
             archive=archive,
             db=database_name(store),
+            options={
+                name: str(value)
+                for name, value in (("schema", schema), ("app", app), ("policies", policies))
+                if value is not None
+            },
             all_tenants=all_tenants,
         )
         if allow_edits:  # so that each change is told where the explorer runs

@@ -37,6 +37,7 @@ from eventstore.cli.options import (
     Target,
     Tenant,
     ThreadId,
+    parse_moment,
     reading,
 )
 from eventstore.cli.output import Output, ago, duration, iso, moment, size
@@ -80,6 +81,13 @@ def list_threads(
         str | None, typer.Option(help="Only threads whose id begins with this.")
     ] = None,
     metadata: Metadata = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only threads active since this time.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only threads last active until this time.")
+    ] = None,
+    pinned: Annotated[bool, typer.Option("--pinned", help="Only pinned threads.")] = False,
     limit: Limit = 50,
     everything: All = False,
     as_json: Json = False,
@@ -90,6 +98,7 @@ def list_threads(
     meanwhile are there, too.
     """
     out, wanted = Output(as_json), parsed_metadata(metadata or ())
+    begin, end = (None if each is None else parse_moment(each) for each in (since, until))
     with reading(Target(db, tenant, schema)) as store:
         damaged: dict[int, ThreadDamage] = {}
         found: Iterable[ThreadInfo]
@@ -98,13 +107,20 @@ def list_threads(
             found = (
                 info
                 for info in all_threads(store, damaged)
-                if match.fits(info) and info.thread_id.startswith(prefix or "")
+                if match.fits(info)
+                and info.thread_id.startswith(prefix or "")
+                and (begin is None or info.active_at >= begin)
+                and (end is None or info.active_at <= end)
+                and (info.pinned or not pinned)
             )
         else:
             found = store.threads(
                 status=status,
                 prefix=prefix,
                 metadata=wanted,
+                active_since=begin,
+                active_until=end,
+                pinned=True if pinned else None,
                 limit=limit + 1,
                 on_damage=noted_in(damaged),
             )
