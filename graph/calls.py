@@ -106,7 +106,6 @@ class RunnableGraph(ReadableGraph):
         self._config: RunnableConfig = {}
         self._interrupt_before = frozenset(interrupt_before)
         self._interrupt_after = frozenset(interrupt_after)
-        self.pauses = bool(interrupt_before or interrupt_after)
         self.inner: dict[str, Mapping[str, Graph]] = {}
         self._last: Reader | None = None
         self._log: ThreadLog | None = None

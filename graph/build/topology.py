@@ -137,26 +137,16 @@ class Graph(ABC):
         name: names it in drawings, and its log if a function calls it.
         checkpointer: stores its threads; for a subgraph also ``True``, ``False`` or ``None``.
         inner: a cache of the graphs that each of its nodes runs.
-        pauses: it was compiled with ``interrupt_before`` or ``interrupt_after``.
     """
 
     topology: Topology
     name: str
     checkpointer: Any
     inner: dict[str, Mapping[str, Graph]]
-    pauses: bool
 
     @abstractmethod
     async def nested(self, input: Any, keys: Mapping[str, Channel], runner: Any) -> Any:
         """Run as the node of the current task; returns its values of the parent's keys."""
-
-
-def pauses(node: NodeSpec) -> bool:
-    """Whether a node is a graph that pauses before or after some of its nodes, or contains one."""
-    graph = node.action
-    return isinstance(graph, Graph) and (
-        graph.pauses or any(map(pauses, graph.topology.nodes.values()))
-    )
 
 
 def check_known(topology: Topology, name: Any, where: str, *also: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from eventstore import EventStoreError, SerializationError
 from graph.build.schema import MISSING
-from graph.build.topology import Topology, pauses
+from graph.build.topology import Topology
 from graph.errors import (
     GraphRecursionError,
     InvalidGraphError,
@@ -69,6 +69,8 @@ class Run(Tasks):
             ``None`` where a run goes on.
         input: the state before the input with which the run began, and the data of its event.
         resumed: the state with the interrupts that were resumed.
+        answer: a resume value that came before its interrupt, and who gave it: for the one of the
+            first superstep.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Run(Tasks):
         self.input: tuple[State, Data] | None = None
         self.resumed: State | None = None
         self._failure: BaseException | None = None
+        self.answer: tuple[Any, Any] | None = None
 
     @property
     def interrupts(self) -> tuple[Interrupt, ...]:
@@ -105,11 +108,6 @@ class Run(Tasks):
         for logs in self.state.logs.values():
             found |= logs
         return {**found, self.ns: self.journal.at.seq}
-
-    def pauses_inside(self) -> bool:
-        """Whether a waiting task runs a graph with ``interrupt_before`` or ``interrupt_after``."""
-        nodes = (self.state.frontier[index].node for index in self.state.interrupts)
-        return any(pauses(self._topology.nodes[node]) for node in nodes)
 
     async def close(self) -> None:
         """Return when everything recorded is durable; code that still runs can record no more."""
@@ -218,9 +216,28 @@ class Run(Tasks):
                     yield chunk
             finally:
                 await superstep.aclose()
+            if self._is_answered():
+                waiting = await self._answer()
+                resumed, count = True, count - 1
+                continue
+            self.answer = None
             if self.state.interrupts:
                 return
             yield "checkpoint", self.state
+
+    def _is_answered(self) -> bool:
+        """Whether the only interrupt of the first superstep was answered before it was shown."""
+        return (
+            self.answer is not None
+            and self._failure is None
+            and len(planner.pending_interrupts(self.state)) == 1
+        )
+
+    async def _answer(self) -> frozenset[int]:
+        assert self.answer is not None
+        (value, by), self.answer = self.answer, None
+        (name,) = planner.pending_interrupts(self.state)
+        return await self.resume(Command(resume={name: value}), by)
 
     def _refuse_unknown_nodes(self) -> None:
         """Refuse to continue if a node is due that the graph no longer has.
@@ -275,7 +292,7 @@ class Run(Tasks):
             finally:
                 await parallel.aclose()
         await self._record_interrupts()
-        for index in sorted(self.state.interrupts):
+        for index in () if self._is_answered() else sorted(self.state.interrupts):
             ran = any(each["task"] == index for each in self._waiting)
             yield "waiting", (began, self.state.interrupts[index], ran)
         if self._failure is not None:

@@ -225,6 +225,7 @@ async def _begin(call: Call, run: Run) -> Started | None:
             "with None, name the interrupt: Command(resume={id: None})"
         )
     if isinstance(given, Command) and given.resume is not None and _paused(run):
+        run.answer = given.resume, call.metadata.get(BY)
         given = None if given.update is None and not given.goto else replace(given, resume=None)
     waits = call.on_conflict == "wait"
     records_later = waits and call.options.durability == "exit"
@@ -249,14 +250,14 @@ BY: Final = "by"
 
 
 def _paused(run: Run) -> bool:
-    """Whether the run paused at ``interrupt_before`` or ``interrupt_after``, perhaps in a subgraph:
-    any resume value then means to continue.
+    """Whether the run stands where no interrupt is pending: at ``interrupt_before`` or
+    ``interrupt_after``, or at an edit that has withdrawn the interrupts. A resume value then means
+    to continue, and is for the interrupt that comes next.
     """
     state = run.state
     goes_back = isinstance(run.journal, LogJournal) and run.journal.goes_back
-    if goes_back or not state.frontier or state.errors or planner.pending_interrupts(state):
-        return False
-    return not state.interrupts or run.pauses_inside()
+    asked = planner.pending_interrupts(state)
+    return not (goes_back or not state.frontier or state.errors or asked)
 
 
 def _is_empty(given: Command[Any]) -> bool:

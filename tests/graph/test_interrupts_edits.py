@@ -212,3 +212,32 @@ def test_of_several_edits_those_before_a_refused_one_are_kept(store: EventStore)
             on("t"), [[StateUpdate({"note": "kept"}, START)], [StateUpdate({"typo": 1}, START)]]
         )
     assert app.get_state(on("t")).values["note"] == "kept"
+
+
+def test_an_answer_after_an_edit_is_for_the_question_that_comes(store: EventStore) -> None:
+    calls = Calls()
+    app = reviewed(store, calls)
+    app.invoke({"log": []}, on("t"))
+    app.update_state(on("t"), {"note": "edited"})
+    chunks = list(app.stream(Command(resume="yes"), on("t"), stream_mode=["values", "updates"]))
+    assert ("updates", {"review": {"log": ["yes"]}}) in chunks
+    assert not any("__interrupt__" in chunk for _, chunk in chunks)
+    assert app.get_state(on("t")).values["log"] == ["yes", "publish"]
+    recorded = [entry.kind for entry in app.events(on("t"))]
+    assert recorded[-5:] == ["update", "interrupt", "resume", "output", "output"]
+    assert app.verify(on("t")).ok and app.check_replay(on("t")).ok
+
+
+def test_of_several_questions_that_come_none_is_answered_by_one_value(store: EventStore) -> None:
+    app = side_by_side({"a": asks("a?"), "b": asks("b?")}, store)
+    app.invoke({}, on("t"))
+    app.update_state(on("t"), {"note": "edited"}, as_node=START)
+    found = app.invoke(Command(resume="yes"), on("t"))
+    assert sorted(each.value for each in found["__interrupt__"]) == ["a?0", "b?0"]
+
+
+def test_an_answer_does_not_wait_for_a_later_superstep(store: EventStore) -> None:
+    nodes = {"first": logs("first"), "ask": asks("?")}
+    app = in_line(nodes, store)
+    app.invoke({}, on("t"), interrupt_before=["first"])
+    assert app.invoke(Command(resume="early"), on("t"))["__interrupt__"]

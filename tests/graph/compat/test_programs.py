@@ -17,7 +17,7 @@ from tests.graph.compat.programs import PROGRAMS
 
 for _module in (
     *("graphs", "nested", "people", "states", "travel"),
-    *("agents", "asking", "flows", "looking", "memory", "more", "streams", "values"),
+    *("agents", "asking", "corners", "flows", "looking", "memory", "more", "streams", "values"),
 ):
     importlib.import_module(f"tests.graph.compat.programs.{_module}")
 

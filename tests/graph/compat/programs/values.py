@@ -474,7 +474,7 @@ async def async_map_in_order(library):
     )
     app = b.compile()
     yield (await app.ainvoke({"value": 1}))["log"]
-    yield [c async for c in app.astream({"value": 1})]
+    yield sorted([str(c) async for c in app.astream({"value": 1})])
 
 
 @program
