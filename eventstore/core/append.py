@@ -34,6 +34,7 @@ from eventstore.models import (
     Head,
     NewSnapshot,
     Position,
+    Prepared,
     Status,
 )
 from eventstore.queries import Conflict, Connection
@@ -140,7 +141,7 @@ class Appending(Inserting):
     async def append_after(
         self,
         head: Head,
-        events: Sequence[Event | Fork],
+        events: Sequence[Event | Fork | Prepared],
         *,
         status: Status | None = None,
         metadata: Mapping[str, Any] | None = None,
