@@ -36,7 +36,6 @@ from graph.read.form import (
     follows_input,
     interrupts_of,
     metadata_of,
-    result_of,
     written,
 )
 from graph.run.address import Address
@@ -166,7 +165,7 @@ class Reader:
             data: of the input event.
         """
         task = StateTask(
-            id=task_id(state, 0), name=START, path=("edge", START), result=written(data)
+            id=task_id(state, 0), name=START, path=("__pregel_pull", START), result=written(data)
         )
         return StateSnapshot(
             values=shown(planner.shown(self._graph.topology, before), self._keys),
@@ -219,7 +218,9 @@ class Reader:
             StateTask(
                 id=task_id(state, index),
                 name=task.node,
-                path=("edge", task.node) if task.arg is MISSING else ("send", index),
+                path=("__pregel_pull", task.node)
+                if task.arg is MISSING
+                else ("__pregel_push", index, False),
                 error=error_of(state.errors.get(index)),
                 interrupts=interrupts_of(state.interrupts.get(index)),
                 state=await self._inside(
@@ -227,7 +228,7 @@ class Reader:
                 )
                 if subgraphs.inside(self._graph, task.node)
                 else None,
-                result=result_of(state.pending.get(index)),
+                result=self._result(task.node, state.pending.get(index)),
             )
             for index in self._shown_order(state)
             for task in (state.frontier[index],)
@@ -258,6 +259,16 @@ class Reader:
             tasks=tuple(tasks),
             interrupts=tuple(each for task in tasks for each in task.interrupts),
         )
+
+    def _result(self, node: str, data: Data | None) -> Any:
+        """What a task wrote, if it has finished; of a graph, as its callers get it."""
+        if data is None:
+            return None
+        found = written(data)
+        spec = self._graph.topology.nodes.get(node)
+        if spec is not None and isinstance(spec.action, Graph) and isinstance(found, dict):
+            return dict(planner.as_shown(self._graph.topology, found))
+        return found
 
     async def _inside(
         self,

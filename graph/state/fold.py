@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from eventstore import Position, RecordedEvent
 from eventstore.format.digests import origin
 from graph.build.schema import MISSING, Channel, Missing
+from graph.errors import ForeignThreadError
 from graph.state.events import Data, Kind, unpack, updates_of
 from graph.state.namespaces import Caller, home_of, lasting, moved, same_task
 from graph.types import START, Overwrite
@@ -293,7 +294,8 @@ class Fold:
             self._advance([{**data, "node": START}] if "joins" in data else [data])
             continues = "command" in data and self.checkpoint.seq > 0
             source = COMMAND if continues else "input"
-            self._complete(recorded_us, source, data.get("step", self.step + 1), before)
+            step = self.step + 1 if self.source != "fork" else self._next_step(before)
+            self._complete(recorded_us, source, data.get("step", step), before)
         elif kind == Kind.ERROR:
             self.errors[data["task"]] = data
             self._note_logs(data)
@@ -319,12 +321,18 @@ class Fold:
             self.last = tuple(dict.fromkeys(update["node"] for update in updates))
             self.later, self.above = frozenset(), None
             self._advance(updates)
-            self._complete(recorded_us, "update", self.step + 1, before)
+            self._complete(recorded_us, "update", self._next_step(before), before)
         elif kind == Kind.FORK:
             self._fork()
+            if not at.ns:  # as in LangGraph a fork is a step of its own
+                self.step += 1
             self._mark(recorded_us, "fork")
         else:
-            raise ValueError(f"kind {kind} is not an event of a run")
+            raise ForeignThreadError(
+                f"event {at.seq} of this thread is of kind {kind}, which no graph of this library "
+                "writes; LangGraph wrote the thread through an EventStoreSaver, or an application "
+                "wrote events of its own: continue it with what wrote it, or pass another thread_id"
+            )
         return True
 
     def _called(self, call: str, before: Position) -> None:
@@ -447,6 +455,11 @@ class Fold:
             nodes, later = later, set()
         self.frontier = (*map(_task, sorted(nodes)), *sends)
         self.later = frozenset(later)
+
+    def _next_step(self, before: Position) -> int:
+        """The step of a write by a caller: that of a fork before it, which only says from where."""
+        forked = self.source == "fork" and self.checkpoint == before and not before.ns
+        return self.step if forked else self.step + 1
 
     def _complete(
         self, recorded_us: int, source: str, step: int, before: Position = NOWHERE
