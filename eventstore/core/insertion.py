@@ -487,6 +487,8 @@ def _check(
     for head in heads:
         if head.seq == 0:
             _check_lengths(head, tenant)
+        elif type(head.seq) is not int or head.seq > records.SEQ_MAX:
+            check_number("the seq of a head", head.seq, 0, records.SEQ_MAX)
         if digests.is_prefix(head.ns):
             raise ConfigurationError(
                 f"the namespace {head.ns!r} is reserved for events given to forks"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from eventstore.codec.codec import Codec
 from eventstore.errors import ConfigurationError, CorruptEventError
@@ -171,6 +171,10 @@ def snapshot(at: Position, rows: Sequence[SqlRow]) -> Snapshot:
     return Snapshot(at, top.fingerprint, top.is_base, top.payload, items)
 
 
+SEQ_MAX: Final = 2**62
+"""No log gets as long as this."""
+
+
 def head(tenant: str, thread_id: str, ns: str, row: SqlRow | None) -> Head:
     """The end of a log, from the row that looking its thread up returned.
 
@@ -184,6 +188,9 @@ def head(tenant: str, thread_id: str, ns: str, row: SqlRow | None) -> Head:
     if row.last_seq is not None and not (is_seq and is_digest):
         damage = CorruptEventError("the row of the log's last event holds an invalid value")
         raise damage.at(thread_id, ns, row.last_seq if is_seq else 0)
+    if not 0 <= (row.last_seq or 0) <= SEQ_MAX:
+        damage = CorruptEventError(f"the log's last event stands at the seq {row.last_seq}")
+        raise damage.at(thread_id, ns, row.last_seq)
     if not ns:
         checks.check_reached(thread_id, row.reached, row.last_seq or 0)
     try:

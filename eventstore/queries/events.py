@@ -28,6 +28,7 @@ from eventstore.db.schema import events, segments
 from eventstore.errors import CorruptEventError
 from eventstore.format.checks import checked
 from eventstore.format.segments import Segment
+from eventstore.limits import INT_MAX
 from eventstore.models import DELETION_MARK, SqlRow
 
 _key: Any = bindparam("key")
@@ -273,12 +274,15 @@ def keyed_rows(
 def _edges(what: int, step: int) -> Any:
     """The events of a log that have no neighbour on one side."""
     beside = events.alias()
+    end: Any = literal_column(str(step * INT_MAX))
+    is_within = events.c.seq < end if step > 0 else events.c.seq > end
     neighbour = (
         select(beside.c.seq)
         .where(
             beside.c.thread_key == events.c.thread_key,
             beside.c.ns == events.c.ns,
-            beside.c.seq == events.c.seq + step,
+            # PostgreSQL refuses to compute a number that it cannot store.
+            beside.c.seq == case((is_within, events.c.seq + step)),
         )
         .exists()
     )

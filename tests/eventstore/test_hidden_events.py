@@ -7,11 +7,12 @@ and at least once a minute.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from eventstore import Addition, CorruptEventError, Event, EventStore
+from eventstore import Addition, ConfigurationError, CorruptEventError, Event, EventStore
 from tests.eventstore.support import fill, is_sqlite, sql, sql_without_keys
 
 pytestmark = pytest.mark.every_backend
@@ -73,6 +74,23 @@ def test_a_log_that_ends_too_early_is_not_continued(store: EventStore, lost: str
     assert not [each for each in sql(store, "SELECT seq FROM events") if each[0] > 5]
     assert store.verify("other").ok
     assert store.append("other", [Event(1, 4)], 3) == 4
+    assert store.delete_thread("t")
+
+
+@pytest.mark.parametrize("seq", [2**63 - 1, 2**62 + 1, -5])
+def test_an_event_at_an_impossible_end(store: EventStore, seq: int) -> None:
+    """Damaged numbers are named, and no others are computed with them."""
+    fill(store, "t", 3)
+    fill(store, "other", 3)
+    sql_without_keys(store, f"UPDATE events SET seq = {seq} WHERE seq = 3 AND kind = 1")
+    sql(store, "UPDATE threads SET reached = NULL")
+    for call in (lambda: store.append("t", [Event(1, 4)], seq), lambda: store.head("t")):
+        if seq > 0:
+            with pytest.raises(CorruptEventError, match="'t'"):
+                call()
+    assert not store.verify("t").ok
+    with pytest.raises(ConfigurationError, match="the seq of a head"):
+        store.append_after(replace(store.head("new"), seq=2**63 - 1), [Event(1, 4)])
     assert store.delete_thread("t")
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +21,8 @@ from eventstore import (
 from eventstore.concurrency import Asyncio, Blocking
 from eventstore.core.delete import DELETE_BATCH
 from eventstore.retention_models import Expired
-from retention import Pace, SweepReport, sweep
-from tests.eventstore.support import fill
+from retention import Pace, RetentionPolicy, SweepReport, sweep
+from tests.eventstore.support import fill, seal_now, sql
 from tests.retention.support import (
     Clock,
     assert_whole,
@@ -39,6 +40,24 @@ def disk(tmp_path: Path, clock: Clock) -> Iterator[EventStore]:
 
 
 # --- when things go wrong ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ends", [(-(2**63), 2**63 - 1), (1, -(2**63)), (2**63 - 1, 2**63 - 1)])
+def test_numbers_of_a_damaged_segment_fail_no_other_thread(
+    timed: EventStore, clock: Clock, ends: tuple[int, int]
+) -> None:
+    """PostgreSQL refuses to compute what it cannot store, and with it the whole statement."""
+    old(timed, clock, "a", "damaged", "z")
+    fill(timed, "damaged", 30)
+    clock.now += timedelta(days=40)
+    seal_now(timed, "damaged")
+    assert sql(timed, "SELECT count(*) FROM segments") == [(2,)]
+    sql(timed, "UPDATE segments SET seq = ?, last = ?", ends)
+    swept(timed, [MONTH])
+    assert names(timed) <= {"damaged"}
+    old(timed, clock, "y")
+    swept(timed, [RetentionPolicy(timedelta(days=9999), max_events=2)])
+    assert names(timed) <= {"damaged", "y"} and timed.verify("y").ok
 
 
 def failing_prune(
