@@ -3,7 +3,7 @@
 SQLAlchemy writes their text, and lends the connection. What it would do anew at each execution
 (look for the compiled form, make a context and a result) costs half as much as a small append. A
 driver's error takes the way of SQLAlchemy's own executions: one translation, one decision whether a
-connection is lost. With listeners on the engine, SQLAlchemy executes, so that they see everything.
+connection is lost. If somebody listens to statements, SQLAlchemy executes, so that they see them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Prepared:
         if form is None:
             form = self._forms[place] = _compile(self._statement, engine)
         given = form.values(values)
-        if engine._has_events or conn._has_events:
+        if (engine._has_events or conn._has_events) and _is_watched(conn):
             result = conn.exec_driver_sql(form.text, given)
             rows = result.fetchall() if result.returns_rows else ()
             return Result([form.row(row) for row in rows], result.rowcount)
@@ -76,6 +76,12 @@ class _Form(NamedTuple):
     text: str
     values: Callable[[Mapping[str, Any]], Any]
     row: Callable[[Sequence[Any]], Any]
+
+
+def _is_watched(conn: Connection) -> bool:
+    """Whether somebody listens to the statements of a connection."""
+    events: Any = conn.dispatch
+    return bool(events.before_cursor_execute or events.after_cursor_execute)
 
 
 def _compile(statement: ClauseElement, engine: Engine) -> _Form:

@@ -19,11 +19,11 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, Transaction, exc
+from sqlalchemy import Connection, Engine, exc
 
 from eventstore import telemetry
 from eventstore.concurrency import (
@@ -73,6 +73,8 @@ CANCELLING_S: Final = 5.0
 
 _REPEATABLE: Final[frozenset[Mode]] = READS | {"idempotent_write"}
 """What is tried again although its commit is in doubt."""
+
+_NO_NAMES: Final[Mapping[str, Any]] = {}
 
 _NO_TURN: Final[frozenset[Mode]] = READS | {"autocommit"}
 """What does not wait for other writers of this process on SQLite."""
@@ -159,8 +161,7 @@ class Transactions:
                 if takes_turn and not self._writers.turn.acquire(blocking=False):
                     return self._write_in_turn(mode, lambda conn: operation(conn, *args, **kwargs))
                 try:
-                    with self._connected(mode) as conn:
-                        return operation(conn, *args, **kwargs)
+                    return self._attempt_here(mode, operation, args, kwargs)
                 finally:
                     if takes_turn:
                         self._writers.leave()
@@ -172,18 +173,19 @@ class Transactions:
                 await self.pause(attempt, error)
             attempt += 1
 
-    @contextmanager
-    def _connected(self, mode: Mode) -> Iterator[Connection]:
-        """A connection with a transaction, which ends with the block."""
+    def _attempt_here(
+        self, mode: Mode, operation: Callable[..., T], args: Any = (), kwargs: Any = _NO_NAMES
+    ) -> T:
+        """One attempt over a blocking driver."""
         assert self._sync is not None
         with self._turns, TRANSLATION, self._sync.connect() as conn:
             watch = self._watch
             if watch is not None and time.monotonic() >= watch.next_look:
                 watch.look()
-            with _transaction(self._begin(conn, mode), conn, mode):
-                yield conn
+            result = self._in_transaction(conn, mode, operation, args, kwargs)
             if watch is not None and mode not in READS:
                 watch.wrote(conn)
+            return result
 
     def _write_in_turn(self, mode: Mode, operation: Callable[[Connection], T]) -> T:
         """What a write returns that has to wait for others, and may be done together with them."""
@@ -198,8 +200,7 @@ class Transactions:
             if len(group) > 1:
                 self._write_together(group)
                 return cast("T", job.outcome())
-            with self._connected(mode) as conn:
-                return operation(conn)
+            return self._attempt_here(mode, operation)
         finally:
             writers.leave()
 
@@ -210,22 +211,26 @@ class Transactions:
         the transaction fails, nothing of it was stored, and each is done by itself.
         """
         others, phase = group[1:], "begins"
+
+        def write(conn: Connection) -> None:
+            nonlocal phase
+            phase = "writes"
+            raw: Any = conn.connection.dbapi_connection
+            for job in group:
+                raw.execute("SAVEPOINT one")
+                try:
+                    with TRANSLATION:
+                        job.result = job.operation(conn)
+                except Exception as error:
+                    if conn.invalidated or not raw.in_transaction:
+                        raise
+                    raw.execute("ROLLBACK TO one")
+                    job.error = error
+                raw.execute("RELEASE one")
+            phase = "commits"
+
         try:
-            with self._connected("append") as conn:
-                phase = "writes"
-                raw: Any = conn.connection.dbapi_connection
-                for job in group:
-                    raw.execute("SAVEPOINT one")
-                    try:
-                        with TRANSLATION:
-                            job.result = job.operation(conn)
-                    except Exception as error:
-                        if conn.invalidated or not raw.in_transaction:
-                            raise
-                        raw.execute("ROLLBACK TO one")
-                        job.error = error
-                    raw.execute("RELEASE one")
-                phase = "commits"
+            self._attempt_here("append", write)
         except Exception as error:
             if phase == "begins" or isinstance(error, CommitInDoubt):
                 for job in group:
@@ -245,8 +250,7 @@ class Transactions:
         for job in group:
             job.error = job.result = None
             try:
-                with self._connected("append") as conn:
-                    job.result = job.operation(conn)
+                job.result = self._attempt_here("append", job.operation)
             except Exception as error:
                 job.error = error
 
@@ -305,10 +309,37 @@ class Transactions:
         operation: Callable[..., T],
         args: Any,
         kwargs: Any,
-        commits: list[bool] | None,
+        commits: list[bool] | None = None,
     ) -> T:
-        with _transaction(self._begin(conn, mode), conn, mode, commits):
-            return operation(conn, *args, **kwargs)
+        """What an operation returns, in a transaction that is committed, or rolled back after an
+        error.
+
+        Args:
+            commits: gets an item when it begins to be committed; a single statement commits itself.
+
+        Raises:
+            CommitInDoubt: the connection was lost while it was being committed.
+        """
+        transaction = self._begin(conn, mode)
+        if commits is not None and mode == "statement":
+            commits.append(True)
+        try:
+            result = operation(conn, *args, **kwargs)
+        except BaseException as error:
+            transaction.rollback()
+            # A statement by itself may have been committed before the connection was lost.
+            if mode == "statement" and isinstance(error, exc.SQLAlchemyError):
+                _raise_if_in_doubt(error)
+            raise
+        if commits is not None:
+            commits.append(True)
+        try:
+            transaction.commit()
+        except exc.SQLAlchemyError as failed:
+            sqlite.roll_back(conn)
+            _raise_if_in_doubt(failed)
+            raise
+        return result
 
     async def pause(self, attempt: int, error: Exception) -> None:
         """Wait before the next attempt, longer each time and never in step with others.
@@ -446,38 +477,6 @@ _SETTING_UP: Final[tuple[Callable[..., Any], ...]] = (
     sqlite.settle,
 )
 """Operations that do not need the database to be set up."""
-
-
-@contextmanager
-def _transaction(
-    transaction: Transaction, conn: Connection, mode: Mode, commits: list[bool] | None = None
-) -> Iterator[None]:
-    """Ends a transaction with its block: commits it, or rolls it back after an error.
-
-    Args:
-        commits: gets an item when it begins to be committed; a single statement commits itself.
-
-    Raises:
-        CommitInDoubt: the connection was lost while it was being committed.
-    """
-    if commits is not None and mode == "statement":
-        commits.append(True)
-    try:
-        yield
-    except BaseException as error:
-        transaction.rollback()
-        # A statement by itself may have been committed before the connection was lost.
-        if mode == "statement" and isinstance(error, exc.SQLAlchemyError):
-            _raise_if_in_doubt(error)
-        raise
-    if commits is not None:
-        commits.append(True)
-    try:
-        transaction.commit()
-    except exc.SQLAlchemyError as failed:
-        sqlite.roll_back(conn)
-        _raise_if_in_doubt(failed)
-        raise
 
 
 def _raise_if_in_doubt(error: exc.SQLAlchemyError) -> None:
