@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
+from benchmarks.peers.registry import find_peer
 from benchmarks.workloads.pipeline import pipeline_graph, pipeline_inputs
 
 Values = dict[str, Any]
@@ -89,7 +90,7 @@ def ours(target: str, crowd: Crowd) -> None:
     import graph
 
     with graph.PostgresSaver(target) if "://" in target else graph.SqliteSaver(target) as saver:
-        app = pipeline_graph(_Ours).compile(checkpointer=saver)
+        app = pipeline_graph(find_peer("ours")).compile(checkpointer=saver)
         crowd.threads(lambda thread_id, values: app.invoke(values, config_of(thread_id)))
 
 
@@ -99,16 +100,10 @@ def ours_async(target: str, crowd: Crowd) -> None:
     async def main() -> None:
         opened = graph.AsyncPostgresSaver if "://" in target else graph.AsyncSqliteSaver
         async with opened(target) as saver:
-            app = pipeline_graph(_Ours).compile(checkpointer=saver)
+            app = pipeline_graph(find_peer("ours")).compile(checkpointer=saver)
             await crowd.tasks(lambda thread_id, values: app.ainvoke(values, config_of(thread_id)))
 
     asyncio.run(main())
-
-
-class _Ours:
-    from graph import END as end
-    from graph import START as start
-    from graph import StateGraph as state_graph
 
 
 # --- LangGraph --------------------------------------------------------------------------
@@ -131,9 +126,9 @@ def langgraph(target: str, crowd: Crowd) -> None:
             work(saver)
         return
     with documented_pool(target) as pool:
-        saver = PostgresSaver(pool)
-        saver.setup()
-        work(saver)
+        on_pool = PostgresSaver(pool)
+        on_pool.setup()
+        work(on_pool)
 
 
 def langgraph_async(target: str, crowd: Crowd) -> None:
@@ -165,8 +160,6 @@ def langgraph_async(target: str, crowd: Crowd) -> None:
 
 
 def _langgraph_app(saver: Any) -> Any:
-    from benchmarks.peers.registry import find_peer
-
     return pipeline_graph(find_peer("langgraph")).compile(checkpointer=saver)
 
 
