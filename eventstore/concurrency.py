@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import sys
 import threading
 import time
 from collections.abc import (
@@ -308,6 +309,14 @@ class _Shielded(Awaitable[T]):
 
 
 # --- running and closing coroutines -----------------------------------------------------
+
+
+def eager_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task that has begun already, where Python can do that: it saves a turn of the loop."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, eager_start=True)
+    return loop.create_task(work)
 
 
 def run_sync(awaitable: Awaitable[T]) -> T:

@@ -42,14 +42,9 @@ class Prepared:
 
     def __call__(self, conn: Connection, values: Mapping[str, Any]) -> Result:
         """Execute it with these values."""
-        engine = conn.engine
-        schema = engine.get_execution_options().get(_TRANSLATED)
-        place = (engine.dialect.name, None if schema is None else schema[None])
-        form = self._forms.get(place)
-        if form is None:
-            form = self._forms[place] = _compile(self._statement, engine)
+        form = self._form(conn.engine)
         given = form.values(values)
-        if (engine._has_events or conn._has_events) and _is_watched(conn):
+        if (conn.engine._has_events or conn._has_events) and is_watched(conn):
             result = conn.exec_driver_sql(form.text, given)
             rows = result.fetchall() if result.returns_rows else ()
             return Result([form.row(row) for row in rows], result.rowcount)
@@ -63,6 +58,43 @@ class Prepared:
         found = Result(list(map(form.row, rows)), cursor.rowcount)
         cursor.close()
         return found
+
+    def bound(self, engine: Engine, values: Mapping[str, Any]) -> tuple[str, Any]:
+        """Its text and these values, as the driver takes them."""
+        form = self._form(engine)
+        return form.text, form.values(values)
+
+    def _form(self, engine: Engine) -> _Form:
+        schema = engine.get_execution_options().get(_TRANSLATED)
+        place = (engine.dialect.name, None if schema is None else schema[None])
+        form = self._forms.get(place)
+        if form is None:
+            form = self._forms[place] = _compile(self._statement, engine)
+        return form
+
+
+class Change:
+    """An operation of one statement, which changes so many rows, or none: then it is refused.
+
+    Those of several writers may share a transaction: :mod:`eventstore.db.writers`.
+
+    Attributes:
+        place: the key of the thread whose rows they are.
+    """
+
+    __slots__ = ("place", "rows", "statement", "values")
+
+    def __init__(
+        self, statement: Prepared, values: Mapping[str, Any], rows: int, place: int
+    ) -> None:
+        self.statement = statement
+        self.values = values
+        self.rows = rows
+        self.place = place
+
+    def __call__(self, conn: Connection) -> bool:
+        """Execute it; false if it was refused."""
+        return self.statement(conn, self.values).changed == self.rows
 
 
 class _Form(NamedTuple):
@@ -78,9 +110,9 @@ class _Form(NamedTuple):
     row: Callable[[Sequence[Any]], Any]
 
 
-def _is_watched(conn: Connection) -> bool:
-    """Whether somebody listens to the statements of a connection."""
-    events: Any = conn.dispatch
+def is_watched(source: Connection | Engine) -> bool:
+    """Whether somebody listens to the statements of a connection, or of all of an engine."""
+    events: Any = source.dispatch
     return bool(events.before_cursor_execute or events.after_cursor_execute)
 
 
