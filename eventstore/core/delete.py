@@ -175,9 +175,16 @@ class Deleting(Reading):
             row = queries.threads.thread_by_key(conn, key)
             if row is None:
                 return None
-            deletion = records.deletion(row) or Deletion(
-                reason, None, None, False, *queries.events.totals(conn, key)[:2]
-            )
+            deletion = records.deletion(row)
+            if deletion is None:
+                if not queries.delete.has_marks(conn, key):
+                    raise CorruptEventError(
+                        f"the row of thread {row.thread_id!r:.200} says that it is being deleted, "
+                        "and none of its logs does: the row is damaged, nothing was deleted; "
+                        "restore a backup"
+                    )
+                totals = queries.events.totals(conn, key)[:2]
+                deletion = Deletion(reason, None, None, False, *totals)
             secret = queries.tombstones.secret(conn) if deletion.erase else None
             name = (row.tenant, row.thread_id)
             if not digests.belongs(key, *name, row.generation):

@@ -155,6 +155,11 @@ class _LogAppend(NamedTuple):
     touch: queries.append.Touch | None
     snapshot: NewSnapshot | None
 
+    @property
+    def reached(self) -> int | None:
+        """Where the root log ends, if it is this one."""
+        return None if self.head.ns else self.new.seq
+
 
 class _Insertion:
     """One append under way: its rows, how to insert them, and why the database refused.
@@ -286,6 +291,8 @@ class _Insertion:
         ordered = sorted(self.logs, key=lambda each: each.head.ns)
         for each in ordered:
             touch = each.touch if each is ordered[-1] else None
+            if touch is not None:
+                touch = touch._replace(reached=ordered[0].reached)  # the root log comes first
             if not queries.append.append(conn, each.batch.events, touch, tombstone_key):
                 if not each.head.exists:
                     raise RolledBack("a thread of that name came and went in the meantime")
@@ -348,8 +355,11 @@ class _Insertion:
             active_us=self._now if late or not head.exists else head.active_us,
             written=batch.size,
         )
-        touch = queries.append.Touch(status, self._owner, new.active_us) if touches else None
-        return _LogAppend(head, batch, new, touch, addition.snapshot)
+        found = _LogAppend(head, batch, new, None, addition.snapshot)
+        if not touches:
+            return found
+        touch = queries.append.Touch(status, self._owner, new.active_us, found.reached)
+        return found._replace(touch=touch)
 
     def _create_thread(self, conn: Connection) -> tuple[Head, int | None]:
         """Create the thread; the end of its log, empty, under the key that it got.
@@ -394,6 +404,7 @@ class _Insertion:
             "pin": None,
             "deletion": None,
             "owner": new.owner,
+            "reached": self.logs[0].reached,
         }
 
     async def is_stored(self) -> bool:

@@ -13,7 +13,7 @@ from eventstore import queries
 from eventstore.core.read import MOVES_MAX, PAGE, Reading, claim, source_of
 from eventstore.db import maintenance, schema
 from eventstore.errors import CorruptEventError, LineageMovedError, ThreadNotFoundError
-from eventstore.format import digests, records
+from eventstore.format import checks, digests, records
 from eventstore.limits import check_name
 from eventstore.models import (
     FORK,
@@ -109,10 +109,15 @@ class Verifying(Reading):
         row = await self.transactions.run("read", queries.threads.thread_by_key, key)
         if row is None or row.deleting_since is not None:
             raise ThreadNotFoundError(thread_id, self.tenant)  # so rows were missing
-        try:
-            records.thread_info(row)
-        except CorruptEventError as error:
-            problems.append(str(error))
+        last = await self.transactions.run("read", queries.events.head_seq, key, "")
+        for check in (
+            lambda: records.thread_info(row),
+            lambda: checks.check_reached(thread_id, row.reached, last),
+        ):
+            try:
+                check()
+            except CorruptEventError as error:
+                problems.append(str(error))
         report = VerifyReport(
             thread_id,
             tuple(each.ns for each in logs),

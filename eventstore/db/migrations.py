@@ -81,6 +81,11 @@ def _add_thread_checksum(conn: Connection) -> None:
     _add_columns(conn, (schema.threads.c.checksum,))
 
 
+def _add_reached(conn: Connection) -> None:
+    """Where the log of a thread ended when its row was changed last; not known of older rows."""
+    _add_columns(conn, (schema.threads.c.reached,))
+
+
 def _add_columns(conn: Connection, columns: Iterable[Column[Any]]) -> None:
     """Add columns, all of them nullable, to tables that were created without them."""
     look, schema_name = inspect(conn), _schema_of(conn)
@@ -120,6 +125,7 @@ MIGRATIONS: Final[tuple[tuple[str, Callable[[Connection], None]], ...]] = (
     ("0003_run_leases", _add_run_leases),
     ("0004_thread_checksum", _add_thread_checksum),
     ("0005_first_keys", _note_later_generations),
+    ("0006_thread_reached", _add_reached),
 )
 
 
@@ -170,14 +176,25 @@ def _refuse_others(conn: Connection) -> None:
         )
 
 
-def demand_none(missing: list[str]) -> None:
+LACKS_LOG: Final = (
+    "the file was last used with a write-ahead log; if it is a copy, copy the -wal file beside the "
+    "original, too, or make the copy with VACUUM INTO"
+)
+
+
+def demand_none(missing: list[str], may_lack_log: bool) -> None:
     """Check that a store that only reads can use a database.
+
+    Args:
+        may_lack_log: it may be a copy of a file without its write-ahead log.
 
     Raises:
         ConfigurationError: there are migrations to run.
     """
     if not missing:
         return
+    if may_lack_log:
+        raise ConfigurationError(f"there is no event store in this file: {LACKS_LOG}")
     if len(missing) == len(MIGRATIONS):
         raise ConfigurationError(
             "there is no event store in this database, and it was opened for reading only; open "

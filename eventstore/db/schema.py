@@ -98,6 +98,9 @@ threads = Table(
     Column("fate", Text, key="deletion"),  # JSON: what its tombstone will record
     Column("owner", Text),  # the run that is under way: see eventstore/leases.py
     Column("checksum", Bytes),  # of what appends never change; NULL: of an older version
+    # Where the root log ended when an append changed this row last: if it ends before that now,
+    # an index is damaged, or events were lost.
+    Column("reached", BigInteger),
     Index("threads_by_activity", "tenant", "active_at", "thread_key"),
 )
 

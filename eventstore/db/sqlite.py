@@ -322,6 +322,15 @@ def settle(conn: Connection) -> None:
     _switch_journal(raw, wanted)
 
 
+def may_lack_log(conn: Connection) -> bool:
+    """Whether a file without tables was written with a write-ahead log: a copy may lack that.
+
+    A store that nobody closed, as after ``kill -9``, may have all its content in there.
+    """
+    raw: Any = conn.connection.dbapi_connection
+    return _ask(raw, "PRAGMA journal_mode") == "wal" and _ask(raw, "PRAGMA page_count") == "1"
+
+
 def _switch_journal(connection: Any, wanted: str) -> None:
     # Changing the mode needs exclusive use of the file, and SQLite answers "locked" at once,
     # whatever busy_timeout is, when two processes open a new file together.
@@ -372,7 +381,8 @@ def translate(words: str) -> EventStoreError:
         return CorruptEventError(f"a text in the database is damaged: {words[:200]}")
     if any(each in words for each in _MALFORMED):
         return CorruptEventError(
-            f"the database file is damaged: {words}; run eventstore verify, and restore a backup"
+            f"the database file is damaged: {words}; run eventstore verify, and restore a backup "
+            "(a copy made without its -wal file looks like this, too)"
         )
     if "locked" in words or "busy" in words:
         return StoreBusyError(f"the database stayed locked for {BUSY_TIMEOUT_S:.0f} s: {words}")

@@ -342,9 +342,14 @@ class Transactions:
     async def setup(self) -> None:
         """Create or migrate the tables. Done at first use; safe from many processes at once."""
         missing = await self.pending()
+        may_lack_log = False
+        if self._is_sqlite and len(missing) == len(migrations.MIGRATIONS):
+            may_lack_log = await self.run("read", sqlite.may_lack_log)
         if self.read_only:
-            migrations.demand_none(missing)
+            migrations.demand_none(missing, may_lack_log)
         else:
+            if may_lack_log:
+                log.warning("making an event store in an empty file: %s", migrations.LACKS_LOG)
             if self._is_sqlite:
                 await self.run("autocommit", sqlite.settle)
             if missing:
@@ -443,6 +448,7 @@ class Transactions:
 _SETTING_UP: Final[tuple[Callable[..., Any], ...]] = (
     migrations.pending,
     migrations.migrate,
+    sqlite.may_lack_log,
     sqlite.settle,
 )
 """Operations that do not need the database to be set up."""

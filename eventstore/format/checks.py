@@ -98,6 +98,25 @@ def check_moment(name: str, value: object) -> int:
     return value
 
 
+def check_reached(thread_id: str, reached: object, last: int) -> None:
+    """Check that a root log ends where its thread's row has seen it, or later.
+
+    Args:
+        reached: what the row says; ``None``: it is not known.
+
+    Raises:
+        CorruptEventError: the log is shorter.
+    """
+    if reached is None or (type(reached) is int and reached <= last):
+        return
+    raise CorruptEventError(
+        f"the log of thread {thread_id!r} ends at seq {last}, and its row says that it reached seq "
+        f"{reached!r:.40}: an index is damaged or rows were lost; run eventstore verify, rebuild "
+        "the indexes (REINDEX) or restore a backup",
+        thread_id=thread_id,
+    )
+
+
 def check_status(value: object) -> None:
     """Check that a value is the status of a thread.
 

@@ -183,6 +183,8 @@ def head(tenant: str, thread_id: str, ns: str, row: SqlRow | None) -> Head:
     if row.last_seq is not None and not (is_seq and is_digest):
         damage = CorruptEventError("the row of the log's last event holds an invalid value")
         raise damage.at(thread_id, ns, row.last_seq if is_seq else 0)
+    if not ns:
+        checks.check_reached(thread_id, row.reached, row.last_seq or 0)
     try:
         checks.check_moment("active_at", row.active_at)
         checks.check_status(row.status)

@@ -105,6 +105,9 @@ _touch = update(threads).values(
         else_=bindparam("new_owner", type_=threads.c.owner.type),
     ),
     active_at=bindparam("now"),
+    reached=func.coalesce(
+        bindparam("new_reached", type_=threads.c.reached.type), threads.c.reached
+    ),
 )
 _TOUCH = Prepared(_touch.where(threads.c.thread_key == _new["thread_key"]))
 _INSERT_MORE = insert(events).values(_new)
@@ -117,16 +120,23 @@ class Touch(NamedTuple):
     Attributes:
         status: ``None`` leaves status and owner unchanged.
         owner: the run that goes on, if one does.
+        reached: where the root log ends; ``None``: the append is to other logs.
     """
 
     status: str | None
     owner: str | None
     active_us: int
+    reached: int | None
 
     @property
     def values(self) -> dict[str, Any]:
         """Parameters of the statement."""
-        return {"new_status": self.status, "new_owner": self.owner, "now": self.active_us}
+        return {
+            "new_status": self.status,
+            "new_owner": self.owner,
+            "now": self.active_us,
+            "new_reached": self.reached,
+        }
 
 
 def append(

@@ -14,7 +14,7 @@ from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, union
+from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, union, update
 
 from eventstore.db.schema import (
     events,
@@ -262,6 +262,15 @@ _INSERTS: Final = {
     EVENT: insert(events),
 }
 _INSERT_THREAD = insert(threads)
+_NOTE_END = (
+    update(threads)
+    .where(threads.c.thread_key == _key)
+    .values(
+        reached=select(func.max(events.c.seq))
+        .where(events.c.thread_key == _key, events.c.ns == "")
+        .scalar_subquery()
+    )
+)
 _PUT_TOMBSTONE = insert_if_new(tombstones)
 _DROP_TOMBSTONE = delete(tombstones).where(tombstones.c.thread_key == _key)
 
@@ -309,6 +318,7 @@ def insert_thread(
             held += sum(len(value) for value in row if type(value) is bytes)
     if waiting:
         conn.execute(_INSERTS[last_tag], waiting)
+    conn.execute(_NOTE_END, {"key": key})
     return placeholder
 
 

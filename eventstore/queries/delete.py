@@ -89,6 +89,19 @@ def marked_for_deletion(conn: Connection, tenant: str | None = None) -> Sequence
     return conn.execute(query).scalars().all()
 
 
+_EVENTS = select(events.c.seq).where(events.c.thread_key == _key)
+_MARKS = _EVENTS.where(events.c.kind == DELETION_MARK)
+
+
+def has_marks(conn: Connection, thread_key: int) -> bool:
+    """Whether a thread's logs tell of its deletion, too: one ends with a mark, or all are gone.
+
+    What the thread's row alone says may be damage.
+    """
+    found = conn.execute(select(_MARKS.exists(), ~_EVENTS.exists()), {"key": thread_key}).one()
+    return any(found)
+
+
 def _some_of(table: Any, *conditions: Any) -> Any:
     place = (table.c.ns, table.c.seq)
     some = select(*place).where(table.c.thread_key == _key, *conditions).limit(bindparam("page"))

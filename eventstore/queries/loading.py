@@ -54,7 +54,9 @@ _after: Any = bindparam("after", type_=BigInteger)
 _through: Any = bindparam("through", type_=BigInteger)
 
 _EMPTY: Final[dict[str, Any]] = {
-    **dict.fromkeys(("n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"), cast(null(), BigInteger)),
+    **dict.fromkeys(
+        ("n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8", "n9"), cast(null(), BigInteger)
+    ),
     **dict.fromkeys(("t1", "t2", "t3", "t4"), cast(null(), Text)),
     **dict.fromkeys(("b1", "b2", "b3", "b4", "b5"), cast(null(), Bytes)),
 }
@@ -76,6 +78,7 @@ class ThreadRow(NamedTuple):
     status: str
     owner: str | None
     last_digest: bytes | None
+    reached: int | None
 
 
 class SnapshotRow(NamedTuple):
@@ -145,6 +148,7 @@ _PART = {
     "n3": threads.c.active_at,
     "n4": threads.c.deleting_since,
     "n5": _last(events.c.seq),
+    "n9": threads.c.reached,
     "t1": threads.c.tenant,
     "t2": threads.c.thread_id,
     "t3": threads.c.status,
@@ -310,11 +314,11 @@ def _loaded(rows: Sequence[Any]) -> Loaded:
     thread, was_used, fork = None, False, None
     chain: list[SnapshotRow] = []
     page: list[EventRow] = []
-    for what, n1, n2, n3, n4, n5, n6, n7, n8, t1, t2, t3, t4, b1, b2, b3, b4, b5 in rows:
+    for what, n1, n2, n3, n4, n5, n6, n7, n8, n9, t1, t2, t3, t4, b1, b2, b3, b4, b5 in rows:
         if what == _EVENT:
             page.append(EventRow(n1, n2, t1, n3, b1, b2))
         elif what == _THREAD:
-            thread = ThreadRow(n1, n2, n3, n4, n5, n6, n7, n8, t1, t2, t3, t4, b1)
+            thread = ThreadRow(n1, n2, n3, n4, n5, n6, n7, n8, t1, t2, t3, t4, b1, n9)
         elif what == _SNAPSHOT:
             chain.append(SnapshotRow(n1, n2, n3, t1, b1, b2, b3, b4, b5))
         elif what == _FORK:

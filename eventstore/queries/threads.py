@@ -70,6 +70,7 @@ _LOOK_UP = select(
     threads.c.active_at,
     threads.c.deleting_since,
     threads.c.owner,
+    threads.c.reached,
     _last(events.c.seq).label("last_seq"),
     _last(events.c.digest).label("last_digest"),
 ).where(threads.c.thread_key.in_(_KEYS))

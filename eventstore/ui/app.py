@@ -25,6 +25,7 @@ from graph.app import CompiledGraph
 
 VIEWS: Final[dict[str, tuple[View, str]]] = {
     "threads": (threads.threads, "threads.html"),
+    "counts": (threads.counts, "counts.html"),
     "waiting": (threads.waiting, "waiting.html"),
     "sizes": (threads.sizes, "sizes.html"),
     "thread": (thread.thread, "thread.html"),

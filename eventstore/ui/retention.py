@@ -142,7 +142,6 @@ def storage(query: Query) -> Document:
     return {
         "view": "storage",
         "tenant": source.store.tenant,
-        "counts": source.run(source.core.thread_counts()),
         "threads": rows,
         "total": total,
         "next": None

@@ -46,7 +46,6 @@ def threads(query: Query) -> Document:
     return {
         "view": "threads",
         "threads": rows,
-        "counts": source.run(source.core.thread_counts()),
         "filters": {**filters, "metadata": list(query.metadata)},
         "statuses": list(STATUSES),
         "next": None if following is None else _cursor(following),
@@ -60,6 +59,16 @@ def threads(query: Query) -> Document:
             **dict(pairs[-1:]),
             limit=limit,
         ),
+    }
+
+
+def counts(query: Query) -> Document:
+    """The number of threads by status. Goes through all of them, so lists ask for it later."""
+    source = query.source
+    return {
+        "view": "counts",
+        "counts": source.run(source.core.thread_counts()),
+        "command": command(source, "stats"),
     }
 
 

@@ -89,6 +89,7 @@ def test_migrate_sets_an_empty_database_up(postgresql_url: str, tmp_path: Path) 
                 "0003_run_leases",
                 "0004_thread_checksum",
                 "0005_first_keys",
+                "0006_thread_reached",
             ]
         }
         assert run("threads", *db).code == exits.DATABASE, "a dry run has set it up"
@@ -99,6 +100,7 @@ def test_migrate_sets_an_empty_database_up(postgresql_url: str, tmp_path: Path) 
                 "0003_run_leases",
                 "0004_thread_checksum",
                 "0005_first_keys",
+                "0006_thread_reached",
             ]
         }
         assert "is up to date" in run("migrate", *db).out
@@ -123,7 +125,13 @@ def test_an_older_database_is_not_migrated_by_reading_it(tmp_path: Path) -> None
         assert done.code == exits.DATABASE
         assert "run `eventstore migrate`" in done.err
     assert run("migrate", "--db", str(path), "--json").json == {
-        "applied": ["0002_retention", "0003_run_leases", "0004_thread_checksum", "0005_first_keys"]
+        "applied": [
+            "0002_retention",
+            "0003_run_leases",
+            "0004_thread_checksum",
+            "0005_first_keys",
+            "0006_thread_reached",
+        ]
     }
     assert run("verify", "--db", str(path)).code == exits.OK
 

@@ -73,6 +73,22 @@ def sql_without_keys(store: EventStore, *statements: str) -> None:
         conn.exec_driver_sql("PRAGMA foreign_keys = ON")
 
 
+def mark_for_deletion(store: EventStore, thread_id: str = "") -> None:
+    """Leave threads, one or all, as a process does that marks them for deletion and then dies.
+
+    What their tombstones should record was not recorded yet, as in older versions.
+    """
+    live = "SELECT thread_key FROM threads WHERE condemned_at IS NULL AND ? IN (thread_id, '')"
+    sql(
+        store,
+        "INSERT INTO events (thread_key, ns, seq, kind, recorded_at, digest, payload) SELECT "
+        "thread_key, ns, max(seq) + 1, -1, 1, x'00', x'' FROM events WHERE thread_key IN "
+        f"({live}) GROUP BY thread_key, ns",
+        (thread_id,),
+    )
+    sql(store, f"UPDATE threads SET condemned_at = 1 WHERE thread_key IN ({live})", (thread_id,))
+
+
 def is_sqlite(store: EventStore) -> bool:
     """Whether the store is on SQLite, which takes any value in any column."""
     return store.engine.dialect.name == "sqlite"

@@ -31,6 +31,7 @@ from tests.eventstore.support import (
     check_whole,
     data_of,
     fill,
+    mark_for_deletion,
     numbers,
     orphans,
     rows_of,
@@ -46,7 +47,7 @@ ROWS: Final = ("threads", "events", "segments", "snapshots", "forks")
 def test_files_hold_the_columns_of_the_tables(name: str) -> None:
     """A column that is new in the database must be in files, too.
 
-    A run is of its process only, and files have checksums of their own.
+    A run is of its process only, files have checksums of their own, and their end is known.
     """
     tags = {
         "threads": archive_rows.THREAD,
@@ -57,7 +58,7 @@ def test_files_hold_the_columns_of_the_tables(name: str) -> None:
     }
     bits = {"small_integer": 16, "integer": 32}
     given = (
-        ("owner", "checksum") if name == "threads" else ("thread_key", "ns")
+        ("owner", "checksum", "reached") if name == "threads" else ("thread_key", "ns")
     )  # by the thread and log before
     table = schema.metadata.tables[name]
     assert [
@@ -77,12 +78,18 @@ def test_files_hold_the_columns_of_the_tables(name: str) -> None:
 
 
 def all_rows(store: EventStore, thread_key: int) -> dict[str, list[Any]]:
-    """Every row of a thread, in every table but the tombstones."""
+    """Every row of a thread, in every table but the tombstones.
+
+    Where its row has seen the log end is left out: a restored one has seen all of it.
+    """
     assert set(ROWS) == set(tables_by_thread(store)) - {"tombstones"}
-    return {
-        table: sorted(sql(store, f"SELECT * FROM {table} WHERE thread_key = ?", (thread_key,)))
-        for table in ROWS
-    }
+    found: dict[str, list[Any]] = {}
+    for table in ROWS:
+        columns = schema.metadata.tables[table].c
+        chosen = ", ".join(f'"{each.name}"' for each in columns if each.key != "reached")
+        statement = f"SELECT {chosen} FROM {table} WHERE thread_key = ?"
+        found[table] = sorted(sql(store, statement, (thread_key,)))
+    return found
 
 
 def full_thread(store: EventStore, thread_id: str = "t", count: int = 40) -> int:
@@ -127,6 +134,7 @@ def test_a_thread_comes_back_equal(store: EventStore) -> None:
     assert store.replay("t", upto=position).head.position == position
     assert not sql(store, "SELECT * FROM tombstones")
     assert store.head("t").status == "waiting"
+    assert sql(store, "SELECT reached FROM threads") == [(position.seq,)]
     store.append("t", [Event(1, "goes on")], store.head("t").seq)
     fill(store, "t", 2, "new log")
     assert check_whole(store) == 1
@@ -188,7 +196,7 @@ def test_a_thread_that_is_there_is_not_replaced(store: EventStore) -> None:
 def test_a_thread_that_is_still_being_removed(store: EventStore) -> None:
     full_thread(store)
     file = taken(store, "t")
-    sql(store, "UPDATE threads SET condemned_at = 1")
+    mark_for_deletion(store)
     with pytest.raises(Exception, match="finish_deletions"):
         store.load(file)
     store.finish_deletions()

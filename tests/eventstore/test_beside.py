@@ -35,6 +35,7 @@ from tests.eventstore.support import (
     check_whole,
     fill,
     is_sqlite,
+    mark_for_deletion,
     numbers,
     orphans,
     rows_of,
@@ -99,7 +100,7 @@ def test_a_name_with_a_former_life(store: EventStore, condemned: bool) -> None:
     fill(store, "t", 3)
     former = store.head("t").thread_key
     if condemned:
-        sql(store, "UPDATE threads SET condemned_at = 1")
+        mark_for_deletion(store)
     else:
         store.delete_thread("t")
     found = store.append_together(to(heads(store), 1, 2))

@@ -32,6 +32,7 @@ from tests.eventstore.support import (
     begins_transaction,
     check_whole,
     fill,
+    mark_for_deletion,
     numbers,
     orphans,
     rows_of,
@@ -136,7 +137,7 @@ def test_a_new_thread_of_the_old_name_begins_at_one(store: EventStore) -> None:
 def test_a_new_thread_while_the_old_ones_are_being_removed(store: EventStore) -> None:
     for life in range(3):
         assert fill(store, "t", 5, start=life * 10) == 5
-        sql(store, "UPDATE threads SET condemned_at = 1 WHERE condemned_at IS NULL")
+        mark_for_deletion(store)
     assert fill(store, "t", 3, start=100) == 3
     assert [info.thread_id for info in store.threads()] == ["t"]
     assert store.finish_deletions() == 3
@@ -296,7 +297,7 @@ def test_two_finish_the_same_deletion(tmp_path: Path, monkeypatch: pytest.Monkey
             with EventStore(path, clock=clock) as store, EventStore(path, clock=clock) as second:
                 fill_every_table(store)
                 store.fork("t", 20, "child")
-                sql(store, "UPDATE threads SET condemned_at = 1 WHERE thread_id = 't'")
+                mark_for_deletion(store, "t")
                 seen = 0
 
                 def finish(
@@ -432,7 +433,7 @@ def test_finish_deletions_is_of_one_tenant(store: EventStore) -> None:
     with EventStore(store.engine, tenant="other") as other:
         fill(store, "t", 3)
         fill(other, "t", 3)
-        sql(store, "UPDATE threads SET condemned_at = 1")
+        mark_for_deletion(store)
         assert store.finish_deletions() == 1
         assert sql(store, "SELECT tenant FROM threads") == [("other",)]
         assert other.finish_deletions() == 1
@@ -463,7 +464,7 @@ def test_a_damaged_thread_stops_no_other_deletion(store: EventStore) -> None:
     names = [f"t{number}" for number in range(6)]
     for name in names:
         fill(store, name, 3)
-    sql(store, "UPDATE threads SET condemned_at = 1")
+    mark_for_deletion(store)
     sql(store, "UPDATE threads SET fate = 'damaged' WHERE thread_id IN ('t0', 't3', 't5')")
     with pytest.raises(CorruptEventError, match=r"'t[035]'"):
         store.finish_deletions()
@@ -472,6 +473,25 @@ def test_a_damaged_thread_stops_no_other_deletion(store: EventStore) -> None:
     sql(store, "UPDATE threads SET fate = NULL")
     assert store.finish_deletions() == 3
     assert not orphans(store)
+
+
+@pytest.mark.parametrize("checksum", ["checksum", "NULL"], ids=["now", "older version"])
+def test_a_mark_that_only_the_row_has_deletes_nothing(store: EventStore, checksum: str) -> None:
+    """A bit of a row may have become a mark: what is deleted has one in its logs, too."""
+    for name in ("marked", "damaged", "other"):
+        fill(store, name, 3)
+    store.append("damaged", [Event(1, 1)], 0, "sub")
+    mark_for_deletion(store, "marked")
+    sql(
+        store,
+        f"UPDATE threads SET condemned_at = 7, checksum = {checksum} WHERE thread_id = 'damaged'",
+    )
+    with pytest.raises(CorruptEventError, match=r"'damaged'.*the row is damaged"):
+        store.finish_deletions()
+    assert sorted(sql(store, "SELECT thread_id FROM threads")) == [("damaged",), ("other",)]
+    sql(store, "UPDATE threads SET condemned_at = NULL")
+    assert len(numbers(store.read("damaged"))) == 3 and store.verify("damaged").ok
+    assert store.finish_deletions() == 0
 
 
 # --- names whose hashes are the same ----------------------------------------------------

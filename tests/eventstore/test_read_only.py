@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,7 @@ def test_it_sets_nothing_up(postgresql_url: str, tmp_path: Path) -> None:
                 "0003_run_leases",
                 "0004_thread_checksum",
                 "0005_first_keys",
+                "0006_thread_reached",
             ]
             with pytest.raises(ConfigurationError, match="no event store in this database"):
                 store.threads()
@@ -81,10 +83,11 @@ def test_it_does_not_migrate_what_an_older_version_made(tmp_path: Path) -> None:
             "0003_run_leases",
             "0004_thread_checksum",
             "0005_first_keys",
+            "0006_thread_reached",
         ]
         with pytest.raises(
             ConfigurationError,
-            match=r"0002_retention, .*, 0005_first_keys: run `eventstore migrate`",
+            match=r"0002_retention, .*, 0006_thread_reached: run `eventstore migrate`",
         ):
             store.threads()
     assert path.read_bytes() == before
@@ -202,3 +205,24 @@ def test_an_array_where_numpy_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "numpy", None)
     found = Codec(opaque_types=True).decode(payload)
     assert found == {"a": Opaque("numpy.ndarray", 1, ["<i2", [2], b"\x00\x00\x01\x00"])}
+
+
+def test_a_copy_without_its_write_ahead_log_says_what_it_lacks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While a store is open, and after ``kill -9``, all may stand in the file beside."""
+    original, copy = tmp_path / "original.db", tmp_path / "copy.db"
+    with EventStore(original) as store:
+        fill(store, "a", 2)
+        shutil.copy(original, copy)
+        shutil.copy(f"{original}-wal", tmp_path / "whole.db-wal")
+        shutil.copy(original, tmp_path / "whole.db")
+    copied = EventStore(copy, read_only=True)
+    with copied, pytest.raises(ConfigurationError, match="copy the -wal file"):
+        copied.threads()
+    with EventStore(tmp_path / "whole.db", read_only=True) as store:
+        assert len(data_of(store, "a")) == 2
+    assert not caplog.records
+    with EventStore(copy) as store:
+        assert store.threads() == []
+    assert "copy the -wal file" in caplog.text

@@ -23,7 +23,7 @@ from eventstore import Event, EventStore, Expired, Fork, NewSnapshot
 from eventstore.db.schema import metadata
 from eventstore.models import Status
 from tests.awaited import core_of
-from tests.eventstore.support import FINGERPRINT, fill, set_everywhere, sql
+from tests.eventstore.support import FINGERPRINT, fill, mark_for_deletion, set_everywhere
 
 pytestmark = pytest.mark.slow
 
@@ -173,7 +173,7 @@ def at_work(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> Statements:
     list(store.read("t"))
     set_everywhere(monkeypatch, "DELETE_BATCH", 3)
     store.delete_thread("t")  # condemned, its forks given what they need, removed in batches
-    sql(store, "UPDATE threads SET condemned_at = 1 WHERE thread_id = 'one'")
+    mark_for_deletion(store, "one")
     seen.statements.pop()
     store.finish_deletions()
     retain(store)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +15,8 @@ from prometheus_client import generate_latest
 
 from retention.metrics import Metrics
 
-OPERATIONS: Final = Path(__file__).resolve().parents[2] / "docs" / "examples" / "operations"
+ROOT: Final = Path(__file__).resolve().parents[2]
+OPERATIONS: Final = ROOT / "docs" / "examples" / "operations"
 LABELS_OF_PROMETHEUS: Final = {"le", "instance"}
 
 
@@ -75,3 +78,26 @@ def test_every_alert_says_what_to_do() -> None:
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
         assert rule["annotations"]["summary"] and rule["annotations"]["action"], rule["alert"]
         assert rule["labels"]["severity"] in {"page", "ticket"}, rule["alert"]
+
+
+def promtool(*arguments: str | Path, given: bytes = b"") -> None:
+    """Run Prometheus' own tool, which must find nothing wrong."""
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not installed (on Debian: the package prometheus)")
+    checked = subprocess.run(
+        [program, *map(str, arguments)], input=given, capture_output=True, timeout=120, check=False
+    )
+    assert checked.returncode == 0, (checked.stdout + checked.stderr).decode()
+
+
+def test_prometheus_takes_the_rules() -> None:
+    promtool("check", "rules", OPERATIONS / "alerts.yaml")
+
+
+def test_alerts_fire_when_they_should_and_only_then() -> None:
+    promtool("test", "rules", ROOT / "tests" / "data" / "alerts_test.yaml")
+
+
+def test_prometheus_takes_what_is_exported() -> None:
+    promtool("check", "metrics", given=generate_latest(Metrics().registry))

@@ -135,6 +135,7 @@ def test_threads_are_filtered_and_paged(chrome: Chrome) -> None:
     WebDriverWait(chrome.driver, SECONDS_MAX).until(
         lambda d: d.find_element(By.CSS_SELECTOR, "tbody td.number").text
     )  # measured by a second request
+    chrome.shows("failed 1")  # counted by another one
     chrome.keep("threads")
     chrome.click("next page")
     chrome.shows("first page")

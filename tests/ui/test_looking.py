@@ -60,6 +60,8 @@ def test_threads_are_listed_and_filtered(browser: Browser) -> None:
         HOSTILE,
     }
     assert names(browser.json("threads", status="failed")) == ["failed"]
+    counts = browser.json("counts")["counts"]
+    assert sum(counts.values()) == len(THREADS) and (counts["waiting"], counts["failed"]) == (4, 1)
     assert names(browser.json("threads", prefix="do")) == ["done"]
     assert names(browser.json("threads", prefix="../<")) == [HOSTILE]
     assert names(browser.json("threads", pinned="1")) == ["waits"]

@@ -26,11 +26,11 @@ from tests.eventstore.support import (
     WRITES,
     check_whole,
     fill,
+    mark_for_deletion,
     numbers,
     orphans,
     rows_of,
     set_everywhere,
-    sql,
 )
 
 pytestmark = pytest.mark.no_cover  # a search
@@ -215,7 +215,7 @@ def test_two_end_the_same_deletion(
         nonlocal key
         key = parent(store)
         store.fork("parent", 7, "new")
-        sql(store, "UPDATE threads SET condemned_at = 1 WHERE thread_id = 'parent'")
+        mark_for_deletion(store, "parent")
         return store.finish_deletions, store.finish_deletions
 
     def check() -> None:

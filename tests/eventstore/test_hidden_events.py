@@ -1,0 +1,107 @@
+"""The end of a log that an index hides is missed before anything is appended in its place.
+
+The thread's row says where the log ended when an append changed it last: at each change of status,
+and at least once a minute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from eventstore import Addition, CorruptEventError, Event, EventStore
+from tests.eventstore.support import fill, is_sqlite, sql, sql_without_keys
+
+pytestmark = pytest.mark.every_backend
+
+
+def reached(store: EventStore, thread_id: str = "t") -> Any:
+    ((found,),) = sql(store, "SELECT reached FROM threads WHERE thread_id = ?", (thread_id,))
+    return found
+
+
+def hide(store: EventStore, append: Callable[[], object]) -> None:
+    """Append events to PostgreSQL that have no entry in the index by which they are found."""
+    ready = "UPDATE pg_index SET indisready = ? WHERE indexrelid = 'events_pkey'::regclass"
+    sql(store, ready, (False,))
+    append()
+    sql(store, ready, (True,))
+
+
+def test_the_row_knows_where_the_log_ended_when_it_was_changed_last(store: EventStore) -> None:
+    head = store.append_after(store.head("t"), [Event(1, 1), Event(1, 2)])
+    assert reached(store) == 2
+    head = store.append_after(head, [Event(1, 3)])
+    assert reached(store) == 2
+    head = store.append_after(head, [Event(1, 4), Event(1, 5)], status="waiting")
+    assert reached(store) == 5
+    store.append("t", [Event(1, 1)], 0, "sub", status="idle")
+    assert reached(store) == 5
+    both = [
+        Addition(store.head("t"), [Event(1, 6)]),
+        Addition(store.head("t", "sub"), [Event(1, 2)]),
+    ]
+    store.append_together(both, status="waiting")
+    assert reached(store) == 6
+    store.fork("t", 4, "fork")
+    assert reached(store, "fork") == store.head("fork").seq
+    assert store.verify("t").ok and store.verify("fork").ok
+
+
+@pytest.mark.parametrize("lost", ["row", "index entry"])
+def test_a_log_that_ends_too_early_is_not_continued(store: EventStore, lost: str) -> None:
+    fill(store, "t", 3)
+    fill(store, "other", 3)
+    if lost == "index entry":
+        if is_sqlite(store):
+            pytest.skip("SQLite's rows have an order of their own: see test_damage.py")
+        events = [Event(1, 4), Event(1, 5)]
+        hide(store, lambda: store.append("t", events, 3, status="waiting"))
+    else:
+        store.append("t", [Event(1, 4), Event(1, 5)], 3, status="waiting")
+        sql_without_keys(store, "DELETE FROM events WHERE seq > 3")
+    for call in (
+        lambda: store.head("t"),
+        lambda: store.append("t", [Event(1, "again")], 3),
+        lambda: list(store.replay("t").events),
+    ):
+        with pytest.raises(CorruptEventError, match=r"'t' ends at seq 3.*reached seq 5"):
+            call()
+    assert any("reached seq 5" in each for each in store.verify("t").problems)
+    assert not [each for each in sql(store, "SELECT seq FROM events") if each[0] > 5]
+    assert store.verify("other").ok
+    assert store.append("other", [Event(1, 4)], 3) == 4
+    assert store.delete_thread("t")
+
+
+@pytest.mark.parametrize("value", [None, 1, 2**62, -1])
+def test_whatever_the_row_says_nothing_is_lost(store: EventStore, value: int | None) -> None:
+    fill(store, "t", 3)
+    sql(store, "UPDATE threads SET reached = ?", (value,))
+    if value == 2**62:
+        with pytest.raises(CorruptEventError, match="'t' ends at seq 3"):
+            store.append("t", [Event(1, 4)], 3)
+        assert not store.verify("t").ok
+        sql(store, "UPDATE threads SET reached = NULL")
+    assert store.append("t", [Event(1, 4)], 3, status="failed") == 4
+    assert reached(store) == 4 and store.verify("t").ok
+
+
+def test_amcheck_finds_what_no_row_knows_of(postgresql_url: str) -> None:
+    """Events appended within a minute, without a change of status, are known to the log alone."""
+    with EventStore(postgresql_url) as store:
+        if not sql(store, "SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'"):
+            pytest.skip("this PostgreSQL has no contrib modules (TEST_PG_BIN names another one)")
+        sql(store, "CREATE EXTENSION amcheck")
+        fill(store, "t", 3)
+        found = store.check_database()
+        assert (found.checked_by, found.problems) == ("amcheck", ())
+        hide(store, lambda: fill(store, "t", 2, start=4))
+        assert store.head("t").seq == 3
+        (problem,) = store.check_database().problems
+        assert "events_pkey" in problem
+        sql(store, "REINDEX INDEX events_pkey")
+        assert store.check_database().ok and store.head("t").seq == 5 and store.verify("t").ok
+        sql(store, "DROP EXTENSION amcheck")
