@@ -311,6 +311,18 @@ class _Shielded(Awaitable[T]):
 # --- running and closing coroutines -----------------------------------------------------
 
 
+async def completed(work: Coroutine[Any, Any, T]) -> T:
+    """The result of work that ends whatever is cancelled meanwhile; the cancellation follows it."""
+    task = eager_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):  # again
+                await asyncio.wait([task])
+        raise
+
+
 def eager_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """A task that has begun already, where Python can do that: it saves a turn of the loop."""
     loop = asyncio.get_running_loop()

@@ -42,9 +42,12 @@ class Prepared:
 
     def __call__(self, conn: Connection, values: Mapping[str, Any]) -> Result:
         """Execute it with these values."""
-        form = self._form(conn.engine)
+        engine = conn.engine
+        schema = engine.get_execution_options().get(_TRANSLATED)
+        place = (engine.dialect.name, None if schema is None else schema[None])
+        form = self._forms.get(place) or self._form(engine, place)
         given = form.values(values)
-        if (conn.engine._has_events or conn._has_events) and is_watched(conn):
+        if (engine._has_events or conn._has_events) and conn.dispatch.before_cursor_execute:
             result = conn.exec_driver_sql(form.text, given)
             rows = result.fetchall() if result.returns_rows else ()
             return Result([form.row(row) for row in rows], result.rowcount)
@@ -61,16 +64,13 @@ class Prepared:
 
     def bound(self, engine: Engine, values: Mapping[str, Any]) -> tuple[str, Any]:
         """Its text and these values, as the driver takes them."""
-        form = self._form(engine)
-        return form.text, form.values(values)
-
-    def _form(self, engine: Engine) -> _Form:
         schema = engine.get_execution_options().get(_TRANSLATED)
         place = (engine.dialect.name, None if schema is None else schema[None])
-        form = self._forms.get(place)
-        if form is None:
-            form = self._forms[place] = _compile(self._statement, engine)
-        return form
+        form = self._forms.get(place) or self._form(engine, place)
+        return form.text, form.values(values)
+
+    def _form(self, engine: Engine, place: tuple[object, ...]) -> _Form:
+        return self._forms.setdefault(place, _compile(self._statement, engine))
 
 
 class Change:
@@ -108,12 +108,6 @@ class _Form(NamedTuple):
     text: str
     values: Callable[[Mapping[str, Any]], Any]
     row: Callable[[Sequence[Any]], Any]
-
-
-def is_watched(source: Connection | Engine) -> bool:
-    """Whether somebody listens to the statements of a connection, or of all of an engine."""
-    events: Any = source.dispatch
-    return bool(events.before_cursor_execute or events.after_cursor_execute)
 
 
 def _compile(statement: ClauseElement, engine: Engine) -> _Form:

@@ -21,9 +21,11 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, exc
+from sqlalchemy.util import greenlet_spawn
 
 from eventstore import telemetry
 from eventstore.concurrency import (
@@ -166,7 +168,13 @@ class Transactions:
                 if takes_turn and not self._writers.turn.acquire(blocking=False):
                     return self._writers.write(self._attempt_here, mode, operation, args, kwargs)
                 try:
-                    return self._attempt_here(mode, operation, args, kwargs)
+                    with (
+                        self._turns,
+                        TRANSLATION,
+                        self._sync.connect() as conn,
+                        _Transaction(self, conn, mode),
+                    ):
+                        return operation(conn, *args, **kwargs)
                 finally:
                     if takes_turn:
                         self._writers.leave()
@@ -187,14 +195,8 @@ class Transactions:
     ) -> T:
         """One attempt over a blocking driver."""
         assert self._sync is not None
-        with self._turns, TRANSLATION, self._sync.connect() as conn:
-            watch = self._watch
-            if watch is not None and time.monotonic() >= watch.next_look:
-                watch.look()
-            result = self._in_transaction(conn, mode, operation, args, kwargs)
-            if watch is not None and mode not in READS:
-                watch.wrote(conn)
-            return result
+        with self._turns, TRANSLATION, self._sync.connect() as conn, _Transaction(self, conn, mode):
+            return operation(conn, *args, **kwargs)
 
     async def _attempt(
         self,
@@ -206,14 +208,19 @@ class Transactions:
     ) -> T:
         """One attempt over an asynchronous driver."""
         used = self._loops.current()
+
+        def attempt() -> T:
+            with (
+                TRANSLATION,
+                used.engine.sync_engine.connect() as conn,
+                _Transaction(self, conn, mode, commits),
+            ):
+                return operation(conn, *args, **kwargs)
+
         used.under_way += 1
         try:
-            with TRANSLATION:
-                async with used.engine.connect() as conn:
-                    result: T = await conn.run_sync(
-                        self._in_transaction, mode, operation, args, kwargs, commits
-                    )
-                    return result
+            # All of it in one greenlet: an AsyncConnection starts three, and a task to close it.
+            return await greenlet_spawn(attempt)
         finally:
             used.under_way -= 1
 
@@ -276,45 +283,6 @@ class Transactions:
 
             used.gathering = writers.Gathering(one, several)
         return used.gathering
-
-    def _in_transaction(
-        self,
-        conn: Connection,
-        mode: Mode,
-        operation: Callable[..., T],
-        args: Any,
-        kwargs: Any,
-        commits: list[bool] | None = None,
-    ) -> T:
-        """What an operation returns, in a transaction that is committed, or rolled back after an
-        error.
-
-        Args:
-            commits: gets an item when it begins to be committed; a single statement commits itself.
-
-        Raises:
-            CommitInDoubt: the connection was lost while it was being committed.
-        """
-        transaction = self._begin(conn, mode)
-        if commits is not None and mode == "statement":
-            commits.append(True)
-        try:
-            result = operation(conn, *args, **kwargs)
-        except BaseException as error:
-            transaction.rollback()
-            # A statement by itself may have been committed before the connection was lost.
-            if mode == "statement" and isinstance(error, exc.SQLAlchemyError):
-                _raise_if_in_doubt(error)
-            raise
-        if commits is not None:
-            commits.append(True)
-        try:
-            transaction.commit()
-        except exc.SQLAlchemyError as failed:
-            sqlite.roll_back(conn)
-            _raise_if_in_doubt(failed)
-            raise
-        return result
 
     async def pause(self, attempt: int, error: Exception) -> None:
         """Wait before the next attempt, longer each time and never in step with others.
@@ -452,6 +420,54 @@ _SETTING_UP: Final[tuple[Callable[..., Any], ...]] = (
     sqlite.settle,
 )
 """Operations that do not need the database to be set up."""
+
+
+class _Transaction(NamedTuple):
+    """Begins with a ``with`` block and ends with it: committed, or rolled back after an error.
+
+    Attributes:
+        commits: gets an item when it begins to be committed; a single statement commits itself.
+
+    Raises:
+        CommitInDoubt: the connection was lost while it was being committed.
+    """
+
+    database: Transactions
+    conn: Connection
+    mode: Mode
+    commits: list[bool] | None = None
+
+    def __enter__(self) -> None:
+        watch = self.database._watch
+        if watch is not None and time.monotonic() >= watch.next_look:
+            watch.look()
+        self.database._begin(self.conn, self.mode)
+        if self.commits is not None and self.mode == "statement":
+            self.commits.append(True)
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.conn.rollback()
+            # A statement by itself may have been committed before the connection was lost.
+            if self.mode == "statement" and isinstance(error, exc.SQLAlchemyError):
+                _raise_if_in_doubt(error)
+            return
+        if self.commits is not None:
+            self.commits.append(True)
+        try:
+            self.conn.commit()
+        except exc.SQLAlchemyError as failed:
+            sqlite.roll_back(self.conn)
+            _raise_if_in_doubt(failed)
+            raise
+        watch = self.database._watch
+        if watch is not None and self.mode not in READS:
+            watch.wrote(self.conn)
 
 
 def _raise_if_in_doubt(error: exc.SQLAlchemyError) -> None:

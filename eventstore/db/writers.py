@@ -29,7 +29,7 @@ from eventstore.concurrency import eager_task
 from eventstore.db import sqlite
 from eventstore.db.driver_errors import TRANSLATION, CommitInDoubt, RolledBack
 from eventstore.db.options import SHORT_WRITES, Mode
-from eventstore.db.prepared import Change, is_watched
+from eventstore.db.prepared import Change
 from eventstore.errors import EventStoreError, StoreBusyError, StoreUnavailableError
 
 T = TypeVar("T")
@@ -319,7 +319,10 @@ class Apart(Exception):
 
 def may_join(engine: Engine, operation: object) -> bool:
     """Whether an operation may be made together with others; who listens is to see it alone."""
-    return isinstance(operation, Change) and not (engine._has_events and is_watched(engine))
+    if not isinstance(operation, Change):
+        return False
+    events: Any = engine.dispatch
+    return not (engine._has_events and events.before_cursor_execute)
 
 
 def send(conn: Connection, changes: Sequence[Change]) -> list[bool]:
