@@ -340,6 +340,9 @@ def send(conn: Connection, changes: Sequence[Change]) -> list[bool]:
             counts = _send(raw, statements)
     except Exception as error:
         conn._handle_dbapi_exception(error, _COMMIT, None, None, None)
+    except BaseException:  # interrupted: nobody knows where the pipeline stands
+        conn.invalidate()
+        raise
     return [count == change.rows for count, change in zip(counts, changes, strict=True)]
 
 

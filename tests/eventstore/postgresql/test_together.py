@@ -7,6 +7,7 @@ others gather behind it. Threads use the sync API, tasks of an event loop the as
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import threading
 import time
@@ -51,24 +52,24 @@ class Threads:
     """Writers in threads, with the sync API."""
 
     def __init__(self, url: str) -> None:
-        self._store = EventStore(url)
+        self.store = EventStore(url)
 
     def ask(self, call: Call) -> Any:
-        return call(self._store)
+        return call(self.store)
 
     def together(self, held: Held, calls: Sequence[Call]) -> list[Any]:
-        waiting = self._store.core.transactions._writers._waiting
+        waiting = self.store.core.transactions._writers._waiting
         with ThreadPoolExecutor(len(calls) + 1) as pool, held:
-            first = pool.submit(self._store.append, "first", [Event(1)], 0)
+            first = pool.submit(self.store.append, "first", [Event(1)], 0)
             held.wait()
-            jobs = [pool.submit(outcome, partial(call, self._store)) for call in calls]
+            jobs = [pool.submit(outcome, partial(call, self.store)) for call in calls]
             until(lambda: len(waiting) == len(calls))
             held.release()
             assert first.result(WAIT_S) == 1
             return [job.result(WAIT_S) for job in jobs]
 
     def close(self) -> None:
-        self._store.close()
+        self.store.close()
 
 
 class Tasks:
@@ -367,6 +368,42 @@ def test_a_commit_whose_answer_is_lost_is_looked_up_by_each(
         for number in range(WRITERS):
             assert stored(store_url, f"t{number}") == [{"n": 1}, {"n": 2}]
         crowd.close()
+
+
+def test_if_the_thread_that_writes_is_interrupted_the_others_go_on(
+    held: Held, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writers, "PARALLEL", 1)
+    threads = Threads(store_url)
+    threads.ask(lambda store: store.setup())
+    head, *others = (begun(threads, f"t{number}") for number in range(4))
+    waiting = threads.store.core.transactions._writers._waiting
+    here = threading.get_ident()
+    with psycopg.connect(store_url) as lock, ThreadPoolExecutor(5) as pool, held:
+        lock.execute("SELECT 1 FROM threads WHERE thread_id = 't0' FOR UPDATE")
+        first = pool.submit(threads.store.append, "first", [Event(1)], 0)
+        held.wait()
+
+        def interrupt() -> list[Any]:
+            until(lambda: len(waiting) == 1)  # that of this thread, which will write for all
+            jobs = [pool.submit(outcome, partial(call, threads.store)) for call in appends(others)]
+            until(lambda: len(waiting) == 4)
+            held.release()
+            until(lambda: len(waiting) == 0)
+            time.sleep(0.1)
+            signal.pthread_kill(here, signal.SIGINT)
+            return [job.result(WAIT_S) for job in jobs]
+
+        interrupting = pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            threads.store.append_after(head, [Event(1, {"n": 2})])
+        lock.rollback()
+        assert first.result(WAIT_S) == 1
+        assert [each.seq for each in interrupting.result(WAIT_S)] == [2, 2, 2]
+    for number in range(1, 4):
+        assert stored(store_url, f"t{number}") == [{"n": 1}, {"n": 2}]
+    assert threads.ask(lambda store: store.append("last", [Event(1)], 0)) == 1
+    threads.close()
 
 
 def test_a_task_that_is_cancelled_while_it_waits_stores_nothing(
