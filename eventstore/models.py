@@ -130,11 +130,15 @@ class Prepared:
     Attributes:
         body: its data, packed by the codec of the store.
         recorded_us: when it happened, in microseconds since 1970 UTC.
+        key: as that of an :class:`Event`.
+        is_compressed: the body is stored as it is; compressing it would gain nothing.
     """
 
     kind: int
     body: bytes
     recorded_us: int
+    key: str | None = None
+    is_compressed: bool = False
 
 
 class RecordedEvent(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from benchmarks import at_once, explorer, profile
+from benchmarks import at_once, explorer, profile, saver
 from benchmarks.backends.backend import Backend
 from benchmarks.backends.postgres import PostgresBackend, postgres_backends
 from benchmarks.backends.sqlite import SqliteBackend
@@ -75,6 +75,26 @@ def test_on_sqlite(tmp_path: Path) -> None:
     assert sum(line.startswith("| chat, 4 turns |") for line in lines) == sum(
         workload == "chat, 4 turns" for workload, _, _ in found
     )
+
+
+def test_our_saver_beside_those_of_langgraph(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.json"
+    small = ["--turns", "3", "--text-steps", "2", "--rounds", "1", "--json", str(results)]
+    saver.main([*small, "--dir", str(tmp_path)])
+    assert "DeltaChannel" in capsys.readouterr().out
+    found = {
+        (each["workload"], each["measure"], each["against"]): each["ours"] + each["other"]
+        for each in json.loads(results.read_text())["figures"]
+    }
+    for workload in ("chat, 3 turns, recorded calls", "chat, 3 turns, runtime"):
+        for against in ("LangGraph", "LangGraph, DeltaChannel"):
+            assert all(value > 0 for value in found[workload, "bytes on disk per turn", against])
+            assert all(value > 0 for value in found[workload, "full history", against])
+    assert ("chat, 3 turns, runtime", "wall time per turn", "LangGraph, in memory") in found
+    text = "text of 200 KB, 2 steps, recorded calls", "bytes on disk per step", "LangGraph"
+    assert found[text][0] < found[text][1] / 20
 
 
 @contextmanager

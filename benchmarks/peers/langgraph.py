@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -66,6 +67,12 @@ def _with_our_saver(target: str) -> Iterator[Session]:
         yield sync_session(saver, saver.delete_thread)
 
 
+@contextmanager
+def _memory(_target: str) -> Iterator[Session]:
+    saver = InMemorySaver()
+    yield sync_session(saver, saver.delete_thread)
+
+
 def _peer(
     key: str, variant: str, session: Callable[[str], AbstractContextManager[Session]]
 ) -> Peer:
@@ -74,6 +81,7 @@ def _peer(
 
 PEERS: Final[tuple[Peer, ...]] = (
     _peer("langgraph", "", _sqlite),
+    _peer("langgraph-memory", ", in memory", _memory),
     _peer("langgraph-here", " with our saver", _with_our_saver),
     _peer("langgraph-postgres", "", _postgres),
     _peer("langgraph-postgres-here", " with our saver", _with_our_saver),

@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "transcript": ("transcript", "Show a conversation: who said, called and answered what."),
     "history": ("history", "Show the history of a thread, newest first."),
     "diff": ("history", "Compare the states at two checkpoints."),
+    "tenants": ("explore", "List the tenants that have threads."),
     "waiting": ("explore", "List threads that wait for a person, and what they ask."),
     "branches": ("explore", "List where the history of a thread went apart."),
     "blame": ("explore", "Show who wrote a key of the state."),

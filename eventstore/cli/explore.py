@@ -1,4 +1,4 @@
-"""Commands that explain a thread: ``waiting``, ``branches``, ``blame``, and ``ui``.
+"""Commands that explain what is there: ``tenants``, ``waiting``, ``branches``, ``blame``, ``ui``.
 
 Owns starting the explorer: binding its address, making its token, and stopping it.
 """
@@ -6,6 +6,7 @@ Owns starting the explorer: binding its address, making its token, and stopping 
 from __future__ import annotations
 
 import getpass
+import logging
 import socket
 import sys
 from typing import Annotated, Any
@@ -43,10 +44,36 @@ from graph.build.schema import MISSING as NOTHING
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
+    app.command("tenants")(tenants)
     app.command("waiting")(waiting)
     app.command("branches")(branches)
     app.command("blame")(who_wrote)
     app.command("ui")(ui)
+
+
+# --- tenants ----------------------------------------------------------------------------
+
+
+def tenants(db: Db, schema: Schema = None, as_json: Json = False) -> None:
+    """List the tenants that have threads, with the number of their threads by status.
+
+    JSON: a line for each tenant.
+    """
+    out = Output(as_json)
+    rows = []
+    with reading(Target(db, "default", schema)) as store:
+        for name in run_sync(store.core.tenants()):
+            counts = store.with_tenant(name).thread_counts()
+            if as_json:
+                out.json({"tenant": name, "threads": sum(counts.values()), "by_status": counts})
+                continue
+            words = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
+            rows.append((name, sum(counts.values()), words))
+    if not as_json:
+        if rows:
+            out.table(("TENANT", "THREADS", "BY STATUS"), rows, right="THREADS")
+        else:
+            out.note("no threads")
 
 
 # --- waiting ----------------------------------------------------------------------------
@@ -238,6 +265,9 @@ def ui(
     user_header: Annotated[
         str | None, typer.Option(help="A header in which a trusted proxy says who asks.")
     ] = None,
+    all_tenants: Annotated[
+        bool, typer.Option("--all-tenants", help="Show the threads of every tenant.")
+    ] = False,
     policies: PoliciesFile = None,
     archive: Annotated[
         str | None, typer.Option(help="URL of the archive of pruned threads, to list it.")
@@ -257,6 +287,7 @@ def ui(
         import uvicorn
 
         from eventstore.ui import create_app
+        from eventstore.ui.edits import log as changes_log
         from eventstore.ui.security import LOOPBACK
     except ImportError as error:
         raise Failed(
@@ -289,7 +320,11 @@ def ui(
             policies=policies_of(policies, None) if policies else (),
             archive=archive,
             db=database_name(store),
+            all_tenants=all_tenants,
         )
+        if allow_edits:  # so that each change is told where the explorer runs
+            logging.basicConfig(level=logging.WARNING)
+            changes_log.setLevel(logging.INFO)
         listening = _bound(host, port)
         with listening:
             name = f"[{host}]" if ":" in host else host

@@ -218,6 +218,11 @@ class Compression:
             frame, codec = self._compressor(contexts, level).compress(body), ZSTD
         return _HEADERS[codec] + frame if len(frame) < size else _HEADERS[PLAIN] + body
 
+    @staticmethod
+    def plain(body: bytes) -> bytes:
+        """The payload that holds a body as it is."""
+        return _HEADERS[PLAIN] + body
+
     def _compressor(self, contexts: _Contexts, level: int | None) -> zstandard.ZstdCompressor:
         level = self.level if level is None else level
         compressor = contexts.compressors.get(level)

@@ -35,6 +35,7 @@ from eventstore.models import (
     Head,
     NewSnapshot,
     Position,
+    Prepared,
     Status,
 )
 from eventstore.queries import Conflict, Connection
@@ -164,7 +165,7 @@ class Appending(Inserting):
     async def append_after(
         self,
         head: Head,
-        events: Sequence[Event | Fork],
+        events: Sequence[Event | Fork | Prepared],
         *,
         status: Status | None = None,
         metadata: Mapping[str, Any] | None = None,

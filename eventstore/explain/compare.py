@@ -25,8 +25,8 @@ class Change:
 
     Attributes:
         path: such as ``user.name`` or ``rows[3]``.
-        before, after: the two values; for a list that was only extended or shortened at its end,
-            only the items added or removed.
+        before, after: the two values; of a list in which items in one place were only added or
+            removed, these items, and the path names their places.
     """
 
     path: str
@@ -77,22 +77,37 @@ def changes(before: Any, after: Any, path: str = "", depth: int = 0) -> Iterator
 
 
 def _in_lists(before: list[Any], after: list[Any], path: str, depth: int) -> Iterator[Change]:
-    pairs = zip(before, after, strict=False)
-    prefix = next((n for n, (b, a) in enumerate(pairs) if not same(b, a)), None)
-    if prefix is None:
-        common = min(len(before), len(after))
-        if len(after) > common:
-            yield Change(path, "appended", after=after[common:])
+    first = _common(before, after)
+    if first == min(len(before), len(after)):
+        if len(after) > first:
+            yield Change(path, "appended", after=after[first:])
         else:
-            yield Change(path, "removed", before[common:])
-    elif len(before) <= len(after):  # some items changed, and more may have been added
-        for index, (old, new) in enumerate(zip(before, after, strict=False)):
-            yield from changes(old, new, f"{path}[{index}]", depth + 1)
-        if len(after) > len(before):
-            yield Change(path, "appended", after=after[len(before) :])
+            yield Change(path, "removed", before[first:])
+        return
+    last = min(_common(before[::-1], after[::-1]), min(len(before), len(after)) - first)
+    old, new = before[first : len(before) - last], after[first : len(after) - last]
+    if not old:
+        yield Change(_range(path, first, len(new)), "added", after=new)
+    elif not new:
+        yield Change(_range(path, first, len(old)), "removed", old)
+    elif len(old) == len(new) or (not last and len(old) < len(new)):
+        for index, (one, other) in enumerate(zip(old, new, strict=False), first):
+            yield from changes(one, other, f"{path}[{index}]", depth + 1)
+        if len(new) > len(old):  # some items changed, and more were added
+            yield Change(path, "appended", after=new[len(old) :])
     else:  # which item became which is unknown
-        where = f"{path}[{prefix}:]"
-        yield Change(where, "changed", before[prefix:], after[prefix:])
+        where = f"{path}[{first}:{first + len(old) if last else ''}]"
+        yield Change(where, "changed", old, new)
+
+
+def _common(before: list[Any], after: list[Any]) -> int:
+    """How many items two lists begin with alike."""
+    pairs = enumerate(zip(before, after, strict=False))
+    return next((n for n, (b, a) in pairs if not same(b, a)), min(len(before), len(after)))
+
+
+def _range(path: str, first: int, count: int) -> str:
+    return f"{path}[{first}]" if count == 1 else f"{path}[{first}:{first + count}]"
 
 
 def same(before: Any, after: Any) -> bool:

@@ -77,7 +77,7 @@ def encode(
             batch.forks.append(_fork_row(head, seq, event.source))
             body, at_us = codec.pack(data), now_us
         elif isinstance(event, Prepared):
-            kind, key, body, at_us = event.kind, None, event.body, event.recorded_us
+            kind, key, body, at_us = event.kind, event.key, event.body, event.recorded_us
         elif isinstance(event, Event):
             kind, key = event.kind, event.key
             if key is not None:
@@ -88,7 +88,8 @@ def encode(
                 f"events to append must be Event or Fork, not {type(event).__name__}"
             )
         digest = digests.link(previous, seq, kind, key, at_us, body)
-        payload = codec.compressed(body)
+        is_compressed = isinstance(event, Prepared) and event.is_compressed
+        payload = codec.plain(body) if is_compressed else codec.compressed(body)
         batch.events.append(
             {
                 "new_thread_key": head.thread_key,

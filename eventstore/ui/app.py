@@ -26,6 +26,7 @@ from graph.app import CompiledGraph
 VIEWS: Final[dict[str, tuple[View, str]]] = {
     "threads": (threads.threads, "threads.html"),
     "counts": (threads.counts, "counts.html"),
+    "tenants": (threads.tenants, "tenants.html"),
     "waiting": (threads.waiting, "waiting.html"),
     "sizes": (threads.sizes, "sizes.html"),
     "thread": (thread.thread, "thread.html"),
@@ -63,6 +64,7 @@ def create_app(
     policies: Sequence[Any] = (),
     archive: str | None = None,
     db: str = "$EVENTSTORE_DB",
+    all_tenants: bool = False,
     title: str = "eventstore",
 ) -> Starlette:
     """An ASGI application that shows what is in a store: it runs alone, or mounted in another.
@@ -87,6 +89,7 @@ def create_app(
         policies: retention policies, to say when threads will go.
         archive: URL of the archive of pruned threads, to list it.
         db: how the commands that pages show name the database.
+        all_tenants: addresses may name any tenant, not only the store's.
         title: what pages are called.
 
     Raises:
@@ -101,7 +104,7 @@ def create_app(
     if base_path and (not base_path.startswith("/") or "//" in base_path):
         raise ConfigurationError(f"base_path must begin with one '/', not {base_path!r}")
     redaction = Redaction.of(redact, redact_hook)
-    source = Source(store, graph, redaction, tuple(policies), archive, db)
+    source = Source(store, graph, redaction, tuple(policies), archive, db, all_tenants)
     rules = security.Rules(
         token or security.new_token(), tuple(hosts), authenticate, user, user_header, base_path
     )

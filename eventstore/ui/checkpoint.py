@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 from eventstore import Position, ThreadInfo
 from eventstore.explain import compare, langgraph
 from eventstore.explain.blame import Write, blame
+from eventstore.explain.texts import text_changes
 from eventstore.explain.values import line
 from eventstore.ui import events, states, tree
 from eventstore.ui.pages import Document, NotFound, Query, command
@@ -26,8 +26,9 @@ WRITES: Final = 50
 _LONG: Final = 40
 """Characters from which on a text's difference is shown line by line."""
 
-_DIFF_MAX: Final = 40_000
-"""Characters of a text that is compared line by line; a longer one is shown as a whole."""
+
+ITEMS: Final = 20
+"""Items added to a list that are shown, each in a line."""
 
 
 def checkpoint(query: Query) -> Document:
@@ -271,16 +272,14 @@ def diff(query: Query) -> Document:
 def _change(change: compare.Change) -> Document:
     before, after = change.before, change.after
     found: Document = {"path": change.path, "change": change.kind}
-    if (
-        isinstance(before, str)
-        and isinstance(after, str)
-        and max(map(len, (before, after))) > _LONG
-    ):
-        if max(len(before), len(after)) <= _DIFF_MAX:
-            lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=2)
-            found["text"] = list(islice(lines, 2, 200))
-            if found["text"]:
-                return found
+    if isinstance(before, str) and isinstance(after, str) and max(len(before), len(after)) > _LONG:
+        text = text_changes(before, after)
+        if text:  # else they differ in the ends of lines alone
+            return {**found, "text": text}
     for name, value in change.values().items():
         found[name] = line(value, chars=600)
+    items = change.values().get("after", change.values().get("before"))
+    if len(change.values()) == 1 and isinstance(items, list):
+        found["members"] = [line(each, chars=600) for each in items[:ITEMS]]
+        found["more"] = max(0, len(items) - ITEMS)
     return found

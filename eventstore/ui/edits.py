@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -29,6 +30,8 @@ from eventstore.ui.source import Source
 from graph import Command
 from graph.app import CompiledGraph
 from graph.state.fold import checkpoint_id
+
+log = logging.getLogger(__name__)
 
 BODY_MAX: Final = 1_000_000
 """Bytes of a form."""
@@ -285,13 +288,13 @@ class Editor:
             if given.get("seen") != seen:
                 raise Refused("the thread has changed since this was shown; look at it again")
             await self._made(change)
+            _recorded(change, name, query)
         except _TOLD as error:
             code = 409 if isinstance(error, Refused) else status_of(error)
             return await self._failed(request, error, code, as_json)
         except Exception as error:  # the application's own code: its run has failed
             return await self._failed(request, error, 500, as_json)
-        where = f"{self.rules.base(request.scope)}/thread?{urlencode({'id': change.thread_id})}"
-        return RedirectResponse(where, 303)
+        return RedirectResponse(self.pages.to_thread(request, change.thread_id), 303)
 
     async def _failed(
         self, request: Request, error: Exception, code: int, as_json: bool
@@ -319,6 +322,23 @@ class Editor:
         self.running.discard(task)
         if not task.cancelled():
             task.exception()  # the log of the thread has it
+
+
+def _recorded(change: Change, name: str, query: Query) -> None:
+    """Note a change in the log of the process: what a thread's row says has no events."""
+    what = "; ".join(f"{key}: {value}" for key, value in change.facts.items())
+    log.info(
+        "%s changed thread %r in the explorer: %s%s",
+        query.user,
+        change.thread_id,
+        change.says,
+        f" ({what})" if what and name in _OF_ROWS else "",
+        extra={"thread_id": change.thread_id, "user": query.user, "change": name},
+    )
+
+
+_OF_ROWS: Final = frozenset({"pin", "unpin", "ttl"})
+"""Changes whose parts are no content of the thread: the log of a process may quote them."""
 
 
 async def _form(request: Request) -> dict[str, str]:

@@ -44,6 +44,13 @@ def branches(query: Query) -> Document:
     ends = [line["at"]["seq"] - 1 for line in own] + [head.seq]
     for line, end in zip(own, ends[1:], strict=True):
         line["end"] = end
+    begins = [0, *(line["at"]["seq"] for line in own)]
+    for line in (*own, *others):
+        known = line["source"] is not None and line["source"]["thread_id"] == thread_id
+        place = line["source"]["seq"] if known else 0
+        is_own = line["at"] is not None and line["at"]["thread_id"] == thread_id
+        end = line["at"]["seq"] if is_own else place + 1  # no branch stands inside itself
+        line["inside"] = max(begin for begin in begins if begin <= min(place, end - 1))
     return {
         "view": "branches",
         "thread_id": thread_id,

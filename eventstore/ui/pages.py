@@ -150,9 +150,28 @@ class Pages:
     def query(self, request: Request, given: Mapping[str, str] | None = None) -> Query:
         """What a request asks; ``given``: the fields of its form."""
         params = dict(request.query_params) if given is None else given
+        source, tenant = self._source, self._tenant(request)
+        if tenant != source.store.tenant:
+            if not source.all_tenants:
+                raise NotFound("this explorer shows one tenant; start it with --all-tenants")
+            source = source.of_tenant(tenant)
         metadata = tuple(request.query_params.getlist("metadata"))
         user = request.scope.get("state", {}).get("user") or ""
-        return Query(self._source, params, metadata, self._edits, user)
+        return Query(source, params, metadata, self._edits, user)
+
+    def _tenant(self, request: Request) -> str:
+        """The tenant that an address names; by default the store's."""
+        return request.query_params.get("tenant") or self._source.store.tenant
+
+    def to_thread(self, request: Request, thread_id: str) -> str:
+        """The address of a thread of the tenant that a request names."""
+        given = {"id": thread_id, **self._named(request)}
+        return f"{self._rules.base(request.scope)}/thread?{urlencode(given)}"
+
+    def _named(self, request: Request) -> dict[str, str]:
+        """What addresses say about the tenant: nothing about the store's own."""
+        tenant = self._tenant(request)
+        return {} if tenant == self._source.store.tenant else {"tenant": tenant}
 
     async def respond(
         self, request: Request, view: View, template: str, *, as_json: bool = False
@@ -205,7 +224,10 @@ class Pages:
         base = self._rules.base(request.scope)
         path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
 
+        named = self._named(request) if self._source.all_tenants else {}
+
         def link(view: str, **parameters: Any) -> str:
+            parameters = {**named, **parameters}
             given = [(n, v) for n, v in parameters.items() if v is not None and v != ""]
             text = urlencode(given, doseq=True, errors="backslashreplace")
             return f"{base}/{view}?{text}" if text else f"{base}/{view}"
@@ -216,7 +238,9 @@ class Pages:
             link=link,
             static=f"{base}/static",
             title=self._title,
-            tenant=self._source.store.tenant,
+            tenant=named.get("tenant", self._source.store.tenant),
+            named=named,
+            all_tenants=self._source.all_tenants,
             edits=self._edits,
             has_app=self._source.graph is not None,
             user=request.scope.get("state", {}).get("user") or "",
@@ -248,7 +272,7 @@ def command(source: Source, *words: str, **options: Any) -> str:
                 else f"--{name} {quoted(value)}"
             )
     parts.append(f"--db {source.db if source.db == UNNAMED else quoted(source.db)}")
-    if source.store.tenant != "default":
+    if source.store.tenant != "default" and words[0] != "tenants":
         parts.append(f"--tenant {quoted(source.store.tenant)}")
     groups = 2 if words[0] in ("retention", "archive") else 1
     given = [quoted(word) for word in words[groups:]]

@@ -7,7 +7,7 @@ of an async store run in its event loop, and the view waits.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import anyio.from_thread
@@ -30,6 +30,7 @@ class Source:
         policies: the retention policies of the operator, to say when threads will go.
         archive: URL of the archive to list.
         db: names the database in the commands that views show.
+        all_tenants: the threads of every tenant may be shown, one tenant at a time.
     """
 
     store: EventStore | AsyncEventStore
@@ -38,6 +39,15 @@ class Source:
     policies: tuple[Any, ...] = ()
     archive: str | None = None
     db: str = "$EVENTSTORE_DB"
+    all_tenants: bool = False
+
+    def of_tenant(self, tenant: str) -> Source:
+        """The same for another tenant's threads.
+
+        Raises:
+            ConfigurationError: no tenant can have this name.
+        """
+        return replace(self, store=self.store.with_tenant(tenant))
 
     @property
     def core(self) -> Core:

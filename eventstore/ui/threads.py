@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -14,6 +15,9 @@ from eventstore.ui.source import Source
 from retention.verdict import judge
 
 PAGE: Final = 50
+
+SECONDS: Final = 0.25
+"""How long a page counts threads of tenants."""
 
 PAGE_OF_WAITING: Final = 20
 """Fewer, because the log of each is read for its questions."""
@@ -69,6 +73,27 @@ def counts(query: Query) -> Document:
         "view": "counts",
         "counts": source.run(source.core.thread_counts()),
         "command": command(source, "stats"),
+    }
+
+
+def tenants(query: Query) -> Document:
+    """The tenants that have threads, and how many, as far as they are counted quickly."""
+    source, limit, after = query.source, query.limit(PAGE), query.text("after")
+    found = source.run(source.core.tenants()) if source.all_tenants else [source.store.tenant]
+    found = [each for each in found if each > after]
+    rows: list[Document] = []
+    ends = time.monotonic() + SECONDS
+    for name in found[:limit]:
+        if rows and time.monotonic() > ends:
+            rows.append({"tenant": name, "counts": None})
+            continue
+        counts = source.run(source.of_tenant(name).core.thread_counts())
+        rows.append({"tenant": name, "counts": counts})
+    return {
+        "view": "tenants",
+        "tenants": rows,
+        "next": found[limit - 1] if len(found) > limit else None,
+        "command": command(source, "tenants"),
     }
 
 

@@ -7,20 +7,20 @@ begins, since their writes come after them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from eventstore import PositionNotFoundError, RecordedEvent
+from eventstore import Position, PositionNotFoundError, RecordedEvent
 from graph.langgraph.logs import Logs, Stretch, Tip, flat
-from graph.langgraph.state.coding import decode_writes
-from graph.langgraph.state.fold import Namespace
+from graph.langgraph.state.fold import Fold, Namespace
 from graph.langgraph.state.records import (
     CALL,
     CHECKPOINT,
     REFS,
-    REPLACE,
     Saved,
+    Write,
+    WriteKey,
     key_of,
     merged,
     parsed,
@@ -35,6 +35,9 @@ _AHEAD: Final = (8, 64, 2**62)
 
 Name = tuple[str, str]
 """A namespace and the id of a checkpoint in it."""
+
+LateWrites = tuple[list[tuple[WriteKey, Write]], bool]
+"""Writes of one event, and whether they replace others of the same key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +128,15 @@ class History:
         """The checkpoints at these places; those that are gone by now are left out."""
         found: dict[Name, Saved] = {}
         waiting: dict[Name, Ref] = {}
+        loaded = self._loaded()
         for ref in refs:
-            leaf = self.tip.fold.leaf(*ref.name)
-            if leaf is not None:
-                found[ref.name] = leaf
+            known = self.tip.fold.leaf(*ref.name) or loaded.get(ref.name)
+            if known is not None:
+                found[ref.name] = known
             else:
                 waiting[ref.name] = ref
+        if not waiting:
+            return found
         while waiting:
             last = max(waiting.values(), key=lambda ref: ref.order)
             try:
@@ -142,7 +148,11 @@ class History:
                 for name, ref in waiting.items()
                 if ref.order <= start and ref is not last and name not in found
             }
+        self._logs.loaded.add(self.tip, found)
         return found
+
+    def _loaded(self) -> Mapping[Name, Saved]:
+        return {} if self.tip.is_planned else self._logs.loaded.of(self.tip)
 
     async def _capture(
         self, last: Ref, waiting: dict[Name, Ref], found: dict[Name, Saved]
@@ -154,8 +164,19 @@ class History:
         at = stretches[-number].end._replace(seq=seq)
         fold, start, events = await self._logs.replay(tip.head.thread_id, at, tip.fold.seal)
         captured: dict[Name, Saved] = {}
+        late: dict[Position, LateWrites | None] = {
+            stretches[-number].end._replace(seq=seq): None
+            for ref in waiting.values()
+            for number, seq in ref.late
+        }
+
+        def apply(event: RecordedEvent) -> set[Name]:
+            if event.position in late:
+                late[event.position] = fold.writes_of(parsed(event.key or "").ns, event.data)
+            return _keep(fold.apply(event), waiting, captured)
+
         async for event in events:
-            _keep(fold.apply(event), waiting, captured)
+            apply(event)
         still = set()
         for name in waiting:
             leaf = fold.leaf(*name)
@@ -166,14 +187,14 @@ class History:
         async for event in self._onwards(stretches, -number, seq):
             if not still:
                 break
-            still -= _keep(fold.apply(event), waiting, captured)
+            still -= apply(event)
         for name in still:
             leaf = fold.leaf(*name)
             if leaf is not None:
                 captured[name] = leaf
         for name, saved in captured.items():
             if name not in found:
-                found[name] = await self._with_late_writes(saved, waiting[name])
+                found[name] = await self._with_late_writes(saved, waiting[name], late)
         return self._order(stretches, start)
 
     async def _onwards(
@@ -191,19 +212,27 @@ class History:
                 after = after._replace(seq=upto)
             seq = 0
 
-    async def _with_late_writes(self, saved: Saved, ref: Ref) -> Saved:
+    async def _with_late_writes(
+        self, saved: Saved, ref: Ref, known: Mapping[Position, LateWrites | None]
+    ) -> Saved:
         stretches = await self._history()
         for number, seq in ref.late:
             if (number, seq) < ref.order:
                 continue
-            after = stretches[-number].end._replace(seq=seq - 1)
-            pages = await self._logs.core.read_span(self.tip.head.thread_id, after, seq)
-            async for event in flat(pages):
-                body = self.tip.fold.seal.open(event.data)
-                writes = decode_writes(event.data[REFS], body, None)
-                new = merged(saved.writes, writes, replace=event.data.get(REPLACE, False))
-                saved = replace(saved, writes=new)
+            at = stretches[-number].end._replace(seq=seq)
+            writes, replaces = known[at] or await self._late_writes(ref.ns, at)
+            saved = replace(saved, writes=merged(saved.writes, writes, replace=replaces))
         return saved
+
+    async def _late_writes(self, ns: str, at: Position) -> LateWrites:
+        """The writes of an event that was not met while folding."""
+        logs, thread_id = self._logs, self.tip.head.thread_id
+        after = at._replace(seq=at.seq - 1)
+        event = await anext(flat(await logs.core.read_span(thread_id, after, at.seq)))
+        fold = Fold(self.tip.fold.seal, thread_id)
+        if event.data[REFS]:
+            fold = await logs.fold_at(thread_id, after, fold.seal)
+        return fold.writes_of(ns, event.data)
 
     # --- the logs of the thread ---------------------------------------------------------
 

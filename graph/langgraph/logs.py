@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
@@ -26,13 +26,20 @@ from eventstore import (
 )
 from eventstore.core.core import Core
 from eventstore.core.read import Pages
-from eventstore.models import RUNTIME, NewSnapshot, RecordedEvent
+from eventstore.models import RUNTIME, NewSnapshot, Prepared, RecordedEvent
 from graph.langgraph.state import snapshots
 from graph.langgraph.state.fold import Fold
+from graph.langgraph.state.records import Saved
 from graph.langgraph.state.sealing import Seal
 
 CACHE_BYTES: Final = 64 * 2**20
 """What the folds of the threads used last may take in memory."""
+
+LOADED_BYTES: Final = 16 * 2**20
+"""What earlier checkpoints of a thread that were read last may take in memory."""
+
+LOADED_THREADS: Final = 4
+"""Threads of which earlier checkpoints are kept."""
 
 EVENTS_MAX: Final = 64
 """Events after which a snapshot is due."""
@@ -91,6 +98,20 @@ class Plan(NamedTuple):
     status: Any = None
 
 
+class Creation(NamedTuple):
+    """How a thread is made, if there is none yet.
+
+    Attributes:
+        metadata: what it can be searched for.
+    """
+
+    ttl: timedelta | None = None
+    metadata: Mapping[str, Any] = METADATA
+
+
+AS_USUAL: Final = Creation()
+
+
 class Stretch(NamedTuple):
     """A part of a thread's history that is in one log: the events after ``after`` up to ``end``."""
 
@@ -130,12 +151,45 @@ class _Cache:
         self.size -= found[1] if found else 0
 
 
+class Loaded:
+    """Earlier checkpoints that were read last; they stay as they are until their thread grows.
+
+    A reader of a history asks for its checkpoints one by one, and for the ancestors of each.
+    Whether one is still there, and was not trimmed, the log has to say.
+    """
+
+    def __init__(self) -> None:
+        self._threads: OrderedDict[tuple[bytes, Seal], dict[tuple[str, str], Saved]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, tip: Tip) -> dict[tuple[str, str], Saved]:
+        """Those of a thread, by namespace and id; to be read only."""
+        with self._lock:
+            return self._threads.get((tip.head.digest, tip.fold.seal), {})
+
+    def add(self, tip: Tip, found: Mapping[tuple[str, str], Saved]) -> None:
+        """Keep these of a thread, and as many of those before as there is room for."""
+        name = tip.head.digest, tip.fold.seal
+        with self._lock:
+            kept = dict(found)
+            room = LOADED_BYTES - sum(saved.size for saved in kept.values())
+            for place, saved in reversed(self._threads.pop(name, {}).items()):
+                room -= saved.size
+                if room < 0:
+                    break
+                kept.setdefault(place, saved)
+            self._threads[name] = kept
+            if len(self._threads) > LOADED_THREADS:
+                self._threads.popitem(last=False)
+
+
 class Logs:
     """The threads of LangGraph in a store; shared by all copies of a saver."""
 
     def __init__(self, core: Core) -> None:
         self.core = core
         self._cache = _Cache()
+        self.loaded = Loaded()
 
     # --- reading ------------------------------------------------------------------------
 
@@ -144,9 +198,8 @@ class Logs:
         head = await self.core.head(thread_id)
         cached = self._cache.get(thread_id)
         if cached is not None and cached.head.digest == head.digest:
-            if cached.head == head and cached.fold.seal is seal:
-                return cached
-            return Tip(head, cached.fold.copy(seal), cached.base)
+            is_same = cached.fold.seal is seal
+            return Tip(head, cached.fold if is_same else cached.fold.copy(seal), cached.base)
         if not head.exists:
             found = Tip(head, Fold(seal, thread_id))
             self._cache.put(thread_id, found)
@@ -225,6 +278,10 @@ class Logs:
                 return found, lineage.base if is_cut else None
             at = lineage.source
 
+    def known(self, thread_id: str) -> Tip | None:
+        """A thread as it was known last, if it is at hand."""
+        return self._cache.get(thread_id)
+
     # --- appending ----------------------------------------------------------------------
 
     async def writing_tip(self, thread_id: str, seal: Seal) -> Tip:
@@ -234,7 +291,7 @@ class Logs:
             return cached
         return await self.tip(thread_id, seal)
 
-    async def append(self, tip: Tip, plan: Plan, ttl: timedelta | None) -> Tip:
+    async def append(self, tip: Tip, plan: Plan, creation: Creation) -> Tip:
         """Append to a thread that ends at ``tip``; its new end.
 
         Raises:
@@ -246,15 +303,23 @@ class Logs:
             base, snapshot = self._snapshot(tip, fold, seq)
         head = await self.core.append_after(
             tip.head,
-            plan.events,
+            self._packed(plan.events),
             status=plan.status,
-            metadata=METADATA,
-            ttl=ttl,
+            metadata=creation.metadata,
+            ttl=creation.ttl,
             snapshot=snapshot,
         )
-        new = Tip(replace(head, written=0), fold, base)
+        new = Tip(head, fold, base)
         self._cache.put(tip.head.thread_id, new)
         return new
+
+    def _packed(self, events: Sequence[Event]) -> list[Prepared]:
+        """Events as they are stored: what they hold is compressed already, or encrypted."""
+        pack, now = self.core.codec.pack, self.core.now_us()
+        return [
+            Prepared(each.kind, pack(each.data), now, each.key, is_compressed=True)
+            for each in events
+        ]
 
     def _snapshot(self, tip: Tip, fold: Fold, seq: int) -> tuple[Base, NewSnapshot]:
         """A snapshot that rests on the last one, or is complete if that is the smaller."""

@@ -130,27 +130,31 @@ async def pasts(
     A checkpoint knows the past of a channel that has no value. That is not enough where writes
     came after a later checkpoint; then its ancestors are asked as long as there are any.
     """
-    trusts = ns not in history.tip.fold.late
+    fold = history.tip.fold
     found: dict[str, Past] = {}
     writes: dict[str, tuple[PastWrite, ...]] = dict.fromkeys(channels, ())
     at: Saved | None = saved
     while at is not None and len(found) < len(channels):
+        for name in channels:
+            past = at.past.get(name)
+            if name not in found and past is not None:
+                if at.parent is None or not fold.is_late(ns, name):
+                    found[name] = Past(past.seed, past.writes + writes[name])
+        if len(found) == len(channels):
+            break
         parent = await history.find(ns, at.parent) if at.parent is not None else None
         for name in channels:
             if name in found:
                 continue
-            past = at.past.get(name)
-            if past is not None and (trusts or parent is None):
-                found[name] = Past(past.seed, past.writes + writes[name])
-                continue
             if parent is None:
-                found[name] = Past(None, writes[name])
+                past = at.past.get(name, Past(None, ()))
+                found[name] = Past(past.seed, past.writes + writes[name])
                 continue
             writes[name] = parent.writes_to(name) + writes[name]
             channel = parent.channels.get(name)
             if channel is not None and channel.value is not None:
                 found[name] = Past(channel.value, writes[name])
-            elif channel is None and trusts:
+            elif channel is None and not fold.is_late(ns, name):
                 found[name] = Past(None, writes[name])
         at = parent
     return found

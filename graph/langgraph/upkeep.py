@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from eventstore import ConfigurationError, Event, NewSnapshot, ThreadNotFoundError
 from graph.langgraph.appending import Appending
 from graph.langgraph.finding import History, Ref
-from graph.langgraph.logs import METADATA, Plan, Tip, flat
+from graph.langgraph.logs import Plan, Tip, flat
 from graph.langgraph.reading import Reading, pasts
 from graph.langgraph.state import snapshots
 from graph.langgraph.state.fold import Fold
@@ -43,9 +43,11 @@ class Upkeep:
         Raises:
             ThreadExistsError: the target exists.
         """
-        head = await self.logs.core.head(source)
+        core = self.logs.core
+        head = await core.head(source)
         if head.exists:
-            await self.logs.core.fork(source, head.seq, target, metadata=METADATA)
+            metadata = (await core.thread(source)).metadata
+            await core.fork(source, head.seq, target, metadata=metadata)
 
     async def prune(self, wire: Wire, thread_ids: Sequence[str], strategy: str) -> None:
         """Keep only the latest checkpoint of each namespace of these threads, or nothing."""

@@ -112,7 +112,7 @@ def _config(place: Mapping[str, Any], checkpoint_id: str) -> RunnableConfig:
 
 
 class Place:
-    """What a config of LangGraph's says: thread, namespace and checkpoint."""
+    """What a config of LangGraph's says: thread, namespace, checkpoint, and what is said of it."""
 
     def __init__(self, config: RunnableConfig) -> None:
         found = config.get("configurable") or {}
@@ -124,6 +124,7 @@ class Place:
         self.ns: str | None = found.get("checkpoint_ns")
         self.id: str | None = found.get("checkpoint_id") or None
         self.ttl: Any = found.get("ttl")
+        self.metadata: Mapping[str, Any] = config.get("metadata") or {}
 
     @property
     def thread_id(self) -> str:

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
+    EXCLUDED_METADATA_KEYS,
     WRITES_IDX_MAP,
     ChannelVersions,
     Checkpoint,
@@ -23,7 +24,7 @@ from eventstore.models import Status
 from graph.langgraph.appending import Appending
 from graph.langgraph.conflict import OnConflict, RunConflictError, Seen
 from graph.langgraph.finding import History
-from graph.langgraph.logs import Plan, Tip
+from graph.langgraph.logs import METADATA, Creation, Plan, Tip
 from graph.langgraph.state import records
 from graph.langgraph.state.coding import encode, encode_writes
 from graph.langgraph.state.fold import Fold, past_of
@@ -44,8 +45,14 @@ from graph.langgraph.state.records import (
 )
 from graph.langgraph.state.values import cut
 from graph.langgraph.wire import Place, Wire
+from graph.run.metadata import RunMetadata
 
 log = logging.getLogger(__name__)
+
+_NOT_SEARCHED: Final = EXCLUDED_METADATA_KEYS | {"ttl"}
+
+DELTA_COUNTERS: Final = "counters_since_delta_snapshot"
+"""In a checkpoint's metadata, by LangGraph: the channels that are a ``DeltaChannel``."""
 
 
 class Writing:
@@ -64,6 +71,8 @@ class Writing:
         self.on_conflict = on_conflict
         self.ttl = ttl
         self.conflicts = 0
+        self._delta_channels: set[str] = set()
+        self._metadata = RunMetadata(self.logs.core.codec)
 
     # --- checkpoints --------------------------------------------------------------------
 
@@ -79,6 +88,7 @@ class Writing:
         place = Place(config)
         ns = place.ns or ""
         meta = get_checkpoint_metadata(config, metadata)
+        self._delta_channels.update(meta.get(DELTA_COUNTERS, ()))
         new = _Put(wire, checkpoint, meta, new_versions, ns, place.id)
         was_overtaken = False
 
@@ -93,7 +103,8 @@ class Writing:
             existing = await _existing(history, ns, checkpoint["id"])
             return new.plan(tip, parent, existing, is_side)
 
-        await self.appending.write(place.thread_id, wire.seal, plan, _ttl(place.ttl, self.ttl))
+        creation = self._creation(place, wire)
+        await self.appending.write(place.thread_id, wire.seal, plan, creation)
         if was_overtaken:
             self._report(place.thread_id, ns, place.id)
         self.seen.note(place.thread_id, ns, checkpoint["id"], as_latest=not was_overtaken)
@@ -169,7 +180,36 @@ class Writing:
         if not found:
             return
         plan = self.written(wire, (ns, checkpoint_id), (task_id, task_path), found, replaces)
-        await self.appending.write(place.thread_id, wire.seal, plan, _ttl(place.ttl, self.ttl))
+        waits = self._is_followed(place, {channel for channel, _ in writes})
+        creation = self._creation(place, wire)
+        await self.appending.write(place.thread_id, wire.seal, plan, creation, waits=waits)
+
+    def _creation(self, place: Place, wire: Wire) -> Creation:
+        """How the thread of a config is made, if there is none yet.
+
+        It can be searched for what the config's metadata says, as the threads of graphs of this
+        library can. With a key, nothing of that is stored in the open.
+        """
+        tip, ttl = self.logs.known(place.thread_id), _ttl(place.ttl, self.ttl)
+        if wire.seal.cipher is not None or (tip is not None and tip.head.exists):
+            return Creation(ttl)
+        given = {
+            name: value
+            for name, value in place.metadata.items()
+            if name not in _NOT_SEARCHED and not str(name).startswith("__")
+        }
+        return Creation(ttl, self._metadata.searchable({**METADATA, **given, **METADATA}))
+
+    def _is_followed(self, place: Place, channels: set[str]) -> bool:
+        """Whether a checkpoint probably follows at once after writes to these channels.
+
+        Not if it came before them. Nor if they are for a ``DeltaChannel``: LangGraph waits for
+        these before it stores the checkpoint.
+        """
+        tip = self.logs.known(place.thread_id)
+        space = tip.fold.spaces.get(place.ns or "") if tip is not None else None
+        is_late = space is not None and place.id in space.recent[:-1]
+        return not is_late and self._delta_channels.isdisjoint(channels)
 
     def written(
         self,
@@ -191,11 +231,15 @@ class Writing:
             data: dict[str, Any] = {REPLACE: True} if replaces else {}
             key, is_early = None, False
             if leaf is None or leaf is not current:
-                is_early = leaf is None and not await _is_known(
+                space = tip.fold.spaces.get(ns)
+                is_recent = space is not None and checkpoint_id in space.recent
+                is_early = not (leaf or is_recent) and not await _is_known(
                     History(self.logs, tip), ns, checkpoint_id
                 )
                 if not is_early:
-                    key, current = key_of(ns, checkpoint_id, tip.head.seq + 1), None
+                    key = key_of(ns, checkpoint_id, tip.head.seq + 1)
+                    # Of others, readers do not want to fold what came meanwhile.
+                    current = current if is_recent else None
             if key is None and ns:
                 data[NS] = ns
             if is_early:
@@ -239,7 +283,7 @@ class _Put:
         saved = Saved(self._id, self._parent, self._head, self._meta, channels, is_side=is_side)
         derived = fold.completed(self._ns, saved)
         saved = derived
-        if parent is not None:
+        if parent is not None and fold.leaf(self._ns, parent.id) is not parent:
             saved = replace(saved, past=past_of(parent, saved))
         if existing is not None:
             writes = merged(existing.writes, saved.writes.items(), replace=False)

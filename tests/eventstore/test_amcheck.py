@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from eventstore import EventStore
+from eventstore import Event, EventStore
 from tests import postgres
 from tests.eventstore.support import fill
 
@@ -78,3 +78,16 @@ def test_a_user_who_may_not_call_it_is_told_so(url: str) -> None:
     with EventStore(make_url(url).set(username="reader"), read_only=True) as store:
         report = store.check_database()
     assert report.checked_by is None and "may not call amcheck" in (report.note or "")
+
+
+def test_an_index_made_anew_brings_hidden_events_back(url: str) -> None:
+    """Appended within a minute, without a change of status: no row knows of them."""
+    as_superuser(url, "CREATE EXTENSION amcheck")
+    with EventStore(url) as store:
+        fill(store, "a", 3)
+    with without_indexes(url, "events"), EventStore(url) as store:
+        store.append("a", [Event(1, {"n": 4}), Event(1, {"n": 5})], 3)
+    with EventStore(url) as store:
+        assert store.head("a").seq == 3 and not store.check_database().ok
+        as_superuser(url, "REINDEX TABLE events")
+        assert store.head("a").seq == 5 and store.check_database().ok and store.verify("a").ok

@@ -87,21 +87,3 @@ def test_whatever_the_row_says_nothing_is_lost(store: EventStore, value: int | N
         sql(store, "UPDATE threads SET reached = NULL")
     assert store.append("t", [Event(1, 4)], 3, status="failed") == 4
     assert reached(store) == 4 and store.verify("t").ok
-
-
-def test_amcheck_finds_what_no_row_knows_of(postgresql_url: str) -> None:
-    """Events appended within a minute, without a change of status, are known to the log alone."""
-    with EventStore(postgresql_url) as store:
-        if not sql(store, "SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'"):
-            pytest.skip("this PostgreSQL has no contrib modules (TEST_PG_BIN names another one)")
-        sql(store, "CREATE EXTENSION amcheck")
-        fill(store, "t", 3)
-        found = store.check_database()
-        assert (found.checked_by, found.problems) == ("amcheck", ())
-        hide(store, lambda: fill(store, "t", 2, start=4))
-        assert store.head("t").seq == 3
-        (problem,) = store.check_database().problems
-        assert "events_pkey" in problem
-        sql(store, "REINDEX INDEX events_pkey")
-        assert store.check_database().ok and store.head("t").seq == 5 and store.verify("t").ok
-        sql(store, "DROP EXTENSION amcheck")

@@ -77,6 +77,11 @@ class Driver:
 
         return self._runner.run(collect())
 
+    def events(self, thread_id: str) -> list[Any]:
+        """The events of a thread, as the store has them."""
+        found = self.saver.store.read(thread_id)
+        return self._collected(found) if self.is_async else list(found)
+
     def app(self, graph: Any, **options: Any) -> App:
         """A graph compiled with this saver."""
         return App(self, lambda: graph.compile(checkpointer=self.saver, **options))

@@ -139,3 +139,9 @@ def test_another_serializer_is_used_as_it_is(driver: Driver) -> None:
     app.invoke({"items": ["x"]}, CONFIG)
     driver.reopen()
     assert app.state().values["items"] == ["x"]
+
+
+def test_threads_with_a_key_cannot_be_searched_for_what_configs_say(driver: Driver) -> None:
+    app = driver.app(chat())
+    app.invoke(question(1), CONFIG | {"metadata": {"user": "ann"}})
+    assert driver.store("thread", "t").metadata == {"runtime": "langgraph"}

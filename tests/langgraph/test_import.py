@@ -372,10 +372,12 @@ def test_the_command(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert code == 1
     assert "1 thread, 3 checkpoints: 3 copied, all verified" in out
     assert "hidden: the source is encrypted with 'toy'" in err
+    assert "1 thread refused, for the reasons above" in out
     code, out, _ = run("hidden", "--serde", "tests.langgraph.test_encryption:encrypted")
     assert code == 0
     assert "3 copied" in out
     assert " here" in out
+    assert "refused" not in out
     code, out, _ = run("plain", "--json")
     assert (code, json.loads(out)["copied"]) == (0, 0)
     assert run("nobody")[0] == 4

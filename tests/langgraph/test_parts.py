@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstore import CorruptEventError
+from eventstore import Codec, CorruptEventError, Position, Snapshot
 from graph.langgraph.conflict import Seen
-from graph.langgraph.state import patches
+from graph.langgraph.state import patches, snapshots
 from graph.langgraph.state.coding import decode, encode
+from graph.langgraph.state.fold import Fold
 from graph.langgraph.state.records import (
     Channel,
     Past,
@@ -24,6 +25,7 @@ from graph.langgraph.state.records import (
     parsed,
     span,
 )
+from graph.langgraph.state.sealing import Seal
 from graph.langgraph.state.values import ARRAY, MAP, WHOLE, cut, overlap, splice, whole
 
 plain = st.recursive(
@@ -172,3 +174,18 @@ def test_what_was_handed_out_is_remembered_in_bounds() -> None:
     assert not seen.was_latest("t", "", "199")
     seen.forget("t")
     assert not seen.was_latest("t", "", "150")
+
+
+def test_which_channels_got_late_writes_is_kept_in_snapshots() -> None:
+    fold, codec = Fold(Seal()), Codec()
+    for name in ("1", "2"):
+        fold.add("", Saved(name, None, ("json", b"{}"), ("json", b"{}"), {}))
+    late = [(("task", 0), Write("log", "", "bytes", b"x"))]
+    fold.add_writes("", "0", late, replaces=False, early=False)
+    fold.late["of an earlier version"] = None
+    payload = snapshots.encoded(fold, None, codec)
+    found = Snapshot(Position(1, "", 2), "langgraph/1", False, codec.encode(None), (payload,))
+    _, read = snapshots.decoded(found, codec, Seal())
+    for each in (fold, read):
+        assert each.is_late("", "log") and not each.is_late("", "other")
+        assert each.is_late("of an earlier version", "any") and not each.is_late("x", "log")

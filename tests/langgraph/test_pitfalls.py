@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from typing import Any
 
 import pytest
@@ -120,6 +121,36 @@ def test_writes_come_before_their_checkpoint_after_a_later_one_and_twice(driver:
     driver.reopen()
     assert pending(driver, at(name)) == expected
     assert pending(driver, ROOT) == []
+
+
+def test_late_writes_are_read_back_wherever_their_checkpoint_is_by_then(driver: Driver) -> None:
+    texts = [random.Random(number).randbytes(1000).hex() for number in range(30)]
+    configs = [put(driver, ROOT, {"list": texts[:1]})]
+    for number in range(1, 30):
+        configs.append(put(driver, configs[-1], {"list": texts[: number + 1]}))
+        task = [("list", [texts[number]]), ("note", number)]
+        driver.call("put_writes", configs[-2], task, f"task {number}", "")
+    driver.call("put_writes", configs[0], [("list", ["long after"])], "late", "")
+    expected = [
+        [
+            (f"task {number + 1}", "list", [texts[number + 1]]),
+            (f"task {number + 1}", "note", number + 1),
+        ]
+        for number in range(29)
+    ]
+    expected[0].insert(0, ("late", "list", ["long after"]))
+    expected.append([])
+    driver.call("copy_thread", "t", "copy")
+    for thread in ("t", "t", "copy"):
+        place: Any = {"configurable": {"thread_id": thread}}
+        listed = driver.listed(place)
+        assert [each.pending_writes for each in reversed(listed)] == expected
+        for config, writes in zip(configs, expected, strict=True):
+            asked = {"configurable": {**config["configurable"], "thread_id": thread}}
+            assert pending(driver, asked) == writes
+        driver.reopen()
+    stats = driver.store("stats", "t")
+    assert stats.stored_bytes < 50_000  # each text once: 30,000
 
 
 def test_batches_of_special_writes_replace_and_others_do_not(driver: Driver) -> None:
@@ -247,6 +278,25 @@ def test_threads_live_as_long_as_their_config_says(driver: Driver) -> None:
     assert driver.store("thread", "own").ttl == 60
     with pytest.raises(ConfigurationError, match="ttl must be"):
         put(driver, {"configurable": {**own["configurable"], "ttl": "soon"}}, {"x": 1})
+
+
+def test_threads_are_found_by_what_their_first_config_says(driver: Driver) -> None:
+    said = {"user": "ann", "count": 2, "is_new": True, "tags": ["not", "searched"]}
+    internal = {"thread_id": "t", "langgraph_step": 3, "__pregel": "x", "runtime": "mine"}
+    config: Any = ROOT | {"metadata": said | internal}
+    first = put(driver, config, {"x": 1})
+    put(driver, first | {"metadata": {"user": "bob"}}, {"x": 2})
+    driver.call("copy_thread", "t", "copy")
+    expected = {"runtime": "langgraph", "user": "ann", "count": 2, "is_new": True}
+    for thread_id in ("t", "copy"):
+        assert driver.store("thread", thread_id).metadata == expected
+    early: Any = {"configurable": {**at("1ef4f797-8335-6428-8001-8a1503f9b875")["configurable"]}}
+    early["configurable"]["thread_id"] = "early"
+    driver.call("put_writes", early | {"metadata": said}, [("ch", 1)], "task", "")
+    assert driver.store("thread", "early").metadata == expected
+    long = ROOT | {"configurable": {"thread_id": "long"}, "metadata": {"note": "x" * 10**6}}
+    put(driver, long, {"x": 1})
+    assert driver.store("thread", "long").metadata == {"runtime": "langgraph"}
 
 
 def test_what_a_config_must_say(driver: Driver) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 
 from eventstore import Codec, SerializationError
-from graph.langgraph import EventStoreSaver
+from graph.langgraph import EventStoreSaver, appending
 from tests.effort import effort
 from tests.langgraph.kit import Driver
 
@@ -29,6 +30,12 @@ def begin(driver: Driver) -> Any:
         "channel_versions": {"x": "1"},
     }
     return driver.call("put", ROOT, made, {"step": 1}, {"x": "1"})
+
+
+def pending(driver: Driver, config: Any) -> list[Any]:
+    found = driver.get(config)
+    assert found is not None
+    return list(found.pending_writes or ())
 
 
 def write_all(driver: Driver, config: Any, values: list[Any]) -> list[Any]:
@@ -59,6 +66,59 @@ def test_parallel_writes_are_all_kept(driver: Driver) -> None:
         assert found is not None
         assert [value for _, _, value in found.pending_writes or ()] == list(range(WRITERS))
         driver.reopen()
+
+
+def waiting(driver: Driver) -> int:
+    queues = driver.saver._operations.writing.appending._queues
+    return sum(len(each.waiting) for each in queues)
+
+
+def test_writes_share_the_commit_of_the_checkpoint_that_follows(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appending, "PATIENCE_S", 60.0)
+    parent = begin(driver)
+    made: Any = empty_checkpoint() | {"channel_values": {"x": 2}, "channel_versions": {"x": "2"}}
+    follows = parent, made, {"step": 2}, {"x": "2"}
+    if driver.is_async:
+
+        async def both() -> None:
+            writes = [
+                asyncio.create_task(driver.saver.aput_writes(parent, [("x", 2)], f"task {number}"))
+                for number in range(2)
+            ]
+            while waiting(driver) < 2:
+                await asyncio.sleep(0.01)
+            await asyncio.gather(*writes, driver.saver.aput(*follows))
+
+        driver.run(both())
+    else:
+        with ThreadPoolExecutor(2) as pool:
+            writes = [
+                pool.submit(driver.saver.put_writes, parent, [("x", 2)], f"task {number}")
+                for number in range(2)
+            ]
+            while waiting(driver) < 2:
+                time.sleep(0.01)
+            driver.saver.put(*follows)
+            for each in writes:
+                each.result()
+    _, *others = driver.events("t")
+    assert len(others) == 3
+    assert len({each.recorded_us for each in others}) == 1
+    assert len(pending(driver, parent)) == 2
+
+
+def test_one_who_calls_one_method_after_the_other_does_not_wait_each_time(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appending, "PATIENCE_S", 0.5)
+    config = begin(driver)
+    started = time.monotonic()
+    for number in range(40):
+        driver.call("put_writes", config, [("x", number)], f"task {number}", "")
+    assert time.monotonic() - started < 10  # waited twice or thrice
+    assert len(pending(driver, config)) == 40
 
 
 def test_a_write_that_cannot_be_stored_fails_alone(driver: Driver) -> None:

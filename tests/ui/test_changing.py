@@ -133,6 +133,17 @@ def test_pins_and_ttl(browser: Browser, store: EventStore) -> None:
     assert store.thread("done").ttl is None
 
 
+def test_each_change_is_told_in_the_log(
+    browser: Browser, store: EventStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "eventstore.ui.edits")
+    change(browser, browser.page("thread", id="done"), "ttl", days="5")
+    change(browser, browser.page("thread", id="waits"), "unpin")
+    found = [each.getMessage() for each in caplog.records]
+    assert found[0].startswith("Ann changed thread 'done' in the explorer: Give the thread its own")
+    assert "(days: 5)" in found[0] and "'waits'" in found[1] and len(found) == 2
+
+
 def test_a_thread_that_has_changed_is_looked_at_again(browser: Browser, store: EventStore) -> None:
     page = browser.page("thread", id="done")
     asked = browser.request("POST", "/resume", data=fields(page, "resume"))

@@ -332,6 +332,28 @@ def test_branches_say_where_they_went_apart(browser: Browser) -> None:
     ]
 
 
+def test_branches_of_branches_stand_inside_them(store_url: str) -> None:
+    """1 2 3, back to 2: 4 5 6, back to 5: 7 8, back to 1: 9 10; a thread goes on from 6."""
+    with EventStore(store_url) as store:
+        head = store.append_after(store.head("t"), [Event(1, n) for n in (1, 2, 3)])
+        for source in (2, 5, 1):
+            at = head.position._replace(seq=source)
+            head = store.append_after(head, [Fork(at), Event(1, source)])
+            if source == 2:
+                head = store.append_after(head, [Event(1, 6)])
+        store.fork("t", 6, "other")
+        browser = Browser(create_app(store, token=TOKEN))
+        found = browser.json("branches", id="t")
+        assert [(each["at"]["seq"], each["end"], each["inside"]) for each in found["own"]] == [
+            (4, 6, 0),
+            (7, 8, 4),
+            (9, 10, 0),
+        ]
+        assert [(each["thread_id"], each["inside"]) for each in found["forks"]] == [("other", 4)]
+        page = browser.page("branches", id="t")
+        assert page.index("seq 8") < page.index("other") < page.index("seq 10")
+
+
 @pytest.mark.parametrize("with_app", [False, True])
 def test_the_graph_shows_the_path_that_was_taken(database: str, with_app: bool) -> None:
     with EventStore(database, read_only=True) as store:

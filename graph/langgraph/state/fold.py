@@ -39,6 +39,9 @@ from graph.langgraph.state.sealing import Seal
 EARLY_MAX: Final = 32
 """Checkpoints yet to come whose writes are kept; those of runs that were killed never come."""
 
+RECENT: Final = 8
+"""Checkpoints of a namespace that are known by their ids although they are kept no more."""
+
 LEAVES: Final = 4
 """Checkpoints kept of a namespace: the ends of its branches that were continued last."""
 
@@ -51,10 +54,12 @@ class Namespace:
         leaves: by id, in the order in which they were put; the last one is *current*.
         latest: the greatest id of a checkpoint that is not on a side branch; of a call's
             namespace that was over for a while, only of those put since.
+        recent: ids of those put last; snapshots do not hold them.
     """
 
     leaves: dict[str, Saved] = field(default_factory=dict)
     latest: str = ""
+    recent: tuple[str, ...] = ()
 
     @property
     def current(self) -> Saved | None:
@@ -77,7 +82,8 @@ class Fold:
         thread_id: what errors call the thread.
         spaces: by name, except namespaces of calls that are over.
         early: writes that came before their checkpoint, by namespace and id.
-        late: namespaces in which writes came after a later checkpoint.
+        late: namespaces in which writes came after a later checkpoint, and to which channels;
+            ``None``: perhaps to any.
         top: the greatest id of all checkpoints.
         steps: how many checkpoints of the root there were.
         since: events up to this seq belong to the thread no more; 0: all do.
@@ -92,7 +98,7 @@ class Fold:
     def _forget(self) -> None:
         self.spaces: dict[str, Namespace] = {}
         self.early: dict[tuple[str, str], Writes] = {}
-        self.late: frozenset[str] = frozenset()
+        self.late: dict[str, frozenset[str] | None] = {}
         self.top = ""
         self.steps = 0
         self.since = 0
@@ -102,7 +108,7 @@ class Fold:
         """A fold to apply further events to; what it holds is shared, and never changed."""
         other = Fold(seal or self.seal, self.thread_id)
         other.spaces, other.early = dict(self.spaces), dict(self.early)
-        other.late, other.top, other.steps = self.late, self.top, self.steps
+        other.late, other.top, other.steps = dict(self.late), self.top, self.steps
         other.since, other.is_copy = self.since, self.is_copy
         return other
 
@@ -190,7 +196,7 @@ class Fold:
         writes = merged(known.writes if known else {}, early.items(), replace=False)
         parent = space.leaves.get(saved.parent) if saved.parent is not None else None
         past = past_of(parent, saved) if parent is not None else {}
-        return replace(saved, writes=writes, past=past)
+        return replace(saved, writes=writes, past=past) if writes or past else saved
 
     def add(self, ns: str, saved: Saved) -> list[tuple[str, Saved]]:
         """Make a checkpoint the current one of its namespace."""
@@ -206,7 +212,7 @@ class Fold:
         while len(leaves) >= LEAVES:
             del leaves[next(name for name in leaves if name != latest)]
         leaves[saved.id] = saved
-        self.spaces[ns] = Namespace(leaves, latest)
+        self.spaces[ns] = Namespace(leaves, latest, (*space.recent[1 - RECENT :], saved.id))
         self.top = max(self.top, saved.id)
         if not ns:
             self.steps += 1
@@ -222,9 +228,16 @@ class Fold:
         else:
             ns = data.get(NS, "")
             name = data[ID] if ID in data else self.current_id(ns) or ""
-        prior = None if key is not None else self.current(ns)
+        writes, replaces = self.writes_of(ns, data)
+        self.add_writes(ns, name, writes, replaces=replaces, early=ID in data)
+
+    def writes_of(
+        self, ns: str, data: Mapping[str, Any]
+    ) -> tuple[list[tuple[WriteKey, Write]], bool]:
+        """The writes that the data of the next event hold, and whether they replace others."""
+        prior = self.current(ns) if data[REFS] else None
         writes = decode_writes(data[REFS], self.seal.open(data), prior)
-        self.add_writes(ns, name, writes, replaces=data.get(REPLACE, False), early=ID in data)
+        return writes, data.get(REPLACE, False)
 
     def add_writes(
         self,
@@ -240,14 +253,22 @@ class Fold:
         if leaf is not None:
             leaf = replace(leaf, writes=merged(leaf.writes, writes, replace=replaces))
             space = self.spaces[ns]
-            self.spaces[ns] = replace(space, leaves={**space.leaves, name: leaf})
+            leaves = {**space.leaves, name: leaf}
+            self.spaces[ns] = Namespace(leaves, space.latest, space.recent)
         elif early:
             before = self.early.pop((ns, name), {})
             self.early[ns, name] = merged(before, writes, replace=replaces)
             if len(self.early) > EARLY_MAX:
                 del self.early[next(iter(self.early))]
         else:
-            self.late |= {ns}
+            before_it = self.late.get(ns, frozenset())
+            if before_it is not None:
+                self.late[ns] = before_it | {write.channel for _, write in writes}
+
+    def is_late(self, ns: str, channel: str) -> bool:
+        """Whether writes to a channel came, or may have come, after a later checkpoint."""
+        channels = self.late.get(ns, frozenset())
+        return channels is None or channel in channels
 
     def leaf(self, ns: str, name: str) -> Saved | None:
         """A checkpoint, if it is one of those kept."""

@@ -6,6 +6,7 @@ no declared size is believed before it is checked.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 import zstandard
@@ -29,19 +30,23 @@ _WINDOW_LOG: Final = (10, 27)
 def pack(body: bytes, known: bytes, level: int = QUICK) -> bytes:
     """The body compressed against known bytes; :func:`unpack` gives it back."""
     known = known[:PREFIX_MAX]
+    parameters = _parameters(level, (len(body) + len(known)).bit_length())
+    compressor = zstandard.ZstdCompressor(dict_data=_prefix(known), compression_params=parameters)
+    frame = compressor.compress(body)
+    return ZSTD + frame if len(frame) < len(body) else PLAIN + body
+
+
+@cache
+def _parameters(level: int, size_log: int) -> zstandard.ZstdCompressionParameters:
     least, most = _WINDOW_LOG
-    window = min(max(least, (len(body) + len(known)).bit_length()), most)
-    parameters = zstandard.ZstdCompressionParameters.from_level(
+    return zstandard.ZstdCompressionParameters.from_level(
         level,
-        source_size=len(body) + len(known),
-        window_log=window,
+        source_size=1 << size_log,
+        window_log=min(max(least, size_log), most),
         write_dict_id=False,
         write_checksum=False,
         write_content_size=True,
     )
-    compressor = zstandard.ZstdCompressor(dict_data=_prefix(known), compression_params=parameters)
-    frame = compressor.compress(body)
-    return ZSTD + frame if len(frame) < len(body) else PLAIN + body
 
 
 def unpack(packed: bytes, known: bytes) -> bytes:

@@ -31,7 +31,11 @@ def encoded(fold: Fold, base: Fold | None, codec: Codec) -> bytes:
     ]
     gone = [name for name in before if name not in fold.spaces]
     early = [[*place, pack_writes(writes)] for place, writes in fold.early.items()]
-    counts = [fold.top, fold.steps, fold.since, fold.is_copy, sorted(fold.late)]
+    late = [
+        [ns, *sorted(channels)] if channels is not None else ns
+        for ns, channels in sorted(fold.late.items())
+    ]
+    counts = [fold.top, fold.steps, fold.since, fold.is_copy, late]
     return codec.encode(fold.seal.close(pack([changed, gone, early, *counts])))
 
 
@@ -69,13 +73,14 @@ def _applied(base: Fold, data: Any) -> Fold:
     for name, latest, leaves in changed:
         fold.spaces[name] = _read(latest, leaves, base.spaces.get(name, Namespace()))
     fold.early = {(ns, name): unpack_writes(writes) for ns, name, writes in early}
-    fold.top, fold.steps, fold.since, fold.is_copy, fold.late = (
-        top,
-        steps,
-        since,
-        is_copy,
-        frozenset(late),
-    )
+    fold.top, fold.steps, fold.since, fold.is_copy = top, steps, since, is_copy
+    # Earlier versions stored the namespaces alone.
+    fold.late = {
+        each if isinstance(each, str) else each[0]: None
+        if isinstance(each, str)
+        else frozenset(each[1:])
+        for each in late
+    }
     return fold
 
 

@@ -9,6 +9,7 @@ compared by their bytes, so that one which was mutated in place is seen to diffe
 from __future__ import annotations
 
 import struct
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import msgpack
@@ -20,17 +21,19 @@ _SMALL_PARTS: Final = 64
 """A value of more parts than this is left whole if they take fewer than 16 bytes each."""
 
 
-class Value(NamedTuple):
+class _Fields(NamedTuple):
+    type: str
+    shape: int
+    parts: tuple[bytes, ...]
+
+
+class Value(_Fields):
     """A serialized value in parts.
 
     Attributes:
         type: what the serializer calls it.
         shape: ``WHOLE``, or ``ARRAY`` or ``MAP`` if ``parts`` are its elements or entries.
     """
-
-    type: str
-    shape: int
-    parts: tuple[bytes, ...]
 
     @property
     def data(self) -> bytes:
@@ -39,7 +42,7 @@ class Value(NamedTuple):
             return self.parts[0]
         return b"".join((_header(self.shape, len(self.parts)), *self.parts))
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes of all parts."""
         return sum(map(len, self.parts))
