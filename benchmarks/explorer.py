@@ -39,6 +39,7 @@ FIRST_MS: Final = 200.0
 ANY_MS: Final = 500.0
 SLOWER: Final = 2.0
 GROWN_MIB: Final = 16.0
+WARMING: Final = 2
 WRITES_S: Final = 6.0
 TOKEN: Final = "benchmark-token"
 LARGE: Final = "large"
@@ -154,7 +155,7 @@ def measure(url: str, folder: Path, options: argparse.Namespace) -> dict[str, An
     addresses = [address for _, address in named]
     with EventStore(url, read_only=True) as store:
         app = create_app(store, token=TOKEN)
-        asyncio.run(asked(app, addresses, 1))
+        asyncio.run(asked(app, addresses, WARMING))
         process = psutil.Process()
         before = process.memory_info().rss
         found = asyncio.run(asked(app, addresses, options.rounds))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from graph.app import CompiledGraph, CompiledStateGraph
+    from graph.checkpoints import BaseCheckpointSaver, CheckpointTuple
     from graph.errors import (
         EmptyInputError,
         GraphBubbleUp,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         InvalidConfigError,
         InvalidGraphError,
         InvalidUpdateError,
+        NodeInterrupt,
         NodeTimeoutError,
         ReducerError,
         SchemaChangedError,
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from graph.types import (
         END,
         START,
+        TAG_HIDDEN,
+        TAG_NOSTREAM,
         All,
         AuditEntry,
         Command,
@@ -45,8 +49,11 @@ if TYPE_CHECKING:
         ExecutionInfo,
         GraphOutput,
         Interrupt,
+        IsLastStep,
+        NodeError,
         Overwrite,
         PregelTask,
+        RemainingSteps,
         RetryPolicy,
         RunnableConfig,
         Runtime,
@@ -56,6 +63,7 @@ if TYPE_CHECKING:
         StateUpdate,
         StreamMode,
         StreamWriter,
+        TimeoutPolicy,
     )
 
 _HOMES: Final = (
@@ -63,6 +71,7 @@ _HOMES: Final = (
     "graph.errors",
     "graph.messages",
     "graph.run.scope",
+    "graph.checkpoints",
     "graph.savers",
     "graph.read.replay_check",
     "graph.state_graph",
@@ -76,10 +85,14 @@ __all__ = [
     "END",
     "REMOVE_ALL_MESSAGES",
     "START",
+    "TAG_HIDDEN",
+    "TAG_NOSTREAM",
     "All",
     "AsyncPostgresSaver",
     "AsyncSqliteSaver",
     "AuditEntry",
+    "BaseCheckpointSaver",
+    "CheckpointTuple",
     "Command",
     "CompiledGraph",
     "CompiledStateGraph",
@@ -96,13 +109,17 @@ __all__ = [
     "InvalidConfigError",
     "InvalidGraphError",
     "InvalidUpdateError",
+    "IsLastStep",
     "MemorySaver",
     "MessagesState",
+    "NodeError",
+    "NodeInterrupt",
     "NodeTimeoutError",
     "Overwrite",
     "PostgresSaver",
     "PregelTask",
     "ReducerError",
+    "RemainingSteps",
     "RemoveMessage",
     "ReplayMismatch",
     "ReplayReport",
@@ -119,6 +136,7 @@ __all__ = [
     "StreamMode",
     "StreamWriter",
     "ThreadBusyError",
+    "TimeoutPolicy",
     "add_messages",
     "get_config",
     "get_runtime",
@@ -129,10 +147,13 @@ __all__ = [
 _LEFT_OUT: Final = {
     "CachePolicy": "there is no node cache; cache inside the node",
     "InMemoryStore": "there is no long-term store; keep such data in a database",
-    "NodeInterrupt": "call interrupt(value) in the node",
+    "MessageGraph": "declare StateGraph(MessagesState)",
+    "NodeBuilder": "declare a StateGraph",
+    "Pregel": "declare a StateGraph",
+    "TracePolicy": "see docs/how-to/observability.md",
     "RunControl": "cancel the task of ainvoke(), and continue with invoke(None, config)",
-    "TimeoutPolicy": "pass the seconds: add_node(…, timeout=30)",
     "entrypoint": "there is no functional API; declare a StateGraph",
+    "get_store": "there is no long-term store; keep such data in a database",
     "task": "there is no functional API; declare a StateGraph",
 }
 

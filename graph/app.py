@@ -293,7 +293,8 @@ class CompiledGraph(DescribedGraph, Composing):
         limit: int | None = None,
         every: bool = False,
     ) -> Iterator[StateSnapshot]:
-        """The checkpoints of a thread, newest first, one at a time.
+        """The checkpoints of a thread, newest first, one at a time; as in LangGraph only the one
+        that the config names, if it names one.
 
         Args:
             filter: only those whose metadata has these values; ``{"source": "interrupt"}`` finds
@@ -305,7 +306,7 @@ class CompiledGraph(DescribedGraph, Composing):
                 checkpoint (``source="input"``), not one before and one after it.
         """
         sync_concurrency(self._log)
-        return iterate_sync(self._history(config, filter, before, limit, every))
+        return iterate_sync(self.history(config, filter, before, limit, every))
 
     async def aget_state_history(
         self,
@@ -317,7 +318,7 @@ class CompiledGraph(DescribedGraph, Composing):
         every: bool = False,
     ) -> AsyncGenerator[StateSnapshot, None]:
         """:meth:`get_state_history` for async code."""
-        found = self._history(config, filter, before, limit, every)
+        found = self.history(config, filter, before, limit, every)
         async with aclosing(iterate(async_concurrency(self._log), found)) as snapshots:
             async for snapshot in snapshots:
                 yield snapshot

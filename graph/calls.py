@@ -26,6 +26,7 @@ from graph.build.options import refuse_left_out
 from graph.build.schema import ROOT, Channel, is_schema, own, shown
 from graph.build.topology import Graph, Topology
 from graph.build.types_registry import register_types
+from graph.checkpoints import Checkpoints
 from graph.errors import InvalidConfigError, InvalidContextError, InvalidUpdateError
 from graph.langchain import MESSAGES, observer_of, register
 from graph.read import streaming, subgraphs, time_travel
@@ -55,6 +56,7 @@ from graph.savers import Saver, store_of
 from graph.state import planner
 from graph.state.events import note
 from graph.state.fold import State
+from graph.state.namespaces import UNNAMED
 from graph.types import (
     Durability,
     GraphOutput,
@@ -96,8 +98,7 @@ class RunnableGraph(ReadableGraph):
     ) -> None:
         register(type(self))
         self.topology = topology
-        self.name = name or "graph"
-        self.checkpointer = checkpointer
+        self.name = name or UNNAMED
         self._version = version
         self._snapshot_each_run = snapshot_each_run
         self._cancel_siblings = cancel_siblings
@@ -109,8 +110,24 @@ class RunnableGraph(ReadableGraph):
         self.inner: dict[str, Mapping[str, Graph]] = {}
         self._last: Reader | None = None
         self._log: ThreadLog | None = None
-        if checkpointer is not None and not isinstance(checkpointer, bool):
-            self._log = self.reader_on(store_of(checkpointer).core).log
+        self.checkpointer = checkpointer
+
+    @property
+    def checkpointer(self) -> Any:
+        """Stores the threads; another one may be set.
+
+        Raises:
+            InvalidCheckpointerError: what is set is none of this library.
+        """
+        return self._checkpointer
+
+    @checkpointer.setter
+    def checkpointer(self, given: Any) -> None:
+        keeps_no_log = given is None or isinstance(given, bool)
+        self._log = None if keeps_no_log else self.reader_on(store_of(given).core).log
+        self._checkpointer = given
+        if isinstance(given, Checkpoints):
+            given.serve(self)
 
     @property
     def core(self) -> Core:
@@ -381,16 +398,27 @@ class RunnableGraph(ReadableGraph):
             return own(values.get(keys))
         return shown(values, self.topology.output.keys if keys is None else keys)
 
-    def _history(
+    def check_sync(self) -> None:
+        """Refuse to block if the checkpointer is asynchronous.
+
+        Raises:
+            InvalidConfigError: it is.
+        """
+        sync_concurrency(self._log)
+
+    def history(
         self,
         config: RunnableConfig,
         filter: Mapping[str, Any] | None,
         before: RunnableConfig | None,
         limit: int | None,
-        every: bool,
+        every: bool = False,
     ) -> AsyncGenerator[StateSnapshot, None]:
+        """What ``get_state_history`` yields; with a checkpoint in its config, that one alone."""
         reader, at = self._find(config)
         wanted = dict(filter or {})
+        if at.position is not None:
+            return selected(_alone(reader.state(at)), wanted, limit)
         found = reader.history(
             at.thread_id,
             position_of(before) if before else None,
@@ -482,6 +510,10 @@ class RunnableGraph(ReadableGraph):
         if not isinstance(result, Mapping) or ROOT in keys:
             return result
         return {key: value for key, value in result.items() if key in keys}
+
+
+async def _alone(snapshot: Awaitable[StateSnapshot]) -> AsyncGenerator[StateSnapshot, None]:
+    yield await snapshot
 
 
 class _Observed:

@@ -6,11 +6,13 @@
     │   └── OutsideNodeError   a function for nodes was called outside one
     ├── InvalidUpdateError     an update does not fit the state
     │   ├── StateMismatchError a value that the class of the state requires is missing
+    │   ├── AmbiguousResumeError one resume value, and several interrupts wait
     │   └── UnknownResultError a conditional edge returned what its path map does not have
     ├── InvalidConfigError     the config names no thread, or a checkpoint of another one
     │   └── InvalidContextError the context does not fit the graph's context_schema
     ├── ReducerError           what the log holds of a key does not fit its reducer
     ├── SchemaChangedError     a key was declared otherwise when its thread was recorded
+    ├── ForeignThreadError     something other than a graph of this library wrote the thread
     ├── EmptyInputError        no input, and nothing to resume
     ├── GraphRecursionError    more supersteps than ``recursion_limit``
     ├── NodeTimeoutError       a node took longer than its ``timeout``
@@ -31,7 +33,8 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Literal
 
 from eventstore import ConcurrencyError
 from graph.types import StateSnapshot
@@ -61,6 +64,14 @@ class InvalidUpdateError(GraphError, ValueError):
 
 class StateMismatchError(InvalidUpdateError, TypeError):
     """The state has no value for a field that its dataclass requires."""
+
+
+class ForeignThreadError(GraphError, ValueError):
+    """Something other than a graph of this library has written the thread."""
+
+
+class AmbiguousResumeError(InvalidUpdateError, RuntimeError):
+    """A resume value does not say which of several pending interrupts it is for."""
 
 
 class UnknownResultError(InvalidUpdateError, KeyError):
@@ -234,16 +245,31 @@ class NodeTimeoutError(GraphError, TimeoutError):
 
     Attributes:
         node: the node's name.
-        timeout_s: its timeout in seconds.
+        timeout_s: its timeout in seconds; also as ``timeout``.
+        kind: ``run``, or ``idle`` if it made no progress for so long.
+        run_timeout, idle_timeout: the limits of the node, in seconds.
     """
 
-    def __init__(self, node: str, timeout_s: float) -> None:
+    def __init__(
+        self,
+        node: str,
+        timeout_s: float,
+        *,
+        kind: Literal["run", "idle"] = "run",
+        run_timeout: float | None = None,
+        idle_timeout: float | None = None,
+    ) -> None:
         self.node = node
-        self.timeout_s = timeout_s
-        super().__init__(f"node {node!r} took longer than its timeout of {timeout_s:g} s")
+        self.timeout_s = self.timeout = timeout_s
+        self.kind = kind
+        self.run_timeout = run_timeout
+        self.idle_timeout = idle_timeout
+        took = "made no progress for" if kind == "idle" else "took longer than its timeout of"
+        super().__init__(f"node {node!r} {took} {timeout_s:g} s")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.node, self.timeout_s)
+        limits = {name: getattr(self, name) for name in ("kind", "run_timeout", "idle_timeout")}
+        return partial(type(self), **limits), (self.node, self.timeout_s)
 
 
 class GraphBubbleUp(BaseException):
@@ -260,6 +286,21 @@ class GraphInterrupt(GraphBubbleUp):
     def __init__(self, interrupts: Sequence[Mapping[str, Any]] = ()) -> None:
         self.interrupts = tuple(interrupts)
         super().__init__(f"waiting for {len(self.interrupts)} resume values")
+
+
+class NodeInterrupt(GraphInterrupt):
+    """Raised by a node to interrupt the run, under LangGraph's older name; use ``interrupt()``.
+
+    The node runs again whenever the run continues, and interrupts it again until it no longer
+    raises this.
+
+    Attributes:
+        value: the interrupt value.
+    """
+
+    def __init__(self, value: Any, id: str | None = None) -> None:
+        super().__init__()
+        self.value = value
 
 
 class PersistenceConfigError(GraphError):

@@ -26,6 +26,7 @@ from eventstore.concurrency import discard
 from eventstore.db.engines import backend_of
 from eventstore.db.options import Backend
 from graph.build.options import refuse_left_out
+from graph.checkpoints import Checkpoints
 
 
 class InvalidCheckpointerError(ConfigurationError, TypeError):
@@ -46,7 +47,7 @@ def store_of(checkpointer: object) -> EventStore | AsyncEventStore:
     Raises:
         InvalidCheckpointerError: it is no checkpointer; says what to pass instead.
     """
-    if not isinstance(checkpointer, type):
+    if not isinstance(checkpointer, type) and not _is_langgraphs(checkpointer):
         found = checkpointer
         if not isinstance(found, EventStore | AsyncEventStore):
             found = inspect.getattr_static(found, "store", None) and getattr(found, "store", None)
@@ -55,12 +56,22 @@ def store_of(checkpointer: object) -> EventStore | AsyncEventStore:
     raise InvalidCheckpointerError(_correction(checkpointer))
 
 
+def _is_langgraphs(checkpointer: object) -> bool:
+    """Whether it is a saver of ours for LangGraph's graphs."""
+    return any(cls.__module__.startswith("graph.langgraph.") for cls in type(checkpointer).__mro__)
+
+
 def _correction(given: object) -> str:
     """What to pass as the checkpointer instead of this."""
     example = "such as SqliteSaver('runs.db'), PostgresSaver(url) or an EventStore"
     if isinstance(given, type):
         return f"checkpointer is the class {given.__name__}; pass an instance of it, {example}"
     kind = type(given).__qualname__
+    if _is_langgraphs(given):
+        return (
+            f"checkpointer is an {kind}, which is for LangGraph's own StateGraph; pass "
+            "SqliteSaver(path), PostgresSaver(url) or its store, checkpointer.store"
+        )
     if _leads_to_database(given):
         return (
             f"checkpointer is a {kind} that leads to a database; pass a checkpointer that is "
@@ -112,7 +123,7 @@ def _check(saver: type, backend: Backend | None, target: object) -> None:
         )
 
 
-class _Saver:
+class _Saver(Checkpoints):
     """A checkpointer for sync code: an :class:`~eventstore.EventStore` of its own."""
 
     backend: ClassVar[Backend | None] = None
@@ -163,7 +174,7 @@ class _DatabaseSaver(_Saver):
             yield saver
 
 
-class _AsyncDatabaseSaver:
+class _AsyncDatabaseSaver(Checkpoints):
     """A checkpointer for async code: an :class:`~eventstore.AsyncEventStore` of its own."""
 
     backend: ClassVar[Backend]

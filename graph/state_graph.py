@@ -68,7 +68,7 @@ class StateGraph(GraphBuilder):
         """
         refuse("compile()", others)
         topology = self.topology()
-        return CompiledGraph(
+        compiled = CompiledGraph(
             topology,
             checkpointer=checkpointer,
             interrupt_before=_interrupts(topology, "interrupt_before", interrupt_before),
@@ -78,6 +78,8 @@ class StateGraph(GraphBuilder):
             snapshot_each_run=snapshot_each_run,
             cancel_siblings=cancel_siblings,
         )
+        compiled.builder = self
+        return compiled
 
 
 def _interrupts(topology: Topology, argument: str, names: Interrupts) -> tuple[str, ...]:

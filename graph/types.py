@@ -9,7 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, TypedDict, TypeVar
+from datetime import timedelta
+from enum import Enum
+from typing import Annotated, Any, ClassVar, Final, Generic, Literal, NamedTuple, TypedDict, TypeVar
 
 START: Final = "__start__"
 END: Final = "__end__"
@@ -17,6 +19,12 @@ INTERRUPT: Final = "__interrupt__"
 INPUT: Final = "__input__"
 COPY: Final = "__copy__"
 OVERWRITE: Final = "__overwrite__"
+
+TAG_NOSTREAM: Final = "nostream"
+"""The tag of a model whose tokens the stream mode ``messages`` leaves out."""
+
+TAG_HIDDEN: Final = "langsmith:hidden"
+"""The tag of a run that tracers and streams leave out."""
 
 N = TypeVar("N")
 ContextT = TypeVar("ContextT")
@@ -103,6 +111,54 @@ def _transient(error: Exception) -> bool:
     )
 
 
+class Managed(Enum):
+    """A key of the state that the runtime fills in, and nobody writes."""
+
+    REMAINING_STEPS = "remaining_steps"
+    IS_LAST_STEP = "is_last_step"
+
+    def value_of(self, remaining: int) -> int | bool:
+        """What a node finds under the key with so many supersteps left after its own."""
+        return remaining if self is Managed.REMAINING_STEPS else remaining == 1
+
+
+RemainingSteps = Annotated[int, Managed.REMAINING_STEPS]
+"""A key of the state: how many supersteps the run may take after this one."""
+
+IsLastStep = Annotated[bool, Managed.IS_LAST_STEP]
+"""A key of the state: whether this is the last superstep that the run should take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutPolicy:
+    """How long an attempt of a node may take.
+
+    Attributes:
+        run_timeout: seconds (or a ``timedelta``) for the whole attempt.
+        idle_timeout: seconds without a sign of progress: something that the node streams, a
+            superstep of a graph that it runs, an event of a model or tool of langchain-core, or
+            ``runtime.heartbeat()``.
+        refresh_on: ``"heartbeat"``: only ``runtime.heartbeat()`` counts as progress.
+    """
+
+    run_timeout: float | timedelta | None = None
+    idle_timeout: float | timedelta | None = None
+    refresh_on: Literal["auto", "heartbeat"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeError:
+    """Passed to an ``error_handler`` of a node as ``error``.
+
+    Attributes:
+        node: the node that failed.
+        error: the exception of its last attempt.
+    """
+
+    node: str
+    error: BaseException
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """When and how often a failed task is retried.
@@ -182,6 +238,10 @@ class ExecutionInfo:
         return replace(self, **overrides)
 
 
+def _nothing() -> None:
+    """The heartbeat outside a run."""
+
+
 def _discard(_chunk: Any) -> None:
     """A writer outside a run."""
 
@@ -198,6 +258,7 @@ class Runtime(Generic[ContextT]):
         previous: always ``None`` in a run; there is no functional API.
         execution_info: where the node runs; ``None`` outside a run.
         server_info: always ``None``; it is about LangGraph's server.
+        heartbeat: call it to say that the node is alive, for an ``idle_timeout``.
     """
 
     context: ContextT = None  # type: ignore[assignment]
@@ -206,6 +267,7 @@ class Runtime(Generic[ContextT]):
     previous: Any = None
     execution_info: ExecutionInfo = None  # type: ignore[assignment]
     server_info: None = None
+    heartbeat: Callable[[], None] = _nothing
 
     def override(self, **overrides: Any) -> Runtime[ContextT]:
         """The same with other values of some fields."""
@@ -221,6 +283,7 @@ class Runtime(Generic[ContextT]):
             else other.stream_writer,
             previous=self.previous if other.previous is None else other.previous,
             execution_info=other.execution_info or self.execution_info,
+            heartbeat=self.heartbeat if other.heartbeat is _nothing else other.heartbeat,
         )
 
     def patch_execution_info(self, **overrides: Any) -> Runtime[ContextT]:

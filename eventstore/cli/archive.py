@@ -29,7 +29,7 @@ from eventstore.cli.options import (
     reading,
     writing,
 )
-from eventstore.cli.output import Output, iso, moment, size
+from eventstore.cli.output import Output, ago, iso, size
 from eventstore.cli.threads import parsed_metadata, thread_json
 from eventstore.explain.values import counted, safe
 from retention.archives import (
@@ -336,8 +336,8 @@ def _list(out: Output, found: Iterator[Archived], tenant: str | None) -> None:
         (
             each.thread_id,
             each.tenant,
-            moment(each.header.active_at),
-            moment(each.header.archived_at),
+            ago(each.header.active_at),
+            ago(each.header.archived_at),
             each.header.events,
             size(each.size),
             each.name,
@@ -349,7 +349,7 @@ def _list(out: Output, found: Iterator[Archived], tenant: str | None) -> None:
             "the archive is empty" if tenant is None else f"no files of tenant {safe(repr(tenant))}"
         )
         return
-    names = ("THREAD", "TENANT", "ACTIVE (UTC)", "ARCHIVED (UTC)", "EVENTS", "SIZE", "FILE")
+    names = ("THREAD", "TENANT", "ACTIVE", "ARCHIVED", "EVENTS", "SIZE", "FILE")
     out.table(names, rows, right="EVENTS SIZE")
 
 

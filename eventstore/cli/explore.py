@@ -30,7 +30,7 @@ from eventstore.cli.options import (
     reading,
     writing,
 )
-from eventstore.cli.output import Output, iso, moment
+from eventstore.cli.output import Output, ago, iso, moment
 from eventstore.cli.sweep import PoliciesFile, policies_of
 from eventstore.cli.threads import no_such_log
 from eventstore.concurrency import run_sync
@@ -100,10 +100,10 @@ def waiting(
             what = "; ".join(
                 f"{safe(text_of(each['node']))}: {line(each['value'], chars=80)}" for each in asked
             )
-            rows.append((info.thread_id, moment(since), what or "(paused at a node)"))
+            rows.append((info.thread_id, ago(since), what or "(paused at a node)"))
     if not as_json:
         if rows:
-            out.table(("THREAD", "SINCE (UTC)", "QUESTIONS"), rows)
+            out.table(("THREAD", "SINCE", "QUESTIONS"), rows)
         else:
             out.note("no thread waits")
 
@@ -320,6 +320,11 @@ def ui(
             policies=policies_of(policies, None) if policies else (),
             archive=archive,
             db=database_name(store),
+            options={
+                name: str(value)
+                for name, value in (("schema", schema), ("app", app), ("policies", policies))
+                if value is not None
+            },
             all_tenants=all_tenants,
         )
         if allow_edits:  # so that each change is told where the explorer runs

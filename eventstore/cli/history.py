@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import typer
 
@@ -25,6 +25,7 @@ from eventstore.cli.options import (
     Json,
     Limit,
     Ns,
+    Reverse,
     Schema,
     Target,
     Tenant,
@@ -43,6 +44,8 @@ from graph.read.subgraphs import graph_of
 from graph.run.address import Address
 from graph.state.fold import checkpoint_id
 from graph.types import RunnableConfig
+
+T = TypeVar("T")
 
 LATEST: Final = "latest"
 
@@ -65,48 +68,60 @@ def history(
     ns: Ns = "",
     limit: Limit = 30,
     everything: All = False,
+    reverse: Reverse = False,
     full: Full = False,
     as_json: Json = False,
 ) -> None:
-    """Show the history of a thread, newest first. JSON: one document.
+    """Show the history of a thread, oldest first, of a long one the end. JSON: one document.
 
     With --app: its checkpoints, with step, next nodes and the state keys that changed (with --full
     their values). Without: the runs, tasks, questions, edits, forks and errors in its log. Of a
     LangGraph thread: its checkpoints, without --app.
     """
     out = Output(as_json)
+    shows = _Shown(None if everything else limit, reverse, full)
     graph = load_app(app) if app else None
     with reading(Target(db, tenant, schema), codec_of(graph)) as store:
         info = store.thread(thread_id)
         if langgraph.is_langgraph(info):
-            _print_saved(out, store, thread_id, ns, None if everything else limit, full)
+            _print_saved(out, store, thread_id, ns, shows)
             return
         if not store.head(thread_id, ns).seq:
             raise no_such_log(thread_id, ns)
-        limit_or_none = None if everything else limit
         if graph is None:
-            _print_log(out, store, thread_id, ns, limit_or_none, full)
+            _print_log(out, store, thread_id, ns, shows)
         else:
-            _print_checkpoints(out, reader_of(graph, store, ns), thread_id, ns, limit_or_none, full)
+            _print_checkpoints(out, reader_of(graph, store, ns), thread_id, ns, shows)
 
 
-def _print_saved(
-    out: Output, store: EventStore, thread_id: str, ns: str, limit: int | None, full: bool
-) -> None:
-    """The checkpoints of a LangGraph thread, newest first."""
-    newest: deque[langgraph.Entry] = deque(maxlen=limit)
+class _Shown(NamedTuple):
+    """How much of a history is printed, and in which order."""
+
+    limit: int | None
+    newest_first: bool
+    full: bool
+
+    def ordered(self, oldest_first: Iterable[T]) -> list[T]:
+        """The newest entries, in order."""
+        found = list(oldest_first)
+        return found[::-1] if self.newest_first else found
+
+
+def _print_saved(out: Output, store: EventStore, thread_id: str, ns: str, shows: _Shown) -> None:
+    """The checkpoints of a LangGraph thread."""
+    newest: deque[langgraph.Entry] = deque(maxlen=shows.limit)
     for entry in langgraph.entries(store, thread_id):
         if langgraph.is_checkpoint(entry) and entry.ns == ns:
             newest.append(entry)
     if not newest:
         raise no_such_log(thread_id, ns)
-    newest.reverse()
+    entries = shows.ordered(newest)
     if out.as_json:
-        found = [_saved_json(entry, full) for entry in newest]
+        found = [_saved_json(entry, shows.full) for entry in entries]
         out.json({"thread_id": thread_id, "ns": ns, "checkpoints": found})
         return
     rows = []
-    for entry in newest:
+    for entry in entries:
         data = entry.event.data
         asked = langgraph.interrupts(entry.saved) if entry.saved is not None else []
         changed = ", ".join(map(safe, data.get("changed", ()))) or "?"
@@ -116,8 +131,8 @@ def _print_saved(
         rows.append((*facts, data.get("checkpoint")))
     names = ("SEQ", "STEP", "RECORDED (UTC)", "SOURCE", "CHANGED", "CHECKPOINT")
     out.table(names, rows, right="SEQ STEP")
-    if full:
-        for entry in newest:
+    if shows.full:
+        for entry in entries:
             out.say(f"\nseq {entry.event.seq}\n{block(entry.event.data.get('changed'))}")
 
 
@@ -133,18 +148,16 @@ def _saved_json(entry: langgraph.Entry, full: bool) -> dict[str, Any]:
     return {**found, "values": langgraph.values(entry.saved)} if full else found
 
 
-def _print_log(
-    out: Output, store: EventStore, thread_id: str, ns: str, limit: int | None, full: bool
-) -> None:
+def _print_log(out: Output, store: EventStore, thread_id: str, ns: str, shows: _Shown) -> None:
     summary = describe.Summary()
-    newest: deque[RecordedEvent] = deque(maxlen=limit)
+    newest: deque[RecordedEvent] = deque(maxlen=shows.limit)
     for event in store.read(thread_id, ns):
         summary.add(event)
         newest.append(event)
-    newest.reverse()
+    events = shows.ordered(newest)
     if out.as_json:
-        events = [_entry_json(event) for event in newest]
-        out.json({"thread_id": thread_id, "ns": ns, "summary": summary.as_json(), "events": events})
+        listed = [_entry_json(event) for event in events]
+        out.json({"thread_id": thread_id, "ns": ns, "summary": summary.as_json(), "events": listed})
         return
     for each in summary.lines():
         out.say(each)
@@ -159,11 +172,11 @@ def _print_log(
             describe.node_of(event),
             describe.sentence(event),
         )
-        for event in newest
+        for event in events
     ]
     out.table(names, rows, right="SEQ STEP")
-    if full:
-        for event in newest:
+    if shows.full:
+        for event in events:
             out.say(f"\nseq {event.seq}\n{block(event.data)}")
 
 
@@ -194,13 +207,11 @@ def reader_of(graph: CompiledGraph, store: EventStore, ns: str) -> Reader:
     return reader
 
 
-def _print_checkpoints(
-    out: Output, reader: Reader, thread_id: str, ns: str, limit: int | None, full: bool
-) -> None:
-    found = _with_changes(reader, thread_id, ns)
-    shown = list(islice(found, limit))
+def _print_checkpoints(out: Output, reader: Reader, thread_id: str, ns: str, shows: _Shown) -> None:
+    newest = list(islice(_with_changes(reader, thread_id, ns), shows.limit))
+    shown = shows.ordered(reversed(newest))
     if out.as_json:
-        entries = [_checkpoint_json(snapshot, changed, full) for snapshot, changed in shown]
+        entries = [_checkpoint_json(snapshot, changed, shows.full) for snapshot, changed in shown]
         out.json({"thread_id": thread_id, "ns": ns, "checkpoints": entries})
         return
     names = ("SEQ", "STEP", "CREATED (UTC)", "SOURCE", "NEXT", "CHANGED", "CHECKPOINT")
@@ -222,7 +233,7 @@ def _print_checkpoints(
             )
         )
     out.table(names, rows, right="SEQ STEP")
-    if full:
+    if shows.full:
         for snapshot, changed in shown:
             values = {key: snapshot.values.get(key) for key in changed}
             out.say(f"\nseq {place_of(snapshot)['seq']}\n{block(values)}")

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 from urllib.parse import unquote
@@ -158,7 +158,7 @@ def database_name(store: EventStore) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-# --- durations --------------------------------------------------------------------------
+# --- times and durations --------------------------------------------------------------------------
 
 _UNITS: Final = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
@@ -174,6 +174,17 @@ def parse_duration(text: str) -> timedelta:
     if not found:
         raise typer.BadParameter(f"the duration {text!r} must be positive")
     return found
+
+
+def parse_moment(text: str) -> datetime:
+    """Parse a time in ISO 8601; without a zone it is UTC."""
+    try:
+        found = datetime.fromisoformat(text)
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(
+            f"{text!r} is not a time; expected a form such as 2026-01-31T12:00"
+        ) from error
 
 
 def confirmed(question: str) -> bool:

@@ -10,23 +10,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Final
-
-from rich import box
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 from eventstore.explain import values
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 STYLES: Final = {
     "failed": "red",
@@ -56,7 +47,12 @@ class Output:
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
-        self._console = Console(markup=False, highlight=False, emoji=False)
+
+    @cached_property
+    def _console(self) -> Console:
+        from rich.console import Console  # a tenth of a second, needed at terminals only
+
+        return Console(markup=False, highlight=False, emoji=False)
 
     @property
     def is_terminal(self) -> bool:
@@ -75,6 +71,8 @@ class Output:
     def say(self, text: str = "", style: str | None = None) -> None:
         """Print a line that belongs to the results. Escape text that was read from a database."""
         if self.is_terminal:
+            from rich.text import Text
+
             self._console.print(Text(text, style=style or ""), soft_wrap=True)
         else:
             print(text)
@@ -102,6 +100,10 @@ class Output:
                 ]
                 print("  ".join(padded).rstrip())
             return
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
         for name in names:
             justify: Any = "right" if name in numbers else "left"
@@ -129,33 +131,54 @@ class Output:
         if not sys.stderr.isatty() or (self.as_json and self.is_terminal):
             yield lambda count: None
             return
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        with bar:
+        with _bar() as bar:
             task = bar.add_task(what, total=total)
             yield lambda count: bar.advance(task, count)
 
 
-class _Rate(ProgressColumn):
-    """Steps per second."""
+def _bar() -> Progress:
+    """A bar on standard error that vanishes at its end."""
+    from rich import progress
+    from rich.console import Console
+    from rich.text import Text
 
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
+    class Rate(progress.ProgressColumn):
+        """Steps per second."""
+
+        def render(self, task: progress.Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        Rate(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
 
 
 def moment(at: datetime | None) -> str:
     """A time as tables show it: UTC, in whole seconds."""
     return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def ago(at: datetime | None) -> str:
+    """A time as people say it: ``3 min ago``; what is older than two weeks by its date."""
+    if at is None:
+        return ""
+    seconds = (datetime.now(UTC) - at).total_seconds()
+    if seconds < -60 or seconds >= 14 * 86_400:
+        return f"{at.astimezone(UTC):%Y-%m-%d}"
+    for unit, length in (("day", 86_400), ("h", 3_600), ("min", 60)):
+        count = int(seconds // length)
+        if count > 0:
+            return f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''} ago"
+    return "just now"
 
 
 def iso(at: datetime | None) -> str | None:

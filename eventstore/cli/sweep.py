@@ -32,6 +32,7 @@ from eventstore.cli.options import (
     confirm,
     database_name,
     parse_duration,
+    parse_moment,
     reading,
     writing,
 )
@@ -128,20 +129,10 @@ def plan(
 ) -> None:
     """Show what a sweep would do to which threads, and why. Changes nothing. JSON: one document."""
     chosen = policies_of(policies, ttl)
-    now = None if at is None else _parse_moment(at)
+    now = None if at is None else parse_moment(at)
     with reading(Target(db, tenant, schema)) as store:
         found = make_plan(store, chosen, now, all_tenants=all_tenants, sizes=sizes)
     show_plan(Output(as_json), found, everything)
-
-
-def _parse_moment(text: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
-        raise typer.BadParameter(
-            f"{text!r} is not a time; expected a form such as 2026-01-31T12:00"
-        ) from error
 
 
 def show_plan(out: Output, found: Plan, everything: bool) -> None:
@@ -229,7 +220,7 @@ def sweep(
         )
         return
     chosen, out = policies_of(policies, ttl), Output(as_json)
-    now = None if at is None else _parse_moment(at)
+    now = None if at is None else parse_moment(at)
     if now is not None and now > datetime.now(UTC):
         raise typer.BadParameter(
             f"{at!r} is in the future; sweep as of a moment that has been, or see `retention plan`"

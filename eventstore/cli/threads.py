@@ -37,9 +37,10 @@ from eventstore.cli.options import (
     Target,
     Tenant,
     ThreadId,
+    parse_moment,
     reading,
 )
-from eventstore.cli.output import Output, duration, iso, moment, size
+from eventstore.cli.output import Output, ago, duration, iso, moment, size
 from eventstore.concurrency import run_sync
 from eventstore.explain import describe, langgraph, questions
 from eventstore.explain.transcript import in_brief
@@ -80,6 +81,13 @@ def list_threads(
         str | None, typer.Option(help="Only threads whose id begins with this.")
     ] = None,
     metadata: Metadata = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only threads active since this time.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only threads last active until this time.")
+    ] = None,
+    pinned: Annotated[bool, typer.Option("--pinned", help="Only pinned threads.")] = False,
     limit: Limit = 50,
     everything: All = False,
     as_json: Json = False,
@@ -90,6 +98,7 @@ def list_threads(
     meanwhile are there, too.
     """
     out, wanted = Output(as_json), parsed_metadata(metadata or ())
+    begin, end = (None if each is None else parse_moment(each) for each in (since, until))
     with reading(Target(db, tenant, schema)) as store:
         damaged: dict[int, ThreadDamage] = {}
         found: Iterable[ThreadInfo]
@@ -98,13 +107,20 @@ def list_threads(
             found = (
                 info
                 for info in all_threads(store, damaged)
-                if match.fits(info) and info.thread_id.startswith(prefix or "")
+                if match.fits(info)
+                and info.thread_id.startswith(prefix or "")
+                and (begin is None or info.active_at >= begin)
+                and (end is None or info.active_at <= end)
+                and (info.pinned or not pinned)
             )
         else:
             found = store.threads(
                 status=status,
                 prefix=prefix,
                 metadata=wanted,
+                active_since=begin,
+                active_until=end,
+                pinned=True if pinned else None,
                 limit=limit + 1,
                 on_damage=noted_in(damaged),
             )
@@ -119,8 +135,8 @@ def list_threads(
             (
                 info.thread_id,
                 info.status,
-                moment(info.active_at),
-                moment(info.created_at),
+                ago(info.active_at),
+                ago(info.created_at),
                 "" if info.ttl is None else duration(info.ttl),
                 "pinned" if info.pinned else "",
                 line(info.metadata, chars=40) if info.metadata else "",
@@ -131,7 +147,7 @@ def list_threads(
             out.note("no threads")
             report_damaged(out, damaged)
             return
-        names = ("THREAD", "STATUS", "ACTIVE (UTC)", "CREATED (UTC)", "TTL", "PIN", "METADATA")
+        names = ("THREAD", "STATUS", "ACTIVE", "CREATED", "TTL", "PIN", "METADATA")
         out.table(names, rows)
         if len(shown) < len(listed):
             out.note(f"only the first {limit} are shown; pass --limit or --all for more")
@@ -275,8 +291,8 @@ def show(
             ("thread", info.thread_id),
             ("tenant", info.tenant),
             ("status", info.status),
-            ("created", f"{moment(info.created_at)} UTC"),
-            ("active", f"{moment(info.active_at)} UTC"),
+            ("created", f"{moment(info.created_at)} UTC ({ago(info.created_at)})"),
+            ("active", f"{moment(info.active_at)} UTC ({ago(info.active_at)})"),
             ("ttl", None if info.ttl is None else duration(info.ttl)),
             ("pinned", pinned or ("yes" if info.pinned else None)),
             ("metadata", line(info.metadata) if info.metadata else None),
@@ -289,10 +305,10 @@ def show(
         out.say(f"waits for    {safe(text_of(each['node']))}: {line(each['value'])}")
     out.say()
     rows = [
-        (each["ns"] or "(root)", each["first"], each["last"], each["kind"], moment(each["last_at"]))
+        (each["ns"] or "(root)", each["first"], each["last"], each["kind"], ago(each["last_at"]))
         for each in logs
     ]
-    out.table(("LOG", "FIRST", "LAST", "KIND", "RECORDED (UTC)"), rows, right="FIRST LAST")
+    out.table(("LOG", "FIRST", "LAST", "KIND", "RECORDED"), rows, right="FIRST LAST")
 
 
 def _log(store: EventStore, thread_id: str, ns: str) -> dict[str, Any]:

@@ -156,6 +156,17 @@ class Codec(Compression):
         """The value of ``payload``, or a ``CorruptEventError``."""
         return self.unpack(self.body(payload))
 
+    def decode_for_own(self, payload: bytes) -> tuple[Any, bytes]:
+        """The value of a payload, and a body of it that :meth:`unpack` reads with ``own``.
+
+        Reading the body takes a fraction of the time.
+        """
+        body = self.body(payload)
+        try:
+            return self._packers.packer.unpack_for_own(body)
+        except DECODE_ERRORS as exc:
+            raise undecodable(exc) from exc
+
     def unpack(self, body: bytes, own: bool = False) -> Any:
         """The value that a body holds, or a ``CorruptEventError``.
 

@@ -67,6 +67,7 @@ class BodyPacker:
         self._types = types
         self._level = 0
         self._reading_level = 0
+        self._extensions_read = 0
         # Whether code ran while msgpack packed, which could change what it packs.
         self._ran_code = False
         # A msgpack.Packer that is entered again while busy writes garbage and reports nothing, so
@@ -172,6 +173,15 @@ class BodyPacker:
             body, ext_hook=self._extend, strict_map_key=False, unicode_errors="surrogatepass"
         )
 
+    def unpack_for_own(self, body: bytes) -> tuple[Any, bytes]:
+        """The value of a body, and a body of it that only this process will unpack."""
+        before = self._extensions_read
+        value = self.unpack(body)
+        if self._extensions_read == before:  # so msgpack made it of plain values alone
+            with suppress(ValueError):
+                return value, _MARSHALLED + marshal.dumps(value)
+        return value, body
+
     def unpack(self, body: bytes) -> Any:
         # msgpack allocates a list as long as its header claims (at most one item per byte of the
         # body) before it reads the items; nested claims multiply. Where that could be much, first
@@ -183,6 +193,7 @@ class BodyPacker:
         )
 
     def _extend(self, code: int, data: bytes) -> Any:
+        self._extensions_read += 1
         extension = BY_CODE.get(code)
         if extension is None and code != REGISTERED_CODE:
             raise CorruptEventError(f"unknown extension type {code}")

@@ -1,7 +1,9 @@
-"""The log cache: bytes that lead to the end of the logs used last, in bounded memory.
+"""The log cache and the body cache: bytes of the logs used last, in bounded memory.
+
+The log cache holds what leads to the end of a log; the body cache what snapshots were decoded to.
 
 A thread is usually run again by the process that ran it last. A snapshot and the events after it
-are kept here as they are stored. Of a log that is read again, the reader may keep a snapshot of its
+are kept as they are stored. Of a log that is read again, the reader may keep a snapshot of its
 own instead, of what it folded up to the end (:meth:`CachedLog.folded`).
 
 Events are never changed, and readers first read the log's end from the database and verify the
@@ -17,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from eventstore.codec.codec import Codec
 from eventstore.concurrency import renew_in_children
 from eventstore.models import Head, NewSnapshot, Position, Snapshot
 from eventstore.queries.loading import EventRow
@@ -29,6 +32,9 @@ SHARE: Final = 4
 
 ENDS: Final = 1_024
 """Ends of logs that a store remembers; each takes less than a kilobyte."""
+
+BODIES_SHARE: Final = 4
+"""The body cache takes one in so many parts more."""
 
 _ROW: Final = 200
 _OVERHEAD: Final = 2_000
@@ -167,6 +173,49 @@ class LogCache:
     def _drop(self, place: tuple[int, str]) -> None:
         cached = self._logs.pop(place, None)
         self._size -= cached.size if cached else 0
+
+
+class BodyCache:
+    """Bodies of the payloads decoded last, by the bytes of the payload: so they are never stale.
+
+    A snapshot's payloads are read with each later checkpoint that rests on it. Shared by the
+    threads of a process.
+    """
+
+    def __init__(self, bytes_max: int = BYTES // BODIES_SHARE) -> None:
+        self._max = bytes_max
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Begin empty, at first and in a forked process."""
+        self._size = 0
+        self._bodies: OrderedDict[bytes, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def decode(self, codec: Codec, payload: bytes) -> tuple[Any, bytes]:
+        """The value of a payload, and a body that ``codec.unpack(body, own=True)`` reads."""
+        with self._lock:
+            body = self._bodies.get(payload)
+            if body is not None:
+                self._bodies.move_to_end(payload)
+        if body is not None:
+            return codec.unpack(body, own=True), body
+        value, body = codec.decode_for_own(payload)
+        size = _entry(payload, body)
+        if size <= self._max // SHARE:
+            with self._lock:
+                if payload not in self._bodies:
+                    self._bodies[payload] = body
+                    self._size += size
+                while self._size > self._max:
+                    self._size -= _entry(*self._bodies.popitem(last=False))
+        return value, body
+
+
+def _entry(payload: bytes, body: bytes) -> int:
+    """Approximate bytes that an entry of the body cache takes."""
+    return _ROW + len(payload) + len(body)
 
 
 def _event_row(row: Mapping[str, Any]) -> EventRow:

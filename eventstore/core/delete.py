@@ -179,9 +179,9 @@ class Deleting(Reading):
             if deletion is None:
                 if not queries.delete.has_marks(conn, key):
                     raise CorruptEventError(
-                        f"the row of thread {row.thread_id!r:.200} says that it is being deleted, "
-                        "and none of its logs does: the row is damaged, nothing was deleted; "
-                        "restore a backup"
+                        f"the row of thread {row.thread_id!r:.200}, which is being deleted, is "
+                        "damaged: none of its logs ends with a mark, nothing was deleted; restore "
+                        "a backup"
                     )
                 totals = queries.events.totals(conn, key)[:2]
                 deletion = Deletion(reason, None, None, False, *totals)

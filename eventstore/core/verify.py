@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from eventstore import queries
-from eventstore.core.read import MOVES_MAX, PAGE, Reading, claim, source_of
+from eventstore.core.read import MOVES_MAX, Reading, claim, source_of
 from eventstore.db import maintenance, schema
 from eventstore.errors import CorruptEventError, LineageMovedError, ThreadNotFoundError
 from eventstore.format import checks, digests, records
@@ -29,6 +29,9 @@ from eventstore.queries import Connection
 _HEADER_BYTES: Final = 32
 
 _HIDDEN_ROWS: Final = 10_000
+
+_SIZES: Final = 4_000
+"""Events whose sizes are read at once: a hundred bytes of each."""
 """Rows after the last event of a log among which verifying looks for more of it, on SQLite."""
 
 
@@ -284,7 +287,7 @@ class Verifying(Reading):
     async def _sizes(self, key: int) -> AsyncIterator[Sequence[SqlRow]]:
         after = ("", 0)
         while rows := await self.transactions.run(
-            "read", queries.listing.payload_sizes, key, after, PAGE, _HEADER_BYTES
+            "read", queries.listing.payload_sizes, key, after, _SIZES, _HEADER_BYTES
         ):
             yield rows
             following = (rows[-1].ns, rows[-1].seq)

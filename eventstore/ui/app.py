@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,6 +64,7 @@ def create_app(
     policies: Sequence[Any] = (),
     archive: str | None = None,
     db: str = "$EVENTSTORE_DB",
+    options: Mapping[str, str] | None = None,
     all_tenants: bool = False,
     title: str = "eventstore",
 ) -> Starlette:
@@ -89,6 +90,8 @@ def create_app(
         policies: retention policies, to say when threads will go.
         archive: URL of the archive of pruned threads, to list it.
         db: how the commands that pages show name the database.
+        options: further options of these commands: ``schema``, ``app`` as MODULE:APP, and
+            ``policies``, the file of the policies.
         all_tenants: addresses may name any tenant, not only the store's.
         title: what pages are called.
 
@@ -104,7 +107,9 @@ def create_app(
     if base_path and (not base_path.startswith("/") or "//" in base_path):
         raise ConfigurationError(f"base_path must begin with one '/', not {base_path!r}")
     redaction = Redaction.of(redact, redact_hook)
-    source = Source(store, graph, redaction, tuple(policies), archive, db, all_tenants)
+    source = Source(
+        store, graph, redaction, tuple(policies), archive, db, options or {}, all_tenants
+    )
     rules = security.Rules(
         token or security.new_token(), tuple(hosts), authenticate, user, user_header, base_path
     )

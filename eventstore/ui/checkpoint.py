@@ -265,8 +265,19 @@ def diff(query: Query) -> Document:
         "from": events.place(source, before, names),
         "changes": [_change(each) for each in found[:CHANGES]],
         "more": len(found) > CHANGES,
-        "command": command(source, "diff", thread_id, str(before.seq), str(at.seq), ns=at.ns),
+        "command": _diff_command(source, info, before, at),
     }
+
+
+def _diff_command(source: Source, info: ThreadInfo, before: Position, at: Position) -> str:
+    """The command that compares, or, where that needs an application, the events between."""
+    app = source.options.get("app")
+    is_own = before.thread_key == at.thread_key
+    if is_own and (app is not None or langgraph.is_langgraph(info)):
+        ends = (str(before.seq), str(at.seq))
+        return command(source, "diff", info.thread_id, *ends, ns=at.ns, app=app)
+    after = before.seq if is_own else 0
+    return command(source, "events", info.thread_id, ns=at.ns, after=after, upto=at.seq, full=True)
 
 
 def _change(change: compare.Change) -> Document:

@@ -260,25 +260,30 @@ def wants_json(request: Request) -> bool:
 
 
 def command(source: Source, *words: str, **options: Any) -> str:
-    """The command line that shows the same, to be copied."""
-    parts: list[str] = []
-    for name, value in options.items():
-        if value is True:
-            parts.append(f"--{name}")
-        elif value not in (None, "", False):
-            parts.append(
-                quoted(f"--{name}={value}")
-                if str(value)[:1] == "-"
-                else f"--{name} {quoted(value)}"
-            )
-    parts.append(f"--db {source.db if source.db == UNNAMED else quoted(source.db)}")
+    """The command line that shows the same, to be copied.
+
+    Args:
+        words: the command with its arguments.
+        options: its options; of a list each item is given.
+    """
+    place = {"db": source.db, "schema": source.options.get("schema")}
     if source.store.tenant != "default" and words[0] != "tenants":
-        parts.append(f"--tenant {quoted(source.store.tenant)}")
+        place["tenant"] = source.store.tenant
+    if words[0] == "archive":  # its files are not in the database
+        place = {"tenant": source.store.tenant}
+    parts: list[str] = []
+    for name, given in {**options, **place}.items():
+        for value in given if isinstance(given, list | tuple) else [given]:
+            if value is True:
+                parts.append(f"--{name}")
+            elif value not in (None, "", False):
+                text = str(value) if value == UNNAMED and name == "db" else quoted(value)
+                parts.append(quoted(f"--{name}={value}") if text[:1] == "-" else f"--{name} {text}")
     groups = 2 if words[0] in ("retention", "archive") else 1
-    given = [quoted(word) for word in words[groups:]]
+    arguments = [quoted(word) for word in words[groups:]]
     if any(word[:1] == "-" for word in words[groups:]):  # not an option
-        return " ".join(["eventstore", *words[:groups], *parts, "--", *given])
-    return " ".join(["eventstore", *words[:groups], *given, *parts])
+        return " ".join(["eventstore", *words[:groups], *parts, "--", *arguments])
+    return " ".join(["eventstore", *words[:groups], *arguments, *parts])
 
 
 UNNAMED: Final = "$EVENTSTORE_DB"

@@ -19,7 +19,7 @@ from retention.verdict import judge
 PAGE: Final = 100
 PAGE_OF_STORAGE: Final = 25
 
-SECONDS: Final = 0.25
+SECONDS: Final = 0.15
 """How long a page measures threads; the rest of the page is measured when it is asked for."""
 
 
@@ -86,7 +86,7 @@ def plan(query: Query) -> Document:
         "threads": rows,
         "next": f"{found[-1].thread_key:x}" if len(found) == limit else None,
         "damaged": [source.redaction.text("error", each) for each in damaged],
-        "command": command(source, "retention", "plan"),
+        "command": command(source, "retention", "plan", policies=source.options.get("policies")),
     }
 
 
@@ -112,7 +112,9 @@ def archive(query: Query) -> Document:
         "view": "archive",
         "archive": None if source.archive is None else _named(source.archive),
         "threads": found,
-        "command": command(source, "archive", "list"),
+        "command": None
+        if source.archive is None
+        else command(source, "archive", "ls", archive=_named(source.archive)),
     }
 
 

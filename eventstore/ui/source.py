@@ -6,7 +6,7 @@ of an async store run in its event loop, and the view waits.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -30,6 +30,8 @@ class Source:
         policies: the retention policies of the operator, to say when threads will go.
         archive: URL of the archive to list.
         db: names the database in the commands that views show.
+        options: further options of these commands, such as ``schema``; ``app`` and ``policies`` are
+            only for those that take them.
         all_tenants: the threads of every tenant may be shown, one tenant at a time.
     """
 
@@ -39,6 +41,7 @@ class Source:
     policies: tuple[Any, ...] = ()
     archive: str | None = None
     db: str = "$EVENTSTORE_DB"
+    options: Mapping[str, str] = field(default_factory=dict)
     all_tenants: bool = False
 
     def of_tenant(self, tenant: str) -> Source:

@@ -46,7 +46,6 @@ def threads(query: Query) -> Document:
     )
     rows = [thread_row(query, info) for info in found[:limit]]
     following = found[limit - 1] if len(found) > limit else None
-    pairs = [("metadata", each) for each in query.metadata]
     return {
         "view": "threads",
         "threads": rows,
@@ -60,7 +59,10 @@ def threads(query: Query) -> Document:
             "threads",
             status=filters["status"],
             prefix=filters["prefix"],
-            **dict(pairs[-1:]),
+            metadata=[each for each in query.metadata if each.strip()],
+            since=filters["since"],
+            until=filters["until"],
+            pinned=filters["pinned"],
             limit=limit,
         ),
     }

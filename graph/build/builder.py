@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from types import GenericAlias
+from types import GenericAlias, MappingProxyType
 from typing import Any, Final, Protocol, Self
 
 from eventstore import ConfigurationError
@@ -22,7 +22,7 @@ from graph.build.options import refuse
 from graph.build.schema import ROOT, Channel, StateSchema, is_schema
 from graph.build.topology import Branch, Graph, Join, NodeSpec, Topology, check
 from graph.errors import InvalidGraphError, InvalidTypeError
-from graph.types import END, INTERRUPT, START, RetryPolicy
+from graph.types import END, INTERRUPT, START, RetryPolicy, TimeoutPolicy
 
 _RESERVED_NAMES: Final = frozenset({START, END, INTERRUPT})
 # Checkpoint namespaces are written node:task|node:task.
@@ -71,12 +71,53 @@ class GraphBuilder:
         self._joins: list[Join] = []
         self._state = self._add_schema(state_schema)
         self._default_retry: tuple[RetryPolicy, ...] = ()
-        self._default_timeout_s: float | None = None
+        self._default_limits: dict[str, Any] = {}
+        self._default_handler: NodeSpec | None = None
         self._input = self._add_schema(input_schema or input or state_schema)
         self._output = self._add_schema(output_schema or output or state_schema)
         self._context: type[Any] | None = (
             config_schema if context_schema is None else context_schema
         )
+
+    @property
+    def nodes(self) -> Mapping[str, NodeSpec]:
+        """The nodes added so far, by name."""
+        return MappingProxyType(self._nodes)
+
+    @property
+    def edges(self) -> set[tuple[str, str]]:
+        """The edges added so far, as (from, to), without those that wait for several nodes."""
+        return {(start, end) for start, ends in self._edges.items() for end in ends}
+
+    @property
+    def waiting_edges(self) -> set[tuple[tuple[str, ...], str]]:
+        """The edges that wait for several nodes, as (from, to)."""
+        return {(join.sources, join.target) for join in self._joins}
+
+    @property
+    def branches(self) -> dict[str, dict[str, Branch]]:
+        """The conditional edges added so far, by node and name."""
+        return {start: {each.name: each for each in all} for start, all in self._branches.items()}
+
+    @property
+    def state_schema(self) -> type[Any]:
+        """The class that declares the state."""
+        return self._state.cls
+
+    @property
+    def input_schema(self) -> type[Any]:
+        """The class that declares the input."""
+        return self._input.cls
+
+    @property
+    def output_schema(self) -> type[Any]:
+        """The class that declares the output."""
+        return self._output.cls
+
+    @property
+    def context_schema(self) -> type[Any] | None:
+        """The class that declares the context."""
+        return self._context
 
     def __class_getitem__(cls, types: Any) -> GenericAlias:
         """``StateGraph[State]``, for annotations: the same class."""
@@ -117,7 +158,8 @@ class GraphBuilder:
         metadata: dict[str, Any] | None = None,
         input_schema: Any = None,
         destinations: Sequence[str] | Mapping[str, str] | None = None,
-        timeout: float | timedelta | None = None,
+        timeout: float | timedelta | TimeoutPolicy | None = None,
+        error_handler: Callable[..., Any] | None = None,
         retry: RetryPolicy | Sequence[RetryPolicy] | None = None,
         input: Any = None,
         **others: Any,
@@ -135,11 +177,15 @@ class GraphBuilder:
                 default the one that annotates its first parameter, else the graph's.
             destinations: the nodes to which a ``Command`` that it returns may go, as names or as
                 name → label. By default those of the annotation ``-> Command[Literal[…]]``.
-            timeout: seconds that each attempt may take. A longer one fails with
-                ``NodeTimeoutError``, which the default retry policy retries. A coroutine is
-                cancelled; a plain function runs on, and its result is discarded.
-            others: options of LangGraph that are left out (``cache_policy``, ``error_handler``,
-                …); only ``None`` is accepted.
+            timeout: seconds that each attempt may take, or a :class:`~graph.TimeoutPolicy`. A
+                longer one fails with ``NodeTimeoutError``, which the default retry policy retries.
+                A coroutine is cancelled; a plain function runs on, and its result is discarded.
+            error_handler: called in the same superstep when the last attempt has failed, with the
+                state and, if it has a parameter ``error``, the :class:`~graph.NodeError`. What it
+                returns takes the place of the node's result; only its ``Command`` says where to
+                go on, the node's edges are not followed.
+            others: options of LangGraph that are left out (``cache_policy``, …); only ``None`` is
+                accepted.
         """
         refuse("add_node()", others)
         if not isinstance(node, str):
@@ -162,10 +208,15 @@ class GraphBuilder:
             ends = callables.command_ends(function)
         else:
             ends = (destinations,) if isinstance(destinations, str) else tuple(destinations or ())
+        schema = self._state if declared is None else self._add_schema(declared)
+        limits = _limits(what, timeout)
+        handler = None
+        if error_handler is not None:
+            handler = self._handler(f"__error_handler__{node}", error_handler, schema)
         self._nodes[node] = NodeSpec(
             name=node,
             action=function,
-            schema=self._state if declared is None else self._add_schema(declared),
+            schema=schema,
             retry=_policies(what, retry_policy if retry_policy is not None else retry),
             defer=defer,
             metadata=metadata,
@@ -175,10 +226,25 @@ class GraphBuilder:
             else callables.accepted(function, what) | _wanted(action),
             is_async=not is_graph and callables.is_async(function),
             labels=labels,
-            timeout_s=_seconds(what, timeout),
             async_action=async_function,
+            handler=handler,
+            **limits,
         )
         return self
+
+    def _handler(self, name: str, function: Any, schema: StateSchema) -> NodeSpec:
+        """An error handler, as a node."""
+        what = f"the error handler {name!r}"
+        _, function, async_function = _resolve(what, function)
+        hint = self._hinted(callables.first_hint(function))
+        return NodeSpec(
+            name=name,
+            action=function,
+            schema=schema if hint is None else self._add_schema(hint),
+            accepts=callables.accepted(function, what, "error"),
+            is_async=callables.is_async(function),
+            async_action=async_function,
+        )
 
     def _check_name(self, name: str) -> None:
         if not name:
@@ -204,11 +270,12 @@ class GraphBuilder:
         self,
         *,
         retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None,
-        timeout: float | timedelta | None = None,
+        timeout: float | timedelta | TimeoutPolicy | None = None,
+        error_handler: Callable[..., Any] | None = None,
         **others: Any,
     ) -> Self:
-        """What nodes have that are added without a ``retry_policy`` or ``timeout`` of their own,
-        before this call or after it.
+        """What nodes have that are added without a ``retry_policy``, ``timeout`` or
+        ``error_handler`` of their own, before this call or after it.
 
         Args:
             others: options of LangGraph that are left out; only ``None`` is accepted.
@@ -217,16 +284,22 @@ class GraphBuilder:
         if retry_policy is not None:
             self._default_retry = _policies("set_node_defaults()", retry_policy)
         if timeout is not None:
-            self._default_timeout_s = _seconds("set_node_defaults()", timeout)
+            self._default_limits = _limits("set_node_defaults()", timeout)
+        if error_handler is not None:
+            self._default_handler = self._handler(
+                "__default_error_handler__", error_handler, self._state
+            )
         return self
 
     def _with_defaults(self, spec: NodeSpec) -> NodeSpec:
+        spec = replace(spec, handler=spec.handler or self._default_handler)
         if isinstance(spec.action, Graph):
             return spec
+        has_limits = spec.timeout_s is not None or spec.idle_timeout_s is not None
         return replace(
             spec,
             retry=spec.retry or self._default_retry,
-            timeout_s=self._default_timeout_s if spec.timeout_s is None else spec.timeout_s,
+            **({} if has_limits else self._default_limits),
         )
 
     def add_edge(self, start_key: str | Sequence[str], end_key: str) -> Self:
@@ -400,6 +473,21 @@ def _policies(what: str, retry: Any) -> tuple[RetryPolicy, ...]:
                 f"{what}: a retry policy must be a RetryPolicy, not {policy!r:.100}"
             )
     return policies
+
+
+def _limits(what: str, timeout: Any) -> dict[str, Any]:
+    """The fields of a node that a ``timeout`` sets."""
+    if not hasattr(timeout, "run_timeout"):
+        return {"timeout_s": _seconds(what, timeout)}
+    if timeout.refresh_on not in ("auto", "heartbeat"):
+        raise InvalidGraphError(
+            f"{what}: refresh_on must be 'auto' or 'heartbeat', not {timeout.refresh_on!r}"
+        )
+    return {
+        "timeout_s": _seconds(what, timeout.run_timeout),
+        "idle_timeout_s": _seconds(what, timeout.idle_timeout),
+        "heartbeat_only": timeout.refresh_on == "heartbeat",
+    }
 
 
 def _seconds(what: str, timeout: float | timedelta | None) -> float | None:

@@ -66,11 +66,12 @@ def first_hint(action: Any) -> Any:
     return hints(action).get(parameters[0].name) if parameters else None
 
 
-def accepted(action: Any, what: str) -> frozenset[str]:
+def accepted(action: Any, what: str, *also: str) -> frozenset[str]:
     """Which of ``config``, ``runtime`` and ``writer`` a callable takes besides the state.
 
     Args:
         what: names the callable in errors.
+        also: further names of arguments that it may take.
 
     Raises:
         InvalidGraphError: it cannot be called with the state and these.
@@ -93,7 +94,7 @@ def accepted(action: Any, what: str) -> frozenset[str]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         by_name = parameter.kind is not parameter.POSITIONAL_ONLY
-        if by_name and parameter.name in INJECTED and parameter.name not in bound:
+        if by_name and parameter.name in (*INJECTED, *also) and parameter.name not in bound:
             wanted.add(parameter.name)
         elif parameter.default is parameter.empty:
             raise InvalidGraphError(

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Final
 
-from graph.build.topology import Topology
+from graph.build import callables
+from graph.build.topology import Graph, Topology
 from graph.errors import DrawingError
 from graph.types import END, START
 
@@ -24,11 +25,12 @@ _STYLES: Final = (
     "\tclassDef last fill:#bfb6fc\n"
 )
 _KEYWORD: Final = re.compile(
-    r"(end|graph|flowchart|subgraph|style|linkStyle|classDef|class|click|call|href|default"
+    r"\b(end|graph|flowchart|subgraph|style|linkStyle|classDef|class|click|call|href|default"
     r"|interpolate|direction)\b",
     re.IGNORECASE,
 )
 _UNSAFE_IN_ID: Final = re.compile(r"[^A-Za-z0-9_-]|(?<![A-Za-z0-9_])-|-(?![A-Za-z0-9_])")
+_SAFE_LINE: Final = re.compile(r"[A-Za-z0-9_ ,.]+ = [A-Za-z0-9_ ,.]+")
 _SAFE_TEXT: Final = re.compile(r"(?!_)[A-Za-z0-9_ ]+(?<!_)")
 
 
@@ -38,7 +40,7 @@ class DrawableNode:
 
     id: str
     name: str
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,16 @@ class DrawableGraph:
             shown = dict(spec.metadata or {}) | ({"defer": True} if spec.defer else {})
             if when := [moment for moment, names in stops.items() if name in names]:
                 shown["__interrupt"] = ",".join(when)
-            nodes[name] = DrawableNode(name, name, shown)
+            tools = getattr(getattr(spec.action, "__self__", None), "tools_by_name", None)
+            if tools:
+                shown["__tools"] = list(tools)
+            nodes[name] = DrawableNode(name, name, shown or None)
         nodes[END] = DrawableNode(END, END)
         graph = cls(nodes, tuple(_merged(_edges(topology))))
         for name, spec in topology.nodes.items() if xray else ():
-            inner = getattr(spec.action, "get_graph", None)
-            if inner is not None:
-                graph = graph._opened(name, inner(xray=xray if xray is True else xray - 1))
+            for inner in callables.leading_to(spec.action, Graph)[:1]:
+                drawn = inner.get_graph(xray=xray if xray is True else xray - 1)
+                graph = graph._opened(name, drawn)
         return graph
 
     def _opened(self, name: str, inner: DrawableGraph) -> DrawableGraph:
@@ -112,6 +117,33 @@ class DrawableGraph:
                 label = edge.data or start.data or end.data
                 edges.append(DrawableEdge(start.source, end.target, decided, label))
         return DrawableGraph(nodes, tuple(_merged(edges)))
+
+    def first_node(self) -> DrawableNode | None:
+        """The only node to which no edge leads; ``None`` if there are several."""
+        return self._only({edge.target for edge in self.edges})
+
+    def last_node(self) -> DrawableNode | None:
+        """The only node from which no edge leads; ``None`` if there are several."""
+        return self._only({edge.source for edge in self.edges})
+
+    def _only(self, others: set[str]) -> DrawableNode | None:
+        left = [node for node in self.nodes.values() if node.id not in others]
+        return left[0] if len(left) == 1 else None
+
+    def to_json(self) -> dict[str, list[dict[str, Any]]]:
+        """The nodes and edges as plain data."""
+        nodes = [
+            {"id": node.id, "type": "runnable", "data": {"name": node.name}}
+            | ({"metadata": node.metadata} if node.metadata else {})
+            for node in self.nodes.values()
+        ]
+        edges = [
+            {"source": edge.source, "target": edge.target}
+            | ({"data": edge.data} if edge.data else {})
+            | ({"conditional": True} if edge.conditional else {})
+            for edge in self.edges
+        ]
+        return {"nodes": nodes, "edges": edges}
 
     def draw_mermaid(self, *, with_styles: bool = True, **_style: Any) -> str:
         """The graph as Mermaid source; LangGraph's options of style have no effect.
@@ -161,6 +193,10 @@ class DrawableGraph:
                     inner[f"{prefix}{head}:"] = None
                 else:
                     yield f"{indent}{_node(node)}\n"
+        # LangGraph's order: an edge from a node to itself comes last.
+        for edge in sorted(self.edges, key=lambda each: each.source == each.target):
+            if _home(edge) == prefix:
+                yield f"{indent}{_safe_id(edge.source)}{_arrow(edge)}{_safe_id(edge.target)};\n"
         for block in inner:
             path = block.removesuffix(":")
             title = path.rpartition(":")[2]
@@ -168,9 +204,6 @@ class DrawableGraph:
             yield f"{indent}subgraph {title if plain else f'{_safe_id(path)}[{_quoted(title)}]'}\n"
             yield from self._block(block, indent)
             yield f"{indent}end\n"
-        for edge in self.edges:
-            if _home(edge) == prefix:
-                yield f"{indent}{_safe_id(edge.source)}{_arrow(edge)}{_safe_id(edge.target)};\n"
 
 
 def _edges(topology: Topology) -> Iterator[DrawableEdge]:
@@ -233,9 +266,13 @@ def _safe_id(path: str) -> str:
 def _node(node: DrawableNode) -> str:
     if node.id in (START, END):
         return f"{node.id}([<p>{node.id}</p>]):::{'first' if node.id == START else 'last'}"
-    lines = "<br/>".join(_entities(f"{key} = {value}") for key, value in node.metadata.items())
-    if lines:
-        label = f'"{_entities(node.name)}<hr/><small><em>{lines}</em></small>"'
+    lines = [f"{key} = {_listed(value)}" for key, value in (node.metadata or {}).items()]
+    if lines and _SAFE_TEXT.fullmatch(node.name) and all(map(_SAFE_LINE.fullmatch, lines)):
+        shown = "\n".join(lines)
+        label = f"{node.name}<hr/><small><em>{shown}</em></small>"
+    elif lines:
+        shown = "<br/>".join(map(_entities, lines))
+        label = f'"{_entities(node.name)}<hr/><small><em>{shown}</em></small>"'
     elif _SAFE_TEXT.fullmatch(node.name) and not _KEYWORD.search(node.name):
         label = node.name
     else:
@@ -250,6 +287,10 @@ def _arrow(edge: DrawableEdge) -> str:
     if not _SAFE_TEXT.fullmatch(edge.data) or _KEYWORD.search(edge.data):
         text = f'"{text}"'
     return f" -. {text} .-> " if edge.conditional else f" -- {text} --> "
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _entities(text: str) -> str:

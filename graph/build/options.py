@@ -17,9 +17,6 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "cache_policy": (
         "there is no node cache; cache inside the node, in functools.lru_cache or a database"
     ),
-    "error_handler": (
-        "there are no error handlers; catch the error in the node and return Command(goto=…)"
-    ),
     "trace_policy": "there are no trace policies; see docs/how-to/observability.md",
     "transformers": "there are no stream transformers; transform the chunks that stream() yields",
     "serde": (

@@ -16,6 +16,7 @@ import inspect
 import operator
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, Any, Final, get_origin, get_type_hints
@@ -29,7 +30,7 @@ from graph.errors import (
     StateMismatchError,
 )
 from graph.messages import in_reducer
-from graph.types import OVERWRITE, Overwrite
+from graph.types import OVERWRITE, Managed, Overwrite
 
 Reducer = Callable[[Any, Any], Any]
 
@@ -327,6 +328,20 @@ def _by_alias(values: Mapping[str, Any], paths: Mapping[str, AliasPath]) -> dict
     return {str(key): value for key, value in {**nested, **flat}.items()}
 
 
+remaining_steps: Final[ContextVar[int]] = ContextVar("remaining_steps", default=0)
+"""The supersteps that the run of the current task may take after this one."""
+
+
+def _managed(annotation: Any) -> Managed | None:
+    """The value that the runtime fills in under a key; ``None``: the key is one of the state."""
+    for item in _metadata(annotation):
+        if isinstance(item, Managed):
+            return item
+        if getattr(item, "__module__", "").startswith("langgraph.managed"):
+            return Managed.IS_LAST_STEP if "IsLast" in item.__name__ else Managed.REMAINING_STEPS
+    return None
+
+
 @dataclass(frozen=True, eq=False)
 class StateSchema:
     """A class that declares state keys, read once.
@@ -336,6 +351,7 @@ class StateSchema:
         keys: its state keys in order of declaration.
         channels: how each key merges updates.
         annotations: the type of each key, as declared.
+        managed: the keys that the runtime fills in.
     """
 
     cls: type[Any]
@@ -344,6 +360,7 @@ class StateSchema:
     keys: tuple[str, ...]
     _required: tuple[str, ...] = field(default=(), repr=False)
     _aliases: dict[str, AliasPath] = field(default_factory=dict, repr=False)
+    managed: dict[str, Managed] = field(default_factory=dict)
 
     @classmethod
     def of(cls, declared: Any) -> StateSchema:
@@ -391,11 +408,15 @@ class StateSchema:
                     if entry.default is dataclasses.MISSING
                     and entry.default_factory is dataclasses.MISSING
                 )
+        found = {name: _managed(annotation) for name, annotation in annotations.items()}
+        managed = {name: each for name, each in found.items() if each is not None}
+        annotations = {name: each for name, each in annotations.items() if name not in managed}
+        required = tuple(name for name in required if name not in managed)
         channels = {
             name: channel_of(schema.__qualname__, name, annotation)
             for name, annotation in annotations.items()
         }
-        return cls(schema, channels, annotations, tuple(channels), required, aliases)
+        return cls(schema, channels, annotations, tuple(channels), required, aliases, managed)
 
     def coerce(self, values: Mapping[str, Any]) -> Any:
         """The argument of a node of this schema: a dict of the keys present, or an instance.
@@ -407,6 +428,8 @@ class StateSchema:
         if ROOT in self.channels:
             return values.get(ROOT)
         known = {key: values[key] for key in self.keys if key in values}
+        for name, kind in self.managed.items():
+            known[name] = kind.value_of(remaining_steps.get())
         if issubclass(self.cls, dict):
             return known
         for key in self._required:
@@ -439,8 +462,8 @@ def to_writes(
     that no longer have their default value because they were changed in place.
 
     Args:
-        defaults: write all fields of a pydantic model, defaults included. An input is the first
-            state of a run, so its defaults count.
+        defaults: write all fields of a pydantic model, defaults included, but not those that are
+            ``None`` by default. An input is the first state of a run, so its defaults count.
     """
     if value is None:
         return []
@@ -476,6 +499,9 @@ def _model_writes(model: Any, defaults: bool) -> list[tuple[str, Any]]:
     writes = []
     for name, info in type(model).model_fields.items():
         value = getattr(model, name)
+        is_unset = name not in written and value is None and info.default is None
+        if defaults and is_unset:
+            continue
         if defaults or name in written or not _is_default(info, value):
             writes.append((name, value))
     return [*writes, *(model.model_extra or {}).items()]

@@ -36,6 +36,9 @@ class NodeSpec:
         is_async: calling it gives an awaitable.
         labels: texts for the drawn edges to ``ends``.
         timeout_s: seconds that an attempt may take; ``None``: no limit.
+        idle_timeout_s: seconds that it may take without progress; ``None``: no limit.
+        heartbeat_only: only ``runtime.heartbeat()`` counts as progress.
+        handler: what runs when the last attempt has failed.
         async_action: what async runs call instead of ``action``, if it has an async form.
     """
 
@@ -51,6 +54,9 @@ class NodeSpec:
     labels: dict[str, str] = field(default_factory=dict)
     timeout_s: float | None = None
     async_action: Callable[..., Any] | None = None
+    idle_timeout_s: float | None = None
+    heartbeat_only: bool = False
+    handler: NodeSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,13 @@ class Topology:
     def showing(self) -> Mapping[str, Callable[[Any], Any]]:
         """By key: makes what nodes and callers get of its value (``Channel.show``)."""
         return {name: each.show for name, each in self.channels.items() if each.show is not None}
+
+    def triggers(self, node: str, is_sent: bool = False) -> tuple[str, ...]:
+        """What makes a node run, under LangGraph's names for it."""
+        if is_sent:
+            return ("__pregel_push",)
+        joins = (f"join:{'+'.join(j.sources)}:{node}" for j in self.joins if j.target == node)
+        return (f"branch:to:{node}", *joins)
 
     def initial_values(self) -> dict[str, Any]:
         """The state before any write."""
@@ -228,6 +241,8 @@ def _may_go_anywhere(node: NodeSpec) -> bool:
 
     A nested graph may: by a ``Command(graph=Command.PARENT)`` of one of its nodes.
     """
+    if node.handler is not None:
+        return True
     if node.ends:
         return False
     if isinstance(node.action, Graph):

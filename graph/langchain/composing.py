@@ -11,8 +11,8 @@ from graph.langchain import runnable_of
 
 _OF_RUNNABLES: Final = frozenset(
     "InputType OutputType abatch_as_completed as_tool assign astream_events astream_log atransform "
-    "batch_as_completed bind config_schema config_specs get_config_jsonschema get_input_schema "
-    "get_name get_output_schema input_schema map output_schema pick pipe transform with_alisteners "
+    "batch_as_completed bind config_schema config_specs get_config_jsonschema "
+    "map pick pipe transform with_alisteners "
     "with_fallbacks with_listeners with_retry with_types".split()
 )
 """Public names of Runnables that a graph does not have itself."""

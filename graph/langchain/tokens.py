@@ -18,10 +18,9 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResul
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from eventstore.format.namespaces import SEPARATOR
-from graph.types import Command
+from graph.types import TAG_HIDDEN, TAG_NOSTREAM, Command
 
-_HIDDEN: Final = "langsmith:hidden"
-_SILENT: Final = frozenset({"nostream", "langsmith:nostream"})
+_SILENT: Final = frozenset({TAG_NOSTREAM, "langsmith:nostream"})
 _INTERNAL_TAGS: Final = ("seq:step", "graph:step", "langsmith:")
 
 _Meta = tuple[str, dict[str, Any]]
@@ -107,7 +106,7 @@ class TokenHandler(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
         **_: Any,
     ) -> None:
         is_node = metadata is not None and name == metadata.get("langgraph_node")
-        if is_node and metadata is not None and _HIDDEN not in (tags or ()):
+        if is_node and metadata is not None and TAG_HIDDEN not in (tags or ()):
             if parent_run_id == self.run_id:
                 self._ns = _ns_of(metadata)
             self._begin(run_id, metadata)

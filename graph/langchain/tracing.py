@@ -15,6 +15,7 @@ from typing import Any, cast
 from langchain_core.callbacks import (
     AsyncCallbackManager,
     AsyncCallbackManagerForChainRun,
+    BaseCallbackHandler,
     CallbackManager,
 )
 from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
@@ -116,7 +117,7 @@ class RunTrace:
 
     async def _begun(self, scope: Scope, given: Callable[[], Any]) -> tuple[Any, Any]:
         """The config of a node, and its run, which begins; no run where nobody is told of it."""
-        if self._run is None and self._is_plain:
+        if self._run is None and self._is_plain and not scope.watched:
             return scope.node_config, None
         config = {each: value for each, value in scope.node_config.items() if each not in _OF_RUN}
         if self._tags:
@@ -130,6 +131,9 @@ class RunTrace:
             )
             run = await _done(manager.on_chain_start(None, given(), name=scope.node))
             config["callbacks"] = run.get_child("seq:step:1")
+        if scope.watched:
+            config["callbacks"] = config["callbacks"].copy()
+            config["callbacks"].add_handler(_Progress(scope), inherit=True)
         scope.use_config(config)
         scope.traced = run
         return config, run
@@ -166,6 +170,21 @@ class RunTrace:
         await _done(run.on_chain_end(result))
         return result
 
+
+class _Progress(BaseCallbackHandler):
+    """Notes whatever a node's models, tools and chains report as progress of the node."""
+
+    run_inline = True
+
+    def __init__(self, scope: Scope) -> None:
+        def note(*_: Any, **__: Any) -> None:
+            scope.progress()
+
+        for name in _EVENTS:
+            setattr(self, name, note)
+
+
+_EVENTS = tuple(name for name in dir(BaseCallbackHandler) if name.startswith("on_"))
 
 _SHOWN = ("thread_id", "checkpoint_id", "checkpoint_ns")
 """What metadata shows of ``configurable``."""

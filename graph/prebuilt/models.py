@@ -98,7 +98,8 @@ class Model:
         if hasattr(prompt, "invoke"):
             return (prompt.ainvoke if is_async else prompt.invoke)(state, config)
         if callable(prompt):
-            return prompt(state) if is_async else _sync(prompt(state))
+            passed = {"config": config} if "config" in inspect.signature(prompt).parameters else {}
+            return prompt(state, **passed) if is_async else _sync(prompt(state, **passed))
         return [prompt, *messages]
 
     def _extras(self, model: Callable[..., Any], **more: Any) -> dict[str, Any]:

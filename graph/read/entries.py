@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eventstore import Position, RecordedEvent
@@ -84,13 +84,15 @@ class Entry:
 
     def closed(self, every: bool = False) -> State:
         """The state with the results; of a task that failed and then finished both, or one."""
+        if not (self.pending or self.errors or self.edited):
+            return self.state
         pending = {**self.state.pending, **self.pending}
         errors = {**self.state.errors, **self.errors}
         if not every:
             pending = {**self.edited, **pending}
         else:
             errors = {i: data for i, data in errors.items() if i not in pending}
-        return replace(self.state, pending=pending, errors=errors)
+        return self.state._replace(pending=pending, errors=errors)
 
 
 async def selected(

@@ -67,10 +67,6 @@ def error_of(data: Data | None) -> str | None:
     return f"{kind}({message!r})" if message else f"{kind}()"
 
 
-def result_of(data: Data | None) -> dict[str, Any] | None:
-    return None if data is None else written(data)
-
-
 def written(data: Data) -> Any:
     """What an event wrote, by key; the value itself in a state of a bare type."""
     found = by_key(unpack(data))

@@ -36,7 +36,6 @@ from graph.read.form import (
     follows_input,
     interrupts_of,
     metadata_of,
-    result_of,
     written,
 )
 from graph.run.address import Address
@@ -54,6 +53,9 @@ from graph.state.fold import (
     task_id,
 )
 from graph.types import START, AuditEntry, RunnableConfig, StateSnapshot, StateTask
+
+NAMES_MAX: Final = 10_000
+"""Threads whose names are remembered."""
 
 BLOCK: Final = 128
 """Events per block of history; the states of a block are in memory together."""
@@ -112,7 +114,7 @@ class Reader:
         for _ in range(MOVES_MAX):
             state, replay = await self.log.read(address)
             if replay.head.exists:
-                self._names[replay.head.thread_key] = thread_id
+                self._note_name(replay.head.thread_key, thread_id)
             if replay.position == replay.head.position:
                 return await self.snapshot(thread_id, state, address.ns, inner, current=True)
             entry = Entry(state)
@@ -129,14 +131,12 @@ class Reader:
         """A past checkpoint: the nodes that were next then, and what became of them."""
         state = entry.state
         shown = await self.snapshot(thread_id, entry.closed(every), inner=inner, then=state)
-        if every:
-            parent = state.parent and await self._config(thread_id, state.parent)
-            source = "input" if state.source == COMMAND else state.source.partition("/")[0]
-            metadata = metadata_of(state, source, state.step)
-            shown = shown._replace(parent_config=parent, metadata=metadata)
-        left = [index for index, _ in planner.due(entry.state)]
-        next_ = [entry.state.frontier[i].node for i in self._shown_order(entry.state) if i in left]
-        return shown._replace(next=tuple(next_))
+        if not every:
+            return shown
+        parent = state.parent and await self._config(thread_id, state.parent)
+        source = "input" if state.source == COMMAND else state.source.partition("/")[0]
+        metadata = metadata_of(state, source, state.step)
+        return shown._replace(parent_config=parent, metadata=metadata)
 
     async def _before_input(self, thread_id: str, at: Position) -> StateSnapshot | None:
         """The checkpoint before the input at a position; ``None`` if no input is there."""
@@ -165,7 +165,7 @@ class Reader:
             data: of the input event.
         """
         task = StateTask(
-            id=task_id(state, 0), name=START, path=("edge", START), result=written(data)
+            id=task_id(state, 0), name=START, path=("__pregel_pull", START), result=written(data)
         )
         return StateSnapshot(
             values=shown(planner.shown(self._graph.topology, before), self._keys),
@@ -179,11 +179,13 @@ class Reader:
 
     def _values(self, state: State) -> Any:
         """The values at a checkpoint, without what has finished of its superstep."""
-        settled = replace(state, pending={})
+        settled = state._replace(pending={})
         return shown(planner.shown(self._graph.topology, settled), self._keys)
 
     def _shown_order(self, state: State) -> list[int]:
         """The tasks in the order in which they are shown: sends, then nodes as declared."""
+        if len(state.frontier) < 2:
+            return list(range(len(state.frontier)))
         places = {name: place for place, name in enumerate(self._graph.topology.nodes)}
         return sorted(
             range(len(state.frontier)),
@@ -216,7 +218,9 @@ class Reader:
             StateTask(
                 id=task_id(state, index),
                 name=task.node,
-                path=("edge", task.node) if task.arg is MISSING else ("send", index),
+                path=("__pregel_pull", task.node)
+                if task.arg is MISSING
+                else ("__pregel_push", index, False),
                 error=error_of(state.errors.get(index)),
                 interrupts=interrupts_of(state.interrupts.get(index)),
                 state=await self._inside(
@@ -224,10 +228,10 @@ class Reader:
                 )
                 if subgraphs.inside(self._graph, task.node)
                 else None,
-                result=result_of(state.pending.get(index)),
+                result=self._result(task.node, state.pending.get(index)),
             )
-            for index in (self._shown_order(state) if len(state.frontier) > 1 else (0,))
-            for task in state.frontier[index : index + 1]
+            for index in self._shown_order(state)
+            for task in (state.frontier[index],)
         ]
         try:
             values = planner.shown(self._graph.topology, then or state, live=current)
@@ -236,13 +240,18 @@ class Reader:
             raise error.at(thread_id, at.ns, at.seq, error.node or "") from error.__cause__
         parent = None
         if state.last == (START,) and follows_input(state):
-            first = state.checkpoint._replace(seq=state.began)
+            first = Position(state.checkpoint.thread_key, state.checkpoint.ns, state.began)
             parent = await self._config(thread_id, first, before_input=True)
         elif state.stands_on is not None:
             parent = await self._config(thread_id, state.stands_on)
+        if then is None:
+            left = [task.name for task in tasks if task.result is None]
+        else:
+            due = {index for index, _ in planner.due(then)}
+            left = [then.frontier[index].node for index in self._shown_order(then) if index in due]
         return StateSnapshot(
             values=shown(values, self._keys),
-            next=tuple(task.name for task in tasks if task.result is None),
+            next=tuple(left),
             config=await self._config(thread_id, state.checkpoint),
             metadata=metadata_of(state, SHOWN.get(state.source, state.source), state.step),
             created_at=from_micros(state.created_us).isoformat(),
@@ -250,6 +259,16 @@ class Reader:
             tasks=tuple(tasks),
             interrupts=tuple(each for task in tasks for each in task.interrupts),
         )
+
+    def _result(self, node: str, data: Data | None) -> Any:
+        """What a task wrote, if it has finished; of a graph, as its callers get it."""
+        if data is None:
+            return None
+        found = written(data)
+        spec = self._graph.topology.nodes.get(node)
+        if spec is not None and isinstance(spec.action, Graph) and isinstance(found, dict):
+            return dict(planner.as_shown(self._graph.topology, found))
+        return found
 
     async def _inside(
         self,
@@ -296,6 +315,12 @@ class Reader:
             return False
         return (await self.log.core.head(thread_id, ns)).thread_key == at.thread_key
 
+    def _note_name(self, thread_key: int, thread_id: str) -> None:
+        """Remember the name of a thread, so that its checkpoints need not look it up."""
+        if len(self._names) >= NAMES_MAX and thread_key not in self._names:
+            self._names.clear()
+        self._names[thread_key] = thread_id
+
     async def _config(
         self, thread_id: str, at: Position, before_input: bool = False
     ) -> RunnableConfig:
@@ -303,13 +328,14 @@ class Reader:
         owner = self._names.get(at.thread_key)
         if owner is None:
             found = await self.log.core.thread_at(at.thread_key)
-            owner = self._names[at.thread_key] = found.thread_id if found else thread_id
-        named = f"{checkpoint_id(at._replace(seq=at.seq - 1))}i" if before_input else None
+            owner = found.thread_id if found else thread_id
+            self._note_name(at.thread_key, owner)
+        named = f"{checkpoint_id(at, at.seq - 1)}i" if before_input else checkpoint_id(at)
         return {
             "configurable": {
                 "thread_id": owner,
                 "checkpoint_ns": at.ns,
-                "checkpoint_id": named or checkpoint_id(at),
+                "checkpoint_id": named,
             }
         }
 
@@ -351,7 +377,8 @@ class Reader:
                                 state = entry.state
                                 if every or not entry.replaced:
                                     found = await self._past(thread_id, entry, every=every)
-                                    if not every:  # as in LangGraph: without finished siblings
+                                    if state.pending and not every:
+                                        # As in LangGraph: without finished siblings.
                                         found = found._replace(values=self._values(state))
                                     before, moves = state.checkpoint, 0
                                     yield found
@@ -372,7 +399,7 @@ class Reader:
         core = self.log.core
         head, begins = await core.end(thread_id, ns)
         if head.exists:
-            self._names[head.thread_key] = thread_id
+            self._note_name(head.thread_key, thread_id)
         at: Position | None = head.position
         own = at
         found = before is None
@@ -547,4 +574,4 @@ class Reader:
 def _as_before(state: State) -> State:
     """A state as snapshots of every version hold it: some call a command an input."""
     source = "input" if state.source == COMMAND else state.source
-    return replace(state, parent=None, stands_on=None, source=source)
+    return state._replace(parent=None, stands_on=None, source=source)

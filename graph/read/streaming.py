@@ -102,7 +102,7 @@ async def chunks(
         found = _ended(began, data, result=result.get(ROOT, result))
         if writes or "above" not in data:  # else it only commands the graph above
             update = _update(writes, run.options.output_keys)
-            found.insert(0, ("updates", {data["node"]: update}))
+            found.insert(0, ("updates", {data.get("handler", data["node"]): update}))
     elif kind == "error":
         began, data, error = content
         found = _ended(began, data, error=error)
@@ -125,8 +125,7 @@ async def chunks(
     else:
         began, index, given = content
         node = began.frontier[index].node
-        is_sent = began.frontier[index].arg is not MISSING
-        triggers = ("__pregel_push",) if is_sent else (f"branch:to:{node}",)
+        triggers = graph.topology.triggers(node, began.frontier[index].arg is not MISSING)
         shown = {"id": task_id(began, index), "name": node, "input": given, "triggers": triggers}
         found = [("tasks", shown), ("debug", _debug("task", began.step + 1, shown))]
     return [(mode, chunk) for mode, chunk in found if mode in modes]
@@ -209,7 +208,7 @@ def _ended(
 ) -> list[tuple[str, Any]]:
     shown = {
         "id": task_id(began, data["task"]),
-        "name": data["node"],
+        "name": data.get("handler", data["node"]),
         "error": error,
         "result": result or {},
         "interrupts": [{"value": each.value, "id": each.id} for each in interrupts],

@@ -65,7 +65,6 @@ class Run(Tasks):
         above: in a subgraph: the task that the run is for.
 
     Attributes:
-        steps_left: the supersteps that the run may still take, with the current one.
         written: the keys written since the last checkpoint, if the stream mode ``values`` asks;
             ``None`` where a run goes on.
         input: the state before the input with which the run began, and the data of its event.
@@ -84,7 +83,6 @@ class Run(Tasks):
     ) -> None:
         super().__init__(topology, journal, options, runner, ns, above)
         self.over = False
-        self.steps_left = options.recursion_limit
         self.in_use: dict[str, SubgraphUse] = {}
         self._writers: dict[str, str] = {}
         self._waiting: list[Data] = []
@@ -252,6 +250,8 @@ class Run(Tasks):
         if len(due) > 1:  # sends begin first, as in LangGraph
             due.sort(key=lambda each: each[1].arg is MISSING)
         began = self.state
+        if self._above is not None:
+            self._above.progress()
         self._writers, self._waiting, self._failure = {}, [], None
         self.written = set()
         self.in_use = {}
@@ -259,7 +259,7 @@ class Run(Tasks):
             self._claim(output)
         if self.options.modes & {"debug", "tasks"}:
             for index, task in due:
-                given = planner.argument(self._topology, began, task)
+                given = planner.shown_argument(self._topology, began, task)
                 yield "task", (began, index, given)
         if len(due) == 1 and not self._streams:
             index, task = due[0]
@@ -318,6 +318,7 @@ class Run(Tasks):
         state, runner = self.state, self._runner
         limit = self.options.max_concurrency or runner.concurrency_limit
         coming, running = iter(due), 0
+        order = _Order([index for index, _ in due])
         try:
             while True:
                 for index, task in islice(coming, 0 if self._failure else limit - running):
@@ -327,7 +328,12 @@ class Run(Tasks):
                 if not running or (cancels and self._failure is not None):
                     break
                 batch = await runner.next()
+                if order.note(batch):  # nodes that return at once are to report in order
+                    more = await runner.more()
+                    order.note(more)
+                    batch += more
                 done = [item for item in batch if isinstance(item, Done)]
+                done.sort(key=order.place)
                 broken = [item for item in batch if isinstance(item, BaseException)]
                 running -= len(done) + len(broken)
                 self._failure = self._failure or next(iter(broken), None)
@@ -416,6 +422,34 @@ class Run(Tasks):
         except InvalidUpdateError as error:
             return Done(item.index, error=error, attempts=item.attempts)
         return item
+
+
+class _Order:
+    """The order in which tasks were started, and which of them are finished."""
+
+    __slots__ = ("_finished", "_first", "_places")
+
+    def __init__(self, started: Sequence[int]) -> None:
+        self._places = {index: place for place, index in enumerate(started)}
+        self._finished: set[int] = set()
+        self._first = 0
+
+    def place(self, done: Done) -> int:
+        """The place of a task."""
+        return self._places[done.index]
+
+    def note(self, batch: list[Any]) -> bool:
+        """Note what has finished.
+
+        Returns:
+            Whether a task that was started before one of them has not.
+        """
+        places = [self.place(item) for item in batch if isinstance(item, Done)]
+        self._finished.update(places)
+        while self._first in self._finished:
+            self._finished.remove(self._first)
+            self._first += 1
+        return self._first < max(places, default=0)
 
 
 def _is_recorded(state: State, waiting: Data) -> bool:

@@ -9,12 +9,13 @@ the log cache of the store bounds what is kept.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from eventstore import Codec, SerializationError, Snapshot
 from eventstore.core.cache import CachedLog
+from eventstore.core.core import Core
 from graph.run.snapshots import Chain, begins_with, lists_of, state_data
 from graph.state.fold import State
 
@@ -44,20 +45,41 @@ class Notes(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The snapshot in memory that loading began with, if it did: parts of lists, and the lists that
-    were decoded from them.
+    """The snapshot that loading began with, if it did: parts of lists, and the lists that were
+    decoded from them.
     """
 
     parts: Mapping[str, Sequence[Part]] = field(default_factory=dict)
     lists: Mapping[str, list[Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, notes: Notes, state: State) -> Start:
-        """The start at a snapshot in memory that was decoded to ``state``."""
+    def of(cls, found: Iterable[Part], state: State) -> Start:
+        """The start at a snapshot that was decoded to ``state``, whose lists have these parts."""
         parts = defaultdict(list)
-        for part in notes.parts:
+        for part in found:
             parts[part.key].append(part)
         return cls(parts, lists_of(state.values))
+
+
+class Decoded:
+    """What a stored snapshot was decoded to: a value and a body for each of its payloads."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._found: list[tuple[Any, bytes]] = []
+
+    def decode(self, payload: bytes) -> Any:
+        """The value of the next payload: that of the state, then those of the lists' items."""
+        self._found.append(self._core.bodies.decode(self._core.codec, payload))
+        return self._found[-1][0]
+
+    def parts(self) -> Iterator[Part]:
+        """The parts of its lists."""
+        pack = self._core.codec.pack
+        for items, body in self._found[1:]:
+            for key, new in items.items():
+                own = body if len(items) == 1 else pack({key: new}, own=True)
+                yield Part(key, len(new), own)
 
 
 def is_due(cached: CachedLog) -> bool:

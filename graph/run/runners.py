@@ -12,12 +12,13 @@ import contextvars
 import inspect
 import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from concurrent import futures
 from contextlib import suppress
-from queue import SimpleQueue
-from typing import Any, Self, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Literal, Self, TypeVar
 
 from eventstore.concurrency import (
     Asyncio,
@@ -32,9 +33,52 @@ from graph.errors import InvalidTypeError
 
 T = TypeVar("T")
 
+Idle = tuple[float, Callable[[], float]]
+"""A limit in seconds, and what tells how many have passed."""
+
+_RACE_S: Final = 0.001
+"""How long a thread waits at most for another one to give way."""
+
 
 class TimeLimitExceeded(Exception):
-    """Work took longer than its limit."""
+    """Work took longer than its limit.
+
+    Attributes:
+        kind: ``run``, or ``idle`` if it made no progress for too long.
+        limit_s: the limit.
+    """
+
+    def __init__(self, kind: Literal["run", "idle"], limit_s: float) -> None:
+        super().__init__(kind, limit_s)
+        self.kind = kind
+        self.limit_s = limit_s
+
+
+class _Limits:
+    """How long work may still take."""
+
+    def __init__(self, run_s: float | None, idle: Idle | None) -> None:
+        self._run_s, self._idle = run_s, idle
+        self._began = time.monotonic()
+
+    def wait_s(self) -> float:
+        """The seconds until the next look.
+
+        Raises:
+            TimeLimitExceeded: there are none left.
+        """
+        waits = []
+        if self._run_s is not None:
+            waits.append(self._left("run", self._run_s, time.monotonic() - self._began))
+        if self._idle is not None:
+            limit_s, idle_s = self._idle
+            waits.append(self._left("idle", limit_s, idle_s()))
+        return min(waits)
+
+    def _left(self, kind: Literal["run", "idle"], limit_s: float, taken_s: float) -> float:
+        if taken_s >= limit_s:
+            raise TimeLimitExceeded(kind, limit_s)
+        return limit_s - taken_s
 
 
 class Runner(ABC):
@@ -72,8 +116,14 @@ class Runner(ABC):
         """
 
     @abstractmethod
-    async def limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+    async def limited(
+        self, work: Coroutine[Any, Any, T], run_s: float | None, idle: Idle | None = None
+    ) -> T:
         """The result of work with a time limit.
+
+        Args:
+            run_s: seconds for all of it.
+            idle: seconds without progress, and what tells how long there was none.
 
         Raises:
             TimeLimitExceeded: it took longer. A coroutine is cancelled; a thread runs on, and its
@@ -94,6 +144,10 @@ class Runner(ABC):
 
         Waits for the first one.
         """
+
+    async def more(self) -> list[Any]:
+        """Further items that are about to come, where threads race to report theirs first."""
+        return []
 
     @abstractmethod
     async def stop(self) -> None:
@@ -122,15 +176,17 @@ class SyncRunner(Runner):
             )
         return result
 
-    async def limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
-        context = contextvars.copy_context()
+    async def limited(
+        self, work: Coroutine[Any, Any, T], run_s: float | None, idle: Idle | None = None
+    ) -> T:
+        context, limits = contextvars.copy_context(), _Limits(run_s, idle)
         future = worker_pool().submit(context.run, run_sync, work)
-        try:
-            return future.result(seconds)
-        except futures.TimeoutError:
-            if future.done():  # the work raised one itself
-                raise
-            raise TimeLimitExceeded from None
+        while True:
+            try:
+                return future.result(limits.wait_s())
+            except futures.TimeoutError:
+                if future.done():  # the work raised one itself
+                    raise
 
     def start(self, task: Coroutine[Any, Any, Any]) -> None:
         context = contextvars.copy_context()
@@ -141,7 +197,16 @@ class SyncRunner(Runner):
         self._items.put(item)
 
     async def next(self) -> list[Any]:
-        items = [self._items.get()]
+        return self._taken(self._items.get())
+
+    async def more(self) -> list[Any]:
+        try:
+            return self._taken(self._items.get(timeout=_RACE_S))
+        except Empty:
+            return []
+
+    def _taken(self, first: Any) -> list[Any]:
+        items = [first]
         while not self._items.empty():
             items.append(self._items.get())
         return [_result(item) if isinstance(item, futures.Future) else item for item in items]
@@ -178,13 +243,14 @@ class AsyncRunner(Runner):
         result = await call_on_worker(_contained, function)
         return await result if inspect.isawaitable(result) else result
 
-    async def limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
-        task = self._loop.create_task(work)
+    async def limited(
+        self, work: Coroutine[Any, Any, T], run_s: float | None, idle: Idle | None = None
+    ) -> T:
+        task, limits = self._loop.create_task(work), _Limits(run_s, idle)
         try:
-            await asyncio.wait([task], timeout=seconds)
-            if task.done():
-                return task.result()
-            raise TimeLimitExceeded
+            while not task.done():
+                await asyncio.wait([task], timeout=limits.wait_s())
+            return task.result()
         finally:
             task.cancel()
             await asyncio.wait([task])  # it must not run beside the next attempt
@@ -204,7 +270,10 @@ class AsyncRunner(Runner):
                 self._loop.call_soon_threadsafe(self._items.put_nowait, item)
 
     async def next(self) -> list[Any]:
-        items = [await self._items.get()]
+        return self._taken(await self._items.get())
+
+    def _taken(self, first: Any) -> list[Any]:
+        items = [first]
         while not self._items.empty():
             items.append(self._items.get_nowait())
         return [_result(item) if isinstance(item, asyncio.Task) else item for item in items]

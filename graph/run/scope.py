@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextvars
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import eq
@@ -60,6 +61,7 @@ class Scope:
         calls: the number of calls of each graph so far.
         logs: where the logs of the graphs that it called ended, by name.
         over: the attempt has ended; what its code still does is not recorded.
+        watched: it may not be without progress for long.
         traced: the node's run as langchain-core's callbacks see it.
         mixed_up: it was interrupted in another order than before, and got a wrong resume value.
     """
@@ -86,7 +88,9 @@ class Scope:
     logs: dict[str, int] = field(default_factory=dict)
     over: bool = False
     mixed_up: bool = False
+    watched: bool = False
     traced: Any = None
+    _alive_at: float = 0.0
     _node_config: Mapping[str, Any] | None = None
     _questions: Questions | None = None
     _main: Flow | None = None
@@ -96,6 +100,25 @@ class Scope:
         if self.known or self.known_by_id:
             self._main = flow()
         return running.set(self)
+
+    def heartbeat(self) -> None:
+        """Note that the task, and those that it is part of, are alive."""
+        scope: Scope | None = self
+        while scope is not None:
+            scope._alive_at = time.monotonic()
+            scope = scope.above
+
+    def progress(self) -> None:
+        """The same, where progress that nobody declared counts."""
+        scope: Scope | None = self
+        while scope is not None:
+            if scope.watched:
+                scope._alive_at = time.monotonic()
+            scope = scope.above
+
+    def idle_s(self) -> float:
+        """The seconds since it was alive."""
+        return time.monotonic() - self._alive_at
 
     @property
     def inner_ns(self) -> str:
@@ -113,9 +136,7 @@ class Scope:
                 **(self.config.get("metadata") or {}),
                 "langgraph_step": self.step,
                 "langgraph_node": self.node,
-                "langgraph_triggers": ("__pregel_push",)
-                if is_sent
-                else (f"branch:to:{self.node}",),
+                "langgraph_triggers": self.host.triggers(self.node, is_sent),
                 "langgraph_path": (
                     ("__pregel_push", self.task, False) if is_sent else ("__pregel_pull", self.node)
                 ),
@@ -270,6 +291,13 @@ def get_stream_writer() -> Callable[[Any], None]:
     """
     scope = running.get()
     return _ignore if scope is None else scope.write
+
+
+def heartbeat() -> None:
+    """Say that the running task is alive."""
+    scope = current()
+    if scope is not None:
+        scope.heartbeat()
 
 
 def get_config() -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import eq
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -20,18 +20,24 @@ from eventstore import telemetry
 from eventstore.concurrency import Concurrency
 from eventstore.format.namespaces import token
 from graph.build.foreign import misplaced
-from graph.build.schema import MISSING
+from graph.build.schema import MISSING, remaining_steps
 from graph.build.topology import Branch, NodeSpec, Topology
-from graph.errors import GraphInterrupt, InvalidGraphError, InvalidUpdateError, NodeTimeoutError
+from graph.errors import (
+    GraphInterrupt,
+    InvalidGraphError,
+    InvalidUpdateError,
+    NodeInterrupt,
+    NodeTimeoutError,
+)
 from graph.run.journal import Journal, LogJournal
 from graph.run.questions import alike
 from graph.run.runners import Runner, TimeLimitExceeded
-from graph.run.scope import ParentCommand, Scope, current, running
+from graph.run.scope import ParentCommand, Scope, current, heartbeat, running
 from graph.state import planner
 from graph.state.events import Data, Writes, named, note, waiting_data
 from graph.state.fold import Asked, State, Task, checkpoint_id, task_id
 from graph.state.namespaces import lasting
-from graph.types import Durability, ExecutionInfo, Runtime
+from graph.types import Durability, ExecutionInfo, NodeError, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +164,9 @@ class Tasks:
     Args:
         ns: the namespace of the run, also if it keeps no log.
         above: in a subgraph: the task that the run is for.
+
+    Attributes:
+        steps_left: the supersteps that the run may still take, with the current one.
     """
 
     def __init__(
@@ -172,6 +181,7 @@ class Tasks:
         self.journal = journal
         self.options = options
         self.ns = ns
+        self.steps_left = options.recursion_limit
         self._topology = topology
         self._runner = runner
         self._above = above
@@ -195,6 +205,10 @@ class Tasks:
     def state_of(self, node: str) -> Any:
         """The current state in the form that a node declares."""
         return planner.view(self._topology, self._topology.nodes[node].schema, self.state.values)
+
+    def triggers(self, node: str, is_sent: bool) -> tuple[str, ...]:
+        """What makes a node run, as its config says."""
+        return self._topology.triggers(node, is_sent)
 
     async def run_task(self, state: State, index: int, task: Task) -> Done:
         """Run a task with its retries, as one span of the trace. Every error becomes its result."""
@@ -242,6 +256,10 @@ class Tasks:
                 if error is not raised:
                     error.__cause__ = raised
                 wait = _pause_before_retry(spec, attempt, error)
+                if wait is None and spec.handler is not None:
+                    failed.append(list(named(error)))
+                    spec = _handling(spec.handler, task.node, error)
+                    continue
                 if wait is None:
                     return Done(index, error=error, attempts=attempt, logs=logs)
                 failed.append(list(named(error)))
@@ -287,11 +305,12 @@ class Tasks:
     ) -> tuple[Data, Writes | None]:
         """The output event's data after one call of the node; its writes as they are streamed."""
         entered = scope.enter()
+        counted = remaining_steps.set(self.steps_left - 1)
         try:
             if self.options.observer is None:
                 result = await self._result(spec, state, state.frontier[index], scope)
                 data, streamed = await planner.outcome(
-                    self._topology, state, index, result, self.evaluate_edge
+                    self._topology, state, index, result, self.evaluate_edge, _handler(scope, spec)
                 )
             else:
                 data, streamed = await self._observed(
@@ -300,6 +319,7 @@ class Tasks:
         except BaseExceptionGroup as group:
             raise _without_interrupts(group) from None
         finally:
+            remaining_steps.reset(counted)
             running.reset(entered)
         _refuse_caught(scope)
         if data.get("above") and not self.ns:
@@ -317,7 +337,7 @@ class Tasks:
         async def work() -> tuple[Any, tuple[Data, Writes | None]]:
             result = await self._result(spec, state, task, scope)
             return result, await planner.outcome(
-                self._topology, state, index, result, self.evaluate_edge
+                self._topology, state, index, result, self.evaluate_edge, _handler(scope, spec)
             )
 
         task = state.frontier[index]
@@ -329,14 +349,22 @@ class Tasks:
         call = self._call_node(spec, planner.argument(self._topology, state, task))
         try:
             limit_s = _shorter(spec.timeout_s, self.options.step_timeout_s)
-            if limit_s is None:
+            idle_s = spec.idle_timeout_s
+            if limit_s is None and idle_s is None:
                 result = await call
             else:
-                result = await self._runner.limited(call, limit_s)
+                scope.heartbeat()
+                idle = None if idle_s is None else (idle_s, scope.idle_s)
+                result = await self._runner.limited(call, limit_s, idle)
         except ParentCommand as sent:
             return sent.command
-        except TimeLimitExceeded:
-            raise NodeTimeoutError(spec.name, limit_s or 0) from None
+        except NodeInterrupt as raised:
+            while True:  # a resume value does not keep the node from raising it again
+                scope.interrupt(raised.value)
+        except TimeLimitExceeded as late:
+            raise NodeTimeoutError(
+                spec.name, late.limit_s, kind=late.kind, run_timeout=limit_s, idle_timeout=idle_s
+            ) from None
         _refuse_caught(scope)
         return result
 
@@ -348,6 +376,7 @@ class Tasks:
         logs: dict[str, int],
         strict: bool = False,
     ) -> Scope:
+        spec = self._topology.nodes[state.frontier[index].node]
         known = planner.known(state, index)
         mark = token(state.began, index)
         return Scope(
@@ -368,6 +397,7 @@ class Tasks:
             strict=strict,
             logs=logs,
             step=state.step + 1,
+            watched=spec.idle_timeout_s is not None and not spec.heartbeat_only,
             sent=state.frontier[index].arg is not MISSING,
         )
 
@@ -376,6 +406,7 @@ class Tasks:
         return Runtime(
             context=self.options.context,
             stream_writer=self._write,
+            heartbeat=heartbeat,
             execution_info=ExecutionInfo(
                 checkpoint_id=checkpoint_id(state.checkpoint),
                 checkpoint_ns=self.ns,
@@ -457,6 +488,9 @@ class Tasks:
 
     def _write(self, chunk: Any) -> None:
         """Stream a chunk that a node passed to its writer."""
+        scope = current()
+        if scope is not None:
+            scope.progress()
         if self.options.listener is not None:
             if "custom" in self.options.modes:
                 self.options.listener(self.ns, "custom", chunk)
@@ -468,6 +502,23 @@ class Tasks:
     def forward_chunk(self, ns: str, mode: str, chunk: Any) -> None:
         """Stream a chunk of a subgraph; the :data:`Listener` of its runs."""
         self._runner.put(("inside", (ns, mode, chunk)))
+
+
+def _handling(handler: NodeSpec, node: str, error: Exception) -> NodeSpec:
+    """The error handler of a node, to be called for this error."""
+    passed = {"error": NodeError(node, error)} if "error" in handler.accepts else {}
+    run_async = handler.async_action
+    return replace(
+        handler,
+        action=partial(cast(Callable[..., Any], handler.action), **passed),
+        async_action=None if run_async is None else partial(run_async, **passed),
+        accepts=handler.accepts - {"error"},
+    )
+
+
+def _handler(scope: Scope, spec: NodeSpec) -> str | None:
+    """The name of the error handler that runs in place of the scope's node."""
+    return None if spec.name == scope.node else spec.name
 
 
 def _shorter(one: float | None, other: float | None) -> float | None:

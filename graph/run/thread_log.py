@@ -10,7 +10,6 @@ import hashlib
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -37,7 +36,7 @@ from graph.run import recent
 from graph.run.address import Address
 from graph.run.journal import LogJournal, Means
 from graph.run.metadata import RunMetadata
-from graph.run.recent import Notes, Start
+from graph.run.recent import Decoded, Notes, Start
 from graph.run.snapshots import Failures, SnapshotTaker, load
 from graph.state.events import Data, Kind
 from graph.state.fold import Fold, State, checkpoint_id, parts
@@ -205,7 +204,7 @@ class ThreadLog:
             logs: where the logs of subgraphs ended at that position, by task and name.
         """
         replay, state, taker = await self.load(thread_id, at, ns)
-        return self._journal(replay, replace(state, logs=logs), taker, means, fork_from=at)
+        return self._journal(replay, state._replace(logs=logs), taker, means, fork_from=at)
 
     def _journal(
         self,
@@ -373,7 +372,7 @@ class ThreadLog:
             )
             if (replay.head.position, replay.head.digest) != (at, head.digest):
                 return None, taker  # another writer was first
-            folding = Fold(self.channels, replace(state, logs=logs) if fork else state)
+            folding = Fold(self.channels, state._replace(logs=logs) if fork else state)
             for event in events:
                 at = at._replace(seq=at.seq + 1)
                 if isinstance(event, Fork):
@@ -429,17 +428,19 @@ class ThreadLog:
         start = None
         if replay.snapshot is not None:
             notes: Notes | None = replay.cached and replay.cached.notes
-            codec = self.core.codec
-            decode = codec.decode if notes is None else partial(codec.unpack, own=True)
-            start, chained = load(decode, replay.snapshot)
+            decoded = Decoded(self.core)
+            own = partial(self.core.codec.unpack, own=True)
+            start, chained = load(decoded.decode if notes is None else own, replay.snapshot)
             at = replay.snapshot.position
             if replay.snapshot.is_base and start.parent and start.parent[:2] == at[:2]:
-                start = replace(start, parent=None, stands_on=None)  # nothing exists before a base
+                start = start._replace(parent=None, stands_on=None)  # nothing exists before a base
             if notes is not None:
-                began = Start.of(notes, start)
+                began = Start.of(notes.parts, start)
                 taker.follow(notes.chain, start)
             elif (at.thread_key, at.ns) == (replay.head.thread_key, replay.head.ns):
                 taker.resume(replay.snapshot, start, chained)
+                if replay.cached is not None and recent.is_due(replay.cached):
+                    began = Start.of(decoded.parts(), start)
         folding = Fold(self.channels, start)
         size = count = 0
         async with aclosing(replay.events) as pages:

@@ -9,26 +9,32 @@ each gets all updates of its channel together, which makes folding a long log li
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from eventstore import Position, RecordedEvent
 from eventstore.format.digests import origin
 from graph.build.schema import MISSING, Channel, Missing
+from graph.errors import ForeignThreadError
 from graph.state.events import Data, Kind, unpack, updates_of
 from graph.state.namespaces import Caller, home_of, lasting, moved, same_task
 from graph.types import START, Overwrite
 
 
-def checkpoint_id(at: Position) -> str:
-    """Opaque text that locates a checkpoint without an index and sorts by age in its thread."""
-    return f"{at.thread_key:016x}-{at.seq:010x}"
+def checkpoint_id(at: Position, seq: int | None = None) -> str:
+    """Opaque text that locates a checkpoint without an index and sorts by age in its thread.
+
+    Args:
+        seq: of another event of the same log.
+    """
+    return f"{at.thread_key:016x}-{at.seq if seq is None else seq:010x}"
 
 
 def task_id(state: State, task: int) -> str:
     """Identifies a task while its superstep lasts, also after failures and interrupts."""
-    return f"{checkpoint_id(state.checkpoint._replace(seq=state.began))}/{task}"
+    return f"{checkpoint_id(state.checkpoint, state.began)}/{task}"
 
 
 def _original(at: Position) -> Position:
@@ -38,6 +44,9 @@ def _original(at: Position) -> Position:
 
 NOWHERE: Final = Position(0, "", 0)
 """The position of a log before its first event."""
+
+NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
+"""An empty mapping, which all states share."""
 
 _SPECIAL: Final = frozenset({"later", "sends", "joins"})
 """Keys that an event has only if its node's edges did more than name nodes."""
@@ -85,8 +94,7 @@ class Asked(NamedTuple):
     answer: Any = MISSING
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """Everything about a run at a position. Never changed; values are shared.
 
     Attributes:
@@ -126,28 +134,28 @@ class State:
     checkpoint: Position = NOWHERE
     parent: Position | None = None
     step: int = -1
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = NOTHING
     frontier: tuple[Task, ...] = ()
-    pending: Mapping[int, Data] = field(default_factory=dict)
-    errors: Mapping[int, Data] = field(default_factory=dict)
-    joins: Mapping[JoinKey, frozenset[str]] = field(default_factory=dict)
+    pending: Mapping[int, Data] = NOTHING
+    errors: Mapping[int, Data] = NOTHING
+    joins: Mapping[JoinKey, frozenset[str]] = NOTHING
     later: frozenset[str] = frozenset()
     last: tuple[str, ...] = ()
     source: str = ""
     run_id: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = NOTHING
     created_us: int = 0
-    interrupts: Mapping[int, Data] = field(default_factory=dict)
-    resume_values: Mapping[int, Mapping[int | str, Asked]] = field(default_factory=dict)
-    logs: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
-    kept: Mapping[str, int] = field(default_factory=dict)
+    interrupts: Mapping[int, Data] = NOTHING
+    resume_values: Mapping[int, Mapping[int | str, Asked]] = NOTHING
+    logs: Mapping[int, Mapping[str, int]] = NOTHING
+    kept: Mapping[str, int] = NOTHING
     began: int = 0
     first: Position = NOWHERE
     branch: int = 0
     call: str = ""
     above: Data | None = None
-    ended: Mapping[str, Position] = field(default_factory=dict)
-    forms: Mapping[str, str] = field(default_factory=dict)
+    ended: Mapping[str, Position] = NOTHING
+    forms: Mapping[str, str] = NOTHING
     version: str | None = None
     stands_on: Position | None = None
 
@@ -263,14 +271,17 @@ class Fold:
         if "forms" in data:
             self.forms, self.version = {**self.forms, **data["forms"]}, data.get("version")
         if kind == Kind.OUTPUT:
+            if len(self.frontier) == 1 and not (self.logs or "logs" in data or "above" in data):
+                self._write(data)  # as below, of a task that is alone
+                self.last = (data["node"],)
+                self._advance((data,))
+                self._complete(recorded_us, "loop", self.step + 1)
+                return True
             self._finish(data)
             if len(self.pending) < len(self.frontier):
                 return False
             outputs = self._write_pending()
-            if len(outputs) == 1:
-                self.last = (data["node"],)
-            else:
-                self.last = tuple(dict.fromkeys(output["node"] for output in outputs))
+            self.last = tuple(dict.fromkeys(output["node"] for output in outputs))
             self._advance(outputs)
             self._complete(recorded_us, "loop", self.step + 1)
         elif kind == Kind.INPUT:
@@ -283,7 +294,8 @@ class Fold:
             self._advance([{**data, "node": START}] if "joins" in data else [data])
             continues = "command" in data and self.checkpoint.seq > 0
             source = COMMAND if continues else "input"
-            self._complete(recorded_us, source, data.get("step", self.step + 1), before)
+            step = self.step + 1 if self.source != "fork" else self._next_step(before)
+            self._complete(recorded_us, source, data.get("step", step), before)
         elif kind == Kind.ERROR:
             self.errors[data["task"]] = data
             self._note_logs(data)
@@ -309,16 +321,24 @@ class Fold:
             self.last = tuple(dict.fromkeys(update["node"] for update in updates))
             self.later, self.above = frozenset(), None
             self._advance(updates)
-            self._complete(recorded_us, "update", self.step + 1, before)
+            self._complete(recorded_us, "update", self._next_step(before), before)
         elif kind == Kind.FORK:
             self._fork()
+            if not at.ns:  # as in LangGraph a fork is a step of its own
+                self.step += 1
             self._mark(recorded_us, "fork")
         else:
-            raise ValueError(f"kind {kind} is not an event of a run")
+            raise ForeignThreadError(
+                f"event {at.seq} of this thread is of kind {kind}, which no graph of this library "
+                "writes; LangGraph wrote the thread through an EventStoreSaver, or an application "
+                "wrote events of its own: continue it with what wrote it, or pass another thread_id"
+            )
         return True
 
     def _called(self, call: str, before: Position) -> None:
         """Note which call a run of a subgraph with ``checkpointer=True`` is for."""
+        if not (call or self.call):
+            return
         if not same_task(self.call, call):
             self.ended = {}
         elif self.call:
@@ -369,7 +389,9 @@ class Fold:
 
     def _write(self, data: Data) -> None:
         channels, updates = self._channels, self._updates
-        for key, value in unpack(data):
+        writes = data["writes"]
+        plain = type(writes) is dict and "overwrite" not in data
+        for key, value in writes.items() if plain else unpack(data):
             channel = channels.get(key)
             if channel is None or channel.reducer is None:
                 self.values[key] = value
@@ -377,7 +399,10 @@ class Fold:
                 updates[key] = [value]
                 self._overwritten.add(key)
             elif key not in self._overwritten:
-                updates.setdefault(key, []).append(value)
+                if key in updates:
+                    updates[key].append(value)
+                else:
+                    updates[key] = [value]
 
     def _write_pending(self) -> list[Data]:
         """Apply finished outputs in the order of the frontier, not of finishing."""
@@ -410,7 +435,10 @@ class Fold:
             self.frontier, self.later = (), frozenset()
             return
         if len(outputs) == 1 and not self.later and outputs[0].keys().isdisjoint(_SPECIAL):
-            self.frontier = tuple(map(_task, sorted(outputs[0]["to"])))
+            targets = outputs[0]["to"]
+            self.frontier = (
+                (_task(targets[0]),) if len(targets) == 1 else tuple(map(_task, sorted(targets)))
+            )
             return
         nodes: set[str] = set()
         later = set(self.later)
@@ -428,15 +456,27 @@ class Fold:
         self.frontier = (*map(_task, sorted(nodes)), *sends)
         self.later = frozenset(later)
 
+    def _next_step(self, before: Position) -> int:
+        """The step of a write by a caller: that of a fork before it, which only says from where."""
+        forked = self.source == "fork" and self.checkpoint == before and not before.ns
+        return self.step if forked else self.step + 1
+
     def _complete(
         self, recorded_us: int, source: str, step: int, before: Position = NOWHERE
     ) -> None:
         forked = self.source == "fork" and self.checkpoint == before
-        for logs in self.logs.values():  # of tasks that will not finish
-            self.kept |= lasting(logs, origin(self.at.thread_key, self.at.ns)[1])
+        if self.logs:
+            for logs in self.logs.values():  # of tasks that will not finish
+                self.kept |= lasting(logs, origin(self.at.thread_key, self.at.ns)[1])
         self._overwritten.clear()
-        self.pending, self.errors, self.interrupts = {}, {}, {}
-        self.resume_values, self.logs = {}, {}
+        for unfinished in (
+            self.pending,
+            self.errors,
+            self.interrupts,
+            self.resume_values,
+            self.logs,
+        ):
+            unfinished.clear()
         self.first, self.began, self.step = self.at, self.at.seq, step
         if forked:  # the fork only says what this continues from
             self._mark(recorded_us, source, self.stands_on)
@@ -474,25 +514,25 @@ class Fold:
             self.step,
             dict(self.values),
             self.frontier,
-            dict(self.pending),
-            dict(self.errors),
-            dict(self.joins),
+            dict(self.pending) if self.pending else NOTHING,
+            dict(self.errors) if self.errors else NOTHING,
+            dict(self.joins) if self.joins else NOTHING,
             self.later,
             self.last,
             self.source,
             self.run_id,
             self.metadata,
             self.created_us,
-            dict(self.interrupts),
-            dict(self.resume_values),
-            dict(self.logs),
-            dict(self.kept),
+            dict(self.interrupts) if self.interrupts else NOTHING,
+            dict(self.resume_values) if self.resume_values else NOTHING,
+            dict(self.logs) if self.logs else NOTHING,
+            dict(self.kept) if self.kept else NOTHING,
             self.began,
             self.first,
             self.branch,
             self.call,
             self.above,
-            dict(self.ended),
+            dict(self.ended) if self.ended else NOTHING,
             self.forms,
             self.version,
             self.stands_on,

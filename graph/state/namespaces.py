@@ -70,8 +70,17 @@ def beside(at: Position, ns: str, seq: int) -> Position:
     return Position(at.thread_key, stored, seq)
 
 
+UNNAMED: Final = "LangGraph"
+"""The default name of a graph, by which programs find its run among the events of a stream."""
+
+
 def called(node: str, graph: str) -> str:
-    """The name of a graph that a node's function calls, with separators replaced."""
+    """The name of a graph that a node's function calls, with separators replaced.
+
+    The logs of graphs without a name are called ``graph`` in every database.
+    """
+    if graph == UNNAMED:
+        graph = "graph"
     for character in (SEPARATOR, MARK, CALL):
         graph = graph.replace(character, "_")
     return f"{node}{CALL}{graph}"

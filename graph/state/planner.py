@@ -13,7 +13,7 @@ from typing import Any, Final
 from graph.build.foreign import TYPES, refuse_foreign, taken, taken_targets
 from graph.build.schema import MISSING, StateSchema, own
 from graph.build.topology import Branch, Graph, Topology
-from graph.errors import InvalidUpdateError, UnknownResultError
+from graph.errors import AmbiguousResumeError, InvalidUpdateError, UnknownResultError
 from graph.state import events
 from graph.state.events import Data, Goto, Writes, unpack
 from graph.state.fold import Asked, State, Task
@@ -35,6 +35,12 @@ def due(state: State) -> list[tuple[int, Task]]:
     return [(i, task) for i, task in enumerate(state.frontier) if i not in state.pending]
 
 
+def shown_argument(topology: Topology, state: State, task: Task) -> Any:
+    """The argument of a task's node as streams show it: of a graph, with messages as objects."""
+    found = argument(topology, state, task)
+    return dict(as_shown(topology, found)) if topology.showing and type(found) is dict else found
+
+
 def argument(topology: Topology, state: State, task: Task) -> Any:
     """The argument that a task's node is called with: that of its ``Send``, or the state.
 
@@ -54,11 +60,11 @@ def view(topology: Topology, schema: StateSchema, values: Mapping[str, Any]) -> 
     """The state in the form that a node's schema declares."""
     known: Mapping[str, Any] = {key: values[key] for key in schema.keys if key in values}
     if topology.showing:
-        known = _as_shown(topology, known)
+        known = as_shown(topology, known)
     return schema.coerce({key: own(each) for key, each in known.items()})
 
 
-def _as_shown(topology: Topology, values: Mapping[str, Any]) -> Mapping[str, Any]:
+def as_shown(topology: Topology, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Recorded values as nodes and callers get them."""
     shows = topology.showing
     found = {key: show(values[key]) for key, show in shows.items() if key in values}
@@ -66,9 +72,17 @@ def _as_shown(topology: Topology, values: Mapping[str, Any]) -> Mapping[str, Any
 
 
 async def outcome(
-    topology: Topology, state: State, index: int, result: Any, evaluate: EvaluateEdge
+    topology: Topology,
+    state: State,
+    index: int,
+    result: Any,
+    evaluate: EvaluateEdge,
+    handler: str | None = None,
 ) -> tuple[Data, Writes | None]:
     """The output event of a task, made from the result of its node.
+
+    Args:
+        handler: the name of the error handler whose result it is; the node's edges lead nowhere.
 
     Returns:
         Its data; and its writes as they are streamed, if they are not as recorded.
@@ -80,9 +94,15 @@ async def outcome(
     node = task.node
     given, gotos, above = _read_result(topology, node, result)
     writes = prepared(topology, given)
-    goto = await _follow(topology, node, state, writes, gotos, evaluate)
+    if handler is None:
+        goto = await _follow(topology, node, state, writes, gotos, evaluate)
+    else:
+        goto = _towards(topology, node, gotos)
     data = events.output_data(state.step + 1, index, node, writes, goto, above)
-    return data, _streamed(topology, given, writes) if topology.showing else None
+    if handler is not None:
+        data["handler"] = handler
+    is_graph = isinstance(topology.nodes[node].action, Graph)
+    return data, _streamed(topology, given, writes, is_graph) if topology.showing else None
 
 
 async def begin(
@@ -174,7 +194,7 @@ def _match_resume_values(state: State, given: Any) -> list[Data]:
             f"this thread has no pending interrupt {unknown}; it has: {listed}"
         )
     if len(pending) > 1:
-        raise InvalidUpdateError(
+        raise AmbiguousResumeError(
             f"{len(pending)} interrupts are pending, so name those to resume: "
             f"Command(resume={{id: value}}) with one or more of {listed}"
         )
@@ -285,7 +305,7 @@ def shown(topology: Topology, state: State, live: bool = False) -> Mapping[str, 
         ReducerError: a reducer cannot merge what was written, in a superstep without a failure.
     """
     values = recorded(topology, state, live)
-    return _as_shown(topology, values) if topology.showing else values
+    return as_shown(topology, values) if topology.showing else values
 
 
 def recorded(topology: Topology, state: State, live: bool = False) -> Mapping[str, Any]:
@@ -317,8 +337,12 @@ def prepared(topology: Topology, writes: Writes) -> list[tuple[str, Any]]:
     ]
 
 
-def _streamed(topology: Topology, given: Writes, recorded: Writes) -> list[tuple[str, Any]]:
-    """Writes as streams show them."""
+def _streamed(
+    topology: Topology, given: Writes, recorded: Writes, is_graph: bool
+) -> list[tuple[str, Any]]:
+    """Writes as streams show them: a node's as it returned them, a graph's as callers get them."""
+    if is_graph:
+        return list(as_shown(topology, dict(recorded)).items())
     return [
         (key, topology.channels[key].streamed(update, value) if key in topology.showing else value)
         for (key, update), (_, value) in zip(given, recorded, strict=True)

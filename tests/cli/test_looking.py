@@ -12,6 +12,7 @@ import pytest
 
 from eventstore import Event, EventStore, ThreadInfo
 from eventstore.cli import exits
+from eventstore.cli.output import ago
 from eventstore.core.core import Core
 from tests.cli.support import ESCAPE, Done, run
 
@@ -257,3 +258,24 @@ def test_blame_names_the_event_and_what_was_read(read: Callable[..., Done]) -> N
     missing = read("blame", "waits", "author", "--at", "1")
     assert missing.code == 4 and "'author' was not written" in missing.err
     assert read("blame", "waits", "author", "--ns", "none").code == 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "just now"),
+        (59, "just now"),
+        (60, "1 min ago"),
+        (3_599, "59 min ago"),
+        (7_200, "2 h ago"),
+        (86_400, "1 day ago"),
+        (3 * 86_400, "3 days ago"),
+        (-5, "just now"),
+    ],
+)
+def test_times_are_said_as_people_say_them(seconds: int, said: str) -> None:
+    assert ago(datetime.now(UTC) - timedelta(seconds=seconds)) == said
+
+
+def test_old_times_are_dates() -> None:
+    assert ago(datetime(2020, 1, 2, tzinfo=UTC)) == "2020-01-02" and ago(None) == ""

@@ -24,8 +24,8 @@ def test_the_log_alone_tells_runs_tasks_questions_and_edits(read: Read) -> None:
     assert (summary["questions"], summary["answers"]) == (1, 1)
     assert (summary["edits"], summary["forks"], summary["errors"]) == (1, 1, {})
     events = found["events"]
-    assert [each["seq"] for each in events] == list(range(len(events), 0, -1))
-    kinds = [each["kind"] for each in reversed(events)]
+    assert [each["seq"] for each in events] == list(range(1, len(events) + 1))
+    kinds = [each["kind"] for each in events]
     assert kinds == ["input", "output", "interrupt", "resume", "output", "fork", "update"]
     (asked,) = (each for each in events if each["kind"] == "interrupt")
     assert asked["questions"][0]["value"] == {"publish?": "bees"}
@@ -54,8 +54,19 @@ def test_a_log_that_no_graph_wrote_is_told_too(database: str, read: Read) -> Non
 
 def test_history_is_limited_and_counts_all_the_same(read: Read) -> None:
     found = read("history", "done", "--limit", "2", "--json").json
-    assert [each["seq"] for each in found["events"]] == [7, 6]
+    assert [each["seq"] for each in found["events"]] == [6, 7]
     assert found["summary"]["runs"] == 1
+
+
+@pytest.mark.parametrize("app", [(), APP], ids=["log", "checkpoints"])
+def test_history_is_oldest_first_unless_reversed(app: tuple[str, ...], read: Read) -> None:
+    def seqs(*options: str) -> list[int]:
+        found = read("history", "done", *app, *options, "--json").json
+        return [each["seq"] for each in found["checkpoints" if app else "events"]]
+
+    whole = seqs()
+    assert whole == sorted(whole) and seqs("--reverse") == whole[::-1]
+    assert seqs("--limit", "2") == whole[-2:] and seqs("--limit", "2", "--reverse") == whole[:-3:-1]
 
 
 # --- history with it --------------------------------------------------------------------
@@ -63,9 +74,9 @@ def test_history_is_limited_and_counts_all_the_same(read: Read) -> None:
 
 def test_checkpoints_with_what_was_next_and_what_changed(read: Read) -> None:
     found = read("history", "done", *APP, "--json").json["checkpoints"]
-    edit, back, end, stop, wrote, begin = found
+    begin, wrote, stop, end, back, edit = found
     sources = [each["source"] for each in found]
-    assert sources == ["update", "fork", "loop", "interrupt", "loop", "input"]
+    assert sources == ["input", "loop", "interrupt", "loop", "fork", "update"]
     assert begin["next"] == ["write"] and begin["changed"] == ["topic", "rows"]
     assert wrote["changed"] == ["rows", "author", "notes"] and wrote["next"] == ["ask"]
     assert stop["changed"] == [] and stop["questions"][0]["value"] == {"publish?": "bees"}
@@ -80,17 +91,17 @@ def test_checkpoints_with_what_was_next_and_what_changed(read: Read) -> None:
 
 
 def test_checkpoints_with_their_values(read: Read) -> None:
-    newest, *_ = read("history", "waits", *APP, "--full", "--json").json["checkpoints"]
+    *_, newest = read("history", "waits", *APP, "--full", "--json").json["checkpoints"]
     assert newest["values"]["author"] == {"$type": "Author", "name": "Ann"}
     assert '"$type": "Author"' in read("history", "waits", *APP, "--full").out
 
 
 def test_a_branch_shows_the_history_that_led_to_it(read: Read) -> None:
     found = read("history", "branch", *APP, "--json").json["checkpoints"]
-    assert [each["thread_id"] for each in found[-2:]] == ["done", "done"]
-    assert found[0]["thread_id"] == "branch"
+    assert [each["thread_id"] for each in found[:2]] == ["done", "done"]
+    assert found[-1]["thread_id"] == "branch"
     (newest,) = read("history", "branch", *APP, "--limit", "1", "--json").json["checkpoints"]
-    assert newest == found[0]
+    assert newest == found[-1]
 
 
 # --- the application --------------------------------------------------------------------
@@ -150,9 +161,9 @@ def test_diff_tells_what_came_went_and_changed(read: Read) -> None:
 
 def test_diff_takes_ids_and_by_default_the_latest(read: Read) -> None:
     checkpoints = read("history", "done", *APP, "--json").json["checkpoints"]
-    oldest = checkpoints[-1]["checkpoint_id"]
+    oldest = checkpoints[0]["checkpoint_id"]
     found = read("diff", "done", oldest, *APP, "--json").json
-    assert found["to"]["checkpoint_id"] == checkpoints[0]["checkpoint_id"]
+    assert found["to"]["checkpoint_id"] == checkpoints[-1]["checkpoint_id"]
     assert {"path": "topic", "change": "changed", "before": "bees", "after": "wasps"} in found[
         "changes"
     ]

@@ -48,9 +48,9 @@ def test_it_is_shown_from_where_it_begins(thread: str, read: Read) -> None:
     seqs = [each["seq"] for each in found.lines]
     assert seqs == list(range(log["first"], log["last"] + 1))
     told = read("history", "long", "--all", "--json").json
-    assert [each["seq"] for each in told["events"]] == seqs[::-1]
+    assert [each["seq"] for each in told["events"]] == seqs
     states = read("history", "long", *APP, "--all", "--json").json["checkpoints"]
-    assert states[-1]["seq"] <= log["first"] and states[0]["seq"] == seqs[-1]
+    assert states[0]["seq"] <= log["first"] and states[-1]["seq"] == seqs[-1]
     assert read("diff", "long", str(states[-1]["seq"]), *APP).code == exits.OK
     for command in (["verify"], ["verify", *APP], ["stats"], ["show", "long"]):
         assert read(*command).code == exits.OK, command

@@ -18,6 +18,7 @@ from eventstore import CorruptEventError, Event, EventStore, EventStoreError
 from retention import sweep
 from tests.effort import effort
 from tests.eventstore.damage_support import (
+    FLIP,
     POLICY,
     SOUND,
     TABLES,
@@ -76,7 +77,7 @@ def test_a_column_may_hold_anything(original: Original, tmp_path: Path, table: s
     cases = [(column, value) for column in columns_of(path, table) for value in VALUES]
     chance.shuffle(cases)
     for column, value in cases[: effort(7, len(cases))]:
-        if column == "active_at" and type(value) is int:
+        if column == "active_at" and (value is FLIP or type(value) is int):
             continue  # a moment like any other: a clock may have been as wrong as that
         copy = _copy(path, tmp_path / "copy.db")
         if damage_row(copy, table, column, value, chance, key):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, TypedDict
 
+from eventstore import Position
 from eventstore.concurrency import run_sync
 from graph import (
     END,
@@ -61,13 +62,21 @@ def standing(app: CompiledGraph, config: RunnableConfig) -> State:
     return finish(app.checkpointer, app._log.open(Address.of(config), Means()), run_sync).state
 
 
-def replayed(app: CompiledGraph, thread_id: str, snapshots: bool) -> State:
-    """The state of a thread, from the nearest snapshot or from its first event on."""
+def replayed(
+    app: CompiledGraph, thread_id: str, snapshots: bool, at: Position | None = None
+) -> State:
+    """The state of a thread, from the nearest snapshot or from its first event on.
+
+    Args:
+        at: the position of the state, by default the end.
+    """
     log = app._log
     assert log is not None
 
     async def load() -> State:
-        replay = await log.core.replay(thread_id, fingerprint=log.fingerprint, snapshots=snapshots)
+        replay = await log.core.replay(
+            thread_id, upto=at, fingerprint=log.fingerprint, snapshots=snapshots
+        )
         return (await log.fold(replay))[0]
 
     return finish(app.checkpointer, load(), run_sync)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
+import langgraph.graph
 import pytest
 
 from eventstore import AsyncEventStore, ConfigurationError, EventStore, StoreClosedError
@@ -19,6 +20,8 @@ from graph import (
     SqliteSaver,
     StateGraph,
 )
+from graph.errors import ForeignThreadError
+from graph.langgraph import EventStoreSaver
 from graph.production import (
     PersistenceConfig,
     PersistenceConfigError,
@@ -140,3 +143,24 @@ def test_a_configuration_of_postgresql_names_a_server(
     monkeypatch.setenv("GRAPH_EVENTSTORE_CONNECTION_STRING", text)
     with pytest.raises(PersistenceConfigError, match="connection_string: "):
         PersistenceConfig()
+
+
+def test_a_saver_for_langgraphs_graphs_is_named(tmp_path: Path) -> None:
+    expected = pytest.raises(TypeError, match="EventStoreSaver, which is for LangGraph's own")
+    with EventStoreSaver(str(tmp_path / "x.db")) as saver, expected:
+        graph().compile(saver)
+
+
+def test_a_thread_that_langgraph_wrote_is_named(tmp_path: Path) -> None:
+    with EventStoreSaver(str(tmp_path / "x.db")) as saver:
+        theirs = langgraph.graph.StateGraph(State).add_node("count", lambda state: {"total": 1})
+        config: Any = {"configurable": {"thread_id": "t"}}
+        theirs.add_edge(START, "count").compile(saver).invoke({"total": 0}, config)
+        ours = graph().compile(saver.store)
+        for call in (
+            lambda: ours.invoke({"total": 0}, config),
+            lambda: ours.get_state(config),
+            lambda: list(ours.get_state_history(config)),
+        ):
+            with pytest.raises(ForeignThreadError, match="LangGraph wrote the thread"):
+                call()

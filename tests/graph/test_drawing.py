@@ -97,8 +97,8 @@ def test_joins_and_commands() -> None:
         "__start__ --> b;",
         "a --> again;",
         "again -.-> __end__;",
-        "again -.-> again;",
         "b --> again;",
+        "again -.-> again;",
     ]
 
 
@@ -144,6 +144,11 @@ def test_subgraphs_opened() -> None:
         "__start__([<p>__start__</p>]):::first",
         "a(a)",
         "__end__([<p>__end__</p>]):::last",
+        "__start__ --> a;",
+        "a --> middle\\3afirst;",
+        "a --> middle\\3aleaf\\3ain;",
+        "middle\\3afirst --> __end__;",
+        "middle\\3aleaf\\3aa --> __end__;",
         "subgraph middle",
         "middle\\3afirst(first)",
         'subgraph middle\\3aleaf["leaf"]',
@@ -152,11 +157,6 @@ def test_subgraphs_opened() -> None:
         "middle\\3aleaf\\3ain --> middle\\3aleaf\\3aa;",
         "end",
         "end",
-        "__start__ --> a;",
-        "a --> middle\\3afirst;",
-        "a --> middle\\3aleaf\\3ain;",
-        "middle\\3afirst --> __end__;",
-        "middle\\3aleaf\\3aa --> __end__;",
     ]
 
 

@@ -12,16 +12,19 @@ import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
 from sqlalchemy import event
 
+import graph.read.history
 import graph.run.recent
 import graph.run.snapshots
 from eventstore import EventStore, queries
 from graph import START, CompiledGraph, StateGraph, add_messages
+from graph.run.address import Address
 from graph.state.fold import Fold
 from tests.graph.kit import on, replayed
 
@@ -380,3 +383,89 @@ def test_what_is_kept_is_bounded() -> None:
             assert len(app.get_state(on("t59")).values["items"]) == 8
         assert sum(each.size for each in cache._logs.values()) == cache._size <= 60_000
         assert all(each.size <= 15_000 for each in cache._logs.values())
+
+
+class Kinds(TypedDict, total=False):
+    plain: Annotated[list[Any], operator.add]
+    typed: Annotated[list[Any], operator.add]
+    mixed: list[Any]
+
+
+@pytest.mark.parametrize("lists", [("plain",), ("typed",), ("plain", "typed", "mixed")])
+def test_old_checkpoints_are_the_same_however_often_they_are_read(
+    store: EventStore, caching: str, lists: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph.run.snapshots, "FLOOR", 900)
+
+    def grow(state: Kinds) -> dict[str, Any]:
+        n = len(state.get("plain", ())) + len(state.get("typed", ()))
+        found: dict[str, Any] = {
+            "plain": [{"n": n, "deep": [{"text": "word " * 20}], "\ud800": 2.5}],
+            "typed": [(n, {n, "a"}, datetime(2026, 1, 1, tzinfo=UTC), 2**70, bytearray(b"x"))],
+            "mixed": [*state.get("mixed", [])[-3:], n],
+        }
+        return {key: found[key] for key in lists}
+
+    declared = StateGraph(Kinds)
+    declared.add_node("grow", grow)
+    declared.add_edge(START, "grow")
+    app = declared.compile(store)
+    for _ in range(20):
+        app.invoke({}, on("t"))
+    assert store.stats("t").snapshots >= 2
+    store.core.cache.renew()
+    store.core.bodies.renew()
+    places = [each.config for each in app.get_state_history(on("t"))][::7]
+    expected = [
+        repr(replayed(app, "t", snapshots=False, at=Address.of(place).position).values)
+        for place in places
+    ]
+    for _ in range(2):
+        spoil(app.get_state(on("t")).values)
+        for place, values in zip(places, expected, strict=True):
+            found = app.get_state(place).values
+            assert repr(found) == values
+            spoil(found)
+        for state in app.get_state_history(on("t")):
+            if state.config in places:
+                assert repr(state.values) == expected[places.index(state.config)]
+        assert repr(app.get_state(on("t")).values) == expected[0]
+    app.invoke({}, on("t"))
+    assert app.get_state(on("t")).values == as_logged(app)
+    assert app.verify(on("t")).ok
+
+
+def test_snapshots_that_were_decoded_are_kept_in_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graph.run.snapshots, "FLOOR", 900)
+    with EventStore(cache_bytes=60_000) as store:
+        app = noting(store, add)
+        for number in range(8):
+            run(app, 20, f"t{number}")
+        store.core.cache.renew()
+        for number in [*range(8), 7]:
+            states = list(app.get_state_history(on(f"t{number}")))
+            assert states[0].values == as_logged(app, f"t{number}")
+            bodies = store.core.bodies
+            assert 0 < bodies._size <= 15_000
+            assert bodies._size == sum(200 + len(k) + len(v) for k, v in bodies._bodies.items())
+    with EventStore(cache_bytes=0) as store:
+        app = noting(store, add)
+        run(app, 20)
+        assert app.get_state(on("t")).values == as_logged(app)
+        assert not store.core.bodies._bodies
+
+
+def test_the_names_of_threads_are_kept_in_bounded_memory(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph.read.history, "NAMES_MAX", 3)
+    app = noting(store, add)
+    for number in range(8):
+        run(app, 1, f"t{number}")
+        state = app.get_state(on(f"t{number}"))
+        assert state.config["configurable"]["thread_id"] == f"t{number}"
+    assert len(app.reader_on(store.core)._names) <= 3
+    branch = app.update_state(app.get_state(on("t0")).config, {"text": "x"})
+    assert app.get_state(branch).config == branch

@@ -15,6 +15,7 @@ from graph import (
     RunnableConfig,
     StateGraph,
 )
+from graph.state.namespaces import called
 from tests.graph.kit import id_of, on
 from tests.graph.nesting import Walk, child_of, inside
 from tests.graph.subgraph_support import C, asking, history, source_of
@@ -43,7 +44,8 @@ def test_states_of_subgraphs_on_a_fork(store: EventStore) -> None:
     child = child_of(app, on("u"))
     assert (child.values, child.next) == ({"path": ["pre", "one"]}, ("two?",))
     assert child.config["configurable"]["thread_id"] == "u"
-    sources = [source_of(each) for each in history(app, child.config)]
+    place = inside(on("u"), child.config["configurable"]["checkpoint_ns"])
+    sources = [source_of(each) for each in history(app, place)]
     assert sources == ["interrupt", "fork", "interrupt", "loop", "input"]
 
 
@@ -104,3 +106,8 @@ def test_snapshots_of_a_long_child(store: EventStore) -> None:
     back = before[40]
     assert app.invoke(None, {**back.config, "recursion_limit": 1_000}) == {"n": 60}
     assert app.verify(C).ok
+
+
+def test_logs_of_graphs_without_a_name_keep_the_name_that_databases_have() -> None:
+    assert StateGraph(Count).add_node("n", lambda state: {}).add_edge(START, "n").compile().name
+    assert called("node", "LangGraph") == "node/graph" and called("node", "x:y") == "node/x_y"

@@ -30,7 +30,7 @@ def test_metrics_are_told_apart_by_little(told: Told, store_url: str) -> None:
     used = {key for points in measured.values() for labels in points for key, _ in labels}
     assert used <= LABELS
     assert all(len(points) == 1 for points in measured.values())
-    assert measured["graph.run.duration"] == {(("graph.name", "graph"),): 5}
+    assert measured["graph.run.duration"] == {(("graph.name", "LangGraph"),): 5}
 
 
 def test_durations_are_seconds_with_bounds_that_fit(told: Told) -> None:

@@ -86,13 +86,13 @@ def test_a_run_is_one_trace(told: Told, invoked: Any) -> None:
         )
     assert told.lines() == CHAIN
     assert facts(told.one("graph.run")) == {
-        "graph.name": "graph",
+        "graph.name": "LangGraph",
         "eventstore.thread.id": "t",
         "graph.run.status": "idle",
         "graph.step": 2,
     }
     assert facts(told.one("graph.task two")) == {
-        "graph.name": "graph",
+        "graph.name": "LangGraph",
         "graph.node": "two",
         "graph.step": 2,
         "graph.task.index": 0,
@@ -235,7 +235,7 @@ def test_a_graph_in_a_graph(told: Told) -> None:
         "      graph.task deep",
     ]
     assert [facts(s)["graph.name"] for s in told.spans if s.name == "graph.run"] == [
-        "graph",
+        "LangGraph",
         "inner",
     ]
 
@@ -286,7 +286,7 @@ def test_an_error_is_told_by_its_kind_only(
     assert dict(retried.attributes or {}) == {"graph.task.attempt": 1, "error.type": kind}
 
     measured = told.metrics()
-    named = (("graph.name", "graph"), ("graph.node", "fails"))
+    named = (("graph.name", "LangGraph"), ("graph.node", "fails"))
     assert measured["graph.retries"] == {named: 1}
     assert measured["graph.task.duration"] == {(("error.type", kind), *named): 1}
 
@@ -295,7 +295,7 @@ def test_an_error_is_told_by_its_kind_only(
     assert (
         vars(record).items()
         >= {
-            "graph": "graph",
+            "graph": "LangGraph",
             "node": "fails",
             "step": 1,
             "attempt": 1,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import json
 import re
+import shlex
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -14,6 +16,7 @@ from eventstore import AsyncEventStore, Codec, Event, EventStore, Fork
 from eventstore.ui import create_app, retention
 from eventstore.ui.app import VIEWS
 from graph import START, Command, RetryPolicy, StateGraph
+from tests.cli.support import run
 from tests.ui.support import HOSTILE, TOKEN, Browser, Talk, builder, config, graph, said
 
 THREADS: Final = ("done", "forked", "waits", "failed", HOSTILE)
@@ -488,6 +491,47 @@ def test_a_trimmed_thread_shows_what_is_left(store_url: str) -> None:
 def test_the_command_that_shows_the_same_can_be_copied(browser: Browser) -> None:
     page = html.unescape(browser.page("thread", id=HOSTILE))
     assert "eventstore history '../<script>" in page
+
+
+def test_every_command_runs(database: str, tmp_path: Path) -> None:
+    """What a page shows to be copied works as it is, with what the explorer was started with."""
+    policies = tmp_path / "the policies.toml"
+    policies.write_text('[[policy]]\nname = "chats"\nttl = "30d"\n')
+    (tmp_path / "archive").mkdir()
+    options = {"app": "tests.ui.support:graph", "policies": str(policies)}
+    given = {"id": "done", "seq": 7, "key": "messages", "keys": "0"}
+    with EventStore(database, read_only=True) as store:
+        for known in ({}, options):
+            explorer = create_app(
+                store,
+                token=TOKEN,
+                db=database,
+                options=known,
+                archive=(tmp_path / "archive").as_uri(),
+            )
+            for view in VIEWS:
+                command = Browser(explorer).json(view, **given).get("command")
+                if command is None:  # a part of a page
+                    assert view in ("sizes", "state")
+                    continue
+                name, *words = shlex.split(command)
+                done = run(*words)
+                assert (name, done.code) == ("eventstore", 0), (command, done.err)
+
+
+def test_the_command_of_a_list_has_its_filters(browser: Browser, database: str) -> None:
+    for filters in (
+        {"prefix": "do"},
+        {"status": "failed", "metadata": ["kind=test", "x=1"]},
+        {"pinned": "1", "metadata": "kind=test"},
+        {"since": "2020-01-01T00:00", "until": "2999-01-01T00:00"},
+        {"until": "2020-01-01T00:00"},
+    ):
+        found = browser.json("threads", **filters)
+        words = shlex.split(found["command"].replace("$EVENTSTORE_DB", database))[1:]
+        listed = {each["thread_id"] for each in run(*words, "--json").lines}
+        assert listed == set(names(found)), found["command"]
+        assert {each["thread_id"] for each in run(*words, "--all", "--json").lines} == listed
 
 
 def test_the_command_of_a_thread_whose_name_looks_like_an_option(store_url: str) -> None:

@@ -107,9 +107,13 @@ def shape(value: Any) -> Any:
 
 def decodes_or_is_corrupt(payload: bytes) -> bool:
     try:
-        CODEC.decode(payload)
+        value = CODEC.decode(payload)
     except CorruptEventError:
+        with pytest.raises(CorruptEventError):
+            CODEC.decode_for_own(payload)
         return False
+    read, body = CODEC.decode_for_own(payload)
+    assert shape(read) == shape(CODEC.unpack(body, own=True)) == shape(value)
     return True
 
 
@@ -121,6 +125,8 @@ def test_any_value_comes_back_exactly(value: Any, compress: bool) -> None:
     payload = CODEC.encode(value)
     assert shape(CODEC.decode(payload)) == shape(value)
     assert shape(CODEC.unpack(CODEC.pack(value, own=True), own=True)) == shape(value)
+    read, body = CODEC.decode_for_own(payload)
+    assert shape(read) == shape(CODEC.unpack(body, own=True)) == shape(value)
     assert payload == CODEC.encode(value)
     assert CODEC.raw_size(payload) >= 1
 

@@ -144,6 +144,9 @@ def test_bodies_of_this_process_hold_what_payloads_hold(codec: Codec, value: Any
         assert same(codec.unpack(codec.pack(each, own=True), own=True), decoded)
         assert same(codec.unpack(codec.pack(decoded, own=True), own=True), decoded)
         assert same(codec.unpack(codec.pack(each), own=True), decoded)
+        value_read, body = codec.decode_for_own(codec.encode(each))
+        assert same(value_read, decoded)
+        assert same(codec.unpack(body, own=True), decoded)
 
 
 def test_bodies_of_this_process_are_made_and_read_in_less_time(codec: Codec) -> None:

@@ -15,16 +15,22 @@ from dataclasses import asdict, is_dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Final
 
+import langgraph.checkpoint.base
 import langgraph.config
+import langgraph.constants
 import langgraph.errors
 import langgraph.graph
 import langgraph.graph.message
+import langgraph.graph.state
+import langgraph.managed
+import langgraph.prebuilt
 import langgraph.runtime
 import langgraph.types
 from langgraph.checkpoint.memory import InMemorySaver
 from typing_extensions import TypedDict
 
 import graph
+import graph.prebuilt
 
 _MODULES: Final = (
     langgraph.graph,
@@ -33,6 +39,11 @@ _MODULES: Final = (
     langgraph.runtime,
     langgraph.config,
     langgraph.graph.message,
+    langgraph.graph.state,
+    langgraph.managed,
+    langgraph.prebuilt,
+    langgraph.constants,
+    langgraph.checkpoint.base,
 )
 
 
@@ -44,8 +55,15 @@ class _Theirs:
         return next(getattr(module, name) for module in _MODULES if hasattr(module, name))
 
 
+class _Ours:
+    name = "graph"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(graph if hasattr(graph, name) else graph.prebuilt, name)
+
+
 THEIRS: Final[Any] = _Theirs()
-OURS: Final[Any] = graph
+OURS: Final[Any] = _Ours()
 
 CONFIG: Any = {"configurable": {"thread_id": "t"}}
 
@@ -149,6 +167,8 @@ def plain(value: Any) -> Any:
         return plain({name: each for name, each in shown.items() if name != "type"})
     if hasattr(value, "model_dump"):
         return {**plain(value.model_dump()), "class": type(value).__name__}
+    if isinstance(value, BaseException):
+        return repr(value)
     if isinstance(value, list):
         return [plain(each) for each in value]
     if isinstance(value, tuple):

@@ -15,7 +15,10 @@ from graph import SqliteSaver
 from tests.graph.compat.both import assert_same
 from tests.graph.compat.programs import PROGRAMS
 
-for _module in ("graphs", "nested", "people", "states", "travel"):
+for _module in (
+    *("graphs", "nested", "people", "states", "travel"),
+    *("agents", "asking", "flows", "looking", "memory", "more", "streams", "values"),
+):
     importlib.import_module(f"tests.graph.compat.programs.{_module}")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -29,7 +32,7 @@ def test_both_see_the_same(name: str) -> None:
 STATEFUL: Final = sorted(
     name
     for name, each in PROGRAMS.items()
-    if each.__module__.rpartition(".")[2] in ("people", "travel")
+    if each.__module__.rpartition(".")[2] in ("people", "travel", "asking", "looking")
 )
 
 

@@ -50,3 +50,10 @@ def shown(snapshot: Any) -> dict[str, Any]:
 def history(app: Any, config: Any = CONFIG, **options: Any) -> list[dict[str, Any]]:
     """The whole history of a thread."""
     return [shown(each) for each in app.get_state_history(config, **options)]
+
+
+def talk(app: Any, config: Any = CONFIG) -> list[dict[str, Any]]:
+    """The same of a conversation, without results of tasks: messages get their ids before they are
+    recorded."""
+    found = history(app, config)
+    return [{**each, "tasks": [task[:3] for task in each["tasks"]]} for each in found]
