@@ -19,7 +19,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar, cast
@@ -75,13 +75,15 @@ PAUSE_MAX_S: Final = 2.0
 CANCELLING_S: Final = 5.0
 """How long a cancelled task waits for what it commits, before that is cancelled, too."""
 
-_REPEATABLE: Final[frozenset[Mode]] = READS | {"idempotent_write"}
+_REPEATABLE: Final[frozenset[Mode]] = READS | {"idempotent_write", "background_write"}
 """What is tried again although its commit is in doubt."""
 
 _NO_NAMES: Final[Mapping[str, Any]] = {}
 
 _NO_TURN: Final[frozenset[Mode]] = READS | {"autocommit"}
 """What does not wait for other writers of this process on SQLite."""
+
+_AS_IT_IS: Final = nullcontext()
 
 
 class Transactions:
@@ -168,10 +170,12 @@ class Transactions:
                 if takes_turn and not self._writers.turn.acquire(blocking=False):
                     return self._writers.write(self._attempt_here, mode, operation, args, kwargs)
                 try:
+                    is_background = mode == "background_write" and self._is_sqlite
                     with (
                         self._turns,
                         TRANSLATION,
                         self._sync.connect() as conn,
+                        sqlite.in_background(conn) if is_background else _AS_IT_IS,
                         _Transaction(self, conn, mode),
                     ):
                         return operation(conn, *args, **kwargs)
@@ -195,7 +199,14 @@ class Transactions:
     ) -> T:
         """One attempt over a blocking driver."""
         assert self._sync is not None
-        with self._turns, TRANSLATION, self._sync.connect() as conn, _Transaction(self, conn, mode):
+        is_background = mode == "background_write" and self._is_sqlite
+        with (
+            self._turns,
+            TRANSLATION,
+            self._sync.connect() as conn,
+            sqlite.in_background(conn) if is_background else _AS_IT_IS,
+            _Transaction(self, conn, mode),
+        ):
             return operation(conn, *args, **kwargs)
 
     async def _attempt(
