@@ -28,6 +28,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.backends.backend import Backend
 from benchmarks.backends.postgres import TOASTS, postgres_backends
+from benchmarks.backends.routes import add_route, check_route
 from benchmarks.backends.sqlite import SqliteBackend
 from benchmarks.measuring.bench import Bench
 from benchmarks.measuring.conversation import chat
@@ -100,6 +101,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         help="how PostgreSQL compresses large values (default: every way that the server supports)",
     )
+    add_route(parser)
     parser.add_argument("--quick", action="store_true", help="one round, up to 200 turns")
     parser.add_argument(
         "--only", choices=("chat", *OTHERS), nargs="+", help="run these workloads only"
@@ -120,6 +122,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--turns must be at least 2, and --rounds at least 1")
     if options.toast and options.backend != "postgres":
         parser.error("--toast needs --backend postgres")
+    check_route(parser, options)
     return options
 
 
@@ -128,7 +131,8 @@ def _backends(options: argparse.Namespace, folder: Path) -> Iterator[Sequence[Ba
     if options.backend == "sqlite":
         yield [SqliteBackend(folder)]
         return
-    with postgres_backends(options.toast) as chosen:
+    way = {"pgbouncer": options.pgbouncer, "network_ms": options.network_ms}
+    with postgres_backends(options.toast, **way) as chosen:
         yield chosen
 
 

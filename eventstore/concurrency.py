@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import sys
 import threading
 import time
 from collections.abc import (
@@ -308,6 +309,26 @@ class _Shielded(Awaitable[T]):
 
 
 # --- running and closing coroutines -----------------------------------------------------
+
+
+async def completed(work: Coroutine[Any, Any, T]) -> T:
+    """The result of work that ends whatever is cancelled meanwhile; the cancellation follows it."""
+    task = eager_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):  # again
+                await asyncio.wait([task])
+        raise
+
+
+def eager_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task that has begun already, where Python can do that: it saves a turn of the loop."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, eager_start=True)
+    return loop.create_task(work)
 
 
 def run_sync(awaitable: Awaitable[T]) -> T:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from benchmarks import explorer, saver
+from benchmarks import at_once, explorer, profile, saver
 from benchmarks.backends.backend import Backend
 from benchmarks.backends.postgres import PostgresBackend, postgres_backends
 from benchmarks.backends.sqlite import SqliteBackend
@@ -98,11 +98,13 @@ def test_our_saver_beside_those_of_langgraph(
 
 
 @contextmanager
-def postgres() -> Iterator[list[PostgresBackend]]:
+def postgres(network_ms: float | None = None) -> Iterator[list[PostgresBackend]]:
     """A small server with PostgreSQL's default compression."""
     with ExitStack() as stack:
         try:
-            chosen = stack.enter_context(postgres_backends(["pglz"], durable=False))
+            chosen = stack.enter_context(
+                postgres_backends(["pglz"], durable=False, network_ms=network_ms)
+            )
         except NoServer as error:
             if os.environ.get("CI"):  # in CI, a skipped test must not look like a tested one
                 pytest.fail(str(error))
@@ -131,6 +133,31 @@ def test_on_postgresql(tmp_path: Path) -> None:
     assert commits is None or commits.ours[0] >= 2
     lines = reported(list(found.values()), "postgres", tmp_path / "page.md")
     assert any(line.startswith(f"| {chat_of} | bytes of WAL per turn |") for line in lines)
+
+
+def test_runs_at_once_are_measured(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    few = ["--runs", "4", "--at-once", "2", "--rounds", "1", "--dir", str(tmp_path)]
+    assert at_once.main([*few, "--peers", "ours", "ours-async", "--json", str(figures)]) == 0
+    rows = json.loads(figures.read_text())["rows"]
+    assert [row["peer"] for row in rows] == ["ours", "ours-async"]
+    assert all(row["supersteps_per_s"][0] > 0 for row in rows)
+
+
+@pytest.mark.skipif(not THOROUGH, reason="starts PostgreSQL, LangGraph and DBOS")
+def test_runs_at_once_are_measured_on_postgresql() -> None:
+    few = ["--runs", "4", "--at-once", "2", "--rounds", "1", "--sync-ms", "0.5"]
+    assert at_once.main(["--backend", "postgres", *few, "--network-ms", "0.1"]) == 0
+
+
+def test_time_is_told_by_layer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("TURNS", 3), ("RUNS", 2), ("ROUNDS", 1), ("APPENDS", 3)):
+        monkeypatch.setattr(profile, name, value)
+    assert profile.main([]) == 0
+    assert profile.main(["--async", "--only", "append"]) == 0
+    assert "SQLAlchemy" in capsys.readouterr().out
 
 
 def test_pages_of_the_explorer_are_measured(

@@ -16,6 +16,7 @@ import psycopg
 
 from benchmarks.backends.backend import Written
 from benchmarks.backends.round_trips import RoundTripCounter
+from benchmarks.backends.routes import Route, route
 from benchmarks.peers import registry
 from benchmarks.peers.limits import BareCore, BarePsycopg, Limit
 from tests.postgres import NoServer, Server, server
@@ -89,8 +90,9 @@ class Monitor:
 class PostgresDatabase:
     """One peer's database on the server."""
 
-    def __init__(self, url: str, server: Server, monitor: Monitor) -> None:
-        self.target = url
+    def __init__(self, url: str, way: Route, server: Server, monitor: Monitor) -> None:
+        self.target = way.url(url)
+        self._url = url
         self._server = server
         self._monitor = monitor
         self.name = url.partition("?")[0].rpartition("/")[2]
@@ -99,7 +101,7 @@ class PostgresDatabase:
         self._statements = 0
 
     def size(self) -> int:
-        with psycopg.connect(self.target, autocommit=True) as connection:
+        with psycopg.connect(self._url, autocommit=True) as connection:
             row = connection.execute(_TABLES).fetchone()
         assert row is not None
         return int(row[0])
@@ -144,14 +146,17 @@ class PostgresDatabase:
         )
 
     def round_trips(self) -> RoundTripCounter:
-        return RoundTripCounter(self.target, self._server.folder)
+        return RoundTripCounter(self._url, self._server.folder)
 
 
 class PostgresWorkspace:
     """The databases of one measurement, with one way of compressing large values."""
 
-    def __init__(self, server: Server, monitor: Monitor, toast: str, stack: ExitStack) -> None:
+    def __init__(
+        self, server: Server, monitor: Monitor, toast: str, way: Route, stack: ExitStack
+    ) -> None:
         self._server = server
+        self._way = way
         self._monitor = monitor
         self._toast = toast
         self._stack = stack
@@ -160,7 +165,7 @@ class PostgresWorkspace:
     def database(self, name: str) -> PostgresDatabase:
         if name not in self._databases:
             url = self._stack.enter_context(self._server.database())
-            database = PostgresDatabase(url, self._server, self._monitor)
+            database = PostgresDatabase(url, self._way, self._server, self._monitor)
             self._monitor.run(
                 f"ALTER DATABASE {database.name} SET default_toast_compression = {self._toast}"
             )
@@ -177,18 +182,19 @@ class PostgresBackend:
     key = "postgres"
     title = "LangGraph + PostgresSaver"
 
-    def __init__(self, server: Server, monitor: Monitor, toast: str) -> None:
+    def __init__(self, server: Server, monitor: Monitor, toast: str, way: Route) -> None:
         self._server = server
         self._monitor = monitor
         self._toast = toast
-        self.variant = f", {toast}"
+        self._way = way
+        self.variant = f", {toast}{way.name}"
         self.pairs = registry.postgres_pairs()
         self.limits: Sequence[type[Limit]] = (BarePsycopg, BareCore)
 
     @contextmanager
     def workspace(self) -> Iterator[PostgresWorkspace]:
         with ExitStack() as stack:
-            yield PostgresWorkspace(self._server, self._monitor, self._toast, stack)
+            yield PostgresWorkspace(self._server, self._monitor, self._toast, self._way, stack)
 
     def facts(self) -> dict[str, str]:
         shown = ("server_version", "synchronous_commit", "fsync", "full_page_writes")
@@ -203,13 +209,18 @@ class PostgresBackend:
 
 @contextmanager
 def postgres_backends(
-    toasts: Sequence[str] | None = None, *, durable: bool = True
+    toasts: Sequence[str] | None = None,
+    *,
+    durable: bool = True,
+    pgbouncer: bool = False,
+    network_ms: float | None = None,
 ) -> Iterator[list[PostgresBackend]]:
     """Start a server; one backend for each way of compressing large values.
 
     Args:
         toasts: the ways to compress; without it, all that the server supports.
         durable: whether the server waits for the disk; tests do without.
+        pgbouncer, network_ms: the way to it, see :func:`~benchmarks.backends.routes.route`.
 
     Raises:
         NoServer: no server is installed, or none that supports these ways.
@@ -234,7 +245,8 @@ def postgres_backends(
         for _ in range(LOG_FILES if durable else 0):
             monitor.run("SELECT txid_current(), pg_switch_wal()")
         monitor.run("CHECKPOINT")
-        yield [PostgresBackend(started, monitor, toast) for toast in toasts or TOASTS]
+        way = stack.enter_context(route(started, pgbouncer=pgbouncer, network_ms=network_ms))
+        yield [PostgresBackend(started, monitor, toast, way) for toast in toasts or TOASTS]
 
 
 def _monitor(server: Server) -> Monitor:

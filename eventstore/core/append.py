@@ -24,6 +24,7 @@ from eventstore.errors import (
 from eventstore.format import records
 from eventstore.format.segments import payload_of, unseal
 from eventstore.limits import (
+    check_name,
     check_number,
     check_type,
 )
@@ -81,6 +82,28 @@ class Appending(Inserting):
         check_number("expected_seq", expected_seq, None)
         if not isinstance(events, list | tuple):
             check_type("events", events, Sequence)
+        if not (isinstance(thread_id, str) and isinstance(ns, str)):
+            check_name("a thread_id", thread_id)
+            check_name("a namespace", ns)
+        last = None if status is not None else self.ends.get(self.tenant, thread_id, ns)
+        if last is not None and last.seq == expected_seq:
+            try:
+                new = await self.append_after(last, events, ttl=ttl)
+            except (ConcurrencyError, DuplicateKeyError):
+                found = await self.find_batch(await self.head(thread_id, ns), events)
+                if found is None:
+                    raise
+                return found
+            except (ThreadNotFoundError, CorruptEventError) as error:
+                log.debug(
+                    "thread %r is looked up anew: %s",
+                    thread_id,
+                    error,
+                    extra={"thread_id": thread_id, "ns": ns, "seq": expected_seq},
+                )
+            else:
+                self.ends.put(self.tenant, new)
+                return new.seq
         head = await self.head(thread_id, ns)
         found = await self.find_batch(head, events)
         if found is not None:
@@ -91,6 +114,7 @@ class Appending(Inserting):
             telemetry.conflict()
             raise ConcurrencyError(thread_id, ns, expected_seq, head.seq)
         new = await self.append_after(head, events, status=status, metadata=metadata, ttl=ttl)
+        self.ends.put(self.tenant, new)
         return new.seq
 
     async def find_batch(self, head: Head, events: Sequence[Event | Fork]) -> int | None:

@@ -30,6 +30,9 @@ BYTES: Final = 16 * 2**20
 SHARE: Final = 4
 """One log may take one in so many parts of that."""
 
+ENDS: Final = 1_024
+"""Ends of logs that a store remembers; each takes less than a kilobyte."""
+
 BODIES_SHARE: Final = 4
 """The body cache takes one in so many parts more."""
 
@@ -227,3 +230,33 @@ def _at_snapshot(cached: CachedLog, new: Head, taken: NewSnapshot) -> CachedLog:
     return CachedLog.of(
         new, cached.fingerprint, (cached.marks[0], new.seq), snapshot, new.digest, []
     )
+
+
+class LogEnds:
+    """Where the logs end that were appended to last by ``append``: it need not look again.
+
+    One that is out of date does no harm: the database refuses to append behind it.
+    """
+
+    def __init__(self) -> None:
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Begin empty, at first and in a forked process."""
+        self._ends: OrderedDict[tuple[str, str, str], Head] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, tenant: str, thread_id: str, ns: str) -> Head | None:
+        """The end of a log as it was after the last append."""
+        with self._lock:
+            return self._ends.get((tenant, thread_id, ns))
+
+    def put(self, tenant: str, head: Head) -> None:
+        """Remember the end of a log, and forget that of the one appended to longest ago."""
+        place = (tenant, head.thread_id, head.ns)
+        with self._lock:
+            self._ends[place] = head
+            self._ends.move_to_end(place)
+            if len(self._ends) > ENDS:
+                self._ends.popitem(last=False)

@@ -238,12 +238,18 @@ class _Insertion:
         behind was not there. Where it is one statement, it needs no transaction around it.
         """
         if self.is_first_generation:
-            return "statement", self.insert
+            if not self._core.is_server:
+                return "statement", self.insert
+            return "statement", queries.append.beginning(
+                self._first_thread_row(), self.logs[0].batch.events
+            )
         if self.claims or not self._place.seq or not (self._is_plain or self.is_simple_fork):
             return "append", self.insert
         only = self.logs[0]
         rows, touch = only.batch.events, only.touch
         if not self.is_simple_fork:
+            if self._core.is_server:
+                return "statement", queries.append.continuing(rows, touch)
             return "statement", partial(queries.append.append, rows=rows, touch=touch)
         seq = only.batch.forks[0]["source_seq"]
         return "statement", partial(queries.append.fork, rows=rows, touch=touch, source_seq=seq)
@@ -257,8 +263,7 @@ class _Insertion:
         place = self._place
         tombstone_key: int | None = place.thread_key
         if self.is_first_generation:
-            row = {**self._thread_row(), "thread_key": place.thread_key, "generation": 0}
-            return queries.append.begin(conn, row, self.logs[0].batch.events)
+            return queries.append.begin(conn, self._first_thread_row(), self.logs[0].batch.events)
         if not place.exists:
             created, tombstone_key = self._create_thread(conn)
             if created != self.logs[0].head:  # another has our first key, or made the thread
@@ -378,6 +383,9 @@ class _Insertion:
                 "deleted; call finish_deletions() or try again later"
             ) from error
         return Head(thread_id, key, ns, 0, digests.genesis(key, ns), exists=False), tombstone_key
+
+    def _first_thread_row(self) -> dict[str, Any]:
+        return {**self._thread_row(), "thread_key": self._place.thread_key, "generation": 0}
 
     def _thread_row(self) -> dict[str, Any]:
         new = self.logs[0].new

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from eventstore.codec.codec import Codec
-from eventstore.core.cache import BODIES_SHARE, BYTES, BodyCache, LogCache
+from eventstore.core.cache import BODIES_SHARE, BYTES, BodyCache, LogCache, LogEnds
 from eventstore.db import maintenance
 from eventstore.db.transactions import Transactions
 from eventstore.errors import ConfigurationError
@@ -44,6 +44,7 @@ class Part:
             raise ConfigurationError(f"codec must be a Codec, not {shown(codec)}")
         self.codec = codec or Codec()
         self.cache = LogCache(check_number("cache_bytes", cache_bytes, 0))
+        self.ends = LogEnds()
         self.bodies = BodyCache(cache_bytes // BODIES_SHARE)
         self.stored_dictionaries: set[int] = set()
         """Those of the codec that the database is known to hold."""

@@ -18,6 +18,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.pool import NullPool
 
 from eventstore.db import postgresql
+from eventstore.db.writers import Gathering
 from eventstore.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,11 +30,13 @@ class LoopEngine:
     """An engine that one event loop uses.
 
     Attributes:
-        under_way: operations that use one of its connections now.
+        under_way: operations that use one of its connections now, or wait to be done.
+        gathering: its appends that wait at the same moment.
     """
 
     engine: AsyncEngine
     under_way: int = 0
+    gathering: Gathering | None = None
     _connections: WeakSet[Any] = field(default_factory=WeakSet)
 
     def own(self) -> LoopEngine:

@@ -20,6 +20,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
 from sqlalchemy.pool import NullPool
 
+from eventstore.concurrency import completed
 from eventstore.db.options import TRANSACTIONAL_WRITES, Durability, Mode, PoolOptions
 from eventstore.errors import ConfigurationError
 
@@ -363,7 +364,7 @@ def around_async_pool(pool: AsyncConnectionPool[Any]) -> AsyncEngine:
             await pool.putconn(conn)
 
     def give_back(adapted: Any) -> None:
-        await_only(take_back(adapted.driver_connection))
+        await_only(completed(take_back(adapted.driver_connection)))
 
     engine = create_async_engine(_BORROWED_URL, async_creator=borrow, **_BORROWED_OPTIONS)
     engine.sync_engine.dialect.give_back = give_back  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 SQLAlchemy writes their text, and lends the connection. What it would do anew at each execution
 (look for the compiled form, make a context and a result) costs half as much as a small append. A
 driver's error takes the way of SQLAlchemy's own executions: one translation, one decision whether a
-connection is lost. With listeners on the engine, SQLAlchemy executes, so that they see everything.
+connection is lost. If somebody listens to statements, SQLAlchemy executes, so that they see them.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ class Prepared:
     def __call__(self, conn: Connection, values: Mapping[str, Any]) -> Result:
         """Execute it with these values."""
         engine = conn.engine
-        form = self._form(engine)
+        schema = engine.get_execution_options().get(_TRANSLATED)
+        place = (engine.dialect.name, None if schema is None else schema[None])
+        form = self._forms.get(place) or self._form(engine)
         given = form.values(values)
-        if engine._has_events or conn._has_events:
+        if (engine._has_events or conn._has_events) and conn.dispatch.before_cursor_execute:
             result = conn.exec_driver_sql(form.text, given)
             rows = result.fetchall() if result.returns_rows else ()
             return Result([form.row(row) for row in rows], result.rowcount)
@@ -65,7 +67,7 @@ class Prepared:
         engine = conn.engine
         form = self._form(engine)
         given = [form.values(each) for each in values]
-        if engine._has_events or conn._has_events:
+        if (engine._has_events or conn._has_events) and conn.dispatch.before_cursor_execute:
             conn.exec_driver_sql(form.text, given)
             return
         cursor: Any = None
@@ -76,6 +78,11 @@ class Prepared:
             conn._handle_dbapi_exception(error, form.text, given, cursor, None)
         cursor.close()
 
+    def bound(self, engine: Engine, values: Mapping[str, Any]) -> tuple[str, Any]:
+        """Its text and these values, as the driver takes them."""
+        form = self._form(engine)
+        return form.text, form.values(values)
+
     def _form(self, engine: Engine) -> _Form:
         schema = engine.get_execution_options().get(_TRANSLATED)
         place = (engine.dialect.name, None if schema is None else schema[None])
@@ -83,6 +90,30 @@ class Prepared:
         if form is None:
             form = self._forms[place] = _compile(self._statement, engine)
         return form
+
+
+class Change:
+    """An operation of one statement, which changes so many rows, or none: then it is refused.
+
+    Those of several writers may share a transaction: :mod:`eventstore.db.writers`.
+
+    Attributes:
+        place: the key of the thread whose rows they are.
+    """
+
+    __slots__ = ("place", "rows", "statement", "values")
+
+    def __init__(
+        self, statement: Prepared, values: Mapping[str, Any], rows: int, place: int
+    ) -> None:
+        self.statement = statement
+        self.values = values
+        self.rows = rows
+        self.place = place
+
+    def __call__(self, conn: Connection) -> bool:
+        """Execute it; false if it was refused."""
+        return self.statement(conn, self.values).changed == self.rows
 
 
 class _Form(NamedTuple):

@@ -4,22 +4,83 @@ The child inherits the parent's memory, but must not use its connections: two pr
 over one socket, or share the locks of one file. Promises that both go on with the stores they have:
 connections to files are closed before the fork, and the child lets go of the others and opens its
 own. What can only be used by the parent says so.
+
+The child has none of the parent's threads: a connection in use would stay so for ever, and one
+to a SQLite file would even spoil the locks of those that the child opens
+(https://www.sqlite.org/howtocorrupt.html, 2.6). So a fork waits, for a moment, until none is used.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from weakref import WeakSet
 
-from eventstore.db.gates import Calm
+from sqlalchemy import Engine
+from sqlalchemy.pool import QueuePool
+
+from eventstore.db.writers import is_memory
 
 log = logging.getLogger(__name__)
 
 WAIT_S: Final = 5.0
 """How long a fork waits for the transactions of other threads on SQLite."""
+
+
+_POLL_S: Final = 0.001
+
+
+class Calm:
+    """A pool of which no connection is in use, and none can be taken, until this is released.
+
+    It holds up those who take a connection only while it lasts, so that it costs nothing otherwise.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._pool: Any = engine.pool
+        self._is_memory = is_memory(engine)
+        self._released = threading.Event()
+
+    def hold(self, deadline: float) -> bool:
+        """Let nobody take a connection, and wait for those in use; whether that was in time."""
+        pool, released = self._pool, self._released
+        if not isinstance(pool, QueuePool):
+            return True
+        take = pool._do_get
+
+        def wait_and_take() -> Any:
+            released.wait()
+            return take()
+
+        pool._do_get = wait_and_take  # type: ignore[method-assign]
+        while True:
+            self._mutex.acquire()  # keeps those out who are about to take one
+            if pool.checkedout() == 0:
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            self._mutex.release()
+            time.sleep(_POLL_S)
+
+    def close_idle(self) -> None:
+        """Close the connections of a pool that is calm; it opens others when it needs them."""
+        if isinstance(self._pool, QueuePool) and not self._is_memory:
+            self._pool.dispose()
+
+    def release(self) -> None:
+        """Let connections be taken again."""
+        if isinstance(self._pool, QueuePool):
+            self._pool.__dict__.pop("_do_get", None)
+            self._mutex.release()
+            self._released.set()
+
+    @property
+    def _mutex(self) -> Any:
+        """The lock of the pool's queue; a thread may take it again."""
+        return self._pool._pool.mutex
 
 
 class Forkable(Protocol):

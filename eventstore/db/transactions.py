@@ -17,13 +17,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, cast
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, Transaction, exc
+from sqlalchemy import Connection, Engine, exc
+from sqlalchemy.util import greenlet_spawn
 
 from eventstore import telemetry
 from eventstore.concurrency import (
@@ -32,8 +34,9 @@ from eventstore.concurrency import (
     Cancellation,
     Concurrency,
     StoreThreads,
+    eager_task,
 )
-from eventstore.db import gates, migrations, postgresql, process_forks, sqlite
+from eventstore.db import migrations, postgresql, process_forks, sqlite, writers
 from eventstore.db.driver_errors import (
     TRANSLATION,
     CommitInDoubt,
@@ -42,8 +45,9 @@ from eventstore.db.driver_errors import (
     message,
 )
 from eventstore.db.file_watch import FileWatch
-from eventstore.db.loops import LoopEngines
-from eventstore.db.options import READS, SHORT_WRITES, Mode
+from eventstore.db.loops import LoopEngine, LoopEngines
+from eventstore.db.options import READS, Mode
+from eventstore.db.prepared import Change
 from eventstore.errors import (
     ConfigurationError,
     EventStoreError,
@@ -73,6 +77,8 @@ CANCELLING_S: Final = 5.0
 
 _REPEATABLE: Final[frozenset[Mode]] = READS | {"idempotent_write", "background_write"}
 """What is tried again although its commit is in doubt."""
+
+_NO_NAMES: Final[Mapping[str, Any]] = {}
 
 _NO_TURN: Final[frozenset[Mode]] = READS | {"autocommit"}
 """What does not wait for other writers of this process on SQLite."""
@@ -122,11 +128,11 @@ class Transactions:
             self.concurrency = self.asyncio = Asyncio()
         self._is_sqlite = sync_engine.dialect.name == "sqlite"
         self._begin = (sqlite if self._is_sqlite else postgresql).beginner(sync_engine)
-        self._turns = gates.turns(sync_engine)
-        self._writers = gates.Writers()
+        self._turns = writers.turns(sync_engine)
+        self._writers = writers.Writers(self._is_sqlite)
         self._watch: FileWatch | None = None
         self._refusal: EventStoreError | None = None
-        self.is_shared = not gates.is_memory(sync_engine)
+        self.is_shared = not writers.is_memory(sync_engine)
         process_forks.track(self)
 
     async def run(
@@ -157,11 +163,21 @@ class Transactions:
                 if self._sync is None:
                     attempt_ = self._attempt if mode in READS else self._attempt_to_write
                     return await attempt_(mode, operation, args, kwargs)
-                takes_turn = self._is_sqlite and mode not in _NO_TURN
+                if self._is_sqlite:
+                    takes_turn = mode not in _NO_TURN
+                else:
+                    takes_turn = writers.may_join(self._sync, operation)
                 if takes_turn and not self._writers.turn.acquire(blocking=False):
-                    return self._write_in_turn(mode, lambda conn: operation(conn, *args, **kwargs))
+                    return self._writers.write(self._attempt_here, mode, operation, args, kwargs)
                 try:
-                    with self._connected(mode) as conn:
+                    is_background = mode == "background_write" and self._is_sqlite
+                    with (
+                        self._turns,
+                        TRANSLATION,
+                        self._sync.connect() as conn,
+                        sqlite.in_background(conn) if is_background else _AS_IT_IS,
+                        _Transaction(self, conn, mode),
+                    ):
                         return operation(conn, *args, **kwargs)
                 finally:
                     if takes_turn:
@@ -174,87 +190,24 @@ class Transactions:
                 await self.pause(attempt, error)
             attempt += 1
 
-    @contextmanager
-    def _connected(self, mode: Mode) -> Iterator[Connection]:
-        """A connection with a transaction, which ends with the block."""
+    def _attempt_here(
+        self,
+        mode: Mode,
+        operation: Callable[..., T],
+        args: Any = (),
+        kwargs: Any = _NO_NAMES,
+    ) -> T:
+        """One attempt over a blocking driver."""
         assert self._sync is not None
-        with self._turns, TRANSLATION, self._sync.connect() as conn:
-            watch = self._watch
-            if watch is not None and time.monotonic() >= watch.next_look:
-                watch.look()
-            is_background = mode == "background_write" and self._is_sqlite
-            with (
-                sqlite.in_background(conn) if is_background else _AS_IT_IS,
-                _transaction(self._begin(conn, mode), conn, mode),
-            ):
-                yield conn
-            if watch is not None and mode not in READS:
-                watch.wrote(conn)
-
-    def _write_in_turn(self, mode: Mode, operation: Callable[[Connection], T]) -> T:
-        """What a write returns that has to wait for others, and may be done together with them."""
-        writers, job = self._writers, gates.Job(operation, mode in SHORT_WRITES)
-        try:
-            if not writers.wait(job, sqlite.BUSY_TIMEOUT_S):
-                return cast("T", job.outcome())
-        except TimeoutError as error:
-            raise sqlite.translate("locked by other writers of this process") from error
-        try:
-            group = writers.join(job)
-            if len(group) > 1:
-                self._write_together(group)
-                return cast("T", job.outcome())
-            with self._connected(mode) as conn:
-                return operation(conn)
-        finally:
-            writers.leave()
-
-    def _write_together(self, group: list[gates.Job]) -> None:
-        """Do several writes in one transaction, each with an outcome of its own.
-
-        The first is that of this thread; the threads of the others go on when this returns. If
-        the transaction fails, nothing of it was stored, and each is done by itself.
-        """
-        others, phase = group[1:], "begins"
-        try:
-            with self._connected("append") as conn:
-                phase = "writes"
-                raw: Any = conn.connection.dbapi_connection
-                for job in group:
-                    raw.execute("SAVEPOINT one")
-                    try:
-                        with TRANSLATION:
-                            job.result = job.operation(conn)
-                    except Exception as error:
-                        if conn.invalidated or not raw.in_transaction:
-                            raise
-                        raw.execute("ROLLBACK TO one")
-                        job.error = error
-                    raw.execute("RELEASE one")
-                phase = "commits"
-        except Exception as error:
-            if phase == "begins" or isinstance(error, CommitInDoubt):
-                for job in group:
-                    job.error = error
-            else:
-                self._write_apart(group)
-        except BaseException as error:  # this thread was interrupted
-            lost: type[StoreUnavailableError] = CommitInDoubt if phase == "commits" else RolledBack
-            for job in others:
-                job.error = lost(f"the thread that wrote it was interrupted: {error!r}")
-            raise
-        finally:
-            for job in others:
-                job.end()
-
-    def _write_apart(self, group: list[gates.Job]) -> None:
-        for job in group:
-            job.error = job.result = None
-            try:
-                with self._connected("append") as conn:
-                    job.result = job.operation(conn)
-            except Exception as error:
-                job.error = error
+        is_background = mode == "background_write" and self._is_sqlite
+        with (
+            self._turns,
+            TRANSLATION,
+            self._sync.connect() as conn,
+            sqlite.in_background(conn) if is_background else _AS_IT_IS,
+            _Transaction(self, conn, mode),
+        ):
+            return operation(conn, *args, **kwargs)
 
     async def _attempt(
         self,
@@ -266,29 +219,52 @@ class Transactions:
     ) -> T:
         """One attempt over an asynchronous driver."""
         used = self._loops.current()
+
+        def attempt() -> T:
+            with (
+                TRANSLATION,
+                used.engine.sync_engine.connect() as conn,
+                _Transaction(self, conn, mode, commits),
+            ):
+                return operation(conn, *args, **kwargs)
+
         used.under_way += 1
         try:
-            with TRANSLATION:
-                async with used.engine.connect() as conn:
-                    result: T = await conn.run_sync(
-                        self._in_transaction, mode, operation, args, kwargs, commits
-                    )
-                    return result
+            # All of it in one greenlet: an AsyncConnection starts three, and a task to close it.
+            return await greenlet_spawn(attempt)
         finally:
             used.under_way -= 1
 
     async def _attempt_to_write(
         self, mode: Mode, operation: Callable[..., T], args: Any, kwargs: Any
     ) -> T:
-        """An attempt whose outcome is known although the task that awaits it is cancelled.
+        """An attempt whose outcome is known although the task that awaits it is cancelled."""
+        used = self._loops.current()
+        if isinstance(operation, Change) and writers.may_join(used.engine.sync_engine, operation):
+            begin = partial(self._gathering(used).begin, operation)
+            with suppress(writers.Apart):
+                return cast("T", await self._uncancelled(used, begin))
+        return await self._uncancelled(
+            used,
+            lambda commits: eager_task(self._attempt(mode, operation, args, kwargs, commits)),
+        )
+
+    async def _uncancelled(
+        self, used: LoopEngine, begin: Callable[[list[bool]], asyncio.Future[T]]
+    ) -> T:
+        """The result of a write, which goes on when the task that awaits it is cancelled.
 
         What has begun to be committed ends first, and its result goes to the operation; the
         cancellation comes out of the whole operation. The driver would cancel the statement, and
         nobody could say whether it took effect.
+
+        Args:
+            begin: begins the write, given a list that gets an item when it may be committed.
         """
         Cancellation.check()
         commits: list[bool] = []
-        writing = _task(self._attempt(mode, operation, args, kwargs, commits))
+        writing = begin(commits)
+        used.under_way += 1
         try:
             return await asyncio.shield(writing)
         except asyncio.CancelledError:
@@ -303,18 +279,21 @@ class Transactions:
                 writing.cancelled() or writing.exception()  # nobody else asks for it
                 raise
             return writing.result()
+        finally:
+            used.under_way -= 1
 
-    def _in_transaction(
-        self,
-        conn: Connection,
-        mode: Mode,
-        operation: Callable[..., T],
-        args: Any,
-        kwargs: Any,
-        commits: list[bool] | None,
-    ) -> T:
-        with _transaction(self._begin(conn, mode), conn, mode, commits):
-            return operation(conn, *args, **kwargs)
+    def _gathering(self, used: LoopEngine) -> writers.Gathering:
+        """The appends of an event loop that wait at the same moment."""
+        if used.gathering is None:
+
+            def one(change: Change, commits: list[bool]) -> Coroutine[Any, Any, bool]:
+                return self._attempt("statement", change, (), _NO_NAMES, commits)
+
+            def several(changes: Sequence[Change]) -> Coroutine[Any, Any, list[bool]]:
+                return self._attempt("statement", writers.send, (changes,), _NO_NAMES)
+
+            used.gathering = writers.Gathering(one, several)
+        return used.gathering
 
     async def pause(self, attempt: int, error: Exception) -> None:
         """Wait before the next attempt, longer each time and never in step with others.
@@ -366,16 +345,18 @@ class Transactions:
 
     # --- forks of the process ---------------------------------------------------------
 
-    def calm(self) -> gates.Calm | None:
+    def calm(self) -> process_forks.Calm | None:
         """What has to be calm while the process is forked: connections to SQLite."""
-        return gates.Calm(self._sync) if self._is_sqlite and self._sync is not None else None
+        return (
+            process_forks.Calm(self._sync) if self._is_sqlite and self._sync is not None else None
+        )
 
     def after_fork(self, was_calm: bool) -> object:
         """Begin anew in a child; returns what it inherited and must not free."""
         self._twin = None
-        if isinstance(self._turns, gates.Turns):
-            self._turns = gates.Turns()
-        self._writers = gates.Writers()
+        if isinstance(self._turns, writers.Turns):
+            self._turns = writers.Turns()
+        self._writers = writers.Writers(self._is_sqlite)
         if self._sync is None:
             inherited: object = self._loops.forget()
         elif self._is_sqlite:
@@ -443,14 +424,6 @@ class Transactions:
             await self._loops.close(self._owned)
 
 
-def _task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """A task that has begun already, where Python can do that: it saves a turn of the loop."""
-    loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, eager_start=True)
-    return loop.create_task(work)
-
-
 _SETTING_UP: Final[tuple[Callable[..., Any], ...]] = (
     migrations.pending,
     migrations.migrate,
@@ -460,36 +433,52 @@ _SETTING_UP: Final[tuple[Callable[..., Any], ...]] = (
 """Operations that do not need the database to be set up."""
 
 
-@contextmanager
-def _transaction(
-    transaction: Transaction, conn: Connection, mode: Mode, commits: list[bool] | None = None
-) -> Iterator[None]:
-    """Ends a transaction with its block: commits it, or rolls it back after an error.
+class _Transaction(NamedTuple):
+    """Begins with a ``with`` block and ends with it: committed, or rolled back after an error.
 
-    Args:
+    Attributes:
         commits: gets an item when it begins to be committed; a single statement commits itself.
 
     Raises:
         CommitInDoubt: the connection was lost while it was being committed.
     """
-    if commits is not None and mode == "statement":
-        commits.append(True)
-    try:
-        yield
-    except BaseException as error:
-        transaction.rollback()
-        # A statement by itself may have been committed before the connection was lost.
-        if mode == "statement" and isinstance(error, exc.SQLAlchemyError):
-            _raise_if_in_doubt(error)
-        raise
-    if commits is not None:
-        commits.append(True)
-    try:
-        transaction.commit()
-    except exc.SQLAlchemyError as failed:
-        sqlite.roll_back(conn)
-        _raise_if_in_doubt(failed)
-        raise
+
+    database: Transactions
+    conn: Connection
+    mode: Mode
+    commits: list[bool] | None = None
+
+    def __enter__(self) -> None:
+        watch = self.database._watch
+        if watch is not None and time.monotonic() >= watch.next_look:
+            watch.look()
+        self.database._begin(self.conn, self.mode)
+        if self.commits is not None and self.mode == "statement":
+            self.commits.append(True)
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.conn.rollback()
+            # A statement by itself may have been committed before the connection was lost.
+            if self.mode == "statement" and isinstance(error, exc.SQLAlchemyError):
+                _raise_if_in_doubt(error)
+            return
+        if self.commits is not None:
+            self.commits.append(True)
+        try:
+            self.conn.commit()
+        except exc.SQLAlchemyError as failed:
+            sqlite.roll_back(self.conn)
+            _raise_if_in_doubt(failed)
+            raise
+        watch = self.database._watch
+        if watch is not None and self.mode not in READS:
+            watch.wrote(self.conn)
 
 
 def _raise_if_in_doubt(error: exc.SQLAlchemyError) -> None:

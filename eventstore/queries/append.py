@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from eventstore.db.prepared import Prepared
+from eventstore.db.prepared import Change, Prepared
 from eventstore.db.schema import events, forks, secrets, threads, tombstones
 from eventstore.queries.tombstones import ERASURE
 
@@ -157,12 +157,7 @@ def append(
         if not _INSERT_FIRST(conn, {**rows[0], "tombstone_key": tombstone_key}).changed:
             return False
     elif conn.dialect.name == "postgresql":
-        given = rows[0]
-        if several:
-            given = {**given, **_arrays(rows)}
-        if touch is not None:
-            given = {**given, **touch.values}
-        return _AT_ONCE[several, touch is not None](conn, given).changed == len(rows)
+        return continuing(rows, touch)(conn)
     elif not _INSERT_NEXT(conn, rows[0]).changed:
         return False
     if several:
@@ -193,6 +188,19 @@ _AT_ONCE: Final = {
     for several in (False, True)
     for touches in (False, True)
 }
+
+
+def continuing(rows: Sequence[Row], touch: Touch | None) -> Change:
+    """As :func:`append` on PostgreSQL, for a log that has events: a single statement."""
+    several, given = len(rows) > 1, rows[0]
+    if several:
+        given = {**given, **_arrays(rows)}
+    if touch is not None:
+        given = {**given, **touch.values}
+    statement = _AT_ONCE[several, touch is not None]
+    return Change(statement, given, len(rows), given["new_thread_key"])
+
+
 _thread = select(*(bindparam(f"row_{c.key}", type_=c.type) for c in threads.c))
 _make = insert(threads).from_select(list(threads.c), _thread.where(_is_surely_unused))
 _made = _make.returning(threads.c.thread_key).cte("made")
@@ -210,19 +218,26 @@ def begin(conn: Connection, thread: Row, rows: Sequence[Row]) -> bool:
     Returns false if a deleted thread had that key, or if erasures make that uncertain; the primary
     key refuses a key that is in use. Then call :func:`eventstore.queries.threads.create_thread`.
     """
-    several = len(rows) > 1
-    given = {**rows[0], **{f"row_{name}": value for name, value in thread.items()}}
     if conn.dialect.name == "postgresql":
-        if several:
-            given |= _arrays(rows)
-        return _BEGIN_AT_ONCE[several](conn, given).changed == len(rows)
-    if not _MAKE(conn, given).changed:
+        return beginning(thread, rows)(conn)
+    if not _MAKE(conn, {**rows[0], **_columns(thread)}).changed:
         return False
-    if several:
+    if len(rows) > 1:
         conn.execute(_INSERT_MORE, rows)
     else:
         _INSERT_ONE(conn, rows[0])
     return True
+
+
+def beginning(thread: Row, rows: Sequence[Row]) -> Change:
+    """As :func:`begin` on PostgreSQL: a single statement."""
+    several = len(rows) > 1
+    given = {**rows[0], **_columns(thread), **(_arrays(rows) if several else {})}
+    return Change(_BEGIN_AT_ONCE[several], given, len(rows), given["new_thread_key"])
+
+
+def _columns(thread: Row) -> dict[str, Any]:
+    return {f"row_{name}": value for name, value in thread.items()}
 
 
 # The locks are taken one after the other: trimming and deleting hold the thread's row, so what
