@@ -30,7 +30,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.retention import writing
+from benchmarks.sweeps.writer import took_ms, writing
 from eventstore import Event, EventStore
 from eventstore.ui import create_app
 from graph import START, StateGraph
@@ -142,12 +142,6 @@ async def asked(app: Any, addresses: Sequence[str], rounds: int) -> Times:
     return found
 
 
-def appends_ms(file: Path, since: float) -> float:
-    """The median of the appends that ended after a moment."""
-    lines = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("]")]
-    return float(median(took for at, took in lines if at >= since)) * 1e3
-
-
 def measure(url: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Measure a database, after filling it."""
     fill(url, options.threads, options.checkpoints)
@@ -160,13 +154,14 @@ def measure(url: str, folder: Path, options: argparse.Namespace) -> dict[str, An
         before = process.memory_info().rss
         found = asyncio.run(asked(app, addresses, options.rounds))
         grown = (process.memory_info().rss - before) / 2**20
-        with writing(url, folder / "times"):  # type: ignore[arg-type]
+        appends = folder / "times"
+        with writing("ours", url, appends):
             time.sleep(WRITES_S)
-            alone = appends_ms(folder / "times", 0)
             since = time.time()
+            alone = median(took_ms(appends, 0, since))
             while time.time() < since + WRITES_S:
                 asyncio.run(asked(app, addresses[:1] + addresses[7:12], 1))
-            beside = appends_ms(folder / "times", since)
+            beside = median(took_ms(appends, since, time.time()))
     rows: list[dict[str, Any]] = []
     for name, address in named:
         times = [took for took, _ in found[address]]

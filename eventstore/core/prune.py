@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Final
 
 from eventstore import queries
 from eventstore.core.part import Part
@@ -21,9 +20,6 @@ from eventstore.queries import Connection
 from eventstore.retention_models import Deletion, Expired, Outcome
 
 log = logging.getLogger(__name__)
-
-GROUP: Final = 8
-"""Threads that are locked, judged and removed together; the time is checked in between."""
 
 
 class Pruning(Part):
@@ -40,14 +36,17 @@ class Pruning(Part):
         """Remove small threads that may go, as many as fit into one short transaction.
 
         Each is judged again under its lock, as by :meth:`delete_thread`, and removed whole or not
-        at all. It waits for nothing: a thread that somebody else has locked is kept.
+        at all. It waits for nothing: a thread that somebody else has locked is kept. Nor does it
+        wait for the disk on SQLite: until the next durable commit (a sweep ends with one), a power
+        failure may bring threads back, whole.
 
         Args:
             batch: threads of any tenant, each at most once. Threads of the same age lie together
                 in the database: in the order of their age they are removed faster.
             keep_if: keep a thread if this returns true; called under its lock.
             rows: rows deleted at most in this transaction.
-            seconds: end the transaction after this time; checked after every few threads.
+            seconds: end the transaction after this time; checked after every few threads. On
+                PostgreSQL, where writers do not wait for it, after ten times as long.
 
         Returns:
             The outcome of the first threads of the batch, in their order, of one at least: the
@@ -62,9 +61,12 @@ class Pruning(Part):
 
         def prune_groups(conn: Connection) -> list[Outcome]:
             outcomes: list[Outcome] = []
-            left, deadline = rows, time.monotonic() + seconds
-            for first in range(0, len(batch), GROUP):
-                group = batch[first : first + GROUP]
+            size, stretch = (
+                each[conn.dialect.name] for each in (queries.prune.GROUPS, queries.prune.STRETCH)
+            )
+            left, deadline = rows, time.monotonic() + seconds * stretch
+            for first in range(0, len(batch), size):
+                group = batch[first : first + size]
                 ends, used = self._prune(conn, group, removed, keep_if, (left, rows))
                 outcomes += ends
                 left -= used
@@ -72,7 +74,7 @@ class Pruning(Part):
                     break
             return outcomes
 
-        outcomes = await self.transactions.run("idempotent_write", prune_groups)
+        outcomes = await self.transactions.run("background_write", prune_groups)
         for each, outcome in zip(batch, outcomes, strict=False):
             if outcome == "pruned":
                 self.cache.forget(each.thread_key)
@@ -135,7 +137,7 @@ class Pruning(Part):
             vacuum makes free space usable again.
         """
         check_number("bytes_max", bytes_max, 1)
-        return await self.transactions.run("idempotent_write", maintenance.reclaim, bytes_max)
+        return await self.transactions.run("background_write", maintenance.reclaim, bytes_max)
 
 
 def _absent(key: int, locked: Collection[int]) -> Outcome:

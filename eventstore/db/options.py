@@ -18,7 +18,14 @@ ALONE: Final = "eventstore_alone"
 """Execution option of engines: tables of others in the database are refused at set-up."""
 
 Mode = Literal[
-    "read", "snapshot_read", "write", "append", "idempotent_write", "statement", "autocommit"
+    "read",
+    "snapshot_read",
+    "write",
+    "append",
+    "idempotent_write",
+    "background_write",
+    "statement",
+    "autocommit",
 ]
 """What an operation does, which decides how its transaction begins and whether it is repeated.
 
@@ -27,13 +34,17 @@ Mode = Literal[
 - ``write``: it writes; if its commit is in doubt, the caller has to find out.
 - ``append``: as ``write``, and short: on SQLite it may share a transaction with others.
 - ``idempotent_write``: it writes, and does no harm when it happens twice.
+- ``background_write``: as ``idempotent_write``. On SQLite, where others wait for it, its commit
+  does not wait for the disk: it is durable once a later transaction of another mode is.
 - ``statement``: as ``append``, with a single statement on a server, which is a transaction by
   itself and saves two round trips.
 - ``autocommit``: each statement is a transaction, such as those that cannot be in one.
 """
 
 READS: Final[frozenset[Mode]] = frozenset({"read", "snapshot_read"})
-TRANSACTIONAL_WRITES: Final[frozenset[Mode]] = frozenset({"write", "append", "idempotent_write"})
+TRANSACTIONAL_WRITES: Final[frozenset[Mode]] = frozenset(
+    {"write", "append", "idempotent_write", "background_write"}
+)
 SHORT_WRITES: Final[frozenset[Mode]] = frozenset({"append", "statement"})
 
 

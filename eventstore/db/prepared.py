@@ -43,11 +43,7 @@ class Prepared:
     def __call__(self, conn: Connection, values: Mapping[str, Any]) -> Result:
         """Execute it with these values."""
         engine = conn.engine
-        schema = engine.get_execution_options().get(_TRANSLATED)
-        place = (engine.dialect.name, None if schema is None else schema[None])
-        form = self._forms.get(place)
-        if form is None:
-            form = self._forms[place] = _compile(self._statement, engine)
+        form = self._form(engine)
         given = form.values(values)
         if engine._has_events or conn._has_events:
             result = conn.exec_driver_sql(form.text, given)
@@ -63,6 +59,30 @@ class Prepared:
         found = Result(list(map(form.row, rows)), cursor.rowcount)
         cursor.close()
         return found
+
+    def many(self, conn: Connection, values: Sequence[Mapping[str, Any]]) -> None:
+        """Execute it with each of these values; they are sent together."""
+        engine = conn.engine
+        form = self._form(engine)
+        given = [form.values(each) for each in values]
+        if engine._has_events or conn._has_events:
+            conn.exec_driver_sql(form.text, given)
+            return
+        cursor: Any = None
+        try:
+            cursor = conn.connection.cursor()
+            cursor.executemany(form.text, given)
+        except Exception as error:
+            conn._handle_dbapi_exception(error, form.text, given, cursor, None)
+        cursor.close()
+
+    def _form(self, engine: Engine) -> _Form:
+        schema = engine.get_execution_options().get(_TRANSLATED)
+        place = (engine.dialect.name, None if schema is None else schema[None])
+        form = self._forms.get(place)
+        if form is None:
+            form = self._forms[place] = _compile(self._statement, engine)
+        return form
 
 
 class _Form(NamedTuple):
@@ -85,12 +105,17 @@ def _compile(statement: ClauseElement, engine: Engine) -> _Form:
     compiled: Any = statement.compile(dialect=dialect, **options)
     constants = {name: each for name, each in compiled.params.items() if each is not None}
     values: Callable[[Mapping[str, Any]], Any]
-    if compiled.positional:  # all of ours have two values or more: it gives a tuple
-        in_order = itemgetter(*compiled.positiontup)
+    if compiled.positional:
+        names = compiled.positiontup
+        in_order = itemgetter(*names) if len(names) > 1 else partial(_only, names[0])
         values = partial(_in_order, in_order, constants) if constants else in_order
     else:
         values = partial(_by_name, constants) if constants else _as_they_are
     return _Form(str(compiled), values, _row_maker(statement, dialect))
+
+
+def _only(name: str, values: Mapping[str, Any]) -> Any:
+    return (values[name],)
 
 
 def _in_order(

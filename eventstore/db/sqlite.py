@@ -12,8 +12,8 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal
@@ -39,8 +39,19 @@ except ImportError:  # no wheel for this platform
 log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S: Final = 30.0
+
+_WAITED_S: Final = 0.0009
+"""A transaction that took longer to begin had to wait."""
+
+_CONTENDED_S: Final = 2.0
+_PAUSE_MIN_S: Final = 0.0002
+_PAUSE_MAX_S: Final = 0.02
+
 _WAL_ATTEMPTS: Final = 200
 _READY: Final = "eventstore_ready"
+
+_BACKGROUND: Final = {"synchronous": 1, "wal_autocheckpoint": 800}
+"""Settings of a connection that sweeps: NORMAL; SQLite's default is to begin at 1,000 pages."""
 
 _PAGE_BYTES_MIN: Final = 512
 _NO_DATABASE: Final = (
@@ -260,6 +271,7 @@ def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
     """
     module: Any = engine.dialect.dbapi or sqlite3
     safe = wal_is_safe(module.sqlite_version_info)
+    take_lock = _WriteLock().take
 
     def begin(conn: Connection, mode: Mode) -> Transaction:
         raw: Any = conn.connection.dbapi_connection
@@ -268,8 +280,12 @@ def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
                 "the owner of this connection has a transaction open; end it first"
             )
         try:
-            if mode != "autocommit":
-                raw.execute("BEGIN" if mode in READS else "BEGIN IMMEDIATE")
+            if mode in READS:
+                raw.execute("BEGIN")
+            elif mode == "background_write":
+                raw.execute("BEGIN IMMEDIATE")
+            elif mode != "autocommit":
+                take_lock(raw)
         except ERRORS as error:
             if raw.in_transaction:  # it was interrupted at its end
                 raw.rollback()
@@ -279,6 +295,70 @@ def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
         return conn.begin()
 
     return begin
+
+
+class _WriteLock:
+    """The wait for the lock of a file's writers.
+
+    SQLite looks for it again after 1, 2, 5, 10, 15, 20, 25 ms and so on. A writer beside a process
+    that takes it often, for a few milliseconds each time, would find it taken again and again. So
+    for a while after a writer had to wait, writers look more often: after a seventh of their wait.
+    """
+
+    def __init__(self) -> None:
+        self._contended_until = 0.0
+
+    def take(self, raw: Any) -> None:
+        """Begin a transaction that writes."""
+        began = time.monotonic()
+        try:
+            if began < self._contended_until:
+                _take_soon(raw, began)
+            else:
+                raw.execute("BEGIN IMMEDIATE")
+        finally:
+            now = time.monotonic()
+            if now - began > _WAITED_S:
+                self._contended_until = now + _CONTENDED_S
+
+
+def _take_soon(raw: Any, began: float) -> None:
+    raw.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                raw.execute("BEGIN IMMEDIATE")
+            except ERRORS as error:
+                waited = time.monotonic() - began
+                if "locked" not in str(error) or waited > BUSY_TIMEOUT_S:
+                    raise
+            else:
+                return
+            time.sleep(min(max(waited / 7, _PAUSE_MIN_S), _PAUSE_MAX_S))
+    finally:
+        raw.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
+
+
+@contextmanager
+def in_background(conn: Connection) -> Iterator[None]:
+    """Commits of this connection wait for no disk, and move the write-ahead log into the file.
+
+    So writers hardly ever have to move it: they do when the log is longer than where this begins.
+    Without a write-ahead log nothing changes: there a commit without the disk could ruin the file.
+    """
+    raw: Any = conn.connection.dbapi_connection
+    if _ask(raw, "PRAGMA journal_mode") != "wal":
+        yield
+        return
+    before = {name: _ask(raw, f"PRAGMA {name}") for name in _BACKGROUND}
+    try:
+        for name, value in _BACKGROUND.items():
+            raw.execute(f"PRAGMA {name} = {min(value, int(before[name]))}")
+        yield
+    finally:
+        if not conn.invalidated:
+            for name, old in before.items():
+                raw.execute(f"PRAGMA {name} = {old}")
 
 
 def roll_back(conn: Connection) -> None:

@@ -20,7 +20,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, Transaction, exc
@@ -71,11 +71,13 @@ PAUSE_MAX_S: Final = 2.0
 CANCELLING_S: Final = 5.0
 """How long a cancelled task waits for what it commits, before that is cancelled, too."""
 
-_REPEATABLE: Final[frozenset[Mode]] = READS | {"idempotent_write"}
+_REPEATABLE: Final[frozenset[Mode]] = READS | {"idempotent_write", "background_write"}
 """What is tried again although its commit is in doubt."""
 
 _NO_TURN: Final[frozenset[Mode]] = READS | {"autocommit"}
 """What does not wait for other writers of this process on SQLite."""
+
+_AS_IT_IS: Final = nullcontext()
 
 
 class Transactions:
@@ -180,7 +182,11 @@ class Transactions:
             watch = self._watch
             if watch is not None and time.monotonic() >= watch.next_look:
                 watch.look()
-            with _transaction(self._begin(conn, mode), conn, mode):
+            is_background = mode == "background_write" and self._is_sqlite
+            with (
+                sqlite.in_background(conn) if is_background else _AS_IT_IS,
+                _transaction(self._begin(conn, mode), conn, mode),
+            ):
                 yield conn
             if watch is not None and mode not in READS:
                 watch.wrote(conn)

@@ -146,7 +146,7 @@ def _parsed(name: str, text: str) -> dict[str, Any]:
         CorruptEventError: the text is no JSON object, or nested too deeply.
     """
     try:
-        found = json.loads(text, parse_constant=_refuse)
+        found = _JSON.decode(text)
     except (ValueError, RecursionError) as error:
         raise CorruptEventError(f"its {name} is not JSON: {error!s:.200}") from error
     if type(found) is not dict:
@@ -158,6 +158,9 @@ def _parsed(name: str, text: str) -> dict[str, Any]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not a JSON value")
+
+
+_JSON: Final = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _is_deep(value: object, text: str) -> bool:

@@ -25,18 +25,15 @@ from sqlalchemy import (
     union_all,
 )
 
+from eventstore.db.prepared import Prepared
 from eventstore.db.schema import events, forks, segments, snapshots, threads, tombstones
 from eventstore.models import SqlRow
 
-_keys: Any = bindparam("keys", type_=BigInteger, expanding=True)
-_LOCK = (
-    select(threads)
-    .where(threads.c.thread_key.in_(_keys), threads.c.deleting_since.is_(None))
-    .with_for_update(skip_locked=True)
-)
-_THERE = select(threads.c.thread_key).where(
-    threads.c.thread_key.in_(_keys), threads.c.deleting_since.is_(None)
-)
+GROUPS: Final[Mapping[str, int]] = {"sqlite": 8, "postgresql": 16}
+"""Threads that one statement reads, by dialect: each is a round trip on PostgreSQL."""
+
+STRETCH: Final[Mapping[str, int]] = {"sqlite": 1, "postgresql": 10}
+"""How many times as long a transaction may take where writers of other threads do not wait."""
 
 _LEAVES: Final = (snapshots, forks, segments, events)
 """The tables that hold rows of a thread besides its own, in the order of deletion."""
@@ -44,7 +41,7 @@ _LEAVES: Final = (snapshots, forks, segments, events)
 _NEEDED: Final = "needed"
 
 
-def _rows_of(table: Any, **columns: Any) -> Any:
+def _rows_of(table: Any, keys: Any, **columns: Any) -> Any:
     """The number of rows of a table for each thread, and these further columns."""
     given = {"ns": null(), "last": null(), "newest": null(), "events": null(), "bytes": null()}
     given |= columns
@@ -53,39 +50,58 @@ def _rows_of(table: Any, **columns: Any) -> Any:
         table.c.thread_key.label("thread_key"),
         func.count().label("rows"),
         *(value.label(name) for name, value in given.items()),
-    ).where(table.c.thread_key.in_(_keys))
+    ).where(table.c.thread_key.in_(keys))
     return query.group_by(table.c.thread_key, *([table.c.ns] if "ns" in columns else []))
 
 
-_dependant = forks.alias("dependant")
-_WEIGH = union_all(
-    _rows_of(
-        events,
-        ns=events.c.ns,
-        last=func.max(events.c.seq),
-        newest=func.max(events.c.recorded_at),
-        events=func.count(func.nullif(func.length(events.c.payload), 0)),
-        bytes=func.sum(func.length(events.c.payload)),
-    ),
-    _rows_of(
-        segments,
-        events=func.sum(segments.c.last - segments.c.seq + 1),
-        bytes=func.sum(func.length(segments.c.payload)),
-    ),
-    _rows_of(snapshots),
-    _rows_of(forks),
-    select(
-        literal(_NEEDED),
-        _dependant.c.source_thread_key,
-        func.count(),
-        *(null() for _ in range(5)),
-    )
-    .where(
-        _dependant.c.source_thread_key.in_(_keys),
-        _dependant.c.thread_key != _dependant.c.source_thread_key,
-    )
-    .group_by(_dependant.c.source_thread_key),
-)
+class _Group:
+    """The statements that read a number of threads; each has a place for each key."""
+
+    def __init__(self, size: int) -> None:
+        self._places = [f"key_{number}" for number in range(size)]
+        keys: Any = [bindparam(place, type_=BigInteger) for place in self._places]
+        are_meant = (threads.c.thread_key.in_(keys), threads.c.deleting_since.is_(None))
+        self.lock = Prepared(select(threads).where(*are_meant).with_for_update(skip_locked=True))
+        self.there = Prepared(select(threads.c.thread_key).where(*are_meant))
+        dependant = forks.alias("dependant")
+        needed = select(
+            literal(_NEEDED),
+            dependant.c.source_thread_key,
+            func.count(),
+            *(null() for _ in range(5)),
+        ).where(
+            dependant.c.source_thread_key.in_(keys),
+            dependant.c.thread_key != dependant.c.source_thread_key,
+        )
+        self.weigh = Prepared(
+            union_all(
+                _rows_of(
+                    events,
+                    keys,
+                    ns=events.c.ns,
+                    last=func.max(events.c.seq),
+                    newest=func.max(events.c.recorded_at),
+                    events=func.count(func.nullif(func.length(events.c.payload), 0)),
+                    bytes=func.sum(func.length(events.c.payload)),
+                ),
+                _rows_of(
+                    segments,
+                    keys,
+                    events=func.sum(segments.c.last - segments.c.seq + 1),
+                    bytes=func.sum(func.length(segments.c.payload)),
+                ),
+                _rows_of(snapshots, keys),
+                _rows_of(forks, keys),
+                needed.group_by(dependant.c.source_thread_key),
+            )
+        )
+
+    def placed(self, keys: Sequence[int]) -> Mapping[str, int]:
+        """Keys in their places; the first one fills those that are left."""
+        return dict.fromkeys(self._places, keys[0]) | dict(zip(self._places, keys, strict=False))
+
+
+_GROUPS = {dialect: _Group(size) for dialect, size in GROUPS.items()}
 
 
 @dataclass(slots=True)
@@ -119,12 +135,16 @@ def lock(conn: Connection, keys: Sequence[int]) -> dict[int, SqlRow]:
     A writer locks the row of its thread during an append, and another sweeper does while it
     decides. We wait for neither, so that those who wait for us can never deadlock with us.
     """
-    return {row.thread_key: row for row in conn.execute(_LOCK, {"keys": keys})}
+    group = _GROUPS[conn.dialect.name]
+    return {row.thread_key: row for row in group.lock(conn, group.placed(keys)).rows}
 
 
 def there(conn: Connection, keys: Sequence[int]) -> Collection[int]:
     """Those of these threads that exist and are not being deleted."""
-    return set(conn.execute(_THERE, {"keys": keys}).scalars()) if keys else ()
+    if not keys:
+        return ()
+    group = _GROUPS[conn.dialect.name]
+    return {key for (key,) in group.there(conn, group.placed(keys)).rows}
 
 
 def weigh(conn: Connection, keys: Sequence[int]) -> Mapping[int, Weight]:
@@ -132,7 +152,9 @@ def weigh(conn: Connection, keys: Sequence[int]) -> Mapping[int, Weight]:
     found: dict[int, Weight] = defaultdict(Weight)
     if not keys:
         return found
-    for what, key, rows, ns, last, newest, count, size in conn.execute(_WEIGH, {"keys": keys}):
+    group = _GROUPS[conn.dialect.name]
+    rows_found = group.weigh(conn, group.placed(keys)).rows
+    for what, key, rows, ns, last, newest, count, size in rows_found:
         weight = found[key]
         if what == _NEEDED:
             weight.needed = True
@@ -147,10 +169,10 @@ def weigh(conn: Connection, keys: Sequence[int]) -> Mapping[int, Weight]:
 
 
 _DELETE = {
-    table.name: delete(table).where(table.c.thread_key == bindparam("key"))
+    table.name: Prepared(delete(table).where(table.c.thread_key == bindparam("key")))
     for table in (*_LEAVES, threads)
 }
-_INSERT_TOMBSTONES = insert(tombstones)
+_INSERT_TOMBSTONES = Prepared(insert(tombstones))
 
 
 def remove_rest(
@@ -162,6 +184,6 @@ def remove_rest(
     for table in _LEAVES:
         keys = [{"key": key} for key, weight in weights.items() if table.name in weight.rows]
         if keys:
-            conn.execute(_DELETE[table.name], keys)
-    conn.execute(_DELETE[threads.name], [{"key": key} for key in weights])
-    conn.execute(_INSERT_TOMBSTONES, tombstones)
+            _DELETE[table.name].many(conn, keys)
+    _DELETE[threads.name].many(conn, [{"key": key} for key in weights])
+    _INSERT_TOMBSTONES.many(conn, tombstones)

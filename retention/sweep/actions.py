@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -52,6 +52,9 @@ DATABASE_ERRORS: Final = (StoreBusyError, StoreClosedError, StoreUnavailableErro
 Settled = tuple[Decision, SweepOutcome] | None
 """A decision as it was carried out, and its outcome; ``None`` if there was nothing to do."""
 
+_Large = tuple[Decision, Mapping[str, int] | None]
+"""A thread to delete by itself, and where its logs must still end if it was archived."""
+
 
 class Actions:
     """What one sweep does to threads.
@@ -84,22 +87,49 @@ class Actions:
 
     # --- prune --------------------------------------------------------------------------
 
-    async def prune(self, decisions: Sequence[Decision]) -> None:
-        """Prune threads, batch by batch, until told to stop."""
+    async def prune(
+        self, decisions: Iterable[Decision], between: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Prune threads, batch by batch and the oldest first, until told to stop.
+
+        Those that forks need come last: perhaps the forks have gone by then.
+
+        Args:
+            between: called before each batch.
+        """
+        large: list[_Large] = []
+        await self._prune_in_batches(decisions, large, between)
+        for number, (decision, unchanged) in enumerate(large):
+            if self._must_stop():
+                self.counts["left"] += len(large) - number
+                return
+            if between is not None:
+                await between()
+            await self._guarded(decision, partial(self._prune_large, unchanged=unchanged))
+
+    async def _prune_in_batches(
+        self,
+        decisions: Iterable[Decision],
+        large: list[_Large],
+        between: Callable[[], Awaitable[None]] | None,
+    ) -> None:
+        decisions = sorted(decisions, key=lambda each: (each.active_at, each.thread_key))
         size = ARCHIVED_BATCH if any(each.archive for each in decisions) else BATCH
         at = 0
         while at < len(decisions):
             if self._must_stop():
                 self.counts["left"] += len(decisions) - at
                 return
+            if between is not None:
+                await between()
             batch = decisions[at : at + size]
             if any(each.archive for each in batch):
                 at += len(batch)
-                await self._archive_and_prune(batch)
+                await self._archive_and_prune(batch, large)
             else:
-                at += await self._prune_some(batch)
+                at += await self._prune_some(batch, large)
 
-    async def _archive_and_prune(self, batch: Sequence[Decision]) -> None:
+    async def _archive_and_prune(self, batch: Sequence[Decision], large: list[_Large]) -> None:
         """Write threads to their archives, then prune those that have not changed since."""
         ends: dict[int, Mapping[str, int]] = {}
 
@@ -116,15 +146,21 @@ class Actions:
                 await self._guarded(each, archive)
         ready = [each for each in batch if each.thread_key in ends or not each.archive]
         while ready and not self._must_stop():
-            ready = ready[await self._prune_some(ready, ends) :]
+            ready = ready[await self._prune_some(ready, large, ends) :]
         self.counts["left"] += len(ready)
 
     async def _prune_some(
         self,
         batch: Sequence[Decision],
+        large: list[_Large],
         ends: Mapping[int, Mapping[str, int]] = MappingProxyType({}),
     ) -> int:
-        """Prune the first threads of a batch, as many as fit one transaction; returns how many."""
+        """Prune the first threads of a batch, as many as fit one transaction; returns how many.
+
+        Args:
+            large: collects the threads that have to be deleted one by one.
+            ends: where the logs of archived threads ended.
+        """
         expired = [
             Expired(
                 each.thread_key,
@@ -147,15 +183,11 @@ class Actions:
             if len(batch) == 1:
                 self._fail(batch[0], error)
                 return 1
-            # One thread caused it: prune each by itself, so that the others go.
-            for each in batch:
-                await self._prune_some([each], ends)
-            return len(batch)
+            # One thread caused it: halves lead to it, and the others go.
+            return await self._prune_some(batch[: len(batch) // 2], large, ends)
         for each, outcome in zip(batch, outcomes, strict=False):
             if outcome == "large":
-                await self._guarded(
-                    each, partial(self._prune_large, unchanged=ends.get(each.thread_key))
-                )
+                large.append((each, ends.get(each.thread_key)))
             else:
                 self._settle(each, "spared" if outcome == "kept" else outcome)
         return len(outcomes)

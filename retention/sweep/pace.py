@@ -24,14 +24,15 @@ class Pace:
 
     Attributes:
         rows: about how many rows one transaction deletes.
-        seconds: about how long one transaction takes.
+        seconds: about how long one transaction takes, in which writers wait (on SQLite; on
+            PostgreSQL they do not, and it may take ten times as long).
         rest: pause after each, as a multiple of the time it took; 0 for none.
         bytes: how much of an SQLite file is returned to the file system in one step.
     """
 
     rows: int = 2_000
-    seconds: float = 0.005
-    rest: float = 1.0
+    seconds: float = 0.002
+    rest: float = 0.5
     bytes: int = 262_144
 
     def __post_init__(self) -> None:

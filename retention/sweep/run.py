@@ -2,14 +2,16 @@
 
 Promises that the moment at which threads are judged is fixed and recorded when the sweep starts,
 and that a sweep may be killed anywhere: the next one first finishes interrupted deletions, and
-finds the other threads again. What happens to a thread is in :mod:`retention.sweep.actions`.
+finds the other threads again. Threads are found in the order of their keys and pruned in that of
+their age: threads of the same age lie side by side in the database. What happens to a thread is
+in :mod:`retention.sweep.actions`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -33,6 +35,13 @@ from retention.verdict import before, judge
 log = logging.getLogger(__name__)
 
 RECLAIM_STEPS_MAX: Final = 100_000
+
+DUE_MAX: Final = 50_000
+"""Threads that are collected before they are pruned in the order of their age."""
+
+SLICES_AT_ONCE: Final = SLICES // 2
+"""Slices that a sweeper claims together: the more, the more of the threads that it prunes lie side
+by side. Others find some left."""
 
 _FINISHED: Final = "retention: interrupted, finished later"
 """The reason in tombstones whose deletion did not record one."""
@@ -149,7 +158,7 @@ class Sweep:
         if self._plan is not None:
             await self._carry_out(self._plan.decisions)
         elif shared is None:
-            await self._sweep_threads(None)
+            await self._sweep_threads(())
         else:
             await self._sweep_slices(holder, shared)
         if not self._must_stop():
@@ -226,16 +235,16 @@ class Sweep:
         for _ in range(SLICES):  # a clock that is set back meanwhile would make all due again
             if self._must_stop():
                 break
-            lease = await claim_lease(self._store, holder, due, all_tenants=self._all_tenants)
-            if lease is None:
+            leases = await self._claim_some(holder, due)
+            if not leases:
                 break
-            ahead = max(ahead, lease.slice.ahead)
-            swept_at = None  # until it is swept to its end, others may claim it
+            ahead = max(ahead, *(lease.slice.ahead for lease in leases))
+            swept: Collection[SliceLease] = ()  # until they are swept to their end, for others
             try:
-                if await self._sweep_threads(lease):
-                    swept_at = self._at
+                swept = await self._sweep_threads(leases)
             finally:
-                await lease.release(swept_at)
+                for lease in leases:
+                    await lease.release(self._at if lease in swept else None)
         if ahead:
             log.warning(
                 "the last sweep is recorded %.0f s in the future: a clock was wrong, then or now; "
@@ -244,45 +253,66 @@ class Sweep:
                 extra={"tenant": self._tenant},
             )
 
-    async def _sweep_threads(self, lease: SliceLease | None) -> bool:
-        """Sweep the threads of a leased slice, or all; false if it did not come to the end."""
-        first, last = (lease.slice.first_key, lease.slice.last_key) if lease else (0, 2**63 - 1)
-        found = pages(
-            self._store,
-            first,
-            last,
-            all_tenants=self._all_tenants,
-            on_damage=self._actions.fail_damaged,
-            **_conditions(self._policies, self._at),
-        )
-        async with aclosing(found):
-            async for page in found:
-                if lease and not await lease.renew():
-                    return False
-                await self._sweep_page(page)
-                if self._must_stop():
-                    return False
-        return True
+    async def _claim_some(self, holder: str, due: datetime) -> list[SliceLease]:
+        leases: list[SliceLease] = []
+        while len(leases) < SLICES_AT_ONCE:
+            lease = await claim_lease(self._store, holder, due, all_tenants=self._all_tenants)
+            if lease is None or any(lease.slice == each.slice for each in leases):
+                break
+            leases.append(lease)
+        return leases
 
-    async def _sweep_page(self, page: Sequence[ThreadInfo]) -> None:
-        verdicts = [(thread, judge(self._policies, thread, self._at)) for thread in page]
-        await self._actions.prune(
-            [
-                to_prune(verdict.policy, verdict, thread)
-                for thread, verdict in verdicts
-                if verdict.prune and verdict.policy
-            ]
-        )
-        for thread, verdict in verdicts:
+    async def _sweep_threads(self, leases: Sequence[SliceLease]) -> Collection[SliceLease]:
+        """Sweep the threads of leased slices, or all; returns the slices that were swept."""
+        held = list(leases)
+
+        async def renew() -> None:
+            for lease in tuple(held):
+                if not await lease.renew():
+                    held.remove(lease)
+
+        due: list[Decision] = []  # threads to prune
+        for lease in leases or (None,):
+            found = pages(
+                self._store,
+                *((lease.slice.first_key, lease.slice.last_key) if lease else ()),
+                all_tenants=self._all_tenants,
+                on_damage=self._actions.fail_damaged,
+                **_conditions(self._policies, self._at),
+            )
+            async with aclosing(found):
+                async for page in found:
+                    await renew()
+                    if lease and lease not in held:
+                        break
+                    due += await self._sweep_page(page)
+                    if len(due) >= DUE_MAX:
+                        await self._actions.prune(due, renew)
+                        due.clear()
+                    if self._must_stop():
+                        self._counts["left"] += len(due)
+                        return ()
+        await self._actions.prune(due, renew)
+        return () if self._must_stop() else held
+
+    async def _sweep_page(self, page: Sequence[ThreadInfo]) -> list[Decision]:
+        """Trim and seal threads; returns those to prune."""
+        due = list[Decision]()
+        for thread in page:
+            verdict = judge(self._policies, thread, self._at)
             policy = verdict.policy
-            if policy is None or verdict.prune or not (verdict.trim or verdict.seal):
+            if policy is None:
                 continue
-            if self._must_stop():
-                return
+            if verdict.prune:
+                due.append(to_prune(policy, verdict, thread))
+                continue
+            if not (verdict.trim or verdict.seal) or self._must_stop():
+                continue
             if verdict.trim:
                 await self._actions.trim_or_seal(to_trim(policy, thread, None, ""))
             if verdict.seal and (sealing := to_seal(policy, thread, self._at)):
                 await self._actions.trim_or_seal(sealing)
+        return due
 
     async def _reclaim(self) -> None:
         """Shrink an SQLite file step by step."""

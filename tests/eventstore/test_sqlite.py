@@ -22,7 +22,9 @@ from eventstore import (
     StoreBusyError,
     StoreUnavailableError,
 )
+from eventstore.concurrency import run_sync
 from eventstore.db import sqlite
+from eventstore.db.options import Durability
 from tests.eventstore.support import check_whole, data_of, fill, numbers, sql
 
 pytestmark = pytest.mark.every_backend
@@ -154,6 +156,65 @@ def test_a_locked_file_is_busy_and_nothing_is_written(
             conn.exec_driver_sql("ROLLBACK")
         assert fill(other, "t", 1, start=4) == 4
         assert check_whole(other) == 1
+
+
+def test_a_writer_that_had_to_wait_waits_as_long_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks for the lock more often then, and SQLite's own wait is back afterwards."""
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.2)
+    path = tmp_path / "file.db"
+    with EventStore(path) as store, EventStore(path) as other:
+        fill(store, "t", 1)
+        lock = other.engine.raw_connection()
+        lock.cursor().execute("BEGIN IMMEDIATE")
+        for _ in range(2):
+            begun = time.monotonic()
+            with pytest.raises(StoreBusyError, match="stayed locked"):
+                fill(store, "t", 1, start=2)
+            assert 0.19 <= time.monotonic() - begun < 10
+            assert pragma(store, "busy_timeout") == 200
+        releasing = threading.Timer(0.05, lambda: lock.cursor().execute("ROLLBACK"))
+        releasing.start()
+        fill(store, "t", 1, start=2)
+        releasing.join()
+        lock.close()
+        assert pragma(store, "busy_timeout") == 200
+        assert numbers(store.read("t")) == [1, 2]
+
+
+def test_work_in_the_background_leaves_its_connection_as_it_was(tmp_path: Path) -> None:
+    settings = ("synchronous", "wal_autocheckpoint", "foreign_keys", "busy_timeout")
+
+    def inside(conn: Any) -> list[Any]:
+        return [conn.exec_driver_sql(f"PRAGMA {name}").scalar() for name in settings]
+
+    def fails(conn: Any) -> None:
+        raise ValueError
+
+    levels: dict[Durability, int] = {"full": 2, "normal": 1}
+    for durability, usual in levels.items():
+        with EventStore(tmp_path / f"{durability}.db", durability=durability) as store:
+            fill(store, "t", 1)
+            before = [pragma(store, name) for name in settings]
+            run = store.core.transactions.run
+            assert run_sync(run("background_write", inside)) == [1, 800, *before[2:]]
+            with pytest.raises(ValueError):
+                run_sync(run("background_write", fails))
+            assert [pragma(store, name) for name in settings] == before
+            assert before[:2] == [usual, 1000]
+
+
+def test_a_rollback_journal_always_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def level(conn: Any) -> Any:
+        return conn.exec_driver_sql("PRAGMA synchronous").scalar()
+
+    monkeypatch.setattr(sqlite, "wal_is_safe", lambda version: False)
+    with EventStore(tmp_path / "file.db") as store:
+        fill(store, "t", 1)
+        assert run_sync(store.core.transactions.run("background_write", level)) == 2
 
 
 def test_readers_do_not_wait_for_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
