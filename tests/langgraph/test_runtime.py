@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import Command, StateSnapshot
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, StateSnapshot, interrupt
 
 from tests.langgraph.graphs import STORIES, chat, deltas, nested, question
 from tests.langgraph.kit import CONFIG, App, Driver
 
 pytestmark = pytest.mark.every_backend
+
+
+class Inner(TypedDict):
+    answer: str
 
 
 class _Memory:
@@ -145,3 +150,32 @@ def test_a_sync_saver_serves_async_graphs(driver: Driver) -> None:
         return len(found), (await app.aget_state(CONFIG)).values["messages"][-1].content
 
     assert asyncio.run(main()) == (3, "answer 1")
+
+
+def test_a_sync_node_of_an_async_run_may_use_the_saver(driver: Driver) -> None:
+    if not driver.is_async:
+        pytest.skip("is about the saver in an event loop")
+    inner = StateGraph(Inner)
+    inner.add_node("ask", lambda state: {"answer": interrupt("name?")})
+    inner.add_edge(START, "ask")
+    subgraph = inner.compile(checkpointer=True)
+    seen = []
+
+    def outer(state: Inner) -> dict[str, Any]:
+        seen.append(len(list(driver.saver.list(CONFIG))))
+        return {"answer": subgraph.invoke({"answer": ""})["answer"]}
+
+    graph = StateGraph(Inner)
+    graph.add_node("outer", outer)
+    graph.add_edge(START, "outer")
+    app = driver.app(graph)
+    assert app.invoke({"answer": ""}, CONFIG)["__interrupt__"][0].value == "name?"
+    assert app.invoke(Command(resume="ann"), CONFIG)["answer"] == "ann"
+    assert seen[-1] >= 1
+
+    async def blocks_the_loop() -> None:
+        driver.saver.get_tuple(CONFIG)
+
+    if driver.url.startswith("postgresql"):
+        with pytest.raises(RuntimeError, match="event loop"):
+            driver.run(blocks_the_loop())
