@@ -175,7 +175,10 @@ def descendants(conn: Connection, thread_key: int) -> set[int]:
 
 def _leads_into(conn: Connection, at: Position, thread_key: int) -> bool:
     """Whether the history of a position holds, or may hold, events of a thread."""
-    route = trace(conn, at, None)
+    try:
+        route = trace(conn, at, None)
+    except CorruptEventError:
+        return True  # it may
     if route.snapshot is not None:
         return True
     origins = (digests.origin(each.thread_key, each.ns) for each in route.stretches)

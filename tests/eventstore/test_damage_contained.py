@@ -84,6 +84,24 @@ def test_a_column_may_hold_anything(original: Original, tmp_path: Path, table: s
             examine(copy, wanted)
 
 
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("forks", "seq", 1.5),  # erasing asks who descends from the thread
+        ("events", "seq", 2**63 - 1),  # appending computes the next one
+        ("threads", "condemned_at", 5),
+        ("threads", "reached", 2**62),
+    ],
+)
+def test_columns_that_once_did_harm(
+    original: Original, tmp_path: Path, table: str, column: str, value: Any
+) -> None:
+    path, wanted, key = original
+    copy = _copy(path, tmp_path / "copy.db")
+    assert damage_row(copy, table, column, value, random.Random(table), key)
+    assert examine(copy, wanted) == "found"
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_a_row_may_be_missing(original: Original, tmp_path: Path, table: str) -> None:
     path, wanted, key = original
