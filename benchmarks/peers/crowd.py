@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import json
 import sys
 import time
@@ -168,25 +169,25 @@ def _langgraph_app(saver: Any) -> Any:
 
 def dbos(target: str, crowd: Crowd) -> None:
     """Workflows that are called directly: nothing is queued, and nobody polls for results."""
-    from dbos import DBOS
+    DBOS = _dbos()
 
     measure, classify, summarise = (DBOS.step()(step) for step in _steps())
 
-    @DBOS.workflow()
     def pipeline(values: Values) -> Values:
         values = {**values, **measure(values)}
         values = {**values, **classify(values)}
         return {**values, **summarise(values)}
 
+    workflow = DBOS.workflow()(pipeline)
     with _launched(target):
-        crowd.threads(lambda _, values: pipeline(values))
+        crowd.threads(lambda _, values: workflow(values))
 
 
 def dbos_async(target: str, crowd: Crowd) -> None:
     """As :func:`dbos`, with coroutines."""
-    from dbos import DBOS
+    DBOS = _dbos()
 
-    def awaited(step: Callable[[Values], Values]) -> Callable[[Values], Awaitable[Values]]:
+    def awaited(step: Callable[[Values], Values]) -> Any:
         async def run(values: Values) -> Values:
             return step(values)
 
@@ -195,14 +196,19 @@ def dbos_async(target: str, crowd: Crowd) -> None:
 
     measure, classify, summarise = map(awaited, _steps())
 
-    @DBOS.workflow()
     async def pipeline(values: Values) -> Values:
         values = {**values, **await measure(values)}
         values = {**values, **await classify(values)}
         return {**values, **await summarise(values)}
 
+    workflow = DBOS.workflow()(pipeline)
     with _launched(target):
-        asyncio.run(crowd.tasks(lambda _, values: pipeline(values)))
+        asyncio.run(crowd.tasks(lambda _, values: workflow(values)))
+
+
+def _dbos() -> Any:
+    """Its class, untyped: only the extra `bench` brings the library."""
+    return importlib.import_module("dbos").DBOS
 
 
 def _steps() -> list[Callable[[Values], Values]]:
@@ -228,7 +234,7 @@ def _steps() -> list[Callable[[Values], Values]]:
 
 @contextmanager
 def _launched(target: str) -> Iterator[None]:
-    from dbos import DBOS
+    DBOS = _dbos()
 
     url = target.replace("postgresql://", "postgresql+psycopg://")
     DBOS(config={"name": "benchmark", "system_database_url": url, "log_level": "ERROR"})
