@@ -328,7 +328,11 @@ class Transactions:
             migrations.demand_none(missing, may_lack_log)
         else:
             if may_lack_log:
-                log.warning("making an event store in an empty file: %s", migrations.LACKS_LOG)
+                log.warning(
+                    "making an event store in an empty file: %s",
+                    migrations.LACKS_LOG,
+                    extra={"reason": migrations.LACKS_LOG},
+                )
             if self._is_sqlite:
                 await self.run("autocommit", sqlite.settle)
             if missing:

@@ -79,7 +79,8 @@ def test_both_shells_have_the_same_methods(blocking: type, asynchronous: type) -
             continue
         assert described(method) == described(twin), name
         waits = inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin)
-        assert waits or name in ("now_us", "with_tenant"), (
+        # Savers are read as LangGraph's are: each kind has both halves.
+        assert waits or name in ("now_us", "serve", "with_tenant") or f"a{name}" in theirs, (
             f"{name} of {asynchronous.__name__} blocks"
         )
 
@@ -100,9 +101,12 @@ def test_every_call_of_a_graph_has_its_twin() -> None:
     unpaired = methods.keys() - twins - {name[1:] for name in twins}
     describing = {"get_context_jsonschema", "get_graph", "get_input_jsonschema"}
     describing |= {"get_output_jsonschema", "get_subgraphs"}
+    describing |= {"get_input_schema", "get_output_schema"}
     assert unpaired == describing | {
         "as_runnable",
+        "check_sync",
         "get_name",
+        "history",
         "nested",
         "output",
         "reader_on",

@@ -100,7 +100,7 @@ def test_whatever_the_row_says_nothing_is_lost(store: EventStore, value: int | N
     sql(store, "UPDATE threads SET reached = ?", (value,))
     if value == 2**62:
         with pytest.raises(CorruptEventError, match="'t' ends at seq 3"):
-            store.append("t", [Event(1, 4)], 3)
+            store.head("t")
         assert not store.verify("t").ok
         sql(store, "UPDATE threads SET reached = NULL")
     assert store.append("t", [Event(1, 4)], 3, status="failed") == 4

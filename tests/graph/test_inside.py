@@ -16,7 +16,6 @@ from graph import (
     GraphError,
     InvalidConfigError,
     InvalidGraphError,
-    InvalidUpdateError,
     RetryPolicy,
     StateGraph,
     interrupt,
@@ -213,8 +212,6 @@ def test_an_edit_inside_takes_its_question_back(store: EventStore, depth: int) -
     state = app.get_state(on("t"))
     assert state.interrupts == () and state.next == ("sub",)
     assert store.thread("t").status == "waiting"
-    with pytest.raises(InvalidUpdateError, match="no interrupt"):
-        app.invoke(Command(resume="too late"), on("t"))
     asked = app.invoke(None, on("t"))["__interrupt__"]
     assert [each.value for each in asked] == ["about ['first', 'edited']?"]
     app.invoke(Command(resume="yes"), on("t"))
@@ -226,6 +223,21 @@ def test_an_edit_inside_takes_its_question_back(store: EventStore, depth: int) -
     assert app.invoke(None, edited.config)["__interrupt__"][0].value == asked[0].value, (
         "going back to it finds the subgraph as it was edited"
     )
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_an_early_answer_inside_is_for_the_question_after_the_edit(
+    store: EventStore, depth: int
+) -> None:
+    """As in LangGraph: nothing is asked when it comes, and it answers what is asked next."""
+    calls = Calls()
+    app = nested(store, calls, depth)
+    app.invoke({"log": []}, on("t"))
+    app.update_state(deepest(app, "t").config, {"log": ["edited"]}, as_node="first")
+    values = app.invoke(Command(resume="early"), on("t"))
+    assert "__interrupt__" not in values and values["log"][-1] == "early"
+    assert calls.counts["first"] == 1
+    assert app.get_state(on("t")).next == ()
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
