@@ -467,10 +467,13 @@ class _Transaction(NamedTuple):
         _trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            self.conn.rollback()
-            # A statement by itself may have been committed before the connection was lost.
-            if self.mode == "statement" and isinstance(error, exc.SQLAlchemyError):
-                _raise_if_in_doubt(error)
+            try:
+                self.conn.rollback()
+            finally:
+                # A statement by itself may have been committed before the connection was lost. A
+                # lost connection may refuse the rollback as well: it says nothing of the commit.
+                if self.mode == "statement" and isinstance(error, exc.SQLAlchemyError):
+                    _raise_if_in_doubt(error)
             return
         if self.commits is not None:
             self.commits.append(True)

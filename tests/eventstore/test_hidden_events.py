@@ -27,6 +27,9 @@ def hide(store: EventStore, append: Callable[[], object]) -> None:
     """Append events to PostgreSQL that have no entry in the index by which they are found."""
     ready = "UPDATE pg_index SET indisready = ? WHERE indexrelid = 'events_pkey'::regclass"
     sql(store, ready, (False,))
+    # Small tables that were analyzed are read without their index, which hides nothing then.
+    sql(store, "ANALYZE events")
+    sql(store, "UPDATE pg_class SET relpages = 1, reltuples = 1e6 WHERE relname = 'events'")
     append()
     sql(store, ready, (True,))
 

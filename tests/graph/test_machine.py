@@ -234,7 +234,9 @@ def with_update(before: Moment, node: str, writes: Values) -> Moment:
         led.arrived |= {before.frontier[index][0]} & JOINED
     led.join()  # what they led to is replaced by where the update leads
     led.follow(node, merged(before.values, writes))
-    steps = 0 if before.source == "fork" else 1  # a fork is the step of the edit that made it
+    # A fork is the step of the edit that made it, unless something was recorded in between.
+    made_it = before.source == "fork" and not (before.done or before.failed)
+    steps = 0 if made_it else 1
     return moment_after(before, merged(values, writes), led, "update", [node], steps)
 
 
