@@ -339,20 +339,13 @@ def send(conn: Connection, changes: Sequence[Change]) -> list[bool]:
         else:
             counts = _send(raw, statements)
     except Exception as error:
-        if raw.closed or _without_answer(error):  # the commit may have been made before
-            conn.invalidate()
-            raise CommitInDoubt(f"the connection was lost: {error!s:.200}") from error
-        conn._handle_dbapi_exception(error, _COMMIT, None, None, None)
+        # No statement is named: an error that the server did not send is no refusal of one by the
+        # driver, but of a connection whose commit is in doubt.
+        conn._handle_dbapi_exception(error, None, None, None, None)
     except BaseException:  # interrupted: nobody knows where the pipeline stands
         conn.invalidate()
         raise
     return [count == change.rows for count, change in zip(counts, changes, strict=True)]
-
-
-def _without_answer(error: Exception) -> bool:
-    """Whether an error is of the connection, and no server's or client's refusal."""
-    kinds = {each.__name__ for each in type(error).__mro__}
-    return getattr(error, "sqlstate", None) is None and "OperationalError" in kinds
 
 
 def _send(conn: Any, statements: Sequence[_Statement]) -> list[int]:
