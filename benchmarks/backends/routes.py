@@ -7,39 +7,22 @@ A route changes the URL of a database and nothing else. The network is TCP on lo
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from tests.postgres import Server, unprivileged
+from tests.pgbouncer import SOCKET
+from tests.pgbouncer import pgbouncer as proxy
+from tests.postgres import Server
 
-SOCKET: Final = ".s.PGSQL.5432"
 POOLED: Final = "benchmark-behind-pgbouncer"
 """The application's name in URLs that lead to PgBouncer, so that peers prepare no statements."""
 
 _CONNECTIONS: Final = 20
-_CONFIG: Final = """
-[databases]
-* = host={host} user=postgres
-[pgbouncer]
-listen_addr =
-listen_port = 5432
-unix_socket_dir = {folder}
-auth_type = any
-pool_mode = transaction
-default_pool_size = {connections}
-max_client_conn = 500
-logfile = {folder}/log
-"""
 
 
 class Route:
@@ -71,7 +54,7 @@ def route(server: Server, *, pgbouncer: bool, network_ms: float | None) -> Itera
     with ExitStack() as stack:
         names, parameters, folder = [], {}, server.folder
         if pgbouncer:
-            folder = stack.enter_context(_pgbouncer(server.folder))
+            folder = stack.enter_context(proxy(server, _CONNECTIONS))
             parameters = {"host": str(folder), "application_name": POOLED}
             names.append("PgBouncer")
         if network_ms is not None:
@@ -101,27 +84,6 @@ def check_route(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
 
 
 @contextmanager
-def _pgbouncer(server_folder: Path) -> Iterator[Path]:
-    """Run PgBouncer; the folder of its socket."""
-    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if program is None:
-        raise FileNotFoundError("pgbouncer is not installed; install the package pgbouncer")
-    folder = Path(tempfile.mkdtemp(prefix="bouncer-"))
-    config = folder / "ini"
-    config.write_text(_CONFIG.format(host=server_folder, folder=folder, connections=_CONNECTIONS))
-    whom: dict[str, Any] = {}
-    if os.geteuid() == 0:  # which it refuses to be run by
-        account = unprivileged()
-        for path in (folder, config):
-            os.chown(path, account.pw_uid, account.pw_gid)
-        whom = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    with _ended(subprocess.Popen([program, "-q", str(config)], cwd=folder, **whom)):
-        _await_unix(folder / SOCKET)
-        yield folder
-    shutil.rmtree(folder)
-
-
-@contextmanager
 def _network(target: Path, delay_ms: float) -> Iterator[int]:
     """Run a proxy before a socket; its TCP port on loopback."""
     command = [sys.executable, "-m", "benchmarks.backends.slow_network"]
@@ -139,16 +101,3 @@ def _ended(process: subprocess.Popen[Any]) -> Iterator[subprocess.Popen[Any]]:
             yield process
         finally:
             process.kill()
-
-
-def _await_unix(path: Path) -> None:
-    give_up_at = time.monotonic() + 10
-    while True:
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(path))
-                return
-            except OSError:
-                if time.monotonic() > give_up_at:
-                    raise
-        time.sleep(0.01)

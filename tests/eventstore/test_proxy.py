@@ -7,16 +7,8 @@ hang on a session: no prepared statements, settings, advisory locks or LISTEN.
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Final
 
 import pytest
 from sqlalchemy import make_url
@@ -26,27 +18,12 @@ from graph import END, START, PostgresSaver, StateGraph
 from tests import postgres
 from tests.eventstore.support import check_whole, fill, numbers
 from tests.graph.kit import Trail, logs, on
-
-PROXY: Final = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+from tests.pgbouncer import PROGRAM, pgbouncer
 
 pytestmark = [
     pytest.mark.slow,  # starts a server and a proxy
-    pytest.mark.skipif(PROXY is None, reason="pgbouncer is not installed"),
+    pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed"),
 ]
-
-CONFIG: Final = """
-[databases]
-* = host={host} user=postgres
-[pgbouncer]
-listen_addr =
-listen_port = 6432
-unix_socket_dir = {folder}
-auth_type = any
-pool_mode = transaction
-default_pool_size = 3
-max_client_conn = 200
-logfile = {folder}/log
-"""
 
 
 @pytest.fixture(scope="module")
@@ -58,38 +35,9 @@ def server() -> Iterator[postgres.Server]:
 @pytest.fixture
 def proxied(server: postgres.Server) -> Iterator[str]:
     """The URL of an empty database, through the proxy."""
-    folder = Path(tempfile.mkdtemp(prefix="bouncer-"))
-    (folder / "ini").write_text(CONFIG.format(host=server.folder, folder=folder))
-    whom: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        account = postgres.unprivileged()
-        for path in (folder, folder / "ini"):
-            os.chown(path, account.pw_uid, account.pw_gid)
-        whom = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    assert PROXY is not None
-    running = subprocess.Popen([PROXY, "-q", str(folder / "ini")], cwd=folder, **whom)
-    try:
-        _await_socket(folder / ".s.PGSQL.6432")
-        with server.database() as url:
-            through = make_url(url).update_query_dict({"host": str(folder), "port": "6432"})
-            yield through.render_as_string(hide_password=False)
-    finally:
-        running.kill()
-        running.wait()
-        shutil.rmtree(folder)
-
-
-def _await_socket(path: Path) -> None:
-    give_up_at = time.monotonic() + 10
-    while True:
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(path))
-                return
-            except OSError:
-                if time.monotonic() > give_up_at:
-                    raise
-        time.sleep(0.01)
+    with pgbouncer(server, 3) as folder, server.database() as url:
+        through = make_url(url).update_query_dict({"host": str(folder)})
+        yield through.render_as_string(hide_password=False)
 
 
 def test_many_threads_share_three_connections(proxied: str) -> None:
