@@ -11,7 +11,7 @@ import queue
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -57,6 +57,9 @@ from retention.schedule import schedule_of
 
 SHOWN: Final = 50
 """Decisions printed without ``--all``."""
+
+LOOK_S: Final = 0.5
+"""A daemon that waits for a signal looks this often whether one has come."""
 
 PoliciesFile = Annotated[
     Path | None,
@@ -278,6 +281,17 @@ def _signals() -> Iterator[queue.SimpleQueue[int]]:
             signal.signal(number, handler)
 
 
+def _first(arrived: queue.SimpleQueue[int]) -> int:
+    """Wait for the first signal.
+
+    A signal that comes just before this thread falls asleep, or that another thread takes, does
+    not wake it, so it looks now and then.
+    """
+    while True:
+        with suppress(queue.Empty):
+            return arrived.get(timeout=LOOK_S)
+
+
 # --- run --------------------------------------------------------------------------------
 
 
@@ -364,7 +378,7 @@ def keep_sweeping(
             if address is not None:
                 out.note("metrics at http://{}:{}/metrics, health at /healthz".format(*address))
             with daemon:
-                number = arrived.get()
+                number = _first(arrived)
                 out.note(f"{signal.Signals(number).name}: finishing the batch under way")
             out.note("stopped")
 

@@ -505,6 +505,43 @@ def test_a_signal_amid_a_batch_lets_it_end(
     assert_whole(disk, keys)
 
 
+TAKEN_BY_ANOTHER_THREAD: Final = """
+import signal, sys, threading, time
+from retention.__main__ import main
+
+def take():
+    sys.stdin.readline()
+    time.sleep(0.2)  # until the main thread waits
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    time.sleep(600)
+
+threading.Thread(target=take, daemon=True).start()
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+def test_a_signal_that_wakes_another_thread_stops_it_too(disk: EventStore, database: str) -> None:
+    arguments = ["run", "--every", "1h", "--db", database, "--ttl", "30d", "--json", "--yes"]
+    run = subprocess.Popen(
+        [sys.executable, "-c", TAKEN_BY_ANOTHER_THREAD, *arguments],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert run.stdout is not None
+        assert json.loads(run.stdout.readline())["pruned"] == 2
+        _, err = run.communicate("now\n", timeout=SECONDS_MAX)
+    finally:
+        run.kill()
+        run.communicate()
+    assert run.returncode == 0
+    assert err.splitlines() == [*announced(database, "1h"), *stopped(signal.SIGTERM)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
