@@ -324,7 +324,7 @@ class Fold:
             self._complete(recorded_us, "update", self._next_step(before), before)
         elif kind == Kind.FORK:
             self._fork()
-            if not at.ns:  # as in LangGraph a fork is a step of its own
+            if not _original(at).ns:  # as in LangGraph a fork is a step of its own
                 self.step += 1
             self._mark(recorded_us, "fork")
         else:
@@ -458,7 +458,7 @@ class Fold:
 
     def _next_step(self, before: Position) -> int:
         """The step of a write by a caller: that of a fork before it, which only says from where."""
-        forked = self.source == "fork" and self.checkpoint == before and not before.ns
+        forked = self.source == "fork" and self.checkpoint == before and not _original(before).ns
         return self.step if forked else self.step + 1
 
     def _complete(

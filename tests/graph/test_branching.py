@@ -294,6 +294,28 @@ def test_a_chain_of_branches_survives_deletions_in_any_order(store: EventStore) 
     assert app.invoke({"log": ["y"]}, on("t4"))["log"][-4:] == ["y", "a", "b", "c"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("edited", [False, True])
+def test_steps_are_counted_alike_when_the_forks_before_are_gone(
+    store: EventStore, edited: bool
+) -> None:
+    """A branch that was forked at a fork itself keeps its source's events in a copy."""
+    app = steps("abc", store)
+    app.invoke({"log": ["x"]}, on("t0"))
+    for number in (1, 2, 3):
+        older = history(app, f"t{number - 1}")
+        at = next((s for s in older if s.metadata and s.metadata["source"] == "fork"), older[2])
+        if edited:
+            app.update_state(on(f"t{number}", id_of(at)), {"log": ["u"]}, "a")
+        app.invoke(None, on(f"t{number}", id_of(at)))
+    before = [s.metadata for s in history(app, "t3")]
+    assert sources(app, "t3").count("fork") == 3
+    for gone in ("t1", "t0", "t2"):
+        store.delete_thread(gone)
+        store.delete_snapshots("t3")
+        assert [s.metadata for s in history(app, "t3")] == before
+
+
 def test_forking_from_a_deleted_thread(app: CompiledGraph, store: EventStore) -> None:
     origin = id_of(after(app, "a"))
     store.delete_thread("main")
