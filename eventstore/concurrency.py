@@ -47,7 +47,8 @@ WORKERS_MAX: Final = 1_000
 
 WORKER_NAME: Final = "eventstore-worker"
 
-_END: Any = object()
+AHEAD: Final = 32
+"""Items that one operation reads at most for an asynchronous iterator of small ones."""
 
 
 class Concurrency(Protocol):
@@ -363,18 +364,43 @@ def iterate_sync(items: AsyncIterator[T]) -> Iterator[T]:
             run_sync(close())
 
 
-async def iterate(concurrency: Concurrency, items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
-    """The items of an asynchronous iterator that reads a store, each one an operation.
+async def iterate(
+    concurrency: Concurrency, items: AsyncIterator[T], ahead: int = 1
+) -> AsyncGenerator[T, None]:
+    """The items of an asynchronous iterator that reads a store.
 
     Closing it is not an operation: it waits for nothing, and works after the store is closed.
+
+    Args:
+        ahead: how many items one operation reads at most. The first reads one, and each further one
+            twice as many as the one before, so that who stops early has not read much for nothing.
     """
+    most = 1
     try:
-        while (item := await concurrency.run(anext(items, _END))) is not _END:
-            yield item
+        while True:
+            found, end = await concurrency.run(_some(items, most))
+            for item in found:
+                yield item
+            if isinstance(end, StopAsyncIteration):
+                return
+            if end is not None:
+                raise end
+            most = min(2 * most, ahead)
     finally:
         close = getattr(items, "aclose", None)
         if close is not None:
             await close()
+
+
+async def _some(items: AsyncIterator[T], most: int) -> tuple[list[T], Exception | None]:
+    """The next items, and what ended the iterator if it has ended."""
+    found: list[T] = []
+    try:
+        while len(found) < most:
+            found.append(await anext(items))
+    except Exception as error:  # after the items that came before it
+        return found, error
+    return found, None
 
 
 def discard(awaitable: object) -> None:

@@ -18,7 +18,7 @@ from types import GenericAlias
 from typing import Any, Final, Self, cast
 
 from eventstore import VerifyReport
-from eventstore.concurrency import iterate, iterate_sync, run_sync
+from eventstore.concurrency import AHEAD, iterate, iterate_sync, run_sync
 from graph.calls import Nodes, async_concurrency, sync_concurrency
 from graph.described import DescribedGraph
 from graph.errors import InvalidConfigError
@@ -319,7 +319,7 @@ class CompiledGraph(DescribedGraph, Composing):
     ) -> AsyncGenerator[StateSnapshot, None]:
         """:meth:`get_state_history` for async code."""
         found = self.history(config, filter, before, limit, every)
-        async with aclosing(iterate(async_concurrency(self._log), found)) as snapshots:
+        async with aclosing(iterate(async_concurrency(self._log), found, AHEAD)) as snapshots:
             async for snapshot in snapshots:
                 yield snapshot
 
@@ -340,7 +340,7 @@ class CompiledGraph(DescribedGraph, Composing):
         """:meth:`events` for async code."""
         reader, at = self._find(config)
         found = reader.audit(at.thread_id, at.ns)
-        async with aclosing(iterate(async_concurrency(self._log), found)) as entries:
+        async with aclosing(iterate(async_concurrency(self._log), found, AHEAD)) as entries:
             async for entry in entries:
                 yield entry
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, Final, NamedTuple
 
-from eventstore.concurrency import iterate, iterate_sync
+from eventstore.concurrency import AHEAD, iterate, iterate_sync
 from graph.errors import InvalidConfigError
 from graph.types import RunnableConfig, StateSnapshot
 
@@ -95,7 +95,7 @@ class Checkpoints:
         """:meth:`list` for async code."""
         graph = self._reading()
         found = _listed(graph, config, filter, before, limit)
-        async with aclosing(iterate(graph.core.transactions.asyncio, found)) as tuples:
+        async with aclosing(iterate(graph.core.transactions.asyncio, found, AHEAD)) as tuples:
             async for each in tuples:
                 yield each
 

@@ -32,7 +32,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from eventstore.concurrency import iterate, iterate_sync, run_sync
+from eventstore.concurrency import AHEAD, iterate, iterate_sync, run_sync
 from eventstore.shell import Shell
 from graph.langgraph.operations import Operations
 from graph.langgraph.wire import Wire, next_version
@@ -229,7 +229,7 @@ class StoreSaver(BaseCheckpointSaver[str], Generic[S]):
         """The checkpoints of a thread, or of all, with the greatest ids first."""
         found = self._operations.reading.list(self._wire, config, filter, before, limit)
         self._note_loop()
-        async with aclosing(iterate(self._asyncio, found)) as items:
+        async with aclosing(iterate(self._asyncio, found, AHEAD)) as items:
             async for item in items:
                 yield item
 
