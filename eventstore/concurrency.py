@@ -18,6 +18,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -412,16 +413,79 @@ def discard(awaitable: object) -> None:
 
 # --- the threads of the process ---------------------------------------------------------
 
+class Workers(ThreadPoolExecutor):
+    """Threads that share the calls that wait; each starts when first needed.
+
+    A thread that takes a call first sends for another one, if more wait: so a call that blocks
+    keeps none waiting. One that was quick takes the next call itself: twenty quick calls, which
+    could not run side by side anyway, then take a thread or two. With a thread woken for each, all
+    of them would compete for the interpreter with whoever waits for their results.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(WORKERS_MAX, thread_name_prefix=WORKER_NAME)
+        self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._is_coming = False
+        self._asking = threading.Lock()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """The call of a function on a thread, as soon as one is there."""
+        future: Future[T] = Future()
+        self._calls.append((future, partial(fn, *args, **kwargs)))
+        try:
+            self._send_for_thread()
+        except BaseException:
+            future.cancel()  # so that nobody makes the call
+            raise
+        return future
+
+    def _send_for_thread(self) -> None:
+        """Have a thread come and take calls, unless one is on its way."""
+        try:
+            with self._asking:
+                if self._is_coming:
+                    return
+                self._is_coming = True
+            super().submit(self._take_calls)
+        except BaseException:
+            self._is_coming = False
+            raise
+
+    def _take_calls(self) -> None:
+        self._is_coming = False
+        while self._calls:
+            try:
+                future, call = self._calls.popleft()
+            except IndexError:  # another thread was faster
+                return
+            if self._calls:
+                with suppress(RuntimeError):  # there is none: then this one takes what waits
+                    self._send_for_thread()
+            _make(future, call)
+
+
+def _make(future: Future[T], call: Callable[[], T]) -> None:
+    """Make a call whose result is awaited, unless it was cancelled."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
 _lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
+_pool: Workers | None = None
 
 
-def worker_pool() -> ThreadPoolExecutor:
-    """The process's threads for parallel and blocking work; each starts when first needed."""
+def worker_pool() -> Workers:
+    """The process's threads for parallel and blocking work."""
     global _pool
     with _lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(WORKERS_MAX, thread_name_prefix=WORKER_NAME)
+            _pool = Workers()
         return _pool
 
 

@@ -217,7 +217,7 @@ class Tasks:
                 done = await self._run_with_retries(state, index, task)
                 if done.error is not None:
                     span.fail(done.error)
-                if telemetry.on:
+                if span is not telemetry.NOTHING:
                     span.set({"graph.task.attempts": done.attempts})
                 return done
         except GeneratorExit:  # the coroutine was closed; nobody waits for its result
@@ -226,7 +226,7 @@ class Tasks:
             return Done(index, error=error)
 
     def _span(self, state: State, index: int, task: Task) -> telemetry.Span:
-        if not telemetry.on:
+        if not telemetry.is_reporting():
             return telemetry.NOTHING
         facts = {"graph.step": state.step + 1, "graph.task.index": index}
         return TASK.begin(facts, self._labels(task.node), of=task.node)
