@@ -196,45 +196,52 @@ class ThreadCall(Awaitable[T]):
     the result. Cancelling the task that awaits it does not cancel the call.
     """
 
-    def __init__(self, pool: ThreadPoolExecutor, function: Callable[..., T], *args: Any) -> None:
+    def __init__(self, threads: Workers, function: Callable[..., T], *args: Any) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[T] = self._loop.create_future()
-        run = contextvars.copy_context().run
-        self._job: Future[T] = pool.submit(run, function, *args)
+        self._call = partial(contextvars.copy_context().run, function, *args)
+        self._begun = threading.Lock()  # held once the call has begun, or was cancelled
+        self._has_ended = False
         self._over: asyncio.Future[None] | None = None
-        self._job.add_done_callback(self._tell)
+        threads.add(self._make)
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._waiter.__await__()
 
     def cancel(self) -> bool:
         """Whether the function was not called yet, and now will not be."""
-        return self._job.cancel()
+        return self._begun.acquire(blocking=False)
 
     async def ended(self) -> None:
         """Return when the call has ended, whatever is cancelled meanwhile."""
         if not self._waiter.cancel() and not self._waiter.cancelled():
             self._waiter.exception()  # nobody awaits it any more
-        while not self._job.done():
+        while not self._has_ended:
             self._over = self._loop.create_future()
             with suppress(asyncio.CancelledError):  # again: there is nothing else to cancel
                 await self._over
 
-    def _tell(self, _job: Future[T]) -> None:
-        """Called on the thread of the call when it has ended."""
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(self._end)
+    def _make(self) -> None:
+        """Called on a thread."""
+        if not self._begun.acquire(blocking=False):
+            return
+        try:
+            result = self._call()
+        except BaseException as error:
+            self._tell(self._waiter.set_exception, error)
+        else:
+            self._tell(self._waiter.set_result, result)
 
-    def _end(self) -> None:
+    def _tell(self, end: Callable[[Any], None], outcome: Any) -> None:
+        self._has_ended = True
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._end, end, outcome)
+
+    def _end(self, end: Callable[[Any], None], outcome: Any) -> None:
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
-        if self._waiter.done() or self._job.cancelled():
-            return
-        error = self._job.exception()
-        if error is None:
-            self._waiter.set_result(self._job.result())
-        else:
-            self._waiter.set_exception(error)
+        if not self._waiter.done():
+            end(outcome)
 
 
 class StoreThreads:
@@ -251,7 +258,7 @@ class StoreThreads:
 
     def renew(self) -> None:
         """Begin without threads, at first and in a forked process."""
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Workers | None = None
         self._lock = threading.Lock()
 
     async def run(self, operation: Awaitable[T]) -> T:
@@ -265,7 +272,7 @@ class StoreThreads:
                 discard(operation)
                 raise StoreClosedError
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="eventstore")
+                self._pool = Workers(STORE_THREADS, "eventstore")
             call: ThreadCall[T] = ThreadCall(self._pool, run_sync, operation)
         try:
             return await call
@@ -413,6 +420,7 @@ def discard(awaitable: object) -> None:
 
 # --- the threads of the process ---------------------------------------------------------
 
+
 class Workers(ThreadPoolExecutor):
     """Threads that share the calls that wait; each starts when first needed.
 
@@ -422,22 +430,27 @@ class Workers(ThreadPoolExecutor):
     of them would compete for the interpreter with whoever waits for their results.
     """
 
-    def __init__(self) -> None:
-        super().__init__(WORKERS_MAX, thread_name_prefix=WORKER_NAME)
-        self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+    def __init__(self, count_max: int, name: str) -> None:
+        super().__init__(count_max, thread_name_prefix=name)
+        self._calls: deque[Callable[[], None]] = deque()
         self._is_coming = False
         self._asking = threading.Lock()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """The call of a function on a thread, as soon as one is there."""
+        """The result of a call."""
         future: Future[T] = Future()
-        self._calls.append((future, partial(fn, *args, **kwargs)))
+        self.add(partial(_make, future, partial(fn, *args, **kwargs)))
+        return future
+
+    def add(self, call: Callable[[], None]) -> None:
+        """Have a thread make a call, which raises nothing."""
+        self._calls.append(call)
         try:
             self._send_for_thread()
         except BaseException:
-            future.cancel()  # so that nobody makes the call
+            with suppress(ValueError):  # a thread makes it already
+                self._calls.remove(call)
             raise
-        return future
 
     def _send_for_thread(self) -> None:
         """Have a thread come and take calls, unless one is on its way."""
@@ -455,17 +468,17 @@ class Workers(ThreadPoolExecutor):
         self._is_coming = False
         while self._calls:
             try:
-                future, call = self._calls.popleft()
+                call = self._calls.popleft()
             except IndexError:  # another thread was faster
                 return
             if self._calls:
                 with suppress(RuntimeError):  # there is none: then this one takes what waits
                     self._send_for_thread()
-            _make(future, call)
+            call()
 
 
 def _make(future: Future[T], call: Callable[[], T]) -> None:
-    """Make a call whose result is awaited, unless it was cancelled."""
+    """Make a call for a future, unless that was cancelled."""
     if not future.set_running_or_notify_cancel():
         return
     try:
@@ -485,7 +498,7 @@ def worker_pool() -> Workers:
     global _pool
     with _lock:
         if _pool is None:
-            _pool = Workers()
+            _pool = Workers(WORKERS_MAX, WORKER_NAME)
         return _pool
 
 
