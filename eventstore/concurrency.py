@@ -27,6 +27,7 @@ from collections.abc import (
     Coroutine,
     Generator,
     Iterator,
+    Sequence,
 )
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -37,6 +38,7 @@ from weakref import WeakSet
 from eventstore.errors import StoreClosedError
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 P = ParamSpec("P")
 
 STORE_THREADS: Final = 64
@@ -94,8 +96,7 @@ class Blocking:
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
         """Start work on a thread of the :func:`worker_pool`."""
-        context = contextvars.copy_context()
-        return _OnThread(worker_pool().submit(context.run, run_sync, work))
+        return _OnThread(worker_pool().start(work))
 
 
 class Asyncio:
@@ -190,30 +191,30 @@ async def _ended(operation: Awaitable[T]) -> T:
 
 
 class ThreadCall(Awaitable[T]):
-    """A call of a function on a thread, in the caller's context, that an event loop awaits.
+    """Work on a thread that an event loop awaits. Cancelling the task that awaits it does not
+    cancel the work.
 
     Takes less time than :func:`asyncio.wrap_future` and a shield: one future of the loop is told
-    the result. Cancelling the task that awaits it does not cancel the call.
+    the result. To the thread it is an :class:`Outcome`.
     """
 
-    def __init__(self, threads: Workers, function: Callable[..., T], *args: Any) -> None:
+    def __init__(self, threads: Workers, work: Awaitable[T]) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[T] = self._loop.create_future()
-        self._call = partial(contextvars.copy_context().run, function, *args)
-        self._begun = threading.Lock()  # held once the call has begun, or was cancelled
+        self._begun = threading.Lock()  # held once the work has begun, or was cancelled
         self._has_ended = False
         self._over: asyncio.Future[None] | None = None
-        threads.add(self._make)
+        threads.begin(work, self)
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._waiter.__await__()
 
     def cancel(self) -> bool:
-        """Whether the function was not called yet, and now will not be."""
+        """Whether the work was not begun yet, and now will not be."""
         return self._begun.acquire(blocking=False)
 
     async def ended(self) -> None:
-        """Return when the call has ended, whatever is cancelled meanwhile."""
+        """Return when the work has ended, whatever is cancelled meanwhile."""
         if not self._waiter.cancel() and not self._waiter.cancelled():
             self._waiter.exception()  # nobody awaits it any more
         while not self._has_ended:
@@ -221,16 +222,19 @@ class ThreadCall(Awaitable[T]):
             with suppress(asyncio.CancelledError):  # again: there is nothing else to cancel
                 await self._over
 
-    def _make(self) -> None:
-        """Called on a thread."""
-        if not self._begun.acquire(blocking=False):
-            return
-        try:
-            result = self._call()
-        except BaseException as error:
-            self._tell(self._waiter.set_exception, error)
-        else:
-            self._tell(self._waiter.set_result, result)
+    # --- called on the thread -----------------------------------------------------------
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Whether to begin."""
+        return self._begun.acquire(blocking=False)
+
+    def set_result(self, result: T) -> None:
+        """End with a result."""
+        self._tell(self._waiter.set_result, result)
+
+    def set_exception(self, error: BaseException) -> None:
+        """End with an error."""
+        self._tell(self._waiter.set_exception, error)
 
     def _tell(self, end: Callable[[Any], None], outcome: Any) -> None:
         self._has_ended = True
@@ -273,13 +277,11 @@ class StoreThreads:
                 raise StoreClosedError
             if self._pool is None:
                 self._pool = Workers(STORE_THREADS, "eventstore")
-            call: ThreadCall[T] = ThreadCall(self._pool, run_sync, operation)
+            call = ThreadCall(self._pool, operation)
         try:
             return await call
         except asyncio.CancelledError:
-            if call.cancel():
-                discard(operation)
-            else:
+            if not call.cancel():
                 await call.ended()
             raise
 
@@ -353,9 +355,12 @@ def run_sync(awaitable: Awaitable[T]) -> T:
         result: T = end.value
         return result
     running.close()
-    raise RuntimeError(
-        "a sync call reached an operation that needs an event loop; call the async method instead"
-    )
+    raise RuntimeError(_SUSPENDED)
+
+
+_SUSPENDED: Final = (
+    "a sync call reached an operation that needs an event loop; call the async method instead"
+)
 
 
 def iterate_sync(items: AsyncIterator[T]) -> Iterator[T]:
@@ -421,72 +426,88 @@ def discard(awaitable: object) -> None:
 # --- the threads of the process ---------------------------------------------------------
 
 
-class Workers(ThreadPoolExecutor):
-    """Threads that share the calls that wait; each starts when first needed.
+class Outcome(Protocol[T_contra]):
+    """What a thread tells of the work that it was given, as a ``concurrent.futures.Future``."""
 
-    A thread that takes a call first sends for another one, if more wait: so a call that blocks
-    keeps none waiting. One that was quick takes the next call itself: twenty quick calls, which
-    could not run side by side anyway, then take a thread or two. With a thread woken for each, all
-    of them would compete for the interpreter with whoever waits for their results.
+    def set_running_or_notify_cancel(self) -> bool:
+        """Whether to begin: it was not cancelled."""
+
+    def set_result(self, result: T_contra, /) -> None:
+        """It ended with this result."""
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """It ended with this error."""
+
+
+class Workers(ThreadPoolExecutor):
+    """Threads that share the work that waits; each starts when first needed.
+
+    All work is coroutines that never suspend. A thread that takes one first sends for another
+    thread, if more wait: so work that blocks keeps none waiting. A thread that was quick takes the
+    next itself: twenty quick ones, which could not run side by side anyway, then need a thread or
+    two. With a thread woken for each, all of them would compete for the interpreter with whoever
+    waits for their results.
     """
 
     def __init__(self, count_max: int, name: str) -> None:
         super().__init__(count_max, thread_name_prefix=name)
-        self._calls: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[object, Callable[[], object], Outcome[Any]]] = deque()
         self._is_coming = False
         self._asking = threading.Lock()
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """The result of a call."""
+    def start(self, work: Awaitable[T]) -> Future[T]:
+        """Have a thread do some work, in the caller's context."""
         future: Future[T] = Future()
-        self.add(partial(_make, future, partial(fn, *args, **kwargs)))
+        self.begin(work, future)
         return future
 
-    def add(self, call: Callable[[], None]) -> None:
-        """Have a thread make a call, which raises nothing."""
-        self._calls.append(call)
+    def begin(self, work: Awaitable[T], outcome: Outcome[T]) -> None:
+        """The same, for any kind of future."""
+        context = contextvars.copy_context()
+        item = work, partial(context.run, next, work.__await__()), outcome
+        self._waiting.append(item)
         try:
             self._send_for_thread()
         except BaseException:
-            with suppress(ValueError):  # a thread makes it already
-                self._calls.remove(call)
+            with suppress(ValueError):  # a thread does it already
+                self._waiting.remove(item)
+                discard(work)
             raise
 
     def _send_for_thread(self) -> None:
-        """Have a thread come and take calls, unless one is on its way."""
+        """Have a thread come and take what waits, unless one is on its way."""
         try:
             with self._asking:
                 if self._is_coming:
                     return
                 self._is_coming = True
-            super().submit(self._take_calls)
+            self.submit(self._take)
         except BaseException:
             self._is_coming = False
             raise
 
-    def _take_calls(self) -> None:
+    def _take(self) -> None:
         self._is_coming = False
-        while self._calls:
+        while self._waiting:
             try:
-                call = self._calls.popleft()
+                work, step, outcome = self._waiting.popleft()
             except IndexError:  # another thread was faster
                 return
-            if self._calls:
+            if self._waiting:
                 with suppress(RuntimeError):  # there is none: then this one takes what waits
                     self._send_for_thread()
-            call()
-
-
-def _make(future: Future[T], call: Callable[[], T]) -> None:
-    """Make a call for a future, unless that was cancelled."""
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = call()
-    except BaseException as error:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+            if not outcome.set_running_or_notify_cancel():
+                discard(work)
+                continue
+            try:  # as in run_sync()
+                step()
+            except StopIteration as end:
+                outcome.set_result(end.value)
+            except BaseException as error:
+                outcome.set_exception(error)
+            else:
+                outcome.set_exception(RuntimeError(_SUSPENDED))
+            del work, step, outcome  # the traceback of an error would keep them, and they the error
 
 
 _lock = threading.Lock()
@@ -507,12 +528,16 @@ async def call_on_worker(function: Callable[..., T], *args: Any) -> T:
 
     If the task that awaits it is cancelled, a call that has begun goes on without it.
     """
-    call = ThreadCall(worker_pool(), function, *args)
+    call = ThreadCall(worker_pool(), _called(function, args))
     try:
         return await call
     except asyncio.CancelledError:
         call.cancel()
         raise
+
+
+async def _called(function: Callable[..., T], args: Sequence[Any]) -> T:
+    return function(*args)
 
 
 class _Renewable(Protocol):

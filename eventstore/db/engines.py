@@ -1,4 +1,5 @@
-"""Opening an engine for whatever a store was given: a path, a URL, an engine, a connection, a pool.
+"""Opening an engine for whatever a store was given: a path, a URL, an engine, a connection, a pool;
+and lending its connections.
 
 Decides between SQLite and PostgreSQL; how each is opened and set up is in
 :mod:`eventstore.db.sqlite` and :mod:`eventstore.db.postgresql`.
@@ -9,10 +10,10 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import URL, Engine, exc, make_url
+from sqlalchemy import URL, Connection, Engine, exc, make_url
 
 from eventstore.db import postgresql, sqlite
 from eventstore.db.connection_string import is_pairs, postgresql_url
@@ -230,3 +231,74 @@ def _parsed(target: str | os.PathLike[str]) -> URL:
         return make_url(text.strip())  # a line break at the end, if it was read from a file
     except (exc.ArgumentError, ValueError) as error:  # the text may contain a password: not shown
         raise ConfigurationError(f"cannot read the database URL; {_EXPECTED}") from error
+
+
+# --- lending connections ----------------------------------------------------------------
+
+
+class Lender:
+    """Lends the connections of an engine, each for one transaction.
+
+    May keep the one that came back last, for the next transaction: to give it back to its pool and
+    to take it again would be a tenth of an append's time. The pool counts it as lent. None is kept
+    of an engine to whose events somebody listens.
+
+    Args:
+        keeps: whether it keeps one; only where nobody else uses the pool.
+    """
+
+    def __init__(self, engine: Engine, *, keeps: bool) -> None:
+        self._engine = engine
+        self._keeps = keeps
+        self._kept: list[Connection] = []
+
+    def take(self) -> Connection:
+        """A connection without a transaction."""
+        if self._kept and not self._engine._has_events:
+            with suppress(IndexError):  # another thread was faster
+                return self._kept.pop()
+        return self._engine.connect()
+
+    def give_back(self, conn: Connection) -> None:
+        """Take back a connection, whose transaction has ended."""
+        if not self._keeps or self._kept or self._engine._has_events:
+            conn.close()
+            return
+        self._kept.append(conn)
+        if not self._keeps:  # it was closed meanwhile
+            self.release()
+
+    def release(self) -> None:
+        """Give the kept connection back to the pool."""
+        while self._kept:
+            with suppress(IndexError):
+                self._kept.pop().close()
+
+    def close(self) -> None:
+        """Keep none any more."""
+        self._keeps = False
+        self.release()
+
+    def forget(self) -> list[Connection]:
+        """The kept connection, which another process uses, too; it must not be freed."""
+        kept, self._kept = self._kept, []
+        return kept
+
+
+class Loan:
+    """A connection for the block of a ``with`` statement."""
+
+    __slots__ = ("_conn", "_lender")
+
+    def __init__(self, lender: Lender) -> None:
+        self._lender = lender
+
+    def __enter__(self) -> Connection:
+        self._conn = self._lender.take()
+        return self._conn
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None:
+            self._lender.give_back(self._conn)
+        else:
+            self._conn.close()

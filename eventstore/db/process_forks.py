@@ -16,6 +16,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 from weakref import WeakSet
 
@@ -37,10 +38,14 @@ class Calm:
     """A pool of which no connection is in use, and none can be taken, until this is released.
 
     It holds up those who take a connection only while it lasts, so that it costs nothing otherwise.
+
+    Args:
+        release: gives a connection back that is kept for the next transaction.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, release: Callable[[], None]) -> None:
         self._pool: Any = engine.pool
+        self._release_kept = release
         self._is_memory = is_memory(engine)
         self._released = threading.Event()
 
@@ -57,6 +62,7 @@ class Calm:
 
         pool._do_get = wait_and_take  # type: ignore[method-assign]
         while True:
+            self._release_kept()
             self._mutex.acquire()  # keeps those out who are about to take one
             if pool.checkedout() == 0:
                 return True
