@@ -240,8 +240,8 @@ class Lender:
     """Lends the connections of an engine, each for one transaction.
 
     May keep the one that came back last, for the next transaction: to give it back to its pool and
-    to take it again would be a tenth of an append's time. The pool counts it as lent. None is kept
-    of an engine to whose events somebody listens.
+    to take it again would be a tenth of an append's time. The pool counts it as lent. Statements
+    and transactions are reported to listeners all the same.
 
     Args:
         keeps: whether it keeps one; only where nobody else uses the pool.
@@ -249,35 +249,40 @@ class Lender:
 
     def __init__(self, engine: Engine, *, keeps: bool) -> None:
         self._engine = engine
-        self._keeps = keeps
+        self._may_keep = self._keeps = keeps
         self._kept: list[Connection] = []
 
     def take(self) -> Connection:
         """A connection without a transaction."""
-        if self._kept and not self._engine._has_events:
+        if self._kept:
             with suppress(IndexError):  # another thread was faster
                 return self._kept.pop()
         return self._engine.connect()
 
     def give_back(self, conn: Connection) -> None:
         """Take back a connection, whose transaction has ended."""
-        if not self._keeps or self._kept or self._engine._has_events:
+        if not self._keeps or self._kept:
             conn.close()
             return
         self._kept.append(conn)
-        if not self._keeps:  # it was closed meanwhile
-            self.release()
+        if not self._keeps:  # no more: it was paused meanwhile
+            self.pause()
 
-    def release(self) -> None:
-        """Give the kept connection back to the pool."""
+    def pause(self) -> None:
+        """Keep none, and give the one that is kept back to the pool."""
+        self._keeps = False
         while self._kept:
             with suppress(IndexError):
                 self._kept.pop().close()
 
+    def resume(self) -> None:
+        """Keep one again."""
+        self._keeps = self._may_keep
+
     def close(self) -> None:
         """Keep none any more."""
-        self._keeps = False
-        self.release()
+        self._may_keep = False
+        self.pause()
 
     def forget(self) -> list[Connection]:
         """The kept connection, which another process uses, too; it must not be freed."""

@@ -16,13 +16,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, Final, Protocol
 from weakref import WeakSet
 
 from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
 
+from eventstore.db.engines import Lender
 from eventstore.db.writers import is_memory
 
 log = logging.getLogger(__name__)
@@ -38,14 +38,11 @@ class Calm:
     """A pool of which no connection is in use, and none can be taken, until this is released.
 
     It holds up those who take a connection only while it lasts, so that it costs nothing otherwise.
-
-    Args:
-        release: gives a connection back that is kept for the next transaction.
     """
 
-    def __init__(self, engine: Engine, release: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, lender: Lender) -> None:
         self._pool: Any = engine.pool
-        self._release_kept = release
+        self._lender = lender
         self._is_memory = is_memory(engine)
         self._released = threading.Event()
 
@@ -61,8 +58,8 @@ class Calm:
             return take()
 
         pool._do_get = wait_and_take  # type: ignore[method-assign]
+        self._lender.pause()
         while True:
-            self._release_kept()
             self._mutex.acquire()  # keeps those out who are about to take one
             if pool.checkedout() == 0:
                 return True
@@ -80,6 +77,7 @@ class Calm:
         """Let connections be taken again."""
         if isinstance(self._pool, QueuePool):
             self._pool.__dict__.pop("_do_get", None)
+            self._lender.resume()
             self._mutex.release()
             self._released.set()
 

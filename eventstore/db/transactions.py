@@ -354,7 +354,7 @@ class Transactions:
         """What has to be calm while the process is forked: connections to SQLite."""
         if self._sync is None or not self._is_sqlite:
             return None
-        return process_forks.Calm(self._sync, self._lender.release)
+        return process_forks.Calm(self._sync, self._lender)
 
     def after_fork(self, was_calm: bool) -> object:
         """Begin anew in a child; returns what it inherited and must not free."""
