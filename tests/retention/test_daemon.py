@@ -468,7 +468,7 @@ def stopped(number: signal.Signals) -> list[str]:
 
 SIGNALLED: Final = """
 import os, signal, sys
-from eventstore.queries import prune
+from eventstore.queries.removing import prune
 from retention.__main__ import main
 
 real = prune.remove_rest
