@@ -185,6 +185,7 @@ class Tasks:
         self._topology = topology
         self._runner = runner
         self._above = above
+        self._reports = telemetry.is_reporting()
         if isinstance(journal, LogJournal):
             self._known_by_id: Mapping[str, Asked] = {}
             self._same: Callable[[Any, Any], bool] = alike(journal.core.codec.pack)
@@ -226,7 +227,7 @@ class Tasks:
             return Done(index, error=error)
 
     def _span(self, state: State, index: int, task: Task) -> telemetry.Span:
-        if not telemetry.is_reporting():
+        if not self._reports:
             return telemetry.NOTHING
         facts = {"graph.step": state.step + 1, "graph.task.index": index}
         return TASK.begin(facts, self._labels(task.node), of=task.node)
