@@ -445,8 +445,8 @@ class Workers(ThreadPoolExecutor):
     All work is coroutines that never suspend. A thread that takes one first sends for another
     thread, if more wait: so work that blocks keeps none waiting. A thread that was quick takes the
     next itself: twenty quick ones, which could not run side by side anyway, then need a thread or
-    two. With a thread woken for each, all of them would compete for the interpreter with whoever
-    waits for their results.
+    two. With a thread woken for each, all of them would compete for the interpreter with the
+    one that waits for their results.
     """
 
     def __init__(self, count_max: int, name: str) -> None:

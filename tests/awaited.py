@@ -106,7 +106,7 @@ def lent(store: EventStore | AsyncEventStore) -> int:
     count: Callable[[], int] | None = getattr(store.database.engine.pool, "checkedout", None)
     until = time.monotonic() + 2
     while count is not None:
-        store.database._lender.pause()
+        store.database.lender.pause()
         if count() == 0 or time.monotonic() > until:
             return count()
         time.sleep(0.01)

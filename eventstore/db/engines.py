@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     Target = str | os.PathLike[str] | URL | Engine | sqlite3.Connection | ConnectionPool[Any]
+    SyncEngine = Engine
     AsyncTarget = Target | AsyncEngine | AiosqliteConnection | AsyncConnectionPool[Any]
 
 
@@ -240,8 +241,8 @@ class Lender:
     """Lends the connections of an engine, each for one transaction.
 
     May keep the one that came back last, for the next transaction: to give it back to its pool and
-    to take it again would be a tenth of an append's time. The pool counts it as lent. Statements
-    and transactions are reported to listeners all the same.
+    to take it again would be a tenth of an append's time. The pool counts it as lent. None is kept
+    where somebody listens to the pool.
 
     Args:
         keeps: whether it keeps one; only where nobody else uses the pool.
@@ -261,19 +262,24 @@ class Lender:
 
     def give_back(self, conn: Connection) -> None:
         """Take back a connection, whose transaction has ended."""
-        if not self._keeps or self._kept:
+        heard = self._engine.pool.dispatch
+        if not self._keeps or self._kept or heard.checkout or heard.checkin:
             conn.close()
             return
         self._kept.append(conn)
         if not self._keeps:  # no more: it was paused meanwhile
             self.pause()
 
-    def pause(self) -> None:
-        """Keep none, and give the one that is kept back to the pool."""
-        self._keeps = False
+    def release(self) -> None:
+        """Give the one that is kept back to the pool."""
         while self._kept:
             with suppress(IndexError):
                 self._kept.pop().close()
+
+    def pause(self) -> None:
+        """Keep none."""
+        self._keeps = False
+        self.release()
 
     def resume(self) -> None:
         """Keep one again."""

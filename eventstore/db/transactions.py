@@ -96,6 +96,7 @@ class Transactions:
         blocking: how a sync caller does; ``None``: it cannot, the driver is asynchronous.
         read_only: refuse everything that would write, also to set the database up.
         is_shared: other processes may open the same database.
+        lender: lends the connections of a sync engine.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class Transactions:
         self._watch: FileWatch | None = None
         self._refusal: EventStoreError | None = None
         self.is_shared = not writers.is_memory(sync_engine)
-        self._lender = Lender(sync_engine, keeps=owned and self._is_sqlite and self.is_shared)
+        self.lender = Lender(sync_engine, keeps=owned and self._is_sqlite and self.is_shared)
         process_forks.track(self)
 
     async def run(
@@ -176,7 +177,7 @@ class Transactions:
                     with (
                         self._turns,
                         TRANSLATION,
-                        Loan(self._lender) as conn,
+                        Loan(self.lender) as conn,
                         sqlite.in_background(conn) if is_background else _AS_IT_IS,
                         _Transaction(self, conn, mode),
                     ):
@@ -204,7 +205,7 @@ class Transactions:
         with (
             self._turns,
             TRANSLATION,
-            Loan(self._lender) as conn,
+            Loan(self.lender) as conn,
             sqlite.in_background(conn) if is_background else _AS_IT_IS,
             _Transaction(self, conn, mode),
         ):
@@ -354,7 +355,7 @@ class Transactions:
         """What has to be calm while the process is forked: connections to SQLite."""
         if self._sync is None or not self._is_sqlite:
             return None
-        return process_forks.Calm(self._sync, self._lender)
+        return process_forks.Calm(self._sync, self.lender)
 
     def after_fork(self, was_calm: bool) -> object:
         """Begin anew in a child; returns what it inherited and must not free."""
@@ -365,7 +366,7 @@ class Transactions:
         if self._sync is None:
             inherited: object = self._loops.forget()
         elif self._is_sqlite:
-            inherited = None if was_calm else (self._sync.pool, self._lender.forget())
+            inherited = None if was_calm else (self._sync.pool, self.lender.forget())
         else:
             inherited = self._sync.pool
             self._sync.dispose(close=False)
@@ -412,7 +413,7 @@ class Transactions:
         self._closed = True
         if self._threads is not None:
             self._threads.close()
-        self._lender.close()
+        self.lender.close()
         if self._owned and self._sync is not None:
             self._sync.dispose()
 

@@ -16,7 +16,7 @@ from eventstore.concurrency import run_sync
 
 def lent(store: EventStore) -> int:
     """How many connections the pool has lent."""
-    count: Callable[[], int] = store.engine.pool.checkedout  # type: ignore[attr-defined]
+    count: Callable[[], int] = store.database.engine.pool.checkedout  # type: ignore[attr-defined]
     return count()
 
 
@@ -63,7 +63,7 @@ def test_it_is_given_back_when_the_store_is_closed_during_a_transaction(file: Pa
     store.close()
     goes_on.set()
     thread.join(10)
-    assert not store.database._lender._kept
+    assert not store.database.lender._kept
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -108,6 +108,25 @@ def test_who_listens_sees_each_statement_and_transaction(file: Path) -> None:
         assert sum(each.startswith("INSERT INTO events") for each in statements) == 2
 
 
+def test_who_listens_to_the_pool_sees_each_checkout(file: Path) -> None:
+    lendings: list[Any] = []
+    with EventStore(file) as store:
+        store.append("t", [Event(1, 0)], 0)
+        event.listen(store.engine, "checkout", lambda *found: lendings.append(found))
+        for seq in (1, 2, 3):
+            store.append("t", [Event(1, seq)], seq)
+        assert len(lendings) == 3
+
+
+def test_who_uses_the_engine_gets_the_connection_that_was_kept(file: Path) -> None:
+    """And so may do what needs the file for itself alone."""
+    with EventStore(file) as store:
+        store.append("t", [Event(1, 0)], 0)
+        with store.engine.connect() as conn:
+            mode = conn.exec_driver_sql("PRAGMA journal_mode = DELETE").scalar_one()
+        assert mode == "delete"
+
+
 def test_none_is_kept_of_a_callers_engine_and_of_a_database_in_memory(file: Path) -> None:
     engine = create_engine(f"sqlite:///{file}")
     for target in (engine, ":memory:"):
@@ -130,5 +149,5 @@ def test_many_threads_share_what_there_is(file: Path) -> None:
         for thread in threads:
             thread.join()
         assert all(numbers(store, f"t{number}") == list(range(20)) for number in range(8))
-        store.database._lender.pause()
+        store.database.lender.pause()
         assert lent(store) == 0
