@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     Target = str | os.PathLike[str] | URL | Engine | sqlite3.Connection | ConnectionPool[Any]
     SyncEngine = Engine
+    AnyEngine = Engine | AsyncEngine
     AsyncTarget = Target | AsyncEngine | AiosqliteConnection | AsyncConnectionPool[Any]
 
 
