@@ -528,6 +528,7 @@ async def call_on_worker(function: Callable[..., T], *args: Any) -> T:
 
     If the task that awaits it is cancelled, a call that has begun goes on without it.
     """
+    asyncio.get_running_loop()  # if there is none, it raises before a coroutine is made
     call = ThreadCall(worker_pool(), _called(function, args))
     try:
         return await call

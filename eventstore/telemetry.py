@@ -63,7 +63,14 @@ def is_reporting() -> bool:
     """Whether the application has set a provider. Without one the API drops what it is given, which
     takes a tenth of a superstep's time.
     """
-    return on and not (_drops(trace.get_tracer_provider()) and _drops(metrics.get_meter_provider()))
+    global _has_provider
+    if on and not _has_provider:  # one that was set stays
+        found = trace.get_tracer_provider(), metrics.get_meter_provider()
+        _has_provider = not all(map(_drops, found))
+    return _has_provider
+
+
+_has_provider = False
 
 
 def _drops(provider: object) -> bool:

@@ -239,7 +239,7 @@ def _parsed(target: str | os.PathLike[str]) -> URL:
 
 
 class Lender:
-    """Lends the connections of an engine, each for one transaction.
+    """Lends the connections of an engine, each for one transaction (:class:`Loan`).
 
     May keep the one that came back last, for the next transaction: to give it back to its pool and
     to take it again would be a tenth of an append's time. The pool counts it as lent. None is kept
@@ -247,44 +247,31 @@ class Lender:
 
     Args:
         keeps: whether it keeps one; only where nobody else uses the pool.
+
+    Attributes:
+        kept: the connection that is kept, if there is one; it has no transaction.
     """
 
     def __init__(self, engine: Engine, *, keeps: bool) -> None:
-        self._engine = engine
-        self._may_keep = self._keeps = keeps
-        self._kept: list[Connection] = []
-
-    def take(self) -> Connection:
-        """A connection without a transaction."""
-        if self._kept:
-            with suppress(IndexError):  # another thread was faster
-                return self._kept.pop()
-        return self._engine.connect()
-
-    def give_back(self, conn: Connection) -> None:
-        """Take back a connection, whose transaction has ended."""
-        heard = self._engine.pool.dispatch
-        if not self._keeps or self._kept or heard.checkout or heard.checkin:
-            conn.close()
-            return
-        self._kept.append(conn)
-        if not self._keeps:  # no more: it was paused meanwhile
-            self.pause()
+        self.engine = engine
+        self.kept: list[Connection] = []
+        self.keeps = keeps
+        self._may_keep = keeps
 
     def release(self) -> None:
         """Give the one that is kept back to the pool."""
-        while self._kept:
-            with suppress(IndexError):
-                self._kept.pop().close()
+        while self.kept:
+            with suppress(IndexError):  # a transaction was faster
+                self.kept.pop().close()
 
     def pause(self) -> None:
         """Keep none."""
-        self._keeps = False
+        self.keeps = False
         self.release()
 
     def resume(self) -> None:
         """Keep one again."""
-        self._keeps = self._may_keep
+        self.keeps = self._may_keep
 
     def close(self) -> None:
         """Keep none any more."""
@@ -293,12 +280,12 @@ class Lender:
 
     def forget(self) -> list[Connection]:
         """The kept connection, which another process uses, too; it must not be freed."""
-        kept, self._kept = self._kept, []
+        kept, self.kept = self.kept, []
         return kept
 
 
 class Loan:
-    """A connection for the block of a ``with`` statement."""
+    """A connection without a transaction, for the block of a ``with`` statement."""
 
     __slots__ = ("_conn", "_lender")
 
@@ -306,11 +293,19 @@ class Loan:
         self._lender = lender
 
     def __enter__(self) -> Connection:
-        self._conn = self._lender.take()
+        try:
+            kept = self._lender.kept.pop()
+        except IndexError:
+            kept = None
+        self._conn = self._lender.engine.connect() if kept is None else kept
         return self._conn
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if error is None:
-            self._lender.give_back(self._conn)
-        else:
-            self._conn.close()
+        lender, conn = self._lender, self._conn
+        heard = lender.engine.pool.dispatch
+        if error or not lender.keeps or lender.kept or heard.checkout or heard.checkin:
+            conn.close()
+            return
+        lender.kept.append(conn)
+        if not lender.keeps:  # any more: it was paused meanwhile
+            lender.release()

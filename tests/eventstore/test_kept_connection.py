@@ -63,7 +63,7 @@ def test_it_is_given_back_when_the_store_is_closed_during_a_transaction(file: Pa
     store.close()
     goes_on.set()
     thread.join(10)
-    assert not store.database.lender._kept
+    assert not store.database.lender.kept
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
