@@ -20,7 +20,8 @@ from eventstore import (
     StoreBusyError,
     StoreUnavailableError,
 )
-from eventstore.db import driver_errors, postgresql
+from eventstore.db import driver_errors
+from eventstore.db.postgresql import borrowing, opening
 from tests.eventstore.postgresql.support import terminate_all
 from tests.eventstore.support import check_whole, data_of, fill
 
@@ -72,7 +73,7 @@ def test_a_connection_that_was_idle_for_long_is_checked(
         fill(store, "t", 1)
         connected: list[Any] = []
         event.listen(store.engine, "connect", lambda raw, _: connected.append(raw))
-        monkeypatch.setattr(postgresql, "CHECK_AFTER_S", 0.0)
+        monkeypatch.setattr(opening, "CHECK_AFTER_S", 0.0)
         with store.engine.connect() as conn:  # alive: asked, and used
             conn.execute(text("SELECT 1"))
         assert connected == []
@@ -177,7 +178,7 @@ def test_a_pool_of_the_callers(store_url: str, kwargs: dict[str, Any]) -> None:
 
 def test_what_fails_gives_the_connection_back_clean(store_url: str) -> None:
     with psycopg_pool.ConnectionPool(store_url, min_size=1, max_size=1, open=True) as pool:
-        engine = postgresql.around_pool(pool)
+        engine = borrowing.around_pool(pool)
 
         def fail(conn: Connection, statement: str) -> None:
             conn.exec_driver_sql("BEGIN")
