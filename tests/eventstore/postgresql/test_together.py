@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -143,6 +144,35 @@ def test_of_writers_of_one_log_one_wins(crowd: Threads | Tasks, held: Held, stor
     assert len(stored(store_url, "t")) == 2
 
 
+def test_writers_of_one_log_win_in_turn(crowd: Threads | Tasks) -> None:
+    """Each looks at its end and appends, again and again, beside writers of other logs."""
+    wins = dict.fromkeys(range(4), 0)
+    most = 60
+
+    async def task(writer: int) -> None:
+        while sum(wins.values()) < most:
+            with suppress(ConcurrencyError):
+                head = await crowd.store.head("t")
+                await crowd.store.append_after(head, [Event(1)])
+                wins[writer] += 1
+
+    def thread(writer: int) -> None:
+        while sum(wins.values()) < most:
+            with suppress(ConcurrencyError):
+                crowd.store.append_after(crowd.store.head("t"), [Event(1)])
+                wins[writer] += 1
+
+    async def tasks() -> None:
+        await asyncio.gather(*map(task, wins))
+
+    if isinstance(crowd, Tasks):
+        crowd.run(tasks())
+    else:
+        with ThreadPoolExecutor(len(wins)) as pool:
+            list(pool.map(thread, wins))
+    assert min(wins.values()) >= most / 20, wins
+
+
 def test_what_waits_is_done_when_the_server_cuts_every_connection(
     crowd: Threads | Tasks, store_url: str
 ) -> None:
@@ -261,7 +291,9 @@ def test_tasks_cancelled_at_any_moment_lose_nothing_that_was_acknowledged(
         for start in range(0, 80, 20):
             names = [f"t{number}" for number in range(start, start + 20)]
             jobs = [asyncio.create_task(write(name)) for name in names]
-            await asyncio.sleep(0.3)
+            while not acknowledged.keys() >= set(names):
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
             for job in jobs:
                 job.cancel()
                 await asyncio.sleep(0.002)
