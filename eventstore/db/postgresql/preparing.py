@@ -78,7 +78,9 @@ def decide(engine: Engine, threshold: Threshold) -> None:
             (process,) = cursor.fetchone()
         except errors as error:
             if dialect.is_disconnect(error, connection, cursor):
-                raise exc.DisconnectionError(f"a connection was lost: {error}") from error
+                lost = exc.DisconnectionError(f"a connection was lost: {error}")
+                lost.invalidate_pool = True
+                raise lost from error
             return False
         finally:
             cursor.close()

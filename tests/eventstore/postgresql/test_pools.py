@@ -22,6 +22,7 @@ from eventstore import (
 )
 from eventstore.db import driver_errors
 from eventstore.db.postgresql import borrowing, opening
+from eventstore.db.postgresql.preparing import LOOK_AT
 from tests.eventstore.postgresql.support import terminate_all
 from tests.eventstore.support import check_whole, data_of, fill
 
@@ -84,10 +85,11 @@ def test_a_connection_that_was_idle_for_long_is_checked(
 
 
 def test_one_lost_connection_empties_the_pool(store_url: str, engine: Engine) -> None:
-    taken = [engine.connect() for _ in range(3)]
-    for conn in taken:
-        conn.execute(text("SELECT 1"))
-        conn.close()
+    for _ in range(LOOK_AT):
+        taken = [engine.connect() for _ in range(3)]
+        for conn in taken:
+            conn.execute(text("SELECT 1"))
+            conn.close()
     terminate_all(store_url)
     with engine.connect() as conn, pytest.raises(exc.DBAPIError) as caught:
         conn.execute(text("SELECT 1"))
@@ -95,6 +97,20 @@ def test_one_lost_connection_empties_the_pool(store_url: str, engine: Engine) ->
     for _ in range(3):
         with engine.connect() as conn:
             assert conn.execute(text("SELECT 1")).scalar() == 1
+
+
+def test_one_that_is_lost_before_it_prepares_statements_is_replaced(
+    store_url: str, engine: Engine
+) -> None:
+    taken = [engine.connect() for _ in range(3)]
+    lost = [conn.connection.driver_connection for conn in taken]
+    for conn in taken:
+        conn.close()
+    terminate_all(store_url)
+    for _ in range(2 * len(lost)):
+        with engine.connect() as conn:
+            assert conn.execute(text("SELECT 1")).scalar() == 1
+            assert conn.connection.driver_connection not in lost
 
 
 def test_a_store_outlives_its_connections(store_url: str) -> None:

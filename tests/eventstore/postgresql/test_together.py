@@ -145,21 +145,22 @@ def test_of_writers_of_one_log_one_wins(crowd: Threads | Tasks, held: Held, stor
 
 
 def test_writers_of_one_log_win_in_turn(crowd: Threads | Tasks) -> None:
-    """Each looks at its end and appends, again and again, beside writers of other logs."""
+    """Each looks at its end and appends, again and again."""
+    store: Any = crowd.store
     wins = dict.fromkeys(range(4), 0)
     most = 60
 
     async def task(writer: int) -> None:
         while sum(wins.values()) < most:
             with suppress(ConcurrencyError):
-                head = await crowd.store.head("t")
-                await crowd.store.append_after(head, [Event(1)])
+                head = await store.head("t")
+                await store.append_after(head, [Event(1)])
                 wins[writer] += 1
 
     def thread(writer: int) -> None:
         while sum(wins.values()) < most:
             with suppress(ConcurrencyError):
-                crowd.store.append_after(crowd.store.head("t"), [Event(1)])
+                store.append_after(store.head("t"), [Event(1)])
                 wins[writer] += 1
 
     async def tasks() -> None:
