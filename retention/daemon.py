@@ -21,6 +21,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_SUBMITTED
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
 
@@ -344,7 +345,12 @@ class AsyncBackgroundRetention(_Daemon):
     async def start(self) -> Self:
         """Start sweeping. Raises ``RuntimeError`` if it is already running."""
         loop = asyncio.get_running_loop()
-        self._begin(AsyncIOScheduler, self._take_turn, event_loop=loop)
+        self._begin(AsyncIOScheduler, self._turn, event_loop=loop)
+        # A turn is a task before it has begun, and for a moment after it has ended.
+        self._scheduler.add_listener(lambda _: self._idle.clear(), EVENT_JOB_SUBMITTED)
+        self._scheduler.add_listener(
+            lambda _: self._idle.set(), EVENT_JOB_EXECUTED | EVENT_JOB_ERROR
+        )
         return self
 
     async def stop(self) -> None:
@@ -361,13 +367,6 @@ class AsyncBackgroundRetention(_Daemon):
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
-
-    async def _take_turn(self) -> None:
-        self._idle.clear()
-        try:
-            await self._turn()
-        finally:
-            self._idle.set()
 
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):

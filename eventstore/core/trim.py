@@ -23,7 +23,7 @@ from eventstore.format import namespaces, records
 from eventstore.limits import check_name, check_number
 from eventstore.models import SqlRow, ThreadInfo, from_micros
 from eventstore.queries import Conflict, Connection
-from eventstore.queries.trim import Kept, Survey
+from eventstore.queries.removing.trim import Kept, Survey
 
 log = logging.getLogger(__name__)
 

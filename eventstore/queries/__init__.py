@@ -11,21 +11,19 @@ from sqlalchemy.exc import IntegrityError as Conflict
 from eventstore.queries import (
     append,
     archive,
-    delete,
     dictionaries,
     events,
     forks,
     lineage,
     listing,
     loading,
-    prune,
     segments,
     snapshots,
     sweeps,
     threads,
     tombstones,
-    trim,
 )
+from eventstore.queries.removing import delete, prune, trim
 
 __all__ = [
     "Conflict",

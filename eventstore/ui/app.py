@@ -15,12 +15,13 @@ from starlette.staticfiles import StaticFiles
 
 from eventstore import AsyncEventStore, ConfigurationError, EventStore
 from eventstore.limits import shown
-from eventstore.ui import checkpoint, events, history, retention, security, thread, threads
+from eventstore.ui import events, security
 from eventstore.ui.edits import CHANGES, Editor
 from eventstore.ui.live import Live
 from eventstore.ui.pages import Pages, View
 from eventstore.ui.redaction import Hook, Redaction
 from eventstore.ui.source import Source
+from eventstore.ui.views import checkpoint, history, retention, thread, threads
 from graph.app import CompiledGraph
 
 VIEWS: Final[dict[str, tuple[View, str]]] = {

@@ -299,6 +299,31 @@ def test_in_an_event_loop_it_is_stopped_by_its_own_callback(store_url: str) -> N
     awaited.run(main())
 
 
+@pytest.mark.parametrize("turns", [0, 1])
+def test_in_an_event_loop_nothing_of_it_runs_after_stopping_at_any_moment(
+    store_url: str, turns: int
+) -> None:
+    """A turn is a task of the loop before it begins and after it ends, too."""
+
+    async def main() -> None:
+        async with awaited.opened(store_url) as store:
+            before = asyncio.all_tasks()
+            for steps in range(8):
+                reports: asyncio.Queue[SweepReport] = asyncio.Queue()
+                daemon = AsyncBackgroundRetention(
+                    store, MONTH, SOON, reports.put_nowait, check_every=None
+                )
+                await daemon.start()
+                for _ in range(turns):
+                    await asyncio.wait_for(reports.get(), SECONDS_MAX)
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                await daemon.stop()
+                assert asyncio.all_tasks() == before, steps
+
+    awaited.run(main())
+
+
 def test_in_an_event_loop_stopping_finishes_the_batch_under_way(store_url: str) -> None:
     async def main() -> None:
         async with awaited.opened(store_url) as store:
@@ -468,7 +493,7 @@ def stopped(number: signal.Signals) -> list[str]:
 
 SIGNALLED: Final = """
 import os, signal, sys
-from eventstore.queries import prune
+from eventstore.queries.removing import prune
 from retention.__main__ import main
 
 real = prune.remove_rest

@@ -13,8 +13,9 @@ from urllib.parse import quote
 import pytest
 
 from eventstore import AsyncEventStore, Codec, Event, EventStore, Fork
-from eventstore.ui import create_app, retention
+from eventstore.ui import create_app
 from eventstore.ui.app import VIEWS
+from eventstore.ui.views import retention
 from graph import START, Command, RetryPolicy, StateGraph
 from tests.cli.support import run
 from tests.ui.support import HOSTILE, TOKEN, Browser, Talk, builder, config, graph, said

@@ -11,7 +11,7 @@ from eventstore.format.digests import is_prefix, origin
 from eventstore.ui import events
 from eventstore.ui.pages import Document, Query, command
 from eventstore.ui.source import Source
-from eventstore.ui.threads import thread_row
+from eventstore.ui.views.threads import thread_row
 
 EVENTS: Final = 60
 """Events in a page of the timeline."""

@@ -13,7 +13,7 @@ from eventstore.explain.values import simple
 from eventstore.models import from_micros, to_micros
 from eventstore.ui.pages import BadRequest, Document, Query, command
 from eventstore.ui.source import Source
-from eventstore.ui.threads import thread_row
+from eventstore.ui.views.threads import thread_row
 from retention.verdict import judge
 
 PAGE: Final = 100

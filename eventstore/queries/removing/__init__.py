@@ -1,0 +1,1 @@
+"""Statements that take threads and events away."""

@@ -1,0 +1,1 @@
+"""The pages of the explorer: functions from a query to a document."""
