@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +54,30 @@ def test_writes_are_merged_in_the_frontiers_order_whoever_is_first(checkpointer:
         return run
 
     assert fan(5, node, checkpointer).invoke({}, on("t"))["log"] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("long", [0, 9, 19])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_outputs_are_stored_while_a_sibling_still_runs(
+    tmp_path: Path, is_async: bool, long: int
+) -> None:
+    """Whichever node it is: also one that begins before the others, on the same thread."""
+
+    def node(i: int) -> Any:
+        def run(state: Trail) -> dict[str, Any]:
+            give_up_at = time.monotonic() + WAIT_SECONDS_MAX
+            while i == long and watching.head("t").seq < 20:  # the input, and 19 outputs
+                assert time.monotonic() < give_up_at
+                time.sleep(0.002)
+            return {"log": [i]}
+
+        return run
+
+    file = str(tmp_path / "a.db")
+    with EventStore(file) as watching, EventStore(file) as store:
+        app = fan(20, node, store)
+        found = asyncio.run(app.ainvoke({}, on("t"))) if is_async else app.invoke({}, on("t"))
+    assert found["log"] == list(range(20))
 
 
 def test_max_concurrency(checkpointer: Any) -> None:
