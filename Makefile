@@ -7,6 +7,9 @@ CANDIDATES := python3.13 python3.12 python3.11 python3
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ARGS ?=
 
+# Tests start hundreds of processes: without bytecode each would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .NOTPARALLEL:
 .PHONY: help test coverage check thorough lint types pytest format docs release-check demo bench paths torture clean FORCE
 
@@ -31,14 +34,16 @@ help:
 # worksteal: a few tests (kill -9, state machines) take most of the time.
 PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-test: lint types docs
-	$(PYTEST) $(ARGS)
+# Types and documentation beside the tests: those have a single thread, these wait now and then.
+test: lint $(VENV)/ready-docs
+	@{ $(PY) -m mypy --strict && $(PY) docs/build_site.py; } & others=$$!; \
+	$(PYTEST) $(ARGS); tests=$$?; \
+	wait $$others && exit $$tests
 
-# Apart from `test`: measuring takes half as long again.
+# Apart from `test`: measuring takes half as long again. What is marked no_cover repeats what others cover.
 coverage: $(VENV)/ready-test
-	$(PYTEST) --cov $(ARGS)
+	$(PYTEST) --cov -m 'not no_cover' $(ARGS)
 
-# Types and tests side by side: the one has a single thread, and the other waits now and then.
 check: lint
 	@$(PY) -m mypy --strict & types=$$!; \
 	$(PYTEST) --quiet -m fast $(ARGS); tests=$$?; \

@@ -346,6 +346,7 @@ def test_a_sealed_thread_comes_back_equal(store: EventStore) -> None:
         assert dump.header.segments == len(before["segments"])
 
 
+@pytest.mark.pairwise
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 100, 256, 257, 600, 1500])
 @pytest.mark.parametrize("snapshot_at", [None, 300, 1400])

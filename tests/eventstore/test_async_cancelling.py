@@ -74,6 +74,7 @@ async def standing(store: AsyncEventStore, mark: str) -> Any:
     return found
 
 
+@pytest.mark.pairwise
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)

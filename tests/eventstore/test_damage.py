@@ -140,6 +140,7 @@ def flipped(value: Any, chance: random.Random) -> Any:
     return raw.decode()
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("column", ["kind", "recorded_at", "digest", "payload", "key"])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_flipped_bit(damaged: EventStore, column: str, seed: int) -> None:
@@ -372,6 +373,7 @@ def folded(store: EventStore, **options: Any) -> list[int]:
     return [*start, *(value["n"] for value in values_of(replay))]
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize(
     "change",
     [

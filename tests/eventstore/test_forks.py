@@ -190,6 +190,7 @@ def test_a_fork_of_one_namespace(store: EventStore) -> None:
 # --- the source goes --------------------------------------------------------------------
 
 
+@pytest.mark.pairwise
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefixes")
 @pytest.mark.parametrize("with_snapshot", [None, 1, 40, 60, 90], ids=lambda at: f"snapshot={at}")

@@ -239,6 +239,7 @@ def weights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(graph.read.history, "BLOCK", 3)
 
 
+@pytest.mark.pairwise
 @pytest.mark.slow
 @pytest.mark.usefixtures("weights")
 @pytest.mark.parametrize("node", ["x", "a", "b", "c"])

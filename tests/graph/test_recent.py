@@ -220,6 +220,7 @@ def newest_first(left: list[Any], right: list[Any]) -> list[Any]:
     return right + left
 
 
+@pytest.mark.pairwise
 @pytest.mark.usefixtures("without_langchain")
 @pytest.mark.parametrize("reducer", [operator.add, keep_five, newest_first, add_messages])
 def test_lists_that_grow_shrink_and_are_replaced(
@@ -391,6 +392,7 @@ class Kinds(TypedDict, total=False):
     mixed: list[Any]
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("lists", [("plain",), ("typed",), ("plain", "typed", "mixed")])
 def test_old_checkpoints_are_the_same_however_often_they_are_read(
     store: EventStore, caching: str, lists: tuple[str, ...], monkeypatch: pytest.MonkeyPatch

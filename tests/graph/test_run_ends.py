@@ -73,6 +73,7 @@ CASES: dict[str, tuple[Callable[[], BaseException], RetryPolicy, type[BaseExcept
 }
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("siblings", [0, 3])
 @pytest.mark.parametrize(("make", "policy", "expected"), CASES.values(), ids=CASES)
 def test_the_error_comes_out_and_the_thread_goes_on(

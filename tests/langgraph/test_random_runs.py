@@ -104,6 +104,7 @@ class Calls:
         assert seen(self.ours.state(subgraphs=True)) == seen(self.theirs.state(subgraphs=True))
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("name", list(GRAPHS))
 @pytest.mark.parametrize("seed", range(effort(3, 200)))
 def test_random_calls_do_what_they_do_in_memory(driver: Driver, name: str, seed: int) -> None:

@@ -55,6 +55,7 @@ def seen(state: Any) -> Any:
     }
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 @pytest.mark.parametrize("name", list(STORIES))
 def test_a_story_runs_as_on_the_saver_in_memory(driver: Driver, name: str, durability: str) -> None:

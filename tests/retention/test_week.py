@@ -23,6 +23,7 @@ from eventstore import Event, EventStore
 from retention import Match, Pace, RetentionPolicy, SweepReport
 from retention.metrics import Metrics
 from retention.schedule import schedule_of
+from tests.effort import effort
 from tests.retention.simulated import Computer, SimulatedRetention, World
 from tests.retention.support import DAY, START, names
 
@@ -33,7 +34,7 @@ MINUTE: Final = timedelta(minutes=1)
 LATE_MAX: Final = HOUR + 15 * MINUTE
 """A sweep each hour, looked for every ten minutes."""
 
-THREADS: Final = 120
+THREADS: Final = effort(60, 120)
 
 
 class Week:
@@ -162,8 +163,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("retention.daemon.BACKOFF_S_MAX", 600.0)
     monkeypatch.setattr("eventstore.db.transactions.ATTEMPTS", 2)
     monkeypatch.setattr("eventstore.db.transactions.FIRST_ATTEMPTS", 2)
-    monkeypatch.setattr("eventstore.db.transactions.PAUSE_S", 0.01)
-    monkeypatch.setattr("eventstore.db.sqlite.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("eventstore.db.transactions.PAUSE_S", 0.001)
+    monkeypatch.setattr("eventstore.db.sqlite.BUSY_TIMEOUT_S", 0.01)
     return World(monkeypatch)
 
 

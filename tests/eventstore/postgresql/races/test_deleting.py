@@ -111,6 +111,7 @@ def test_pruning_and_another_call(
 # --- a deletion and another call --------------------------------------------------------
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("deletion_first", [True, False])
 @pytest.mark.parametrize("size", [1_000, 2])
 @pytest.mark.parametrize("name", WRITES)
