@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -172,6 +173,30 @@ def test_an_early_checkpoint_is_stored_after_its_writes(
     _, write, checkpoint = driver.events("t")
     assert write.recorded_us == checkpoint.recorded_us
     assert write.kind > checkpoint.kind  # the kind of writes, then that of a checkpoint
+    assert len(pending(driver, parent)) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_waits_for_no_thread_of_its_parent(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if driver.is_async:
+        pytest.skip("an event loop does not survive a fork")
+    if driver.saver.store.core.is_server:
+        pytest.skip("a process of its own opens its own connections")
+    parent = begin(driver)
+    monkeypatch.setattr(appending, "PATIENCE_S", 5.0)
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(driver.saver.put_writes, parent, [("x", 1)], "task 1")
+        while waiting(driver) < 1:
+            time.sleep(0.01)
+        child = os.fork()
+        if not child:
+            waits = waiting(driver)
+            os._exit(waits)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        job.result()
     assert len(pending(driver, parent)) == 1
 
 
