@@ -23,7 +23,7 @@ from eventstore import (
     EventStoreError,
     ThreadNotFoundError,
 )
-from eventstore.concurrency import Asyncio, Concurrency
+from eventstore.concurrency import Asyncio, Concurrency, renew_in_children
 from graph.langgraph.finding import NeedsLog
 from graph.langgraph.logs import AS_USUAL, Creation, Logs, Plan, Tip
 from graph.langgraph.state.sealing import Seal
@@ -180,12 +180,17 @@ class Appending:
         in_loop = isinstance(concurrency, Asyncio) and concurrency.threads is None
         self._waker: Callable[[], _Waker] = _TaskWaker if in_loop else _ThreadWaker
         self._keeps_order = in_loop
-        self._lock = threading.Lock()
-        self._lines: dict[str, _Line] = {}
+        self.renew()
+        renew_in_children(self)
         self._patience: dict[Awaited, _Patience] = {
             "checkpoint": _Patience(),
             "writes": _Patience(),
         }
+
+    def renew(self) -> None:
+        """Begin without anybody in line, at first and in a forked process."""
+        self._lock = threading.Lock()
+        self._lines: dict[str, _Line] = {}
 
     async def write(
         self,

@@ -103,9 +103,10 @@ class Writing:
             existing = await _existing(history, ns, checkpoint["id"])
             return new.plan(tip, parent, existing, is_side)
 
-        is_early = metadata.get("source") == "loop" and self._lacks_writes(place)
+        known = self.logs.known(place.thread_id)
+        is_early = metadata.get("source") == "loop" and _lacks_writes(known, place)
         awaits: Awaited | None = "writes" if is_early else None
-        creation = self._creation(place, wire)
+        creation = self._creation(known, place, wire)
         await self.appending.write(place.thread_id, wire.seal, plan, creation, awaits)
         if was_overtaken:
             self._report(place.thread_id, ns, place.id)
@@ -191,24 +192,19 @@ class Writing:
                 written = self.written(wire, name, task, found, replaces)
             return await written(tip)
 
-        is_followed = self._is_followed(place, {channel for channel, _ in writes})
+        known = self.logs.known(place.thread_id)
+        is_followed = self._is_followed(known, place, {channel for channel, _ in writes})
         awaits: Awaited | None = "checkpoint" if is_followed else None
-        creation = self._creation(place, wire)
+        creation = self._creation(known, place, wire)
         await self.appending.write(place.thread_id, wire.seal, plan, creation, awaits)
 
-    def _lacks_writes(self, place: Place) -> bool:
-        """Whether the checkpoint of a config is the last one, and has no writes yet."""
-        tip = self.logs.known(place.thread_id)
-        current = tip.fold.current(place.ns or "") if tip is not None else None
-        return current is not None and current.id == place.id and not current.writes
-
-    def _creation(self, place: Place, wire: Wire) -> Creation:
+    def _creation(self, tip: Tip | None, place: Place, wire: Wire) -> Creation:
         """How the thread of a config is made, if there is none yet.
 
         It can be searched for what the config's metadata says, as the threads of graphs of this
         library can. With a key, nothing of that is stored in the open.
         """
-        tip, ttl = self.logs.known(place.thread_id), _ttl(place.ttl, self.ttl)
+        ttl = _ttl(place.ttl, self.ttl)
         if wire.seal.cipher is not None or (tip is not None and tip.head.exists):
             return Creation(ttl)
         given = {
@@ -218,7 +214,7 @@ class Writing:
         }
         return Creation(ttl, self._metadata.searchable({**METADATA, **given, **METADATA}))
 
-    def _is_followed(self, place: Place, channels: set[str]) -> bool:
+    def _is_followed(self, tip: Tip | None, place: Place, channels: set[str]) -> bool:
         """Whether a checkpoint probably follows at once after writes to these channels.
 
         Not if it came before them, or if they say that the task failed or was interrupted. Nor if
@@ -226,7 +222,6 @@ class Writing:
         """
         if channels <= WRITES_IDX_MAP.keys():
             return False
-        tip = self.logs.known(place.thread_id)
         space = tip.fold.spaces.get(place.ns or "") if tip is not None else None
         is_late = space is not None and place.id in space.recent[:-1]
         return not is_late and self._delta_channels.isdisjoint(channels)
@@ -344,6 +339,12 @@ def checkpoint_event(fold: Fold, ns: str, saved: Saved, key: str, *, carry: bool
         data[PARENT] = saved.parent
     data |= {REFS: refs, **fold.seal.close(body)}
     return Event(records.CHECKPOINT, data, key)
+
+
+def _lacks_writes(tip: Tip | None, place: Place) -> bool:
+    """Whether the checkpoint of a config is the last one, and has no writes yet."""
+    current = tip.fold.current(place.ns or "") if tip is not None else None
+    return current is not None and current.id == place.id and not current.writes
 
 
 async def _existing(history: History, ns: str, checkpoint_id: str) -> Saved | None:

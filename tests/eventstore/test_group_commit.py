@@ -99,6 +99,7 @@ def test_each_has_a_verdict_of_its_own(store: EventStore) -> None:
     store.append("stale", [Event(1)], 1)
     store.append("keyed", [Event(1, key="k")], 0)
     keyed, plain, new = store.head("keyed"), begun(store, "plain"), store.head("new")
+    begun(store, "doomed")
     snapshot = NewSnapshot(FINGERPRINT, b"s", b"")
     found = together(
         store,
@@ -108,7 +109,7 @@ def test_each_has_a_verdict_of_its_own(store: EventStore) -> None:
             lambda: store.append_after(keyed, [Event(1), Event(1, key="k")]),
             lambda: store.append_after(new, [Event(1, {"n": 1})]),
             lambda: store.append_after(store.head("other"), [Event(1)], status="failed"),
-            lambda: store.delete_thread("keyed"),
+            lambda: store.delete_thread("doomed"),
         ],
     )
     assert found[0].seq == 2
@@ -117,6 +118,7 @@ def test_each_has_a_verdict_of_its_own(store: EventStore) -> None:
     assert isinstance(found[2], DuplicateKeyError)
     assert found[3].seq == 1
     assert found[4].status == "failed"
+    assert not store.head("doomed").exists
     assert data_of(store, "plain") == [{"n": 1}, {"n": 2}]
     assert data_of(store, "new") == [{"n": 1}]
     for name in ("plain", "stale", "new", "other"):

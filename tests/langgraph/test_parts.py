@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import zlib
 from typing import Any
 
 import msgpack
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,12 +90,42 @@ def test_a_patch_gives_back_what_was_packed(body: bytes, known: bytes) -> None:
 
 
 def test_a_patch_that_declares_too_much_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    packed = patches.pack(b"a" * 1000, b"")
-    monkeypatch.setattr(patches, "BYTES_MAX", 999)
-    with pytest.raises(CorruptEventError, match="declares 1000 bytes"):
+    packed = patches.pack(b"a" * 5000, b"")
+    monkeypatch.setattr(patches, "BYTES_MAX", 4999)
+    with pytest.raises(CorruptEventError, match="declares 5000 bytes"):
         patches.unpack(packed, b"")
     with pytest.raises(CorruptEventError, match="unknown encoding"):
         patches.unpack(b"\x07abc", b"")
+
+
+@pytest.mark.parametrize("size", [0, 7, 100, 7_000, 20_000, 31_000, 32_000, 100_000])
+@pytest.mark.parametrize("length", [0, 1, 300, 4_096, 4_097])
+def test_a_patch_of_what_is_known_is_small_whatever_the_sizes(size: int, length: int) -> None:
+    known = random.Random(size).randbytes(size)
+    body = known[size - length :] if size >= length else random.Random(length).randbytes(length)
+    packed = patches.pack(body, known)
+    assert patches.unpack(packed, known) == body
+    assert len(packed) <= (60 if size >= length > 1 else length + 1)
+
+
+def test_a_small_patch_that_is_damaged_or_holds_too_much_is_not_read() -> None:
+    known, body = b"what is known already" * 9, b"and what is new" * 20
+    packed = patches.pack(body, known)
+    assert packed[:1] == patches.DEFLATED
+    for damaged in (packed[:-1], packed + b"x", packed[:1] + b"\xff" + packed[2:], packed[:1]):
+        with pytest.raises(CorruptEventError, match="the delta"):
+            patches.unpack(damaged, known)
+    deflate = zlib.compressobj(wbits=-15)
+    bomb = patches.DEFLATED + deflate.compress(bytes(10_000_000)) + deflate.flush()
+    with pytest.raises(CorruptEventError, match="more than 4096 bytes"):
+        patches.unpack(bomb, b"")
+
+
+def test_a_small_patch_of_an_earlier_version_is_read() -> None:
+    known, body = b"what is known already" * 9, b"what is known already, and what is new"
+    prefix = zstandard.ZstdCompressionDict(known, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    frame = zstandard.ZstdCompressor(dict_data=prefix).compress(body)
+    assert patches.unpack(patches.ZSTD + frame, known) == body
 
 
 channels = st.dictionaries(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -119,6 +120,84 @@ def test_one_who_calls_one_method_after_the_other_does_not_wait_each_time(
         driver.call("put_writes", config, [("x", number)], f"task {number}", "")
     assert time.monotonic() - started < 10  # waited twice or thrice
     assert len(pending(driver, config)) == 40
+
+
+def test_writes_that_take_all_threads_do_not_wait_for_a_checkpoint_each_time(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if driver.is_async:
+        pytest.skip("tasks of an event loop take no threads")
+    monkeypatch.setattr(appending, "PATIENCE_S", 1.0)
+    parent = begin(driver)
+    made: Any = empty_checkpoint() | {"channel_values": {"x": 2}, "channel_versions": {"x": "2"}}
+    started = time.monotonic()
+    with ThreadPoolExecutor(3) as pool:  # as LangGraph's, which has few threads for all tasks
+        jobs = [
+            pool.submit(driver.saver.put_writes, parent, [("x", number)], f"task {number:03}")
+            for number in range(WRITERS)
+        ]
+        jobs.append(pool.submit(driver.saver.put, parent, made, {"step": 2}, {"x": "2"}))
+        for job in jobs:
+            job.result()
+    assert time.monotonic() - started < 6  # waited once or twice, not for each three
+    assert [value for _, _, value in pending(driver, parent)] == list(range(WRITERS))
+
+
+@pytest.mark.parametrize("channel", ["__interrupt__", "__error__", "__resume__"])
+def test_what_ends_or_resumes_a_task_waits_for_no_checkpoint(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, channel: str
+) -> None:
+    monkeypatch.setattr(appending, "PATIENCE_S", 60.0)
+    config = begin(driver)
+    started = time.monotonic()
+    driver.call("put_writes", config, [(channel, "x")], "task", "")
+    assert time.monotonic() - started < 30
+    assert len(pending(driver, config)) == 1
+
+
+def test_an_early_checkpoint_is_stored_after_its_writes(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if driver.is_async:
+        pytest.skip("tasks of an event loop keep their order")
+    monkeypatch.setattr(appending, "PATIENCE_S", 60.0)
+    parent = begin(driver)
+    made: Any = empty_checkpoint() | {"channel_values": {"x": 2}, "channel_versions": {"x": "2"}}
+    with ThreadPoolExecutor(1) as pool:
+        metadata = {"step": 2, "source": "loop"}
+        put = pool.submit(driver.saver.put, parent, made, metadata, {"x": "2"})
+        while waiting(driver) < 1:
+            time.sleep(0.01)
+        driver.saver.put_writes(parent, [("x", 2)], "task")
+        put.result()
+    _, write, checkpoint = driver.events("t")
+    assert write.recorded_us == checkpoint.recorded_us
+    assert write.kind > checkpoint.kind  # the kind of writes, then that of a checkpoint
+    assert len(pending(driver, parent)) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_waits_for_no_thread_of_its_parent(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if driver.is_async:
+        pytest.skip("an event loop does not survive a fork")
+    if driver.saver.store.core.is_server:
+        pytest.skip("a process of its own opens its own connections")
+    parent = begin(driver)
+    monkeypatch.setattr(appending, "PATIENCE_S", 5.0)
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(driver.saver.put_writes, parent, [("x", 1)], "task 1")
+        while waiting(driver) < 1:
+            time.sleep(0.01)
+        child = os.fork()
+        if not child:
+            waits = waiting(driver)
+            os._exit(waits)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        job.result()
+    assert len(pending(driver, parent)) == 1
 
 
 def test_a_write_that_cannot_be_stored_fails_alone(driver: Driver) -> None:

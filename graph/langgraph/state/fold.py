@@ -8,7 +8,7 @@ it needs neither LangGraph nor the application's types, but the key if bodies ar
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eventstore import FORK, ConfigurationError, CorruptEventError, RecordedEvent
@@ -26,12 +26,14 @@ from graph.langgraph.state.records import (
     SIDE,
     WRITES,
     Past,
+    PastWrite,
     Saved,
     Write,
     WriteKey,
     Writes,
     enclosing,
     merged,
+    ordered,
     parsed,
 )
 from graph.langgraph.state.sealing import Seal
@@ -106,10 +108,15 @@ class Fold:
 
     def copy(self, seal: Seal | None = None) -> Fold:
         """A fold to apply further events to; what it holds is shared, and never changed."""
-        other = Fold(seal or self.seal, self.thread_id)
-        other.spaces, other.early = dict(self.spaces), dict(self.early)
-        other.late, other.top, other.steps = dict(self.late), self.top, self.steps
-        other.since, other.is_copy = self.since, self.is_copy
+        other = Fold.__new__(Fold)
+        other.__dict__.update(self.__dict__)
+        other.spaces, other.early, other.late = (
+            self.spaces.copy(),
+            self.early.copy(),
+            self.late.copy(),
+        )
+        if seal is not None:
+            other.seal = seal
         return other
 
     @property
@@ -196,7 +203,7 @@ class Fold:
         writes = merged(known.writes if known else {}, early.items(), replace=False)
         parent = space.leaves.get(saved.parent) if saved.parent is not None else None
         past = past_of(parent, saved) if parent is not None else {}
-        return replace(saved, writes=writes, past=past) if writes or past else saved
+        return saved.with_history(writes, past) if writes or past else saved
 
     def add(self, ns: str, saved: Saved) -> list[tuple[str, Saved]]:
         """Make a checkpoint the current one of its namespace."""
@@ -251,9 +258,8 @@ class Fold:
         """Add writes for a checkpoint, which may be yet to come, or gone from here."""
         leaf = self.leaf(ns, name)
         if leaf is not None:
-            leaf = replace(leaf, writes=merged(leaf.writes, writes, replace=replaces))
-            space = self.spaces[ns]
-            leaves = {**space.leaves, name: leaf}
+            space, found = self.spaces[ns], merged(leaf.writes, writes, replace=replaces)
+            leaves = {**space.leaves, name: leaf.with_history(found, leaf.past)}
             self.spaces[ns] = Namespace(leaves, space.latest, space.recent)
         elif early:
             before = self.early.pop((ns, name), {})
@@ -284,10 +290,13 @@ class Fold:
 def past_of(parent: Saved, saved: Saved) -> dict[str, Past]:
     """The histories of the channels that have no value at a checkpoint, from its parent."""
     found = {}
+    written: dict[str, list[PastWrite]] = {}
+    for (task, _), write in ordered(parent.writes):
+        written.setdefault(write.channel, []).append(PastWrite(task, write.type, write.data))
     for name, channel in saved.channels.items():
         if channel.value is not None:
             continue
-        writes = parent.writes_to(name)
+        writes = tuple(written.get(name, ()))
         before = parent.channels.get(name)
         if before is not None and before.value is not None:
             found[name] = Past(before.value, writes)

@@ -1,11 +1,13 @@
 """Compresses bytes against bytes that the reader has already. Pure.
 
-The known bytes are a zstd prefix: whatever of them appears again costs a few bytes. Promises that
-no declared size is believed before it is checked.
+The known bytes are a dictionary: whatever of them appears again costs a few bytes. Small bodies are
+deflated, which takes a third of the time that zstd takes to begin, and has a shorter header.
+Promises that no declared size is believed before it is checked.
 """
 
 from __future__ import annotations
 
+import zlib
 from functools import cache
 from typing import Final
 
@@ -13,7 +15,7 @@ import zstandard
 
 from eventstore import CorruptEventError
 
-PLAIN, ZSTD = b"\x00", b"\x01"
+PLAIN, ZSTD, DEFLATED = b"\x00", b"\x01", b"\x02"
 
 BYTES_MAX: Final = 256 * 2**20
 """A body that declares more is not read."""
@@ -21,15 +23,35 @@ BYTES_MAX: Final = 256 * 2**20
 PREFIX_MAX: Final = 64 * 2**20
 """Known bytes beyond this are not used; window and matches then fit what every zstd reads."""
 
-QUICK, THOROUGH = 6, 9
+FAST, QUICK, THOROUGH = 4, 6, 9
 """Levels of compression."""
 
+LARGE: Final = 128 * 1024
+"""From here on the fast level takes half the time of the quick one, for a few more bytes."""
+
+SMALL: Final = 4 * 1024
+"""Up to here a body is deflated, if the known bytes fit into a window as well."""
+
 _WINDOW_LOG: Final = (10, 27)
+
+_DEFLATE: Final = ((7 * 2**10, 13, 6), (31 * 2**10, 15, 5))
+"""Up to how many bytes of body and known bytes, with which window (its log) and how much memory.
+More memory would come from the operating system, page by page, each time."""
+
+_WINDOW_LOG_MAX: Final = 15
 
 
 def pack(body: bytes, known: bytes, level: int = QUICK) -> bytes:
     """The body compressed against known bytes; :func:`unpack` gives it back."""
+    if len(body) <= SMALL:
+        for most, window_log, memory in _DEFLATE:
+            if len(body) + len(known) <= most:
+                deflate = zlib.compressobj(level, zlib.DEFLATED, -window_log, memory, zdict=known)
+                packed = deflate.compress(body) + deflate.flush()
+                return DEFLATED + packed if len(packed) < len(body) else PLAIN + body
     known = known[:PREFIX_MAX]
+    if level == QUICK and len(body) + len(known) >= LARGE:
+        level = FAST
     parameters = _parameters(level, (len(body) + len(known)).bit_length())
     compressor = zstandard.ZstdCompressor(dict_data=_prefix(known), compression_params=parameters)
     frame = compressor.compress(body)
@@ -58,6 +80,8 @@ def unpack(packed: bytes, known: bytes) -> bytes:
     mark, frame = packed[:1], packed[1:]
     if mark == PLAIN:
         return frame
+    if mark == DEFLATED:
+        return _inflated(frame, known)
     if mark != ZSTD:
         raise CorruptEventError(f"the delta has the unknown encoding {mark!r}")
     size = zstandard.frame_content_size(frame)
@@ -65,6 +89,17 @@ def unpack(packed: bytes, known: bytes) -> bytes:
         raise CorruptEventError(f"the delta declares {size} bytes; up to {BYTES_MAX} are read")
     known = known[:PREFIX_MAX]
     return zstandard.ZstdDecompressor(dict_data=_prefix(known)).decompress(frame)
+
+
+def _inflated(packed: bytes, known: bytes) -> bytes:
+    inflate = zlib.decompressobj(-_WINDOW_LOG_MAX, zdict=known)
+    try:
+        body = inflate.decompress(packed, SMALL)
+    except zlib.error as error:
+        raise CorruptEventError(f"the delta does not decompress: {error}") from error
+    if not inflate.eof or inflate.unused_data:
+        raise CorruptEventError(f"the delta is cut off, or holds more than {SMALL} bytes")
+    return body
 
 
 def _prefix(known: bytes) -> zstandard.ZstdCompressionDict | None:
