@@ -142,7 +142,7 @@ def test_clients_that_say_nothing(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """They hold a bounded number of threads, for a bounded time, and others get their response."""
-    monkeypatch.setattr("retention.metrics.CONNECTION_S_MAX", 1)
+    monkeypatch.setattr("retention.metrics.CONNECTION_S_MAX", 0.3)
     before = threading.active_count()
     with Endpoint(Metrics(), port=0) as endpoint, ExitStack() as stack:
         for number in range(3 * CONNECTIONS_MAX):
