@@ -1,4 +1,4 @@
-"""A real PgBouncer in transaction mode in front of a server, for tests and benchmarks."""
+"""A real PgBouncer in front of a server, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ listen_addr =
 listen_port = 5432
 unix_socket_dir = {folder}
 auth_type = any
-pool_mode = transaction
+pool_mode = {mode}
 default_pool_size = {connections}
 max_client_conn = 500
 logfile = {folder}/log
@@ -37,11 +37,14 @@ logfile = {folder}/log
 
 
 @contextmanager
-def pgbouncer(server: postgres.Server, connections: int) -> Iterator[Path]:
+def pgbouncer(
+    server: postgres.Server, connections: int, mode: str = "transaction"
+) -> Iterator[Path]:
     """The folder of the socket that leads through a proxy to a server.
 
     Args:
         connections: to the server, for each database.
+        mode: for how long a client keeps one of them: ``transaction`` or ``session``.
 
     Raises:
         FileNotFoundError: it is not installed.
@@ -50,7 +53,8 @@ def pgbouncer(server: postgres.Server, connections: int) -> Iterator[Path]:
         raise FileNotFoundError("pgbouncer is not installed; install the package pgbouncer")
     folder = Path(tempfile.mkdtemp(prefix="bouncer-"))
     config = folder / "ini"
-    config.write_text(_CONFIG.format(host=server.folder, folder=folder, connections=connections))
+    settings = _CONFIG.format(host=server.folder, folder=folder, connections=connections, mode=mode)
+    config.write_text(settings)
     whom: dict[str, Any] = {}
     if os.geteuid() == 0:  # which it refuses to be run by
         account = postgres.unprivileged()

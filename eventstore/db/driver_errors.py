@@ -7,7 +7,8 @@ from typing import Literal
 
 from sqlalchemy import exc
 
-from eventstore.db import postgresql, sqlite
+from eventstore.db import sqlite
+from eventstore.db.postgresql import errors as postgresql
 from eventstore.errors import (
     ConfigurationError,
     CorruptEventError,

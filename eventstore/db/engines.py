@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, Engine, exc, make_url
 
-from eventstore.db import postgresql, sqlite
+from eventstore.db import sqlite
 from eventstore.db.connection_string import is_pairs, postgresql_url
 from eventstore.db.options import ALONE, Backend, Options
+from eventstore.db.postgresql import borrowing, opening
 from eventstore.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -58,14 +59,14 @@ def _open(target: Any, options: Options) -> tuple[Engine, bool]:
     if isinstance(target, sqlite3.Connection):
         return sqlite.around_connection(target, durability)
     if _is_of("psycopg_pool", target, "ConnectionPool"):
-        return postgresql.around_pool(target), False
+        return borrowing.around_pool(target), False
     url = _url(target)
     if url.get_backend_name() == "sqlite":
         engine = sqlite.open_engine(url, durability, read_only=options.read_only)
         # Someone who passes a connection or an engine knows what else is in the file.
         return engine.execution_options(**{ALONE: not options.allow_other_tables}), True
     with _opening(url):
-        return postgresql.open_engine(url, options.pool, durability), True
+        return opening.open_engine(url, options.pool, durability), True
 
 
 def backend_of(target: Any) -> Backend:
@@ -127,9 +128,9 @@ def _open_async(target: Any, options: Options) -> tuple[AsyncEngine, bool] | Non
         url = _url(target)
         if url.get_backend_name() != "sqlite":
             with _opening(url):
-                return postgresql.open_async_engine(url, options.pool, options.durability), True
+                return opening.open_async_engine(url, options.pool, options.durability), True
     if _is_of("psycopg_pool", target, "AsyncConnectionPool"):
-        return postgresql.around_async_pool(target), False
+        return borrowing.around_async_pool(target), False
     return None
 
 
@@ -147,7 +148,7 @@ def _is_pool(target: object) -> bool:
 
 
 def _check_name(url: URL) -> None:
-    if not postgresql.is_url_of_ours(url):
+    if not opening.is_url_of_ours(url):
         raise ConfigurationError(
             f"cannot open an event store on {url.drivername!r}; expected a path, sqlite:///path or "
             "postgresql://user:password@host:port/database"

@@ -17,7 +17,7 @@ from weakref import WeakSet
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import NullPool
 
-from eventstore.db import postgresql
+from eventstore.db.postgresql import borrowing
 from eventstore.db.writers import Gathering
 from eventstore.errors import ConfigurationError
 
@@ -103,7 +103,7 @@ class LoopEngines:
     def _check_owner(self, loop: asyncio.AbstractEventLoop) -> None:
         """A caller's engine or pool serves one event loop, until its connections are new."""
         engine = self.first
-        is_pool = postgresql.borrows(engine)
+        is_pool = borrowing.borrows(engine)
         if isinstance(engine.pool, NullPool) and not is_pool:
             return  # each connection is opened anew
         if self._owner is None or self._owner[0] is not engine.pool:

@@ -43,7 +43,13 @@ BUSY_TIMEOUT_S: Final = 30.0
 _WAITED_S: Final = 0.0009
 """A transaction that took longer to begin had to wait."""
 
-_CONTENDED_S: Final = 2.0
+_LOOKS: Final = 4
+"""Transactions that look often after one that took long to begin. The reason may have been another
+thread of this process, which had the interpreter's lock: then they find the file's lock free."""
+
+_LOOKS_CONTENDED: Final = 256
+"""The same after one that found the lock taken."""
+
 _PAUSE_MIN_S: Final = 0.0002
 _PAUSE_MAX_S: Final = 0.02
 
@@ -306,37 +312,38 @@ class _WriteLock:
     """
 
     def __init__(self) -> None:
-        self._contended_until = 0.0
+        self._looks = 0
 
     def take(self, raw: Any) -> None:
         """Begin a transaction that writes."""
+        if self._looks:
+            self._looks -= 1
+            self._take_soon(raw)
+            return
         began = time.monotonic()
         try:
-            if began < self._contended_until:
-                _take_soon(raw, began)
-            else:
-                raw.execute("BEGIN IMMEDIATE")
+            raw.execute("BEGIN IMMEDIATE")
         finally:
-            now = time.monotonic()
-            if now - began > _WAITED_S:
-                self._contended_until = now + _CONTENDED_S
+            if time.monotonic() - began > _WAITED_S:
+                self._looks = _LOOKS
 
-
-def _take_soon(raw: Any, began: float) -> None:
-    raw.execute("PRAGMA busy_timeout = 0")
-    try:
-        while True:
-            try:
-                raw.execute("BEGIN IMMEDIATE")
-            except ERRORS as error:
-                waited = time.monotonic() - began
-                if "locked" not in str(error) or waited > BUSY_TIMEOUT_S:
-                    raise
-            else:
-                return
-            time.sleep(min(max(waited / 7, _PAUSE_MIN_S), _PAUSE_MAX_S))
-    finally:
-        raw.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
+    def _take_soon(self, raw: Any) -> None:
+        began = time.monotonic()
+        raw.execute("PRAGMA busy_timeout = 0")
+        try:
+            while True:
+                try:
+                    raw.execute("BEGIN IMMEDIATE")
+                except ERRORS as error:
+                    waited = time.monotonic() - began
+                    if "locked" not in str(error) or waited > BUSY_TIMEOUT_S:
+                        raise
+                    self._looks = _LOOKS_CONTENDED
+                else:
+                    return
+                time.sleep(min(max(waited / 7, _PAUSE_MIN_S), _PAUSE_MAX_S))
+        finally:
+            raw.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
 
 
 @contextmanager

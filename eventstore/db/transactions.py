@@ -36,7 +36,7 @@ from eventstore.concurrency import (
     StoreThreads,
     eager_task,
 )
-from eventstore.db import migrations, postgresql, process_forks, sqlite, writers
+from eventstore.db import migrations, process_forks, sqlite, writers
 from eventstore.db.driver_errors import (
     TRANSLATION,
     CommitInDoubt,
@@ -47,6 +47,7 @@ from eventstore.db.driver_errors import (
 from eventstore.db.file_watch import FileWatch
 from eventstore.db.loops import LoopEngine, LoopEngines
 from eventstore.db.options import READS, Mode
+from eventstore.db.postgresql import borrowing, opening, preparing
 from eventstore.db.prepared import Change
 from eventstore.errors import (
     ConfigurationError,
@@ -127,7 +128,7 @@ class Transactions:
             self._loops = LoopEngines(engine, reopen if owned else None)
             self.concurrency = self.asyncio = Asyncio()
         self._is_sqlite = sync_engine.dialect.name == "sqlite"
-        self._begin = (sqlite if self._is_sqlite else postgresql).beginner(sync_engine)
+        self._begin = (sqlite if self._is_sqlite else opening).beginner(sync_engine)
         self._turns = writers.turns(sync_engine)
         self._writers = writers.Writers(self._is_sqlite)
         self._watch: FileWatch | None = None
@@ -368,7 +369,7 @@ class Transactions:
         else:
             inherited = self._sync.pool
             self._sync.dispose(close=False)
-        if postgresql.borrows(self._sync or self._loops.first):
+        if borrowing.borrows(self._sync or self._loops.first):
             self._refuse(
                 "the caller's pool was opened before this process was forked, and its connections "
                 "belong to the parent; open the pool, and a store on it, in each process"
@@ -394,7 +395,7 @@ class Transactions:
         if self._sync is not None:
             return self
         if self._twin is None:
-            twin = Transactions(postgresql.sync_twin(self.engine), owned=True, now_us=self._now_us)
+            twin = Transactions(opening.sync_twin(self.engine), owned=True, now_us=self._now_us)
             twin._is_set_up = True
             self._twin = twin
         return self._twin
@@ -467,6 +468,8 @@ class _Transaction(NamedTuple):
         _trace: TracebackType | None,
     ) -> None:
         if error is not None:
+            if preparing.is_useless(self.conn, error):
+                self.conn.invalidate()
             try:
                 self.conn.rollback()
             finally:

@@ -1,20 +1,20 @@
 """Writers of one process take turns at a thread, and append together what gathered meanwhile.
 
 LangGraph stores the writes of parallel tasks and checkpoints from several threads or tasks at once.
-While one commit is in progress, further ones for the same thread queue up, and the next turn takes
-all of them in one append. Writes wait a moment for the checkpoint that follows them, where one
-does, and share its commit. Each caller returns when its own part is stored.
+While one commit is in progress, further requests for the same thread wait in a line. The one that
+has the turn appends all of them together, and then hands the turn to the first that came meanwhile.
+Writes wait a moment for the checkpoint that follows them, where one does, and share its commit.
+Each caller returns when its own part is stored.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final, Literal, Protocol
 
 from eventstore import (
     ConcurrencyError,
@@ -35,12 +35,62 @@ TOGETHER_MAX: Final = 64
 """Requests that are appended together."""
 
 PATIENCE_S: Final = 0.005
-"""How long writes wait for the checkpoint that follows them."""
+"""How long writes wait for the checkpoint that follows them, and a checkpoint for its writes."""
 
-_QUEUES: Final = 64
-_POLL_S: Final = 0.0002
 _TRUST_MAX: Final = 4
-_TIRED_MAX: Final = 1024
+_SKIPS_MIN: Final = 16
+_SKIPS_MAX: Final = 1024
+
+Planning = Callable[[Tip], Awaitable[Plan | None]]
+"""What to append to a thread that ends at a tip; may be asked for again."""
+
+Awaited = Literal["checkpoint", "writes"]
+"""What probably comes at once, to be appended together with a request."""
+
+
+class _Waker(Protocol):
+    """Wakes the caller of a request, once."""
+
+    def wake(self) -> bool:
+        """Let it go on; false if it never will."""
+
+    async def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until it is woken; false if it was not in time."""
+
+
+class _ThreadWaker:
+    """Wakes a thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wake(self) -> bool:
+        self._lock.release()
+        return True
+
+    async def wait(self, timeout_s: float | None = None) -> bool:
+        return self._lock.acquire(timeout=-1 if timeout_s is None else timeout_s)
+
+
+class _TaskWaker:
+    """Wakes a task of an event loop, from this loop or another one."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+
+    def wake(self) -> bool:
+        with suppress(RuntimeError):  # its loop is closed
+            self._loop.call_soon_threadsafe(self._event.set)
+            return True
+        return False
+
+    async def wait(self, timeout_s: float | None = None) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        return self._event.is_set()
 
 
 @dataclass(eq=False, slots=True)
@@ -48,93 +98,78 @@ class _Request:
     """Something to be appended.
 
     Attributes:
-        plan: what to append to a thread that ends at a tip; may be asked for again.
         tip: the thread with it; ``None``: not yet.
         error: why it cannot be appended.
-        done: set when one of both is there, if its caller waits for that.
+        awaits: what it waits for; ``None``: only for its turn.
+        leads: its caller has the turn.
+        is_over: its caller waits no more.
+        waker: of its caller, if that waits.
     """
 
     thread_id: str
     seal: Seal
-    plan: Callable[[Tip], Awaitable[Plan | None]]
+    plan: Planning
     creation: Creation
     tip: Tip | None = None
     error: Exception | None = None
-    done: asyncio.Event | threading.Event | None = None
+    awaits: Awaited | None = None
+    leads: bool = False
+    is_over: bool = False
+    waker: _Waker | None = None
 
     @property
     def is_done(self) -> bool:
         return self.tip is not None or self.error is not None
 
-    def end(self, tip: Tip | None, error: Exception | None = None) -> None:
-        """It is appended, or cannot be."""
-        self.tip, self.error = tip, error
-        if self.done is not None:
-            self.done.set()
+
+@dataclass(slots=True)
+class _Line:
+    """The requests for one thread.
+
+    Attributes:
+        waiting: in the order in which they came.
+        has_leader: a caller has the turn.
+    """
+
+    waiting: list[_Request] = field(default_factory=list)
+    has_leader: bool = False
 
 
 class _Patience:
     """Whether it is worth waiting: only as long as what was waited for came.
 
-    LangGraph's runtime stores a superstep's writes and its checkpoint from several threads or tasks
-    at once. A caller that makes one call after the other must not wait in between for nothing.
+    A caller that makes one call after the other must not wait in between for nothing. Nor must the
+    writes of many tasks wait on all threads that LangGraph has for a run, as the checkpoint then
+    cannot come. So it is learned how many may wait.
     """
 
     def __init__(self) -> None:
-        self._trust, self._skips, self._tired = 1, 0, 16
+        self._most = TOGETHER_MAX - 1
+        self._trust, self._skips, self._tired = 1, 0, _SKIPS_MIN
 
-    def is_worth_it(self) -> bool:
-        """Whether to wait this time."""
-        if self._trust:
+    def allows(self, others: int) -> bool:
+        """Whether one more may wait, beside others; now and then it is tried with more."""
+        if others < self._most:
             return True
         self._skips -= 1
         if self._skips <= 0:
-            self._trust = 1
+            self._most = min(2 * self._most or 1, TOGETHER_MAX - 1)
         return False
 
-    def note(self, came: bool) -> None:
-        """Whether what was waited for came."""
-        if came:
-            self._trust, self._tired = min(self._trust + 1, _TRUST_MAX), 16
-        else:
+    def came(self, count: int) -> None:
+        """It came while so many waited."""
+        self._trust = min(self._trust + 1, _TRUST_MAX)
+        if count >= self._most:
+            self._tired = _SKIPS_MIN
+
+    def missed(self, count: int) -> None:
+        """It did not come while so many waited."""
+        if count == 1:
             self._trust = max(0, self._trust - 1)
-            if not self._trust:
-                self._skips, self._tired = self._tired, min(self._tired * 2, _TIRED_MAX)
-
-
-@dataclass(eq=False, slots=True)
-class _Queue:
-    turn: Any
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    waiting: list[_Request] = field(default_factory=list)
-
-    def add(self, request: _Request) -> None:
-        with self.lock:
-            self.waiting.append(request)
-
-    def has(self, thread_id: str) -> bool:
-        """Whether there are requests for a thread."""
-        with self.lock:
-            return any(each.thread_id == thread_id for each in self.waiting)
-
-    def take(self, own: _Request) -> list[_Request]:
-        """The requests for the same thread, in the order in which they came; ours among them."""
-        with self.lock:
-            found = [
-                each
-                for each in self.waiting
-                if (each.thread_id, each.seal) == (own.thread_id, own.seal)
-            ]
-            if own not in found[:TOGETHER_MAX]:
-                found.insert(0, own)
-            found = found[:TOGETHER_MAX]
-            self.waiting = [each for each in self.waiting if each not in found]
-            return found
-
-    def drop(self, request: _Request) -> None:
-        with self.lock:
-            if request in self.waiting:
-                self.waiting.remove(request)
+            if self._trust:
+                return
+        self._most, self._skips = count - 1, self._tired
+        self._tired = min(self._tired * 2, _SKIPS_MAX)
 
 
 class Appending:
@@ -142,88 +177,166 @@ class Appending:
 
     def __init__(self, logs: Logs, concurrency: Concurrency) -> None:
         self.logs = logs
-        self._awaits = isinstance(concurrency, Asyncio) and concurrency.threads is None
-        make: Callable[[], Any] = asyncio.Lock if self._awaits else threading.Lock
-        self._queues = [_Queue(make()) for _ in range(_QUEUES)]
-        self._patience, self._put_patience = _Patience(), _Patience()
+        in_loop = isinstance(concurrency, Asyncio) and concurrency.threads is None
+        self._waker: Callable[[], _Waker] = _TaskWaker if in_loop else _ThreadWaker
+        self._keeps_order = in_loop
+        self._lock = threading.Lock()
+        self._lines: dict[str, _Line] = {}
+        self._patience: dict[Awaited, _Patience] = {
+            "checkpoint": _Patience(),
+            "writes": _Patience(),
+        }
 
     async def write(
         self,
         thread_id: str,
         seal: Seal,
-        plan: Callable[[Tip], Awaitable[Plan | None]],
+        plan: Planning,
         creation: Creation = AS_USUAL,
-        *,
-        waits: bool = False,
+        awaits: Awaited | None = None,
     ) -> Tip:
-        """Append what ``plan`` makes of the thread's end, which it may be asked for again.
+        """Append what ``plan`` makes of the thread's end.
 
         Args:
-            waits: something probably follows at once that it should be appended with.
+            awaits: what probably comes at once. LangGraph stores the writes of a superstep before
+                the checkpoint that follows, but from another thread, which may be later.
 
         Raises:
             ConcurrencyError: others were first ``ATTEMPTS`` times.
         """
-        queue = self._queues[hash(thread_id) % _QUEUES]
         request = _Request(thread_id, seal, plan, creation)
-        waits = waits and self._patience.is_worth_it()
-        if waits:
-            request.done = asyncio.Event() if self._awaits else threading.Event()
-        queue.add(request)
         try:
-            if waits:
-                await _wait(request)
-            async with self._turn(queue):
-                if waits:
-                    self._patience.note(request.is_done)
-                if not request.is_done:
-                    await self._append(queue.take(request))
+            self._stand_in_line([request], awaits)
+            await self._appended(request)
         finally:
-            queue.drop(request)
+            self._step_out(request)
         if request.error is not None:
             raise request.error
         assert request.tip is not None
         return request.tip
 
-    async def let_writes_come(self, thread_id: str, came: Callable[[], bool]) -> None:
-        """Wait until writes for a thread are in the queue, or have come, but not for long.
-
-        LangGraph stores them before the checkpoint that follows, but from another thread, which
-        may be later. Tasks of an event loop keep their order.
-        """
-        if self._awaits or not self._put_patience.is_worth_it():
-            return
-        queue, deadline = self._queues[hash(thread_id) % _QUEUES], time.monotonic() + PATIENCE_S
-        while not (is_there := came() or queue.has(thread_id)) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        self._put_patience.note(is_there)
-
-    async def write_all(
-        self, thread_id: str, seal: Seal, plans: Sequence[Callable[[Tip], Awaitable[Plan | None]]]
-    ) -> None:
+    async def write_all(self, thread_id: str, seal: Seal, plans: Sequence[Planning]) -> None:
         """Append what several plans make of a thread, in their order, as much as can be together.
 
         Raises:
             EventStoreError: one of them cannot be appended; the others are.
         """
-        queue = self._queues[hash(thread_id) % _QUEUES]
         for start in range(0, len(plans), TOGETHER_MAX):
             part = plans[start : start + TOGETHER_MAX]
             requests = [_Request(thread_id, seal, plan, AS_USUAL) for plan in part]
-            async with self._turn(queue):
-                await self._append(requests)
+            try:
+                self._stand_in_line(requests)
+                for request in requests:
+                    await self._appended(request)
+                    self._step_out(request)
+            finally:
+                for request in requests:
+                    self._step_out(request)
             for request in requests:
                 if request.error is not None:
                     raise request.error
 
-    @asynccontextmanager
-    async def _turn(self, queue: _Queue) -> AsyncIterator[None]:
-        if self._awaits:
-            async with queue.turn:
-                yield
+    # --- taking turns -------------------------------------------------------------------
+
+    def _stand_in_line(self, requests: Sequence[_Request], awaits: Awaited | None = None) -> None:
+        """Let requests wait, or the first lead if nobody does and it need not wait."""
+        first = requests[0]
+        with self._lock:
+            line = self._lines.setdefault(first.thread_id, _Line())
+            self._note_arrival(line, "writes" if awaits == "checkpoint" else "checkpoint")
+            if awaits is not None and self._is_to_wait(line, awaits):
+                first.awaits = awaits
+            elif not line.has_leader:
+                line.has_leader = first.leads = True
+            for each in requests:
+                if not each.leads:
+                    each.waker = self._waker()
+            line.waiting += requests
+
+    def _note_arrival(self, line: _Line, awaited: Awaited) -> None:
+        """Something came that may be what others in line wait for."""
+        waiting = sum(each.awaits == awaited for each in line.waiting)
+        if waiting:
+            self._patience[awaited].came(waiting)
+
+    def _is_to_wait(self, line: _Line, awaits: Awaited) -> bool:
+        if awaits == "checkpoint":
+            is_there = any(each.awaits == "writes" for each in line.waiting)
         else:
-            with queue.turn:
-                yield
+            is_there = bool(line.waiting) or line.has_leader or self._keeps_order
+        return not is_there and self._patience[awaits].allows(len(line.waiting))
+
+    async def _appended(self, request: _Request) -> None:
+        """Wait until somebody has appended a request, or do it with all that is in line."""
+        waker = request.waker
+        if waker is not None:
+            while request.awaits is not None and not await waker.wait(PATIENCE_S):
+                self._lose_patience(request)
+            if not (request.leads or request.is_done):
+                await waker.wait()
+        if request.leads:
+            await self._lead(request)
+
+    def _lose_patience(self, request: _Request) -> None:
+        """What it waited for did not come: take the turn, if it is free.
+
+        While others have it nothing was missed: LangGraph stores a checkpoint only after the one
+        before it is stored.
+        """
+        with self._lock:
+            awaits, line = request.awaits, self._lines.get(request.thread_id)
+            if awaits is None or line is None or request not in line.waiting or line.has_leader:
+                return
+            self._patience[awaits].missed(sum(each.awaits == awaits for each in line.waiting))
+            request.awaits = None
+            line.has_leader = request.leads = True
+
+    async def _lead(self, own: _Request) -> None:
+        """Append all that is in line, and further requests until the own one is among them."""
+        line = self._lines[own.thread_id]
+        while not own.is_done:
+            with self._lock:
+                group = [each for each in line.waiting if each.seal is own.seal][:TOGETHER_MAX]
+                line.waiting = [each for each in line.waiting if each not in group]
+            # A checkpoint that came before its writes waited for them.
+            group.sort(key=lambda each: each.awaits == "writes")
+            for each in group:
+                each.awaits = None
+            try:
+                await self._append(group)
+            finally:
+                with self._lock:  # if this is cancelled, the callers of the others go on
+                    undone = [each for each in group if not (each.is_done or each.is_over)]
+                    line.waiting[:0] = undone
+                for each in group:
+                    if each.is_done and each.waker is not None and each is not own:
+                        each.waker.wake()
+
+    def _step_out(self, request: _Request) -> None:
+        """Wait no more, and hand the turn on."""
+        with self._lock:
+            request.is_over = True
+            line = self._lines.get(request.thread_id)
+            if line is None:
+                return
+            if request in line.waiting:
+                line.waiting.remove(request)
+            if request.leads:
+                request.leads = False
+                line.has_leader = self._is_led_by_next(line)
+            if not line.waiting and not line.has_leader:
+                del self._lines[request.thread_id]
+
+    @staticmethod
+    def _is_led_by_next(line: _Line) -> bool:
+        """Whether one that waits only for its turn has it now."""
+        for each in line.waiting:
+            if each.awaits is None and each.waker is not None:
+                each.leads = True
+                if each.waker.wake():
+                    return True
+                each.leads = False
+        return False
 
     async def _append(self, requests: Sequence[_Request]) -> None:
         """Append requests for one thread, as many together as can be planned together.
@@ -244,15 +357,15 @@ class Appending:
                         tip = await self.logs.tip(first.thread_id, first.seal)
                         continue
                     for each in planned:
-                        each.end(None, error)
+                        each.error = error
                     continue
                 except EventStoreError as error:
                     if len(planned) == 1:
-                        planned[0].end(None, error)
+                        planned[0].error = error
                     count = 1  # one by one, so that each fails for its own reason only
                     continue
             for each in planned:
-                each.end(tip)
+                each.tip = tip
 
     async def _planned(self, requests: Sequence[_Request], tip: Tip) -> tuple[list[_Request], Plan]:
         """The first requests that can be appended together, and what that appends."""
@@ -268,7 +381,7 @@ class Appending:
             except NeedsLog:
                 break
             except Exception as error:
-                request.end(None, error)
+                request.error = error
                 continue
             planned.append(request)
             if plan is None:
@@ -276,12 +389,3 @@ class Appending:
             events += plan.events
             fold, status = plan.fold, plan.status or status
         return planned, Plan(events, fold, status)
-
-
-async def _wait(request: _Request) -> None:
-    """Wait until somebody has appended it, but not for long."""
-    if isinstance(request.done, threading.Event):
-        request.done.wait(PATIENCE_S)
-    elif request.done is not None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(request.done.wait(), PATIENCE_S)

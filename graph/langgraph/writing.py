@@ -21,7 +21,7 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 
 from eventstore import ConfigurationError, Event
 from eventstore.models import Status
-from graph.langgraph.appending import Appending
+from graph.langgraph.appending import Appending, Awaited
 from graph.langgraph.conflict import OnConflict, RunConflictError, Seen
 from graph.langgraph.finding import History
 from graph.langgraph.logs import METADATA, Creation, Plan, Tip
@@ -103,12 +103,10 @@ class Writing:
             existing = await _existing(history, ns, checkpoint["id"])
             return new.plan(tip, parent, existing, is_side)
 
+        is_early = metadata.get("source") == "loop" and self._lacks_writes(place)
+        awaits: Awaited | None = "writes" if is_early else None
         creation = self._creation(place, wire)
-        if self._lacks_writes(place) and metadata.get("source") == "loop":
-            await self.appending.let_writes_come(
-                place.thread_id, lambda: not self._lacks_writes(place)
-            )
-        await self.appending.write(place.thread_id, wire.seal, plan, creation)
+        await self.appending.write(place.thread_id, wire.seal, plan, creation, awaits)
         if was_overtaken:
             self._report(place.thread_id, ns, place.id)
         self.seen.note(place.thread_id, ns, checkpoint["id"], as_latest=not was_overtaken)
@@ -193,9 +191,10 @@ class Writing:
                 written = self.written(wire, name, task, found, replaces)
             return await written(tip)
 
-        waits = self._is_followed(place, {channel for channel, _ in writes})
+        is_followed = self._is_followed(place, {channel for channel, _ in writes})
+        awaits: Awaited | None = "checkpoint" if is_followed else None
         creation = self._creation(place, wire)
-        await self.appending.write(place.thread_id, wire.seal, plan, creation, waits=waits)
+        await self.appending.write(place.thread_id, wire.seal, plan, creation, awaits)
 
     def _lacks_writes(self, place: Place) -> bool:
         """Whether the checkpoint of a config is the last one, and has no writes yet."""
@@ -222,9 +221,11 @@ class Writing:
     def _is_followed(self, place: Place, channels: set[str]) -> bool:
         """Whether a checkpoint probably follows at once after writes to these channels.
 
-        Not if it came before them. Nor if they are for a ``DeltaChannel``: LangGraph waits for
-        these before it stores the checkpoint.
+        Not if it came before them, or if they say that the task failed or was interrupted. Nor if
+        they are for a ``DeltaChannel``: LangGraph waits for these before it stores the checkpoint.
         """
+        if channels <= WRITES_IDX_MAP.keys():
+            return False
         tip = self.logs.known(place.thread_id)
         space = tip.fold.spaces.get(place.ns or "") if tip is not None else None
         is_late = space is not None and place.id in space.recent[:-1]

@@ -1,7 +1,8 @@
 """Behind a transaction-pooling proxy: a real PgBouncer, with fewer connections than clients.
 
 Every transaction may run on another server connection than the one before it, so nothing may
-hang on a session: no prepared statements, settings, advisory locks or LISTEN.
+hang on a session: no prepared statements, settings, advisory locks or LISTEN. A store that takes
+the proxy for the server, here because its URL says so, loses nothing either.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import AsyncEventStore, ConcurrencyError, Event, EventStore, NewSnapshot
 from graph import END, START, PostgresSaver, StateGraph
@@ -32,16 +35,47 @@ def server() -> Iterator[postgres.Server]:
         yield running
 
 
-@pytest.fixture
-def proxied(server: postgres.Server) -> Iterator[str]:
+@pytest.fixture(params=["transaction"])
+def proxied(server: postgres.Server, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of an empty database, through the proxy."""
-    with pgbouncer(server, 3) as folder, server.database() as url:
+    with pgbouncer(server, 3, request.param) as folder, server.database() as url:
         through = make_url(url).update_query_dict({"host": str(folder)})
         yield through.render_as_string(hide_password=False)
 
 
-def test_many_threads_share_three_connections(proxied: str) -> None:
-    with EventStore(proxied, tenant="test", pool_max_size=16) as store:
+PREPARING = pytest.mark.parametrize("prepare_threshold", ["auto", "0", "2"])
+
+
+def with_threshold(url: str, threshold: str) -> URL:
+    return make_url(url).update_query_dict({"prepare_threshold": threshold})
+
+
+@pytest.mark.parametrize("proxied", ["transaction", "session"], indirect=True)
+def test_no_statements_are_prepared(proxied: str) -> None:
+    with EventStore(proxied, pool_min_size=0, pool_max_size=3) as store:
+        for number in range(1, 21):
+            fill(store, "t", 1, start=number)
+        with store.engine.connect() as conn:
+            raw: Any = conn.connection.driver_connection
+            assert raw.prepare_threshold is None
+            query = text("SELECT count(*) FROM pg_prepared_statements")
+            assert conn.execute(query).scalar() == 0
+
+    async def main() -> None:
+        async with AsyncEventStore(proxied, pool_min_size=0, pool_max_size=3) as store:
+            for number in range(20):
+                await store.append("a", [Event(1)], number)
+            assert isinstance(store.database.engine, AsyncEngine)
+            async with store.database.engine.connect() as conn:
+                assert (await conn.execute(query)).scalar() == 0
+
+    asyncio.run(main())
+
+
+@PREPARING
+def test_many_threads_share_three_connections(proxied: str, prepare_threshold: str) -> None:
+    url = with_threshold(proxied, prepare_threshold)
+    with EventStore(url, tenant="test", pool_max_size=16) as store:
         store.setup()
 
         def write(writer: int) -> None:
@@ -67,9 +101,12 @@ def test_many_threads_share_three_connections(proxied: str) -> None:
         assert check_whole(store) == 17
 
 
-def test_many_tasks_share_three_connections(proxied: str) -> None:
+@PREPARING
+def test_many_tasks_share_three_connections(proxied: str, prepare_threshold: str) -> None:
+    url = with_threshold(proxied, prepare_threshold)
+
     async def main() -> None:
-        async with AsyncEventStore(proxied, tenant="test", pool_max_size=16) as store:
+        async with AsyncEventStore(url, tenant="test", pool_max_size=16) as store:
 
             async def write(writer: int) -> None:
                 for count in range(20):

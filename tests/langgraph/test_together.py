@@ -69,8 +69,8 @@ def test_parallel_writes_are_all_kept(driver: Driver) -> None:
 
 
 def waiting(driver: Driver) -> int:
-    queues = driver.saver._operations.writing.appending._queues
-    return sum(len(each.waiting) for each in queues)
+    lines = driver.saver._operations.writing.appending._lines
+    return sum(len(each.waiting) for each in lines.values())
 
 
 def test_writes_share_the_commit_of_the_checkpoint_that_follows(

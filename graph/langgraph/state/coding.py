@@ -40,6 +40,9 @@ THOROUGH_BYTES: Final = 64 * 1024
 _FRESH: Final = 64
 """From so many bytes on, values of new channels are compressed against the end of a list, too."""
 
+_TINY: Final = 8
+"""Values below this say nothing that could be repeated."""
+
 _SMALL: Final = 4 * 1024
 _WHOLE_SHARE: Final = 4
 """Writes are compressed against all values that are no larger than so many times themselves, or
@@ -178,7 +181,7 @@ def encode_writes(
         written = {write.channel for _, write in writes}
         for number, name in enumerate(sorted(prior.channels)):
             value = prior.channels[name].value
-            if value is None:
+            if value is None or value.size < _TINY:
                 continue
             if value.size <= small:
                 refs.append([number, 0, len(value.parts)])
@@ -217,17 +220,19 @@ def _known(
     """The bytes that a body is compressed against: ids, and what references name."""
     found = [checkpoint_id.encode(), (parent or "").encode()]
     if prior is not None:
-        names = sorted(prior.channels)
+        names: list[str] = []
         for ref in refs:
             if ref == HEAD:
                 found += (prior.head[1], prior.meta[1])
             elif ref == WRITES:
-                for (_, _), write in sorted(prior.writes.items()):
+                for key in sorted(prior.writes):
+                    write = prior.writes[key]
                     found += (write.path.encode(), write.data)
             elif ref == PAST:
                 found += (write.data for past in prior.past.values() for write in past.writes)
             else:
                 number, start, stop = ref
+                names = names or sorted(prior.channels)
                 value = prior.channels[names[number]].value
                 if value is not None:
                     found += value.parts[start:stop]

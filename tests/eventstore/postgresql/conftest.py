@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, make_url
 
-from eventstore.db import postgresql
 from eventstore.db.options import PoolOptions
+from eventstore.db.postgresql import opening
 
 
 @pytest.fixture
@@ -19,6 +19,6 @@ def store_url(postgresql_url: str) -> str:
 
 @pytest.fixture
 def engine(store_url: str) -> Iterator[Engine]:
-    opened = postgresql.open_engine(make_url(store_url), PoolOptions())
+    opened = opening.open_engine(make_url(store_url), PoolOptions())
     yield opened
     opened.dispose()

@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import Engine, create_engine, exc, make_url, text
 
 from eventstore import ConfigurationError, StoreBusyError, StoreUnavailableError
-from eventstore.db import driver_errors, postgresql
+from eventstore.db import driver_errors
 from eventstore.db.options import PoolOptions
+from eventstore.db.postgresql import opening
 from tests import postgres
 from tests.eventstore.postgresql.support import role, terminate_all
 
@@ -136,7 +137,7 @@ def test_an_error_of_the_server(
 @pytest.mark.slow
 def test_a_server_that_stops_and_starts() -> None:
     with postgres.server(fsync=False) as server:
-        engine = postgresql.open_engine(make_url(server.url), PoolOptions())
+        engine = opening.open_engine(make_url(server.url), PoolOptions())
         modes: list[postgres.StopMode] = ["fast", "immediate"]
         for mode in modes:
             with engine.connect() as conn:

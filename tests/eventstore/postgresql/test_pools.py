@@ -20,7 +20,9 @@ from eventstore import (
     StoreBusyError,
     StoreUnavailableError,
 )
-from eventstore.db import driver_errors, postgresql
+from eventstore.db import driver_errors
+from eventstore.db.postgresql import borrowing, opening
+from eventstore.db.postgresql.preparing import LOOK_AT
 from tests.eventstore.postgresql.support import terminate_all
 from tests.eventstore.support import check_whole, data_of, fill
 
@@ -72,7 +74,7 @@ def test_a_connection_that_was_idle_for_long_is_checked(
         fill(store, "t", 1)
         connected: list[Any] = []
         event.listen(store.engine, "connect", lambda raw, _: connected.append(raw))
-        monkeypatch.setattr(postgresql, "CHECK_AFTER_S", 0.0)
+        monkeypatch.setattr(opening, "CHECK_AFTER_S", 0.0)
         with store.engine.connect() as conn:  # alive: asked, and used
             conn.execute(text("SELECT 1"))
         assert connected == []
@@ -83,10 +85,11 @@ def test_a_connection_that_was_idle_for_long_is_checked(
 
 
 def test_one_lost_connection_empties_the_pool(store_url: str, engine: Engine) -> None:
-    taken = [engine.connect() for _ in range(3)]
-    for conn in taken:
-        conn.execute(text("SELECT 1"))
-        conn.close()
+    for _ in range(LOOK_AT):
+        taken = [engine.connect() for _ in range(3)]
+        for conn in taken:
+            conn.execute(text("SELECT 1"))
+            conn.close()
     terminate_all(store_url)
     with engine.connect() as conn, pytest.raises(exc.DBAPIError) as caught:
         conn.execute(text("SELECT 1"))
@@ -94,6 +97,20 @@ def test_one_lost_connection_empties_the_pool(store_url: str, engine: Engine) ->
     for _ in range(3):
         with engine.connect() as conn:
             assert conn.execute(text("SELECT 1")).scalar() == 1
+
+
+def test_one_that_is_lost_before_it_prepares_statements_is_replaced(
+    store_url: str, engine: Engine
+) -> None:
+    taken = [engine.connect() for _ in range(3)]
+    lost = [conn.connection.driver_connection for conn in taken]
+    for conn in taken:
+        conn.close()
+    terminate_all(store_url)
+    for _ in range(2 * len(lost)):
+        with engine.connect() as conn:
+            assert conn.execute(text("SELECT 1")).scalar() == 1
+            assert conn.connection.driver_connection not in lost
 
 
 def test_a_store_outlives_its_connections(store_url: str) -> None:
@@ -177,7 +194,7 @@ def test_a_pool_of_the_callers(store_url: str, kwargs: dict[str, Any]) -> None:
 
 def test_what_fails_gives_the_connection_back_clean(store_url: str) -> None:
     with psycopg_pool.ConnectionPool(store_url, min_size=1, max_size=1, open=True) as pool:
-        engine = postgresql.around_pool(pool)
+        engine = borrowing.around_pool(pool)
 
         def fail(conn: Connection, statement: str) -> None:
             conn.exec_driver_sql("BEGIN")

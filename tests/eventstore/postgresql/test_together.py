@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -22,140 +21,28 @@ import pytest
 from sqlalchemy import make_url
 
 from eventstore import (
-    AsyncEventStore,
     ConcurrencyError,
     DuplicateKeyError,
     Event,
     EventStore,
-    Head,
     ThreadNotFoundError,
 )
 from eventstore.db import writers
+from tests.eventstore.postgresql.crowd import (
+    WAIT_S,
+    Held,
+    Tasks,
+    Threads,
+    appends,
+    begun,
+    outcome,
+    stored,
+    until,
+)
+from tests.eventstore.postgresql.lossy import lossy
 from tests.eventstore.postgresql.support import terminate_all
-from tests.eventstore.support import data_of
 
 WRITERS: Final = 12
-WAIT_S: Final = 20.0
-
-Call = Callable[[Any], Any]
-"""Calls a method of a store, which is sync or async."""
-
-
-def outcome(call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except Exception as error:
-        return error
-
-
-class Threads:
-    """Writers in threads, with the sync API."""
-
-    def __init__(self, url: str) -> None:
-        self.store = EventStore(url)
-
-    def ask(self, call: Call) -> Any:
-        return call(self.store)
-
-    def together(self, held: Held, calls: Sequence[Call]) -> list[Any]:
-        waiting = self.store.core.transactions._writers._waiting
-        with ThreadPoolExecutor(len(calls) + 1) as pool, held:
-            first = pool.submit(self.store.append, "first", [Event(1)], 0)
-            held.wait()
-            jobs = [pool.submit(outcome, partial(call, self.store)) for call in calls]
-            until(lambda: len(waiting) == len(calls))
-            held.release()
-            assert first.result(WAIT_S) == 1
-            return [job.result(WAIT_S) for job in jobs]
-
-    def close(self) -> None:
-        self.store.close()
-
-
-class Tasks:
-    """Writers in tasks of an event loop, with the async API."""
-
-    def __init__(self, url: str) -> None:
-        self._runner = asyncio.Runner()
-        self.store = self.run(self._opened(url))
-
-    @staticmethod
-    async def _opened(url: str) -> AsyncEventStore:
-        return AsyncEventStore(url)
-
-    def run(self, work: Any) -> Any:
-        return self._runner.run(work)
-
-    def ask(self, call: Call) -> Any:
-        async def asked() -> Any:
-            return await call(self.store)
-
-        return self.run(asked())
-
-    def together(self, held: Held, calls: Sequence[Call]) -> list[Any]:
-        return list(self.run(self.gathered(held, calls)))
-
-    async def gathered(
-        self,
-        held: Held,
-        calls: Sequence[Call],
-        meanwhile: Callable[[list[asyncio.Task[Any]]], Awaitable[Any]] | None = None,
-    ) -> list[Any]:
-        with held:
-            first = asyncio.create_task(self.store.append("first", [Event(1)], 0))
-            await asyncio.to_thread(held.wait)
-            jobs = [asyncio.create_task(call(self.store)) for call in calls]
-            while len(self.waiting) < len(calls):
-                await asyncio.sleep(0.001)
-            if meanwhile is not None:
-                await meanwhile(jobs)
-            held.release()
-            assert await first == 1
-            return await asyncio.gather(*jobs, return_exceptions=True)
-
-    @property
-    def waiting(self) -> Any:
-        gathering = self.store.database._loops.current().gathering
-        assert gathering is not None
-        return gathering._waiting
-
-    def close(self) -> None:
-        self.run(self.store.close())
-        self._runner.close()
-
-
-class Held:
-    """Holds up every append, from its begin on, until it is released."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def __enter__(self) -> None:
-        self._conn = psycopg.connect(self._url)
-        self._conn.execute("LOCK TABLE events IN EXCLUSIVE MODE")
-
-    def __exit__(self, *_error: object) -> None:
-        self._conn.close()
-
-    def wait(self) -> None:
-        """Wait until an append is held up."""
-        with psycopg.connect(self._url, autocommit=True) as conn:
-            until(lambda: conn.execute(HELD_UP).fetchone() is not None)
-
-    def release(self) -> None:
-        self._conn.rollback()
-
-
-HELD_UP: Final = (
-    "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'events'::regclass LIMIT 1"
-)
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + WAIT_S
-    while not is_so():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.001)
 
 
 @pytest.fixture(params=[Threads, Tasks])
@@ -174,18 +61,6 @@ def held(store_url: str) -> Held:
     return Held(store_url)
 
 
-def begun(crowd: Threads | Tasks, name: str) -> Head:
-    """The end of a thread with one event."""
-    crowd.ask(lambda store: store.append(name, [Event(1, {"n": 1})], 0))
-    head: Head = crowd.ask(lambda store: store.head(name))
-    return head
-
-
-def appends(heads: Sequence[Head], **data: Any) -> list[Call]:
-    event = Event(1, data or {"n": 2})
-    return [lambda store, head=head: store.append_after(head, [event]) for head in heads]  # type: ignore[misc]
-
-
 def transactions_of(url: str, *names: str) -> list[int]:
     """The transactions that inserted the last events of threads."""
     with psycopg.connect(url) as conn:
@@ -196,12 +71,6 @@ def transactions_of(url: str, *names: str) -> list[int]:
             [list(names)],
         ).fetchall()
     return [row[0] for row in rows]
-
-
-def stored(url: str, name: str) -> list[Any]:
-    with EventStore(url) as store:
-        assert store.verify(name).ok
-        return data_of(store, name)
 
 
 def test_they_share_a_transaction(crowd: Threads | Tasks, held: Held, store_url: str) -> None:
@@ -275,6 +144,36 @@ def test_of_writers_of_one_log_one_wins(crowd: Threads | Tasks, held: Held, stor
     assert len(stored(store_url, "t")) == 2
 
 
+def test_writers_of_one_log_win_in_turn(crowd: Threads | Tasks) -> None:
+    """Each looks at its end and appends, again and again."""
+    store: Any = crowd.store
+    wins = dict.fromkeys(range(4), 0)
+    most = 60
+
+    async def task(writer: int) -> None:
+        while sum(wins.values()) < most:
+            with suppress(ConcurrencyError):
+                head = await store.head("t")
+                await store.append_after(head, [Event(1)])
+                wins[writer] += 1
+
+    def thread(writer: int) -> None:
+        while sum(wins.values()) < most:
+            with suppress(ConcurrencyError):
+                store.append_after(store.head("t"), [Event(1)])
+                wins[writer] += 1
+
+    async def tasks() -> None:
+        await asyncio.gather(*map(task, wins))
+
+    if isinstance(crowd, Tasks):
+        crowd.run(tasks())
+    else:
+        with ThreadPoolExecutor(len(wins)) as pool:
+            list(pool.map(thread, wins))
+    assert min(wins.values()) >= most / 20, wins
+
+
 def test_what_waits_is_done_when_the_server_cuts_every_connection(
     crowd: Threads | Tasks, store_url: str
 ) -> None:
@@ -288,57 +187,6 @@ def test_what_waits_is_done_when_the_server_cuts_every_connection(
     assert [head.seq for head in found] == [2] * WRITERS
     for number in range(WRITERS):
         assert stored(store_url, f"t{number}") == [{"n": 1}, {"n": 2}]
-
-
-class Lossy:
-    """A proxy on loopback before a server, which loses an answer and the connection when asked."""
-
-    def __init__(self, url: str) -> None:
-        folder = make_url(url).query["host"]
-        assert isinstance(folder, str)
-        self._server = f"{folder}/.s.PGSQL.5432"
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        port = str(self._listener.getsockname()[1])
-        through = make_url(url).update_query_dict({"host": "127.0.0.1", "port": port})
-        self.url = through.render_as_string(hide_password=False)
-        self.loses = False
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.socket(socket.AF_UNIX)
-                server.connect(self._server)
-                for each in ((client, server, False), (server, client, True)):
-                    threading.Thread(target=self._forward, args=each, daemon=True).start()
-
-    def _forward(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                # The last answer to a pipeline says that the session is idle: it is committed.
-                if answers and self.loses and data.endswith(b"Z\0\0\0\x05I"):
-                    self.loses = False
-                    break
-                sink.sendall(data)
-        for each in (source, sink):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def close(self) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-
-@contextmanager
-def lossy(url: str) -> Iterator[Lossy]:
-    proxy = Lossy(url)
-    try:
-        yield proxy
-    finally:
-        proxy.close()
 
 
 @pytest.mark.parametrize("kind", [Threads, Tasks])
@@ -444,7 +292,9 @@ def test_tasks_cancelled_at_any_moment_lose_nothing_that_was_acknowledged(
         for start in range(0, 80, 20):
             names = [f"t{number}" for number in range(start, start + 20)]
             jobs = [asyncio.create_task(write(name)) for name in names]
-            await asyncio.sleep(0.3)
+            while not acknowledged.keys() >= set(names):
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
             for job in jobs:
                 job.cancel()
                 await asyncio.sleep(0.002)

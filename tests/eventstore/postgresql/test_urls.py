@@ -53,14 +53,16 @@ def test_a_url_may_set_anything(store_url: str) -> None:
         assert parameters(store.engine)["connect_timeout"] == "10"
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, None), ("none", None), ("5", 5), ("0", 0)])
-def test_statements_are_prepared_only_when_asked(
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, 1), ("auto", 1), ("none", None), ("5", 5), ("0", 0)]
+)
+def test_when_statements_are_prepared(
     store_url: str, given: str | None, expected: int | None
 ) -> None:
     url = store_url if given is None else with_query(store_url, prepare_threshold=given)
     with EventStore(url) as store:
         fill(store, "t", 1)
-        for _ in range(8):
+        for _ in range(12):
             store.head("t")
         with store.engine.connect() as conn:
             raw: Any = conn.connection.driver_connection

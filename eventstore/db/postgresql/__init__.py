@@ -1,0 +1,1 @@
+"""PostgreSQL: connections of ours and of callers, prepared statements, what errors mean."""
