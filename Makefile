@@ -40,7 +40,7 @@ test: lint $(VENV)/ready-docs
 	$(PYTEST) $(ARGS); tests=$$?; \
 	wait $$others && exit $$tests
 
-# Apart from `test`: measuring takes half as long again. What is marked no_cover repeats what others cover.
+# Apart from `test`: measuring takes longer. What is marked no_cover repeats what others cover.
 coverage: $(VENV)/ready-test
 	$(PYTEST) --cov -m 'not no_cover' $(ARGS)
 

@@ -46,7 +46,7 @@ settings.register_profile("thorough", settings.get_profile("usual"), max_example
 settings.load_profile(PROFILE)
 
 THREAD_END_SECONDS_MAX: Final = 5.0
-MEMORY_MIN_BYTES: Final = 4 * 2**30
+MEMORY_MIN_BYTES: Final = 2 * 2**30
 
 USUAL: Final = {("sync", "sqlite-memory"), ("async", "postgresql")}
 """API and backend of what every test that takes `store` runs on: see README.md."""

@@ -24,7 +24,8 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -202,17 +203,29 @@ def database(prepare: Callable[[str], None] | None = None) -> Iterator[str]:
             yield found
         return
     spare = _spare(url, prepare)
-    stack, found, made_of = spare.pop() if spare else _made(url, prepare)
+    made = spare.pop() if spare else _made(url, prepare)
     try:
-        yield found
+        yield made.url
     finally:
-        if _emptied(found, made_of):
-            spare.append((stack, found, made_of))
+        if _emptied(made):
+            spare.append(made)
         else:
-            stack.close()
+            made.stack.close()
 
 
-_Spare = tuple[ExitStack, str, str]
+@dataclass(frozen=True)
+class _Spare:
+    """A database to be used again; `stack` drops it.
+
+    Attributes:
+        conn: stays open, since beginning a connection costs more than emptying ten tables.
+        relations: what it was made of.
+    """
+
+    stack: ExitStack
+    url: str
+    conn: psycopg.Connection[Any]
+    relations: str
 
 
 @functools.cache
@@ -222,8 +235,8 @@ def _spare(url: str, prepare: Callable[[str], None]) -> list[_Spare]:
     _template(url, prepare)  # which is to go after them
 
     def drop() -> None:
-        for stack, _, _ in spare:
-            stack.close()
+        for each in spare:
+            each.stack.close()
 
     atexit.register(drop)
     return spare
@@ -232,8 +245,11 @@ def _spare(url: str, prepare: Callable[[str], None]) -> list[_Spare]:
 def _made(url: str, prepare: Callable[[str], None]) -> _Spare:
     stack = ExitStack()
     made = stack.enter_context(_database_on(url, _template(url, prepare)))
-    with psycopg.connect(_plain(made), autocommit=True) as conn:
-        return stack, made, _relations(conn)
+    conn = stack.enter_context(
+        closing(psycopg.connect(_plain(made), autocommit=True, prepare_threshold=None))
+    )
+    conn.execute("SET lock_timeout = '2s'")
+    return _Spare(stack, made, conn, _relations(conn))
 
 
 _RELATIONS: Final = """
@@ -250,16 +266,16 @@ def _relations(conn: psycopg.Connection[Any]) -> str:
     return str(row[0])
 
 
-def _emptied(url: str, made_of: str) -> bool:
+_EMPTY: Final = "; ".join(f"DELETE FROM {table}" for table in _TABLES).encode()
+"""One transaction, as all that is sent together."""
+
+
+def _emptied(made: _Spare) -> bool:
     """Delete every row, if the database still consists of what it was made of."""
     try:
-        with psycopg.connect(_plain(url), autocommit=True) as conn:
-            if _relations(conn) != made_of:
-                return False
-            conn.execute("SET lock_timeout = '2s'")
-            with conn.transaction():
-                for table in _TABLES:
-                    conn.execute(f"DELETE FROM {table}".encode())
+        if _relations(made.conn) != made.relations:
+            return False
+        made.conn.execute(_EMPTY)
     except psycopg.Error:
         return False
     return True

@@ -26,6 +26,7 @@ from eventstore import (
 )
 from eventstore.db import schema
 from eventstore.format.archive import rows as archive_rows
+from tests.effort import effort
 from tests.eventstore.support import (
     FINGERPRINT,
     check_whole,
@@ -424,7 +425,7 @@ steps = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=effort(20, 40))
 @given(steps=steps, victim=st.integers(0, 5))
 def test_any_thread_comes_back_equal(steps: list[tuple[str, int, int]], victim: int) -> None:
     """With forks of forks, of the living and the dead, logs beside, snapshots, bases, segments."""

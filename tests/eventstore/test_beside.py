@@ -30,6 +30,7 @@ from eventstore import (
 from eventstore.concurrency import run_sync
 from eventstore.models import to_micros
 from tests.awaited import finish
+from tests.effort import effort
 from tests.eventstore.support import (
     FINGERPRINT,
     check_whole,
@@ -466,7 +467,7 @@ moves = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=20, suppress_health_check=[*HealthCheck])
+@settings(max_examples=effort(10, 20), suppress_health_check=[*HealthCheck])
 @given(moves)
 def test_any_order_of_two_writers_leaves_whole_batches(
     store: EventStore, life: list[tuple[int, list[str], int, bool]]

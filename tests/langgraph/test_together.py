@@ -259,7 +259,7 @@ def test_a_killed_run_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
 
     path = str(tmp_path / "agents.db")
     config: Any = {"configurable": {"thread_id": "t"}}
-    for round_ in range(effort(6, 200)):
+    for round_ in range(effort(4, 200)):
         process = subprocess.Popen(
             [sys.executable, "-c", RUN, path],
             stdout=subprocess.PIPE,

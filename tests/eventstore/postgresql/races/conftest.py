@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from eventstore import (
-    EventStore,
-)
+from eventstore import EventStore
+from tests.conftest import BACKENDS
 from tests.eventstore.postgresql.races.support import Race
 
 
-@pytest.fixture
-def store_url(postgresql_url: str) -> str:
-    return postgresql_url
+@pytest.fixture(params=["postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database whose tables are there: making one for each test takes longer than a race."""
+    with BACKENDS[request.param](tmp_path) as url:
+        yield url
 
 
 @pytest.fixture
