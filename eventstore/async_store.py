@@ -27,6 +27,7 @@ from eventstore.models import Position, RecordedEvent, Replay
 from eventstore.shell import Shell, async_method
 
 if TYPE_CHECKING:
+    Engine = engines.AnyEngine
     Target = engines.AsyncTarget
 
 
@@ -74,6 +75,13 @@ class AsyncEventStore(Shell):
             reopen=lambda: engines.reopen(target, options),
         )
         super().__init__(database, database.asyncio, tenant, codec, clock, cache_bytes, run_lease_s)
+        self._engine = engine
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for statements and listeners of your own; that of SQLite is a sync one."""
+        self.database.lender.release()  # it is there for everybody who uses the engine
+        return self._engine
 
     async def setup(self) -> None:
         """Create or migrate the tables. Done at first use; safe from many processes at once."""

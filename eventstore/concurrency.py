@@ -18,6 +18,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -26,6 +27,7 @@ from collections.abc import (
     Coroutine,
     Generator,
     Iterator,
+    Sequence,
 )
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -36,6 +38,7 @@ from weakref import WeakSet
 from eventstore.errors import StoreClosedError
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 P = ParamSpec("P")
 
 STORE_THREADS: Final = 64
@@ -93,8 +96,7 @@ class Blocking:
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
         """Start work on a thread of the :func:`worker_pool`."""
-        context = contextvars.copy_context()
-        return _OnThread(worker_pool().submit(context.run, run_sync, work))
+        return _OnThread(worker_pool().start(work))
 
 
 class Asyncio:
@@ -189,51 +191,61 @@ async def _ended(operation: Awaitable[T]) -> T:
 
 
 class ThreadCall(Awaitable[T]):
-    """A call of a function on a thread, in the caller's context, that an event loop awaits.
+    """Work on a thread that an event loop awaits. Cancelling the task that awaits it does not
+    cancel the work.
 
     Takes less time than :func:`asyncio.wrap_future` and a shield: one future of the loop is told
-    the result. Cancelling the task that awaits it does not cancel the call.
+    the result. To the thread it is an :class:`Outcome`.
     """
 
-    def __init__(self, pool: ThreadPoolExecutor, function: Callable[..., T], *args: Any) -> None:
+    def __init__(self, threads: Workers, work: Awaitable[T]) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[T] = self._loop.create_future()
-        run = contextvars.copy_context().run
-        self._job: Future[T] = pool.submit(run, function, *args)
+        self._begun = threading.Lock()  # held once the work has begun, or was cancelled
+        self._has_ended = False
         self._over: asyncio.Future[None] | None = None
-        self._job.add_done_callback(self._tell)
+        threads.begin(work, self)
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._waiter.__await__()
 
     def cancel(self) -> bool:
-        """Whether the function was not called yet, and now will not be."""
-        return self._job.cancel()
+        """Whether the work was not begun yet, and now will not be."""
+        return self._begun.acquire(blocking=False)
 
     async def ended(self) -> None:
-        """Return when the call has ended, whatever is cancelled meanwhile."""
+        """Return when the work has ended, whatever is cancelled meanwhile."""
         if not self._waiter.cancel() and not self._waiter.cancelled():
             self._waiter.exception()  # nobody awaits it any more
-        while not self._job.done():
+        while not self._has_ended:
             self._over = self._loop.create_future()
             with suppress(asyncio.CancelledError):  # again: there is nothing else to cancel
                 await self._over
 
-    def _tell(self, _job: Future[T]) -> None:
-        """Called on the thread of the call when it has ended."""
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(self._end)
+    # --- called on the thread -----------------------------------------------------------
 
-    def _end(self) -> None:
+    def set_running_or_notify_cancel(self) -> bool:
+        """Whether to begin."""
+        return self._begun.acquire(blocking=False)
+
+    def set_result(self, result: T) -> None:
+        """End with a result."""
+        self._tell(self._waiter.set_result, result)
+
+    def set_exception(self, error: BaseException) -> None:
+        """End with an error."""
+        self._tell(self._waiter.set_exception, error)
+
+    def _tell(self, end: Callable[[Any], None], outcome: Any) -> None:
+        self._has_ended = True
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._end, end, outcome)
+
+    def _end(self, end: Callable[[Any], None], outcome: Any) -> None:
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
-        if self._waiter.done() or self._job.cancelled():
-            return
-        error = self._job.exception()
-        if error is None:
-            self._waiter.set_result(self._job.result())
-        else:
-            self._waiter.set_exception(error)
+        if not self._waiter.done():
+            end(outcome)
 
 
 class StoreThreads:
@@ -250,7 +262,7 @@ class StoreThreads:
 
     def renew(self) -> None:
         """Begin without threads, at first and in a forked process."""
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Workers | None = None
         self._lock = threading.Lock()
 
     async def run(self, operation: Awaitable[T]) -> T:
@@ -264,14 +276,12 @@ class StoreThreads:
                 discard(operation)
                 raise StoreClosedError
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="eventstore")
-            call: ThreadCall[T] = ThreadCall(self._pool, run_sync, operation)
+                self._pool = Workers(STORE_THREADS, "eventstore")
+            call = ThreadCall(self._pool, operation)
         try:
             return await call
         except asyncio.CancelledError:
-            if call.cancel():
-                discard(operation)
-            else:
+            if not call.cancel():
                 await call.ended()
             raise
 
@@ -345,9 +355,12 @@ def run_sync(awaitable: Awaitable[T]) -> T:
         result: T = end.value
         return result
     running.close()
-    raise RuntimeError(
-        "a sync call reached an operation that needs an event loop; call the async method instead"
-    )
+    raise RuntimeError(_SUSPENDED)
+
+
+_SUSPENDED: Final = (
+    "a sync call reached an operation that needs an event loop; call the async method instead"
+)
 
 
 def iterate_sync(items: AsyncIterator[T]) -> Iterator[T]:
@@ -412,16 +425,101 @@ def discard(awaitable: object) -> None:
 
 # --- the threads of the process ---------------------------------------------------------
 
+
+class Outcome(Protocol[T_contra]):
+    """What a thread tells of the work that it was given, as a ``concurrent.futures.Future``."""
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Whether to begin: it was not cancelled."""
+
+    def set_result(self, result: T_contra, /) -> None:
+        """It ended with this result."""
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """It ended with this error."""
+
+
+class Workers(ThreadPoolExecutor):
+    """Threads that share the work that waits; each starts when first needed.
+
+    All work is coroutines that never suspend. A thread that takes one first sends for another
+    thread, if more wait: so work that blocks keeps none waiting. A thread that was quick takes the
+    next itself: twenty quick ones, which could not run side by side anyway, then need a thread or
+    two. With a thread woken for each, all of them would compete for the interpreter with the
+    one that waits for their results.
+    """
+
+    def __init__(self, count_max: int, name: str) -> None:
+        super().__init__(count_max, thread_name_prefix=name)
+        self._waiting: deque[tuple[object, Callable[[], object], Outcome[Any]]] = deque()
+        self._is_coming = False
+        self._asking = threading.Lock()
+
+    def start(self, work: Awaitable[T]) -> Future[T]:
+        """Have a thread do some work, in the caller's context."""
+        future: Future[T] = Future()
+        self.begin(work, future)
+        return future
+
+    def begin(self, work: Awaitable[T], outcome: Outcome[T]) -> None:
+        """The same, for any kind of future."""
+        context = contextvars.copy_context()
+        item = work, partial(context.run, next, work.__await__()), outcome
+        self._waiting.append(item)
+        try:
+            self._send_for_thread()
+        except BaseException:
+            with suppress(ValueError):  # a thread does it already
+                self._waiting.remove(item)
+                discard(work)
+            raise
+
+    def _send_for_thread(self) -> None:
+        """Have a thread come and take what waits, unless one is on its way."""
+        try:
+            with self._asking:
+                if self._is_coming:
+                    return
+                self._is_coming = True
+            self.submit(self._take)
+        except BaseException:
+            self._is_coming = False
+            raise
+
+    def _take(self) -> None:
+        self._is_coming = False
+        while self._waiting:
+            try:
+                work, step, outcome = self._waiting.popleft()
+            except IndexError:  # another thread was faster
+                return
+            if self._waiting:
+                with suppress(RuntimeError):  # there is none: then this one takes what waits
+                    self._send_for_thread()
+            if not outcome.set_running_or_notify_cancel():
+                discard(work)
+                continue
+            try:  # as in run_sync()
+                step()
+            except StopIteration as end:
+                outcome.set_result(end.value)
+            except BaseException as error:
+                outcome.set_exception(error)
+            else:
+                outcome.set_exception(RuntimeError(_SUSPENDED))
+            del work, step, outcome  # the traceback of an error would keep them, and they the error
+
+
 _lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
+_pool: Workers | None = None
 
 
-def worker_pool() -> ThreadPoolExecutor:
-    """The process's threads for parallel and blocking work; each starts when first needed."""
+def worker_pool() -> Workers:
+    """The process's threads for parallel and blocking work."""
     global _pool
     with _lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(WORKERS_MAX, thread_name_prefix=WORKER_NAME)
+            _pool = Workers(WORKERS_MAX, WORKER_NAME)
         return _pool
 
 
@@ -430,12 +528,17 @@ async def call_on_worker(function: Callable[..., T], *args: Any) -> T:
 
     If the task that awaits it is cancelled, a call that has begun goes on without it.
     """
-    call = ThreadCall(worker_pool(), function, *args)
+    asyncio.get_running_loop()  # if there is none, it raises before a coroutine is made
+    call = ThreadCall(worker_pool(), _called(function, args))
     try:
         return await call
     except asyncio.CancelledError:
         call.cancel()
         raise
+
+
+async def _called(function: Callable[..., T], args: Sequence[Any]) -> T:
+    return function(*args)
 
 
 class _Renewable(Protocol):

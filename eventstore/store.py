@@ -25,6 +25,7 @@ from eventstore.models import Position, RecordedEvent, Replay
 from eventstore.shell import Shell, sync_method
 
 if TYPE_CHECKING:
+    Engine = engines.SyncEngine
     Target = engines.Target
 
 
@@ -86,7 +87,13 @@ class EventStore(Shell):
         engine, owned = engines.open_engine(target, options)
         database = Transactions(engine, owned=owned, now_us=self.now_us, read_only=read_only)
         super().__init__(database, Blocking(), tenant, codec, clock, cache_bytes, run_lease_s)
-        self.engine = engine
+        self._engine = engine
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for statements and listeners of your own."""
+        self.database.lender.release()  # it is there for everybody who uses the engine
+        return self._engine
 
     def setup(self) -> None:
         """Create or migrate the tables. Done at first use; safe from many processes at once."""

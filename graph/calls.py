@@ -302,7 +302,7 @@ class RunnableGraph(ReadableGraph):
 
     def _span(self, call: Call) -> telemetry.Span:
         """The span of a run."""
-        if not telemetry.on:
+        if not telemetry.is_reporting():
             return telemetry.NOTHING
         facts: dict[str, str] = {}
         if call.address is not None:
@@ -607,7 +607,7 @@ def _around(scope: Scope | None) -> Mapping[str, Any]:
 
 
 def _report_end(span: telemetry.Span, run: Run) -> None:
-    if telemetry.on:
+    if span is not telemetry.NOTHING:
         status = "waiting" if run.state.frontier else "idle"
         span.set({"graph.run.status": status, "graph.step": run.state.step})
 

@@ -100,13 +100,17 @@ async def opened(url: str, **options: Any) -> AsyncIterator[AsyncEventStore]:
 def lent(store: EventStore | AsyncEventStore) -> int:
     """How many connections the store's pool has lent, if it counts them.
 
-    The thread that renews leases may borrow one for a moment.
+    Without the one that the store keeps for its next transaction. The thread that renews leases may
+    borrow one for a moment.
     """
     count: Callable[[], int] | None = getattr(store.database.engine.pool, "checkedout", None)
     until = time.monotonic() + 2
-    while count is not None and count() > 0 and time.monotonic() < until:
+    while count is not None:
+        store.database.lender.pause()
+        if count() == 0 or time.monotonic() > until:
+            return count()
         time.sleep(0.01)
-    return 0 if count is None else count()
+    return 0
 
 
 class Heartbeat:

@@ -22,6 +22,7 @@ from weakref import WeakSet
 from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
 
+from eventstore.db.engines import Lender
 from eventstore.db.writers import is_memory
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,9 @@ class Calm:
     It holds up those who take a connection only while it lasts, so that it costs nothing otherwise.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, lender: Lender) -> None:
         self._pool: Any = engine.pool
+        self._lender = lender
         self._is_memory = is_memory(engine)
         self._released = threading.Event()
 
@@ -56,6 +58,7 @@ class Calm:
             return take()
 
         pool._do_get = wait_and_take  # type: ignore[method-assign]
+        self._lender.pause()
         while True:
             self._mutex.acquire()  # keeps those out who are about to take one
             if pool.checkedout() == 0:
@@ -74,6 +77,7 @@ class Calm:
         """Let connections be taken again."""
         if isinstance(self._pool, QueuePool):
             self._pool.__dict__.pop("_do_get", None)
+            self._lender.resume()
             self._mutex.release()
             self._released.set()
 

@@ -44,6 +44,7 @@ from eventstore.db.driver_errors import (
     classify,
     message,
 )
+from eventstore.db.engines import Lender, Loan
 from eventstore.db.file_watch import FileWatch
 from eventstore.db.loops import LoopEngine, LoopEngines
 from eventstore.db.options import READS, Mode
@@ -96,6 +97,7 @@ class Transactions:
         blocking: how a sync caller does; ``None``: it cannot, the driver is asynchronous.
         read_only: refuse everything that would write, also to set the database up.
         is_shared: other processes may open the same database.
+        lender: lends the connections of a sync engine.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Transactions:
         self._watch: FileWatch | None = None
         self._refusal: EventStoreError | None = None
         self.is_shared = not writers.is_memory(sync_engine)
+        self.lender = Lender(sync_engine, keeps=owned and self._is_sqlite and self.is_shared)
         process_forks.track(self)
 
     async def run(
@@ -175,7 +178,7 @@ class Transactions:
                     with (
                         self._turns,
                         TRANSLATION,
-                        self._sync.connect() as conn,
+                        Loan(self.lender) as conn,
                         sqlite.in_background(conn) if is_background else _AS_IT_IS,
                         _Transaction(self, conn, mode),
                     ):
@@ -199,12 +202,11 @@ class Transactions:
         kwargs: Any = _NO_NAMES,
     ) -> T:
         """One attempt over a blocking driver."""
-        assert self._sync is not None
         is_background = mode == "background_write" and self._is_sqlite
         with (
             self._turns,
             TRANSLATION,
-            self._sync.connect() as conn,
+            Loan(self.lender) as conn,
             sqlite.in_background(conn) if is_background else _AS_IT_IS,
             _Transaction(self, conn, mode),
         ):
@@ -352,9 +354,9 @@ class Transactions:
 
     def calm(self) -> process_forks.Calm | None:
         """What has to be calm while the process is forked: connections to SQLite."""
-        return (
-            process_forks.Calm(self._sync) if self._is_sqlite and self._sync is not None else None
-        )
+        if self._sync is None or not self._is_sqlite:
+            return None
+        return process_forks.Calm(self._sync, self.lender)
 
     def after_fork(self, was_calm: bool) -> object:
         """Begin anew in a child; returns what it inherited and must not free."""
@@ -365,7 +367,7 @@ class Transactions:
         if self._sync is None:
             inherited: object = self._loops.forget()
         elif self._is_sqlite:
-            inherited = None if was_calm else self._sync.pool
+            inherited = None if was_calm else (self._sync.pool, self.lender.forget())
         else:
             inherited = self._sync.pool
             self._sync.dispose(close=False)
@@ -412,6 +414,7 @@ class Transactions:
         self._closed = True
         if self._threads is not None:
             self._threads.close()
+        self.lender.close()
         if self._owned and self._sync is not None:
             self._sync.dispose()
 

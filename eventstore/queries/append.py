@@ -110,7 +110,7 @@ _touch = update(threads).values(
     ),
 )
 _TOUCH = Prepared(_touch.where(threads.c.thread_key == _new["thread_key"]))
-_INSERT_MORE = insert(events).values(_new)
+_INSERT_MORE = Prepared(insert(events).values(_new))
 _INSERT_FIRST = Prepared(_insert(_is_unused, place=_new["thread_key"]))
 
 
@@ -161,7 +161,7 @@ def append(
     elif not _INSERT_NEXT(conn, rows[0]).changed:
         return False
     if several:
-        conn.execute(_INSERT_MORE, rows[1:])
+        _INSERT_MORE.many(conn, rows[1:])
     if touch is not None:
         _TOUCH(conn, {"new_thread_key": rows[0]["new_thread_key"], **touch.values})
     return True
@@ -209,7 +209,6 @@ _BEGIN_AT_ONCE: Final = {
     for several in (False, True)
 }
 _MAKE = Prepared(_make)
-_INSERT_ONE = Prepared(_INSERT_MORE)
 
 
 def begin(conn: Connection, thread: Row, rows: Sequence[Row]) -> bool:
@@ -223,9 +222,9 @@ def begin(conn: Connection, thread: Row, rows: Sequence[Row]) -> bool:
     if not _MAKE(conn, {**rows[0], **_columns(thread)}).changed:
         return False
     if len(rows) > 1:
-        conn.execute(_INSERT_MORE, rows)
+        _INSERT_MORE.many(conn, rows)
     else:
-        _INSERT_ONE(conn, rows[0])
+        _INSERT_MORE(conn, rows[0])
     return True
 
 

@@ -415,7 +415,7 @@ class Run(Tasks):
                     data = error_data(began.step + 1, item.index, node, item.error, item.attempts)
                     drafts.append((Kind.ERROR, with_logs(data, item.logs)))
                     chunks.append(("error", (began, data, item.error)))
-        return drafts, chunks
+        return drafts, chunks if self.options.modes else []
 
     def _is_stopped_by(self, error: BaseException) -> bool:
         """Whether an error says that the run is to stop, and not that the node has failed."""

@@ -8,7 +8,6 @@ asynchronous functions and runs plain ones on threads, so no node blocks the eve
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import sys
 import threading
@@ -26,7 +25,6 @@ from eventstore.concurrency import (
     Concurrency,
     call_on_worker,
     discard,
-    run_sync,
     worker_pool,
 )
 from graph.errors import InvalidTypeError
@@ -179,8 +177,7 @@ class SyncRunner(Runner):
     async def limited(
         self, work: Coroutine[Any, Any, T], run_s: float | None, idle: Idle | None = None
     ) -> T:
-        context, limits = contextvars.copy_context(), _Limits(run_s, idle)
-        future = worker_pool().submit(context.run, run_sync, work)
+        limits, future = _Limits(run_s, idle), worker_pool().start(work)
         while True:
             try:
                 return future.result(limits.wait_s())
@@ -189,8 +186,7 @@ class SyncRunner(Runner):
                     raise
 
     def start(self, task: Coroutine[Any, Any, Any]) -> None:
-        context = contextvars.copy_context()
-        future = worker_pool().submit(context.run, run_sync, task)
+        future = worker_pool().start(task)
         future.add_done_callback(self._items.put)  # no code of ours runs before: no item is lost
 
     def put(self, item: Any) -> None:

@@ -185,6 +185,7 @@ class Tasks:
         self._topology = topology
         self._runner = runner
         self._above = above
+        self._reports = telemetry.is_reporting()
         if isinstance(journal, LogJournal):
             self._known_by_id: Mapping[str, Asked] = {}
             self._same: Callable[[Any, Any], bool] = alike(journal.core.codec.pack)
@@ -217,7 +218,7 @@ class Tasks:
                 done = await self._run_with_retries(state, index, task)
                 if done.error is not None:
                     span.fail(done.error)
-                if telemetry.on:
+                if span is not telemetry.NOTHING:
                     span.set({"graph.task.attempts": done.attempts})
                 return done
         except GeneratorExit:  # the coroutine was closed; nobody waits for its result
@@ -226,7 +227,7 @@ class Tasks:
             return Done(index, error=error)
 
     def _span(self, state: State, index: int, task: Task) -> telemetry.Span:
-        if not telemetry.on:
+        if not self._reports:
             return telemetry.NOTHING
         facts = {"graph.step": state.step + 1, "graph.task.index": index}
         return TASK.begin(facts, self._labels(task.node), of=task.node)

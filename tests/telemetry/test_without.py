@@ -104,3 +104,42 @@ def test_without_it_an_append_is_not_even_wrapped() -> None:
         )
         == "False True\n"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["trace", "metrics"])
+def test_a_provider_may_be_set_after_the_first_append(kind: str) -> None:
+    """Until then nothing is made."""
+    set_one = {
+        "trace": "trace.set_tracer_provider(provider)",
+        "metrics": "metrics.set_meter_provider(MeterProvider([reader]))",
+    }
+    assert (
+        in_a_process(f"""
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from eventstore import Event, EventStore, telemetry
+
+spans, reader, provider = InMemorySpanExporter(), InMemoryMetricReader(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(spans))
+with EventStore() as store:
+    store.append("t", [Event(1)], 0)
+    print(telemetry.is_reporting())
+    {set_one[kind]}
+    store.append("t", [Event(1)], 1)
+    print(telemetry.is_reporting())
+print([span.name for span in spans.get_finished_spans()])
+found = reader.get_metrics_data().resource_metrics if "{kind}" == "metrics" else ()
+for metric in [metric for each in found for metric in each.scope_metrics[0].metrics]:
+    if metric.name == "eventstore.appended.events":
+        print(metric.data.data_points[0].value)
+""")
+        == {
+            "trace": "False\nTrue\n['eventstore.append']\n",
+            "metrics": "False\nTrue\n[]\n1\n",
+        }[kind]
+    )

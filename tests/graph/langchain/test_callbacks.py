@@ -212,7 +212,7 @@ def test_spans_and_callbacks_see_the_same_run(monkeypatch: pytest.MonkeyPatch) -
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(telemetry, "_tracer", provider.get_tracer("test"))
-    monkeypatch.setattr(telemetry, "on", True)
+    monkeypatch.setattr(telemetry, "is_reporting", lambda: True)
     talking(OUR_AGENTS).invoke(GIVEN, config_with(recorder))
     spans = [each.name for each in exporter.get_finished_spans()]
     runs = [each[1] for each in recorder.seen if each[0] == "chain"]
