@@ -16,8 +16,8 @@ and ``graph`` count; those of SQLAlchemy and Python do not. Counted are:
   is resumed touches its module, but is no new call.
 
 Every path runs several times, each time in a new thread of the log, and the run with the fewest
-calls counts: by then tables exist, statements are compiled, and caches are warm. Of the modules, those
-count that every run touches.
+calls counts: by then tables exist, statements are compiled, and caches are warm. Of the modules,
+those count that every run touches.
 """
 
 from __future__ import annotations
