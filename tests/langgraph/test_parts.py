@@ -108,6 +108,16 @@ def test_a_patch_of_what_is_known_is_small_whatever_the_sizes(size: int, length:
     assert len(packed) <= (60 if size >= length > 1 else length + 1)
 
 
+@pytest.mark.parametrize("size", [0, 8, 70, 1_000, 20_000])
+def test_a_body_that_repeats_itself_is_small_beside_little_that_is_known(size: int) -> None:
+    chance = random.Random(size)
+    known, text = chance.randbytes(size), chance.randbytes(200_000)
+    body = text + b"one" + text + b"two" + text
+    packed = patches.pack(body, known)
+    assert len(packed) < len(text) + 1_000
+    assert patches.unpack(packed, known) == body
+
+
 def test_a_small_patch_that_is_damaged_or_holds_too_much_is_not_read() -> None:
     known, body = b"what is known already" * 9, b"and what is new" * 20
     packed = patches.pack(body, known)

@@ -32,6 +32,10 @@ LARGE: Final = 128 * 1024
 SMALL: Final = 4 * 1024
 """Up to here a body is deflated, if the known bytes fit into a window as well."""
 
+PREFIX_SHARE: Final = 8
+"""Known bytes that are fewer than one in so many of the body's are not used: zstd searches no more
+of the body than fits into tables of their size, and misses what the body itself repeats."""
+
 _WINDOW_LOG: Final = (10, 27)
 
 _DEFLATE: Final = ((7 * 2**10, 13, 6), (31 * 2**10, 15, 5))
@@ -49,7 +53,7 @@ def pack(body: bytes, known: bytes, level: int = QUICK) -> bytes:
                 deflate = zlib.compressobj(level, zlib.DEFLATED, -window_log, memory, zdict=known)
                 packed = deflate.compress(body) + deflate.flush()
                 return DEFLATED + packed if len(packed) < len(body) else PLAIN + body
-    known = known[:PREFIX_MAX]
+    known = b"" if len(known) * PREFIX_SHARE < len(body) else known[:PREFIX_MAX]
     if level == QUICK and len(body) + len(known) >= LARGE:
         level = FAST
     parameters = _parameters(level, (len(body) + len(known)).bit_length())
