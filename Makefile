@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo 'make test      check format, lint and types, then run the tests'
 	@echo 'make coverage  run the tests with their branch coverage, which has a floor'
-	@echo 'make check     the same with the fast half of the tests, in less than a minute'
+	@echo 'make check     the same with the fast half of the tests, in two minutes'
 	@echo 'make thorough  the tests on every backend, with long searches (hours)'
 	@echo 'make lint      ruff format --check, ruff check and lint-imports'
 	@echo 'make types     mypy --strict'
