@@ -16,8 +16,7 @@ and ``graph`` count; those of SQLAlchemy and Python do not. Counted are:
   is resumed touches its module, but is no new call.
 
 Every path runs several times, each time in a new thread of the log, and the run with the fewest
-calls counts: by then tables exist, statements are compiled, and caches are warm. Of the modules,
-those count that every run touches.
+calls counts: by then tables exist, statements are compiled, and caches are warm.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
@@ -130,10 +129,7 @@ async def _async_paths(target: str) -> list[PathToStatement]:
 
 
 def _shortest(paths: Sequence[PathToStatement]) -> PathToStatement:
-    """The shortest path, without what other threads did at the same moment in some runs only."""
-    shortest = min(paths, key=lambda path: path.calls)
-    always = set.intersection(*(set(path.touched) for path in paths))
-    return replace(shortest, touched=tuple(each for each in shortest.touched if each in always))
+    return min(paths, key=lambda path: path.calls)
 
 
 def _config(thread_id: str) -> Any:

@@ -25,12 +25,16 @@ WRITERS = 40
 pytestmark = pytest.mark.every_backend
 
 
-def begin(driver: Driver) -> Any:
-    made: Any = empty_checkpoint() | {
-        "channel_values": {"x": 1},
-        "channel_versions": {"x": "1"},
+def checkpoint(number: int) -> Any:
+    """A checkpoint at which the channel ``x`` has this number, and it is its version."""
+    return empty_checkpoint() | {
+        "channel_values": {"x": number},
+        "channel_versions": {"x": str(number)},
     }
-    return driver.call("put", ROOT, made, {"step": 1}, {"x": "1"})
+
+
+def begin(driver: Driver) -> Any:
+    return driver.call("put", ROOT, checkpoint(1), {"step": 1}, {"x": "1"})
 
 
 def pending(driver: Driver, config: Any) -> list[Any]:
@@ -79,8 +83,7 @@ def test_writes_share_the_commit_of_the_checkpoint_that_follows(
 ) -> None:
     monkeypatch.setattr(appending, "PATIENCE_S", 60.0)
     parent = begin(driver)
-    made: Any = empty_checkpoint() | {"channel_values": {"x": 2}, "channel_versions": {"x": "2"}}
-    follows = parent, made, {"step": 2}, {"x": "2"}
+    follows = parent, checkpoint(2), {"step": 2}, {"x": "2"}
     if driver.is_async:
 
         async def both() -> None:
@@ -129,14 +132,13 @@ def test_writes_that_take_all_threads_do_not_wait_for_a_checkpoint_each_time(
         pytest.skip("tasks of an event loop take no threads")
     monkeypatch.setattr(appending, "PATIENCE_S", 1.0)
     parent = begin(driver)
-    made: Any = empty_checkpoint() | {"channel_values": {"x": 2}, "channel_versions": {"x": "2"}}
     started = time.monotonic()
     with ThreadPoolExecutor(3) as pool:  # as LangGraph's, which has few threads for all tasks
         jobs = [
             pool.submit(driver.saver.put_writes, parent, [("x", number)], f"task {number:03}")
             for number in range(WRITERS)
         ]
-        jobs.append(pool.submit(driver.saver.put, parent, made, {"step": 2}, {"x": "2"}))
+        jobs.append(pool.submit(driver.saver.put, parent, checkpoint(2), {"step": 2}, {"x": "2"}))
         for job in jobs:
             job.result()
     assert time.monotonic() - started < 6  # waited once or twice, not for each three
@@ -162,17 +164,16 @@ def test_an_early_checkpoint_is_stored_after_its_writes(
         pytest.skip("tasks of an event loop keep their order")
     monkeypatch.setattr(appending, "PATIENCE_S", 60.0)
     parent = begin(driver)
-    made: Any = empty_checkpoint() | {"channel_values": {"x": 2}, "channel_versions": {"x": "2"}}
     with ThreadPoolExecutor(1) as pool:
         metadata = {"step": 2, "source": "loop"}
-        put = pool.submit(driver.saver.put, parent, made, metadata, {"x": "2"})
+        put = pool.submit(driver.saver.put, parent, checkpoint(2), metadata, {"x": "2"})
         while waiting(driver) < 1:
             time.sleep(0.01)
         driver.saver.put_writes(parent, [("x", 2)], "task")
         put.result()
-    _, write, checkpoint = driver.events("t")
-    assert write.recorded_us == checkpoint.recorded_us
-    assert write.kind > checkpoint.kind  # the kind of writes, then that of a checkpoint
+    _, write, following = driver.events("t")
+    assert write.recorded_us == following.recorded_us
+    assert write.kind > following.kind  # the kind of writes, then that of a checkpoint
     assert len(pending(driver, parent)) == 1
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Final, Literal
 
+from sqlalchemy import exc
+
 _ROLLED_BACK: Final = ("40001", "40P01")  # serialization failure, deadlock
 _NOT_AS_PREPARED: Final = ("26000", "42P05")  # a prepared statement does not exist, or exists
 _LOST: Final = (
@@ -73,6 +75,13 @@ def lost(error: BaseException | None) -> bool:
     if psycopg is None or not isinstance(error, psycopg.OperationalError) or _of_pool(error):
         return False
     return not any(phrase in str(error) for phrase in (*_PERMANENT, *_FULL))
+
+
+def disconnected(reason: str, error: BaseException) -> exc.DisconnectionError:
+    """What tells a pool that a connection was lost, and that those of its age were lost, too."""
+    found = exc.DisconnectionError(f"{reason}: {error}")
+    found.invalidate_pool = True
+    return found
 
 
 def refused_by_client(error: BaseException | None, statement: str | None) -> bool:

@@ -14,11 +14,11 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Connection, Engine, Transaction, create_engine, event, exc
+from sqlalchemy import URL, Connection, Engine, Transaction, create_engine, event
 from sqlalchemy.pool import NullPool
 
 from eventstore.db.options import TRANSACTIONAL_WRITES, Durability, Mode, PoolOptions
-from eventstore.db.postgresql.errors import lost, refused_by_client
+from eventstore.db.postgresql.errors import disconnected, lost, refused_by_client
 from eventstore.db.postgresql.preparing import DECIDES, decide, name_of, threshold_of
 from eventstore.errors import ConfigurationError
 
@@ -177,9 +177,7 @@ def _set_up(engine: Engine, url: URL) -> Engine:
         try:
             dialect.do_ping(connection)
         except errors as error:
-            lost = exc.DisconnectionError(f"a connection was lost while idle: {error}")
-            lost.invalidate_pool = True  # the others that are as old were lost, too
-            raise lost from error
+            raise disconnected("a connection was lost while idle", error) from error
 
     def note(_connection: Any, record: Any) -> None:
         record.info[_IDLE_SINCE] = time.monotonic()

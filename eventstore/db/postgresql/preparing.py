@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import URL, Connection, Engine, event, exc
 
-from eventstore.db.postgresql.errors import lacks_statement
+from eventstore.db.postgresql.errors import disconnected, lacks_statement
 from eventstore.errors import ConfigurationError
 
 Threshold = int | Literal["auto"] | None
@@ -78,9 +78,7 @@ def decide(engine: Engine, threshold: Threshold) -> None:
             (process,) = cursor.fetchone()
         except errors as error:
             if dialect.is_disconnect(error, connection, cursor):
-                lost = exc.DisconnectionError(f"a connection was lost: {error}")
-                lost.invalidate_pool = True
-                raise lost from error
+                raise disconnected("a connection was lost", error) from error
             return False
         finally:
             cursor.close()

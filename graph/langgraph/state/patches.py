@@ -42,8 +42,6 @@ _DEFLATE: Final = ((7 * 2**10, 13, 6), (31 * 2**10, 15, 5))
 """Up to how many bytes of body and known bytes, with which window (its log) and how much memory.
 More memory would come from the operating system, page by page, each time."""
 
-_WINDOW_LOG_MAX: Final = 15
-
 
 def pack(body: bytes, known: bytes, level: int = QUICK) -> bytes:
     """The body compressed against known bytes; :func:`unpack` gives it back."""
@@ -96,7 +94,7 @@ def unpack(packed: bytes, known: bytes) -> bytes:
 
 
 def _inflated(packed: bytes, known: bytes) -> bytes:
-    inflate = zlib.decompressobj(-_WINDOW_LOG_MAX, zdict=known)
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS, zdict=known)
     try:
         body = inflate.decompress(packed, SMALL)
     except zlib.error as error:
