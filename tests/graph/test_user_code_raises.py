@@ -240,12 +240,14 @@ def in_time(call: Callable[[], Any]) -> Any:
     return found[0]
 
 
+@pytest.mark.slow
 @pytest.mark.every_backend
 @pytest.mark.parametrize("error", ON_EVERY_BACKEND)
 def test_sync(blocking_store: EventStore, error: str) -> None:
     each_call_raises(blocking_store, error, streamed=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streamed", [False, True], ids=["invoked", "streamed"])
 @pytest.mark.parametrize("error", effort(USUAL, [*ERRORS]))
 def test_sync_in_memory(error: str, streamed: bool) -> None:
@@ -285,12 +287,14 @@ def each_call_raises(store: EventStore, error: str, streamed: bool) -> None:
         assert app.verify(config).ok
 
 
+@pytest.mark.slow
 @pytest.mark.every_backend
 @pytest.mark.parametrize("error", ON_EVERY_BACKEND)
 def test_async(store_url: str, error: str) -> None:
     each_call_raises_in_a_loop(store_url, error, "sync")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("durability", effort(["sync", "exit"], ["sync", "async", "exit"]))
 @pytest.mark.parametrize("error", effort(USUAL, [*ERRORS]))
 def test_async_in_memory(error: str, durability: Durability) -> None:
