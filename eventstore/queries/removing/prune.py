@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -104,7 +105,9 @@ class _Group:
         return dict.fromkeys(self._places, keys[0]) | dict(zip(self._places, keys, strict=False))
 
 
-_GROUPS = {dialect: _Group(size) for dialect, size in GROUPS.items()}
+@cache
+def _group(dialect: str) -> _Group:
+    return _Group(GROUPS[dialect])
 
 
 @dataclass(slots=True)
@@ -138,7 +141,7 @@ def lock(conn: Connection, keys: Sequence[int]) -> dict[int, SqlRow]:
     A writer locks the row of its thread during an append, and another sweeper does while it
     decides. We wait for neither, so that those who wait for us can never deadlock with us.
     """
-    group = _GROUPS[conn.dialect.name]
+    group = _group(conn.dialect.name)
     return {row.thread_key: row for row in group.lock(conn, group.placed(keys)).rows}
 
 
@@ -146,7 +149,7 @@ def there(conn: Connection, keys: Sequence[int]) -> Collection[int]:
     """Those of these threads that exist and are not being deleted."""
     if not keys:
         return ()
-    group = _GROUPS[conn.dialect.name]
+    group = _group(conn.dialect.name)
     return {key for (key,) in group.there(conn, group.placed(keys)).rows}
 
 
@@ -155,7 +158,7 @@ def weigh(conn: Connection, keys: Sequence[int]) -> Mapping[int, Weight]:
     found: dict[int, Weight] = defaultdict(Weight)
     if not keys:
         return found
-    group = _GROUPS[conn.dialect.name]
+    group = _group(conn.dialect.name)
     rows_found = group.weigh(conn, group.placed(keys)).rows
     for what, key, rows, ns, last, newest, count, size in rows_found:
         weight = found[key]
