@@ -33,6 +33,9 @@ from eventstore.models import SqlRow
 GROUPS: Final[Mapping[str, int]] = {"sqlite": 8, "postgresql": 16}
 """Threads that one statement reads, by dialect: each is a round trip on PostgreSQL."""
 
+REMOVED: Final[Mapping[str, int]] = {"sqlite": 8, "postgresql": 1_000}
+"""Threads that are removed between two looks at the clock."""
+
 STRETCH: Final[Mapping[str, int]] = {"sqlite": 1, "postgresql": 10}
 """How many times as long a transaction may take where writers of other threads do not wait."""
 
