@@ -19,13 +19,12 @@ from typing import Final, Literal, Protocol
 from eventstore import (
     ConcurrencyError,
     DuplicateKeyError,
-    Event,
-    EventStoreError,
     ThreadNotFoundError,
 )
 from eventstore.concurrency import Asyncio, Concurrency, renew_in_children
 from graph.langgraph.finding import NeedsLog
 from graph.langgraph.logs import AS_USUAL, Creation, Logs, Plan, Tip
+from graph.langgraph.state.drafts import Draft, joined
 from graph.langgraph.state.sealing import Seal
 
 ATTEMPTS: Final = 100
@@ -364,7 +363,7 @@ class Appending:
                     for each in planned:
                         each.error = error
                     continue
-                except EventStoreError as error:
+                except Exception as error:
                     if len(planned) == 1:
                         planned[0].error = error
                     count = 1  # one by one, so that each fails for its own reason only
@@ -375,7 +374,7 @@ class Appending:
     async def _planned(self, requests: Sequence[_Request], tip: Tip) -> tuple[list[_Request], Plan]:
         """The first requests that can be appended together, and what that appends."""
         planned: list[_Request] = []
-        events: list[Event] = []
+        events: list[Draft] = []
         ahead, fold, status = tip, tip.fold, None
         for request in requests:
             if fold is not ahead.fold:
@@ -391,6 +390,6 @@ class Appending:
             planned.append(request)
             if plan is None:
                 continue
-            events += plan.events
+            events = joined(events, plan.events)
             fold, status = plan.fold, plan.status or status
         return planned, Plan(events, fold, status)

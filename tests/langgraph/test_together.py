@@ -78,8 +78,9 @@ def waiting(driver: Driver) -> int:
     return sum(len(each.waiting) for each in lines.values())
 
 
-def test_writes_share_the_commit_of_the_checkpoint_that_follows(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("value", "events"), [("2", 1), ("2" * 5_000, 3)])
+def test_writes_share_the_commit_of_the_checkpoint_that_follows_and_small_ones_its_event(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, value: str, events: int
 ) -> None:
     monkeypatch.setattr(appending, "PATIENCE_S", 60.0)
     parent = begin(driver)
@@ -88,7 +89,9 @@ def test_writes_share_the_commit_of_the_checkpoint_that_follows(
 
         async def both() -> None:
             writes = [
-                asyncio.create_task(driver.saver.aput_writes(parent, [("x", 2)], f"task {number}"))
+                asyncio.create_task(
+                    driver.saver.aput_writes(parent, [("x", value)], f"task {number}")
+                )
                 for number in range(2)
             ]
             while waiting(driver) < 2:
@@ -99,7 +102,7 @@ def test_writes_share_the_commit_of_the_checkpoint_that_follows(
     else:
         with ThreadPoolExecutor(2) as pool:
             writes = [
-                pool.submit(driver.saver.put_writes, parent, [("x", 2)], f"task {number}")
+                pool.submit(driver.saver.put_writes, parent, [("x", value)], f"task {number}")
                 for number in range(2)
             ]
             while waiting(driver) < 2:
@@ -108,9 +111,14 @@ def test_writes_share_the_commit_of_the_checkpoint_that_follows(
             for each in writes:
                 each.result()
     _, *others = driver.events("t")
-    assert len(others) == 3
+    assert len(others) == events
     assert len({each.recorded_us for each in others}) == 1
-    assert len(pending(driver, parent)) == 2
+    for _ in range(2):
+        stored = [(task, written) for task, _, written in pending(driver, parent)]
+        assert stored == [("task 0", value), ("task 1", value)]
+        latest = driver.get(ROOT)
+        assert latest is not None and latest.checkpoint["channel_values"] == {"x": 2}
+        driver.reopen()
 
 
 def test_one_who_calls_one_method_after_the_other_does_not_wait_each_time(
@@ -171,10 +179,11 @@ def test_an_early_checkpoint_is_stored_after_its_writes(
             time.sleep(0.01)
         driver.saver.put_writes(parent, [("x", 2)], "task")
         put.result()
-    _, write, following = driver.events("t")
-    assert write.recorded_us == following.recorded_us
-    assert write.kind > following.kind  # the kind of writes, then that of a checkpoint
+    _, both = driver.events("t")
+    assert both.data["w"]  # it holds the writes, too
     assert len(pending(driver, parent)) == 1
+    latest = driver.get(ROOT)
+    assert latest is not None and latest.checkpoint["channel_values"] == {"x": 2}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
