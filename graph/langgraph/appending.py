@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from eventstore import (
     ConcurrencyError,
@@ -34,7 +35,11 @@ TOGETHER_MAX: Final = 64
 """Requests that are appended together."""
 
 PATIENCE_S: Final = 0.005
-"""How long writes wait for the checkpoint that follows them, and a checkpoint for its writes."""
+"""How long writes wait for the checkpoint that follows them, and a checkpoint for its writes, while
+nothing is stored in their thread."""
+
+PATIENCE_MAX_S: Final = 0.1
+"""How long they wait at most."""
 
 _TRUST_MAX: Final = 4
 _SKIPS_MIN: Final = 16
@@ -45,6 +50,19 @@ Planning = Callable[[Tip], Awaitable[Plan | None]]
 
 Awaited = Literal["checkpoint", "writes"]
 """What probably comes at once, to be appended together with a request."""
+
+
+class About(NamedTuple):
+    """What is appended about a checkpoint, named by its namespace and id.
+
+    Attributes:
+        is_next: it is the checkpoint that follows; else writes for it.
+        awaits: what probably comes at once.
+    """
+
+    name: tuple[str, str | None]
+    is_next: bool
+    awaits: Awaited | None = None
 
 
 class _Waker(Protocol):
@@ -99,7 +117,9 @@ class _Request:
     Attributes:
         tip: the thread with it; ``None``: not yet.
         error: why it cannot be appended.
+        about: the checkpoint that it continues or has writes for, if any.
         awaits: what it waits for; ``None``: only for its turn.
+        until: when it waits for that no more.
         leads: its caller has the turn.
         is_over: its caller waits no more.
         waker: of its caller, if that waits.
@@ -109,9 +129,11 @@ class _Request:
     seal: Seal
     plan: Planning
     creation: Creation
+    about: About | None = None
     tip: Tip | None = None
     error: Exception | None = None
     awaits: Awaited | None = None
+    until: float = 0.0
     leads: bool = False
     is_over: bool = False
     waker: _Waker | None = None
@@ -128,10 +150,28 @@ class _Line:
     Attributes:
         waiting: in the order in which they came.
         has_leader: a caller has the turn.
+        moved: when somebody had it last.
     """
 
     waiting: list[_Request] = field(default_factory=list)
     has_leader: bool = False
+    moved: float = 0.0
+
+    def next_group(self, own: _Request) -> list[_Request]:
+        """What is appended with the request of the one that has the turn.
+
+        A checkpoint leaves the writes that wait for a later one, which LangGraph hands over when
+        this one is stored: it runs ahead of its saver.
+        """
+        found = [each for each in self.waiting if each.seal is own.seal]
+        if own.about is not None and own.about.is_next:
+            continued = {each.about.name for each in found if each.about and each.about.is_next}
+            found = [
+                each
+                for each in found
+                if each.awaits != "checkpoint" or each.about is None or each.about.name in continued
+            ]
+        return found[:TOGETHER_MAX]
 
 
 class _Patience:
@@ -197,20 +237,20 @@ class Appending:
         seal: Seal,
         plan: Planning,
         creation: Creation = AS_USUAL,
-        awaits: Awaited | None = None,
+        about: About | None = None,
     ) -> Tip:
         """Append what ``plan`` makes of the thread's end.
 
         Args:
-            awaits: what probably comes at once. LangGraph stores the writes of a superstep before
+            about: which checkpoint it is about. LangGraph stores the writes of a superstep before
                 the checkpoint that follows, but from another thread, which may be later.
 
         Raises:
             ConcurrencyError: others were first ``ATTEMPTS`` times.
         """
-        request = _Request(thread_id, seal, plan, creation)
+        request = _Request(thread_id, seal, plan, creation, about)
         try:
-            self._stand_in_line([request], awaits)
+            self._stand_in_line([request], about.awaits if about is not None else None)
             await self._appended(request)
         finally:
             self._step_out(request)
@@ -250,6 +290,7 @@ class Appending:
             self._note_arrival(line, "writes" if awaits == "checkpoint" else "checkpoint")
             if awaits is not None and self._is_to_wait(line, awaits):
                 first.awaits = awaits
+                first.until = time.monotonic() + PATIENCE_MAX_S
             elif not line.has_leader:
                 line.has_leader = first.leads = True
             for each in requests:
@@ -284,12 +325,15 @@ class Appending:
     def _lose_patience(self, request: _Request) -> None:
         """What it waited for did not come: take the turn, if it is free.
 
-        While others have it nothing was missed: LangGraph stores a checkpoint only after the one
-        before it is stored.
+        While others have it, or had it a moment ago, nothing was missed: LangGraph stores a
+        checkpoint only after the one before it is stored.
         """
+        now = time.monotonic()
         with self._lock:
             awaits, line = request.awaits, self._lines.get(request.thread_id)
             if awaits is None or line is None or request not in line.waiting or line.has_leader:
+                return
+            if now - line.moved < PATIENCE_S and now < request.until:
                 return
             self._patience[awaits].missed(sum(each.awaits == awaits for each in line.waiting))
             request.awaits = None
@@ -300,7 +344,7 @@ class Appending:
         line = self._lines[own.thread_id]
         while not own.is_done:
             with self._lock:
-                group = [each for each in line.waiting if each.seal is own.seal][:TOGETHER_MAX]
+                group = line.next_group(own)
                 line.waiting = [each for each in line.waiting if each not in group]
             # A checkpoint that came before its writes waited for them.
             group.sort(key=lambda each: each.awaits == "writes")
@@ -327,6 +371,7 @@ class Appending:
                 line.waiting.remove(request)
             if request.leads:
                 request.leads = False
+                line.moved = time.monotonic()
                 line.has_leader = self._is_led_by_next(line)
             if not line.waiting and not line.has_leader:
                 del self._lines[request.thread_id]

@@ -21,7 +21,7 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 
 from eventstore import ConfigurationError
 from eventstore.models import Status
-from graph.langgraph.appending import Appending, Awaited
+from graph.langgraph.appending import About, Appending, Awaited
 from graph.langgraph.conflict import OnConflict, RunConflictError, Seen
 from graph.langgraph.finding import History
 from graph.langgraph.logs import METADATA, Creation, Plan, Tip
@@ -102,7 +102,8 @@ class Writing:
         is_early = metadata.get("source") == "loop" and _lacks_writes(known, place)
         awaits: Awaited | None = "writes" if is_early else None
         creation = self._creation(known, place, wire)
-        await self.appending.write(place.thread_id, wire.seal, plan, creation, awaits)
+        about = About((ns, place.id), is_next=True, awaits=awaits)
+        await self.appending.write(place.thread_id, wire.seal, plan, creation, about)
         if was_overtaken:
             self._report(place.thread_id, ns, place.id)
         self.seen.note(place.thread_id, ns, checkpoint["id"], as_latest=not was_overtaken)
@@ -191,7 +192,8 @@ class Writing:
         is_followed = self._is_followed(known, place, {channel for channel, _ in writes})
         awaits: Awaited | None = "checkpoint" if is_followed else None
         creation = self._creation(known, place, wire)
-        await self.appending.write(place.thread_id, wire.seal, plan, creation, awaits)
+        about = About((ns, checkpoint_id), is_next=False, awaits=awaits)
+        await self.appending.write(place.thread_id, wire.seal, plan, creation, about)
 
     def _creation(self, tip: Tip | None, place: Place, wire: Wire) -> Creation:
         """How the thread of a config is made, if there is none yet.

@@ -37,6 +37,10 @@ def begin(driver: Driver) -> Any:
     return driver.call("put", ROOT, checkpoint(1), {"step": 1}, {"x": "1"})
 
 
+def config_of(checkpoint: Any) -> Any:
+    return {"configurable": {**ROOT["configurable"], "checkpoint_id": checkpoint["id"]}}
+
+
 def pending(driver: Driver, config: Any) -> list[Any]:
     found = driver.get(config)
     assert found is not None
@@ -119,6 +123,56 @@ def test_writes_share_the_commit_of_the_checkpoint_that_follows_and_small_ones_i
         latest = driver.get(ROOT)
         assert latest is not None and latest.checkpoint["channel_values"] == {"x": 2}
         driver.reopen()
+
+
+def test_writes_wait_for_the_checkpoint_that_follows_them_and_not_for_an_earlier_one(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LangGraph hands over the writes of a superstep while earlier checkpoints are stored."""
+    monkeypatch.setattr(appending, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(appending, "PATIENCE_MAX_S", 60.0)
+    first = begin(driver)
+    checkpoints = [checkpoint(number) for number in range(2, 5)]
+    places = [first, *map(config_of, checkpoints)]
+    writes = [(place, [("x", place["configurable"]["checkpoint_id"])], "t") for place in places[:3]]
+    puts = [
+        (place, each, {"step": 1, "source": "input"}, {"x": each["channel_versions"]["x"]})
+        for place, each in zip(places, checkpoints, strict=False)
+    ]
+    if driver.is_async:
+
+        async def run_ahead() -> None:
+            tasks = [asyncio.create_task(driver.saver.aput_writes(*each)) for each in writes]
+            while waiting(driver) < 3:
+                await asyncio.sleep(0.01)
+            for each in puts:
+                await driver.saver.aput(*each)
+            await asyncio.gather(*tasks)
+
+        driver.run(run_ahead())
+    else:
+        with ThreadPoolExecutor(3) as pool:
+            jobs = [pool.submit(driver.saver.put_writes, *each) for each in writes]
+            while waiting(driver) < 3:
+                time.sleep(0.01)
+            for each in puts:
+                driver.saver.put(*each)
+            for job in jobs:
+                job.result()
+    _, *others = driver.events("t")
+    assert [each.data.get("w") for each in others] == [True] * 3
+    for place in places[:3]:
+        expected = place["configurable"]["checkpoint_id"]
+        assert [value for _, _, value in pending(driver, place)] == [expected]
+
+
+def test_writes_for_a_checkpoint_that_never_comes_are_stored(driver: Driver) -> None:
+    begin(driver)
+    later = config_of(checkpoint(2))
+    driver.call("put_writes", later, [("x", 2)], "task", "")
+    assert [event.data.get("id") for event in driver.events("t")][1:] == [
+        later["configurable"]["checkpoint_id"]
+    ]
 
 
 def test_one_who_calls_one_method_after_the_other_does_not_wait_each_time(
