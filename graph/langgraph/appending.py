@@ -157,6 +157,16 @@ class _Line:
     has_leader: bool = False
     moved: float = 0.0
 
+    def holds(self, about: About | None, *, is_next: bool) -> bool:
+        """Whether writes for a checkpoint, or the one that follows it, are among them."""
+        return any(
+            each.about is not None
+            and about is not None
+            and each.about.name == about.name
+            and each.about.is_next == is_next
+            for each in self.waiting
+        )
+
     def next_group(self, own: _Request) -> list[_Request]:
         """What is appended with the request of the one that has the turn.
 
@@ -164,12 +174,15 @@ class _Line:
         this one is stored: it runs ahead of its saver.
         """
         found = [each for each in self.waiting if each.seal is own.seal]
-        if own.about is not None and own.about.is_next:
-            continued = {each.about.name for each in found if each.about and each.about.is_next}
+        continued = {each.about.name for each in found if each.about and each.about.is_next}
+        if continued:
             found = [
                 each
                 for each in found
-                if each.awaits != "checkpoint" or each.about is None or each.about.name in continued
+                if each is own
+                or each.awaits != "checkpoint"
+                or each.about is None
+                or each.about.name in continued
             ]
         return found[:TOGETHER_MAX]
 
@@ -250,7 +263,7 @@ class Appending:
         """
         request = _Request(thread_id, seal, plan, creation, about)
         try:
-            self._stand_in_line([request], about.awaits if about is not None else None)
+            self._stand_in_line([request])
             await self._appended(request)
         finally:
             self._step_out(request)
@@ -282,14 +295,16 @@ class Appending:
 
     # --- taking turns -------------------------------------------------------------------
 
-    def _stand_in_line(self, requests: Sequence[_Request], awaits: Awaited | None = None) -> None:
+    def _stand_in_line(self, requests: Sequence[_Request]) -> None:
         """Let requests wait, or the first lead if nobody does and it need not wait."""
         first = requests[0]
         with self._lock:
             line = self._lines.setdefault(first.thread_id, _Line())
-            self._note_arrival(line, "writes" if awaits == "checkpoint" else "checkpoint")
-            if awaits is not None and self._is_to_wait(line, awaits):
-                first.awaits = awaits
+            about = first.about
+            if about is not None:
+                self._note_arrival(line, about)
+            if about is not None and about.awaits is not None and self._is_to_wait(line, about):
+                first.awaits = about.awaits
                 first.until = time.monotonic() + PATIENCE_MAX_S
             elif not line.has_leader:
                 line.has_leader = first.leads = True
@@ -298,18 +313,25 @@ class Appending:
                     each.waker = self._waker()
             line.waiting += requests
 
-    def _note_arrival(self, line: _Line, awaited: Awaited) -> None:
+    def _note_arrival(self, line: _Line, about: About) -> None:
         """Something came that may be what others in line wait for."""
-        waiting = sum(each.awaits == awaited for each in line.waiting)
+        awaited: Awaited = "checkpoint" if about.is_next else "writes"
+        waiting = sum(
+            each.awaits == awaited and each.about is not None and each.about.name == about.name
+            for each in line.waiting
+        )
         if waiting:
             self._patience[awaited].came(waiting)
 
-    def _is_to_wait(self, line: _Line, awaits: Awaited) -> bool:
-        if awaits == "checkpoint":
-            is_there = any(each.awaits == "writes" for each in line.waiting)
+    def _is_to_wait(self, line: _Line, about: About) -> bool:
+        if about.awaits == "checkpoint":
+            is_there = line.holds(about, is_next=True)
         else:
-            is_there = bool(line.waiting) or line.has_leader or self._keeps_order
-        return not is_there and self._patience[awaits].allows(len(line.waiting))
+            is_there = line.holds(about, is_next=False) or line.has_leader or self._keeps_order
+        awaits = about.awaits
+        return (
+            not is_there and awaits is not None and self._patience[awaits].allows(len(line.waiting))
+        )
 
     async def _appended(self, request: _Request) -> None:
         """Wait until somebody has appended a request, or do it with all that is in line."""
