@@ -34,12 +34,12 @@ ATTEMPTS: Final = 100
 TOGETHER_MAX: Final = 64
 """Requests that are appended together."""
 
-PATIENCE_S: Final = 0.005
+PATIENCE_S: Final = 0.01
 """How long writes wait for the checkpoint that follows them, and a checkpoint for its writes, while
 nothing is stored in their thread."""
 
 PATIENCE_MAX_S: Final = 0.1
-"""How long they wait at most."""
+"""How long they wait at most; also writes whose own checkpoint is yet to come."""
 
 _TRUST_MAX: Final = 4
 _SKIPS_MIN: Final = 16
@@ -58,11 +58,13 @@ class About(NamedTuple):
     Attributes:
         is_next: it is the checkpoint that follows; else writes for it.
         awaits: what probably comes at once.
+        is_early: the checkpoint itself is yet to come, too.
     """
 
     name: tuple[str, str | None]
     is_next: bool
     awaits: Awaited | None = None
+    is_early: bool = False
 
 
 class _Waker(Protocol):
@@ -157,11 +159,10 @@ class _Line:
     has_leader: bool = False
     moved: float = 0.0
 
-    def holds(self, about: About | None, *, is_next: bool) -> bool:
-        """Whether writes for a checkpoint, or the one that follows it, are among them."""
-        return any(
+    def count(self, about: About, *, is_next: bool) -> int:
+        """How many writes for a checkpoint, or that follow it, are among them."""
+        return sum(
             each.about is not None
-            and about is not None
             and each.about.name == about.name
             and each.about.is_next == is_next
             for each in self.waiting
@@ -170,20 +171,18 @@ class _Line:
     def next_group(self, own: _Request) -> list[_Request]:
         """What is appended with the request of the one that has the turn.
 
-        A checkpoint leaves the writes that wait for a later one, which LangGraph hands over when
-        this one is stored: it runs ahead of its saver.
+        Writes that wait for a later checkpoint are left: LangGraph hands them over while it waits
+        until this one is stored.
         """
         found = [each for each in self.waiting if each.seal is own.seal]
-        continued = {each.about.name for each in found if each.about and each.about.is_next}
-        if continued:
-            found = [
-                each
-                for each in found
-                if each is own
-                or each.awaits != "checkpoint"
-                or each.about is None
-                or each.about.name in continued
-            ]
+        names = {each.about.name for each in found if each.about and each.about.is_next}
+        if own.about is not None:
+            names.add(own.about.name)
+        found = [
+            each
+            for each in found
+            if each.awaits != "checkpoint" or each.about is None or each.about.name in names
+        ]
         return found[:TOGETHER_MAX]
 
 
@@ -303,7 +302,7 @@ class Appending:
             about = first.about
             if about is not None:
                 self._note_arrival(line, about)
-            if about is not None and about.awaits is not None and self._is_to_wait(line, about):
+            if about is not None and self._is_to_wait(line, about):
                 first.awaits = about.awaits
                 first.until = time.monotonic() + PATIENCE_MAX_S
             elif not line.has_leader:
@@ -324,14 +323,12 @@ class Appending:
             self._patience[awaited].came(waiting)
 
     def _is_to_wait(self, line: _Line, about: About) -> bool:
-        if about.awaits == "checkpoint":
-            is_there = line.holds(about, is_next=True)
-        else:
-            is_there = line.holds(about, is_next=False) or line.has_leader or self._keeps_order
-        awaits = about.awaits
-        return (
-            not is_there and awaits is not None and self._patience[awaits].allows(len(line.waiting))
-        )
+        if about.awaits is None or line.count(about, is_next=not about.is_next):
+            return False
+        if about.is_next and (line.has_leader or self._keeps_order):
+            return False
+        others = line.count(about, is_next=about.is_next)
+        return self._patience[about.awaits].allows(others)
 
     async def _appended(self, request: _Request) -> None:
         """Wait until somebody has appended a request, or do it with all that is in line."""
@@ -352,12 +349,15 @@ class Appending:
         """
         now = time.monotonic()
         with self._lock:
-            awaits, line = request.awaits, self._lines.get(request.thread_id)
-            if awaits is None or line is None or request not in line.waiting or line.has_leader:
+            about, line = request.about, self._lines.get(request.thread_id)
+            if line is None or request not in line.waiting or line.has_leader:
                 return
-            if now - line.moved < PATIENCE_S and now < request.until:
+            if about is None or request.awaits is None:
                 return
-            self._patience[awaits].missed(sum(each.awaits == awaits for each in line.waiting))
+            if (about.is_early or now - line.moved < PATIENCE_S) and now < request.until:
+                return
+            others = line.count(about, is_next=about.is_next)
+            self._patience[request.awaits].missed(others)
             request.awaits = None
             line.has_leader = request.leads = True
 

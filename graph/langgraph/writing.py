@@ -102,7 +102,7 @@ class Writing:
         is_early = metadata.get("source") == "loop" and _lacks_writes(known, place)
         awaits: Awaited | None = "writes" if is_early else None
         creation = self._creation(known, place, wire)
-        about = About((ns, place.id), is_next=True, awaits=awaits)
+        about = About((ns, place.id), True, awaits)
         await self.appending.write(place.thread_id, wire.seal, plan, creation, about)
         if was_overtaken:
             self._report(place.thread_id, ns, place.id)
@@ -192,7 +192,10 @@ class Writing:
         is_followed = self._is_followed(known, place, {channel for channel, _ in writes})
         awaits: Awaited | None = "checkpoint" if is_followed else None
         creation = self._creation(known, place, wire)
-        about = About((ns, checkpoint_id), is_next=False, awaits=awaits)
+        is_early = known is not None and not (
+            known.fold.leaf(ns, checkpoint_id) or known.fold.is_recent(ns, checkpoint_id)
+        )
+        about = About((ns, checkpoint_id), False, awaits, is_early)
         await self.appending.write(place.thread_id, wire.seal, plan, creation, about)
 
     def _creation(self, tip: Tip | None, place: Place, wire: Wire) -> Creation:
@@ -241,8 +244,7 @@ class Writing:
             current = tip.fold.current(ns)
             key, is_early = None, False
             if leaf is None or leaf is not current:
-                space = tip.fold.spaces.get(ns)
-                is_recent = space is not None and checkpoint_id in space.recent
+                is_recent = tip.fold.is_recent(ns, checkpoint_id)
                 is_early = not (leaf or is_recent) and not await _is_known(
                     History(self.logs, tip), ns, checkpoint_id
                 )

@@ -274,6 +274,11 @@ class Fold:
         space = self.spaces.get(ns)
         return space.leaves.get(name) if space is not None else None
 
+    def is_recent(self, ns: str, name: str) -> bool:
+        """Whether a checkpoint was put lately, even if it is not kept."""
+        space = self.spaces.get(ns)
+        return space is not None and name in space.recent
+
     def current(self, ns: str) -> Saved | None:
         """The checkpoint of a namespace that was put last."""
         space = self.spaces.get(ns)
