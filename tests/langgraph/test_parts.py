@@ -40,6 +40,7 @@ plain = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(plain, plain)
 def test_parts_join_to_the_same_bytes_whatever_they_are_cut_against(one: Any, other: Any) -> None:
     base = cut("msgpack", msgpack.packb(one))
@@ -185,6 +186,7 @@ def batch_of(task_id: str, path: str, writes: list[Write], replaces: bool) -> Ba
 batch = st.builds(batch_of, task, task, st.lists(write, max_size=3), st.booleans())
 
 
+@pytest.mark.slow
 @given(saved, st.none() | saved, st.booleans(), st.booleans())
 def test_a_delta_to_any_checkpoint_gives_back_the_checkpoint(
     new: Saved, prior: Saved | None, inherits: bool, thorough: bool
