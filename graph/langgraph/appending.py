@@ -220,7 +220,7 @@ class _Patience:
             if self._trust:
                 return
         self._most, self._skips = count - 1, self._tired
-        self._tired = min(self._tired * 2, _SKIPS_MAX)
+        self._tired = min(self._tired * 4, _SKIPS_MAX)
 
 
 class Appending:
