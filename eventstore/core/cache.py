@@ -170,6 +170,27 @@ class LogCache:
         elif snapshot.fingerprint == cached.fingerprint and cached.notes is None:
             self.put(_at_snapshot(cached, new, snapshot))
 
+    def start_at(
+        self, before: Head, end: Head, snapshot: Snapshot, notes: Any, is_stored: bool
+    ) -> None:
+        """Let a log start from a snapshot of its end that its writer made.
+
+        Args:
+            before, end: the end of the log before the last append to it, and after.
+            is_stored: that append stored a snapshot, too.
+        """
+        with self._lock:
+            cached = self._logs.get((end.thread_key, end.ns))
+        if cached is None or cached.fingerprint != snapshot.fingerprint:
+            return
+        found, marks = (cached.end, cached.digest), cached.marks
+        if is_stored and found == (before.position, before.digest):
+            marks = marks[0], end.seq
+        elif found != (end.position, end.digest):
+            return
+        here = CachedLog.of(end, snapshot.fingerprint, marks, snapshot, end.digest, [])
+        self.put(replace(here, notes=notes))
+
     def _drop(self, place: tuple[int, str]) -> None:
         cached = self._logs.pop(place, None)
         self._size -= cached.size if cached else 0

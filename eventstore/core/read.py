@@ -252,21 +252,26 @@ class Reading(Threads):
 
     def cache_replay(
         self, replay: Replay[Pages], snapshot: Snapshot | None = None, notes: Any = None
-    ) -> None:
+    ) -> Replay[Pages]:
         """Cache the bytes of a replay that had no fault, for the next replay of its log.
 
         Args:
             snapshot, notes: what the reader folded (see :meth:`CachedLog.folded`); ``None``: keep
                 the bytes as they were read.
+
+        Returns:
+            The replay, with what is cached now.
         """
         cached: CachedLog | None = replay.cached
         if cached is None:
-            return
+            return replay
         if snapshot is not None:
-            if self.cache.put(cached.folded(snapshot, notes)):
-                return
+            folded = cached.folded(snapshot, notes)
+            if self.cache.put(folded):
+                return replace(replay, cached=folded)
             cached = replace(cached, is_large=True)
         self.cache.put(cached)
+        return replace(replay, cached=cached)
 
     async def _lineage(
         self,

@@ -32,6 +32,7 @@ from eventstore.leases import Lease
 from eventstore.models import Prepared, Status
 from graph.build.schema import Channel
 from graph.errors import InvalidGraphError, ReducerError
+from graph.run.recent import Recorded
 from graph.run.snapshots import SnapshotTaker
 from graph.run.status import Draft, Stops, status_of
 from graph.state.events import Data, Kind, note
@@ -157,6 +158,7 @@ class LogJournal:
         means: Means,
         materialize: Materialize | None = None,
         *,
+        recorded: Recorded | None = None,
         fork_from: Position | None = None,
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
@@ -173,6 +175,7 @@ class LogJournal:
         self._at = head.position
         self._taker = taker
         self._materialize = materialize
+        self._recorded = recorded
         self._logs = state.logs
         self._fork_from = fork_from
         self._metadata = metadata or {}
@@ -222,6 +225,7 @@ class LogJournal:
         """
         new = copy.copy(self)
         new.means = means
+        new._recorded = copy.copy(self._recorded)
         self.means = replace(self.means, forbidden=lambda: reason)
         if means.together.get(self._at.ns) is self:
             means.together[self._at.ns] = new
@@ -384,6 +388,8 @@ class LogJournal:
         if self.state.call in batch.state.ended:
             self.earlier.setdefault(self.state.call, self.state)
         self._taker.folded(self._channels, self.state, batch.state)
+        if self._recorded is not None:
+            self._recorded.follow(self.state, batch.state)
         self.state, self._fork_from = batch.state, None
         self._at = self._at._replace(seq=self._at.seq + len(batch.events))
 
@@ -407,12 +413,26 @@ class LogJournal:
             now_us=batches[-1].now_us,
             **self._claim(batches[-1].status),
         )
+        before = self._head
         self._written(heads[0], main)
         if stops is not None:
             if heads[0].thread_key != self._at.thread_key:  # the first choice of key was taken
                 self._at = self._at._replace(thread_key=heads[0].thread_key)
                 batches = [self._batch(drafts, stops)]
             self._advance(batches[0])
+        self._remember(before, main.snapshot)
+
+    def _remember(self, before: Head, snapshot: NewSnapshot | None) -> None:
+        """Keep in memory where the log ends now, if everything recorded is written.
+
+        Args:
+            before: where it ended before the last append.
+            snapshot: stored by that append.
+        """
+        state, end = self.state, self._head
+        if self._recorded is not None and not state.frontier and state.at == end.position:
+            chain = self._taker.chain(state)
+            self._recorded.keep(before, end, state, chain, is_stored=snapshot is not None)
 
     def _claim(self, status: Status | None) -> _Claim:
         """The owner that the thread's row is to name; noted before it is written."""
@@ -502,7 +522,9 @@ class LogJournal:
         )
         for (journal, _), main, head in zip(kept, mains, heads, strict=False):
             journal._waiting, journal._unwritten = [], 0
+            before = journal._head
             journal._written(head, main)
+            journal._remember(before, main.snapshot)
 
 
 def _of_the_reducer(

@@ -177,18 +177,18 @@ class SnapshotTaker:
 
     def chain(self, state: State) -> Chain:
         """How another taker can continue from here, at ``state``."""
-        now = lists_of(state.values)
+        now = state.values
         counts = {
             key: len(old)
             for key, old in self._lists.items()
-            if key in now and begins_with(now[key], old)
+            if type(now.get(key)) is list and begins_with(now[key], old)
         }
         goes_on = self._chained <= counts.keys()
         return Chain(self._at, counts, self._chained if goes_on else frozenset(), self._weight)
 
     def follow(self, chain: Chain, state: State) -> None:
         """Continue as the taker did that told ``chain`` at ``state``."""
-        now = lists_of(state.values)
+        now = state.values
         self._at, self._chained, self._weight = chain.at, chain.chained, chain.weight
         self._lists = {key: now[key][:count] for key, count in chain.counts.items()}
 
@@ -318,10 +318,15 @@ def load(decode: Callable[[bytes], Any], snapshot: Snapshot) -> tuple[State, fro
         for key, items in decode(part).items():
             chained.add(key)
             values.setdefault(key, []).extend(items)
-    parent = Position(*data["parent"]) if data["parent"] else None
-    state = State(
-        at=snapshot.position,
-        checkpoint=snapshot.position,
+    return state_of(data, snapshot.position), frozenset(chained)
+
+
+def state_of(data: Mapping[str, Any], at: Position) -> State:
+    """The state whose stored form this is."""
+    values, parent = data["values"], Position(*data["parent"]) if data["parent"] else None
+    return State(
+        at=at,
+        checkpoint=at,
         parent=parent,
         stands_on=Position(*data["stands_on"]) if "stands_on" in data else parent,
         step=data["step"],
@@ -338,8 +343,8 @@ def load(decode: Callable[[bytes], Any], snapshot: Snapshot) -> tuple[State, fro
         metadata=data["metadata"],
         created_us=data["created"],
         kept=data.get("kept", {}),
-        began=snapshot.position.seq,
-        first=Position(*data["first"]) if "first" in data else snapshot.position,
+        began=at.seq,
+        first=Position(*data["first"]) if "first" in data else at,
         branch=data.get("branch", 0),
         call=data.get("call", ""),
         above=data.get("above"),
@@ -347,4 +352,3 @@ def load(decode: Callable[[bytes], Any], snapshot: Snapshot) -> tuple[State, fro
         forms=data.get("forms", {}),
         version=data.get("version"),
     )
-    return state, frozenset(chained)

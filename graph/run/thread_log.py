@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from eventstore import (
     PositionNotFoundError,
     RecordedEvent,
     Replay,
+    SerializationError,
 )
 from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX, Pages
@@ -36,7 +37,7 @@ from graph.run import recent
 from graph.run.address import Address
 from graph.run.journal import LogJournal, Means
 from graph.run.metadata import RunMetadata
-from graph.run.recent import Decoded, Notes, Start
+from graph.run.recent import Decoded, Notes, Packed, Recorded
 from graph.run.snapshots import Failures, SnapshotTaker, load
 from graph.state.events import Data, Kind
 from graph.state.fold import Fold, State, checkpoint_id, parts
@@ -216,6 +217,15 @@ class ThreadLog:
         ttl: timedelta | None = None,
         fork_from: Position | None = None,
     ) -> LogJournal:
+        recorded, cached = None, replay.cached
+        if (
+            fork_from is None
+            and cached is not None
+            and cached.notes is not None
+            and not cached.rows
+        ):
+            packed = Packed.of(cached.notes.parts, state)
+            recorded = Recorded(self.core, self.channels, self.fingerprint, packed)
         return LogJournal(
             self.core,
             self.channels,
@@ -224,6 +234,7 @@ class ThreadLog:
             taker,
             means,
             self.materialize,
+            recorded=recorded,
             fork_from=fork_from,
             metadata=metadata,
             ttl=ttl,
@@ -325,7 +336,7 @@ class ThreadLog:
             if is_own and at is not None and head.exists and at.thread_key != head.thread_key:
                 raise _OfAnother
             try:
-                state, taker, start = await self._folded(replay, careful=failed is not None)
+                state, taker, packed = await self._folded(replay, careful=failed is not None)
             except LineageMovedError:
                 continue  # an ancestor was deleted or trimmed meanwhile; read again
             except CorruptEventError:
@@ -338,7 +349,8 @@ class ThreadLog:
                     raise
                 failed = error  # once more, one by one, to find the event
                 continue
-            self._cache(replay, state, taker, start)
+            if replay.cached is not None:
+                replay = self._cached(replay, state, taker, packed)
             return replay, state, taker
         raise failed or LineageMovedError(thread_id)
 
@@ -390,7 +402,9 @@ class ThreadLog:
             )
             return None, taker
         again.compare(head.thread_id, recorded, live)
-        return again.take(recorded), again
+        snapshot = again.take(recorded)
+        again.follow(again.chain(recorded), live)  # whose lists are other objects
+        return snapshot, again
 
     def taker(self) -> SnapshotTaker:
         """A new taker, for a log without snapshots."""
@@ -398,19 +412,18 @@ class ThreadLog:
             self.core.codec, self.fingerprint, self._failures, each_run=self._each_run
         )
 
-    def _cache(
-        self, replay: Replay[Pages], state: State, taker: SnapshotTaker, start: Start
-    ) -> None:
-        """Keep what leads to the end of a log; of a log that is loaded again, a snapshot of it."""
-        cached, made = replay.cached, None
-        if cached is None:
-            return
-        if recent.is_due(cached) and state.stays:
-            made = recent.snapshot_of(self.core.codec, self.fingerprint, state, start)
-        if made is None:
-            self.core.cache_replay(replay)
-        else:
-            self.core.cache_replay(replay, made[0], Notes(made[1], taker.chain(state)))
+    def _cached(
+        self, replay: Replay[Pages], state: State, taker: SnapshotTaker, packed: Packed
+    ) -> Replay[Pages]:
+        """Keep what leads to the end of a log, as a snapshot in memory where that can be made."""
+        snapshot, notes, codec = None, None, self.core.codec
+        if recent.is_due(replay.cached) and state.stays:
+            with suppress(SerializationError):  # a reducer made something that cannot be stored
+                made = packed.followed(codec, state)
+                if made is not None:
+                    snapshot = made.snapshot(codec, self.fingerprint, state)
+                    notes = Notes(tuple(made.all()), taker.chain(state))
+        return self.core.cache_replay(replay, snapshot, notes)
 
     async def fold(self, replay: Replay[Pages]) -> tuple[State, SnapshotTaker]:
         """The state that a replay leads to, and a taker that continues from there."""
@@ -418,29 +431,31 @@ class ThreadLog:
 
     async def _folded(
         self, replay: Replay[Pages], careful: bool
-    ) -> tuple[State, SnapshotTaker, Start]:
-        """As :meth:`fold`, and the start of the replay.
+    ) -> tuple[State, SnapshotTaker, Packed]:
+        """As :meth:`fold`, and what the values were packed to with which the replay began.
 
         Args:
             careful: reduce after each event, so that an error names it.
         """
-        taker, began = self.taker(), Start()
+        taker, packed = self.taker(), Packed()
         start = None
         if replay.snapshot is not None:
             notes: Notes | None = replay.cached and replay.cached.notes
-            decoded = Decoded(self.core)
-            own = partial(self.core.codec.unpack, own=True)
-            start, chained = load(decoded.decode if notes is None else own, replay.snapshot)
-            at = replay.snapshot.position
+            decoded, chained, at = Decoded(self.core), frozenset[str](), replay.snapshot.position
+            if notes is None:
+                start, chained = load(decoded.decode, replay.snapshot)
+            else:
+                own = partial(self.core.codec.unpack, own=True)
+                start = recent.load(own, replay.snapshot, notes.parts)
             if replay.snapshot.is_base and start.parent and start.parent[:2] == at[:2]:
                 start = start._replace(parent=None, stands_on=None)  # nothing exists before a base
             if notes is not None:
-                began = Start.of(notes.parts, start)
+                packed = Packed.of(notes.parts, start)
                 taker.follow(notes.chain, start)
             elif (at.thread_key, at.ns) == (replay.head.thread_key, replay.head.ns):
                 taker.resume(replay.snapshot, start, chained)
                 if replay.cached is not None and recent.is_due(replay.cached):
-                    began = Start.of(decoded.parts(), start)
+                    packed = Packed.of(decoded.parts(), start)
         folding = Fold(self.channels, start)
         size = count = 0
         async with aclosing(replay.events) as pages:
@@ -454,7 +469,7 @@ class ThreadLog:
         taker.saw(size, count)
         state = folding.state()
         self.refuse_other_forms(replay.head.thread_id, state)
-        return state, taker, began
+        return state, taker, packed
 
     def refuse_other_forms(self, thread_id: str, state: State) -> None:
         """Refuse a state whose keys were declared otherwise under the same version of the graph.
