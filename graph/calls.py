@@ -94,6 +94,7 @@ class RunnableGraph(ReadableGraph):
         name: str | None = None,
         version: str | None = None,
         snapshot_each_run: bool = False,
+        reuse_state: bool = False,
         cancel_siblings: bool = False,
     ) -> None:
         register(type(self))
@@ -101,6 +102,7 @@ class RunnableGraph(ReadableGraph):
         self.name = name or UNNAMED
         self._version = version
         self._snapshot_each_run = snapshot_each_run
+        self._reuse_state = reuse_state
         self._cancel_siblings = cancel_siblings
         self.step_timeout: float | None = None
         self._config: RunnableConfig = {}
@@ -147,7 +149,13 @@ class RunnableGraph(ReadableGraph):
         found = self._last
         if found is None or found.log.core is not core:
             register_types(core.codec, self.topology)
-            log = ThreadLog(core, self.topology.channels, self._version, self._snapshot_each_run)
+            log = ThreadLog(
+                core,
+                self.topology.channels,
+                self._version,
+                self._snapshot_each_run,
+                self._reuse_state,
+            )
             found = Reader(log, self)
             self._last = found
         return found

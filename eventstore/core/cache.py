@@ -17,7 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from eventstore.codec.codec import Codec
 from eventstore.concurrency import renew_in_children
@@ -40,6 +40,20 @@ _ROW: Final = 200
 _OVERHEAD: Final = 2_000
 
 
+class Live(NamedTuple):
+    """What a reader keeps of the end of a log beside its bytes, and gets back as it is.
+
+    Attributes:
+        digest: of the event at that end: elsewhere it is of no use.
+        content: objects of the reader.
+        size: approximate bytes that they take.
+    """
+
+    digest: bytes
+    content: Any
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class CachedLog:
     """The stored bytes that lead to the end of a log, within that log.
@@ -54,7 +68,8 @@ class CachedLog:
         notes: what a reader keeps with a snapshot that it made; ``None``: it is a stored one.
         was_found: whether this was in the cache when it was looked for.
         is_large: a snapshot that the reader made was too large to keep.
-        size: approximate bytes that all this takes.
+        live: what the reader keeps of the log's end besides.
+        size: approximate bytes that all this takes, without ``live``.
     """
 
     end: Position
@@ -67,7 +82,13 @@ class CachedLog:
     notes: Any = None
     was_found: bool = False
     is_large: bool = False
+    live: Live | None = None
     size: int = 0
+
+    @property
+    def total(self) -> int:
+        """Approximate bytes that all this takes."""
+        return self.size + (0 if self.live is None else self.live.size)
 
     @classmethod
     def of(
@@ -86,7 +107,8 @@ class CachedLog:
     def extended(self, end: Position, digest: bytes, rows: Sequence[Any]) -> CachedLog:
         """With the events of ``rows`` added, which end at ``end``."""
         size = self.size + _size(rows)
-        return replace(self, end=end, digest=digest, rows=[*(self.rows or ()), *rows], size=size)
+        rows = [*(self.rows or ()), *rows]
+        return replace(self, end=end, digest=digest, rows=rows, live=None, size=size)
 
     def folded(self, snapshot: Snapshot, notes: Any) -> CachedLog:
         """The same log, starting from a snapshot of its end that the reader made."""
@@ -141,12 +163,12 @@ class LogCache:
     def put(self, cached: CachedLog) -> bool:
         """Cache a log, and drop those that were used longest ago; false if it is too large."""
         place = cached.end[:2]
-        fits = cached.rows is not None and cached.size <= self._max // SHARE
+        fits = cached.rows is not None and cached.total <= self._max // SHARE
         with self._lock:
             self._drop(place)
             if fits:
                 self._logs[place] = cached
-                self._size += cached.size
+                self._size += cached.total
             while self._size > self._max:
                 self._drop(next(iter(self._logs)))
         return fits
@@ -191,9 +213,19 @@ class LogCache:
         here = CachedLog.of(end, snapshot.fingerprint, marks, snapshot, end.digest, [])
         self.put(replace(here, notes=notes))
 
+    def keep(self, end: Head, live: Live) -> None:
+        """Keep objects of a reader with a log that is cached up to this end, if there is room."""
+        with self._lock:
+            cached = self._logs.get((end.thread_key, end.ns))
+        if cached is None or (cached.end, cached.digest) != (end.position, end.digest):
+            return
+        cached = replace(cached, live=live)
+        if cached.total <= self._max // SHARE:
+            self.put(cached)
+
     def _drop(self, place: tuple[int, str]) -> None:
         cached = self._logs.pop(place, None)
-        self._size -= cached.size if cached else 0
+        self._size -= cached.total if cached else 0
 
 
 class BodyCache:

@@ -389,7 +389,8 @@ class LogJournal:
             self.earlier.setdefault(self.state.call, self.state)
         self._taker.folded(self._channels, self.state, batch.state)
         if self._recorded is not None:
-            self._recorded.follow(self.state, batch.state)
+            bodies = (event.body for event in batch.events if isinstance(event, Prepared))
+            self._recorded.follow(self.state, batch.state, bodies)
         self.state, self._fork_from = batch.state, None
         self._at = self._at._replace(seq=self._at.seq + len(batch.events))
 
@@ -431,8 +432,7 @@ class LogJournal:
         """
         state, end = self.state, self._head
         if self._recorded is not None and not state.frontier and state.at == end.position:
-            chain = self._taker.chain(state)
-            self._recorded.keep(before, end, state, chain, is_stored=snapshot is not None)
+            self._recorded.keep(before, end, state, self._taker, snapshot is not None)
 
     def _claim(self, status: Status | None) -> _Claim:
         """The owner that the thread's row is to name; noted before it is written."""

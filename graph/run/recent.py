@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from eventstore import Codec, Head, SerializationError, Snapshot
-from eventstore.core.cache import CachedLog
+from eventstore.core.cache import CachedLog, Live
 from eventstore.core.core import Core
 from graph.build.schema import MISSING, Channel
-from graph.run.snapshots import Chain, begins_with, state_data, state_of
+from graph.run.snapshots import Chain, SnapshotTaker, begins_with, state_data, state_of
 from graph.state.fold import State
 
 PART: Final = 16 * 1024
@@ -200,46 +200,89 @@ def _has_many_small(parts: Sequence[Part]) -> bool:
     return bool(count) and max(count.values()) > SMALL_MAX
 
 
+class Kept(NamedTuple):
+    """The state at the end of a run, as the run had it, for the next run of a graph that reuses it.
+
+    Attributes:
+        chain: how to continue from the last snapshot that is stored.
+        uses: how many runs in turn had it from memory.
+        size: of the values, packed.
+    """
+
+    state: State
+    chain: Chain
+    uses: int
+    size: int
+
+
+def kept_of(cached: CachedLog) -> Kept | None:
+    """The state that a run of a graph that reuses it has kept of the end of a log."""
+    live = cached.live
+    if live is None or live.digest != cached.digest or not cached.was_found:
+        return None
+    kept: Kept = live.content
+    return kept
+
+
 class Recorded:
     """The values of a run, as bytes of what it recorded: for a snapshot in memory of its end.
 
     Args:
-        packed: those that the run began with.
+        packed: those that the run began with; ``None``: they are not known.
     """
 
     def __init__(
-        self, core: Core, channels: Mapping[str, Channel], fingerprint: str, packed: Packed
+        self,
+        core: Core,
+        channels: Mapping[str, Channel],
+        fingerprint: str,
+        packed: Packed | None,
     ) -> None:
         self._core = core
         self._channels = channels
         self._fingerprint = fingerprint
-        self._packed: Packed | None = packed
+        self._packed = packed
+        self._uses: int | None = None
+        self._size = 0
 
-    def follow(self, before: State, after: State) -> None:
-        """Pack what an event wrote, before anybody sees it."""
+    def reuses(self, uses: int, size: int) -> None:
+        """Keep the state, too, as the run has it.
+
+        Args:
+            uses: how many runs in turn had it from memory.
+            size: of the values that the run began with, packed.
+        """
+        self._uses, self._size = uses, size
+
+    def follow(self, before: State, after: State, bodies: Iterable[bytes]) -> None:
+        """Pack what events wrote, before anybody sees it; ``bodies`` are those of the events."""
+        if self._uses is not None:
+            self._size += sum(map(len, bodies))
         packed, self._packed = self._packed, None
         if packed is None or before.interrupts or before.errors:
             return
         with suppress(SerializationError):
             self._packed = packed.followed(self._core.codec, after, self._channels)
 
-    def keep(self, before: Head, end: Head, state: State, chain: Chain, is_stored: bool) -> None:
+    def keep(
+        self, before: Head, end: Head, state: State, taker: SnapshotTaker, is_stored: bool
+    ) -> None:
         """Let the log cache begin at the end of a run, which nobody needs to fold again.
 
         Args:
             before, end: where the log ended before the last append, and after it.
             is_stored: that append stored a snapshot.
         """
-        packed = self._packed
-        is_plain = state.above is None and _is_flat(state.metadata)
-        if packed is None or not is_plain or not state.stays:
-            return
-        try:
-            snapshot = packed.snapshot(self._core.codec, self._fingerprint, state)
-        except SerializationError:
-            return
-        notes = Notes(tuple(packed.all()), chain)
-        self._core.cache.start_at(before, end, snapshot, notes, is_stored)
+        packed, uses, chain = self._packed, self._uses, taker.chain(state)
+        if packed is not None and state.stays and state.above is None and _is_flat(state.metadata):
+            with suppress(SerializationError):
+                snapshot = packed.snapshot(self._core.codec, self._fingerprint, state)
+                notes = Notes(tuple(packed.all()), chain)
+                self._core.cache.start_at(before, end, snapshot, notes, is_stored)
+                self._size = sum(map(len, snapshot.items))
+        if uses is not None and not taker.has_other_values:
+            kept = Kept(state, chain, uses + 1, self._size)
+            self._core.cache.keep(end, Live(end.digest, kept, self._size))
 
 
 def _is_flat(values: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from eventstore import (
     CorruptEventError,
@@ -27,6 +27,7 @@ from eventstore import (
     Replay,
     SerializationError,
 )
+from eventstore.core.cache import CachedLog
 from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX, Pages
 from eventstore.format.digests import origin, prefix_ns
@@ -45,6 +46,9 @@ from graph.types import START
 
 log = logging.getLogger(__name__)
 
+CHECK_EVERY: Final = 32
+"""How many runs in turn may have a state from memory, until it is compared with the log's."""
+
 
 class _OfAnother(Exception):
     """A position is in another thread: whether this one was forked from there is to be seen."""
@@ -59,10 +63,12 @@ class ThreadLog:
         channels: Mapping[str, Channel],
         version: str | None,
         snapshot_each_run: bool = False,
+        reuse_state: bool = False,
     ) -> None:
         self.core = core
         self.channels = channels
         self._each_run = snapshot_each_run
+        self._reuses = reuse_state
         self._failures = Failures()
         self.metadata = RunMetadata(core.codec)
         self._version = version
@@ -180,7 +186,7 @@ class ThreadLog:
         ttl: timedelta | None = None,
     ) -> LogJournal:
         """The journal of a run that continues from the end of a log."""
-        replay, state, taker = await self.load(thread_id, None, ns)
+        replay, state, taker = await self.load(thread_id, None, ns, reuses=self._reuses)
         return self._journal(replay, state, taker, means, metadata, ttl)
 
     async def ended(self, journal: LogJournal, call: str) -> LogJournal:
@@ -217,15 +223,6 @@ class ThreadLog:
         ttl: timedelta | None = None,
         fork_from: Position | None = None,
     ) -> LogJournal:
-        recorded, cached = None, replay.cached
-        if (
-            fork_from is None
-            and cached is not None
-            and cached.notes is not None
-            and not cached.rows
-        ):
-            packed = Packed.of(cached.notes.parts, state)
-            recorded = Recorded(self.core, self.channels, self.fingerprint, packed)
         return LogJournal(
             self.core,
             self.channels,
@@ -234,12 +231,29 @@ class ThreadLog:
             taker,
             means,
             self.materialize,
-            recorded=recorded,
+            recorded=None if fork_from else self._recorded(replay.cached, state),
             fork_from=fork_from,
             metadata=metadata,
             ttl=ttl,
             version=self._version,
         )
+
+    def _recorded(self, cached: CachedLog | None, state: State) -> Recorded | None:
+        """What a run that continues from the end of a log keeps in memory of what it records."""
+        if cached is None:
+            return None
+        is_packed = cached.notes is not None and not cached.rows
+        packed = Packed.of(cached.notes.parts, state) if is_packed else None
+        if packed is None and not self._reuses:
+            return None
+        recorded = Recorded(self.core, self.channels, self.fingerprint, packed)
+        if self._reuses:
+            kept = recent.kept_of(cached)
+            if kept is not None and kept.state is state:
+                recorded.reuses(kept.uses, kept.size)
+            else:
+                recorded.reuses(0, cached.size)
+        return recorded
 
     async def read(self, address: Address) -> tuple[State, Replay[Pages]]:
         """The state at an address, and the replay that led to it. Writes nothing."""
@@ -318,11 +332,13 @@ class ThreadLog:
         ns: str = "",
         snapshots: bool = True,
         is_own: bool = False,
+        reuses: bool = False,
     ) -> tuple[Replay[Pages], State, SnapshotTaker]:
         """The state at a position in a thread's lineage; ``None``: at its current end.
 
         Args:
             is_own: raise ``_OfAnother`` if the position is in another thread than this one.
+            reuses: the state may be the one that an earlier run had.
 
         Raises:
             ReducerError: naming the first event that the reducers cannot merge.
@@ -335,6 +351,12 @@ class ThreadLog:
             head = replay.head
             if is_own and at is not None and head.exists and at.thread_key != head.thread_key:
                 raise _OfAnother
+            kept = recent.kept_of(replay.cached) if reuses and replay.cached else None
+            if kept is not None and kept.uses % CHECK_EVERY:
+                self.refuse_other_forms(thread_id, kept.state)
+                taker = self.taker()
+                taker.follow(kept.chain, kept.state)
+                return replay, kept.state, taker
             try:
                 state, taker, packed = await self._folded(replay, careful=failed is not None)
             except LineageMovedError:
@@ -351,6 +373,8 @@ class ThreadLog:
                 continue
             if replay.cached is not None:
                 replay = self._cached(replay, state, taker, packed)
+            if kept is not None:
+                taker.compare(thread_id, state, kept.state)
             return replay, state, taker
         raise failed or LineageMovedError(thread_id)
 
@@ -409,7 +433,11 @@ class ThreadLog:
     def taker(self) -> SnapshotTaker:
         """A new taker, for a log without snapshots."""
         return SnapshotTaker(
-            self.core.codec, self.fingerprint, self._failures, each_run=self._each_run
+            self.core.codec,
+            self.fingerprint,
+            self._failures,
+            each_run=self._each_run,
+            keeps_state=self._reuses,
         )
 
     def _cached(
