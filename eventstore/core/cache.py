@@ -149,6 +149,17 @@ class LogCache:
             return None
         return cached if (cached.fingerprint, cached.marks) == (fingerprint, marks) else None
 
+    def at_end(self, head: Head, fingerprint: str) -> CachedLog | None:
+        """The cached bytes of a log, if they are a reader's snapshot at this end of it."""
+        with self._lock:
+            cached = self._logs.get((head.thread_key, head.ns))
+        if cached is None or cached.notes is None or cached.rows:
+            return None
+        found = (cached.end, cached.digest, cached.fingerprint)
+        if found != (head.position, head.digest, fingerprint):
+            return None
+        return replace(cached, was_found=True)
+
     def known(
         self, thread_key: int, ns: str, fingerprint: str | None
     ) -> tuple[int, int, int] | None:

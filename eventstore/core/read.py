@@ -59,6 +59,12 @@ Pages = AsyncGenerator[Page, None]
 _Rows = Sequence[SqlRow | Segment]
 
 
+async def _no_pages() -> Pages:
+    none: tuple[Page, ...] = ()
+    for page in none:
+        yield page
+
+
 class Reading(Threads):
     """Reads logs."""
 
@@ -192,6 +198,17 @@ class Reading(Threads):
             telemetry.starts_at(span, snapshot)
         events = self._lineage(thread_id, head.thread_key, route, digest, pages, span)
         return Replay(head, at, snapshot, span.over(events), hit)
+
+    def replay_known(self, thread_id: str, ns: str, fingerprint: str) -> Replay[Pages] | None:
+        """A replay to where this process last saw the log end, if a snapshot in memory is there.
+
+        It asks nobody, so the log may have gone on. An append behind its head is refused then.
+        """
+        head = self.ends.get(self.tenant, thread_id, ns)
+        cached = None if head is None else self.cache.at_end(head, fingerprint)
+        if head is None or cached is None:
+            return None
+        return Replay(head, head.position, cached.snapshot, _no_pages(), cached)
 
     def _known(self, ns: str, fingerprint: str, thread_key: int) -> tuple[int, int, int] | None:
         return self.cache.known(thread_key, ns, fingerprint)

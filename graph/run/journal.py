@@ -146,6 +146,7 @@ class LogJournal:
     Attributes:
         earlier: for a subgraph with ``checkpointer=True``: the states after earlier calls of the
             same task.
+        is_assumed: nobody has been asked where the log ends, and nothing has been written.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class LogJournal:
         self.means = means
         self.busy_with = (head.seq, head.owner) if head.status == "running" else None
         self.earlier: dict[str, State] = {}
+        self.is_assumed = False
         self._channels = channels
         self._head = head
         self._at = head.position
@@ -193,6 +195,11 @@ class LogJournal:
     def thread_id(self) -> str:
         """The thread that the log belongs to."""
         return self._head.thread_id
+
+    @property
+    def digest(self) -> bytes:
+        """Of the last event that is written."""
+        return self._head.digest
 
     @property
     def is_written(self) -> bool:
@@ -432,6 +439,7 @@ class LogJournal:
         """
         state, end = self.state, self._head
         if self._recorded is not None and not state.frontier and state.at == end.position:
+            self.core.ends.put(self.core.tenant, end)
             self._recorded.keep(before, end, state, self._taker, snapshot is not None)
 
     def _claim(self, status: Status | None) -> _Claim:
@@ -457,7 +465,7 @@ class LogJournal:
     def _written(self, head: Head, addition: Addition) -> None:
         if addition.snapshot is None:
             self._taker.saw(head.written, len(addition.events))
-        self._head = head
+        self._head, self.is_assumed = head, False
         lease = self.means.lease
         if lease is not None and not head.ns:
             lease.thread_key, lease.has_begun = head.thread_key, True

@@ -84,6 +84,7 @@ class ThreadLog:
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
         resumes: bool | None = None,
+        assumes: bool = False,
     ) -> LogJournal:
         """The journal of a run that continues from an address.
 
@@ -96,6 +97,7 @@ class ThreadLog:
                 are resumed again if none is pending at the end of the thread, or else for those
                 that a run from the checkpoint has come to since. If it has none, interrupts of the
                 checkpoint that were resumed since are raised again. ``None``: it is no run.
+            assumes: the thread may be taken to end where this process last saw it end.
 
         Raises:
             InvalidConfigError: the checkpoint does not belong to the thread.
@@ -104,7 +106,7 @@ class ThreadLog:
         metadata = self.metadata.searchable(metadata or {})
         at = address.position
         if at is None:
-            return await self.open_end(thread_id, ns, means, metadata, ttl)
+            return await self.open_end(thread_id, ns, means, metadata, ttl, assumes)
         try:
             replay, state, taker = await self.load(thread_id, None, ns)
         except ReducerError:
@@ -184,10 +186,20 @@ class ThreadLog:
         means: Means,
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
+        assumes: bool = False,
     ) -> LogJournal:
-        """The journal of a run that continues from the end of a log."""
-        replay, state, taker = await self.load(thread_id, None, ns, reuses=self._reuses)
-        return self._journal(replay, state, taker, means, metadata, ttl)
+        """The journal of a run that continues from the end of a log.
+
+        Args:
+            assumes: the end may be taken to be where this process last saw it.
+        """
+        known = self.core.replay_known(thread_id, ns, self.fingerprint) if assumes else None
+        replay, state, taker = await self.load(
+            thread_id, None, ns, reuses=self._reuses, known=known
+        )
+        journal = self._journal(replay, state, taker, means, metadata, ttl)
+        journal.is_assumed = replay.head is known.head if known is not None else False
+        return journal
 
     async def ended(self, journal: LogJournal, call: str) -> LogJournal:
         """A read-only journal of a subgraph with ``checkpointer=True`` after an earlier call."""
@@ -254,6 +266,13 @@ class ThreadLog:
             else:
                 recorded.reuses(0, cached.size)
         return recorded
+
+    async def has_moved(self, journal: LogJournal) -> bool:
+        """Whether a log ends elsewhere than its journal assumes, which has written nothing."""
+        if not journal.is_assumed:
+            return False
+        head = await self.core.head(journal.thread_id, journal.at.ns)
+        return head.position != journal.at or head.digest != journal.digest
 
     async def read(self, address: Address) -> tuple[State, Replay[Pages]]:
         """The state at an address, and the replay that led to it. Writes nothing."""
@@ -333,21 +352,25 @@ class ThreadLog:
         snapshots: bool = True,
         is_own: bool = False,
         reuses: bool = False,
+        known: Replay[Pages] | None = None,
     ) -> tuple[Replay[Pages], State, SnapshotTaker]:
         """The state at a position in a thread's lineage; ``None``: at its current end.
 
         Args:
             is_own: raise ``_OfAnother`` if the position is in another thread than this one.
             reuses: the state may be the one that an earlier run had.
+            known: a replay to the end, which need not be read again.
 
         Raises:
             ReducerError: naming the first event that the reducers cannot merge.
         """
         failed: ReducerError | None = None
         for _ in range(MOVES_MAX):
-            replay = await self.core.replay(
-                thread_id, ns, at, self.fingerprint, snapshots, cached=at is None and snapshots
-            )
+            replay, known = known, None
+            if replay is None:
+                replay = await self.core.replay(
+                    thread_id, ns, at, self.fingerprint, snapshots, cached=at is None and snapshots
+                )
             head = replay.head
             if is_own and at is not None and head.exists and at.thread_key != head.thread_key:
                 raise _OfAnother

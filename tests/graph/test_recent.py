@@ -525,3 +525,81 @@ def test_the_names_of_threads_are_kept_in_bounded_memory(
     assert len(app.reader_on(store.core)._names) <= 3
     branch = app.update_state(app.get_state(on("t0")).config, {"text": "x"})
     assert app.get_state(branch).config == branch
+
+
+@pytest.fixture
+def elsewhere(store_url: str, store: EventStore) -> Iterator[EventStore]:
+    """Another store on the same database, as another process has it."""
+    if store_url == "sqlite://":
+        pytest.skip("a database in memory belongs to one store")
+    with EventStore(store_url, tenant="test") as other:
+        yield other
+
+
+@pytest.mark.every_backend
+def test_a_run_notices_that_its_thread_has_moved_elsewhere(
+    store: EventStore, elsewhere: EventStore
+) -> None:
+    """It begins where this process saw the thread end; its first event shows that it has moved."""
+    seen: list[int] = []
+    routed: list[int] = []
+
+    def look(state: Notes) -> dict[str, Any]:
+        seen.append(len(state["items"]))
+        return add(state)
+
+    def route(state: Notes) -> str:
+        routed.append(len(state["items"]))
+        if "only elsewhere" in str(state) and len(state["items"]) < 9:
+            raise RuntimeError("an older state")
+        return "look"
+
+    def compiled(at: EventStore) -> CompiledGraph:
+        declared = StateGraph(Notes)
+        declared.add_node("look", look)
+        declared.add_conditional_edges(START, route, ["look"])
+        return declared.compile(at)
+
+    app, other = compiled(store), compiled(elsewhere)
+    run(app, 3)
+    run(other, 1)
+    run(app, 1)
+    assert seen == [1, 3, 5, 7, 9]
+    assert routed[-2:] == [7, 9], "asked again of the state that there is"
+    routed.clear()
+    run(app, 1)
+    assert routed == [11]
+    other.update_state(on("t"), {"items": [{"in": 0}]})
+    app.invoke({"items": [{"in": "only elsewhere"}]}, on("t"))
+    assert app.get_state(on("t")).values == as_logged(app)
+    elsewhere.delete_thread("t")
+    run(app, 1)
+    assert seen[-1] == 1, "a new thread of that name"
+    run(app, 2)
+    elsewhere.delete_thread("t")
+    run(other, 4)
+    run(app, 1)
+    assert seen[-1] == 9
+    assert app.verify(on("t")).ok
+
+
+def test_an_error_before_the_first_event_is_raised_at_once(store: EventStore) -> None:
+    asked: list[int] = []
+
+    def route(state: Notes) -> str:
+        asked.append(1)
+        if len(asked) == 4:
+            raise RuntimeError("of the application")
+        return "add"
+
+    declared = StateGraph(Notes)
+    declared.add_node("add", add)
+    declared.add_conditional_edges(START, route, ["add"])
+    app = declared.compile(store)
+    run(app, 3)
+    with pytest.raises(RuntimeError, match="of the application"):
+        run(app, 1)
+    assert len(asked) == 4
+    assert app.get_state(on("t")).next == ()
+    run(app, 1)
+    assert len(app.get_state(on("t")).values["items"]) == 8
