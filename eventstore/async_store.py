@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import datetime
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from eventstore.closing import AsyncClosing
 from eventstore.codec.codec import Codec
 from eventstore.concurrency import iterate
 from eventstore.core.cache import BYTES
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Target = engines.AsyncTarget
 
 
-class AsyncEventStore(Shell):
+class AsyncEventStore(Shell, AsyncClosing):
     """An append-only log of events per thread, in SQLite or PostgreSQL, for ``async`` code.
 
     Args:
@@ -96,17 +96,6 @@ class AsyncEventStore(Shell):
         if not self._is_guest:
             self.core.leases.close()
             await self.database.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def read(
         self, thread_id: str, ns: str = "", *, after: int = 0, upto: int | None = None

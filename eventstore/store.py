@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from eventstore.closing import Closing
 from eventstore.codec.codec import Codec
 from eventstore.concurrency import Blocking, iterate_sync, run_sync
 from eventstore.core.cache import BYTES
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Target = engines.Target
 
 
-class EventStore(Shell):
+class EventStore(Shell, Closing):
     """An append-only log of events per thread, in SQLite or PostgreSQL.
 
     Args:
@@ -112,17 +112,6 @@ class EventStore(Shell):
         if not self._is_guest:
             self.core.leases.close()
             self.database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def read(
         self, thread_id: str, ns: str = "", *, after: int = 0, upto: int | None = None

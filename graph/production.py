@@ -13,10 +13,10 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Any, Final, Self, TypedDict, TypeVar
 
 from eventstore import AsyncEventStore, Codec, EventStore, ThreadInfo, ThreadNotFoundError
+from eventstore.closing import Closing
 from eventstore.concurrency import Blocking, Concurrency, run_sync
 from graph.app import CompiledGraph
 from graph.config import ConnectionString, PersistenceConfig, target_of
@@ -166,7 +166,7 @@ class _Api:
     get_state: Callable[[RunnableConfig], Awaitable[StateSnapshot]]
 
 
-class ProductionWorkflow:
+class ProductionWorkflow(Closing):
     """A graph with its checkpointer, for a service. A context manager, sync or async.
 
     Pass a graph, or override ``_build_graph`` in a subclass to return one that is compiled with
@@ -359,26 +359,10 @@ class ProductionWorkflow:
         if self._owned is not None:
             await _close(self._owned)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
 

@@ -11,7 +11,6 @@ import inspect
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
-from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, Self
 
 from eventstore import (
@@ -22,6 +21,7 @@ from eventstore import (
     async_store,
     store,
 )
+from eventstore.closing import AsyncClosing, Closing
 from eventstore.concurrency import discard
 from eventstore.db.engines import backend_of
 from eventstore.db.options import Backend
@@ -123,7 +123,7 @@ def _check(saver: type, backend: Backend | None, target: object) -> None:
         )
 
 
-class _Saver(Checkpoints):
+class _Saver(Checkpoints, Closing):
     """A checkpointer for sync code: an :class:`~eventstore.EventStore` of its own."""
 
     backend: ClassVar[Backend | None] = None
@@ -151,17 +151,6 @@ class _Saver(Checkpoints):
         """Close the store. A connection, pool or engine that the caller passed stays open."""
         self.store.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class _DatabaseSaver(_Saver):
     """A saver that LangGraph's code opens with ``from_conn_string``."""
@@ -174,7 +163,7 @@ class _DatabaseSaver(_Saver):
             yield saver
 
 
-class _AsyncDatabaseSaver(Checkpoints):
+class _AsyncDatabaseSaver(Checkpoints, AsyncClosing):
     """A checkpointer for async code: an :class:`~eventstore.AsyncEventStore` of its own."""
 
     backend: ClassVar[Backend]
@@ -207,17 +196,6 @@ class _AsyncDatabaseSaver(Checkpoints):
         """Close the store. A connection, pool or engine that the caller passed stays open."""
         await self.store.close()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
 
 class MemorySaver(_Saver):
     """Keeps threads in memory, for tests and development, with the same code as on disk.
@@ -232,12 +210,7 @@ class MemorySaver(_Saver):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()
 
 

@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from eventstore import ConfigurationError
+from eventstore.closing import Closing
 from eventstore.models import DatabaseReport
 from retention.sweep import SweepReport
 
@@ -165,7 +166,7 @@ class Metrics:
         return limit is None or self.seconds_since_success <= limit.total_seconds()
 
 
-class Endpoint:
+class Endpoint(Closing):
     """Serves ``/metrics`` and ``/healthz`` over HTTP until it is closed. A context manager.
 
     ``/healthz`` responds with 200, or with 503 if the last successful sweep is too long ago.
@@ -207,12 +208,6 @@ class Endpoint:
             self._thread.join()
             self._server.hang_up(time.monotonic())
             self._server.server_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _respond(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")

@@ -6,6 +6,7 @@ check-jsonschema: nothing is fetched.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ def complaints(schema: str, *files: Path) -> str:
     ("schema", "files"),
     [
         ("github-workflows", sorted((FORGE / "workflows").iterdir())),
+        ("dependabot", [FORGE / "dependabot.yml"]),
         ("github-issue-config", [FORMS / "config.yaml"]),
         ("github-issue-forms", [FORMS / "bug.yaml", FORMS / "wish.yaml"]),
         ("compose-spec", [ROOT / "docs" / "examples" / "services" / "compose.yaml"]),
@@ -38,6 +40,18 @@ def complaints(schema: str, *files: Path) -> str:
 )
 def test_files_fit_their_schema(schema: str, files: list[Path]) -> None:
     assert complaints(schema, *files) == ""
+
+
+def test_actions_are_pinned_by_hash() -> None:
+    """A tag can be moved to other code; a hash cannot."""
+    used = [
+        line.split("uses:", 1)[1]
+        for file in (FORGE / "workflows").iterdir()
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if "uses:" in line
+    ]
+    assert used
+    assert [each for each in used if not re.fullmatch(r" \S+@[0-9a-f]{40} # v[0-9.]+", each)] == []
 
 
 def test_a_misspelt_word_is_found(tmp_path: Path) -> None:

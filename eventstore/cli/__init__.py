@@ -7,11 +7,16 @@ that they are missing.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Final
 
 from eventstore.cli import exits
+
+GARBAGE_AFTER_OBJECTS: Final = 100_000
+"""A process of ours looks for cyclic garbage when so many new objects may be some."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; ``None`` takes those of the process.
     """
+    if arguments is None:
+        # The modules that a command imports stay: looking for garbage among them is of no use.
+        gc.set_threshold(GARBAGE_AFTER_OBJECTS)
     if hiding := _file_that_hides_graph():
         print(
             f"eventstore: the file {hiding} hides the package graph of this library; rename it, "

@@ -124,7 +124,7 @@ class Codec(Compression):
         return [f"{name}/{version}" for name, version in sorted(self._types.unknown)]
 
     def encode(self, value: Any, level: int | None = None) -> bytes:
-        """The payload of ``value``. ``level`` is for bodies too large for a dictionary."""
+        """The payload of ``value``. ``level`` is for bodies that are worth the time."""
         return self.compressed(self.pack(value), level)
 
     def pack(self, value: Any, own: bool = False) -> bytes:

@@ -28,6 +28,8 @@ FORMAT_VERSION = 2
 FIRST_VERSION = 1
 PLAIN, ZSTD, ZSTD_WITH_DICTIONARY = 0, 1, 2
 
+_NO_DICTIONARY = 0
+
 _HEADERS = tuple(bytes((FORMAT_VERSION, codec)) for codec in range(3))
 _VERSIONS = range(FIRST_VERSION, FORMAT_VERSION + 1)
 _PLAIN = frozenset(bytes((version, PLAIN)) for version in _VERSIONS)
@@ -40,7 +42,9 @@ _LEVELS = range(-7, 23)
 # Below this no frame is smaller than its body: header, dictionary id and size take 11 bytes.
 _COMPRESSED_BODY_BYTES_MIN = 24
 # Above this the dictionary saves less than 9 % and costs time: the body is its own dictionary.
+# Where a level is asked for, the time is worth 5 %.
 _DICTIONARY_BODY_BYTES_MAX = 32 * 1024
+_DICTIONARY_BODY_BYTES_MAX_AT_LEVEL = 96 * 1024
 # At fast levels zstd keeps the dictionary's statistics even where they do not fit: text unlike
 # it grew by up to 20 % against no dictionary. So a poor result is tried again without.
 _POOR_RATIO = 2
@@ -79,18 +83,24 @@ DECODE_ERRORS = (
 
 
 class _Dictionary:
-    """A zstd dictionary, digested once for one level; then immutable, shared by threads."""
+    """A zstd dictionary, digested once for each level that is used; shared by threads."""
 
     def __init__(self, data: bytes, level: int) -> None:
         self.dict_data = zstandard.ZstdCompressionDict(data, dict_type=zstandard.DICT_TYPE_FULLDICT)
         self.id = self.dict_data.dict_id()
-        self.level = level
-        self.dict_data.precompute_compress(level=level)
+        self._digested: dict[int, zstandard.ZstdCompressionDict] = {}
         # The first decompression digests the dictionary for reading: not safe in two threads.
-        self.decompressor().decompress(self.compressor().compress(b"warm up"))
+        self.decompressor().decompress(self.compressor(level).compress(b"warm up"))
 
-    def compressor(self) -> zstandard.ZstdCompressor:
-        return zstandard.ZstdCompressor(level=self.level, dict_data=self.dict_data)
+    def compressor(self, level: int) -> zstandard.ZstdCompressor:
+        digested = self._digested.get(level)
+        if digested is None:
+            digested = zstandard.ZstdCompressionDict(
+                self.dict_data.as_bytes(), dict_type=zstandard.DICT_TYPE_FULLDICT
+            )
+            digested.precompute_compress(level=level)
+            self._digested[level] = digested  # before this, no other thread sees it
+        return zstandard.ZstdCompressor(level=level, dict_data=digested)
 
     def decompressor(self) -> zstandard.ZstdDecompressor:
         return zstandard.ZstdDecompressor(dict_data=self.dict_data)
@@ -105,10 +115,10 @@ class _Contexts(threading.local):
     """The zstd contexts of one thread; no two threads may share them."""
 
     def __init__(self) -> None:
-        self.compressors: dict[int, zstandard.ZstdCompressor] = {}  # by level, no dictionary
-        self.small: dict[int, zstandard.ZstdCompressor] = {}  # by dictionary id
+        # By the id of the dictionary, 0 for none, and the level.
+        self.compressors: dict[tuple[int, int], zstandard.ZstdCompressor] = {}
         self.decompressors: dict[int, zstandard.ZstdDecompressor] = {
-            0: zstandard.ZstdDecompressor()
+            _NO_DICTIONARY: zstandard.ZstdDecompressor()
         }
         # By the first bytes of a payload, for payloads whose frame header needs no parsing.
         self.small_frames: dict[bytes, zstandard.ZstdDecompressor] = {}
@@ -199,23 +209,27 @@ class Compression:
         """The payload that holds a body; :meth:`body` gives it back.
 
         Args:
-            level: used instead of the codec's level for bodies too large for a dictionary.
+            level: used instead of the codec's level, for bodies that are worth the time.
+
+        Raises:
+            ValueError: zstd has no such level.
         """
-        contexts, size = self._contexts, len(body)
+        size = len(body)
         if not self.compress or size < _COMPRESSED_BODY_BYTES_MIN:
             return _HEADERS[PLAIN] + body
-        if size <= _DICTIONARY_BODY_BYTES_MAX:
-            dict_id = self._writing_id
-            small = contexts.small.get(dict_id)
-            if small is None:
-                small = contexts.small[dict_id] = self._dictionaries[dict_id].compressor()
-            frame, codec = small.compress(body), ZSTD_WITH_DICTIONARY
+        largest = _DICTIONARY_BODY_BYTES_MAX
+        if level is None:
+            level = self.level
+        else:
+            largest = _DICTIONARY_BODY_BYTES_MAX_AT_LEVEL
+        if size <= largest:
+            frame, codec = self._frame(body, self._writing_id, level), ZSTD_WITH_DICTIONARY
             if len(frame) * _POOR_RATIO > size >= _SECOND_TRY_BODY_BYTES_MIN:
-                alone = self._compressor(contexts, None).compress(body)
+                alone = self._frame(body, _NO_DICTIONARY, level)
                 if len(alone) < len(frame):
                     frame, codec = alone, ZSTD
         else:
-            frame, codec = self._compressor(contexts, level).compress(body), ZSTD
+            frame, codec = self._frame(body, _NO_DICTIONARY, level), ZSTD
         return _HEADERS[codec] + frame if len(frame) < size else _HEADERS[PLAIN] + body
 
     @staticmethod
@@ -223,14 +237,18 @@ class Compression:
         """The payload that holds a body as it is."""
         return _HEADERS[PLAIN] + body
 
-    def _compressor(self, contexts: _Contexts, level: int | None) -> zstandard.ZstdCompressor:
-        level = self.level if level is None else level
-        compressor = contexts.compressors.get(level)
+    def _frame(self, body: bytes, dict_id: int, level: int) -> bytes:
+        compressors = self._contexts.compressors
+        compressor = compressors.get((dict_id, level))
         if compressor is None:
             if level not in _LEVELS:
                 raise ValueError(f"level must be from {_LEVELS[0]} to {_LEVELS[-1]}")
-            compressor = contexts.compressors[level] = zstandard.ZstdCompressor(level=level)
-        return compressor
+            if dict_id == _NO_DICTIONARY:
+                compressor = zstandard.ZstdCompressor(level=level)
+            else:
+                compressor = self._dictionaries[dict_id].compressor(level)
+            compressors[dict_id, level] = compressor
+        return compressor.compress(body)
 
     # --- payload to body ----------------------------------------------------------------
 

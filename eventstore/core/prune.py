@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from eventstore import queries
 from eventstore.core.part import Part
-from eventstore.db import maintenance
+from eventstore.db import background, maintenance
 from eventstore.errors import CorruptEventError
 from eventstore.format import records
 from eventstore.limits import check_number
@@ -20,6 +21,21 @@ from eventstore.queries import Connection
 from eventstore.retention_models import Deletion, Expired, Outcome
 
 log = logging.getLogger(__name__)
+
+_NO_WEIGHT: Final = queries.prune.Weight()
+
+
+class _Judged(NamedTuple):
+    """What is to become of a thread.
+
+    Attributes:
+        weight, tombstone: if it is to be pruned.
+    """
+
+    key: int
+    outcome: Outcome
+    weight: queries.prune.Weight = _NO_WEIGHT
+    tombstone: Mapping[str, Any] | None = None
 
 
 class Pruning(Part):
@@ -45,8 +61,10 @@ class Pruning(Part):
                 in the database: in the order of their age they are removed faster.
             keep_if: keep a thread if this returns true; called under its lock.
             rows: rows deleted at most in this transaction.
-            seconds: end the transaction after this time; checked after every few threads. On
-                PostgreSQL, where writers do not wait for it, after ten times as long.
+            seconds: about how long the transaction may take for reading, and then for deleting,
+                while SQLite's other writers wait; longer if nobody else has written for long
+                (:data:`eventstore.db.background.SHARE`). On PostgreSQL, where nobody waits, ten
+                times as long.
 
         Returns:
             The outcome of the first threads of the batch, in their order, of one at least: the
@@ -59,89 +77,107 @@ class Pruning(Part):
         check_number("rows", rows, 1)
         removed: set[int] = set()  # pruned by an attempt whose commit is in doubt
 
-        def prune_groups(conn: Connection) -> list[Outcome]:
-            outcomes: list[Outcome] = []
-            size, stretch = (
-                each[conn.dialect.name] for each in (queries.prune.GROUPS, queries.prune.STRETCH)
-            )
-            left, deadline = rows, time.monotonic() + seconds * stretch
-            for first in range(0, len(batch), size):
-                group = batch[first : first + size]
-                ends, used = self._prune(conn, group, removed, keep_if, (left, rows))
-                outcomes += ends
-                left -= used
-                if len(ends) < len(group) or time.monotonic() >= deadline:
-                    break
-            return outcomes
+        def attempt(conn: Connection) -> list[Outcome]:
+            hold_s = self.transactions.background.lock_s(seconds)
+            hold_s *= queries.prune.STRETCH[conn.dialect.name]
+            found = self._judge_some(conn, batch, removed, keep_if, rows, hold_s)
+            if not background.lock(conn):
+                found = self._judge_some(conn, batch[: len(found)], removed, keep_if, rows, hold_s)
+            return self._remove_judged(conn, found, removed, time.monotonic() + hold_s)
 
-        outcomes = await self.transactions.run("background_write", prune_groups)
+        outcomes = await self.transactions.run("background_write", attempt)
         for each, outcome in zip(batch, outcomes, strict=False):
             if outcome == "pruned":
                 self.cache.forget(each.thread_key)
         return outcomes
 
-    def _prune(
+    def _judge_some(
         self,
         conn: Connection,
-        group: Sequence[Expired],
-        removed: set[int],
+        batch: Sequence[Expired],
+        removed: Collection[int],
         keep_if: Callable[[ThreadInfo], bool] | None,
-        room: tuple[int, int],
-    ) -> tuple[list[Outcome], int]:
-        """Prune the threads of a group for which there is room; their outcomes, and rows used.
-
-        Stops at the first that is small enough for a transaction, but not for what is left.
-        """
-        left, most = room
-        held = queries.prune.lock(conn, [each.thread_key for each in group])
-        locked = queries.prune.there(
-            conn, [e.thread_key for e in group if e.thread_key not in held]
-        )
-        sizes = queries.prune.weigh(conn, list(held))
-        outcomes: list[Outcome] = []
-        pruned: dict[int, queries.prune.Weight] = {}
-        tombstones = []
-        for each in group:
-            key = each.thread_key
-            row, size = held.get(key), sizes[key]
-            if row is None:
-                outcomes.append(
-                    "pruned" if key in removed and key not in locked else _absent(key, locked)
-                )
-                continue
-            if _must_stay(each, row, size, keep_if):
-                outcomes.append("kept")
-                continue
-            if size.needed or size.total > most:
-                outcomes.append("large")
-                continue
-            if size.total > left:
-                break
-            left -= size.total
-            pruned[key] = size
-            deletion = Deletion(each.reason, each.policy, events=size.events, bytes=size.bytes)
-            name = (row.tenant, row.thread_id)
-            tombstones.append(
-                records.tombstone_row(key, name, row.generation, deletion, self.now_us(), None)
+        rows: int,
+        seconds: float,
+    ) -> list[_Judged]:
+        """What is to become of the first threads of a batch, in so many rows and so much time."""
+        found: list[_Judged] = []
+        left, deadline = rows, time.monotonic() + seconds
+        size = queries.prune.GROUPS[conn.dialect.name]
+        for first in range(0, len(batch), size):
+            group = batch[first : first + size]
+            held = queries.prune.lock(conn, [each.thread_key for each in group])
+            locked = queries.prune.there(
+                conn, [e.thread_key for e in group if e.thread_key not in held]
             )
-            outcomes.append("pruned")
-        queries.prune.remove_rest(conn, pruned, tombstones)
-        removed.update(pruned)
-        return outcomes, room[0] - left
+            sizes = queries.prune.weigh(conn, list(held))
+            for each in group:
+                key = each.thread_key
+                row, size_of = held.get(key), sizes[key]
+                if row is None:
+                    found.append(_Judged(key, _absent(key, locked, removed)))
+                elif _must_stay(each, row, size_of, keep_if):
+                    found.append(_Judged(key, "kept"))
+                elif size_of.needed or size_of.total > rows:
+                    found.append(_Judged(key, "large"))
+                elif size_of.total > left:
+                    return found  # it is small enough for a transaction, but not for this one
+                else:
+                    left -= size_of.total
+                    deletion = Deletion(
+                        each.reason, each.policy, events=size_of.events, bytes=size_of.bytes
+                    )
+                    name = (row.tenant, row.thread_id)
+                    tombstone = records.tombstone_row(
+                        key, name, row.generation, deletion, self.now_us(), None
+                    )
+                    found.append(_Judged(key, "pruned", size_of, tombstone))
+            if time.monotonic() >= deadline:
+                break
+        return found
 
-    async def reclaim(self, bytes_max: int) -> int:
+    def _remove_judged(
+        self, conn: Connection, found: Sequence[_Judged], removed: set[int], deadline: float
+    ) -> list[Outcome]:
+        """Remove threads until the deadline; the outcomes of those that were reached."""
+        size = queries.prune.REMOVED[conn.dialect.name]
+        done = 0
+        while done < len(found):
+            group = found[done : done + size]
+            weights = {each.key: each.weight for each in group if each.tombstone}
+            tombstones = [each.tombstone for each in group if each.tombstone]
+            queries.prune.remove_rest(conn, weights, tombstones)
+            removed.update(weights)
+            done += size
+            if time.monotonic() >= deadline:
+                break
+        return [each.outcome for each in found[:done]]
+
+    async def reclaim(self, bytes_max: int, seconds: float = 0.02) -> int:
         """Give free pages of an SQLite file back to the file system, in one short step.
+
+        Args:
+            bytes_max: how much at most.
+            seconds: as for :meth:`prune`.
 
         Returns:
             How many bytes that was; 0: there are no more free pages. On PostgreSQL always 0: its
             vacuum makes free space usable again.
         """
         check_number("bytes_max", bytes_max, 1)
-        return await self.transactions.run("background_write", maintenance.reclaim, bytes_max)
+
+        def attempt(conn: Connection) -> int:
+            deadline = time.monotonic() + self.transactions.background.lock_s(seconds)
+            background.lock(conn)
+            return maintenance.reclaim(conn, bytes_max, deadline)
+
+        return await self.transactions.run("background_write", attempt)
 
 
-def _absent(key: int, locked: Collection[int]) -> Outcome:
-    return "kept" if key in locked else "gone"
+def _absent(key: int, locked: Collection[int], removed: Collection[int]) -> Outcome:
+    if key in locked:
+        return "kept"
+    return "pruned" if key in removed else "gone"
 
 
 def _must_stay(

@@ -5,6 +5,7 @@ Each function works on SQLite and on PostgreSQL, which differ most here.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -18,8 +19,10 @@ _LOG_TIMEOUT_MS: Final = 2000
 _INCREMENTAL: Final = 2  # of PRAGMA auto_vacuum
 
 
-def reclaim(conn: Connection, bytes_max: int) -> int:
+def reclaim(conn: Connection, bytes_max: int, deadline: float) -> int:
     """Give free pages at the end of the file back to the file system; returns how many bytes.
+
+    Ends at the deadline, by ``time.monotonic``, but after one page at the earliest.
 
     PostgreSQL's vacuum does so by itself, as far as it can; a file made by an older version
     without ``auto_vacuum=INCREMENTAL`` keeps its free pages for new rows.
@@ -36,7 +39,9 @@ def reclaim(conn: Connection, bytes_max: int) -> int:
     # close a cursor without columns at the first step.
     cursor = conn.connection.cursor()
     try:
-        cursor.execute(f"PRAGMA incremental_vacuum({max(1, bytes_max // size)})").fetchall()
+        for _ in cursor.execute(f"PRAGMA incremental_vacuum({max(1, bytes_max // size)})"):
+            if time.monotonic() >= deadline:
+                break
     finally:
         cursor.close()
     still_free = conn.exec_driver_sql("PRAGMA freelist_count").scalar_one()

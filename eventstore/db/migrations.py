@@ -8,9 +8,10 @@ a migration unknown to us was written by a newer version and is not touched.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection, Table, exc, inspect, select
+from sqlalchemy import Column, Connection, Table, create_mock_engine, exc, inspect, select
 from sqlalchemy.schema import CreateIndex
 
 from eventstore.db import driver_errors, schema
@@ -56,18 +57,45 @@ events that is 200,000. Payloads are out of line, in TOAST tables with settings 
 
 
 def _create_tables(conn: Connection) -> None:
-    schema.metadata.create_all(conn, tables=_FIRST_TABLES, checkfirst=False)
+    """Every table as it is today, in a new database."""
+    if conn.dialect.name == "sqlite":
+        for statement in _statements_of_sqlite():
+            conn.exec_driver_sql(statement)
+    else:
+        _create_all(conn)
+        _vacuum_soon(conn)
+
+
+def _create_all(conn: Any) -> None:
+    tables = [table for table in schema.metadata.sorted_tables if table is not schema.migrations]
+    schema.metadata.create_all(conn, tables=tables, checkfirst=False)
+
+
+@cache
+def _statements_of_sqlite() -> list[str]:
+    """Written once: a process may open any number of stores in memory."""
+    statements: list[str] = []
+
+    def add(statement: Any, *_: Any) -> None:
+        statements.append(str(statement.compile(dialect=engine.dialect)))
+
+    engine = create_mock_engine("sqlite://", add)
+    _create_all(engine)
+    return statements
+
+
+def _vacuum_soon(conn: Connection) -> None:
+    for table in _VACUUMED_SOON if conn.dialect.name == "postgresql" else ():
+        conn.exec_driver_sql(f"ALTER TABLE {_quoted(conn, table)} SET ({_VACUUM_SOON})")
 
 
 def _add_retention(conn: Connection) -> None:
     """The tables and columns for sealing, trimming, erasing and sharing sweeps."""
     schema.metadata.create_all(conn, tables=_RETENTION_TABLES, checkfirst=False)
     _add_columns(conn, _RETENTION_COLUMNS)
-    for index in schema.tombstones.indexes:  # a new database has them already
+    for index in schema.tombstones.indexes:
         conn.execute(CreateIndex(index, if_not_exists=True))
-    if conn.dialect.name == "postgresql":
-        for table in _VACUUMED_SOON:
-            conn.exec_driver_sql(f"ALTER TABLE {_quoted(conn, table)} SET ({_VACUUM_SOON})")
+    _vacuum_soon(conn)
 
 
 def _add_run_leases(conn: Connection) -> None:
@@ -92,7 +120,7 @@ def _add_columns(conn: Connection, columns: Iterable[Column[Any]]) -> None:
     prepare = conn.dialect.identifier_preparer
     for column in columns:
         if column.name in {c["name"] for c in look.get_columns(column.table.name, schema_name)}:
-            continue  # the database is new: its tables were created with them
+            continue
         table = _quoted(conn, column.table)
         name, kind = prepare.quote(column.name), column.type.compile(conn.dialect)
         conn.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
@@ -116,9 +144,6 @@ def _note_later_generations(conn: Connection) -> None:
         conn.execute(schema.secrets.insert().values(name="later_generations", value=b""))
 
 
-_OF_OLD_ROWS: Final = (_note_later_generations,)
-"""Migrations that look at rows, of which a new database has none."""
-
 MIGRATIONS: Final[tuple[tuple[str, Callable[[Connection], None]], ...]] = (
     ("0001_log", _create_tables),
     ("0002_retention", _add_retention),
@@ -127,6 +152,7 @@ MIGRATIONS: Final[tuple[tuple[str, Callable[[Connection], None]], ...]] = (
     ("0005_first_keys", _note_later_generations),
     ("0006_thread_reached", _add_reached),
 )
+"""A new database gets the first, which creates all tables, and a record of the others."""
 
 
 def pending(conn: Connection) -> list[str]:
@@ -137,6 +163,8 @@ def pending(conn: Connection) -> list[str]:
         ConfigurationError: tables of our names exist that are not ours, or the schema does not.
     """
     known = [name for name, _ in MIGRATIONS]
+    if _is_untouched(conn):
+        return known
     schema_name = _schema_of(conn)
     look = inspect(conn)
     if not look.has_table(schema.migrations.name, schema_name):
@@ -160,6 +188,13 @@ def pending(conn: Connection) -> list[str]:
     if unknown:
         raise SchemaVersionError(unknown[-1], known[-1])
     return [name for name in known if name not in applied]
+
+
+def _is_untouched(conn: Connection) -> bool:
+    """Whether a database of SQLite never had a table."""
+    if conn.dialect.name != "sqlite":
+        return False
+    return conn.exec_driver_sql("PRAGMA schema_version").scalar() == 0
 
 
 def _refuse_others(conn: Connection) -> None:
@@ -225,11 +260,12 @@ def migrate(conn: Connection, now_us: int) -> list[str]:
     if not missing:
         return []
     try:
+        is_new = len(missing) == len(MIGRATIONS)
         schema.migrations.create(conn, checkfirst=True)
         for name, run in MIGRATIONS:
             if name in missing:
                 conn.execute(schema.migrations.insert().values(name=name, applied_at=now_us))
-                if run not in _OF_OLD_ROWS or len(missing) < len(MIGRATIONS):
+                if run is _create_tables or not is_new:
                     run(conn)
     except exc.DBAPIError as error:
         if driver_errors.is_duplicate(error):

@@ -34,8 +34,9 @@ Mode = Literal[
 - ``write``: it writes; if its commit is in doubt, the caller has to find out.
 - ``append``: as ``write``, and short: on SQLite it may share a transaction with others.
 - ``idempotent_write``: it writes, and does no harm when it happens twice.
-- ``background_write``: as ``idempotent_write``. On SQLite, where others wait for it, its commit
-  does not wait for the disk: it is durable once a later transaction of another mode is.
+- ``background_write``: as ``idempotent_write``. On SQLite, where others wait for it, it begins as
+  a read and takes the lock when it calls :func:`eventstore.db.background.lock`, and its commit does
+  not wait for the disk: it is durable once a later transaction of another mode is.
 - ``statement``: as ``append``, with a single statement on a server, which is a transaction by
   itself and saves two round trips.
 - ``autocommit``: each statement is a transaction, such as those that cannot be in one.

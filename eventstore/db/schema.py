@@ -15,7 +15,8 @@ and payloads, which are compressed already, are not compressed again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import (
@@ -23,6 +24,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Executable,
     ForeignKey,
     Index,
@@ -34,7 +36,6 @@ from sqlalchemy import (
     event,
 )
 from sqlalchemy import Text as AnyText
-from sqlalchemy.dialects import postgresql, sqlite
 
 
 class Bytes(LargeBinary):
@@ -118,15 +119,23 @@ events = Table(
 )
 
 # Partial, so that events without a key (nearly all) cost nothing here.
-Index(
+_has_key = events.c.key.is_not(None)
+_by_key = Index(
     "events_by_key",
     events.c.thread_key,
     events.c.ns,
     events.c.key,
     unique=True,
-    sqlite_where=events.c.key.is_not(None),
-    postgresql_where=events.c.key.is_not(None),
+    sqlite_where=_has_key,
 )
+
+
+@event.listens_for(events, "before_create")
+def _make_partial(_table: Table, conn: Connection, **_options: Any) -> None:
+    # Said here and not above, which would import that dialect for programs on SQLite, too.
+    if conn.dialect.name == "postgresql":
+        _by_key.dialect_kwargs["postgresql_where"] = _has_key
+
 
 # Old events, many in one row. In each log they are the oldest ones; the last event of a log is
 # never among them.
@@ -257,9 +266,14 @@ _store_uncompressed(segments, "payload")
 _store_uncompressed(snapshots, "additions", "payload")
 
 
-def insert_if_new(table: Table) -> Mapping[str, Executable]:
-    """For each dialect: a statement that inserts rows, except those whose key exists."""
-    return {
-        "sqlite": sqlite.insert(table).on_conflict_do_nothing(),
-        "postgresql": postgresql.insert(table).on_conflict_do_nothing(),
-    }
+def insert_if_new(conn: Connection, table: Table) -> Executable:
+    """A statement that inserts rows, except those whose key exists."""
+    return _insert_if_new(conn.dialect.name, table)
+
+
+@cache
+def _insert_if_new(dialect: str, table: Table) -> Executable:
+    # Importing the other dialect would take long, and is of no use.
+    insert = import_module(f"sqlalchemy.dialects.{dialect}").insert
+    statement: Executable = insert(table).on_conflict_do_nothing()
+    return statement

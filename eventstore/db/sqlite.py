@@ -12,8 +12,8 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal
@@ -55,9 +55,6 @@ _PAUSE_MAX_S: Final = 0.02
 
 _WAL_ATTEMPTS: Final = 200
 _READY: Final = "eventstore_ready"
-
-_BACKGROUND: Final = {"synchronous": 1, "wal_autocheckpoint": 800}
-"""Settings of a connection that sweeps: NORMAL; SQLite's default is to begin at 1,000 pages."""
 
 _PAGE_BYTES_MIN: Final = 512
 _NO_DATABASE: Final = (
@@ -286,10 +283,8 @@ def beginner(engine: Engine) -> Callable[[Connection, Mode], Transaction]:
                 "the owner of this connection has a transaction open; end it first"
             )
         try:
-            if mode in READS:
+            if mode in READS or mode == "background_write":
                 raw.execute("BEGIN")
-            elif mode == "background_write":
-                raw.execute("BEGIN IMMEDIATE")
             elif mode != "autocommit":
                 take_lock(raw)
         except ERRORS as error:
@@ -344,28 +339,6 @@ class _WriteLock:
                 time.sleep(min(max(waited / 7, _PAUSE_MIN_S), _PAUSE_MAX_S))
         finally:
             raw.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
-
-
-@contextmanager
-def in_background(conn: Connection) -> Iterator[None]:
-    """Commits of this connection wait for no disk, and move the write-ahead log into the file.
-
-    So writers hardly ever have to move it: they do when the log is longer than where this begins.
-    Without a write-ahead log nothing changes: there a commit without the disk could ruin the file.
-    """
-    raw: Any = conn.connection.dbapi_connection
-    if _ask(raw, "PRAGMA journal_mode") != "wal":
-        yield
-        return
-    before = {name: _ask(raw, f"PRAGMA {name}") for name in _BACKGROUND}
-    try:
-        for name, value in _BACKGROUND.items():
-            raw.execute(f"PRAGMA {name} = {min(value, int(before[name]))}")
-        yield
-    finally:
-        if not conn.invalidated:
-            for name, old in before.items():
-                raw.execute(f"PRAGMA {name} = {old}")
 
 
 def roll_back(conn: Connection) -> None:
@@ -447,6 +420,11 @@ def _refuse_wal(connection: Any, version: str) -> None:
             f"another process put this file into WAL mode, which SQLite {version} in this "
             "process cannot use safely (the WAL-reset bug); install pysqlite3 here"
         )
+
+
+def ask(conn: Connection, name: str) -> str:
+    """What a PRAGMA says."""
+    return _ask(conn.connection.dbapi_connection, f"PRAGMA {name}")
 
 
 def _ask(connection: Any, statement: str) -> str:

@@ -37,6 +37,7 @@ from eventstore.concurrency import (
     eager_task,
 )
 from eventstore.db import migrations, process_forks, sqlite, writers
+from eventstore.db.background import Background
 from eventstore.db.driver_errors import (
     TRANSLATION,
     CommitInDoubt,
@@ -82,8 +83,9 @@ _REPEATABLE: Final[frozenset[Mode]] = READS | {"idempotent_write", "background_w
 
 _NO_NAMES: Final[Mapping[str, Any]] = {}
 
-_NO_TURN: Final[frozenset[Mode]] = READS | {"autocommit"}
-"""What does not wait for other writers of this process on SQLite."""
+_NO_TURN: Final[frozenset[Mode]] = READS | {"autocommit", "background_write"}
+"""What does not wait for other writers of this process on SQLite. Background work takes the lock
+late and is not done when it gives it back: it is a writer like those of other processes."""
 
 _AS_IT_IS: Final = nullcontext()
 
@@ -98,6 +100,7 @@ class Transactions:
         read_only: refuse everything that would write, also to set the database up.
         is_shared: other processes may open the same database.
         lender: lends the connections of a sync engine.
+        background: how background work leaves room for others.
     """
 
     def __init__(
@@ -133,6 +136,7 @@ class Transactions:
         self._begin = (sqlite if self._is_sqlite else opening).beginner(sync_engine)
         self._turns = writers.turns(sync_engine)
         self._writers = writers.Writers(self._is_sqlite)
+        self.background = Background()
         self._watch: FileWatch | None = None
         self._refusal: EventStoreError | None = None
         self.is_shared = not writers.is_memory(sync_engine)
@@ -179,7 +183,7 @@ class Transactions:
                         self._turns,
                         TRANSLATION,
                         Loan(self.lender) as conn,
-                        sqlite.in_background(conn) if is_background else _AS_IT_IS,
+                        self.background.using(conn) if is_background else _AS_IT_IS,
                         _Transaction(self, conn, mode),
                     ):
                         return operation(conn, *args, **kwargs)
@@ -207,7 +211,7 @@ class Transactions:
             self._turns,
             TRANSLATION,
             Loan(self.lender) as conn,
-            sqlite.in_background(conn) if is_background else _AS_IT_IS,
+            self.background.using(conn) if is_background else _AS_IT_IS,
             _Transaction(self, conn, mode),
         ):
             return operation(conn, *args, **kwargs)
@@ -489,8 +493,12 @@ class _Transaction(NamedTuple):
             sqlite.roll_back(self.conn)
             _raise_if_in_doubt(failed)
             raise
+        if self.mode in READS:
+            return
+        if self.mode != "background_write":
+            self.database.background.is_alone = False
         watch = self.database._watch
-        if watch is not None and self.mode not in READS:
+        if watch is not None:
             watch.wrote(self.conn)
 
 

@@ -8,9 +8,11 @@ second writer, a deleted thread and a log that was deleted and begun anew are al
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Connection,
     and_,
@@ -24,7 +26,6 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from eventstore.db.prepared import Change, Prepared
 from eventstore.db.schema import events, forks, secrets, threads, tombstones
@@ -173,6 +174,7 @@ _INSERT_NEXT = Prepared(_insert(_is_behind, _hides_nothing, place=_before.c.thre
 # --- the same as one statement ----------------------------------------------------------
 
 
+@cache
 def _continue(*, several: bool, touches: bool) -> Prepared:
     rows = _several() if several else None
     statement = _insert(_is_behind, place=_before.c.thread_key, rows=rows)
@@ -183,13 +185,6 @@ def _continue(*, several: bool, touches: bool) -> Prepared:
     return Prepared(statement)
 
 
-_AT_ONCE: Final = {
-    (several, touches): _continue(several=several, touches=touches)
-    for several in (False, True)
-    for touches in (False, True)
-}
-
-
 def continuing(rows: Sequence[Row], touch: Touch | None) -> Change:
     """As :func:`append` on PostgreSQL, for a log that has events: a single statement."""
     several, given = len(rows) > 1, rows[0]
@@ -197,18 +192,19 @@ def continuing(rows: Sequence[Row], touch: Touch | None) -> Change:
         given = {**given, **_arrays(rows)}
     if touch is not None:
         given = {**given, **touch.values}
-    statement = _AT_ONCE[several, touch is not None]
+    statement = _continue(several=several, touches=touch is not None)
     return Change(statement, given, len(rows), given["new_thread_key"])
 
 
 _thread = select(*(bindparam(f"row_{c.key}", type_=c.type) for c in threads.c))
 _make = insert(threads).from_select(list(threads.c), _thread.where(_is_surely_unused))
 _made = _make.returning(threads.c.thread_key).cte("made")
-_BEGIN_AT_ONCE: Final = {
-    several: Prepared(_insert(place=_made.c.thread_key, rows=_several() if several else None))
-    for several in (False, True)
-}
 _MAKE = Prepared(_make)
+
+
+@cache
+def _begin(*, several: bool) -> Prepared:
+    return Prepared(_insert(place=_made.c.thread_key, rows=_several() if several else None))
 
 
 def begin(conn: Connection, thread: Row, rows: Sequence[Row]) -> bool:
@@ -232,7 +228,7 @@ def beginning(thread: Row, rows: Sequence[Row]) -> Change:
     """As :func:`begin` on PostgreSQL: a single statement."""
     several = len(rows) > 1
     given = {**rows[0], **_columns(thread), **(_arrays(rows) if several else {})}
-    return Change(_BEGIN_AT_ONCE[several], given, len(rows), given["new_thread_key"])
+    return Change(_begin(several=several), given, len(rows), given["new_thread_key"])
 
 
 def _columns(thread: Row) -> dict[str, Any]:
@@ -264,6 +260,7 @@ _has_source = select(_source.c.seq).exists()
 _is_fork = and_(select(_before.c.seq).where(_is_behind).exists(), _has_source)
 
 
+@cache
 def _fork(*, several: bool, touches: bool) -> Prepared:
     rows = _several() if several else None
     link = [_new["thread_key"], _new["ns"], _new["seq"], _new["thread_key"], _new["ns"]]
@@ -277,13 +274,6 @@ def _fork(*, several: bool, touches: bool) -> Prepared:
     return Prepared(statement)
 
 
-_FORK_AT_ONCE: Final = {
-    (several, touches): _fork(several=several, touches=touches)
-    for several in (False, True)
-    for touches in (False, True)
-}
-
-
 def fork(conn: Connection, rows: Sequence[Row], touch: Touch | None, source_seq: int) -> bool:
     """As :func:`append` on PostgreSQL, where the first event is a fork within its own log.
 
@@ -294,7 +284,8 @@ def fork(conn: Connection, rows: Sequence[Row], touch: Touch | None, source_seq:
     given = {**rows[0], **(_arrays(rows) if several else {}), "source_seq": source_seq}
     if touch is not None:
         given |= touch.values
-    return _FORK_AT_ONCE[several, touch is not None](conn, given).changed == len(rows)
+    statement = _fork(several=several, touches=touch is not None)
+    return statement(conn, given).changed == len(rows)
 
 
 def _arrays(rows: Sequence[Row]) -> dict[str, list[Any]]:

@@ -271,7 +271,6 @@ _NOTE_END = (
         .scalar_subquery()
     )
 )
-_PUT_TOMBSTONE = insert_if_new(tombstones)
 _DROP_TOMBSTONE = delete(tombstones).where(tombstones.c.thread_key == _key)
 
 
@@ -359,7 +358,7 @@ def _insert_thread_row(conn: Connection, thread: Mapping[str, Any], now_us: int)
     if _found(conn, name) is None and generation > 0:
         # Its former generations were in another database. The first key leads to the others.
         for former in sorted({0, generation - 1}):
-            conn.execute(_PUT_TOMBSTONE[conn.dialect.name], tombstone_row(thread, former, now_us))
+            conn.execute(insert_if_new(conn, tombstones), tombstone_row(thread, former, now_us))
     if _found(conn, name) != key:
         raise ThreadExistsError(name[1], name[0])
     return placeholder

@@ -10,6 +10,7 @@ looks for it by its name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -162,14 +163,13 @@ _used = (
 )
 
 
-def _find(**marks: Any) -> Prepared:
-    columns = {**_PART, **{name: func.coalesce(seq, 0) for name, seq in marks.items()}}
-    thread = select(*_row(_THREAD, **columns)).where(threads.c.thread_key == _key)
+@cache
+def _find(*, marks: bool) -> Prepared:
+    last_fork = _last(forks.c.seq)
+    last_base = _last(snapshots.c.seq, snapshots.c.is_base)
+    given = {"n6": func.coalesce(last_fork, 0), "n8": func.coalesce(last_base, 0)} if marks else {}
+    thread = select(*_row(_THREAD, **_PART, **given)).where(threads.c.thread_key == _key)
     return Prepared(union_all(thread, *_used))
-
-
-_FIND = _find()
-_FIND_MARKS = _find(n6=_last(forks.c.seq), n8=_last(snapshots.c.seq, snapshots.c.is_base))
 
 
 def _events(*conditions: Any) -> Any:
@@ -186,6 +186,7 @@ def _events(*conditions: Any) -> Any:
     return select(*page.c)
 
 
+@cache
 def _load(*, past: bool) -> Prepared:
     """The statement; ``past``: with what tells whether a past position is still there."""
     last_fork = _last(forks.c.seq, forks.c.seq <= _upto)
@@ -246,14 +247,10 @@ def _load(*, past: bool) -> Prepared:
     return Prepared(union_all(thread, *_used, chain, source, page))
 
 
-_LOAD_END = _load(past=False)
-_LOAD_PAST = _load(past=True)
-_SPAN = Prepared(
-    union_all(
-        select(*_row(_THREAD, **_PART)).where(threads.c.thread_key == _key),
-        _events(events.c.seq > _after, events.c.seq <= _through),
-    )
-)
+@cache
+def _span() -> Prepared:
+    thread = select(*_row(_THREAD, **_PART)).where(threads.c.thread_key == _key)
+    return Prepared(union_all(thread, _events(events.c.seq > _after, events.c.seq <= _through)))
 
 
 def find(conn: Connection, thread_key: int, ns: str, *, marks: bool = False) -> Loaded:
@@ -262,7 +259,7 @@ def find(conn: Connection, thread_key: int, ns: str, *, marks: bool = False) -> 
     Args:
         marks: with the log's last fork and last base (0: there is none).
     """
-    return _loaded((_FIND_MARKS if marks else _FIND)(conn, {"key": thread_key, "ns": ns}).rows)
+    return _loaded(_find(marks=marks)(conn, {"key": thread_key, "ns": ns}).rows)
 
 
 def load(
@@ -290,7 +287,7 @@ def load(
         "known_snapshot": snapshot,
         "after": after,
     }
-    found = _loaded((_LOAD_END if at.seq == END else _LOAD_PAST)(conn, values).rows)
+    found = _loaded(_load(past=at.seq != END)(conn, values).rows)
     row = found.thread
     if known is not None and row is not None and (row.fork, row.snapshot) == known[:2]:
         return found._replace(is_continued=True)
@@ -306,7 +303,7 @@ def span(
     """
     through = END if upto is None else upto
     values = {"key": after.thread_key, "ns": after.ns, "after": after.seq - 1, "through": through}
-    found = _loaded(_SPAN(conn, values).rows)
+    found = _loaded(_span()(conn, values).rows)
     return found.thread, _run(found.page, after.seq + 1)
 
 

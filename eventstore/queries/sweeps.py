@@ -16,7 +16,6 @@ from eventstore.db.schema import insert_if_new, slices, sweeps
 from eventstore.models import SqlRow
 from eventstore.retention_models import SLICES
 
-_MAKE_SLICES = insert_if_new(slices)
 _ALL_SLICES = [
     {"slice": number, "holder": "", "lease_until": 0, "swept_at": 0} for number in range(SLICES)
 ]
@@ -84,7 +83,7 @@ def claim(
     if found is None and conn.execute(_COUNT, {"which": scope}).scalar() != SLICES:
         # This scope was never swept.
         made = [{"scope": scope, **each} for each in _ALL_SLICES]
-        conn.execute(_MAKE_SLICES[conn.dialect.name], made)
+        conn.execute(insert_if_new(conn, slices), made)
         found = conn.execute(_FREE, given).first()
     if found is not None:
         claimed = {"which": scope, "number": found.slice, "who": holder, "until": until_us}
@@ -104,7 +103,6 @@ def release(conn: Connection, scope: str, number: int, holder: str, swept_us: in
     conn.execute(_RELEASE, given)
 
 
-_BEGIN_SWEEP = insert_if_new(sweeps)
 _END_SWEEP = (
     update(sweeps)
     .where(sweeps.c.sweep_id == bindparam("which"))
@@ -120,7 +118,7 @@ _SWEEPS = (
 
 def begin_sweep(conn: Connection, row: Mapping[str, Any]) -> None:
     """Record that a sweep begins; recording it again changes nothing."""
-    conn.execute(_BEGIN_SWEEP[conn.dialect.name], row)
+    conn.execute(insert_if_new(conn, sweeps), row)
 
 
 def end_sweep(

@@ -389,7 +389,6 @@ _COUNT_UP = (
     .values(count=_renewals.c.count + 1, renewed_at=bindparam("now"))
 )
 _FORGET = delete(_renewals).where(_renewals.c.renewed_at < bindparam("before"))
-_COUNT_FIRST = insert_if_new(_renewals)
 _RENEWALS = select(_renewals.c.count).where(_of_process)
 
 
@@ -398,7 +397,7 @@ def renew(conn: Connection, process: str, now_us: int, forget_before_us: int) ->
     if conn.execute(_COUNT_UP, {"who": process, "now": now_us}).rowcount == 0:
         conn.execute(_FORGET, {"before": forget_before_us})
         row = {"process": process, "count": 1, "renewed_at": now_us}
-        conn.execute(_COUNT_FIRST[conn.dialect.name], row)
+        conn.execute(insert_if_new(conn, _renewals), row)
 
 
 def renewals(conn: Connection, process: str) -> int | None:

@@ -34,7 +34,6 @@ ERASURE: Final = "erasure"
 SECRET_BYTES: Final = 32
 
 _SECRET = select(secrets.c.value).where(secrets.c.name == ERASURE)
-_MAKE_SECRET = insert_if_new(secrets)
 _digest: Any = bindparam("name_digest", type_=tombstones.c.name_digest.type)
 _NEWEST = select(func.max(tombstones.c.generation)).where(tombstones.c.name_digest == _digest)
 _LAST_GENERATION = select(
@@ -54,7 +53,6 @@ _FORMER_GENERATIONS = select(
 )
 _KNOWN = select(tombstones).where(tombstones.c.name_digest == _digest)
 _DELETE = delete(tombstones).where(tombstones.c.thread_key == bindparam("key"))
-_PUT = insert_if_new(tombstones)
 _OF_SECRET: Final = -1
 """In place of a generation, in the row that carries the secret."""
 _TOMBSTONES = select(
@@ -104,7 +102,7 @@ def secret(conn: Connection) -> bytes | None:
 
 def make_secret(conn: Connection, value: bytes) -> None:
     """Store the secret unless there is one; if several processes do so at once, one wins."""
-    conn.execute(_MAKE_SECRET[conn.dialect.name], {"name": ERASURE, "value": value})
+    conn.execute(insert_if_new(conn, secrets), {"name": ERASURE, "value": value})
 
 
 def last_generation(conn: Connection, tenant: str, thread_id: str) -> int | None:
@@ -156,7 +154,7 @@ def hide(conn: Connection, row: Mapping[str, Any], key: bytes, name: tuple[str, 
         "thread_key": digests.tombstone_key(key, row["thread_key"]),
         "name_digest": digests.keyed_name_digest(key, *name),
     }
-    conn.execute(_PUT[conn.dialect.name], {**row, **hidden})
+    conn.execute(insert_if_new(conn, tombstones), {**row, **hidden})
 
 
 def is_erased(conn: Connection, thread_key: int) -> bool:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, Self
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from eventstore import AsyncEventStore, async_store
+from eventstore.closing import AsyncClosing
 from graph.langgraph.base import StoreSaver
 
 
-class AsyncEventStoreSaver(StoreSaver[AsyncEventStore]):
+class AsyncEventStoreSaver(StoreSaver[AsyncEventStore], AsyncClosing):
     """Keeps LangGraph's threads in an event store, for async code.
 
     Args:
@@ -59,14 +59,3 @@ class AsyncEventStoreSaver(StoreSaver[AsyncEventStore]):
         """Close the store, unless the caller opened it."""
         if self._owned:
             await self.store.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()

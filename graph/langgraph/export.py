@@ -19,6 +19,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from eventstore import ConfigurationError, EventStore
+from eventstore.closing import Closing
 from eventstore.concurrency import run_sync
 from graph.langgraph.finding import History
 from graph.langgraph.operations import Operations
@@ -33,7 +34,7 @@ _INLINE: Final = (str, int, float, bool, type(None))
 """What LangGraph's PostgreSQL saver keeps in the checkpoint itself."""
 
 
-class Export:
+class Export(Closing):
     """Copies threads of a store into the tables of a LangGraph saver.
 
     Args:
@@ -88,12 +89,6 @@ class Export:
         if self._opening is not None:
             self._opening.__exit__(None, None, None)
         self._tables = self._opening = None
-
-    def __enter__(self) -> Export:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def thread(self, thread_id: str, advance: Callable[[int], None] = lambda count: None) -> Moved:
         """Copy what a thread has and its copy has not, and verify every checkpoint.

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, Self
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from eventstore import EventStore, store
+from eventstore.closing import Closing
 from graph.langgraph.base import StoreSaver
 
 
-class EventStoreSaver(StoreSaver[EventStore]):
+class EventStoreSaver(StoreSaver[EventStore], Closing):
     """Keeps LangGraph's threads in an event store, as changes instead of whole states.
 
     Args:
@@ -59,14 +59,3 @@ class EventStoreSaver(StoreSaver[EventStore]):
         """Close the store, unless the caller opened it."""
         if self._owned:
             self.store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

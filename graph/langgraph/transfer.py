@@ -16,6 +16,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import INTERRUPT
 
 from eventstore import EventStore, EventStoreError
+from eventstore.closing import Closing
 from eventstore.concurrency import run_sync
 from graph.langgraph.finding import History
 from graph.langgraph.logs import Plan, Tip
@@ -55,7 +56,7 @@ class Moved:
     is_ahead: bool = False
 
 
-class Import:
+class Import(Closing):
     """Copies threads of a source into a store.
 
     Args:
@@ -78,12 +79,6 @@ class Import:
     def close(self) -> None:
         """Close the source; the store stays open."""
         self.source.close()
-
-    def __enter__(self) -> Import:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def thread(
         self,

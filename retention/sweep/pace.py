@@ -11,6 +11,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from eventstore.db.background import QUIET_S
 from retention.inputs import Store
 
 T = TypeVar("T")
@@ -24,14 +25,16 @@ class Pace:
 
     Attributes:
         rows: about how many rows one transaction deletes.
-        seconds: about how long one transaction takes, in which writers wait (on SQLite; on
-            PostgreSQL they do not, and it may take ten times as long).
-        rest: pause after each, as a multiple of the time it took; 0 for none.
+        seconds: about how long one transaction keeps others from writing (on SQLite; on PostgreSQL
+            it does not, and may take ten times as long). If nobody else has written for longer
+            than a hundred times that, a hundredth of the time since then.
+        rest: pause after each, as a multiple of the time it took; 0 for none. Nobody rests on
+            SQLite when nobody else has written for five seconds.
         bytes: how much of an SQLite file is returned to the file system in one step.
     """
 
     rows: int = 2_000
-    seconds: float = 0.002
+    seconds: float = 0.001
     rest: float = 0.5
     bytes: int = 262_144
 
@@ -51,12 +54,13 @@ class Pacer:
     def __init__(self, store: Store, pace: Pace) -> None:
         self.pace = pace
         self._concurrency = store.concurrency
+        self._background = store.core.transactions.background
 
     async def run(self, operation: Awaitable[T]) -> T:
         """The result of an operation, after a rest in proportion to it."""
         began = time.monotonic()
         result = await self._concurrency.run(operation)
         rest = self.pace.rest * (time.monotonic() - began)
-        if rest:
+        if rest and self._background.quiet_s < QUIET_S:
             await self._concurrency.sleep(min(rest, REST_S_MAX))
         return result

@@ -316,9 +316,10 @@ class Sweep:
 
     async def _reclaim(self) -> None:
         """Shrink an SQLite file step by step."""
+        pace = self._pacer.pace
         try:
             for _ in range(RECLAIM_STEPS_MAX):
-                freed = await self._pacer.run(self._store.core.reclaim(self._pacer.pace.bytes))
+                freed = await self._pacer.run(self._store.core.reclaim(pace.bytes, pace.seconds))
                 self._counts["reclaimed"] += freed
                 if not freed or self._must_stop():
                     return

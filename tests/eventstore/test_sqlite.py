@@ -19,11 +19,13 @@ from eventstore import (
     ConfigurationError,
     Event,
     EventStore,
+    Expired,
     StoreBusyError,
     StoreUnavailableError,
+    ThreadInfo,
 )
 from eventstore.concurrency import run_sync
-from eventstore.db import sqlite
+from eventstore.db import background, sqlite
 from eventstore.db.options import Durability
 from tests.eventstore.support import check_whole, data_of, fill, numbers, sql
 
@@ -183,7 +185,9 @@ def test_a_writer_that_had_to_wait_waits_as_long_the_next_time(
         assert numbers(store.read("t")) == [1, 2]
 
 
-def test_work_in_the_background_leaves_its_connection_as_it_was(tmp_path: Path) -> None:
+def test_work_in_the_background_leaves_its_connection_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = ("synchronous", "wal_autocheckpoint", "foreign_keys", "busy_timeout")
 
     def inside(conn: Any) -> list[Any]:
@@ -198,11 +202,35 @@ def test_work_in_the_background_leaves_its_connection_as_it_was(tmp_path: Path) 
             fill(store, "t", 1)
             before = [pragma(store, name) for name in settings]
             run = store.core.transactions.run
+            assert run_sync(run("background_write", inside)) == [1, 50, *before[2:]]
+            monkeypatch.setattr(background, "QUIET_S", 0.0)  # as if nobody else had written
             assert run_sync(run("background_write", inside)) == [1, 800, *before[2:]]
+            monkeypatch.undo()
             with pytest.raises(ValueError):
                 run_sync(run("background_write", fails))
             assert [pragma(store, name) for name in settings] == before
             assert before[:2] == [usual, 1000]
+
+
+def test_a_thread_that_grows_while_it_is_judged_is_judged_again(tmp_path: Path) -> None:
+    """It is judged before the lock is taken, and again under the lock if somebody has written."""
+    path = tmp_path / "file.db"
+    with EventStore(path) as store, EventStore(path) as other:
+        for name in ("grows", "stays"):
+            fill(store, name, 2)
+        keys = [store.thread(name).thread_key for name in ("grows", "stays")]
+        judged: list[str] = []
+
+        def write(thread: ThreadInfo) -> bool:
+            if not judged:
+                fill(other, "grows", 1, start=3)
+            judged.append(thread.thread_id)
+            return False
+
+        batch = [Expired(key, None, "test", unchanged={"": 2}) for key in keys]
+        assert run_sync(store.core.prune(batch, keep_if=write)) == ["kept", "pruned"]
+        assert judged == ["grows", "stays", "stays"]
+        assert numbers(other.read("grows")) == [1, 2, 3]
 
 
 def test_a_rollback_journal_always_waits_for_the_disk(

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.dialects import registry
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
 from sqlalchemy.pool import NullPool
 
 from eventstore.concurrency import completed
@@ -23,39 +22,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 
-class _Borrowing(PGDialect_psycopg):
-    """Returns a connection to the pool that it came from, instead of closing it.
-
-    A useless one is closed first, and the pool opens another.
-    """
-
-    supports_statement_cache = True
-    give_back: Any = None
-
-    def on_connect(self) -> Any:
-        return None  # SQLAlchemy's would add another handler for notices at every use
-
-    def do_close(self, dbapi_connection: Any) -> None:
-        self.give_back(dbapi_connection)
-
-    def do_terminate(self, dbapi_connection: Any) -> None:
-        self.give_back(dbapi_connection, closed=True)
-
-    @classmethod
-    def get_async_dialect_cls(cls, url: URL) -> type[Any]:
-        return _AsyncBorrowing
-
-
-class _AsyncBorrowing(PGDialectAsync_psycopg):
-    supports_statement_cache = True
-    give_back: Any = None
-    on_connect = _Borrowing.on_connect
-    do_close = _Borrowing.do_close
-    do_terminate = _Borrowing.do_terminate
-
-
-registry.register("postgresql.eventstore_borrowing", __name__, _Borrowing.__name__)
-_BORROWED_URL: Final = "postgresql+eventstore_borrowing://"
+_DRIVER: Final = "postgresql+eventstore_borrowing"
+registry.register("postgresql.eventstore_borrowing", f"{__package__}.dialects", "Borrowing")
+_BORROWED_URL: Final = f"{_DRIVER}://"
 _BORROWED_OPTIONS: Final = {
     "poolclass": NullPool,
     "use_native_hstore": False,
@@ -155,7 +124,7 @@ def around_async_pool(pool: AsyncConnectionPool[Any]) -> AsyncEngine:
 
 def borrows(engine: Engine) -> bool:
     """Whether an engine takes its connections from a caller's pool."""
-    return isinstance(engine.dialect, _Borrowing | _AsyncBorrowing)
+    return engine.url.drivername == _DRIVER
 
 
 def _open_like_pool(pool: Any) -> Engine:

@@ -11,12 +11,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile, SpooledTemporaryFile
-from types import TracebackType
-from typing import IO, Any, Final, Self, cast
+from typing import IO, Any, Final, cast
 
 import msgpack
 import zstandard
 
+from eventstore.closing import Closing
 from eventstore.codec.compression import Compression
 from eventstore.errors import ArchiveDamagedError, ConfigurationError, CorruptEventError
 from eventstore.format.archive.checker import Checker
@@ -39,7 +39,7 @@ _WINDOW_BYTES_MAX: Final = 2**23
 _RECORD_BYTES_BESIDES: Final = 2**20
 
 
-class Dump:
+class Dump(Closing):
     """A thread as a file, verified, in memory or in a temporary file. Close it after use.
 
     Iterating over it gives the bytes of the file, any number of times.
@@ -213,17 +213,6 @@ class Dump:
     def close(self) -> None:
         """Release the memory or the temporary file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Dump of {self.header.thread_id!r}, {self.size} bytes>"

@@ -134,7 +134,7 @@ def remove_rest(conn: Connection, thread_key: int, tombstone: Mapping[str, Any])
     for remove in _REMOVE_REST:
         conn.execute(remove, {"key": thread_key})
     # A thread that was restored may have left one.
-    conn.execute(_PUT_TOMBSTONE[conn.dialect.name], tombstone)
+    conn.execute(insert_if_new(conn, tombstones), tombstone)
     return True
 
 
@@ -144,5 +144,3 @@ _REMOVE_REST = [
 ]
 
 _REMOVE_REST.append(delete(threads).where(threads.c.thread_key == _key))
-
-_PUT_TOMBSTONE = insert_if_new(tombstones)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -31,6 +32,9 @@ from eventstore.models import SqlRow
 
 GROUPS: Final[Mapping[str, int]] = {"sqlite": 8, "postgresql": 16}
 """Threads that one statement reads, by dialect: each is a round trip on PostgreSQL."""
+
+REMOVED: Final[Mapping[str, int]] = {"sqlite": 8, "postgresql": 1_000}
+"""Threads that are removed between two looks at the clock."""
 
 STRETCH: Final[Mapping[str, int]] = {"sqlite": 1, "postgresql": 10}
 """How many times as long a transaction may take where writers of other threads do not wait."""
@@ -101,7 +105,9 @@ class _Group:
         return dict.fromkeys(self._places, keys[0]) | dict(zip(self._places, keys, strict=False))
 
 
-_GROUPS = {dialect: _Group(size) for dialect, size in GROUPS.items()}
+@cache
+def _group(dialect: str) -> _Group:
+    return _Group(GROUPS[dialect])
 
 
 @dataclass(slots=True)
@@ -135,7 +141,7 @@ def lock(conn: Connection, keys: Sequence[int]) -> dict[int, SqlRow]:
     A writer locks the row of its thread during an append, and another sweeper does while it
     decides. We wait for neither, so that those who wait for us can never deadlock with us.
     """
-    group = _GROUPS[conn.dialect.name]
+    group = _group(conn.dialect.name)
     return {row.thread_key: row for row in group.lock(conn, group.placed(keys)).rows}
 
 
@@ -143,7 +149,7 @@ def there(conn: Connection, keys: Sequence[int]) -> Collection[int]:
     """Those of these threads that exist and are not being deleted."""
     if not keys:
         return ()
-    group = _GROUPS[conn.dialect.name]
+    group = _group(conn.dialect.name)
     return {key for (key,) in group.there(conn, group.placed(keys)).rows}
 
 
@@ -152,7 +158,7 @@ def weigh(conn: Connection, keys: Sequence[int]) -> Mapping[int, Weight]:
     found: dict[int, Weight] = defaultdict(Weight)
     if not keys:
         return found
-    group = _GROUPS[conn.dialect.name]
+    group = _group(conn.dialect.name)
     rows_found = group.weigh(conn, group.placed(keys)).rows
     for what, key, rows, ns, last, newest, count, size in rows_found:
         weight = found[key]

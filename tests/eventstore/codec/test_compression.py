@@ -49,6 +49,27 @@ def test_the_level_of_large_bodies_can_be_chosen() -> None:
         codec.encode(value, level=99)
 
 
+@pytest.mark.parametrize("messages", [150, 300, 400])  # of 39, 78 and 104 KB
+def test_a_body_that_is_worth_a_level_may_be_larger_and_still_gain_by_the_dictionary(
+    messages: int,
+) -> None:
+    codec, value = Codec(), chat(messages)
+    usual, chosen = codec.encode(value), codec.encode(value, level=9)
+    assert usual[1] == 1
+    assert chosen[1] == (2 if codec.raw_size(chosen) <= 96 * 1024 else 1)
+    assert len(chosen) < len(usual)
+    assert codec.decode(chosen) == codec.decode(usual) == value
+
+
+def test_a_level_of_its_own_uses_the_dictionary_of_the_application() -> None:
+    data = trained(40_000)
+    codec = Codec(dictionaries={40_000: data})
+    value = ["order 12345 of customer 54321 is ready", 5]
+    payload = codec.encode(value, level=9)
+    assert zstandard.get_frame_parameters(payload[2:]).dict_id == 40_000
+    assert codec.decode(payload) == value
+
+
 def trained(dict_id: int) -> bytes:
     samples: list[Any] = [f"order {i} of customer {i * 7} is ready".encode() for i in range(3000)]
     return zstandard.train_dictionary(2048, samples, dict_id=dict_id).as_bytes()
