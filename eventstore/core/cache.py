@@ -16,7 +16,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from eventstore.codec.codec import Codec
@@ -54,8 +53,7 @@ class Live(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class CachedLog:
+class CachedLog(NamedTuple):
     """The stored bytes that lead to the end of a log, within that log.
 
     Attributes:
@@ -108,12 +106,12 @@ class CachedLog:
         """With the events of ``rows`` added, which end at ``end``."""
         size = self.size + _size(rows)
         rows = [*(self.rows or ()), *rows]
-        return replace(self, end=end, digest=digest, rows=rows, live=None, size=size)
+        return self._replace(end=end, digest=digest, rows=rows, live=None, size=size)
 
     def folded(self, snapshot: Snapshot, notes: Any) -> CachedLog:
         """The same log, starting from a snapshot of its end that the reader made."""
         size = _OVERHEAD + _size_of(snapshot)
-        return replace(self, snapshot=snapshot, link=self.digest, rows=[], notes=notes, size=size)
+        return self._replace(snapshot=snapshot, link=self.digest, rows=[], notes=notes, size=size)
 
 
 def _size_of(snapshot: Snapshot | None) -> int:
@@ -158,7 +156,7 @@ class LogCache:
         found = (cached.end, cached.digest, cached.fingerprint)
         if found != (head.position, head.digest, fingerprint):
             return None
-        return replace(cached, was_found=True)
+        return cached._replace(was_found=True)
 
     def known(
         self, thread_key: int, ns: str, fingerprint: str | None
@@ -222,7 +220,7 @@ class LogCache:
         elif found != (end.position, end.digest):
             return
         here = CachedLog.of(end, snapshot.fingerprint, marks, snapshot, end.digest, [])
-        self.put(replace(here, notes=notes))
+        self.put(here._replace(notes=notes))
 
     def keep(self, end: Head, live: Live) -> None:
         """Keep objects of a reader with a log that is cached up to this end, if there is room."""
@@ -230,7 +228,7 @@ class LogCache:
             cached = self._logs.get((end.thread_key, end.ns))
         if cached is None or (cached.end, cached.digest) != (end.position, end.digest):
             return
-        cached = replace(cached, live=live)
+        cached = cached._replace(live=live)
         if cached.total <= self._max // SHARE:
             self.put(cached)
 

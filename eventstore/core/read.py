@@ -264,7 +264,7 @@ class Reading(Threads):
         first = start.seq + 1 if start else 1
         stretch = queries.lineage.Stretch(head.thread_key, head.ns, first, head.seq)
         route = queries.lineage.Route(start, [stretch] if hit.rows else [])
-        hit, pages = replace(hit, was_found=True), [hit.rows] if hit.rows else []
+        hit, pages = hit._replace(was_found=True), [hit.rows] if hit.rows else []
         return _Found(head, head.position, route, (), pages, marks, hit)
 
     def cache_replay(
@@ -286,9 +286,9 @@ class Reading(Threads):
             folded = cached.folded(snapshot, notes)
             if self.cache.put(folded):
                 return replace(replay, cached=folded)
-            cached = replace(cached, is_large=True)
+            cached = cached._replace(is_large=True)
         self.cache.put(cached)
-        return replace(replay, cached=cached)
+        return replay if cached is replay.cached else replace(replay, cached=cached)
 
     async def _lineage(
         self,
