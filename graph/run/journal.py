@@ -119,7 +119,7 @@ Materialize = Callable[
     [Head, SnapshotTaker, Mapping[int, Mapping[str, int]], Sequence[Fork | Prepared], State],
     Awaitable[tuple[NewSnapshot | None, SnapshotTaker]],
 ]
-"""Makes a snapshot that is due; see :meth:`graph.run.thread_log.ThreadLog.materialize`."""
+"""Makes a snapshot that is due; see :meth:`graph.run.loading.Loader.materialize`."""
 
 
 class _Claim(TypedDict, total=False):

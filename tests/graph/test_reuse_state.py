@@ -13,8 +13,8 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 
+import graph.run.loading
 import graph.run.snapshots
-import graph.run.thread_log
 from eventstore import EventStore
 from graph import START, CompiledGraph, StateGraph, add_messages
 from tests.graph.kit import on, replayed
@@ -86,7 +86,7 @@ def test_runs_go_on_with_the_objects_of_the_run_before(store: EventStore) -> Non
 def test_the_log_of_a_broken_promise_is_right_and_a_warning_names_the_key(
     store: EventStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph.run.thread_log, "CHECK_EVERY", 4)
+    monkeypatch.setattr(graph.run.loading, "CHECK_EVERY", 4)
     seen: list[str] = []
 
     def vandal(state: Talk) -> dict[str, Any]:
