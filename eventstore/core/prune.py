@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
 from eventstore import queries
@@ -152,6 +153,22 @@ class Pruning(Part):
             if time.monotonic() >= deadline:
                 break
         return [each.outcome for each in found[:done]]
+
+    @asynccontextmanager
+    async def in_rounds(self) -> AsyncIterator[None]:
+        """Many transactions of :meth:`prune` and :meth:`reclaim`, whose pages are written together.
+
+        Meanwhile SQLite's write-ahead log grows by what half a second's work changes, and nobody
+        else moves it into the file.
+        """
+        rounds = self.transactions.background
+        rounds.begin_rounds()
+        try:
+            yield
+        finally:
+            rounds.end_rounds()
+        if not self.is_server:
+            await self.transactions.run("autocommit", background.move_log)
 
     async def reclaim(self, bytes_max: int, seconds: float = 0.02) -> int:
         """Give free pages of an SQLite file back to the file system, in one short step.

@@ -1,8 +1,8 @@
 """Writing beside others on SQLite, where one writes at a time and all wait for the same disk.
 
 Owns what background work does so that writers hardly notice it: it reads and decides before it
-takes the lock, takes the lock for the shorter the more recently somebody else has written, waits
-for no disk, and moves the write-ahead log into the file before a writer has to.
+takes the lock, holds the lock for the shorter the more recently somebody else has written, waits
+for no disk when it commits, and moves the write-ahead log into the file, seldom and all at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from eventstore.db import sqlite
+from eventstore.db.engines import Lender
 
 SHARE: Final = 0.01
 """A transaction holds the lock for so much of the time since somebody else has written."""
@@ -22,11 +23,14 @@ SHARE: Final = 0.01
 QUIET_S: Final = 5.0
 """When nobody has for so long, there is nobody to be considerate of."""
 
-_LOG_PAGES: Final = 800
-"""Pages in the log at which background work moves it into the file; writers do so at 1,000."""
+ROUND_S: Final = 0.5
+"""How long the log grows before it is moved into the file."""
 
-_LOG_PAGES_BESIDE: Final = 50
-"""The same beside others: what they have to write waits until the disk has written these."""
+_LOG_PAGES: Final = 800
+"""Pages at which work without rounds moves the log; writers do so at 1,000."""
+
+_MOVES: Final = 3
+"""What was written while the log was being moved is moved then, and is less each time."""
 
 _NORMAL: Final = 1  # of PRAGMA synchronous
 _VERSION: Final = "eventstore_version"
@@ -39,16 +43,36 @@ class Background:
         quiet_s: for how long nobody else has written, as its last transaction saw it. On a server,
             where nobody looks, 0.
         is_alone: false when another thread of this process has written since then.
+        moved_s: how long it took to move the log, which kept the disk busy; 0 if that was not done
+            at the end of the last transaction.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lender: Lender) -> None:
         self.quiet_s = 0.0
         self.is_alone = False
+        self.moved_s = 0.0
         self._written_at = 0.0
+        self._lender = lender
+        self._in_rounds = False
+        self._round_ends = 0.0
 
     def lock_s(self, seconds: float) -> float:
         """How long a transaction may hold the lock, which may hold it so long in any case."""
         return max(seconds, SHARE * min(self.quiet_s, QUIET_S))
+
+    def begin_rounds(self) -> None:
+        """From now on, let the log grow for a while, and then move it into the file at once.
+
+        A page that many transactions change is so written once, and pages side by side together:
+        it is what the disk has to do here, at random places, that other writers wait for. They do
+        not move the log meanwhile: it is pinned. Ends with :meth:`end_rounds`.
+        """
+        self._in_rounds = True
+
+    def end_rounds(self) -> None:
+        """Let writers move the log again."""
+        self._in_rounds = False
+        self._lender.unpin()
 
     @contextmanager
     def using(self, conn: Connection) -> Iterator[None]:
@@ -60,14 +84,19 @@ class Background:
         if sqlite.ask(conn, "journal_mode") != "wal":
             yield
             return
-        pages = _LOG_PAGES if self.quiet_s >= QUIET_S else _LOG_PAGES_BESIDE
-        wanted = {"synchronous": _NORMAL, "wal_autocheckpoint": pages}
+        self.moved_s = 0.0
+        if self._in_rounds and self._lender.pin():
+            self._round_ends = time.monotonic() + ROUND_S
+        wanted = {"synchronous": _NORMAL, "wal_autocheckpoint": _LOG_PAGES}
         before = {name: int(sqlite.ask(conn, name)) for name in wanted}
         raw: Any = conn.connection.dbapi_connection
         try:
             for name, value in wanted.items():
                 raw.execute(f"PRAGMA {name} = {min(value, before[name])}")
             yield
+            if self._in_rounds and time.monotonic() >= self._round_ends:
+                self._lender.unpin()
+                self.moved_s = move_log(conn)
         finally:
             if not conn.invalidated:
                 for name, old in before.items():
@@ -96,3 +125,17 @@ def lock(conn: Connection) -> bool:
     except sqlite.ERRORS as error:
         raise sqlite.translate(str(error)) from error
     return bool(conn.info.get(_VERSION) == sqlite.ask(conn, "data_version"))
+
+
+def move_log(conn: Connection) -> float:
+    """Move SQLite's write-ahead log into the file, beside writers; how many seconds it took."""
+    began = time.monotonic()
+    if sqlite.ask(conn, "journal_mode") != "wal":
+        return 0.0
+    raw: Any = conn.connection.dbapi_connection
+    for _ in range(_MOVES):
+        version = sqlite.ask(conn, "data_version")
+        raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if version == sqlite.ask(conn, "data_version"):
+            break
+    return time.monotonic() - began

@@ -251,11 +251,13 @@ class Lender:
 
     Attributes:
         kept: the connection that is kept, if there is one; it has no transaction.
+        pinned: the connection that :meth:`pin` keeps, if there is one; it reads.
     """
 
     def __init__(self, engine: Engine, *, keeps: bool) -> None:
         self.engine = engine
         self.kept: list[Connection] = []
+        self.pinned: list[Connection] = []
         self.keeps = keeps
         self._may_keep = keeps
 
@@ -264,6 +266,34 @@ class Lender:
         while self.kept:
             with suppress(IndexError):  # a transaction was faster
                 self.kept.pop().close()
+        self.unpin()
+
+    def pin(self) -> bool:
+        """Keep SQLite's write-ahead log from being moved into the file, until :meth:`unpin`.
+
+        A connection that goes on reading does: what it sees must stay there.
+
+        Returns:
+            Whether it begins to.
+        """
+        if self.pinned or not self.keeps:
+            return False
+        conn = self.engine.connect()
+        raw: Any = conn.connection.dbapi_connection
+        raw.execute("BEGIN")
+        raw.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+        self.pinned.append(conn)
+        if not self.keeps:  # any more
+            self.unpin()
+        return True
+
+    def unpin(self) -> None:
+        """Let the log be moved again."""
+        with suppress(IndexError):
+            conn = self.pinned.pop()
+            raw: Any = conn.connection.dbapi_connection
+            raw.rollback()
+            conn.close()
 
     def pause(self) -> None:
         """Keep none."""
@@ -280,8 +310,8 @@ class Lender:
         self.pause()
 
     def forget(self) -> list[Connection]:
-        """The kept connection, which another process uses, too; it must not be freed."""
-        kept, self.kept = self.kept, []
+        """The kept connections, which another process uses, too; they must not be freed."""
+        kept, self.kept, self.pinned = self.kept + self.pinned, [], []
         return kept
 
 

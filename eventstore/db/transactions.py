@@ -136,11 +136,11 @@ class Transactions:
         self._begin = (sqlite if self._is_sqlite else opening).beginner(sync_engine)
         self._turns = writers.turns(sync_engine)
         self._writers = writers.Writers(self._is_sqlite)
-        self.background = Background()
         self._watch: FileWatch | None = None
         self._refusal: EventStoreError | None = None
         self.is_shared = not writers.is_memory(sync_engine)
         self.lender = Lender(sync_engine, keeps=owned and self._is_sqlite and self.is_shared)
+        self.background = Background(self.lender)
         process_forks.track(self)
 
     async def run(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -98,7 +99,10 @@ class Actions:
             between: called before each batch.
         """
         large: list[_Large] = []
-        await self._prune_in_batches(decisions, large, between)
+        decisions = sorted(decisions, key=lambda each: (each.active_at, each.thread_key))
+        archives = any(each.archive for each in decisions)  # nobody is to wait for them
+        async with nullcontext() if archives else self._store.core.in_rounds():
+            await self._prune_in_batches(decisions, large, between)
         for number, (decision, unchanged) in enumerate(large):
             if self._must_stop():
                 self.counts["left"] += len(large) - number
@@ -109,11 +113,10 @@ class Actions:
 
     async def _prune_in_batches(
         self,
-        decisions: Iterable[Decision],
+        decisions: Sequence[Decision],
         large: list[_Large],
         between: Callable[[], Awaitable[None]] | None,
     ) -> None:
-        decisions = sorted(decisions, key=lambda each: (each.active_at, each.thread_key))
         size = ARCHIVED_BATCH if any(each.archive for each in decisions) else BATCH
         at = 0
         while at < len(decisions):

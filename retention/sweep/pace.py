@@ -7,16 +7,21 @@ Live writers get the database in between. Owns the bounds (:class:`Pace`) and th
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from eventstore.db.background import QUIET_S
+from eventstore.db.background import QUIET_S, SHARE
 from retention.inputs import Store
 
 T = TypeVar("T")
 
 REST_S_MAX: Final = 1.0
+
+DISK_REST_S_MAX: Final = 10.0
+"""How long a sweep rests at most after it has kept the disk busy."""
+
+_LOOK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +54,30 @@ DEFAULT_PACE: Final = Pace()
 
 
 class Pacer:
-    """Runs operations of a store at a :class:`Pace`."""
+    """Runs operations of a store at a :class:`Pace`.
 
-    def __init__(self, store: Store, pace: Pace) -> None:
+    Args:
+        must_stop: asked during long rests, which end then.
+    """
+
+    def __init__(self, store: Store, pace: Pace, must_stop: Callable[[], bool]) -> None:
         self.pace = pace
         self._concurrency = store.concurrency
         self._background = store.core.transactions.background
+        self._must_stop = must_stop
 
     async def run(self, operation: Awaitable[T]) -> T:
         """The result of an operation, after a rest in proportion to it."""
         began = time.monotonic()
         result = await self._concurrency.run(operation)
-        rest = self.pace.rest * (time.monotonic() - began)
-        if rest and self._background.quiet_s < QUIET_S:
-            await self._concurrency.sleep(min(rest, REST_S_MAX))
+        if self.pace.rest and self._background.quiet_s < QUIET_S:
+            took, moved = time.monotonic() - began, self._background.moved_s
+            await self._concurrency.sleep(min(self.pace.rest * (took - moved), REST_S_MAX))
+            await self._rest(moved / SHARE)
         return result
+
+    async def _rest(self, seconds: float) -> None:
+        """Leave the disk to others."""
+        ends = time.monotonic() + min(seconds, DISK_REST_S_MAX)
+        while (left := ends - time.monotonic()) > 0 and not self._must_stop():
+            await self._concurrency.sleep(min(left, _LOOK_S))

@@ -131,7 +131,7 @@ class Sweep:
         self._should_stop = should_stop
         self._stopped = False
         self._on_progress = on_progress
-        self._pacer = Pacer(store, pace)
+        self._pacer = Pacer(store, pace, self._must_stop)
 
     async def run(self, shared: timedelta | None) -> SweepReport:
         """Sweep, and record it."""
@@ -318,11 +318,13 @@ class Sweep:
         """Shrink an SQLite file step by step."""
         pace = self._pacer.pace
         try:
-            for _ in range(RECLAIM_STEPS_MAX):
-                freed = await self._pacer.run(self._store.core.reclaim(pace.bytes, pace.seconds))
-                self._counts["reclaimed"] += freed
-                if not freed or self._must_stop():
-                    return
+            async with self._store.core.in_rounds():
+                for _ in range(RECLAIM_STEPS_MAX):
+                    reclaim = self._store.core.reclaim(pace.bytes, pace.seconds)
+                    freed = await self._pacer.run(reclaim)
+                    self._counts["reclaimed"] += freed
+                    if not freed or self._must_stop():
+                        return
         except DATABASE_ERRORS:
             raise
         except Exception:

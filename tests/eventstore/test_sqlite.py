@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import random
 import threading
 import time
@@ -25,7 +26,7 @@ from eventstore import (
     ThreadInfo,
 )
 from eventstore.concurrency import run_sync
-from eventstore.db import background, sqlite
+from eventstore.db import sqlite
 from eventstore.db.options import Durability
 from tests.eventstore.support import check_whole, data_of, fill, numbers, sql
 
@@ -185,9 +186,7 @@ def test_a_writer_that_had_to_wait_waits_as_long_the_next_time(
         assert numbers(store.read("t")) == [1, 2]
 
 
-def test_work_in_the_background_leaves_its_connection_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_work_in_the_background_leaves_its_connection_as_it_was(tmp_path: Path) -> None:
     settings = ("synchronous", "wal_autocheckpoint", "foreign_keys", "busy_timeout")
 
     def inside(conn: Any) -> list[Any]:
@@ -202,10 +201,7 @@ def test_work_in_the_background_leaves_its_connection_as_it_was(
             fill(store, "t", 1)
             before = [pragma(store, name) for name in settings]
             run = store.core.transactions.run
-            assert run_sync(run("background_write", inside)) == [1, 50, *before[2:]]
-            monkeypatch.setattr(background, "QUIET_S", 0.0)  # as if nobody else had written
             assert run_sync(run("background_write", inside)) == [1, 800, *before[2:]]
-            monkeypatch.undo()
             with pytest.raises(ValueError):
                 run_sync(run("background_write", fails))
             assert [pragma(store, name) for name in settings] == before
@@ -231,6 +227,77 @@ def test_a_thread_that_grows_while_it_is_judged_is_judged_again(tmp_path: Path) 
         assert run_sync(store.core.prune(batch, keep_if=write)) == ["kept", "pruned"]
         assert judged == ["grows", "stays", "stays"]
         assert numbers(other.read("grows")) == [1, 2, 3]
+
+
+def test_a_transaction_is_longer_the_longer_nobody_else_has_written(tmp_path: Path) -> None:
+    path = tmp_path / "file.db"
+    with EventStore(path) as store, EventStore(path) as other:
+        fill(store, "a", 1)
+        work = store.core.transactions.background
+
+        def quiet_s() -> float:
+            run_sync(store.core.prune([Expired(1, None, "test")]))
+            return work.quiet_s
+
+        quiet_s()
+        time.sleep(0.3)
+        assert quiet_s() >= 0.3
+        assert work.lock_s(0.001) >= 0.003
+        assert work.lock_s(0.2) == 0.2
+        for writer in (other, store):
+            assert quiet_s() > 0
+            fill(writer, writer.tenant + str(id(writer)), 1)
+            assert quiet_s() == 0
+            assert work.lock_s(0.001) == 0.001
+        work._written_at -= 3600
+        quiet_s()
+        assert work.lock_s(0.001) == 0.05
+
+
+def test_only_background_work_moves_the_log_while_it_is_at_it(tmp_path: Path) -> None:
+    path = tmp_path / "file.db"
+    with EventStore(path) as store, EventStore(path) as other:
+        fill(store, "a", 1)
+        log = path.with_name("file.db-wal")
+
+        async def work() -> None:
+            async with store.core.in_rounds():
+                await store.core.prune([Expired(1, None, "test")])
+                for number in range(400):
+                    fill(other, f"t{number}", 10)
+                assert log.stat().st_size > 1_500 * 4096  # writers move it at 1,000 pages
+                assert path.stat().st_size < 50 * 4096
+            assert path.stat().st_size > 100 * 4096
+
+        run_sync(work())
+        size = log.stat().st_size
+        for number in range(400):
+            fill(other, f"u{number}", 10)
+        assert log.stat().st_size == size, "it is used again"
+        assert check_whole(other) == 801
+
+
+def test_a_process_is_forked_while_background_work_goes_on(tmp_path: Path) -> None:
+    """What pins the log lets go of the file for the fork."""
+    with EventStore(tmp_path / "file.db") as store:
+        fill(store, "a", 1)
+
+        async def work() -> None:
+            async with store.core.in_rounds():
+                await store.core.prune([Expired(1, None, "test")])
+                assert store.core.transactions.lender.pinned
+                child = os.fork()
+                if child == 0:
+                    with suppress(BaseException):
+                        os._exit(0 if numbers(store.read("a")) == [1] else 1)
+                    os._exit(2)
+                assert os.waitpid(child, 0)[1] == 0
+                assert not store.core.transactions.lender.pinned
+                await store.core.prune([Expired(1, None, "test")])
+                assert store.core.transactions.lender.pinned
+            assert not store.core.transactions.lender.pinned
+
+        run_sync(work())
 
 
 def test_a_rollback_journal_always_waits_for_the_disk(
