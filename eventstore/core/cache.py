@@ -67,7 +67,7 @@ class CachedLog(NamedTuple):
         was_found: whether this was in the cache when it was looked for.
         is_large: a snapshot that the reader made was too large to keep.
         live: what the reader keeps of the log's end besides.
-        size: approximate bytes that all this takes, without ``live``.
+        size: approximate bytes that all this takes.
     """
 
     end: Position
@@ -84,9 +84,9 @@ class CachedLog(NamedTuple):
     size: int = 0
 
     @property
-    def total(self) -> int:
-        """Approximate bytes that all this takes."""
-        return self.size + (0 if self.live is None else self.live.size)
+    def live_size(self) -> int:
+        """Approximate bytes that ``live`` takes."""
+        return 0 if self.live is None else self.live.size
 
     @classmethod
     def of(
@@ -104,13 +104,13 @@ class CachedLog(NamedTuple):
 
     def extended(self, end: Position, digest: bytes, rows: Sequence[Any]) -> CachedLog:
         """With the events of ``rows`` added, which end at ``end``."""
-        size = self.size + _size(rows)
+        size = self.size - self.live_size + _size(rows)
         rows = [*(self.rows or ()), *rows]
         return self._replace(end=end, digest=digest, rows=rows, live=None, size=size)
 
     def folded(self, snapshot: Snapshot, notes: Any) -> CachedLog:
         """The same log, starting from a snapshot of its end that the reader made."""
-        size = _OVERHEAD + _size_of(snapshot)
+        size = _OVERHEAD + _size_of(snapshot) + self.live_size
         return self._replace(snapshot=snapshot, link=self.digest, rows=[], notes=notes, size=size)
 
 
@@ -172,12 +172,12 @@ class LogCache:
     def put(self, cached: CachedLog) -> bool:
         """Cache a log, and drop those that were used longest ago; false if it is too large."""
         place = cached.end[:2]
-        fits = cached.rows is not None and cached.total <= self._max // SHARE
+        fits = cached.rows is not None and cached.size <= self._max // SHARE
         with self._lock:
             self._drop(place)
             if fits:
                 self._logs[place] = cached
-                self._size += cached.total
+                self._size += cached.size
             while self._size > self._max:
                 self._drop(next(iter(self._logs)))
         return fits
@@ -228,13 +228,13 @@ class LogCache:
             cached = self._logs.get((end.thread_key, end.ns))
         if cached is None or (cached.end, cached.digest) != (end.position, end.digest):
             return
-        cached = cached._replace(live=live)
-        if cached.total <= self._max // SHARE:
-            self.put(cached)
+        size = cached.size - cached.live_size + live.size
+        if size <= self._max // SHARE:
+            self.put(cached._replace(live=live, size=size))
 
     def _drop(self, place: tuple[int, str]) -> None:
         cached = self._logs.pop(place, None)
-        self._size -= cached.total if cached else 0
+        self._size -= cached.size if cached else 0
 
 
 class BodyCache:

@@ -1,14 +1,15 @@
-"""The state at a position of a log: read and folded, or what an earlier run left in memory.
+"""The state at an address of a thread: read and folded, or what an earlier run left in memory.
 
-Owns how a log's events and snapshots become a state, which of it stays in memory, and how a
-snapshot that is due is made. Reads only.
+Owns what a checkpoint means for a thread (its head, its past, or the past of another thread that it
+was forked from), how a log's events and snapshots become a state, which of it stays in memory, and
+how a snapshot that is due is made. Reads only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, Final
@@ -21,21 +22,24 @@ from eventstore import (
     LineageMovedError,
     NewSnapshot,
     Position,
+    PositionNotFoundError,
     RecordedEvent,
     Replay,
     SerializationError,
 )
 from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX, Pages
+from eventstore.format.digests import origin, prefix_ns
 from eventstore.models import Prepared
 from graph.build.schema import Channel
-from graph.errors import GraphError, ReducerError, SchemaChangedError
+from graph.errors import GraphError, InvalidConfigError, ReducerError, SchemaChangedError
 from graph.run import recent
+from graph.run.address import Address
 from graph.run.metadata import RunMetadata
 from graph.run.recent import Decoded, Notes, Packed
 from graph.run.snapshots import Failures, SnapshotTaker, load
 from graph.state.events import Data, Kind
-from graph.state.fold import Fold, State, parts
+from graph.state.fold import Fold, State, checkpoint_id, parts
 from graph.types import START
 
 log = logging.getLogger(__name__)
@@ -44,7 +48,7 @@ CHECK_EVERY: Final = 32
 """How many runs in turn may have a state from memory, until it is compared with the log's."""
 
 
-class OfAnother(Exception):
+class _OfAnother(Exception):
     """A position is in another thread: whether this one was forked from there is to be seen."""
 
 
@@ -71,6 +75,103 @@ class Loader:
         text = "\n".join([version or "", *parts])
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
 
+    async def read(self, address: Address) -> tuple[State, Replay[Pages]]:
+        """The state at an address, and the replay that led to it. Writes nothing."""
+        thread_id, at = address.thread_id, address.position
+        try:
+            replay, state, _ = await self.load(thread_id, at, address.ns, is_own=True)
+        except (_OfAnother, PositionNotFoundError):
+            at = await self.resolve(thread_id, at)
+            at, replay, state, _ = await self.load_named(address, at)
+        if at is not None and state.checkpoint != at:
+            raise InvalidConfigError(
+                f"{checkpoint_id(at)} is not a checkpoint of thread {address.thread_id!r}, but "
+                "within a superstep; take ids from get_state_history(config)"
+            )
+        return state, replay
+
+    async def resolve(
+        self, thread_id: str, at: Position | None, ns: str | None = None
+    ) -> Position | None:
+        """The position that a checkpoint id means for a thread; ``None``: its current end.
+
+        The checkpoint of another thread from which this thread was forked means the current end
+        of the fork.
+
+        Raises:
+            InvalidConfigError: it belongs to another thread, and this one was not forked from it.
+        """
+        if at is None:
+            return None
+        ns = origin(at.thread_key, at.ns)[1] if ns is None else ns
+        head = await self.core.head(thread_id, ns)
+        if not head.exists or at.thread_key == head.thread_key:
+            return at
+        if not ns and await self.origin(head) == at:
+            return None
+        kept = (head.thread_key, prefix_ns(at.thread_key, at.ns))
+        async with aclosing(self.lineage(head.position)) as steps:
+            async for step in steps:
+                if step[:2] in (at[:2], kept) and at.seq <= step.seq:
+                    return at._replace(thread_key=step.thread_key, ns=step.ns)
+        beginning = await self.beginning(thread_id)
+        trimmed = (
+            f"; its history begins at seq {beginning.seq}, and what was before was trimmed"
+            if beginning is not None
+            else ""
+        )
+        owner = await self.core.thread_at(at.thread_key)
+        named = f"thread {owner.thread_id!r}" if owner else "a thread that is not there"
+        raise InvalidConfigError(
+            f"the checkpoint {checkpoint_id(at)} belongs to {named}, and thread {thread_id!r} "
+            f"exists and was not forked from it{trimmed}; to branch from that checkpoint, choose a "
+            "new thread_id"
+        )
+
+    async def load_named(
+        self, address: Address, at: Position | None
+    ) -> tuple[Position | None, Replay[Pages], State, SnapshotTaker]:
+        """The state at the position that an address was resolved to, and that position.
+
+        The position changes if its thread was deleted meanwhile: the thread, a fork of that one,
+        then has the events in a prefix of its own.
+        """
+        thread_id, ns = address.thread_id, address.ns
+        try:
+            return at, *await self.load(thread_id, at, ns)
+        except PositionNotFoundError:
+            now = await self.resolve(thread_id, address.position)
+            if now == at:
+                raise
+            return now, *await self.load(thread_id, now, ns)
+
+    async def origin(self, head: Head) -> Position | None:
+        """The position in another thread from which a thread was forked at its creation."""
+        if not head.exists or head.seq == 0:
+            return None
+        start = Position(head.thread_key, head.ns, 0)
+        try:
+            async with aclosing(await self.core.read_span(head.thread_id, start, 1)) as pages:
+                async for page in pages:
+                    for first in page:
+                        return Position(*first.data["source"]) if first.kind == Kind.FORK else None
+        except LineageMovedError:
+            return None  # trimmed, and its fork event with it
+        return None
+
+    async def beginning(self, thread_id: str) -> Position | None:
+        """The base at which a trimmed thread begins; ``None`` if it was not trimmed."""
+        end = (await self.core.head(thread_id)).position
+        async with aclosing(self.lineage(end)) as steps:
+            return [(await self.core.lineage(step)).base async for step in steps][-1]
+
+    async def lineage(self, at: Position) -> AsyncGenerator[Position, None]:
+        """The ends of the spans of events that lead to a position, newest first."""
+        here: Position | None = at
+        while here is not None:
+            yield here
+            here = (await self.core.lineage(here)).source
+
     async def load(
         self,
         thread_id: str,
@@ -84,7 +185,7 @@ class Loader:
         """The state at a position in a thread's lineage; ``None``: at its current end.
 
         Args:
-            is_own: raise ``OfAnother`` if the position is in another thread than this one.
+            is_own: raise ``_OfAnother`` if the position is in another thread than this one.
             reuses: the state may be the one that an earlier run had.
             known: a replay to the end, which need not be read again.
 
@@ -100,7 +201,7 @@ class Loader:
                 )
             head = replay.head
             if is_own and at is not None and head.exists and at.thread_key != head.thread_key:
-                raise OfAnother
+                raise _OfAnother
             kept = recent.kept_of(replay.cached) if reuses and replay.cached else None
             if kept is not None and kept.uses % CHECK_EVERY:
                 self.refuse_other_forms(thread_id, kept.state)
@@ -199,8 +300,8 @@ class Loader:
             with suppress(SerializationError):  # a reducer made something that cannot be stored
                 made = packed.followed(codec, state)
                 if made is not None:
-                    snapshot = made.snapshot(codec, self.fingerprint, state)
-                    notes = Notes(tuple(made.all()), taker.chain(state))
+                    chain = taker.chain(state)
+                    snapshot, notes = made.snapshot(codec, self.fingerprint, state, chain)
         return self.core.cache_replay(replay, snapshot, notes)
 
     async def fold(self, replay: Replay[Pages]) -> tuple[State, SnapshotTaker]:

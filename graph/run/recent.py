@@ -112,19 +112,18 @@ class Packed:
                 parts[key] = (Part(key, None, codec.pack({key: value}, own=True)),)
         return Packed(values, parts)
 
-    def snapshot(self, codec: Codec, fingerprint: str, state: State) -> Snapshot:
-        """A snapshot of the state that has these values.
+    def snapshot(
+        self, codec: Codec, fingerprint: str, state: State, chain: Chain
+    ) -> tuple[Snapshot, Notes]:
+        """A snapshot of the state that has these values, and what is kept beside it.
 
         Raises:
             SerializationError: its metadata cannot be stored.
         """
-        bodies = tuple(part.body for part in self.all())
+        parts = [part for parts in self.parts.values() for part in parts]
         body = codec.pack(state_data(state, {}), own=True)
-        return Snapshot(state.at, fingerprint, False, body, bodies)
-
-    def all(self) -> Iterator[Part]:
-        """The parts of all values, as :attr:`Notes.parts` has them."""
-        return (part for parts in self.parts.values() for part in parts)
+        items = tuple([part.body for part in parts])
+        return Snapshot(state.at, fingerprint, False, body, items), Notes(parts, chain)
 
 
 def copied(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,15 +188,10 @@ def is_due(cached: CachedLog) -> bool:
     notes: Notes | None = cached.notes
     if cached.is_large:
         return False
-    return notes is None or bool(cached.rows) or _has_many_small(notes.parts)
-
-
-def _has_many_small(parts: Sequence[Part]) -> bool:
-    count: Counter[str] = Counter()
-    for key, length, body in parts:
-        if length is not None and len(body) < PART:
-            count[key] += 1
-    return bool(count) and max(count.values()) > SMALL_MAX
+    if notes is None or cached.rows:
+        return True
+    small = [key for key, length, body in notes.parts if length is not None and len(body) < PART]
+    return len(small) > SMALL_MAX and max(Counter(small).values()) > SMALL_MAX
 
 
 class Kept(NamedTuple):
@@ -276,8 +270,8 @@ class Recorded:
         packed, uses, chain = self._packed, self._uses, taker.chain(state)
         if packed is not None and state.stays and state.above is None and _is_flat(state.metadata):
             with suppress(SerializationError):
-                snapshot = packed.snapshot(self._core.codec, self._fingerprint, state)
-                notes = Notes(tuple(packed.all()), chain)
+                codec, fingerprint = self._core.codec, self._fingerprint
+                snapshot, notes = packed.snapshot(codec, fingerprint, state, chain)
                 self._core.cache.start_at(before, end, snapshot, notes, is_stored)
                 self._size = sum(map(len, snapshot.items))
         if uses is not None and not taker.has_other_values:

@@ -1,7 +1,7 @@
-"""A graph's threads on an event store: loads the state at an address.
+"""A graph's threads on an event store: opens the journal of a run at an address.
 
-Owns what a checkpoint means for a thread: its head, its past, or the past of another thread that
-it was forked from. Reads only; the journals that it opens write.
+Owns where a run goes on: at the end of a thread, or with a fork from its past or that of another
+thread. The journals that it opens write.
 """
 
 from __future__ import annotations
@@ -12,25 +12,21 @@ from datetime import timedelta
 from typing import Any
 
 from eventstore import (
-    Head,
-    LineageMovedError,
     Position,
-    PositionNotFoundError,
     RecordedEvent,
     Replay,
 )
 from eventstore.core.cache import CachedLog
 from eventstore.core.read import Pages
-from eventstore.format.digests import origin, prefix_ns
-from graph.errors import InvalidConfigError, ReducerError
+from graph.errors import ReducerError
 from graph.run import recent
 from graph.run.address import Address
 from graph.run.journal import LogJournal, Means
-from graph.run.loading import Loader, OfAnother
+from graph.run.loading import Loader
 from graph.run.recent import Packed, Recorded
 from graph.run.snapshots import SnapshotTaker
 from graph.state.events import Kind
-from graph.state.fold import State, checkpoint_id
+from graph.state.fold import State
 
 
 class ThreadLog(Loader):
@@ -223,7 +219,7 @@ class ThreadLog(Loader):
             if kept is not None and kept.state is state:
                 recorded.reuses(kept.uses, kept.size)
             else:
-                recorded.reuses(0, cached.size)
+                recorded.reuses(0, cached.size - cached.live_size)
         return recorded
 
     async def has_moved(self, journal: LogJournal) -> bool:
@@ -232,100 +228,3 @@ class ThreadLog(Loader):
             return False
         head = await self.core.head(journal.thread_id, journal.at.ns)
         return head.position != journal.at or head.digest != journal.digest
-
-    async def read(self, address: Address) -> tuple[State, Replay[Pages]]:
-        """The state at an address, and the replay that led to it. Writes nothing."""
-        thread_id, at = address.thread_id, address.position
-        try:
-            replay, state, _ = await self.load(thread_id, at, address.ns, is_own=True)
-        except (OfAnother, PositionNotFoundError):
-            at = await self.resolve(thread_id, at)
-            at, replay, state, _ = await self.load_named(address, at)
-        if at is not None and state.checkpoint != at:
-            raise InvalidConfigError(
-                f"{checkpoint_id(at)} is not a checkpoint of thread {address.thread_id!r}, but "
-                "within a superstep; take ids from get_state_history(config)"
-            )
-        return state, replay
-
-    async def resolve(
-        self, thread_id: str, at: Position | None, ns: str | None = None
-    ) -> Position | None:
-        """The position that a checkpoint id means for a thread; ``None``: its current end.
-
-        The checkpoint of another thread from which this thread was forked means the current end
-        of the fork.
-
-        Raises:
-            InvalidConfigError: it belongs to another thread, and this one was not forked from it.
-        """
-        if at is None:
-            return None
-        ns = origin(at.thread_key, at.ns)[1] if ns is None else ns
-        head = await self.core.head(thread_id, ns)
-        if not head.exists or at.thread_key == head.thread_key:
-            return at
-        if not ns and await self.origin(head) == at:
-            return None
-        kept = (head.thread_key, prefix_ns(at.thread_key, at.ns))
-        async with aclosing(self.lineage(head.position)) as steps:
-            async for step in steps:
-                if step[:2] in (at[:2], kept) and at.seq <= step.seq:
-                    return at._replace(thread_key=step.thread_key, ns=step.ns)
-        beginning = await self.beginning(thread_id)
-        trimmed = (
-            f"; its history begins at seq {beginning.seq}, and what was before was trimmed"
-            if beginning is not None
-            else ""
-        )
-        owner = await self.core.thread_at(at.thread_key)
-        named = f"thread {owner.thread_id!r}" if owner else "a thread that is not there"
-        raise InvalidConfigError(
-            f"the checkpoint {checkpoint_id(at)} belongs to {named}, and thread {thread_id!r} "
-            f"exists and was not forked from it{trimmed}; to branch from that checkpoint, choose a "
-            "new thread_id"
-        )
-
-    async def load_named(
-        self, address: Address, at: Position | None
-    ) -> tuple[Position | None, Replay[Pages], State, SnapshotTaker]:
-        """The state at the position that an address was resolved to, and that position.
-
-        The position changes if its thread was deleted meanwhile: the thread, a fork of that one,
-        then has the events in a prefix of its own.
-        """
-        thread_id, ns = address.thread_id, address.ns
-        try:
-            return at, *await self.load(thread_id, at, ns)
-        except PositionNotFoundError:
-            now = await self.resolve(thread_id, address.position)
-            if now == at:
-                raise
-            return now, *await self.load(thread_id, now, ns)
-
-    async def origin(self, head: Head) -> Position | None:
-        """The position in another thread from which a thread was forked at its creation."""
-        if not head.exists or head.seq == 0:
-            return None
-        start = Position(head.thread_key, head.ns, 0)
-        try:
-            async with aclosing(await self.core.read_span(head.thread_id, start, 1)) as pages:
-                async for page in pages:
-                    for first in page:
-                        return Position(*first.data["source"]) if first.kind == Kind.FORK else None
-        except LineageMovedError:
-            return None  # trimmed, and its fork event with it
-        return None
-
-    async def beginning(self, thread_id: str) -> Position | None:
-        """The base at which a trimmed thread begins; ``None`` if it was not trimmed."""
-        end = (await self.core.head(thread_id)).position
-        async with aclosing(self.lineage(end)) as steps:
-            return [(await self.core.lineage(step)).base async for step in steps][-1]
-
-    async def lineage(self, at: Position) -> AsyncGenerator[Position, None]:
-        """The ends of the spans of events that lead to a position, newest first."""
-        here: Position | None = at
-        while here is not None:
-            yield here
-            here = (await self.core.lineage(here)).source

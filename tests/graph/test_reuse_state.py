@@ -255,12 +255,12 @@ def test_what_is_kept_is_bounded() -> None:
             run(app, 4, f"t{number}")
             assert kept_in(store)
         cache = store.core.cache
-        assert sum(each.total for each in cache._logs.values()) == cache._size <= 60_000
+        assert sum(each.size for each in cache._logs.values()) == cache._size <= 60_000
         assert 3 < len(kept_in(store)) < 40
         app.invoke({"items": [{"large": "x" * 20_000}]}, on("t39"))
         run(app, 3, "t39")
         assert len(app.get_state(on("t39")).values["items"]) == 16
-        assert all(each.total <= 15_000 for each in cache._logs.values())
+        assert all(each.size <= 15_000 for each in cache._logs.values())
 
 
 def test_without_the_promise_nothing_is_kept(store: EventStore) -> None:
