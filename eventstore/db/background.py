@@ -7,6 +7,7 @@ for no disk when it commits, and moves the write-ahead log into the file, seldom
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ SHARE: Final = 0.01
 
 QUIET_S: Final = 5.0
 """When nobody has for so long, there is nobody to be considerate of."""
+
+_RECENT_S: Final = 60.0
+"""Who wrote since a transaction that is longer ago may have done so long ago, too."""
 
 ROUND_S: Final = 0.5
 """How long the log grows before it is moved into the file."""
@@ -42,7 +46,7 @@ class Background:
     Attributes:
         quiet_s: for how long nobody else has written, as its last transaction saw it. On a server,
             where nobody looks, 0.
-        is_alone: false when another thread of this process has written since then.
+        is_alone: false when this process has appended since then.
         moved_s: how long it took to move the log, which kept the disk busy; 0 if that was not done
             at the end of the last transaction.
     """
@@ -52,6 +56,7 @@ class Background:
         self.is_alone = False
         self.moved_s = 0.0
         self._written_at = 0.0
+        self._looked_at = -math.inf
         self._lender = lender
         self._in_rounds = False
         self._round_ends = 0.0
@@ -105,8 +110,11 @@ class Background:
     def _look(self, conn: Connection) -> None:
         """Look whether others have written since the last transaction."""
         now, version = time.monotonic(), sqlite.ask(conn, "data_version")
-        if not self.is_alone or conn.info.get(_VERSION) != version:
-            self._written_at, self.is_alone, conn.info[_VERSION] = now, True, version
+        if now - self._looked_at > _RECENT_S:
+            self._written_at = now - QUIET_S  # an append or two may find out that this is wrong
+        elif not self.is_alone or conn.info.get(_VERSION, version) != version:
+            self._written_at = now
+        self._looked_at, self.is_alone, conn.info[_VERSION] = now, True, version
         self.quiet_s = now - self._written_at
 
 

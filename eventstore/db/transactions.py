@@ -495,7 +495,7 @@ class _Transaction(NamedTuple):
             raise
         if self.mode in READS:
             return
-        if self.mode != "background_write":
+        if self.mode == "append" or self.mode == "write":
             self.database.background.is_alone = False
         watch = self.database._watch
         if watch is not None:
