@@ -158,7 +158,7 @@ class Pruning(Part):
     async def in_rounds(self) -> AsyncIterator[None]:
         """Many transactions of :meth:`prune` and :meth:`reclaim`, whose pages are written together.
 
-        Meanwhile SQLite's write-ahead log grows by what half a second's work changes, and nobody
+        Meanwhile SQLite's write-ahead log grows by what a quarter of a second's work changes, and nobody
         else moves it into the file.
         """
         rounds = self.transactions.background

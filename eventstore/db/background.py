@@ -27,7 +27,7 @@ QUIET_S: Final = 5.0
 _RECENT_S: Final = 60.0
 """Who wrote since a transaction that is longer ago may have done so long ago, too."""
 
-ROUND_S: Final = 0.5
+ROUND_S: Final = 0.25
 """How long the log grows before it is moved into the file."""
 
 _LOG_PAGES: Final = 800
