@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo 'make test      check format, lint and types, then run the tests'
 	@echo 'make coverage  run the tests with their branch coverage, which has a floor'
-	@echo 'make check     the same with the fast half of the tests, in two minutes'
+	@echo 'make check     the same with the fast half of the tests, in one minute'
 	@echo 'make thorough  the tests on every backend, with long searches (hours)'
 	@echo 'make lint      ruff format --check, ruff check and lint-imports'
 	@echo 'make types     mypy --strict'
@@ -97,10 +97,10 @@ usable := $(shell [ "$$(cat $(VENV)/made-for 2>/dev/null)" = "$(CURDIR)" ] \
 	&& $(PY) -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo yes)
 
 # The name after "ready-" is the extra in pyproject.toml. The install is editable: a change in the
-# code needs no new one.
+# code needs no new one. Python compiles a module when it first imports it, and most never are.
 $(VENV)/ready-%: pyproject.toml $(VENV)/made-for
 	@echo "Installing graph-eventstore[$*] into $(VENV) …"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[$*]'
 	@touch $@
 
 .PRECIOUS: $(VENV)/ready-%

@@ -82,7 +82,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return max(1, (os.cpu_count() or 1) * 3 // 2)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_Heap())
     if MEMORY is not None:
         # Of this process, and of those that it starts.
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
@@ -105,10 +106,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("no_cover")
 
 
-def pytest_collection_finish() -> None:
-    """Leave thousands of tests and their modules out of every later search for garbage."""
-    gc.collect()
-    gc.freeze()
+class _Heap:
+    """Leaves what stays (tests, their modules, reports) out of every later search for garbage.
+
+    Else each search would look at all of it: those that Python starts by itself, and those of
+    tests that want one, hundreds of them in the measurements.
+    """
+
+    TESTS: Final = 100
+
+    def __init__(self) -> None:
+        self._tests = 0
+
+    def pytest_collection_finish(self) -> None:
+        gc.collect()
+        gc.freeze()
+
+    def pytest_runtest_logfinish(self) -> None:
+        self._tests += 1
+        if self._tests % self.TESTS == 0:
+            self.pytest_collection_finish()
 
 
 def _is_in_the_matrix(item: pytest.Item) -> bool:

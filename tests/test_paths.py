@@ -45,6 +45,7 @@ def measured() -> dict[str, PathToStatement]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", BOUNDS)
 def test_a_path_is_no_longer_than_it_was(measured: dict[str, PathToStatement], call: str) -> None:
     path = measured[call]

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import groupby
 from typing import Any, Final
 
 import msgpack
@@ -29,8 +30,17 @@ from eventstore.concurrency import iterate_sync
 from eventstore.core.core import Core
 from eventstore.models import RUNTIME
 from graph.langgraph.state import snapshots
-from graph.langgraph.state.fold import Fold
-from graph.langgraph.state.records import CHECKPOINT, RESET, WRITES, Saved, Write, ordered, parsed
+from graph.langgraph.state.fold import Fold, Namespace
+from graph.langgraph.state.records import (
+    CHECKPOINT,
+    RESET,
+    WITH,
+    WRITES,
+    Saved,
+    Write,
+    ordered,
+    parsed,
+)
 from graph.langgraph.state.sealing import BODY, CIPHER, Seal
 from graph.langgraph.state.values import ARRAY, Value, overlap
 
@@ -104,9 +114,10 @@ async def read_entries(
     async with aclosing(events) as pages:  # type: ignore[type-var]
         async for page in pages:
             for event in page:
-                entry, fold = _next(event, fold)
+                found, fold = _next(event, fold)
                 if own is None or (event.thread_key == own and not event.ns):
-                    yield entry
+                    for entry in found:
+                        yield entry
 
 
 async def fold_at(core: Core, thread_id: str, at: Position) -> Fold | None:
@@ -132,15 +143,30 @@ def _started(core: Core, replay: Replay[Any], thread_id: str) -> Fold | None:
         return None
 
 
-def _next(event: RecordedEvent, fold: Fold | None) -> tuple[Entry, Fold | None]:
-    """An event made readable, and the fold behind it; ``None`` from an encrypted event on."""
+def _next(event: RecordedEvent, fold: Fold | None) -> tuple[list[Entry], Fold | None]:
+    """An event made readable, and the fold behind it; ``None`` from an encrypted event on.
+
+    One that holds writes and a checkpoint is shown as several, the writes first.
+    """
     if event.kind not in KINDS:
-        return Entry(event, ""), fold
+        return [Entry(event, "")], fold
     if fold is None or CIPHER in event.data:
-        return _unread(event), None
+        return [_unread(event)], None
     before = dict(fold.spaces)
-    fold.apply(event)
-    return replace(_entry(event, fold, before), fold=fold), fold
+    closed = fold.apply(event)
+    found = _stored_with(event, closed[0][1], before) if event.data.get(WITH) else []
+    return [replace(each, fold=fold) for each in (*found, _entry(event, fold, before))], fold
+
+
+def _stored_with(event: RecordedEvent, parent: Saved, before: dict[str, Namespace]) -> list[Entry]:
+    """The writes that are stored in the event of the checkpoint that follows them, by task."""
+    ns, _ = parsed(event.key or "")
+    known = before[ns].leaves[parent.id].writes
+    new = [(key, write) for key, write in parent.writes.items() if known.get(key) != write]
+    return [
+        Entry(event._replace(kind=WRITES, data=_written(ns, parent.id, list(writes)), key=None), ns)
+        for _, writes in groupby(new, key=lambda item: item[0][0])
+    ]
 
 
 def find(store: EventStore, thread_id: str, ns: str, text: str) -> Entry | None:

@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from eventstore import (
     ConcurrencyError,
     DuplicateKeyError,
-    Event,
-    EventStoreError,
     ThreadNotFoundError,
 )
 from eventstore.concurrency import Asyncio, Concurrency, renew_in_children
 from graph.langgraph.finding import NeedsLog
 from graph.langgraph.logs import AS_USUAL, Creation, Logs, Plan, Tip
+from graph.langgraph.state.drafts import Draft, joined
 from graph.langgraph.state.sealing import Seal
 
 ATTEMPTS: Final = 100
@@ -34,8 +34,12 @@ ATTEMPTS: Final = 100
 TOGETHER_MAX: Final = 64
 """Requests that are appended together."""
 
-PATIENCE_S: Final = 0.005
-"""How long writes wait for the checkpoint that follows them, and a checkpoint for its writes."""
+PATIENCE_S: Final = 0.01
+"""How long writes wait for the checkpoint that follows them, and a checkpoint for its writes, while
+nothing is stored in their thread."""
+
+PATIENCE_MAX_S: Final = 0.1
+"""How long they wait at most; also writes whose own checkpoint is yet to come."""
 
 _TRUST_MAX: Final = 4
 _SKIPS_MIN: Final = 16
@@ -46,6 +50,21 @@ Planning = Callable[[Tip], Awaitable[Plan | None]]
 
 Awaited = Literal["checkpoint", "writes"]
 """What probably comes at once, to be appended together with a request."""
+
+
+class About(NamedTuple):
+    """What is appended about a checkpoint, named by its namespace and id.
+
+    Attributes:
+        is_next: it is the checkpoint that follows; else writes for it.
+        awaits: what probably comes at once.
+        is_early: the checkpoint itself is yet to come, too.
+    """
+
+    name: tuple[str, str | None]
+    is_next: bool
+    awaits: Awaited | None = None
+    is_early: bool = False
 
 
 class _Waker(Protocol):
@@ -100,7 +119,9 @@ class _Request:
     Attributes:
         tip: the thread with it; ``None``: not yet.
         error: why it cannot be appended.
+        about: the checkpoint that it continues or has writes for, if any.
         awaits: what it waits for; ``None``: only for its turn.
+        until: when it waits for that no more.
         leads: its caller has the turn.
         is_over: its caller waits no more.
         waker: of its caller, if that waits.
@@ -110,9 +131,11 @@ class _Request:
     seal: Seal
     plan: Planning
     creation: Creation
+    about: About | None = None
     tip: Tip | None = None
     error: Exception | None = None
     awaits: Awaited | None = None
+    until: float = 0.0
     leads: bool = False
     is_over: bool = False
     waker: _Waker | None = None
@@ -129,10 +152,38 @@ class _Line:
     Attributes:
         waiting: in the order in which they came.
         has_leader: a caller has the turn.
+        moved: when somebody had it last.
     """
 
     waiting: list[_Request] = field(default_factory=list)
     has_leader: bool = False
+    moved: float = 0.0
+
+    def count(self, about: About, *, is_next: bool) -> int:
+        """How many writes for a checkpoint, or that follow it, are among them."""
+        return sum(
+            each.about is not None
+            and each.about.name == about.name
+            and each.about.is_next == is_next
+            for each in self.waiting
+        )
+
+    def next_group(self, own: _Request) -> list[_Request]:
+        """What is appended with the request of the one that has the turn.
+
+        Writes that wait for a later checkpoint are left: LangGraph hands them over while it waits
+        until this one is stored.
+        """
+        found = [each for each in self.waiting if each.seal is own.seal]
+        names = {each.about.name for each in found if each.about and each.about.is_next}
+        if own.about is not None:
+            names.add(own.about.name)
+        found = [
+            each
+            for each in found
+            if each.awaits != "checkpoint" or each.about is None or each.about.name in names
+        ]
+        return found[:TOGETHER_MAX]
 
 
 class _Patience:
@@ -198,20 +249,20 @@ class Appending:
         seal: Seal,
         plan: Planning,
         creation: Creation = AS_USUAL,
-        awaits: Awaited | None = None,
+        about: About | None = None,
     ) -> Tip:
         """Append what ``plan`` makes of the thread's end.
 
         Args:
-            awaits: what probably comes at once. LangGraph stores the writes of a superstep before
+            about: which checkpoint it is about. LangGraph stores the writes of a superstep before
                 the checkpoint that follows, but from another thread, which may be later.
 
         Raises:
             ConcurrencyError: others were first ``ATTEMPTS`` times.
         """
-        request = _Request(thread_id, seal, plan, creation)
+        request = _Request(thread_id, seal, plan, creation, about)
         try:
-            self._stand_in_line([request], awaits)
+            self._stand_in_line([request])
             await self._appended(request)
         finally:
             self._step_out(request)
@@ -243,14 +294,17 @@ class Appending:
 
     # --- taking turns -------------------------------------------------------------------
 
-    def _stand_in_line(self, requests: Sequence[_Request], awaits: Awaited | None = None) -> None:
+    def _stand_in_line(self, requests: Sequence[_Request]) -> None:
         """Let requests wait, or the first lead if nobody does and it need not wait."""
         first = requests[0]
         with self._lock:
             line = self._lines.setdefault(first.thread_id, _Line())
-            self._note_arrival(line, "writes" if awaits == "checkpoint" else "checkpoint")
-            if awaits is not None and self._is_to_wait(line, awaits):
-                first.awaits = awaits
+            about = first.about
+            if about is not None:
+                self._note_arrival(line, about)
+            if about is not None and self._is_to_wait(line, about):
+                first.awaits = about.awaits
+                first.until = time.monotonic() + PATIENCE_MAX_S
             elif not line.has_leader:
                 line.has_leader = first.leads = True
             for each in requests:
@@ -258,18 +312,23 @@ class Appending:
                     each.waker = self._waker()
             line.waiting += requests
 
-    def _note_arrival(self, line: _Line, awaited: Awaited) -> None:
+    def _note_arrival(self, line: _Line, about: About) -> None:
         """Something came that may be what others in line wait for."""
-        waiting = sum(each.awaits == awaited for each in line.waiting)
+        awaited: Awaited = "checkpoint" if about.is_next else "writes"
+        waiting = sum(
+            each.awaits == awaited and each.about is not None and each.about.name == about.name
+            for each in line.waiting
+        )
         if waiting:
             self._patience[awaited].came(waiting)
 
-    def _is_to_wait(self, line: _Line, awaits: Awaited) -> bool:
-        if awaits == "checkpoint":
-            is_there = any(each.awaits == "writes" for each in line.waiting)
-        else:
-            is_there = bool(line.waiting) or line.has_leader or self._keeps_order
-        return not is_there and self._patience[awaits].allows(len(line.waiting))
+    def _is_to_wait(self, line: _Line, about: About) -> bool:
+        if about.awaits is None or line.count(about, is_next=not about.is_next):
+            return False
+        if about.is_next and (line.has_leader or self._keeps_order):
+            return False
+        others = line.count(about, is_next=about.is_next)
+        return self._patience[about.awaits].allows(others)
 
     async def _appended(self, request: _Request) -> None:
         """Wait until somebody has appended a request, or do it with all that is in line."""
@@ -285,14 +344,20 @@ class Appending:
     def _lose_patience(self, request: _Request) -> None:
         """What it waited for did not come: take the turn, if it is free.
 
-        While others have it nothing was missed: LangGraph stores a checkpoint only after the one
-        before it is stored.
+        While others have it, or had it a moment ago, nothing was missed: LangGraph stores a
+        checkpoint only after the one before it is stored.
         """
+        now = time.monotonic()
         with self._lock:
-            awaits, line = request.awaits, self._lines.get(request.thread_id)
-            if awaits is None or line is None or request not in line.waiting or line.has_leader:
+            about, line = request.about, self._lines.get(request.thread_id)
+            if line is None or request not in line.waiting or line.has_leader:
                 return
-            self._patience[awaits].missed(sum(each.awaits == awaits for each in line.waiting))
+            if about is None or request.awaits is None:
+                return
+            if (about.is_early or now - line.moved < PATIENCE_S) and now < request.until:
+                return
+            others = line.count(about, is_next=about.is_next)
+            self._patience[request.awaits].missed(others)
             request.awaits = None
             line.has_leader = request.leads = True
 
@@ -301,7 +366,7 @@ class Appending:
         line = self._lines[own.thread_id]
         while not own.is_done:
             with self._lock:
-                group = [each for each in line.waiting if each.seal is own.seal][:TOGETHER_MAX]
+                group = line.next_group(own)
                 line.waiting = [each for each in line.waiting if each not in group]
             # A checkpoint that came before its writes waited for them.
             group.sort(key=lambda each: each.awaits == "writes")
@@ -328,6 +393,7 @@ class Appending:
                 line.waiting.remove(request)
             if request.leads:
                 request.leads = False
+                line.moved = time.monotonic()
                 line.has_leader = self._is_led_by_next(line)
             if not line.waiting and not line.has_leader:
                 del self._lines[request.thread_id]
@@ -364,7 +430,7 @@ class Appending:
                     for each in planned:
                         each.error = error
                     continue
-                except EventStoreError as error:
+                except Exception as error:
                     if len(planned) == 1:
                         planned[0].error = error
                     count = 1  # one by one, so that each fails for its own reason only
@@ -375,7 +441,7 @@ class Appending:
     async def _planned(self, requests: Sequence[_Request], tip: Tip) -> tuple[list[_Request], Plan]:
         """The first requests that can be appended together, and what that appends."""
         planned: list[_Request] = []
-        events: list[Event] = []
+        events: list[Draft] = []
         ahead, fold, status = tip, tip.fold, None
         for request in requests:
             if fold is not ahead.fold:
@@ -391,6 +457,6 @@ class Appending:
             planned.append(request)
             if plan is None:
                 continue
-            events += plan.events
+            events = joined(events, plan.events)
             fold, status = plan.fold, plan.status or status
         return planned, Plan(events, fold, status)

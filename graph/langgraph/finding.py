@@ -18,9 +18,8 @@ from graph.langgraph.state.records import (
     CALL,
     CHECKPOINT,
     REFS,
+    Batch,
     Saved,
-    Write,
-    WriteKey,
     key_of,
     merged,
     parsed,
@@ -35,9 +34,6 @@ _AHEAD: Final = (8, 64, 2**62)
 
 Name = tuple[str, str]
 """A namespace and the id of a checkpoint in it."""
-
-LateWrites = tuple[list[tuple[WriteKey, Write]], bool]
-"""Writes of one event, and whether they replace others of the same key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +165,7 @@ class History:
         at = stretches[-number].end._replace(seq=seq)
         fold, start, events = await self._logs.replay(tip.head.thread_id, at, tip.fold.seal)
         captured: dict[Name, Saved] = {}
-        late: dict[Position, LateWrites | None] = {
+        late: dict[Position, Batch | None] = {
             stretches[-number].end._replace(seq=seq): None
             for ref in waiting.values()
             for number, seq in ref.late
@@ -218,18 +214,19 @@ class History:
             seq = 0
 
     async def _with_late_writes(
-        self, saved: Saved, ref: Ref, known: Mapping[Position, LateWrites | None]
+        self, saved: Saved, ref: Ref, known: Mapping[Position, Batch | None]
     ) -> Saved:
         stretches = await self._history()
         for number, seq in ref.late:
             if (number, seq) < ref.order:
                 continue
             at = stretches[-number].end._replace(seq=seq)
-            writes, replaces = known[at] or await self._late_writes(ref.ns, at)
-            saved = replace(saved, writes=merged(saved.writes, writes, replace=replaces))
+            batch = known[at] or await self._late_writes(ref.ns, at)
+            found = merged(saved.writes, batch.writes, replace=batch.replaces)
+            saved = replace(saved, writes=found)
         return saved
 
-    async def _late_writes(self, ns: str, at: Position) -> LateWrites:
+    async def _late_writes(self, ns: str, at: Position) -> Batch:
         """The writes of an event that was not met while folding."""
         logs, thread_id = self._logs, self.tip.head.thread_id
         after = at._replace(seq=at.seq - 1)

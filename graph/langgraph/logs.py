@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -29,6 +29,7 @@ from eventstore.core.core import Core
 from eventstore.core.read import Pages
 from eventstore.models import RUNTIME, NewSnapshot, Prepared, RecordedEvent
 from graph.langgraph.state import snapshots
+from graph.langgraph.state.drafts import Draft, event_of
 from graph.langgraph.state.fold import Fold
 from graph.langgraph.state.records import Saved
 from graph.langgraph.state.sealing import Seal
@@ -96,7 +97,7 @@ class Tip:
 class Plan(NamedTuple):
     """What to append, and what it leads to."""
 
-    events: Sequence[Event]
+    events: Sequence[Draft]
     fold: Fold
     status: Any = None
 
@@ -308,7 +309,7 @@ class Logs:
             base, snapshot = self._snapshot(tip, fold, seq)
         head = await self.core.append_after(
             tip.head,
-            self._packed(plan.events),
+            self._packed(map(event_of, plan.events)),
             status=plan.status,
             metadata=creation.metadata,
             ttl=creation.ttl,
@@ -318,7 +319,7 @@ class Logs:
         self._cache.put(tip.head.thread_id, new)
         return new
 
-    def _packed(self, events: Sequence[Event]) -> list[Prepared]:
+    def _packed(self, events: Iterable[Event]) -> list[Prepared]:
         """Events as they are stored: what they hold is compressed already, or encrypted."""
         pack, now = self.core.codec.pack, self.core.now_us()
         return [

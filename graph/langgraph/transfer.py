@@ -22,7 +22,7 @@ from graph.langgraph.finding import History
 from graph.langgraph.logs import Plan, Tip
 from graph.langgraph.operations import Operations
 from graph.langgraph.source import Name, Row, Source, opened
-from graph.langgraph.state.records import Saved, Typed, WriteKey
+from graph.langgraph.state.records import Batch, Saved, Typed, WriteKey
 from graph.langgraph.wire import Wire
 
 ROUNDS: Final = 5
@@ -174,7 +174,8 @@ class Import(Closing):
 
         for (_, task, path, is_special), items in groupby(sorted(row.writes, key=task_of), task_of):
             found: list[tuple[WriteKey, Any]] = list(items)
-            plans.append(writing.written(self._wire, name, (task, path), found, is_special))
+            batch = Batch(task, path, found, is_special)
+            plans.append(writing.written(self._wire, name, batch))
         return plans
 
 

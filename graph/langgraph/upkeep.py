@@ -12,10 +12,11 @@ from graph.langgraph.finding import History, Ref
 from graph.langgraph.logs import Plan, Tip, flat
 from graph.langgraph.reading import Reading, pasts
 from graph.langgraph.state import snapshots
+from graph.langgraph.state.drafts import Draft
 from graph.langgraph.state.fold import Fold
 from graph.langgraph.state.records import RESET, Past, key_of
 from graph.langgraph.wire import Wire
-from graph.langgraph.writing import checkpoint_event
+from graph.langgraph.writing import checkpoint_draft
 
 Strategy = Literal["keep_latest", "delete"]
 
@@ -127,7 +128,7 @@ class Upkeep:
         names = set(loaded)
         seq = history.tip.head.seq + 1
         fold = Fold(wire.seal, history.tip.head.thread_id)
-        events = [Event(RESET, {})]
+        events: list[Draft] = [Event(RESET, {})]
         fold.reset(seq)
         for ref in sorted(kept, key=lambda ref: ref.order):
             saved = loaded.get(ref.name)
@@ -139,7 +140,7 @@ class Upkeep:
                 past = {name: each for name, each in past.items() if each != Past(None, ())}
                 saved = replace(saved, parent=None, past=past)
             key = key_of(ref.ns, saved.id, seq + len(events))
-            events.append(checkpoint_event(fold, ref.ns, saved, key, carry=True))
+            events.append(checkpoint_draft(fold, ref.ns, saved, key, carry=True))
             fold.add(ref.ns, saved)
         return Plan(events, fold)
 

@@ -19,22 +19,17 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 
-from eventstore import ConfigurationError, Event
+from eventstore import ConfigurationError
 from eventstore.models import Status
-from graph.langgraph.appending import Appending, Awaited
+from graph.langgraph.appending import About, Appending, Awaited
 from graph.langgraph.conflict import OnConflict, RunConflictError, Seen
 from graph.langgraph.finding import History
 from graph.langgraph.logs import METADATA, Creation, Plan, Tip
 from graph.langgraph.state import records
-from graph.langgraph.state.coding import encode, encode_writes
+from graph.langgraph.state.drafts import CheckpointDraft, WritesDraft
 from graph.langgraph.state.fold import Fold, past_of
 from graph.langgraph.state.records import (
-    ID,
-    NS,
-    PARENT,
-    REFS,
-    REPLACE,
-    SIDE,
+    Batch,
     Channel,
     Saved,
     Typed,
@@ -107,7 +102,8 @@ class Writing:
         is_early = metadata.get("source") == "loop" and _lacks_writes(known, place)
         awaits: Awaited | None = "writes" if is_early else None
         creation = self._creation(known, place, wire)
-        await self.appending.write(place.thread_id, wire.seal, plan, creation, awaits)
+        about = About((ns, place.id), True, awaits)
+        await self.appending.write(place.thread_id, wire.seal, plan, creation, about)
         if was_overtaken:
             self._report(place.thread_id, ns, place.id)
         self.seen.note(place.thread_id, ns, checkpoint["id"], as_latest=not was_overtaken)
@@ -188,15 +184,19 @@ class Writing:
                     for index, (channel, value) in enumerate(writes)
                 ]
                 replaces = all(channel in WRITES_IDX_MAP for channel, _ in writes)
-                name, task = (ns, checkpoint_id), (task_id, task_path)
-                written = self.written(wire, name, task, found, replaces)
+                batch = Batch(task_id, task_path, found, replaces)
+                written = self.written(wire, (ns, checkpoint_id), batch)
             return await written(tip)
 
         known = self.logs.known(place.thread_id)
         is_followed = self._is_followed(known, place, {channel for channel, _ in writes})
         awaits: Awaited | None = "checkpoint" if is_followed else None
         creation = self._creation(known, place, wire)
-        await self.appending.write(place.thread_id, wire.seal, plan, creation, awaits)
+        is_early = known is not None and not (
+            known.fold.leaf(ns, checkpoint_id) or known.fold.is_recent(ns, checkpoint_id)
+        )
+        about = About((ns, checkpoint_id), False, awaits, is_early)
+        await self.appending.write(place.thread_id, wire.seal, plan, creation, about)
 
     def _creation(self, tip: Tip | None, place: Place, wire: Wire) -> Creation:
         """How the thread of a config is made, if there is none yet.
@@ -230,12 +230,11 @@ class Writing:
         self,
         wire: Wire,
         name: tuple[str, str],
-        task: tuple[str, str],
-        found: Sequence[tuple[WriteKey, Write]],
-        replaces: bool,
+        batch: Batch,
     ) -> Callable[[Tip], Awaitable[Plan | None]]:
-        """How to append the writes of a task, by its id and path, unless they are there already."""
+        """How to append the writes of a task for a checkpoint, unless they are there already."""
         ns, checkpoint_id = name
+        found, replaces = batch.writes, batch.replaces
         status = _status(ns, {write.channel for _, write in found})
 
         async def plan(tip: Tip) -> Plan | None:
@@ -243,11 +242,9 @@ class Writing:
             if leaf is not None and merged(leaf.writes, found, replace=replaces) == leaf.writes:
                 return None
             current = tip.fold.current(ns)
-            data: dict[str, Any] = {REPLACE: True} if replaces else {}
             key, is_early = None, False
             if leaf is None or leaf is not current:
-                space = tip.fold.spaces.get(ns)
-                is_recent = space is not None and checkpoint_id in space.recent
+                is_recent = tip.fold.is_recent(ns, checkpoint_id)
                 is_early = not (leaf or is_recent) and not await _is_known(
                     History(self.logs, tip), ns, checkpoint_id
                 )
@@ -255,15 +252,10 @@ class Writing:
                     key = key_of(ns, checkpoint_id, tip.head.seq + 1)
                     # Of others, readers do not want to fold what came meanwhile.
                     current = current if is_recent else None
-            if key is None and ns:
-                data[NS] = ns
-            if is_early:
-                data[ID] = checkpoint_id
-            refs, body = encode_writes(task, found, current)
-            data |= {REFS: refs, **wire.seal.close(body)}
+            draft = WritesDraft(wire.seal, ns, checkpoint_id, batch, current, is_early, key)
             fold = tip.fold.copy()
-            fold.add_writes(ns, checkpoint_id, found, replaces=replaces, early=is_early)
-            return Plan([Event(records.WRITES, data, key)], fold, status)
+            fold.add_writes(ns, checkpoint_id, batch, early=is_early)
+            return Plan([draft], fold, status)
 
         return plan
 
@@ -305,12 +297,12 @@ class _Put:
             saved = replace(saved, writes=writes)
         carry = saved != derived
         key = key_of(self._ns, self._id, None if self._id > fold.top else tip.head.seq + 1)
-        event = checkpoint_event(fold, self._ns, saved, key, carry=carry)
+        draft = checkpoint_draft(fold, self._ns, saved, key, carry=carry)
         fold.add(self._ns, saved)
         # Writes may come before their checkpoint, interrupts among them.
         asks = any(write.channel == INTERRUPT for write in saved.writes.values())
         status: Status | None = "waiting" if asks else None if self._ns else "idle"
-        return Plan([event], fold, status)
+        return Plan([draft], fold, status)
 
     def _channels(self, parent: Saved | None, prior: Saved | None) -> dict[str, Channel]:
         channels = {}
@@ -330,15 +322,14 @@ class _Put:
         return channels
 
 
-def checkpoint_event(fold: Fold, ns: str, saved: Saved, key: str, *, carry: bool) -> Event:
+def checkpoint_draft(
+    fold: Fold, ns: str, saved: Saved, key: str, *, carry: bool
+) -> CheckpointDraft:
     """The event of a checkpoint that follows those of a fold."""
     prior, inherits = fold.prior(ns, saved.parent)
-    refs, body = encode(saved, prior, inherits=inherits, carry=carry)
-    data: dict[str, Any] = {SIDE: True} if saved.is_side else {}
-    if saved.parent != fold.current_id(ns):
-        data[PARENT] = saved.parent
-    data |= {REFS: refs, **fold.seal.close(body)}
-    return Event(records.CHECKPOINT, data, key)
+    is_next = saved.parent == fold.current_id(ns)
+    can_join = is_next and not carry and saved.id > fold.top
+    return CheckpointDraft(fold.seal, ns, saved, key, prior, inherits, is_next, can_join, carry)
 
 
 def _lacks_writes(tip: Tip | None, place: Place) -> bool:

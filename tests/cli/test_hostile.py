@@ -91,6 +91,7 @@ def test_every_command_shows_them(odd: str, command: str) -> None:
             assert done.lines
 
 
+@pytest.mark.slow
 def test_names_do_not_become_options_or_paths(tmp_path: Path, monkeypatch: Any) -> None:
     path, other = f"sqlite:///{tmp_path / 'store.db'}", f"sqlite:///{tmp_path / 'other.db'}"
     folder = tmp_path / "files"

@@ -79,6 +79,7 @@ def test_it_says_when_there_is_more_and_when_there_is_nothing(read: Read) -> Non
     assert (done.code, done.out, done.err) == (exits.OK, "", "no threads\n")
 
 
+@pytest.mark.slow
 def test_all_threads_are_met_while_they_become_active(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

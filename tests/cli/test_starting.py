@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 import typer.main
 
 from eventstore.cli import exits
@@ -28,6 +29,7 @@ def test_help_imports_neither_the_database_nor_the_runtime() -> None:
     assert all(name in done.stdout for name in COMMANDS)
 
 
+@pytest.mark.slow
 def test_listing_threads_imports_no_runtime() -> None:
     program = (
         "import sys\n"
@@ -39,6 +41,7 @@ def test_listing_threads_imports_no_runtime() -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
+@pytest.mark.slow
 def test_every_command_is_where_the_list_says() -> None:
     group = typer.main.get_command(app)
     context = typer.Context(group)

@@ -47,6 +47,7 @@ def without_indexes(url: str, *tables: str) -> Iterator[None]:
     as_superuser(url, f"UPDATE pg_index SET indisready = true, indisvalid = true WHERE {of}")
 
 
+@pytest.mark.slow
 def test_sound_indexes_are_said_to_be(url: str) -> None:
     with EventStore(url) as store:
         fill(store, "a", 3)

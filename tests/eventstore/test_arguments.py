@@ -62,6 +62,7 @@ def operations(store: EventStore) -> Iterator[tuple[str, list[inspect.Parameter]
         yield name, [each for each in found if each.kind != each.VAR_KEYWORD]
 
 
+@pytest.mark.slow
 def test_each_parameter_refuses_what_it_cannot_use(store: EventStore) -> None:
     fill(store, "kept", 3)
     fill(store, "t", 2)

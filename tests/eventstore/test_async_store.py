@@ -256,6 +256,7 @@ def test_two_loops_side_by_side(tmp_path: Path) -> None:
     assert counts == [20, 20, 20]
 
 
+@pytest.mark.slow
 def test_two_hundred_appends_at_once(store_url: str) -> None:
     async def main() -> None:
         async with opened(store_url) as store:  # not set up yet: they all come upon that

@@ -33,6 +33,7 @@ def opened(url: str) -> AsyncEventStore:
     return AsyncEventStore(url, pool_min_size=1, pool_max_size=2)
 
 
+@pytest.mark.slow
 def test_loops_one_after_the_other(store_url: str) -> None:
     store = opened(store_url)
     with warnings.catch_warnings():

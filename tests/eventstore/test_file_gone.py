@@ -138,6 +138,7 @@ def test_async_and_graph(path: Path) -> None:
             app.invoke({}, config)
 
 
+@pytest.mark.slow
 def test_what_is_no_accident(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints, other processes that come and go, relative paths, links, memory."""
     monkeypatch.setattr(file_watch, "LOOK_EVERY_S", 0.0)

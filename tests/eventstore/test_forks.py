@@ -215,6 +215,7 @@ def test_deleting_the_parent_changes_no_fork(store: EventStore, with_snapshot: i
     assert not orphans(store)
 
 
+@pytest.mark.slow
 def test_forks_of_forks_whatever_goes_first(store_url: str) -> None:
     """Four generations, deleted in every order: the last is as before at every step."""
     for number, order in enumerate(itertools.permutations(["a", "b", "c"])):

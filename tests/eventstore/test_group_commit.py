@@ -257,6 +257,7 @@ for number in range(8):
 """
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     path = str(tmp_path / "store.db")
     for _ in range(3):

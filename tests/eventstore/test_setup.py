@@ -236,6 +236,7 @@ def test_a_callers_engine_in_memory() -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_a_callers_connection_to_memory_is_used_and_not_closed() -> None:
     connection = sqlite3.connect(":memory:")
     connection.execute("CREATE TABLE mine (a)")
@@ -251,6 +252,7 @@ def test_a_callers_connection_to_memory_is_used_and_not_closed() -> None:
     connection.close()
 
 
+@pytest.mark.slow
 def test_a_callers_connection_to_a_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     connection = sqlite3.connect(path)

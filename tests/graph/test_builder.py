@@ -490,6 +490,7 @@ def test_a_command_with_declared_ends_goes_nowhere_else() -> None:
 names = st.text(string.ascii_lowercase, min_size=1, max_size=3)
 
 
+@pytest.mark.slow
 @given(st.lists(names, unique=True, min_size=1, max_size=6), st.data())
 def test_exactly_the_nodes_that_nothing_leads_to_are_refused(
     nodes: list[str], data: st.DataObject

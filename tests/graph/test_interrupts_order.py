@@ -88,6 +88,7 @@ def test_equal_values_are_answered_in_their_order(store: EventStore) -> None:
     assert [answer for _, answer in result["log"]] == [0, 1, 2]
 
 
+@pytest.mark.slow
 @settings(max_examples=settings().max_examples // 2, deadline=None)
 @given(st.lists(st.permutations("abcd"), min_size=1, max_size=8))
 def test_whatever_the_orders(orders: list[list[str]]) -> None:

@@ -60,6 +60,7 @@ def life(library: Any, shape: str, before: str, node: str | None, **options: Any
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"interrupt_before": ["a"]}, {"interrupt_after": ["a"]}])
 @pytest.mark.parametrize("node", [None, "__start__", "a"])
 @pytest.mark.parametrize("before", ["the start", "a question", "the end"])

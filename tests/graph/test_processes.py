@@ -17,7 +17,7 @@ from tests.graph.kit import on, steps
 pytestmark = pytest.mark.slow
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-PROCESSES: Final = effort(4, 8)
+PROCESSES: Final = effort(3, 8)
 RUNS: Final = 3
 
 PROGRAM: Final = """

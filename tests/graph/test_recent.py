@@ -368,6 +368,7 @@ def test_a_database_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
         assert app.get_state(on("t")).values == as_logged(app)
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_bounded() -> None:
     with EventStore(cache_bytes=60_000) as store:
         app = noting(store, add)
@@ -392,6 +393,7 @@ class Kinds(TypedDict, total=False):
     mixed: list[Any]
 
 
+@pytest.mark.slow
 @pytest.mark.pairwise
 @pytest.mark.parametrize("lists", [("plain",), ("typed",), ("plain", "typed", "mixed")])
 def test_old_checkpoints_are_the_same_however_often_they_are_read(
@@ -437,6 +439,7 @@ def test_old_checkpoints_are_the_same_however_often_they_are_read(
     assert app.verify(on("t")).ok
 
 
+@pytest.mark.slow
 def test_snapshots_that_were_decoded_are_kept_in_bounded_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

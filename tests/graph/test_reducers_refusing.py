@@ -64,6 +64,7 @@ MIXED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), MIXED)
 def test_another_form_is_an_error_that_leads_out(
     store: EventStore, before: str, after: str
@@ -179,6 +180,7 @@ SILENT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), SILENT)
 def test_a_reducer_that_came_or_went_or_another_type(
     store: EventStore, before: str, after: str

@@ -59,6 +59,7 @@ def test_replay_in_the_middle_of_a_superstep(store: EventStore) -> None:
     assert sum(task.result is not None for task in half.tasks) == 1
 
 
+@pytest.mark.slow
 def test_replay_folds_with_the_reducers_of_today(store: EventStore) -> None:
     """Also where snapshots say otherwise: `replay` does not look at them."""
 
@@ -298,6 +299,7 @@ def nested(store: EventStore, *, word: str = "inner", calls: int = 1) -> Compile
     return outer.compile(store)
 
 
+@pytest.mark.slow
 def test_subgraphs_are_checked_by_their_own_logs(store: EventStore) -> None:
     app = nested(store)
     for turn in range(3):

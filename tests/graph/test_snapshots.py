@@ -123,6 +123,7 @@ def test_a_long_chat_is_stored_twice_at_most(folded: list[int]) -> None:
         no_snapshots_equal(app, store)
 
 
+@pytest.mark.slow
 def test_a_list_that_grows_is_stored_by_its_growth(eager: None, store: EventStore) -> None:
     app = chat(store)
     talk(app, 40)
@@ -265,6 +266,7 @@ def test_a_damaged_snapshot_is_passed_over(store: EventStore) -> None:
     assert len(app.get_state(on("t")).values["messages"]) == 50
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_every_checkpoint_costs_at_most_a_small_multiple_of_its_state(
     store: EventStore, folded: list[int]

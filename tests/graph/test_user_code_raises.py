@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Final, TypedDict
@@ -191,6 +191,8 @@ ON_EVERY_BACKEND: Final = ["CancelledError"]
 USUAL: Final = ["Exception", "KeyboardInterrupt", "GeneratorExit", "StopIteration"]
 """One of each kind that Python or the runtime treats in its own way."""
 
+BOTH: Final = (0, -1)
+
 GIVEN: Final = {"log": ["given"], "total": 1}
 SITES: Final = {
     "__str__",
@@ -214,13 +216,13 @@ def no_faults_left() -> Iterator[None]:
     calls.begin(None)
 
 
-def first_and_last_calls() -> list[int]:
-    """The first and the last call of each kind that the clean run made."""
+def end_calls(ends: Sequence[int]) -> list[int]:
+    """The calls of each kind at these ends (0: the first, -1: the last) that the clean run made."""
     numbers: dict[str, list[int]] = {}
     for number, site in enumerate(calls.sites):
         numbers.setdefault(site, []).append(number)
     assert set(numbers) >= SITES
-    return sorted({number for each in numbers.values() for number in (each[0], each[-1])})
+    return sorted({each[end] for each in numbers.values() for end in ends})
 
 
 def in_time(call: Callable[[], Any]) -> Any:
@@ -240,21 +242,24 @@ def in_time(call: Callable[[], Any]) -> Any:
     return found[0]
 
 
+@pytest.mark.slow
 @pytest.mark.every_backend
 @pytest.mark.parametrize("error", ON_EVERY_BACKEND)
 def test_sync(blocking_store: EventStore, error: str) -> None:
-    each_call_raises(blocking_store, error, streamed=False)
+    each_call_raises(blocking_store, error, BOTH, streamed=False)
 
 
+@pytest.mark.slow
+@pytest.mark.pairwise
+@pytest.mark.parametrize("end", BOTH, ids=["first", "last"])
 @pytest.mark.parametrize("streamed", [False, True], ids=["invoked", "streamed"])
 @pytest.mark.parametrize("error", effort(USUAL, [*ERRORS]))
-def test_sync_in_memory(error: str, streamed: bool) -> None:
+def test_sync_in_memory(error: str, streamed: bool, end: int) -> None:
     with EventStore() as store:
-        each_call_raises(store, error, streamed)
+        each_call_raises(store, error, [end], streamed)
 
 
-def each_call_raises(store: EventStore, error: str, streamed: bool) -> None:
-
+def each_call_raises(store: EventStore, error: str, ends: Sequence[int], streamed: bool) -> None:
     def whole(app: CompiledGraph, thread_id: str) -> Any:
         if streamed:
             return list(app.stream(GIVEN, on(thread_id), stream_mode=MODES))
@@ -262,7 +267,7 @@ def each_call_raises(store: EventStore, error: str, streamed: bool) -> None:
 
     calls.begin(None)
     whole(party(store, False), "clean")
-    numbers = first_and_last_calls()
+    numbers = end_calls(ends)
     calls.error = ERRORS[error]
     for number in numbers:
         app, thread_id = party(store, False), f"t{number}"
@@ -285,19 +290,25 @@ def each_call_raises(store: EventStore, error: str, streamed: bool) -> None:
         assert app.verify(config).ok
 
 
+@pytest.mark.slow
 @pytest.mark.every_backend
 @pytest.mark.parametrize("error", ON_EVERY_BACKEND)
 def test_async(store_url: str, error: str) -> None:
-    each_call_raises_in_a_loop(store_url, error, "sync")
+    each_call_raises_in_a_loop(store_url, error, BOTH, "sync")
 
 
+@pytest.mark.slow
+@pytest.mark.pairwise
+@pytest.mark.parametrize("end", BOTH, ids=["first", "last"])
 @pytest.mark.parametrize("durability", effort(["sync", "exit"], ["sync", "async", "exit"]))
 @pytest.mark.parametrize("error", effort(USUAL, [*ERRORS]))
-def test_async_in_memory(error: str, durability: Durability) -> None:
-    each_call_raises_in_a_loop(":memory:", error, durability)
+def test_async_in_memory(error: str, durability: Durability, end: int) -> None:
+    each_call_raises_in_a_loop(":memory:", error, [end], durability)
 
 
-def each_call_raises_in_a_loop(url: str, error: str, durability: Durability) -> None:
+def each_call_raises_in_a_loop(
+    url: str, error: str, ends: Sequence[int], durability: Durability
+) -> None:
     async def whole(app: CompiledGraph, thread_id: str) -> Any:
         try:
             async with asyncio.timeout(TIME_LIMIT_S):
@@ -311,7 +322,7 @@ def each_call_raises_in_a_loop(url: str, error: str, durability: Durability) -> 
         async with opened(url) as store:
             calls.begin(None)
             await whole(party(store, True), "clean")
-            numbers = first_and_last_calls()
+            numbers = end_calls(ends)
             calls.error = ERRORS[error]
             for number in numbers:
                 app, thread_id = party(store, True), f"t{number}"

@@ -15,6 +15,7 @@ conformance = pytest.importorskip("langgraph.checkpoint.conformance")
 pytestmark = pytest.mark.every_backend
 
 
+@pytest.mark.slow
 def test_savers_conform(store: str, store_url: str) -> None:
     if store == "async" and store_url == "sqlite://":
         url = "sqlite:///:memory:"

@@ -60,6 +60,7 @@ def driver(store: str, store_url: str, tmp_path: Path) -> Iterator[Driver]:
         yield opened
 
 
+@pytest.mark.slow
 def test_nothing_is_stored_in_plain_text(driver: Driver) -> None:
     app = driver.app(chat())
     for number in range(40):  # past a snapshot
@@ -80,6 +81,7 @@ def test_nothing_is_stored_in_plain_text(driver: Driver) -> None:
     assert driver.store("verify", "t").ok
 
 
+@pytest.mark.slow
 def test_differences_are_made_before_encryption(driver: Driver) -> None:
     app = driver.app(chat())
     sizes = []
@@ -111,6 +113,7 @@ def test_plain_text_is_not_accepted_where_a_key_is_used(driver: Driver) -> None:
         driver.get()
 
 
+@pytest.mark.slow
 def test_retention_works_without_the_key(driver: Driver) -> None:
     app = driver.app(chat())
     for number in range(60):

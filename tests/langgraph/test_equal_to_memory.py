@@ -225,6 +225,7 @@ def _order(found: Any) -> Any:
     return found["config"]["checkpoint_ns"], found["config"]["checkpoint_id"]
 
 
+@pytest.mark.slow
 def test_returns_what_the_saver_in_memory_returns(
     store: str, store_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -250,6 +251,7 @@ def test_returns_what_the_saver_in_memory_returns(
     )
 
 
+@pytest.mark.slow
 def test_an_archived_thread_reads_the_same(driver: Driver) -> None:
     machine = _grown(driver)
     before = [facts(each) for each in driver.listed()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -18,6 +19,7 @@ from graph.langgraph.state import patches, snapshots
 from graph.langgraph.state.coding import decode, encode
 from graph.langgraph.state.fold import Fold
 from graph.langgraph.state.records import (
+    Batch,
     Channel,
     Past,
     PastWrite,
@@ -38,6 +40,7 @@ plain = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(plain, plain)
 def test_parts_join_to_the_same_bytes_whatever_they_are_cut_against(one: Any, other: Any) -> None:
     base = cut("msgpack", msgpack.packb(one))
@@ -146,6 +149,8 @@ channels = st.dictionaries(
         st.none() | plain.map(lambda value: cut("msgpack", msgpack.packb(value))),
     ),
 )
+task = st.text(max_size=3) | st.uuids().map(str)
+write = st.builds(Write, st.text(max_size=3), st.text(max_size=3), st.just("bytes"), st.binary())
 saved = st.builds(
     Saved,
     st.text(min_size=1),
@@ -155,7 +160,7 @@ saved = st.builds(
     channels,
     st.dictionaries(
         st.tuples(st.text(max_size=3), st.integers(-4, 3)),
-        st.builds(Write, st.text(max_size=3), st.text(max_size=3), st.just("bytes"), st.binary()),
+        write,
         max_size=3,
     ),
     st.dictionaries(
@@ -173,14 +178,33 @@ saved = st.builds(
 )
 
 
+def batch_of(task_id: str, path: str, writes: list[Write], replaces: bool) -> Batch:
+    found = [((task_id, index), each._replace(path=path)) for index, each in enumerate(writes)]
+    return Batch(task_id, path, found, replaces)
+
+
+batch = st.builds(batch_of, task, task, st.lists(write, max_size=3), st.booleans())
+
+
+@pytest.mark.slow
 @given(saved, st.none() | saved, st.booleans(), st.booleans())
 def test_a_delta_to_any_checkpoint_gives_back_the_checkpoint(
     new: Saved, prior: Saved | None, inherits: bool, thorough: bool
 ) -> None:
     delta = encode(new, prior, inherits=inherits, carry=True, thorough=thorough)
-    found, is_complete = decode(*delta, prior, place=(new.id, new.parent), inherits=inherits)
-    assert is_complete
-    assert found == new
+    found = decode(*delta, prior, place=(new.id, new.parent), inherits=inherits)
+    assert found == (new, True, ())
+
+
+@given(saved, saved, st.lists(batch, min_size=1, max_size=3))
+def test_writes_that_are_stored_with_a_checkpoint_are_given_back(
+    new: Saved, prior: Saved, batches: list[Batch]
+) -> None:
+    new = replace(new, writes={}, past={})
+    delta = encode(new, prior, inherits=True, carry=False, written=batches)
+    place = new.id, new.parent
+    found = decode(*delta, prior, place=place, inherits=True, has_written=True)
+    assert found == (new, False, batches)
 
 
 @pytest.mark.parametrize(
@@ -223,8 +247,8 @@ def test_which_channels_got_late_writes_is_kept_in_snapshots() -> None:
     fold, codec = Fold(Seal()), Codec()
     for name in ("1", "2"):
         fold.add("", Saved(name, None, ("json", b"{}"), ("json", b"{}"), {}))
-    late = [(("task", 0), Write("log", "", "bytes", b"x"))]
-    fold.add_writes("", "0", late, replaces=False, early=False)
+    late = Batch("task", "", [(("task", 0), Write("log", "", "bytes", b"x"))])
+    fold.add_writes("", "0", late, early=False)
     fold.late["of an earlier version"] = None
     payload = snapshots.encoded(fold, None, codec)
     found = Snapshot(Position(1, "", 2), "langgraph/1", False, codec.encode(None), (payload,))

@@ -104,6 +104,7 @@ class Calls:
         assert seen(self.ours.state(subgraphs=True)) == seen(self.theirs.state(subgraphs=True))
 
 
+@pytest.mark.slow
 @pytest.mark.pairwise
 @pytest.mark.parametrize("name", list(GRAPHS))
 @pytest.mark.parametrize("seed", range(effort(3, 200)))

@@ -122,6 +122,7 @@ def test_an_inner_graph_is_read_and_edited(driver: Driver) -> None:
     assert ours.state().values["items"] == ["x", "x", "before", "edited", "yes"]
 
 
+@pytest.mark.slow
 def test_a_copied_thread_goes_its_own_way(driver: Driver) -> None:
     app = driver.app(chat())
     for number in range(40):  # past a snapshot

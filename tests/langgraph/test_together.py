@@ -37,6 +37,10 @@ def begin(driver: Driver) -> Any:
     return driver.call("put", ROOT, checkpoint(1), {"step": 1}, {"x": "1"})
 
 
+def config_of(checkpoint: Any) -> Any:
+    return {"configurable": {**ROOT["configurable"], "checkpoint_id": checkpoint["id"]}}
+
+
 def pending(driver: Driver, config: Any) -> list[Any]:
     found = driver.get(config)
     assert found is not None
@@ -78,8 +82,9 @@ def waiting(driver: Driver) -> int:
     return sum(len(each.waiting) for each in lines.values())
 
 
-def test_writes_share_the_commit_of_the_checkpoint_that_follows(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("value", "events"), [("2", 1), ("2" * 5_000, 3)])
+def test_writes_share_the_commit_of_the_checkpoint_that_follows_and_small_ones_its_event(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, value: str, events: int
 ) -> None:
     monkeypatch.setattr(appending, "PATIENCE_S", 60.0)
     parent = begin(driver)
@@ -88,7 +93,9 @@ def test_writes_share_the_commit_of_the_checkpoint_that_follows(
 
         async def both() -> None:
             writes = [
-                asyncio.create_task(driver.saver.aput_writes(parent, [("x", 2)], f"task {number}"))
+                asyncio.create_task(
+                    driver.saver.aput_writes(parent, [("x", value)], f"task {number}")
+                )
                 for number in range(2)
             ]
             while waiting(driver) < 2:
@@ -99,7 +106,7 @@ def test_writes_share_the_commit_of_the_checkpoint_that_follows(
     else:
         with ThreadPoolExecutor(2) as pool:
             writes = [
-                pool.submit(driver.saver.put_writes, parent, [("x", 2)], f"task {number}")
+                pool.submit(driver.saver.put_writes, parent, [("x", value)], f"task {number}")
                 for number in range(2)
             ]
             while waiting(driver) < 2:
@@ -108,9 +115,64 @@ def test_writes_share_the_commit_of_the_checkpoint_that_follows(
             for each in writes:
                 each.result()
     _, *others = driver.events("t")
-    assert len(others) == 3
+    assert len(others) == events
     assert len({each.recorded_us for each in others}) == 1
-    assert len(pending(driver, parent)) == 2
+    for _ in range(2):
+        stored = [(task, written) for task, _, written in pending(driver, parent)]
+        assert stored == [("task 0", value), ("task 1", value)]
+        latest = driver.get(ROOT)
+        assert latest is not None and latest.checkpoint["channel_values"] == {"x": 2}
+        driver.reopen()
+
+
+def test_writes_wait_for_the_checkpoint_that_follows_them_and_not_for_an_earlier_one(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LangGraph hands over the writes of a superstep while earlier checkpoints are stored."""
+    monkeypatch.setattr(appending, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(appending, "PATIENCE_MAX_S", 60.0)
+    first = begin(driver)
+    checkpoints = [checkpoint(number) for number in range(2, 5)]
+    places = [first, *map(config_of, checkpoints)]
+    writes = [(place, [("x", place["configurable"]["checkpoint_id"])], "t") for place in places[:3]]
+    puts = [
+        (place, each, {"step": 1, "source": "input"}, {"x": each["channel_versions"]["x"]})
+        for place, each in zip(places, checkpoints, strict=False)
+    ]
+    if driver.is_async:
+
+        async def run_ahead() -> None:
+            tasks = [asyncio.create_task(driver.saver.aput_writes(*each)) for each in writes]
+            while waiting(driver) < 3:
+                await asyncio.sleep(0.01)
+            for each in puts:
+                await driver.saver.aput(*each)
+            await asyncio.gather(*tasks)
+
+        driver.run(run_ahead())
+    else:
+        with ThreadPoolExecutor(3) as pool:
+            jobs = [pool.submit(driver.saver.put_writes, *each) for each in writes]
+            while waiting(driver) < 3:
+                time.sleep(0.01)
+            for each in puts:
+                driver.saver.put(*each)
+            for job in jobs:
+                job.result()
+    _, *others = driver.events("t")
+    assert [each.data.get("w") for each in others] == [True] * 3
+    for place in places[:3]:
+        expected = place["configurable"]["checkpoint_id"]
+        assert [value for _, _, value in pending(driver, place)] == [expected]
+
+
+def test_writes_for_a_checkpoint_that_never_comes_are_stored(driver: Driver) -> None:
+    begin(driver)
+    later = config_of(checkpoint(2))
+    driver.call("put_writes", later, [("x", 2)], "task", "")
+    assert [event.data.get("id") for event in driver.events("t")][1:] == [
+        later["configurable"]["checkpoint_id"]
+    ]
 
 
 def test_one_who_calls_one_method_after_the_other_does_not_wait_each_time(
@@ -171,10 +233,11 @@ def test_an_early_checkpoint_is_stored_after_its_writes(
             time.sleep(0.01)
         driver.saver.put_writes(parent, [("x", 2)], "task")
         put.result()
-    _, write, following = driver.events("t")
-    assert write.recorded_us == following.recorded_us
-    assert write.kind > following.kind  # the kind of writes, then that of a checkpoint
+    _, both = driver.events("t")
+    assert both.data["w"]  # it holds the writes, too
     assert len(pending(driver, parent)) == 1
+    latest = driver.get(ROOT)
+    assert latest is not None and latest.checkpoint["channel_values"] == {"x": 2}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -59,6 +59,7 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_commands_show_threads_with_their_values(
     database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,6 +85,7 @@ def test_commands_show_threads_with_their_values(
     assert "events" in run("stats")
 
 
+@pytest.mark.slow
 def test_encrypted_threads_show_their_structure(
     database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,6 +97,7 @@ def test_encrypted_threads_show_their_structure(
     assert "no readable checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_commands_show_the_structure_without_langgraph(database: str) -> None:
     code = "from eventstore.cli import main; sys.exit(main(sys.argv[1:]))"
     found = without_langgraph(
@@ -108,6 +111,7 @@ def test_commands_show_the_structure_without_langgraph(database: str) -> None:
     without_langgraph(code, "verify", "--db", database)
 
 
+@pytest.mark.slow
 def test_retention_without_langgraph_keeps_what_is_latest(database: str) -> None:
     config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
     with EventStoreSaver(database) as saver:
@@ -151,6 +155,7 @@ def test_a_sweep_spares_a_thread_that_waits(tmp_path: Path) -> None:
         assert saver.get_tuple(done) is None
 
 
+@pytest.mark.slow
 def test_importing_this_package_loads_no_langgraph() -> None:
     code = """
 import eventstore, graph, retention, graph.langgraph

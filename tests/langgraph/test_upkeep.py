@@ -117,6 +117,7 @@ def test_copying_takes_the_whole_chain(driver: Driver) -> None:
         driver.call("copy_thread", "copy", "copy")
 
 
+@pytest.mark.slow
 def test_a_trimmed_thread_keeps_its_latest_checkpoint(driver: Driver) -> None:
     app, memory = driver.app(deltas()), InMemorySaver()
     for number in range(40):
@@ -136,6 +137,7 @@ def test_a_trimmed_thread_keeps_its_latest_checkpoint(driver: Driver) -> None:
     assert memory is not None
 
 
+@pytest.mark.slow
 def test_an_interrupt_survives_a_trim_and_its_thread_waits(driver: Driver) -> None:
     from langgraph.types import Command
 

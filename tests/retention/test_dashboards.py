@@ -95,6 +95,7 @@ def test_prometheus_takes_the_rules() -> None:
     promtool("check", "rules", OPERATIONS / "alerts.yaml")
 
 
+@pytest.mark.slow
 def test_alerts_fire_when_they_should_and_only_then() -> None:
     promtool("test", "rules", ROOT / "tests" / "data" / "alerts_test.yaml")
 

@@ -58,6 +58,7 @@ def test_damage_is_logged_and_counted(tmp_path: Path, caplog: pytest.LogCaptureF
     assert metrics.registry.get_sample_value("retention_last_check_timestamp_seconds")
 
 
+@pytest.mark.slow
 def test_it_is_checked_as_often_as_asked(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     reports: queue.Queue[SweepReport] = queue.Queue()

@@ -121,6 +121,7 @@ def test_a_crontab_that_skips_days_skips_no_sweep() -> None:
     assert Interval(HOUR, timedelta(minutes=5)).patience == timedelta(hours=3, minutes=5)
 
 
+@pytest.mark.slow
 def test_daylight_saving_changes_nothing() -> None:
     """Schedules are in UTC: in no zone is there an hour that comes twice, or never."""
     script = (
@@ -212,6 +213,7 @@ def test_a_crontab_runs_no_time_twice_that_an_adjusted_clock_shows_twice(world: 
     assert hours(moments) == [0.5, pytest.approx(1.5 + 1 / 3, abs=0.01)]
 
 
+@pytest.mark.slow
 def test_a_clock_that_was_wrong_for_a_year_stops_no_crontab(world: World) -> None:
     computer, moments = began(world, Crontab("0 3 * * *", NONE), ahead=YEAR)
     world.at(FRIDAY + 2 * DAY, lambda: computer.jump(-YEAR))
@@ -227,6 +229,7 @@ def test_jitter_starts_later_and_never_earlier(world: World) -> None:
     assert len(moments) in (49, 50) and max(late) <= jitter + LOOK and len(set(late)) > 40
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_back_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
     computer, _ = began(world, Crontab("0 3 * * *", NONE))
     world.at(FRIDAY + DAY, lambda: computer.jump(-YEAR))

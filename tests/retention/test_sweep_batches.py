@@ -125,6 +125,7 @@ def test_others_find_slices_while_one_sweeps(blocking: EventStore, clock: Clock)
     assert names(blocking) == set()
 
 
+@pytest.mark.slow
 def test_a_slice_that_another_took_over_does_not_count_as_swept(
     blocking: EventStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ import msgpack
 
 from graph.langgraph.state import patches
 from graph.langgraph.state.records import (
+    Batch,
     Channel,
     Past,
     PastWrite,
@@ -54,6 +55,19 @@ _TYPES: Final = ("msgpack", "json", "null", "bytes", "bytearray", "pickle")
 Refs = list[Any]
 
 
+class Decoded(NamedTuple):
+    """A checkpoint that was read.
+
+    Attributes:
+        is_complete: its writes and its past were included.
+        written: writes for the prior that were stored with it.
+    """
+
+    saved: Saved
+    is_complete: bool
+    written: Sequence[Batch]
+
+
 class Delta(NamedTuple):
     """What is stored of a checkpoint or of writes.
 
@@ -81,7 +95,13 @@ def unpack(data: bytes) -> Any:
 
 
 def encode(
-    new: Saved, prior: Saved | None, *, inherits: bool, carry: bool, thorough: bool = False
+    new: Saved,
+    prior: Saved | None,
+    *,
+    inherits: bool,
+    carry: bool,
+    thorough: bool = False,
+    written: Sequence[Batch] = (),
 ) -> Delta:
     """A checkpoint as the difference to a prior one.
 
@@ -89,14 +109,14 @@ def encode(
         inherits: channels that are not named are the prior's.
         carry: include the writes and the past, which cannot be derived from events before.
         thorough: take more time for fewer bytes.
+        written: writes for the prior, which it does not have yet, to be stored with the new one.
     """
     # Where there are writes, they are what the new values are made of.
-    context = 0 if prior is not None and prior.writes else CONTEXT_BYTES
+    context = 0 if written or (prior is not None and prior.writes) else CONTEXT_BYTES
     context = THOROUGH_BYTES if thorough else context
     old = prior.channels if prior is not None else {}
-    refs: Refs = [] if prior is None else [HEAD]
-    if prior is not None and prior.writes:
-        refs.append(WRITES)
+    refs = _likely([write for batch in written for _, write in batch.writes], prior)
+    referred = {ref[0] for ref in refs if isinstance(ref, list)}
     if carry and prior is not None and prior.past:
         refs.append(PAST)
     numbers = {name: number for number, name in enumerate(sorted(old))}
@@ -115,7 +135,7 @@ def encode(
             kind = _number(value.type)
             changes.append([name, channel.version, kind, value.shape, head, tail, parts])
             fresh += 0 if base is not None else value.size
-        if base is not None:
+        if base is not None and numbers[name] not in referred:
             start, stop = _context(base, head, context), len(base.parts) - tail
             if start < stop:
                 refs.append([numbers[name], start, stop])
@@ -124,7 +144,8 @@ def encode(
     gone = [name for name in old if name not in new.channels] if inherits else []
     extra = [pack_writes(new.writes), _pasts(new.past)] if carry else []
     typed = (_number(new.head[0]), new.head[1], _number(new.meta[0]), new.meta[1])
-    body = pack([*typed, changes, gone, *extra])
+    first = [[[each.replaces, *_plain(each)] for each in written]] if written else []
+    body = pack([*first, *typed, changes, gone, *extra])
     level = patches.THOROUGH if thorough else patches.QUICK
     return Delta(refs, patches.pack(body, _known(prior, refs, new.id, new.parent), level))
 
@@ -137,17 +158,23 @@ def decode(
     place: tuple[str, str | None],
     inherits: bool,
     is_side: bool = False,
-) -> tuple[Saved, bool]:
-    """The inverse of :func:`encode`, and whether writes and past were included.
+    has_written: bool = False,
+) -> Decoded:
+    """The inverse of :func:`encode`.
 
     Args:
         place: id and parent of the checkpoint.
+        has_written: writes for the prior are stored with it.
 
     Raises:
         ValueError, TypeError, …: the bytes do not belong to this prior, or are no such delta.
     """
     body = patches.unpack(packed, _known(prior, refs, *place))
-    head_type, head, meta_type, meta, changes, gone, *extra = unpack(body)
+    found = unpack(body)
+    written = (
+        [_batch(*plain, replaces=is_so) for is_so, *plain in found.pop(0)] if has_written else ()
+    )
+    head_type, head, meta_type, meta, changes, gone, *extra = found
     old = prior.channels if prior is not None else {}
     channels = dict(old) if inherits else {}
     for name in gone:
@@ -164,47 +191,60 @@ def decode(
         _read_pasts(extra[1]) if extra else {},
         is_side,
     )
-    return saved, bool(extra)
+    return Decoded(saved, bool(extra), written)
 
 
 # --- writes -----------------------------------------------------------------------------
 
 
-def encode_writes(
-    task: tuple[str, str], writes: Sequence[tuple[WriteKey, Write]], prior: Saved | None
-) -> Delta:
-    """The writes of a task, given by its id and path, as the difference to a prior checkpoint."""
-    refs: Refs = []
-    if prior is not None:
-        refs = [HEAD, WRITES] if prior.writes else [HEAD]
-        small = max(_SMALL, _WHOLE_SHARE * sum(len(write.data) for _, write in writes))
-        written = {write.channel for _, write in writes}
-        for number, name in enumerate(sorted(prior.channels)):
-            value = prior.channels[name].value
-            if value is None or value.size < _TINY:
-                continue
-            if value.size <= small:
-                refs.append([number, 0, len(value.parts)])
-            elif name in written:
-                refs.append(
-                    [number, _context(value, len(value.parts), CONTEXT_BYTES), len(value.parts)]
-                )
-    task_id, path = task
-    found = [[key[1], each.channel, _number(each.type), each.data] for key, each in writes]
-    body = pack([_short_task(task_id), path, *found])
-    return Delta(refs, patches.pack(body, _known(prior, refs)))
+def encode_writes(batch: Batch, prior: Saved | None) -> Delta:
+    """The writes of a task as the difference to a prior checkpoint."""
+    refs = _likely([write for _, write in batch.writes], prior)
+    return Delta(refs, patches.pack(pack(_plain(batch)), _known(prior, refs)))
 
 
 def decode_writes(
-    refs: Iterable[Any], packed: bytes, prior: Saved | None
-) -> list[tuple[WriteKey, Write]]:
+    refs: Iterable[Any], packed: bytes, prior: Saved | None, *, replaces: bool
+) -> Batch:
     """The inverse of :func:`encode_writes`."""
-    task, path, *found = unpack(patches.unpack(packed, _known(prior, refs)))
+    return _batch(*unpack(patches.unpack(packed, _known(prior, refs))), replaces=replaces)
+
+
+def _plain(batch: Batch) -> list[Any]:
+    """Writes as plain lists, their task first."""
+    found = [[key[1], each.channel, _number(each.type), each.data] for key, each in batch.writes]
+    return [_short_task(batch.task_id), batch.path, *found]
+
+
+def _batch(task: bytes | str, path: str, *found: Any, replaces: bool) -> Batch:
+    """The inverse of :func:`_plain`."""
     task_id = str(UUID(bytes=task)) if isinstance(task, bytes) else task
-    return [
+    writes = [
         ((task_id, index), Write(channel, path, _type(kind), data))
         for index, channel, kind, data in found
     ]
+    return Batch(task_id, path, writes, replaces)
+
+
+def _likely(writes: Sequence[Write], prior: Saved | None) -> Refs:
+    """The parts of a prior checkpoint that it is repeated from, and these writes if any."""
+    if prior is None:
+        return []
+    refs: Refs = [HEAD, WRITES] if prior.writes else [HEAD]
+    if not writes:
+        return refs
+    small = max(_SMALL, _WHOLE_SHARE * sum(len(write.data) for write in writes))
+    channels = {write.channel for write in writes}
+    for number, name in enumerate(sorted(prior.channels)):
+        value = prior.channels[name].value
+        if value is None or value.size < _TINY:
+            continue
+        count = len(value.parts)
+        if value.size <= small:
+            refs.append([number, 0, count])
+        elif name in channels:
+            refs.append([number, _context(value, count, CONTEXT_BYTES), count])
+    return refs
 
 
 def _short_task(task_id: str) -> bytes | str:

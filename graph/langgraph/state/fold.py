@@ -7,7 +7,7 @@ it needs neither LangGraph nor the application's types, but the key if bodies ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,12 +24,12 @@ from graph.langgraph.state.records import (
     REPLACE,
     RESET,
     SIDE,
+    WITH,
     WRITES,
+    Batch,
     Past,
     PastWrite,
     Saved,
-    Write,
-    WriteKey,
     Writes,
     enclosing,
     merged,
@@ -180,15 +180,18 @@ class Fold:
         ns, name = parsed(key or "")
         parent = data[PARENT] if PARENT in data else self.current_id(ns)
         prior, inherits = self.prior(ns, parent)
-        saved, is_complete = decode(
+        found = decode(
             data[REFS],
             self.seal.open(data),
             prior,
             place=(name, parent),
             inherits=inherits,
             is_side=data.get(SIDE, False),
+            has_written=data.get(WITH, False),
         )
-        return self.add(ns, saved if is_complete else self.completed(ns, saved))
+        for batch in found.written:
+            self.add_writes(ns, parent or "", batch, early=False)
+        return self.add(ns, found.saved if found.is_complete else self.completed(ns, found.saved))
 
     def current_id(self, ns: str) -> str | None:
         """Its id."""
@@ -235,27 +238,17 @@ class Fold:
         else:
             ns = data.get(NS, "")
             name = data[ID] if ID in data else self.current_id(ns) or ""
-        writes, replaces = self.writes_of(ns, data)
-        self.add_writes(ns, name, writes, replaces=replaces, early=ID in data)
+        self.add_writes(ns, name, self.writes_of(ns, data), early=ID in data)
 
-    def writes_of(
-        self, ns: str, data: Mapping[str, Any]
-    ) -> tuple[list[tuple[WriteKey, Write]], bool]:
-        """The writes that the data of the next event hold, and whether they replace others."""
+    def writes_of(self, ns: str, data: Mapping[str, Any]) -> Batch:
+        """The writes that the data of the next event hold."""
         prior = self.current(ns) if data[REFS] else None
-        writes = decode_writes(data[REFS], self.seal.open(data), prior)
-        return writes, data.get(REPLACE, False)
+        replaces = data.get(REPLACE, False)
+        return decode_writes(data[REFS], self.seal.open(data), prior, replaces=replaces)
 
-    def add_writes(
-        self,
-        ns: str,
-        name: str,
-        writes: Iterable[tuple[WriteKey, Write]],
-        *,
-        replaces: bool,
-        early: bool,
-    ) -> None:
+    def add_writes(self, ns: str, name: str, batch: Batch, *, early: bool) -> None:
         """Add writes for a checkpoint, which may be yet to come, or gone from here."""
+        writes, replaces = batch.writes, batch.replaces
         leaf = self.leaf(ns, name)
         if leaf is not None:
             space, found = self.spaces[ns], merged(leaf.writes, writes, replace=replaces)
@@ -280,6 +273,11 @@ class Fold:
         """A checkpoint, if it is one of those kept."""
         space = self.spaces.get(ns)
         return space.leaves.get(name) if space is not None else None
+
+    def is_recent(self, ns: str, name: str) -> bool:
+        """Whether a checkpoint was put lately, even if it is not kept."""
+        space = self.spaces.get(ns)
+        return space is not None and name in space.recent
 
     def current(self, ns: str) -> Saved | None:
         """The checkpoint of a namespace that was put last."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -24,9 +24,10 @@ WRITES: Final = 33
 RESET: Final = 34
 """Kind of the event after which only what follows it belongs to the thread."""
 
-NS, ID, PARENT, SIDE, REFS, REPLACE, EARLY = "ns", "id", "parent", "side", "r", "replace", "early"
+NS, ID, PARENT, SIDE, REFS, REPLACE, WITH = "ns", "id", "parent", "side", "r", "replace", "w"
 """Fields of an event's data. Most events have none but the references and the body: what is the
-same as for the current checkpoint, or said by the event's key, is left out."""
+same as for the current checkpoint, or said by the event's key, is left out. ``WITH``: the event of
+a checkpoint also holds the writes for the one before."""
 
 SEPARATOR: Final = "\x1f"
 """Between the parts of a key."""
@@ -67,6 +68,19 @@ WriteKey = tuple[str, int]
 """A write's task, and its index in the task (negative for errors, interrupts and the like)."""
 
 Writes = Mapping[WriteKey, Write]
+
+
+class Batch(NamedTuple):
+    """The writes of a task that were handed over together.
+
+    Attributes:
+        replaces: they replace earlier ones of the same keys.
+    """
+
+    task_id: str
+    path: str
+    writes: Sequence[tuple[WriteKey, Write]]
+    replaces: bool = False
 
 
 class PastWrite(NamedTuple):

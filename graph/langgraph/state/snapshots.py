@@ -111,5 +111,4 @@ def _read(latest: str, leaves: Iterable[Any], before: Namespace) -> Namespace:
 
 def _leaf(found: Sequence[Any], prior: Saved | None) -> Saved:
     name, parent, is_side, refs, body = found
-    leaf, _ = decode(refs, body, prior, place=(name, parent), inherits=True, is_side=is_side)
-    return leaf
+    return decode(refs, body, prior, place=(name, parent), inherits=True, is_side=is_side).saved

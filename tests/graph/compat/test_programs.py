@@ -24,6 +24,7 @@ for _module in (
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_both_see_the_same(name: str) -> None:
     assert_same(PROGRAMS[name])
@@ -36,6 +37,7 @@ STATEFUL: Final = sorted(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STATEFUL)
 def test_a_file_shows_the_same(name: str, tmp_path: Path) -> None:
     paths = iter(range(100))

@@ -220,6 +220,7 @@ def test_spans_and_callbacks_see_the_same_run(monkeypatch: pytest.MonkeyPatch) -
         assert sum(node in name for name in spans) == runs.count(node), (node, spans)
 
 
+@pytest.mark.slow
 def test_without_langchain_core_a_run_does_not_import_it() -> None:
     """Checked in a process of its own, because this one has imported it."""
     import subprocess

@@ -69,6 +69,7 @@ def _is_import(line: str) -> bool:
     return not line or line == ")" or line.startswith(("from ", "import ")) or in_parentheses
 
 
+@pytest.mark.slow
 def test_both_runtimes_have_the_same_conversation(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
