@@ -158,8 +158,8 @@ class Pruning(Part):
     async def in_rounds(self) -> AsyncIterator[None]:
         """Many transactions of :meth:`prune` and :meth:`reclaim`, whose pages are written together.
 
-        Meanwhile SQLite's write-ahead log grows by what a quarter of a second's work changes, and nobody
-        else moves it into the file.
+        Meanwhile SQLite's write-ahead log grows by what a quarter of a second's work changes, and
+        nobody else moves it into the file.
         """
         rounds = self.transactions.background
         rounds.begin_rounds()

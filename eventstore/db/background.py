@@ -53,7 +53,7 @@ class Background:
 
     def __init__(self, lender: Lender) -> None:
         self.quiet_s = 0.0
-        self.is_alone = False
+        self.is_alone = True
         self.moved_s = 0.0
         self._written_at = 0.0
         self._looked_at = -math.inf
@@ -110,9 +110,11 @@ class Background:
     def _look(self, conn: Connection) -> None:
         """Look whether others have written since the last transaction."""
         now, version = time.monotonic(), sqlite.ask(conn, "data_version")
-        if now - self._looked_at > _RECENT_S:
+        if not self.is_alone:
+            self._written_at = now
+        elif now - self._looked_at > _RECENT_S:
             self._written_at = now - QUIET_S  # an append or two may find out that this is wrong
-        elif not self.is_alone or conn.info.get(_VERSION, version) != version:
+        elif conn.info.get(_VERSION, version) != version:
             self._written_at = now
         self._looked_at, self.is_alone, conn.info[_VERSION] = now, True, version
         self.quiet_s = now - self._written_at

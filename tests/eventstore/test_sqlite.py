@@ -232,7 +232,7 @@ def test_a_thread_that_grows_while_it_is_judged_is_judged_again(tmp_path: Path) 
 def test_a_transaction_is_longer_the_longer_nobody_else_has_written(tmp_path: Path) -> None:
     path = tmp_path / "file.db"
     with EventStore(path) as store, EventStore(path) as other:
-        fill(store, "a", 1)
+        fill(other, "a", 1)
         work = store.core.transactions.background
 
         def quiet_s() -> float:
