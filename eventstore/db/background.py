@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -35,6 +35,9 @@ _LOG_PAGES: Final = 800
 
 _MOVES: Final = 3
 """What was written while the log was being moved is moved then, and is less each time."""
+
+_PATIENCE_MS: Final = 100
+"""How long background work waits for the lock before it lets go of the log."""
 
 _NORMAL: Final = 1  # of PRAGMA synchronous
 _VERSION: Final = "eventstore_version"
@@ -64,6 +67,29 @@ class Background:
     def lock_s(self, seconds: float) -> float:
         """How long a transaction may hold the lock, which may hold it so long in any case."""
         return max(seconds, SHARE * min(self.quiet_s, QUIET_S))
+
+    def lock(self, conn: Connection) -> bool:
+        """Take the lock of SQLite's writers; until then the transaction has only read.
+
+        Returns:
+            Whether what it has read is still true. On PostgreSQL it is: rows are locked one by one.
+        """
+        if conn.dialect.name != "sqlite":
+            return True
+        raw: Any = conn.connection.dbapi_connection
+        raw.rollback()
+        timeout = sqlite.ask(conn, "busy_timeout")
+        try:
+            raw.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+            with suppress(*sqlite.ERRORS):
+                raw.execute("BEGIN IMMEDIATE")
+            raw.execute(f"PRAGMA busy_timeout = {timeout}")
+            if not raw.in_transaction:
+                self._lender.unpin()  # whoever has the lock may be waiting to move the log
+                raw.execute("BEGIN IMMEDIATE")
+        except sqlite.ERRORS as error:
+            raise sqlite.translate(str(error)) from error
+        return bool(conn.info.get(_VERSION) == sqlite.ask(conn, "data_version"))
 
     def begin_rounds(self) -> None:
         """From now on, let the log grow for a while, and then move it into the file at once.
@@ -118,23 +144,6 @@ class Background:
             self._written_at = now
         self._looked_at, self.is_alone, conn.info[_VERSION] = now, True, version
         self.quiet_s = now - self._written_at
-
-
-def lock(conn: Connection) -> bool:
-    """Take the lock of SQLite's writers; until then the transaction has only read.
-
-    Returns:
-        Whether what it has read is still true. On PostgreSQL it is: rows are locked one by one.
-    """
-    if conn.dialect.name != "sqlite":
-        return True
-    raw: Any = conn.connection.dbapi_connection
-    raw.rollback()
-    try:
-        raw.execute("BEGIN IMMEDIATE")
-    except sqlite.ERRORS as error:
-        raise sqlite.translate(str(error)) from error
-    return bool(conn.info.get(_VERSION) == sqlite.ask(conn, "data_version"))
 
 
 def move_log(conn: Connection) -> float:

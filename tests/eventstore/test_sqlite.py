@@ -274,6 +274,29 @@ def test_only_background_work_moves_the_log_while_it_is_at_it(tmp_path: Path) ->
         assert check_whole(other) == 801
 
 
+def test_an_erasure_empties_the_log_while_background_work_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "file.db"
+    with EventStore(path) as store, EventStore(path) as other:
+        fill(store, "a", 1)
+        begun, ended = threading.Event(), threading.Event()
+
+        async def work() -> None:
+            async with store.core.in_rounds():
+                while not ended.is_set():
+                    await store.core.prune([Expired(1, None, "test")])
+                    begun.set()
+
+        worker = threading.Thread(target=lambda: run_sync(work()))
+        worker.start()
+        assert begun.wait(10)
+        try:
+            for _ in range(3):
+                assert run_sync(other.core.vacuum(vacuum=False)).log_emptied
+        finally:
+            ended.set()
+            worker.join()
+
+
 def test_a_process_is_forked_while_background_work_goes_on(tmp_path: Path) -> None:
     """What pins the log lets go of the file for the fork."""
     with EventStore(tmp_path / "file.db") as store:
