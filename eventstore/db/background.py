@@ -85,7 +85,7 @@ class Background:
                 raw.execute("BEGIN IMMEDIATE")
             raw.execute(f"PRAGMA busy_timeout = {timeout}")
             if not raw.in_transaction:
-                self._lender.unpin()  # whoever has the lock may be waiting to move the log
+                self._lender.unpin()  # the one that has the lock may be waiting to move the log
                 raw.execute("BEGIN IMMEDIATE")
         except sqlite.ERRORS as error:
             raise sqlite.translate(str(error)) from error
