@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from eventstore import ThreadInfo
 from retention.policies import RetentionPolicy
@@ -84,6 +85,7 @@ def is_older(since: datetime, duration: timedelta | None, now: datetime) -> bool
     return limit is not None and since <= limit
 
 
+@lru_cache(100)
 def in_words(duration: timedelta | None) -> str:
     """A duration as reasons name it, such as ``30 days`` or ``1:30:00``."""
     return str(duration).removesuffix(", 0:00:00")

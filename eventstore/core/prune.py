@@ -82,7 +82,7 @@ class Pruning(Part):
             hold_s = self.transactions.background.lock_s(seconds)
             hold_s *= queries.prune.STRETCH[conn.dialect.name]
             found = self._judge_some(conn, batch, removed, keep_if, rows, hold_s)
-            if not background.lock(conn):
+            if not self.transactions.background.lock(conn):
                 found = self._judge_some(conn, batch[: len(found)], removed, keep_if, rows, hold_s)
             return self._remove_judged(conn, found, removed, time.monotonic() + hold_s)
 
@@ -158,8 +158,8 @@ class Pruning(Part):
     async def in_rounds(self) -> AsyncIterator[None]:
         """Many transactions of :meth:`prune` and :meth:`reclaim`, whose pages are written together.
 
-        Meanwhile SQLite's write-ahead log grows by what half a second's work changes, and nobody
-        else moves it into the file.
+        Meanwhile SQLite's write-ahead log grows by what a quarter of a second's work changes, and
+        nobody else moves it into the file.
         """
         rounds = self.transactions.background
         rounds.begin_rounds()
@@ -185,7 +185,7 @@ class Pruning(Part):
 
         def attempt(conn: Connection) -> int:
             deadline = time.monotonic() + self.transactions.background.lock_s(seconds)
-            background.lock(conn)
+            self.transactions.background.lock(conn)
             return maintenance.reclaim(conn, bytes_max, deadline)
 
         return await self.transactions.run("background_write", attempt)

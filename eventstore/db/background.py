@@ -7,9 +7,10 @@ for no disk when it commits, and moves the write-ahead log into the file, seldom
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -23,7 +24,10 @@ SHARE: Final = 0.01
 QUIET_S: Final = 5.0
 """When nobody has for so long, there is nobody to be considerate of."""
 
-ROUND_S: Final = 0.5
+_RECENT_S: Final = 60.0
+"""Who wrote since a transaction that is longer ago may have done so long ago, too."""
+
+ROUND_S: Final = 0.25
 """How long the log grows before it is moved into the file."""
 
 _LOG_PAGES: Final = 800
@@ -31,6 +35,9 @@ _LOG_PAGES: Final = 800
 
 _MOVES: Final = 3
 """What was written while the log was being moved is moved then, and is less each time."""
+
+_PATIENCE_MS: Final = 100
+"""How long background work waits for the lock before it lets go of the log."""
 
 _NORMAL: Final = 1  # of PRAGMA synchronous
 _VERSION: Final = "eventstore_version"
@@ -42,16 +49,17 @@ class Background:
     Attributes:
         quiet_s: for how long nobody else has written, as its last transaction saw it. On a server,
             where nobody looks, 0.
-        is_alone: false when another thread of this process has written since then.
+        is_alone: false when this process has appended since then.
         moved_s: how long it took to move the log, which kept the disk busy; 0 if that was not done
             at the end of the last transaction.
     """
 
     def __init__(self, lender: Lender) -> None:
         self.quiet_s = 0.0
-        self.is_alone = False
+        self.is_alone = True
         self.moved_s = 0.0
         self._written_at = 0.0
+        self._looked_at = -math.inf
         self._lender = lender
         self._in_rounds = False
         self._round_ends = 0.0
@@ -59,6 +67,29 @@ class Background:
     def lock_s(self, seconds: float) -> float:
         """How long a transaction may hold the lock, which may hold it so long in any case."""
         return max(seconds, SHARE * min(self.quiet_s, QUIET_S))
+
+    def lock(self, conn: Connection) -> bool:
+        """Take the lock of SQLite's writers; until then the transaction has only read.
+
+        Returns:
+            Whether what it has read is still true. On PostgreSQL it is: rows are locked one by one.
+        """
+        if conn.dialect.name != "sqlite":
+            return True
+        raw: Any = conn.connection.dbapi_connection
+        raw.rollback()
+        timeout = sqlite.ask(conn, "busy_timeout")
+        try:
+            raw.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+            with suppress(*sqlite.ERRORS):
+                raw.execute("BEGIN IMMEDIATE")
+            raw.execute(f"PRAGMA busy_timeout = {timeout}")
+            if not raw.in_transaction:
+                self._lender.unpin()  # the one that has the lock may be waiting to move the log
+                raw.execute("BEGIN IMMEDIATE")
+        except sqlite.ERRORS as error:
+            raise sqlite.translate(str(error)) from error
+        return bool(conn.info.get(_VERSION) == sqlite.ask(conn, "data_version"))
 
     def begin_rounds(self) -> None:
         """From now on, let the log grow for a while, and then move it into the file at once.
@@ -105,26 +136,14 @@ class Background:
     def _look(self, conn: Connection) -> None:
         """Look whether others have written since the last transaction."""
         now, version = time.monotonic(), sqlite.ask(conn, "data_version")
-        if not self.is_alone or conn.info.get(_VERSION) != version:
-            self._written_at, self.is_alone, conn.info[_VERSION] = now, True, version
+        if not self.is_alone:
+            self._written_at = now
+        elif now - self._looked_at > _RECENT_S:
+            self._written_at = now - QUIET_S  # an append or two may find out that this is wrong
+        elif conn.info.get(_VERSION, version) != version:
+            self._written_at = now
+        self._looked_at, self.is_alone, conn.info[_VERSION] = now, True, version
         self.quiet_s = now - self._written_at
-
-
-def lock(conn: Connection) -> bool:
-    """Take the lock of SQLite's writers; until then the transaction has only read.
-
-    Returns:
-        Whether what it has read is still true. On PostgreSQL it is: rows are locked one by one.
-    """
-    if conn.dialect.name != "sqlite":
-        return True
-    raw: Any = conn.connection.dbapi_connection
-    raw.rollback()
-    try:
-        raw.execute("BEGIN IMMEDIATE")
-    except sqlite.ERRORS as error:
-        raise sqlite.translate(str(error)) from error
-    return bool(conn.info.get(_VERSION) == sqlite.ask(conn, "data_version"))
 
 
 def move_log(conn: Connection) -> float:

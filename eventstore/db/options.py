@@ -35,7 +35,7 @@ Mode = Literal[
 - ``append``: as ``write``, and short: on SQLite it may share a transaction with others.
 - ``idempotent_write``: it writes, and does no harm when it happens twice.
 - ``background_write``: as ``idempotent_write``. On SQLite, where others wait for it, it begins as
-  a read and takes the lock when it calls :func:`eventstore.db.background.lock`, and its commit does
+  a read and takes the lock when it calls :meth:`Background.lock`, and its commit does
   not wait for the disk: it is durable once a later transaction of another mode is.
 - ``statement``: as ``append``, with a single statement on a server, which is a transaction by
   itself and saves two round trips.

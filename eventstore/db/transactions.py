@@ -48,7 +48,7 @@ from eventstore.db.driver_errors import (
 from eventstore.db.engines import Lender, Loan
 from eventstore.db.file_watch import FileWatch
 from eventstore.db.loops import LoopEngine, LoopEngines
-from eventstore.db.options import READS, Mode
+from eventstore.db.options import READS, SHORT_WRITES, Mode
 from eventstore.db.postgresql import borrowing, opening, preparing
 from eventstore.db.prepared import Change
 from eventstore.errors import (
@@ -495,7 +495,7 @@ class _Transaction(NamedTuple):
             raise
         if self.mode in READS:
             return
-        if self.mode != "background_write":
+        if self.mode in SHORT_WRITES:
             self.database.background.is_alone = False
         watch = self.database._watch
         if watch is not None:

@@ -8,9 +8,11 @@ file is never called damaged afterwards. Owns the limits of metadata, too.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import product
+from operator import attrgetter
 from typing import Any, Final, get_args
 
 from eventstore.errors import ConfigurationError, CorruptEventError, SerializationError
@@ -41,10 +43,11 @@ def check_thread(row: Any) -> tuple[dict[str, Any], Pin | None]:
     Raises:
         CorruptEventError: a column holds what nobody stored there.
     """
-    for name, kinds in _THREAD.items():
-        value = getattr(row, name)
-        if type(value) not in kinds or (type(value) is str and not _is_text(value)):
-            raise CorruptEventError(f"the column {name!r} holds an invalid value")
+    values = _thread_values(row)
+    if tuple(map(type, values)) not in _THREAD_TYPES or not _are_plain(values):
+        for (name, kinds), value in zip(_THREAD.items(), values, strict=True):
+            if type(value) not in kinds or (type(value) is str and not _is_text(value)):
+                raise CorruptEventError(f"the column {name!r} holds an invalid value")
     if not digests.belongs(row.thread_key, row.tenant, row.thread_id, row.generation):
         raise CorruptEventError("its key does not belong to its name and generation")
     checksum = getattr(row, "checksum", None)  # a file is protected as a whole
@@ -81,6 +84,17 @@ _THREAD: Final[dict[str, tuple[type, ...]]] = {
     "pin": (str, type(None)),
     "deletion": (str, type(None)),
 }
+
+
+_thread_values: Final = attrgetter(*_THREAD)
+
+_THREAD_TYPES: Final = frozenset(product(*_THREAD.values()))
+
+
+def _are_plain(values: Iterable[object]) -> bool:
+    """Whether all texts among these are ASCII without NUL, as nearly all are."""
+    text = "".join([value for value in values if type(value) is str])
+    return text.isascii() and "\0" not in text
 
 
 def _is_text(text: str) -> bool:
@@ -145,6 +159,8 @@ def _parsed(name: str, text: str) -> dict[str, Any]:
     Raises:
         CorruptEventError: the text is no JSON object, or nested too deeply.
     """
+    if text == "{}":
+        return {}
     try:
         found = _JSON.decode(text)
     except (ValueError, RecursionError) as error:

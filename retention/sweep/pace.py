@@ -33,8 +33,9 @@ class Pace:
         seconds: about how long one transaction keeps others from writing (on SQLite; on PostgreSQL
             it does not, and may take ten times as long). If nobody else has written for longer
             than a hundred times that, a hundredth of the time since then.
-        rest: pause after each, as a multiple of the time it took; 0 for none. Nobody rests on
-            SQLite when nobody else has written for five seconds.
+        rest: pause after each, as a multiple of the time it took; 0 for none. On SQLite there is
+            none either when nobody else has written for five seconds; otherwise there are longer
+            ones whenever the sweep has kept the disk busy, for a hundred times as long.
         bytes: how much of an SQLite file is returned to the file system in one step.
     """
 
