@@ -525,6 +525,22 @@ def test_a_position_before_the_part_that_was_kept_cannot_be_forked(
     assert check_whole(store) == 1
 
 
+def test_forks_before_and_at_the_last_snapshot_of_a_deleted_thread_are_whole(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The position at the snapshot is given the snapshot alone, behind the events of the other."""
+    fill(store, "parent", 5)
+    snapshot(store, "parent")
+    fill(store, "child", 1, start=70)
+    for seq in (4, 5):
+        jump(store, "child", at(store, "parent", seq))
+    set_everywhere(monkeypatch, "WHOLE_MAX", 0)
+    store.delete_thread("parent")
+    assert folded_numbers(store, "child", upto=at(store, "child", 2)) == [1, 2, 3, 4]
+    assert folded_numbers(store, "child") == [1, 2, 3, 4, 5]
+    assert check_whole(store) == 1
+
+
 # --- at the same time -------------------------------------------------------------------
 
 

@@ -112,6 +112,20 @@ def test_what_the_base_rests_on_stays(store: EventStore) -> None:
     assert store.verify("t").ok
 
 
+def test_a_log_whose_base_rests_on_a_snapshot_right_before_it_can_be_cut(store: EventStore) -> None:
+    head = store.append_after(store.head("t"), [Event(1, {"n": 1})])
+    store.put_snapshot(head, NewSnapshot(FINGERPRINT, b"s1", b"i1"))
+    head = store.append_after(head, [Event(1, {"n": 2})])
+    store.put_snapshot(head, NewSnapshot(FINGERPRINT, b"s2", b"i2", 1))
+    store.trim("t", 2)
+    assert store.verify("t").ok
+    found = store.replay("t").snapshot
+    assert found is not None and found.items == (b"i1", b"i2")
+    store.append_after(head, [Event(1, {"n": 3})])
+    assert [event.seq for event in store.read("t")] == [3]
+    assert store.verify("t").ok
+
+
 def test_a_second_trim_takes_the_first_base_along(store: EventStore) -> None:
     grow(store, "t", 12, 3, 6, 9)
     store.trim("t", 4)
