@@ -19,7 +19,8 @@ from typing import Any, Final, Self, cast
 
 from eventstore import VerifyReport
 from eventstore.concurrency import AHEAD, iterate, iterate_sync, run_sync
-from graph.calls import Nodes, async_concurrency, sync_concurrency
+from graph.calls import async_concurrency, sync_concurrency
+from graph.configured import Nodes
 from graph.described import DescribedGraph
 from graph.errors import InvalidConfigError
 from graph.langchain.composing import Composing

@@ -1,4 +1,4 @@
-"""From a call of a graph to its run: config, options, log, trace, streamed chunks.
+"""From a call of a graph to its run: trace, result, streamed chunks; and its edits and reads.
 
 Owns what the public methods of :class:`~graph.app.CompiledGraph` do between their arguments and the
 driver. Each is written once, as a coroutine, for sync and async callers.
@@ -10,9 +10,9 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Self, TypeVar, cast, get_args
+from typing import Any, Final, Self, TypeVar
 
-from eventstore import AsyncEventStore, EventStore, telemetry
+from eventstore import telemetry
 from eventstore.concurrency import (
     Asyncio,
     Blocking,
@@ -20,45 +20,33 @@ from eventstore.concurrency import (
     discard,
     run_sync,
 )
-from eventstore.core.core import Core
 from graph.build.foreign import TYPES, taken
-from graph.build.options import refuse_left_out
-from graph.build.schema import ROOT, Channel, is_schema, own, shown
-from graph.build.topology import Graph, Topology
-from graph.build.types_registry import register_types
-from graph.checkpoints import Checkpoints
-from graph.errors import InvalidConfigError, InvalidContextError, InvalidUpdateError
-from graph.langchain import MESSAGES, observer_of, register
+from graph.build.schema import ROOT, Channel, own, shown
+from graph.configured import ConfiguredGraph, of_caller
+from graph.errors import InvalidConfigError, InvalidUpdateError
+from graph.langchain import MESSAGES, observer_of
 from graph.read import streaming, subgraphs, time_travel
 from graph.read.entries import selected
-from graph.read.history import ReadableGraph, Reader
+from graph.read.history import Reader
 from graph.read.replay_check import Check, ReplayReport, Same
 from graph.run import invocation
 from graph.run.address import (
     Address,
-    as_seen_by_caller,
     is_before_input,
-    merged,
     metadata_of,
-    named_thread,
     position_of,
     run_id_of,
     ttl_of,
 )
 from graph.run.driver import Run
 from graph.run.invocation import CONFLICT_TIMEOUT_S, Call, OnConflict
-from graph.run.journal import LogJournal, Means
+from graph.run.journal import Means
 from graph.run.runners import Runner, SyncRunner
-from graph.run.scope import Scope, current
 from graph.run.tasks import Options
 from graph.run.thread_log import ThreadLog
-from graph.savers import Saver, store_of
 from graph.state import planner
-from graph.state.events import note
 from graph.state.fold import State
-from graph.state.namespaces import UNNAMED
 from graph.types import (
-    Durability,
     GraphOutput,
     RunnableConfig,
     StateSnapshot,
@@ -71,86 +59,9 @@ RUN: Final = telemetry.Operation(
     "graph.run", "Time from a call of a graph to the end or interrupt of its run."
 )
 
-RECURSION_LIMIT: Final = 10_007
-"""The default for the supersteps of one call."""
 
-Nodes = Sequence[str] | str | None
-
-
-class RunnableGraph(ReadableGraph):
-    """A graph that can run; the public methods are in ``CompiledGraph``.
-
-    Attributes:
-        step_timeout: the seconds that the tasks of a superstep may take; set it on the graph.
-    """
-
-    def __init__(
-        self,
-        topology: Topology,
-        *,
-        checkpointer: EventStore | AsyncEventStore | Saver | bool | None = None,
-        interrupt_before: Sequence[str] = (),
-        interrupt_after: Sequence[str] = (),
-        name: str | None = None,
-        version: str | None = None,
-        snapshot_each_run: bool = False,
-        cancel_siblings: bool = False,
-    ) -> None:
-        register(type(self))
-        self.topology = topology
-        self.name = name or UNNAMED
-        self._version = version
-        self._snapshot_each_run = snapshot_each_run
-        self._cancel_siblings = cancel_siblings
-        self.step_timeout: float | None = None
-        self._config: RunnableConfig = {}
-        self._interrupt_before = frozenset(interrupt_before)
-        self._interrupt_after = frozenset(interrupt_after)
-        self.inner: dict[str, Mapping[str, Graph]] = {}
-        self._last: Reader | None = None
-        self._log: ThreadLog | None = None
-        self.checkpointer = checkpointer
-
-    @property
-    def checkpointer(self) -> Any:
-        """Stores the threads; another one may be set.
-
-        Raises:
-            InvalidCheckpointerError: what is set is none of this library.
-        """
-        return self._checkpointer
-
-    @checkpointer.setter
-    def checkpointer(self, given: Any) -> None:
-        keeps_no_log = given is None or isinstance(given, bool)
-        self._log = None if keeps_no_log else self.reader_on(store_of(given).core).log
-        self._checkpointer = given
-        if isinstance(given, Checkpoints):
-            given.serve(self)
-
-    @property
-    def core(self) -> Core:
-        """The store of its threads.
-
-        Raises:
-            InvalidConfigError: it has no checkpointer.
-        """
-        if self._log is None:
-            raise InvalidConfigError(
-                "this graph has no checkpointer; compile it with one: "
-                "compile(checkpointer=SqliteSaver('runs.db'))"
-            )
-        return self._log.core
-
-    def reader_on(self, core: Core) -> Reader:
-        """The reader of this graph's logs in a store. The last one is kept, with its caches."""
-        found = self._last
-        if found is None or found.log.core is not core:
-            register_types(core.codec, self.topology)
-            log = ThreadLog(core, self.topology.channels, self._version, self._snapshot_each_run)
-            found = Reader(log, self)
-            self._last = found
-        return found
+class RunnableGraph(ConfiguredGraph):
+    """A graph that can run; the public methods are in ``CompiledGraph``."""
 
     def _call(
         self,
@@ -199,34 +110,6 @@ class RunnableGraph(ReadableGraph):
             self.checkpointer is True,
             partial(time_travel.open_inside, self) if inside else None,
         )
-
-    def _scope(self, config: Mapping[str, Any] | None, is_node: bool = False) -> Scope | None:
-        """The task that a run is for, if the run is inside another graph.
-
-        A graph with a checkpointer of its own that a node calls is not inside the graph of that
-        node if the config names another thread, or if that graph uses another store or none.
-        """
-        scope = current()
-        if scope is None or is_node or self._log is None:
-            return scope
-        own, around = named_thread(config or {}), named_thread(scope.config)
-        above = scope.host.journal
-        here = isinstance(above, LogJournal) and above.core is self._log.core
-        return scope if here and own in (None, around) else None
-
-    def _place(self, scope: Scope | None) -> ThreadLog | None:
-        """The logs of a run: this graph's own, or those of the graph around it."""
-        if scope is None:
-            if self.checkpointer is True:
-                raise InvalidConfigError(
-                    "checkpointer=True is for a subgraph, which uses its parent's checkpointer; "
-                    "compile this graph with a checkpointer of its own"
-                )
-            return self._log
-        above = scope.host.journal
-        if self.checkpointer is False or not isinstance(above, LogJournal):
-            return None
-        return self.reader_on(above.core).log
 
     def _answered(self, call: Call, stream_mode: str | Sequence[str] | None) -> Awaitable[Any]:
         """What ``invoke`` returns: the output, or the chunks of another stream mode."""
@@ -309,87 +192,6 @@ class RunnableGraph(ReadableGraph):
             facts = {telemetry.THREAD: telemetry.named(call.address.thread_id)}
         return RUN.begin(facts, {"graph.name": self.name})
 
-    def _options(
-        self,
-        config: Mapping[str, Any] | None,
-        context: Any,
-        durability: Durability | None,
-        others: Mapping[str, Any] | None = None,
-        *,
-        modes: frozenset[str] = frozenset(),
-        subgraphs: bool = False,
-        before: Nodes = None,
-        after: Nodes = None,
-        is_node: bool = False,
-    ) -> Options:
-        """The options of a run: from the call, from ``compile``, and from the run around it."""
-        others = others or {}
-        _refuse_unknown(others)
-        durability = durability or "sync"
-        output_keys, asked = others.get("output_keys"), others.get("stream_mode") or "values"
-        if asked != "values":
-            modes = streaming.modes_of(asked)
-        for key in [output_keys] if isinstance(output_keys, str) else output_keys or ():
-            if key not in self.topology.channels:
-                raise InvalidConfigError(
-                    f"output_keys names {key!r}, which is not a key of the state; its keys are "
-                    f"{', '.join(map(repr, self.topology.channels))}"
-                )
-        if durability not in get_args(Durability):
-            known = ", ".join(map(repr, get_args(Durability)))
-            raise InvalidConfigError(f"durability must be one of {known}, not {durability!r}")
-        config = _of_caller(config or {})
-        scope = self._scope(config, is_node)
-        around = None if scope is None else cast(Run, scope.host).options
-        config = merged(merged(_around(scope), self._config), config or {})
-        listener = None
-        if around is not None:
-            durability = around.durability
-            listener = around.listener
-            if listener is None and around.subgraphs:
-                listener = cast(Run, cast(Scope, scope).host).forward_chunk
-        heard = around.modes if listener is not None and around is not None else frozenset()
-        limit = config.get("recursion_limit", RECURSION_LIMIT)
-        if limit < 1:
-            raise InvalidConfigError(f"recursion_limit must be at least 1, not {limit}")
-        return Options(
-            config=config,
-            modes=modes | heard,
-            own_modes=modes,
-            recursion_limit=limit,
-            max_concurrency=config.get("max_concurrency"),
-            interrupt_before=self._interrupt_before if before is None else _names(before),
-            interrupt_after=self._interrupt_after if after is None else _names(after),
-            graph=self.name,
-            context=self._context(context, around),
-            durability=durability,
-            subgraphs=subgraphs or bool(others.get("subgraphs")),
-            listener=listener,
-            scope=scope,
-            output_keys=output_keys,
-            version=others.get("version") or "v1",
-            step_timeout_s=self.step_timeout,
-            cancel_siblings=self._cancel_siblings,
-        )
-
-    def _context(self, given: Any, around: Options | None) -> Any:
-        schema = self.topology.context
-        if given is None:
-            return None if around is None else around.context
-        if schema is None or not isinstance(given, Mapping) or not is_schema(schema):
-            return given
-        if issubclass(schema, dict):
-            return given
-        try:
-            return schema(**given)
-        except TypeError as error:
-            raise InvalidContextError(
-                f"the context does not fit {schema.__qualname__}: {error}"
-            ) from error
-        except ValueError as error:  # a ValidationError of pydantic
-            note(error, f"in the context, which is to fit {schema.__qualname__}")
-            raise
-
     def output(self, state: State, keys: Sequence[str] | str | None = None) -> Any:
         """The part of a state that callers get: these keys, by default the output schema's."""
         values = planner.shown(self.topology, state)
@@ -470,7 +272,7 @@ class RunnableGraph(ReadableGraph):
     def _find(self, config: Mapping[str, Any]) -> tuple[Reader, Address]:
         """The address that a config holds, and the reader of its log."""
         core = self.core
-        at = Address.of(_of_caller(config))
+        at = Address.of(of_caller(config))
         return subgraphs.graph_of(self, at.ns).reader_on(core), at
 
     def _find_thread(self, config: Mapping[str, Any]) -> tuple[Reader, str]:
@@ -567,11 +369,6 @@ def async_concurrency(log: ThreadLog | None) -> Concurrency:
     return Asyncio() if log is None else log.core.transactions.asyncio
 
 
-def _of_caller(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    scope = current()
-    return config if scope is None else as_seen_by_caller(config, scope.inner_ns)
-
-
 def _update_of(given: Any) -> StateUpdate:
     """An update of ``bulk_update_state``; LangGraph's class and pairs mean the same.
 
@@ -589,55 +386,10 @@ def _update_of(given: Any) -> StateUpdate:
     )
 
 
-def _around(scope: Scope | None) -> Mapping[str, Any]:
-    """The config that a call in a node inherits from the run around it.
-
-    All of it for a run inside that one; without its run id and checkpoint for an independent run.
-    """
-    outside = current()
-    if outside is None:
-        return {}
-    of_run = ("checkpoint_id", "checkpoint_ns")
-    own = ("run_name", "callbacks") if scope is not None else ("run_name", "callbacks", "run_id")
-    inherited = {name: each for name, each in outside.config.items() if name not in own}
-    if scope is not None:
-        return inherited
-    place = dict(inherited.get("configurable") or {})
-    return {**inherited, "configurable": {n: v for n, v in place.items() if n not in of_run}}
-
-
 def _report_end(span: telemetry.Span, run: Run) -> None:
     if span is not telemetry.NOTHING:
         status = "waiting" if run.state.frontier else "idle"
         span.set({"graph.run.status": status, "graph.step": run.state.step})
-
-
-def _refuse_unknown(options: Mapping[str, Any]) -> None:
-    """Refuse unknown options, except those of LangGraph that have no effect here.
-
-    Raises:
-        InvalidConfigError: names the options.
-    """
-    refuse_left_out(options)
-    idle = {"debug": (True, False), "version": ("v1", "v2")}
-    unknown = [
-        name
-        for name, value in options.items()
-        if not (
-            value is None
-            or value == ()
-            or name in ("output_keys", "subgraphs", "stream_mode")
-            or value in idle.get(name, ())
-        )
-    ]
-    if unknown:
-        raise InvalidConfigError(
-            f"unknown options {', '.join(map(repr, unknown))}; this call does not have them"
-        )
-
-
-def _names(nodes: Sequence[str] | str) -> frozenset[str]:
-    return frozenset([nodes] if isinstance(nodes, str) else nodes)
 
 
 def _shared(state: Any, keys: Sequence[str]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class StateGraph(GraphBuilder):
         version: str | None = None,
         debug: bool = False,
         snapshot_each_run: bool = False,
+        reuse_state: bool = False,
         cancel_siblings: bool = False,
         **others: Any,
     ) -> CompiledGraph:
@@ -61,6 +62,11 @@ class StateGraph(GraphBuilder):
             snapshot_each_run: store a snapshot with the last event of a run, so that history can
                 be trimmed up to there. It costs the compressed size of the state for each run; for
                 append-only lists only the new items.
+            reuse_state: a promise that nodes, edges, reducers and the callers of ``invoke`` and
+                ``stream`` never change in place what they are given. Then a process that runs a
+                thread again goes on with the objects of its last run, and a run costs what is new,
+                not the length of the state. A promise that is broken is found now and then, with a
+                warning; the log never has the change.
             cancel_siblings: when a node fails, cancel the async nodes that run beside it, as
                 LangGraph does. By default they finish and are recorded, so that nothing is lost.
             others: options of LangGraph that are left out (``store``, ``cache``, …); only ``None``
@@ -76,6 +82,7 @@ class StateGraph(GraphBuilder):
             name=name,
             version=version,
             snapshot_each_run=snapshot_each_run,
+            reuse_state=reuse_state,
             cancel_siblings=cancel_siblings,
         )
         compiled.builder = self

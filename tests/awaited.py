@@ -24,7 +24,6 @@ from inspect import isasyncgenfunction, iscoroutinefunction
 from itertools import chain
 from typing import Any, Final, Self, TypeVar
 
-import pytest
 from sqlalchemy import Engine, create_engine
 
 from eventstore import AsyncEventStore, EventStore, Replay
@@ -300,6 +299,8 @@ class _Operations:
 @contextmanager
 def in_place_of_blocking(loop: Loop) -> Iterator[None]:
     """While this lasts, the blocking methods of compiled graphs run their twins on the loop."""
+    import pytest  # not above: processes that tests start import this module, too
+
     with pytest.MonkeyPatch.context() as patch:
         for name in CALLS:
             patch.setattr(CompiledGraph, name, _blocking(loop.call, f"a{name}"))

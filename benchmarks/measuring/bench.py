@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.backends.backend import Backend, Database, Workspace
-from benchmarks.peers.peer import Peer
+from benchmarks.peers.peer import Pair, Peer
 from benchmarks.reporting.figures import Figures, Unit
 from benchmarks.workloads.document import DOCUMENT_RUNS, DOCUMENT_STEPS
 from benchmarks.workloads.fanout import FANOUT_RUNS
@@ -55,10 +55,13 @@ class Bench:
 
     @property
     def peers(self) -> list[Peer]:
-        """All peers, each once."""
-        return list(
-            dict.fromkeys(peer for pair in self.backend.pairs for peer in (pair.ours, pair.other))
-        )
+        """The peers that are compared in every workload, each once."""
+        return _each_once(pair for pair in self.backend.pairs if not pair.only_turns)
+
+    @property
+    def talking(self) -> list[Peer]:
+        """The peers whose turns of a chat are compared, each once."""
+        return _each_once(self.backend.pairs)
 
     def workload_name(self, workload: str) -> str:
         """A workload's name in figures, with the variant of the backend."""
@@ -92,3 +95,7 @@ class Bench:
                     gain=gain and pair.gain,
                     note=note,
                 )
+
+
+def _each_once(pairs: Iterable[Pair]) -> list[Peer]:
+    return list(dict.fromkeys(peer for pair in pairs for peer in (pair.ours, pair.other)))

@@ -76,12 +76,12 @@ def chat(bench: Bench, count: int) -> None:
 def _talk(bench: Bench, name: str, turns: Turns) -> dict[Peer, Config]:
     """Run the turns; returns each peer's config of the checkpoint half-way."""
     count = len(turns)
-    spent = dict.fromkeys(bench.peers, 0.0)
+    spent = dict.fromkeys(bench.talking, 0.0)
     middles: dict[Peer, Config] = {}
     written = 0
     with ExitStack() as stack:
         sessions = {
-            p: stack.enter_context(p.session(bench.database(p).target)) for p in bench.peers
+            p: stack.enter_context(p.session(bench.database(p).target)) for p in bench.talking
         }
         apps = {p: s.compile(chat_graph(p, turns)) for p, s in sessions.items()}
         limits = open_limits(bench, stack)
@@ -108,7 +108,7 @@ def _talk(bench: Bench, name: str, turns: Turns) -> dict[Peer, Config]:
                 for limit in limits:
                     bare[limit.name] += timed(lambda li=limit: li.write(supersteps))  # type: ignore[misc]
 
-        in_turns(bench, count, run)
+        in_turns(bench.talking, count, run)
         require_same(name, {p: app.get_state(config_of(THREAD)).values for p, app in apps.items()})
     measure = "wall time per turn"
     wall = {peer: total / count for peer, total in spent.items()}

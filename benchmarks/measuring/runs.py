@@ -69,7 +69,7 @@ def _runs(
                     for limit in limits:
                         bare[limit.name].append(timed(lambda li=limit, g=groups: li.write(g)))  # type: ignore[misc]
 
-        in_turns(bench, len(inputs), run)
+        in_turns(bench.peers, len(inputs), run)
         last = config_of(f"run-{len(inputs) - 1}")
         require_same(name, {peer: apps[peer].get_state(last).values for peer in bench.peers})
     wall = {peer: median(times) / per for peer, times in spent.items()}

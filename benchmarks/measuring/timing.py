@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from benchmarks.measuring.bench import Bench
 from benchmarks.peers.peer import Peer
 
 THREAD: Final = "conversation"
@@ -23,13 +22,12 @@ def config_of(thread_id: str) -> Config:
     return {"configurable": {"thread_id": thread_id}, "recursion_limit": 1_000}
 
 
-def in_turns(bench: Bench, count: int, run: Callable[[Peer, range], None]) -> None:
+def in_turns(each: list[Peer], count: int, run: Callable[[Peer, range], None]) -> None:
     """Give the peers blocks of the work in turn, in an order that changes.
 
     Blocks are small, so that a slow moment of the machine meets all peers.
     """
     size = min(BLOCK, max(1, count // BLOCK))
-    each = bench.peers
     for number, start in enumerate(range(0, count, size)):
         block = range(start, min(start + size, count))
         first = number % len(each)

@@ -31,6 +31,13 @@ def _sqlite(target: str) -> Iterator[Session]:
 
 
 @contextmanager
+def _reusing(target: str) -> Iterator[Session]:
+    """Of nodes that promise not to change what they are given."""
+    with SqliteSaver(target) as saver:
+        yield sync_session(saver, saver.delete_thread, reuse_state=True)
+
+
+@contextmanager
 def _postgres(target: str) -> Iterator[Session]:
     with PostgresSaver(target) as saver:
         yield sync_session(saver, saver.delete_thread)
@@ -66,6 +73,7 @@ def _peer(
 
 PEERS: Final[tuple[Peer, ...]] = (
     _peer("ours", "", _sqlite),
+    _peer("ours-reusing", ", reuse_state", _reusing),
     _peer("ours-async", ", async", _async(AsyncSqliteSaver)),
     _peer("ours-postgres", "", _postgres),
     _peer("ours-postgres-async", ", async", _async(AsyncPostgresSaver)),

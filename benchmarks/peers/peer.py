@@ -59,12 +59,14 @@ class Pair:
     Attributes:
         suffix: added to the name of each measure.
         gain: whether the ratio says how much less ours costs; else how much more.
+        only_turns: they are compared by the turns of a chat alone.
     """
 
     ours: Peer
     other: Peer
     suffix: str = ""
     gain: bool = True
+    only_turns: bool = False
 
 
 class SyncApp:
@@ -88,9 +90,9 @@ class SyncApp:
         return history
 
 
-def sync_session(saver: Any, delete_thread: Callable[[str], Any]) -> Session:
-    """A session over a saver with a sync API."""
-    return Session(saver, lambda graph: graph.compile(checkpointer=saver), delete_thread)
+def sync_session(saver: Any, delete_thread: Callable[[str], Any], **options: Any) -> Session:
+    """A session over a saver with a sync API; ``options`` are those of ``compile``."""
+    return Session(saver, lambda graph: graph.compile(checkpointer=saver, **options), delete_thread)
 
 
 def async_session(saver: Any, delete_thread: Callable[[str], Any], run: RunCoroutine) -> Session:

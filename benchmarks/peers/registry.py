@@ -15,12 +15,15 @@ def find_peer(key: str) -> Peer:
 
 
 def sqlite_pairs() -> tuple[Pair, ...]:
-    """This library beside LangGraph, its async API beside its sync API, and LangGraph on it."""
+    """This library beside LangGraph, its async API beside its sync API, LangGraph on it, and nodes
+    that promise not to change what they are given.
+    """
     ours, theirs = find_peer("ours"), find_peer("langgraph")
     return (
         Pair(ours, theirs),
         Pair(find_peer("ours-async"), ours, ", async", gain=False),
         Pair(find_peer("langgraph-here"), theirs, ", LangGraph with our saver"),
+        Pair(find_peer("ours-reusing"), theirs, ", reuse_state", only_turns=True),
     )
 
 

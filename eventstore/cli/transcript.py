@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -131,12 +131,15 @@ def _saved_lines(store: EventStore, thread_id: str, ns: str) -> Iterator[Line]:
 def _saved_events(store: EventStore, thread_id: str, ns: str) -> Iterator[RecordedEvent]:
     """The events of a namespace in the order of what happened.
 
-    Tasks store what they write before the checkpoint that it leads to, and sometimes before the
-    one that they belong to. A checkpoint is told which nodes wrote its channels.
+    Tasks store what they write before the checkpoint that it leads to, or right behind it, and
+    sometimes before the one that they belong to. A checkpoint is told which nodes wrote its
+    channels, so it is held back until the next one.
     """
     known: set[Any] = set()
-    early: dict[Any, list[RecordedEvent]] = {}
+    early: dict[Any, list[langgraph.Entry]] = {}
     nodes: dict[Any, dict[str, set[str]]] = {}
+    held: list[langgraph.Entry] = []
+    parent, late = None, list[langgraph.Entry]()
     for entry in langgraph.entries(store, thread_id):
         if entry.ns != ns:
             continue
@@ -144,23 +147,39 @@ def _saved_events(store: EventStore, thread_id: str, ns: str) -> Iterator[Record
         data = event.data if isinstance(event.data, dict) else {}
         name = data.get("checkpoint")
         if langgraph.is_checkpoint(entry):
+            yield from _told([*late, *held], nodes)
             known.add(name)
-            wrote = nodes.pop(data.get("parent"), {})
-            named = {channel: "/".join(sorted(found)) for channel, found in wrote.items()}
-            yield event._replace(data={**data, "nodes": named})
-            yield from early.pop(name, ())
+            held = [entry, *early.pop(name, ())]
+            parent, late = data.get("parent"), []
             continue
         for channel, _ in data.get("writes", ()):
             found = nodes.setdefault(name, {}).setdefault(channel, set())
             found |= {data.get("node", "")} - {START}
-        if name is None or name in known:
-            yield event
+        if name is not None and name == parent:
+            late.append(entry)
+        elif name is None or name in known:
+            held.append(entry)
         else:
-            early.setdefault(name, []).append(event)
+            early.setdefault(name, []).append(entry)
     if not known:
         raise no_such_log(thread_id, ns)
-    for held in early.values():
-        yield from held
+    yield from _told([*late, *held], nodes)
+    for others in early.values():
+        yield from _told(others, nodes)
+
+
+def _told(
+    held: Iterable[langgraph.Entry], nodes: dict[Any, dict[str, set[str]]]
+) -> Iterator[RecordedEvent]:
+    """A checkpoint, told which nodes wrote its channels, and the events behind it."""
+    for entry in held:
+        event = entry.event
+        if langgraph.is_checkpoint(entry):
+            data = event.data if isinstance(event.data, dict) else {}
+            wrote = nodes.pop(data.get("parent"), {})
+            named = {channel: "/".join(sorted(found)) for channel, found in wrote.items()}
+            event = event._replace(data={**data, "nodes": named})
+        yield event
 
 
 def _json(line: Line) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from eventstore.codec.codec import Codec
 from eventstore.concurrency import renew_in_children
@@ -40,8 +39,21 @@ _ROW: Final = 200
 _OVERHEAD: Final = 2_000
 
 
-@dataclass(frozen=True, slots=True)
-class CachedLog:
+class Live(NamedTuple):
+    """What a reader keeps of the end of a log beside its bytes, and gets back as it is.
+
+    Attributes:
+        digest: of the event at that end: elsewhere it is of no use.
+        content: objects of the reader.
+        size: approximate bytes that they take.
+    """
+
+    digest: bytes
+    content: Any
+    size: int
+
+
+class CachedLog(NamedTuple):
     """The stored bytes that lead to the end of a log, within that log.
 
     Attributes:
@@ -54,6 +66,7 @@ class CachedLog:
         notes: what a reader keeps with a snapshot that it made; ``None``: it is a stored one.
         was_found: whether this was in the cache when it was looked for.
         is_large: a snapshot that the reader made was too large to keep.
+        live: what the reader keeps of the log's end besides.
         size: approximate bytes that all this takes.
     """
 
@@ -67,7 +80,13 @@ class CachedLog:
     notes: Any = None
     was_found: bool = False
     is_large: bool = False
+    live: Live | None = None
     size: int = 0
+
+    @property
+    def live_size(self) -> int:
+        """Approximate bytes that ``live`` takes."""
+        return 0 if self.live is None else self.live.size
 
     @classmethod
     def of(
@@ -85,13 +104,14 @@ class CachedLog:
 
     def extended(self, end: Position, digest: bytes, rows: Sequence[Any]) -> CachedLog:
         """With the events of ``rows`` added, which end at ``end``."""
-        size = self.size + _size(rows)
-        return replace(self, end=end, digest=digest, rows=[*(self.rows or ()), *rows], size=size)
+        size = self.size - self.live_size + _size(rows)
+        rows = [*(self.rows or ()), *rows]
+        return self._replace(end=end, digest=digest, rows=rows, live=None, size=size)
 
     def folded(self, snapshot: Snapshot, notes: Any) -> CachedLog:
         """The same log, starting from a snapshot of its end that the reader made."""
-        size = _OVERHEAD + _size_of(snapshot)
-        return replace(self, snapshot=snapshot, link=self.digest, rows=[], notes=notes, size=size)
+        size = _OVERHEAD + _size_of(snapshot) + self.live_size
+        return self._replace(snapshot=snapshot, link=self.digest, rows=[], notes=notes, size=size)
 
 
 def _size_of(snapshot: Snapshot | None) -> int:
@@ -126,6 +146,17 @@ class LogCache:
         if cached is None or cached.end.seq > head.seq:
             return None
         return cached if (cached.fingerprint, cached.marks) == (fingerprint, marks) else None
+
+    def at_end(self, head: Head, fingerprint: str) -> CachedLog | None:
+        """The cached bytes of a log, if they are a reader's snapshot at this end of it."""
+        with self._lock:
+            cached = self._logs.get((head.thread_key, head.ns))
+        if cached is None or cached.notes is None or cached.rows:
+            return None
+        found = (cached.end, cached.digest, cached.fingerprint)
+        if found != (head.position, head.digest, fingerprint):
+            return None
+        return cached._replace(was_found=True)
 
     def known(
         self, thread_key: int, ns: str, fingerprint: str | None
@@ -169,6 +200,37 @@ class LogCache:
             self.put(cached.extended(new.position, new.digest, [_event_row(row) for row in rows]))
         elif snapshot.fingerprint == cached.fingerprint and cached.notes is None:
             self.put(_at_snapshot(cached, new, snapshot))
+
+    def start_at(
+        self, before: Head, end: Head, snapshot: Snapshot, notes: Any, is_stored: bool
+    ) -> None:
+        """Let a log start from a snapshot of its end that its writer made.
+
+        Args:
+            before, end: the end of the log before the last append to it, and after.
+            is_stored: that append stored a snapshot, too.
+        """
+        with self._lock:
+            cached = self._logs.get((end.thread_key, end.ns))
+        if cached is None or cached.fingerprint != snapshot.fingerprint:
+            return
+        found, marks = (cached.end, cached.digest), cached.marks
+        if is_stored and found == (before.position, before.digest):
+            marks = marks[0], end.seq
+        elif found != (end.position, end.digest):
+            return
+        here = CachedLog.of(end, snapshot.fingerprint, marks, snapshot, end.digest, [])
+        self.put(here._replace(notes=notes))
+
+    def keep(self, end: Head, live: Live) -> None:
+        """Keep objects of a reader with a log that is cached up to this end, if there is room."""
+        with self._lock:
+            cached = self._logs.get((end.thread_key, end.ns))
+        if cached is None or (cached.end, cached.digest) != (end.position, end.digest):
+            return
+        size = cached.size - cached.live_size + live.size
+        if size <= self._max // SHARE:
+            self.put(cached._replace(live=live, size=size))
 
     def _drop(self, place: tuple[int, str]) -> None:
         cached = self._logs.pop(place, None)

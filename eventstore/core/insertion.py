@@ -345,15 +345,17 @@ class _Insertion:
         late = self._now - head.active_us >= ACTIVE_EVERY_US
         changes = status is not None and (status, self._owner) != (head.status, head.owner)
         touches = head.exists and (late or changes)
-        new = replace(
-            head,
-            seq=head.seq + len(events),
-            digest=batch.events[-1]["new_digest"],
+        new = Head(
+            head.thread_id,
+            head.thread_key,
+            head.ns,
+            head.seq + len(events),
+            batch.events[-1]["new_digest"],
             exists=True,
             status=status or head.status,
-            owner=self._owner if status else head.owner,
             active_us=self._now if late or not head.exists else head.active_us,
             written=batch.size,
+            owner=self._owner if status else head.owner,
         )
         found = _LogAppend(head, batch, new, None, addition.snapshot)
         if not touches:

@@ -59,6 +59,12 @@ Pages = AsyncGenerator[Page, None]
 _Rows = Sequence[SqlRow | Segment]
 
 
+async def _no_pages() -> Pages:
+    none: tuple[Page, ...] = ()
+    for page in none:
+        yield page
+
+
 class Reading(Threads):
     """Reads logs."""
 
@@ -193,6 +199,17 @@ class Reading(Threads):
         events = self._lineage(thread_id, head.thread_key, route, digest, pages, span)
         return Replay(head, at, snapshot, span.over(events), hit)
 
+    def replay_known(self, thread_id: str, ns: str, fingerprint: str) -> Replay[Pages] | None:
+        """A replay to where this process last saw the log end, if a snapshot in memory is there.
+
+        It asks nobody, so the log may have gone on. An append behind its head is refused then.
+        """
+        head = self.ends.get(self.tenant, thread_id, ns)
+        cached = None if head is None else self.cache.at_end(head, fingerprint)
+        if head is None or cached is None:
+            return None
+        return Replay(head, head.position, cached.snapshot, _no_pages(), cached)
+
     def _known(self, ns: str, fingerprint: str, thread_key: int) -> tuple[int, int, int] | None:
         return self.cache.known(thread_key, ns, fingerprint)
 
@@ -247,26 +264,31 @@ class Reading(Threads):
         first = start.seq + 1 if start else 1
         stretch = queries.lineage.Stretch(head.thread_key, head.ns, first, head.seq)
         route = queries.lineage.Route(start, [stretch] if hit.rows else [])
-        hit, pages = replace(hit, was_found=True), [hit.rows] if hit.rows else []
+        hit, pages = hit._replace(was_found=True), [hit.rows] if hit.rows else []
         return _Found(head, head.position, route, (), pages, marks, hit)
 
     def cache_replay(
         self, replay: Replay[Pages], snapshot: Snapshot | None = None, notes: Any = None
-    ) -> None:
+    ) -> Replay[Pages]:
         """Cache the bytes of a replay that had no fault, for the next replay of its log.
 
         Args:
             snapshot, notes: what the reader folded (see :meth:`CachedLog.folded`); ``None``: keep
                 the bytes as they were read.
+
+        Returns:
+            The replay, with what is cached now.
         """
         cached: CachedLog | None = replay.cached
         if cached is None:
-            return
+            return replay
         if snapshot is not None:
-            if self.cache.put(cached.folded(snapshot, notes)):
-                return
-            cached = replace(cached, is_large=True)
+            folded = cached.folded(snapshot, notes)
+            if self.cache.put(folded):
+                return replace(replay, cached=folded)
+            cached = cached._replace(is_large=True)
         self.cache.put(cached)
+        return replay if cached is replay.cached else replace(replay, cached=cached)
 
     async def _lineage(
         self,

@@ -258,7 +258,12 @@ def _entry(event: RecordedEvent, fold: Fold, before: dict[str, Any]) -> Entry:
     ns, name = parsed(event.key) if event.key else _target(event, fold)
     leaf, old = fold.leaf(ns, name), before.get(ns)
     known = old.leaves[name].writes if old is not None and name in old.leaves else {}
-    writes = leaf.writes if leaf is not None else fold.early.get((ns, name), {})
+    if leaf is not None:
+        writes = leaf.writes
+    elif (ns, name) in fold.early:
+        writes = fold.early[ns, name]
+    else:  # they came after a later checkpoint
+        writes = dict(fold.writes_of(ns, event.data).writes)
     new = [(key, write) for key, write in writes.items() if known.get(key) != write]
     return Entry(event._replace(data=_written(ns, name, new), key=None), ns)
 

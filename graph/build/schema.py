@@ -101,6 +101,11 @@ class Channel:
             return Overwrite(prepare(update.value))
         return prepare(update)
 
+    @property
+    def concatenates(self) -> bool:
+        """Whether lists are appended to: the result is the same whatever is in their items."""
+        return self.reducer in _CONCATENATIONS
+
     @functools.cached_property
     def show(self) -> Callable[[Any], Any] | None:
         """Makes what nodes and callers get of the value in the state, if that is not the same."""

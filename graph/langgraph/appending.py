@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Protocol
 
 from eventstore import (
@@ -220,7 +220,7 @@ class _Patience:
             if self._trust:
                 return
         self._most, self._skips = count - 1, self._tired
-        self._tired = min(self._tired * 2, _SKIPS_MAX)
+        self._tired = min(self._tired * 4, _SKIPS_MAX)
 
 
 class Appending:
@@ -445,8 +445,7 @@ class Appending:
         ahead, fold, status = tip, tip.fold, None
         for request in requests:
             if fold is not ahead.fold:
-                head = replace(tip.head, seq=tip.head.seq + len(events))
-                ahead = Tip(head, fold, tip.base, is_planned=True)
+                ahead = Tip(tip.head, fold, tip.base, planned=len(events))
             try:
                 plan = await request.plan(ahead)
             except NeedsLog:

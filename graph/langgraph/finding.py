@@ -153,7 +153,7 @@ class History:
         return found
 
     def _loaded(self) -> Mapping[Name, Saved]:
-        return {} if self.tip.is_planned else self._logs.loaded.of(self.tip)
+        return {} if self.tip.planned else self._logs.loaded.of(self.tip)
 
     async def _capture(
         self, last: Ref, waiting: dict[Name, Ref], found: dict[Name, Saved]
@@ -239,7 +239,7 @@ class History:
     # --- the logs of the thread ---------------------------------------------------------
 
     async def _history(self) -> list[Stretch]:
-        if self.tip.is_planned:
+        if self.tip.planned:
             raise NeedsLog
         if not self.tip.head.exists:
             return []

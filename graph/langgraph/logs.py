@@ -47,6 +47,9 @@ EVENTS_MAX: Final = 64
 """Events after which a snapshot is due."""
 
 _OVERHEAD: Final = 1_000
+_MEASURED_EVERY: Final = 8
+"""Events after which it is looked how much memory a thread takes."""
+
 _CHAIN_MAX: Final = 256
 _CHAIN_SHARE: Final = 2
 
@@ -78,15 +81,20 @@ class Tip:
     """A thread as it was at the end of its log.
 
     Attributes:
-        is_planned: it ends with events that are yet to be appended, and cannot be read.
+        planned: how many events behind the end are yet to be appended; they cannot be read.
         lineage: what the log began with when its end was read; ``None``: look.
     """
 
     head: Head
     fold: Fold
     base: Base | None = None
-    is_planned: bool = False
+    planned: int = 0
     lineage: Lineage | None = None
+
+    @property
+    def seq(self) -> int:
+        """Of its last event, those included that are yet to be appended."""
+        return self.head.seq + self.planned
 
     @property
     def position(self) -> Position:
@@ -138,7 +146,11 @@ class _Cache:
             return found[0]
 
     def put(self, thread_id: str, tip: Tip) -> None:
-        size = _OVERHEAD + tip.fold.size
+        before = self.tips.get(thread_id)
+        if before is None or tip.seq // _MEASURED_EVERY > before[0].seq // _MEASURED_EVERY:
+            size = _OVERHEAD + tip.fold.size
+        else:
+            size = before[1]
         with self.lock:
             self._drop(thread_id)
             self.tips[thread_id] = tip, size

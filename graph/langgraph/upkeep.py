@@ -126,7 +126,7 @@ class Upkeep:
     async def _plan(self, wire: Wire, history: History, kept: Sequence[Ref]) -> Plan:
         loaded = await history.load(kept)
         names = set(loaded)
-        seq = history.tip.head.seq + 1
+        seq = history.tip.seq + 1
         fold = Fold(wire.seal, history.tip.head.thread_id)
         events: list[Draft] = [Event(RESET, {})]
         fold.reset(seq)

@@ -249,7 +249,7 @@ class Writing:
                     History(self.logs, tip), ns, checkpoint_id
                 )
                 if not is_early:
-                    key = key_of(ns, checkpoint_id, tip.head.seq + 1)
+                    key = key_of(ns, checkpoint_id, tip.seq + 1)
                     # Of others, readers do not want to fold what came meanwhile.
                     current = current if is_recent else None
             draft = WritesDraft(wire.seal, ns, checkpoint_id, batch, current, is_early, key)
@@ -296,7 +296,7 @@ class _Put:
             writes = merged(existing.writes, saved.writes.items(), replace=False)
             saved = replace(saved, writes=writes)
         carry = saved != derived
-        key = key_of(self._ns, self._id, None if self._id > fold.top else tip.head.seq + 1)
+        key = key_of(self._ns, self._id, None if self._id > fold.top else tip.seq + 1)
         draft = checkpoint_draft(fold, self._ns, saved, key, carry=carry)
         fold.add(self._ns, saved)
         # Writes may come before their checkpoint, interrupts among them.

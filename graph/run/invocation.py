@@ -179,12 +179,14 @@ async def _start(call: Call) -> Started:
     if call.scope is not None:
         return await _start_inside(call, call.scope)
     gives_up_at = time.monotonic() + call.conflict_timeout_s
+    assumes = _may_assume(call)
     while True:
         dead = None
         if call.on_conflict == "wait" and call.log is not None and call.address is not None:
             with WAIT.begin(labels={"graph.name": call.name}):
                 dead = await _wait(call, call.log, call.address.thread_id, gives_up_at)
-        journal = await journal_of(call)
+        journal = await journal_of(call, assumes)
+        assumes = False
         if call.on_conflict == "wait" and journal.busy_with not in (None, dead):
             continue  # another run has begun meanwhile
         try:
@@ -195,12 +197,40 @@ async def _start(call: Call) -> Started:
             await release(journal, None)
         except BaseException as error:
             await release(journal, error)
+            if await _has_moved(call, journal, error):
+                continue
             if not isinstance(error, ConcurrencyError) or call.on_conflict == "reject":
                 raise
 
 
-async def journal_of(call: Call) -> Journal:
-    """The journal of a call outside any other graph."""
+def _may_assume(call: Call) -> bool:
+    """Whether a call may begin where this process last saw the thread end: its first event tells.
+
+    A run with ``exit`` writes none before its end.
+    """
+    is_input = call.input is not None and not isinstance(call.input, Command)
+    writes_first = call.options.durability != "exit" and call.on_conflict == "reject"
+    return is_input and writes_first and call.opened is None
+
+
+async def _has_moved(call: Call, journal: Journal, error: BaseException) -> bool:
+    """Whether a run could not begin because the thread has moved since this process saw its end."""
+    if call.log is None or not isinstance(journal, LogJournal) or not journal.is_assumed:
+        return False
+    if not isinstance(error, Exception):
+        return False
+    try:
+        return await call.concurrency.run(call.log.has_moved(journal))
+    except EventStoreError:
+        return False
+
+
+async def journal_of(call: Call, assumes: bool = False) -> Journal:
+    """The journal of a call outside any other graph.
+
+    Args:
+        assumes: see :meth:`graph.run.thread_log.ThreadLog.open`.
+    """
     if call.log is None or call.address is None:
         return NoJournal(call.topology.channels, _now_us)
     means = Means(
@@ -212,7 +242,7 @@ async def journal_of(call: Call) -> Journal:
     if call.opened is not None:
         return await call.concurrency.run(call.opened(call.address, means, resumes))
     return await call.concurrency.run(
-        call.log.open(call.address, means, call.metadata, call.ttl, resumes)
+        call.log.open(call.address, means, call.metadata, call.ttl, resumes, assumes)
     )
 
 

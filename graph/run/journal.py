@@ -32,6 +32,7 @@ from eventstore.leases import Lease
 from eventstore.models import Prepared, Status
 from graph.build.schema import Channel
 from graph.errors import InvalidGraphError, ReducerError
+from graph.run.recent import Recorded
 from graph.run.snapshots import SnapshotTaker
 from graph.run.status import Draft, Stops, status_of
 from graph.state.events import Data, Kind, note
@@ -118,7 +119,7 @@ Materialize = Callable[
     [Head, SnapshotTaker, Mapping[int, Mapping[str, int]], Sequence[Fork | Prepared], State],
     Awaitable[tuple[NewSnapshot | None, SnapshotTaker]],
 ]
-"""Makes a snapshot that is due; see :meth:`graph.run.thread_log.ThreadLog.materialize`."""
+"""Makes a snapshot that is due; see :meth:`graph.run.loading.Loader.materialize`."""
 
 
 class _Claim(TypedDict, total=False):
@@ -145,6 +146,7 @@ class LogJournal:
     Attributes:
         earlier: for a subgraph with ``checkpointer=True``: the states after earlier calls of the
             same task.
+        is_assumed: nobody has been asked where the log ends, and nothing has been written.
     """
 
     def __init__(
@@ -157,6 +159,7 @@ class LogJournal:
         means: Means,
         materialize: Materialize | None = None,
         *,
+        recorded: Recorded | None = None,
         fork_from: Position | None = None,
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
@@ -168,11 +171,13 @@ class LogJournal:
         self.means = means
         self.busy_with = (head.seq, head.owner) if head.status == "running" else None
         self.earlier: dict[str, State] = {}
+        self.is_assumed = False
         self._channels = channels
         self._head = head
         self._at = head.position
         self._taker = taker
         self._materialize = materialize
+        self._recorded = recorded
         self._logs = state.logs
         self._fork_from = fork_from
         self._metadata = metadata or {}
@@ -190,6 +195,11 @@ class LogJournal:
     def thread_id(self) -> str:
         """The thread that the log belongs to."""
         return self._head.thread_id
+
+    @property
+    def digest(self) -> bytes:
+        """Of the last event that is written."""
+        return self._head.digest
 
     @property
     def is_written(self) -> bool:
@@ -222,6 +232,7 @@ class LogJournal:
         """
         new = copy.copy(self)
         new.means = means
+        new._recorded = copy.copy(self._recorded)
         self.means = replace(self.means, forbidden=lambda: reason)
         if means.together.get(self._at.ns) is self:
             means.together[self._at.ns] = new
@@ -384,6 +395,9 @@ class LogJournal:
         if self.state.call in batch.state.ended:
             self.earlier.setdefault(self.state.call, self.state)
         self._taker.folded(self._channels, self.state, batch.state)
+        if self._recorded is not None:
+            bodies = (event.body for event in batch.events if isinstance(event, Prepared))
+            self._recorded.follow(self.state, batch.state, bodies)
         self.state, self._fork_from = batch.state, None
         self._at = self._at._replace(seq=self._at.seq + len(batch.events))
 
@@ -407,12 +421,26 @@ class LogJournal:
             now_us=batches[-1].now_us,
             **self._claim(batches[-1].status),
         )
+        before = self._head
         self._written(heads[0], main)
         if stops is not None:
             if heads[0].thread_key != self._at.thread_key:  # the first choice of key was taken
                 self._at = self._at._replace(thread_key=heads[0].thread_key)
                 batches = [self._batch(drafts, stops)]
             self._advance(batches[0])
+        self._remember(before, main.snapshot)
+
+    def _remember(self, before: Head, snapshot: NewSnapshot | None) -> None:
+        """Keep in memory where the log ends now, if everything recorded is written.
+
+        Args:
+            before: where it ended before the last append.
+            snapshot: stored by that append.
+        """
+        state, end = self.state, self._head
+        if self._recorded is not None and not state.frontier and state.at == end.position:
+            self.core.ends.put(self.core.tenant, end)
+            self._recorded.keep(before, end, state, self._taker, snapshot is not None)
 
     def _claim(self, status: Status | None) -> _Claim:
         """The owner that the thread's row is to name; noted before it is written."""
@@ -437,7 +465,7 @@ class LogJournal:
     def _written(self, head: Head, addition: Addition) -> None:
         if addition.snapshot is None:
             self._taker.saw(head.written, len(addition.events))
-        self._head = head
+        self._head, self.is_assumed = head, False
         lease = self.means.lease
         if lease is not None and not head.ns:
             lease.thread_key, lease.has_begun = head.thread_key, True
@@ -502,7 +530,9 @@ class LogJournal:
         )
         for (journal, _), main, head in zip(kept, mains, heads, strict=False):
             journal._waiting, journal._unwritten = [], 0
+            before = journal._head
             journal._written(head, main)
+            journal._remember(before, main.snapshot)
 
 
 def _of_the_reducer(

@@ -87,17 +87,30 @@ class Failures:
             self._due[at[:2]] = 2 * max(weight, FLOOR)
         self._warn(at, error)
 
-    def compare(self, codec: Codec, thread_id: str, recorded: State, live: State) -> None:
+    def compare(
+        self, codec: Codec, thread_id: str, recorded: State, live: State, is_kept: bool
+    ) -> bool:
         """Warn of values that were changed in place, once for each key.
 
         Args:
             recorded: the state that the log leads to.
             live: the same as a run has it.
+            is_kept: it is kept for further runs, so that every key matters.
+
+        Returns:
+            Whether a value differs, of those that matter.
         """
+        differs = False
         for key, value in recorded.values.items():
-            if f"={key}" not in self._warned and not _is_same(codec, value, live.values.get(key)):
-                with self._lock:
-                    self._warned.add(f"={key}")
+            is_known = f"={key}" in self._warned
+            if is_known and not is_kept:
+                continue
+            if _is_same(codec, value, live.values.get(key)):
+                continue
+            differs = True
+            with self._lock:
+                self._warned.add(f"={key}")
+            if not is_known:
                 log.warning(
                     "thread %r: the value of %r was changed in place, or its reducer is not "
                     "deterministic; the log does not have the change, so later runs will not see "
@@ -106,6 +119,7 @@ class Failures:
                     key,
                     extra={"thread_id": thread_id, "key": key, "ns": live.at.ns},
                 )
+        return differs
 
     def _warn(self, at: Position, error: SerializationError) -> None:
         path = error.path.removeprefix("values.") or "the state"
@@ -145,6 +159,10 @@ class SnapshotTaker:
 
     Args:
         each_run: a snapshot is always due when a run of the root ends.
+        keeps_state: the state of a run is kept as it is for the next one.
+
+    Attributes:
+        has_other_values: the state of the run is not what the log leads to.
     """
 
     def __init__(
@@ -154,7 +172,10 @@ class SnapshotTaker:
         failures: Failures,
         *,
         each_run: bool = False,
+        keeps_state: bool = False,
     ) -> None:
+        self.has_other_values = False
+        self._keeps_state = keeps_state
         self._failures = failures
         self._each_run = each_run
         self._codec = codec
@@ -177,24 +198,26 @@ class SnapshotTaker:
 
     def chain(self, state: State) -> Chain:
         """How another taker can continue from here, at ``state``."""
-        now = lists_of(state.values)
+        now = state.values
         counts = {
             key: len(old)
             for key, old in self._lists.items()
-            if key in now and begins_with(now[key], old)
+            if type(now.get(key)) is list and begins_with(now[key], old)
         }
         goes_on = self._chained <= counts.keys()
         return Chain(self._at, counts, self._chained if goes_on else frozenset(), self._weight)
 
     def follow(self, chain: Chain, state: State) -> None:
         """Continue as the taker did that told ``chain`` at ``state``."""
-        now = lists_of(state.values)
+        now = state.values
         self._at, self._chained, self._weight = chain.at, chain.chained, chain.weight
         self._lists = {key: now[key][:count] for key, count in chain.counts.items()}
 
     def compare(self, thread_id: str, recorded: State, live: State) -> None:
         """Warn of values that were changed in place: what their run saw is not in the log."""
-        self._failures.compare(self._codec, thread_id, recorded, live)
+        self.has_other_values = self._failures.compare(
+            self._codec, thread_id, recorded, live, self._keeps_state
+        )
 
     def folded(self, channels: Mapping[str, Channel], before: State, after: State) -> None:
         """Look at what reducers made of a run's events, if they had made nothing before."""
@@ -318,10 +341,15 @@ def load(decode: Callable[[bytes], Any], snapshot: Snapshot) -> tuple[State, fro
         for key, items in decode(part).items():
             chained.add(key)
             values.setdefault(key, []).extend(items)
-    parent = Position(*data["parent"]) if data["parent"] else None
-    state = State(
-        at=snapshot.position,
-        checkpoint=snapshot.position,
+    return state_of(data, snapshot.position), frozenset(chained)
+
+
+def state_of(data: Mapping[str, Any], at: Position) -> State:
+    """The state whose stored form this is."""
+    values, parent = data["values"], Position(*data["parent"]) if data["parent"] else None
+    return State(
+        at=at,
+        checkpoint=at,
         parent=parent,
         stands_on=Position(*data["stands_on"]) if "stands_on" in data else parent,
         step=data["step"],
@@ -338,8 +366,8 @@ def load(decode: Callable[[bytes], Any], snapshot: Snapshot) -> tuple[State, fro
         metadata=data["metadata"],
         created_us=data["created"],
         kept=data.get("kept", {}),
-        began=snapshot.position.seq,
-        first=Position(*data["first"]) if "first" in data else snapshot.position,
+        began=at.seq,
+        first=Position(*data["first"]) if "first" in data else at,
         branch=data.get("branch", 0),
         call=data.get("call", ""),
         above=data.get("above"),
@@ -347,4 +375,3 @@ def load(decode: Callable[[bytes], Any], snapshot: Snapshot) -> tuple[State, fro
         forms=data.get("forms", {}),
         version=data.get("version"),
     )
-    return state, frozenset(chained)

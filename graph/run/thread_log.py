@@ -1,74 +1,36 @@
-"""A graph's threads on an event store: loads the state at an address.
+"""A graph's threads on an event store: opens the journal of a run at an address.
 
-Owns what a checkpoint means for a thread: its head, its past, or the past of another thread that
-it was forked from. Reads only; the journals that it opens write.
+Owns where a run goes on: at the end of a thread, or with a fork from its past or that of another
+thread. The journals that it opens write.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from eventstore import (
-    CorruptEventError,
-    EventStoreError,
-    Fork,
-    Head,
-    LineageMovedError,
-    NewSnapshot,
     Position,
-    PositionNotFoundError,
     RecordedEvent,
     Replay,
 )
-from eventstore.core.core import Core
-from eventstore.core.read import MOVES_MAX, Pages
-from eventstore.format.digests import origin, prefix_ns
-from eventstore.models import Prepared
-from graph.build.schema import Channel
-from graph.errors import GraphError, InvalidConfigError, ReducerError, SchemaChangedError
+from eventstore.core.cache import CachedLog
+from eventstore.core.read import Pages
+from graph.errors import ReducerError
 from graph.run import recent
 from graph.run.address import Address
 from graph.run.journal import LogJournal, Means
-from graph.run.metadata import RunMetadata
-from graph.run.recent import Decoded, Notes, Start
-from graph.run.snapshots import Failures, SnapshotTaker, load
-from graph.state.events import Data, Kind
-from graph.state.fold import Fold, State, checkpoint_id, parts
-from graph.types import START
-
-log = logging.getLogger(__name__)
+from graph.run.loading import Loader
+from graph.run.recent import Packed, Recorded
+from graph.run.snapshots import SnapshotTaker
+from graph.state.events import Kind
+from graph.state.fold import State
 
 
-class _OfAnother(Exception):
-    """A position is in another thread: whether this one was forked from there is to be seen."""
-
-
-class ThreadLog:
+class ThreadLog(Loader):
     """Threads of one graph in one event store."""
-
-    def __init__(
-        self,
-        core: Core,
-        channels: Mapping[str, Channel],
-        version: str | None,
-        snapshot_each_run: bool = False,
-    ) -> None:
-        self.core = core
-        self.channels = channels
-        self._each_run = snapshot_each_run
-        self._failures = Failures()
-        self.metadata = RunMetadata(core.codec)
-        self._version = version
-        self._forms = {name: channel.form for name, channel in channels.items()}
-        parts = [f"{name}={channels[name].fingerprint}" for name in sorted(channels)]
-        text = "\n".join([version or "", *parts])
-        self.fingerprint = hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
 
     async def open(
         self,
@@ -77,6 +39,7 @@ class ThreadLog:
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
         resumes: bool | None = None,
+        assumes: bool = False,
     ) -> LogJournal:
         """The journal of a run that continues from an address.
 
@@ -89,6 +52,7 @@ class ThreadLog:
                 are resumed again if none is pending at the end of the thread, or else for those
                 that a run from the checkpoint has come to since. If it has none, interrupts of the
                 checkpoint that were resumed since are raised again. ``None``: it is no run.
+            assumes: the thread may be taken to end where this process last saw it end.
 
         Raises:
             InvalidConfigError: the checkpoint does not belong to the thread.
@@ -97,7 +61,7 @@ class ThreadLog:
         metadata = self.metadata.searchable(metadata or {})
         at = address.position
         if at is None:
-            return await self.open_end(thread_id, ns, means, metadata, ttl)
+            return await self.open_end(thread_id, ns, means, metadata, ttl, assumes)
         try:
             replay, state, taker = await self.load(thread_id, None, ns)
         except ReducerError:
@@ -177,10 +141,20 @@ class ThreadLog:
         means: Means,
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
+        assumes: bool = False,
     ) -> LogJournal:
-        """The journal of a run that continues from the end of a log."""
-        replay, state, taker = await self.load(thread_id, None, ns)
-        return self._journal(replay, state, taker, means, metadata, ttl)
+        """The journal of a run that continues from the end of a log.
+
+        Args:
+            assumes: the end may be taken to be where this process last saw it.
+        """
+        known = self.core.replay_known(thread_id, ns, self.fingerprint) if assumes else None
+        replay, state, taker = await self.load(
+            thread_id, None, ns, reuses=self._reuses, known=known
+        )
+        journal = self._journal(replay, state, taker, means, metadata, ttl)
+        journal.is_assumed = replay.head is known.head if known is not None else False
+        return journal
 
     async def ended(self, journal: LogJournal, call: str) -> LogJournal:
         """A read-only journal of a subgraph with ``checkpointer=True`` after an earlier call."""
@@ -224,310 +198,33 @@ class ThreadLog:
             taker,
             means,
             self.materialize,
+            recorded=None if fork_from else self._recorded(replay.cached, state),
             fork_from=fork_from,
             metadata=metadata,
             ttl=ttl,
             version=self._version,
         )
 
-    async def read(self, address: Address) -> tuple[State, Replay[Pages]]:
-        """The state at an address, and the replay that led to it. Writes nothing."""
-        thread_id, at = address.thread_id, address.position
-        try:
-            replay, state, _ = await self.load(thread_id, at, address.ns, is_own=True)
-        except (_OfAnother, PositionNotFoundError):
-            at = await self.resolve(thread_id, at)
-            at, replay, state, _ = await self.load_named(address, at)
-        if at is not None and state.checkpoint != at:
-            raise InvalidConfigError(
-                f"{checkpoint_id(at)} is not a checkpoint of thread {address.thread_id!r}, but "
-                "within a superstep; take ids from get_state_history(config)"
-            )
-        return state, replay
-
-    async def resolve(
-        self, thread_id: str, at: Position | None, ns: str | None = None
-    ) -> Position | None:
-        """The position that a checkpoint id means for a thread; ``None``: its current end.
-
-        The checkpoint of another thread from which this thread was forked means the current end
-        of the fork.
-
-        Raises:
-            InvalidConfigError: it belongs to another thread, and this one was not forked from it.
-        """
-        if at is None:
-            return None
-        ns = origin(at.thread_key, at.ns)[1] if ns is None else ns
-        head = await self.core.head(thread_id, ns)
-        if not head.exists or at.thread_key == head.thread_key:
-            return at
-        if not ns and await self.origin(head) == at:
-            return None
-        kept = (head.thread_key, prefix_ns(at.thread_key, at.ns))
-        async with aclosing(self.lineage(head.position)) as steps:
-            async for step in steps:
-                if step[:2] in (at[:2], kept) and at.seq <= step.seq:
-                    return at._replace(thread_key=step.thread_key, ns=step.ns)
-        beginning = await self.beginning(thread_id)
-        trimmed = (
-            f"; its history begins at seq {beginning.seq}, and what was before was trimmed"
-            if beginning is not None
-            else ""
-        )
-        owner = await self.core.thread_at(at.thread_key)
-        named = f"thread {owner.thread_id!r}" if owner else "a thread that is not there"
-        raise InvalidConfigError(
-            f"the checkpoint {checkpoint_id(at)} belongs to {named}, and thread {thread_id!r} "
-            f"exists and was not forked from it{trimmed}; to branch from that checkpoint, choose a "
-            "new thread_id"
-        )
-
-    async def load_named(
-        self, address: Address, at: Position | None
-    ) -> tuple[Position | None, Replay[Pages], State, SnapshotTaker]:
-        """The state at the position that an address was resolved to, and that position.
-
-        The position changes if its thread was deleted meanwhile: the thread, a fork of that one,
-        then has the events in a prefix of its own.
-        """
-        thread_id, ns = address.thread_id, address.ns
-        try:
-            return at, *await self.load(thread_id, at, ns)
-        except PositionNotFoundError:
-            now = await self.resolve(thread_id, address.position)
-            if now == at:
-                raise
-            return now, *await self.load(thread_id, now, ns)
-
-    async def load(
-        self,
-        thread_id: str,
-        at: Position | None,
-        ns: str = "",
-        snapshots: bool = True,
-        is_own: bool = False,
-    ) -> tuple[Replay[Pages], State, SnapshotTaker]:
-        """The state at a position in a thread's lineage; ``None``: at its current end.
-
-        Args:
-            is_own: raise ``_OfAnother`` if the position is in another thread than this one.
-
-        Raises:
-            ReducerError: naming the first event that the reducers cannot merge.
-        """
-        failed: ReducerError | None = None
-        for _ in range(MOVES_MAX):
-            replay = await self.core.replay(
-                thread_id, ns, at, self.fingerprint, snapshots, cached=at is None and snapshots
-            )
-            head = replay.head
-            if is_own and at is not None and head.exists and at.thread_key != head.thread_key:
-                raise _OfAnother
-            try:
-                state, taker, start = await self._folded(replay, careful=failed is not None)
-            except LineageMovedError:
-                continue  # an ancestor was deleted or trimmed meanwhile; read again
-            except CorruptEventError:
-                if replay.cached is None or not replay.cached.was_found:
-                    raise
-                self.core.cache.forget(replay.head.thread_key)  # the database was replaced
-                continue
-            except ReducerError as error:
-                if error.seq is not None:
-                    raise
-                failed = error  # once more, one by one, to find the event
-                continue
-            self._cache(replay, state, taker, start)
-            return replay, state, taker
-        raise failed or LineageMovedError(thread_id)
-
-    async def materialize(
-        self,
-        head: Head,
-        taker: SnapshotTaker,
-        logs: Mapping[int, Mapping[str, int]],
-        events: Sequence[Fork | Prepared],
-        live: State,
-    ) -> tuple[NewSnapshot | None, SnapshotTaker]:
-        """A snapshot that is due after events that are about to be appended.
-
-        It is made of what is recorded, read again, and of the bodies of the events: not of the
-        state that the run has, in which a node may have changed something in place.
-
-        Args:
-            head, taker: the end of the log, and the taker of the run.
-            logs: where the logs of subgraphs ended when the run began.
-            live: the state after the events, as the run has it.
-
-        Returns:
-            The snapshot, and the taker to go on with. ``None`` if no snapshot can be made, which
-            never fails the append.
-        """
-        fork = events[0] if isinstance(events[0], Fork) else None
-        at = head.position
-        try:
-            replay, state, again = await self.load(
-                head.thread_id, fork.source if fork else None, head.ns
-            )
-            if (replay.head.position, replay.head.digest) != (at, head.digest):
-                return None, taker  # another writer was first
-            folding = Fold(self.channels, state._replace(logs=logs) if fork else state)
-            for event in events:
-                at = at._replace(seq=at.seq + 1)
-                if isinstance(event, Fork):
-                    folding.feed(Kind.FORK, {}, at, live.created_us)
-                else:
-                    data = self.core.codec.unpack(event.body, own=True)
-                    folding.feed(event.kind, data, at, event.recorded_us)
-            recorded = folding.state()
-        except (EventStoreError, GraphError) as error:
-            log.warning(
-                "thread %r: no snapshot was made, the next one will be tried: %s",
-                head.thread_id,
-                error,
-                extra={"thread_id": head.thread_id, "ns": head.ns, "seq": head.seq},
-            )
-            return None, taker
-        again.compare(head.thread_id, recorded, live)
-        return again.take(recorded), again
-
-    def taker(self) -> SnapshotTaker:
-        """A new taker, for a log without snapshots."""
-        return SnapshotTaker(
-            self.core.codec, self.fingerprint, self._failures, each_run=self._each_run
-        )
-
-    def _cache(
-        self, replay: Replay[Pages], state: State, taker: SnapshotTaker, start: Start
-    ) -> None:
-        """Keep what leads to the end of a log; of a log that is loaded again, a snapshot of it."""
-        cached, made = replay.cached, None
+    def _recorded(self, cached: CachedLog | None, state: State) -> Recorded | None:
+        """What a run that continues from the end of a log keeps in memory of what it records."""
         if cached is None:
-            return
-        if recent.is_due(cached) and state.stays:
-            made = recent.snapshot_of(self.core.codec, self.fingerprint, state, start)
-        if made is None:
-            self.core.cache_replay(replay)
-        else:
-            self.core.cache_replay(replay, made[0], Notes(made[1], taker.chain(state)))
-
-    async def fold(self, replay: Replay[Pages]) -> tuple[State, SnapshotTaker]:
-        """The state that a replay leads to, and a taker that continues from there."""
-        return (await self._folded(replay, careful=False))[:2]
-
-    async def _folded(
-        self, replay: Replay[Pages], careful: bool
-    ) -> tuple[State, SnapshotTaker, Start]:
-        """As :meth:`fold`, and the start of the replay.
-
-        Args:
-            careful: reduce after each event, so that an error names it.
-        """
-        taker, began = self.taker(), Start()
-        start = None
-        if replay.snapshot is not None:
-            notes: Notes | None = replay.cached and replay.cached.notes
-            decoded = Decoded(self.core)
-            own = partial(self.core.codec.unpack, own=True)
-            start, chained = load(decoded.decode if notes is None else own, replay.snapshot)
-            at = replay.snapshot.position
-            if replay.snapshot.is_base and start.parent and start.parent[:2] == at[:2]:
-                start = start._replace(parent=None, stands_on=None)  # nothing exists before a base
-            if notes is not None:
-                began = Start.of(notes.parts, start)
-                taker.follow(notes.chain, start)
-            elif (at.thread_key, at.ns) == (replay.head.thread_key, replay.head.ns):
-                taker.resume(replay.snapshot, start, chained)
-                if replay.cached is not None and recent.is_due(replay.cached):
-                    began = Start.of(decoded.parts(), start)
-        folding = Fold(self.channels, start)
-        size = count = 0
-        async with aclosing(replay.events) as pages:
-            async for page in pages:
-                for event in page:
-                    pending = dict(folding.pending) if careful else {}
-                    folding.feed(event.kind, event.data, event.position, event.recorded_us)
-                    size, count = size + event.size, count + 1
-                    if careful:
-                        await self._check(folding, pending, event, replay.head.thread_id)
-        taker.saw(size, count)
-        state = folding.state()
-        self.refuse_other_forms(replay.head.thread_id, state)
-        return state, taker, began
-
-    def refuse_other_forms(self, thread_id: str, state: State) -> None:
-        """Refuse a state whose keys were declared otherwise under the same version of the graph.
-
-        Folded by today's declaration it would be another one, and nobody would know.
-
-        Raises:
-            SchemaChangedError: naming the key.
-        """
-        if state.version != self._version or state.forms == self._forms:
-            return
-        for key, stored in state.forms.items():
-            channel = self.channels.get(key)
-            if channel is None or channel.form == stored or key not in state.values:
-                continue
-            merged, merges = stored.endswith("+"), channel.reducer is not None
-            value = state.values[key]
-            if merged and merges:
-                continue  # reducers tell what they cannot take
-            if not (merged or merges) and (stored == "" or _fits(value, channel.kind)):
-                continue
-            if merges and channel.initial is not None:
-                pack = self.core.codec.pack
-                if pack(value) == pack(channel.initial()):
-                    continue  # it was not written yet
-            raise SchemaChangedError(thread_id, state.at.ns, key, stored, channel.form)
-
-    async def _check(
-        self, folding: Fold, pending: Mapping[int, Data], event: RecordedEvent, thread_id: str
-    ) -> None:
-        """Reduce what an event wrote.
-
-        Raises:
-            ReducerError: naming the event.
-        """
-        try:
-            folding.state()
-        except ReducerError as error:
-            found = parts(pending, event.kind, event.data, error.key)
-            at = event.position
-            owner = await self.core.thread_at(at.thread_key)
-            name = owner.thread_id if owner else thread_id
-            node = found[min(error.nth, len(found) - 1)].get("node", START)
-            raise error.at(name, at.ns, at.seq, node) from error.__cause__
-
-    async def origin(self, head: Head) -> Position | None:
-        """The position in another thread from which a thread was forked at its creation."""
-        if not head.exists or head.seq == 0:
             return None
-        start = Position(head.thread_key, head.ns, 0)
-        try:
-            async with aclosing(await self.core.read_span(head.thread_id, start, 1)) as pages:
-                async for page in pages:
-                    for first in page:
-                        return Position(*first.data["source"]) if first.kind == Kind.FORK else None
-        except LineageMovedError:
-            return None  # trimmed, and its fork event with it
-        return None
+        is_packed = cached.notes is not None and not cached.rows
+        packed = Packed.of(cached.notes.parts, state) if is_packed else None
+        if packed is None and not self._reuses:
+            return None
+        recorded = Recorded(self.core, self.channels, self.fingerprint, packed)
+        if self._reuses:
+            kept = recent.kept_of(cached)
+            if kept is not None and kept.state is state:
+                recorded.reuses(kept.uses, kept.size)
+            else:
+                recorded.reuses(0, cached.size - cached.live_size)
+        return recorded
 
-    async def beginning(self, thread_id: str) -> Position | None:
-        """The base at which a trimmed thread begins; ``None`` if it was not trimmed."""
-        end = (await self.core.head(thread_id)).position
-        async with aclosing(self.lineage(end)) as steps:
-            return [(await self.core.lineage(step)).base async for step in steps][-1]
-
-    async def lineage(self, at: Position) -> AsyncGenerator[Position, None]:
-        """The ends of the spans of events that lead to a position, newest first."""
-        here: Position | None = at
-        while here is not None:
-            yield here
-            here = (await self.core.lineage(here)).source
-
-
-def _fits(value: Any, kind: type[Any] | None) -> bool:
-    number = kind in (int, float) and isinstance(value, int | float)
-    return kind is None or value is None or number or isinstance(value, kind)
+    async def has_moved(self, journal: LogJournal) -> bool:
+        """Whether a log ends elsewhere than its journal assumes, which has written nothing."""
+        if not journal.is_assumed:
+            return False
+        head = await self.core.head(journal.thread_id, journal.at.ns)
+        return head.position != journal.at or head.digest != journal.digest

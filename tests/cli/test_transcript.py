@@ -16,17 +16,18 @@ from graph.langgraph import EventStoreSaver
 from tests.cli.support import ESCAPE, Done, config, process, run
 from tests.graph.prebuilt.support import ScriptedModel
 from tests.graph.prebuilt.test_support_agent import SCRIPT, TURNS, approve, loaded
+from tests.langgraph.late import LateSaver
 
 Read = Callable[..., Done]
 
 
-@pytest.fixture
-def talked(store_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(params=[EventStoreSaver, LateSaver])
+def talked(store_url: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """A database with the same conversation twice: on our runtime, and on LangGraph's."""
     monkeypatch.setenv("EVENTSTORE_DB", store_url)
     with EventStore(store_url) as store, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        savers: Any = {"agent": store, "agent_langgraph": EventStoreSaver(store)}
+        savers: Any = {"agent": store, "agent_langgraph": request.param(store)}
         for name, saver in savers.items():
             module = loaded(name)
             agent = module.build(ScriptedModel(answers=SCRIPT), saver)

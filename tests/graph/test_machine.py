@@ -4,7 +4,8 @@ The model is what the usual checkpointer does: a list of moments, each with a de
 all values. After every rule the state, the history and each entry's tasks must be equal, and
 replay from the first event must equal replay from any snapshot. Snapshots are made small
 and frequent here, and blocks of history short, so that their edges are met. What is kept in memory
-of threads is left to itself, found at every load, or never found.
+of threads is left to itself, found at every load, or never found, or runs reuse the state of the
+run before.
 """
 
 from __future__ import annotations
@@ -278,9 +279,10 @@ class Machine(RuleBasedStateMachine):
         for each in self.patches:
             each.start()
 
-    @initialize(caching=st.sampled_from(("usual", "hit", "miss")))
+    @initialize(caching=st.sampled_from(("usual", "hit", "miss", "reuse")))
     def begin_with(self, caching: str) -> None:
         self.cache: dict[str, Any] = {"cache_bytes": 0} if caching == "miss" else {}
+        self.reuses = caching == "reuse"
         if caching == "hit":
             self.patches.append(patch.object(graph.run.recent, "is_due", lambda _: True))
             self.patches[-1].start()
@@ -302,7 +304,7 @@ class Machine(RuleBasedStateMachine):
         declared.add_conditional_edges("gather", after_gather, ["plan"])
         declared.add_edge("work", "finish")
         declared.add_edge("finish", END)
-        return declared.compile(checkpointer=store)
+        return declared.compile(checkpointer=store, reuse_state=self.reuses)
 
     def node(self, name: str) -> Any:
         def run(state: Any) -> Values:

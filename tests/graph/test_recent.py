@@ -11,7 +11,7 @@ import operator
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -254,6 +254,59 @@ def test_lists_that_grow_shrink_and_are_replaced(
     assert app.get_state(on("t")).values == as_logged(app)
 
 
+class Merged(TypedDict, total=False):
+    added: Annotated[list[Any], operator.add]
+    kept: Annotated[list[Any], keep_five]
+    first: Annotated[list[Any], newest_first]
+    told: Annotated[list[Any], add_messages]
+    named: Annotated[dict[str, Any], operator.or_]
+    total: Annotated[int, operator.add]
+    last: dict[str, Any]
+    whole: list[Any]
+
+
+@pytest.mark.pairwise
+@pytest.mark.usefixtures("without_langchain")
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize("key", Merged.__annotations__)
+def test_what_a_run_keeps_of_its_end_is_what_it_recorded(
+    store: EventStore, key: str, durability: Any
+) -> None:
+    """Nodes change in place what they are given and what they gave; reducers merge it."""
+
+    def written(number: int) -> dict[str, Any]:
+        found = {"id": f"m{number % 6}", "role": "user", "content": {"n": number, "of": [number]}}
+        if key == "total":
+            return {"total": number}
+        return {key: {f"k{number % 3}": found} if key in ("named", "last") else [found]}
+
+    given: list[Any] = []
+
+    def change(values: Iterable[Any]) -> None:
+        for value in values:
+            for each in list(value.values() if isinstance(value, dict) else value):
+                each["id"] = "another"
+                spoil(each)
+
+    def node(state: Merged) -> dict[str, Any]:
+        found = [each for update in [*given, state] for each in update.values()]
+        change(each for each in found if isinstance(each, dict | list))
+        given.append(written(len(given)))
+        return dict(given[-1])
+
+    declared = StateGraph(Merged)
+    declared.add_sequence([("one", node), ("two", node)])
+    declared.add_edge(START, "one")
+    app = declared.compile(store)
+    for number in range(12):
+        spoil(app.invoke(written(100 + number), on("t"), durability=durability))
+        if number % 3 == 2:
+            values = app.get_state(on("t")).values
+            assert values == as_logged(app)
+            assert "spoiled" not in str(values)
+    assert app.verify(on("t")).ok
+
+
 def test_interrupted_and_failed_supersteps_are_loaded_again(
     store: EventStore, caching: str
 ) -> None:
@@ -328,7 +381,7 @@ def test_no_payload_is_read_or_folded_twice(
     folded.clear()
     app.get_state(on("t"))
     app.get_state(on("t"))
-    assert (len(reads), len(folded)) == (0, 2), "once more, and then they are part of the snapshot"
+    assert (len(reads), len(folded)) == (0, 0), "the run has kept what it recorded"
 
 
 def test_a_snapshot_rests_on_the_one_before_though_the_state_came_from_memory(
@@ -452,6 +505,7 @@ def test_snapshots_that_were_decoded_are_kept_in_bounded_memory(
         for number in [*range(8), 7]:
             states = list(app.get_state_history(on(f"t{number}")))
             assert states[0].values == as_logged(app, f"t{number}")
+            assert app.get_state(states[9].config).values == states[9].values
             bodies = store.core.bodies
             assert 0 < bodies._size <= 15_000
             assert bodies._size == sum(200 + len(k) + len(v) for k, v in bodies._bodies.items())
@@ -474,3 +528,81 @@ def test_the_names_of_threads_are_kept_in_bounded_memory(
     assert len(app.reader_on(store.core)._names) <= 3
     branch = app.update_state(app.get_state(on("t0")).config, {"text": "x"})
     assert app.get_state(branch).config == branch
+
+
+@pytest.fixture
+def elsewhere(store_url: str, store: EventStore) -> Iterator[EventStore]:
+    """Another store on the same database, as another process has it."""
+    if store_url == "sqlite://":
+        pytest.skip("a database in memory belongs to one store")
+    with EventStore(store_url, tenant="test") as other:
+        yield other
+
+
+@pytest.mark.every_backend
+def test_a_run_notices_that_its_thread_has_moved_elsewhere(
+    store: EventStore, elsewhere: EventStore
+) -> None:
+    """It begins where this process saw the thread end; its first event shows that it has moved."""
+    seen: list[int] = []
+    routed: list[int] = []
+
+    def look(state: Notes) -> dict[str, Any]:
+        seen.append(len(state["items"]))
+        return add(state)
+
+    def route(state: Notes) -> str:
+        routed.append(len(state["items"]))
+        if "only elsewhere" in str(state) and len(state["items"]) < 9:
+            raise RuntimeError("an older state")
+        return "look"
+
+    def compiled(at: EventStore) -> CompiledGraph:
+        declared = StateGraph(Notes)
+        declared.add_node("look", look)
+        declared.add_conditional_edges(START, route, ["look"])
+        return declared.compile(at)
+
+    app, other = compiled(store), compiled(elsewhere)
+    run(app, 3)
+    run(other, 1)
+    run(app, 1)
+    assert seen == [1, 3, 5, 7, 9]
+    assert routed[-2:] == [7, 9], "asked again of the state that there is"
+    routed.clear()
+    run(app, 1)
+    assert routed == [11]
+    other.update_state(on("t"), {"items": [{"in": 0}]})
+    app.invoke({"items": [{"in": "only elsewhere"}]}, on("t"))
+    assert app.get_state(on("t")).values == as_logged(app)
+    elsewhere.delete_thread("t")
+    run(app, 1)
+    assert seen[-1] == 1, "a new thread of that name"
+    run(app, 2)
+    elsewhere.delete_thread("t")
+    run(other, 4)
+    run(app, 1)
+    assert seen[-1] == 9
+    assert app.verify(on("t")).ok
+
+
+def test_an_error_before_the_first_event_is_raised_at_once(store: EventStore) -> None:
+    asked: list[int] = []
+
+    def route(state: Notes) -> str:
+        asked.append(1)
+        if len(asked) == 4:
+            raise RuntimeError("of the application")
+        return "add"
+
+    declared = StateGraph(Notes)
+    declared.add_node("add", add)
+    declared.add_conditional_edges(START, route, ["add"])
+    app = declared.compile(store)
+    run(app, 3)
+    with pytest.raises(RuntimeError, match="of the application"):
+        run(app, 1)
+    assert len(asked) == 4
+    assert app.get_state(on("t")).next == ()
+    run(app, 1)
+    assert len(app.get_state(on("t")).values["items"]) == 8

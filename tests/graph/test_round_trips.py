@@ -90,8 +90,10 @@ def engine_of(store: EventStore) -> Engine:
 def test_a_run_takes_one_to_load_one_for_its_input_and_one_a_superstep(
     graph: CompiledGraph, trips: Trips
 ) -> None:
-    for _ in range(3):
+    for _ in range(2):
         assert trips.of(lambda: graph.invoke({"number": 1}, at("t"))) == 1 + 1 + STEPS
+    for _ in range(3):  # the process knows the state, and the first event tells whether it holds
+        assert trips.of(lambda: graph.invoke({"number": 1}, at("t"))) == 1 + STEPS
 
 
 def test_reading_the_latest_state_takes_one(graph: CompiledGraph, trips: Trips) -> None:
@@ -153,7 +155,8 @@ def test_a_thread_that_was_deleted_and_made_again_takes_no_more(
     graph.invoke({"number": 1}, at("t"))
     graph.get_state(at("t"))
     assert trips.of(lambda: graph.get_state(at("t"))) == 1
-    assert trips.of(lambda: graph.invoke({"number": 1}, at("t"))) == 1 + 1 + STEPS
+    for _ in range(2):
+        assert trips.of(lambda: graph.invoke({"number": 1}, at("t"))) <= 1 + 1 + STEPS
     store.delete_thread("t")
     assert graph.get_state(at("t")).values == {}
 

@@ -444,15 +444,17 @@ def test_an_async_store_is_shown_alike(database: str, monkeypatch: pytest.Monkey
     assert asyncio.run(looked()) == own
 
 
-def test_a_thread_of_langgraph_is_shown(store_url: str) -> None:
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_thread_of_langgraph_is_shown(store_url: str, is_late: bool) -> None:
     langgraph = pytest.importorskip("langgraph.graph")
     from graph.langgraph import EventStoreSaver
+    from tests.langgraph.late import LateSaver
 
     with EventStore(store_url) as store:
         theirs = langgraph.StateGraph(langgraph.MessagesState)
         theirs.add_node("reply", lambda state: {"messages": [("ai", "order 7: shipped")]})
         theirs.add_edge("__start__", "reply")
-        runs = theirs.compile(checkpointer=EventStoreSaver(store))
+        runs = theirs.compile(checkpointer=(LateSaver if is_late else EventStoreSaver)(store))
         runs.invoke({"messages": [("user", "where is it?")]}, {"configurable": {"thread_id": "t"}})
         browser = Browser(create_app(store, token=TOKEN))
         lines = browser.json("transcript", id="t")["lines"]

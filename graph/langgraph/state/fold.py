@@ -287,7 +287,9 @@ class Fold:
 
 def past_of(parent: Saved, saved: Saved) -> dict[str, Past]:
     """The histories of the channels that have no value at a checkpoint, from its parent."""
-    found = {}
+    found: dict[str, Past] = {}
+    if all(channel.value is not None for channel in saved.channels.values()):
+        return found
     written: dict[str, list[PastWrite]] = {}
     for (task, _), write in ordered(parent.writes):
         written.setdefault(write.channel, []).append(PastWrite(task, write.type, write.data))

@@ -11,7 +11,7 @@ from langgraph._internal._config import DEFAULT_RECURSION_LIMIT
 
 import graph
 from graph import InMemorySaver, MemorySaver, StateGraph
-from graph.calls import RECURSION_LIMIT
+from graph.configured import RECURSION_LIMIT
 from tests.graph.compat.both import assert_same
 
 

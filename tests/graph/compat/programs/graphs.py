@@ -2,6 +2,7 @@
 
 import asyncio
 import operator
+import time
 from typing import Annotated, Literal
 
 from langchain_core.runnables import RunnableLambda
@@ -307,6 +308,7 @@ def failure_resume(library):
 
     def bad(s):
         if flag[0]:
+            time.sleep(0.1)  # the other one has written by then
             raise ValueError("bad")
         return {"out": ["bad"]}
 
