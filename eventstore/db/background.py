@@ -25,7 +25,7 @@ QUIET_S: Final = 5.0
 """When nobody has for so long, there is nobody to be considerate of."""
 
 _RECENT_S: Final = 60.0
-"""Who wrote since a transaction that is longer ago may have done so long ago, too."""
+"""What was written since a transaction that is longer ago may be as old."""
 
 ROUND_S: Final = 0.25
 """How long the log grows before it is moved into the file."""
@@ -96,7 +96,8 @@ class Background:
 
         A page that many transactions change is so written once, and pages side by side together:
         it is what the disk has to do here, at random places, that other writers wait for. They do
-        not move the log meanwhile: it is pinned. Ends with :meth:`end_rounds`.
+        not move the log meanwhile: it is pinned. Ends with :meth:`end_rounds`. With an engine of
+        somebody else the log is not pinned, and moved as by work without rounds.
         """
         self._in_rounds = True
 
@@ -125,7 +126,7 @@ class Background:
             for name, value in wanted.items():
                 raw.execute(f"PRAGMA {name} = {min(value, before[name])}")
             yield
-            if self._in_rounds and time.monotonic() >= self._round_ends:
+            if self._lender.pinned and time.monotonic() >= self._round_ends:
                 self._lender.unpin()
                 self.moved_s = move_log(conn)
         finally:

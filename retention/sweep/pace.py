@@ -11,12 +11,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from eventstore.db.background import QUIET_S, SHARE
+from eventstore.db.background import QUIET_S
 from retention.inputs import Store
 
 T = TypeVar("T")
 
 REST_S_MAX: Final = 1.0
+
+DISK_REST: Final = 150
+"""Rest after a sweep has kept the disk busy, as a multiple of that time: what one append in a
+hundred waits is then less than twice what it is without a sweep."""
 
 DISK_REST_S_MAX: Final = 10.0
 """How long a sweep rests at most after it has kept the disk busy."""
@@ -35,7 +39,7 @@ class Pace:
             than a hundred times that, a hundredth of the time since then.
         rest: pause after each, as a multiple of the time it took; 0 for none. On SQLite there is
             none either when nobody else has written for five seconds; otherwise there are longer
-            ones whenever the sweep has kept the disk busy, for a hundred times as long.
+            ones whenever the sweep has kept the disk busy, for 150 times as long.
         bytes: how much of an SQLite file is returned to the file system in one step.
     """
 
@@ -74,7 +78,7 @@ class Pacer:
         if self.pace.rest and self._background.quiet_s < QUIET_S:
             took, moved = time.monotonic() - began, self._background.moved_s
             await self._concurrency.sleep(min(self.pace.rest * (took - moved), REST_S_MAX))
-            await self._rest(moved / SHARE)
+            await self._rest(moved * DISK_REST)
         return result
 
     async def _rest(self, seconds: float) -> None:
