@@ -18,9 +18,10 @@ T = TypeVar("T")
 
 REST_S_MAX: Final = 1.0
 
-DISK_REST: Final = 150
-"""Rest after a sweep has kept the disk busy, as a multiple of that time: what one append in a
-hundred waits is then less than twice what it is without a sweep."""
+DISK_REST: Final = 20
+"""Rest after a sweep has kept the disk busy, as a multiple of that time: one append in fifty waits
+for it then. With a multiple of 150 that is one in three hundred, and a sweep takes five times as
+long."""
 
 DISK_REST_S_MAX: Final = 10.0
 """How long a sweep rests at most after it has kept the disk busy."""
@@ -39,7 +40,7 @@ class Pace:
             than a hundred times that, a hundredth of the time since then.
         rest: pause after each, as a multiple of the time it took; 0 for none. On SQLite there is
             none either when nobody else has written for five seconds; otherwise there are longer
-            ones whenever the sweep has kept the disk busy, for 150 times as long.
+            ones whenever the sweep has kept the disk busy, for 20 times as long.
         bytes: how much of an SQLite file is returned to the file system in one step.
     """
 
