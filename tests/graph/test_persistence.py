@@ -419,6 +419,8 @@ def shown_anyway() -> str:
 @given(PASSWORDS, st.sampled_from(sorted(FORMS)))
 def test_a_secret_never_shows(password: str, form: str) -> None:
     assume(password not in shown_anyway())  # such as the name of a setting
+    # "postgresql://app:@00000" has no password, and a host.
+    assume(form != "without a host" or not password.startswith("@"))
     text = FORMS[form](password)
     shown = shown_with(text)
     for secret in (text, password, quote(password), quote(password, safe="")):
