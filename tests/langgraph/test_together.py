@@ -250,7 +250,7 @@ def test_a_forked_process_waits_for_no_thread_of_its_parent(
     if driver.saver.store.core.is_server:
         pytest.skip("a process of its own opens its own connections")
     parent = begin(driver)
-    monkeypatch.setattr(appending, "PATIENCE_S", 5.0)
+    monkeypatch.setattr(appending, "PATIENCE_S", 1.0)
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(driver.saver.put_writes, parent, [("x", 1)], "task 1")
         while waiting(driver) < 1:
