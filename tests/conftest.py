@@ -78,8 +78,8 @@ MEMORY: Final = _memory()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two workers for a processor: tests wait for servers, leases and other processes."""
-    return (os.cpu_count() or 1) * 2
+    """Three workers for two processors: tests wait for servers, leases and other processes."""
+    return max(1, (os.cpu_count() or 1) * 3 // 2)
 
 
 def pytest_configure(config: pytest.Config) -> None:
