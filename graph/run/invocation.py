@@ -19,11 +19,13 @@ from typing import Any, Final, Literal, cast
 
 from eventstore import (
     ConcurrencyError,
+    CorruptEventError,
     EventStoreError,
     Head,
     StoreBusyError,
     StoreClosedError,
     StoreUnavailableError,
+    ThreadNotFoundError,
     telemetry,
 )
 from eventstore.concurrency import Concurrency
@@ -213,12 +215,18 @@ def _may_assume(call: Call) -> bool:
     return is_input and writes_first and call.opened is None
 
 
+_REFUSALS: Final = (ConcurrencyError, CorruptEventError, ThreadNotFoundError)
+"""What an append raises that has stored nothing, because its thread has moved."""
+
+
 async def _has_moved(call: Call, journal: Journal, error: BaseException) -> bool:
     """Whether a run could not begin because the thread has moved since this process saw its end."""
     if call.log is None or not isinstance(journal, LogJournal) or not journal.is_assumed:
         return False
     if not isinstance(error, Exception):
         return False
+    if journal.is_sent and not isinstance(error, _REFUSALS):
+        return False  # the event at the new end may be our own
     try:
         return await call.concurrency.run(call.log.has_moved(journal))
     except EventStoreError:

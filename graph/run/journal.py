@@ -147,6 +147,7 @@ class LogJournal:
         earlier: for a subgraph with ``checkpointer=True``: the states after earlier calls of the
             same task.
         is_assumed: nobody has been asked where the log ends, and nothing has been written.
+        is_sent: the database was asked to write; if that failed, it may have happened.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class LogJournal:
         self.means = means
         self.busy_with = (head.seq, head.owner) if head.status == "running" else None
         self.earlier: dict[str, State] = {}
-        self.is_assumed = False
+        self.is_assumed = self.is_sent = False
         self._channels = channels
         self._head = head
         self._at = head.position
@@ -413,6 +414,7 @@ class LogJournal:
                 no cancellation comes between.
         """
         main, beside = await self._addition(batches)
+        self.is_sent = True
         heads = await self.core.append_together(
             [main, *beside],
             status=batches[-1].status,

@@ -22,7 +22,7 @@ from sqlalchemy import event
 import graph.read.history
 import graph.run.recent
 import graph.run.snapshots
-from eventstore import EventStore, queries
+from eventstore import EventStore, StoreUnavailableError, queries
 from graph import START, CompiledGraph, StateGraph, add_messages
 from graph.run.address import Address
 from graph.state.fold import Fold
@@ -583,6 +583,35 @@ def test_a_run_notices_that_its_thread_has_moved_elsewhere(
     run(other, 4)
     run(app, 1)
     assert seen[-1] == 9
+    assert app.verify(on("t")).ok
+
+
+def test_an_input_whose_commit_stays_in_doubt_is_not_stored_twice(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event that a run finds at the end of its thread may be its own."""
+    core = store.core
+    declared = StateGraph(Notes)
+    declared.add_node("add", add)
+    declared.add_edge(START, "add")
+    app = declared.compile(store)
+    run(app, 3)
+    append = core.append_together
+    answers: list[bool] = []
+
+    async def lost(*given: Any, **named: Any) -> Any:
+        await append(*given, **named)
+        answers.append(False)
+        raise StoreUnavailableError("the answer was lost")
+
+    monkeypatch.setattr(core, "append_together", lost)
+    with pytest.raises(StoreUnavailableError, match="was lost"):
+        run(app, 1)
+    monkeypatch.undo()
+    assert answers == [False]
+    assert len(app.get_state(on("t")).values["items"]) == 7
+    app.invoke(None, on("t"))
+    assert len(app.get_state(on("t")).values["items"]) == 8
     assert app.verify(on("t")).ok
 
 
