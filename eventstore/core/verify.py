@@ -170,12 +170,12 @@ class Verifying(Reading):
             if hidden is not None and head == last:  # else it was appended meanwhile
                 problems.append(f"{each.ns!r} seq {hidden}: the index of events does not find it")
             # A fork of a deleted thread is given a base for a position, without the events there.
-            is_given = digests.is_prefix(each.ns)
-            alone = {row.seq for row in each.snapshots if row.is_base and is_given}
+            may_be_alone = digests.is_prefix(each.ns)
+            within = [row for row in each.snapshots if not (row.is_base and may_be_alone)]
             problems += [
                 f"{each.ns!r}: a snapshot or a fork stands at seq {row.seq}, after the log's end"
-                for row in (*each.snapshots, *each.forks)
-                if row.seq > max(head, last) and row.seq not in alone
+                for row in (*within, *each.forks)
+                if row.seq > max(head, last)
             ]
         found = (
             await self.transactions.run("read", queries.events.keyed_rows, key, each.ns)
