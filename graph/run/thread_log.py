@@ -224,7 +224,5 @@ class ThreadLog(Loader):
 
     async def has_moved(self, journal: LogJournal) -> bool:
         """Whether a log ends elsewhere than its journal assumes, which has written nothing."""
-        if not journal.is_assumed:
-            return False
         head = await self.core.head(journal.thread_id, journal.at.ns)
         return head.position != journal.at or head.digest != journal.digest
