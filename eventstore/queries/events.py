@@ -83,6 +83,8 @@ _EVENTS_BY_KEY = (
         events.c.thread_key == _key,
         events.c.ns == _ns,
         events.c.key.in_(bindparam("names", expanding=True)),
+        events.c.key >= bindparam("first"),
+        events.c.key <= bindparam("last"),
     )
     .order_by(events.c.seq)
 )
@@ -225,10 +227,16 @@ KEYS_PAGE: Final = 1_000
 def events_by_key(
     conn: Connection, thread_key: int, ns: str, keys: Sequence[str]
 ) -> Sequence[SqlRow]:
-    """The events that have one of these keys, page by page of the keys."""
+    """The events that have one of these keys, page by page of the keys.
+
+    A page also names the span of its keys: where PostgreSQL knows nothing of a new table, it would
+    else read the whole log, and compare each event with each key once it prepared the statement.
+    """
     found: list[SqlRow] = []
-    for first in range(0, len(keys), KEYS_PAGE):
-        place = {"key": thread_key, "ns": ns, "names": keys[first : first + KEYS_PAGE]}
+    names = sorted(keys)
+    for start in range(0, len(names), KEYS_PAGE):
+        page = names[start : start + KEYS_PAGE]
+        place = {"key": thread_key, "ns": ns, "names": page, "first": page[0], "last": page[-1]}
         found += conn.execute(_EVENTS_BY_KEY, place)
     return found
 
