@@ -20,6 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from eventstore.cli import exits
+from eventstore.cli.output import Output
 from eventstore.explain.values import safe
 
 HELP = """Inspect and maintain a database of threads.
@@ -130,8 +131,7 @@ def _output_failed(error: OSError) -> int:
     """
     if error.errno not in exits.WRITE_ERRORS or error.filename is not None:
         raise error
-    # Else Python would flush the buffer again at exit, and fail.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    Output.drop()
     if isinstance(error, BrokenPipeError):
         return exits.PIPE
     _complain(f"cannot write the output: {error.strerror}")

@@ -6,6 +6,7 @@ Text read from a database passes :func:`~eventstore.explain.values.safe` before 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -81,6 +82,11 @@ class Output:
         """Print a line about the work, not of its results, to standard error, if that can be."""
         with suppress(OSError):
             print(text, file=sys.stderr)
+
+    @staticmethod
+    def drop() -> None:
+        """Drop what is still to be printed: Python would try to at exit, and fail."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def table(self, names: Sequence[str], rows: Sequence[Sequence[Any]], right: str = "") -> None:
         """Print rows under a header.

@@ -381,6 +381,10 @@ def keep_sweeping(
                 number = _first(arrived)
                 out.note(f"{signal.Signals(number).name}: finishing the batch under way")
             out.note("stopped")
+            try:
+                sys.stdout.flush()
+            except OSError:  # each sweep whose report could not be written has said so
+                out.drop()
 
 
 def policy_text(policy: RetentionPolicy) -> str:
