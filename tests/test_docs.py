@@ -32,6 +32,8 @@ from unittest import mock
 
 import pytest
 
+from tests import processes
+
 pytestmark = pytest.mark.slow
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -257,10 +259,15 @@ def run_alone() -> None:
 def run_python(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run an interpreter of its own in a directory, with this project on its path."""
     search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return subprocess.run(
+    return processes.run(
         [sys.executable, *arguments],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": search, "PYTHONIOENCODING": "utf-8"},
+        env={
+            **os.environ,
+            "PYTHONPATH": search,
+            "PYTHONIOENCODING": "utf-8",
+            "PYTHONUNBUFFERED": "1",  # as at a terminal, where a line is seen before a crash
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",

@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ import pytest
 import yaml
 
 from eventstore.cli import exits, main
+from tests import processes
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ def service(database: str, seconds_per_token: float = 0.02) -> Iterator[tuple[st
         "SECONDS_PER_TOKEN": str(seconds_per_token),
     }
     command = [sys.executable, "-m", "uvicorn", "chat_service:api", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=SERVICES, env=environment)
+    process = processes.Popen(command, cwd=SERVICES, env=environment)
     address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + START_S_MAX

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from eventstore import EventStore
 from eventstore.cli.commands import app
 from graph import Command
+from tests import processes
 from tests.cli import application
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -50,9 +51,9 @@ def run(*arguments: str, **environment: str | None) -> Done:
     return Done(found.exit_code, found.stdout, found.stderr)
 
 
-def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+def process(*arguments: str, **options: Any) -> processes.Popen:
     """Start a command in a process of its own."""
-    return subprocess.Popen(
+    return processes.Popen(
         [sys.executable, "-m", "eventstore", *arguments],
         cwd=ROOT,
         stdin=options.pop("stdin", subprocess.DEVNULL),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from eventstore import Event, EventStore
 from eventstore.cli import exits
+from tests import processes
 from tests.cli.support import ESCAPE, ROOT, SECONDS_MAX, Done, run
 from tests.eventstore.support import sql
 
@@ -63,14 +63,14 @@ def test_one_thread_goes_to_the_file_that_was_named(read: Read, other: str, tmp_
 
 def test_through_a_pipe(read: Read, other: str, database: str) -> None:
     command = [sys.executable, "-m", "eventstore"]
-    out = subprocess.run(
+    out = processes.run(
         [*command, "export", "done", "--to", "-", "--db", database],
         cwd=ROOT,
         capture_output=True,
         timeout=SECONDS_MAX,
     )
     assert (out.returncode, out.stderr) == (exits.OK, b"")
-    into = subprocess.run(
+    into = processes.run(
         [*command, "import", "-", "--db", other],
         cwd=ROOT,
         input=out.stdout,

@@ -14,6 +14,7 @@ import pytest
 
 from eventstore import Event, EventStore
 from eventstore.cli import exits
+from tests import processes
 from tests.cli.support import ESCAPE, ROOT, SECONDS_MAX, process
 
 pytestmark = pytest.mark.slow
@@ -159,16 +160,18 @@ def test_outputs_that_nobody_has(path: str, command: str, redirection: str) -> N
 
 
 @unix
-def test_the_daemon_goes_on_when_its_output_fails(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_the_daemon_goes_on_when_its_output_fails(path: str, unbuffered: str) -> None:
     command = ("retention", "run", "--every", "1s", "--yes", "--db", path)
     with (
         Path("/dev/full").open("wb") as full,
-        subprocess.Popen(
+        processes.Popen(
             [sys.executable, "-m", "eventstore", *command],
             cwd=ROOT,
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         ) as run,
     ):
         try:
@@ -203,7 +206,7 @@ sys.exit(main(sys.argv[1:]))
 @unix
 def test_a_command_that_is_interrupted(path: str) -> None:
     command = [sys.executable, "-c", SLOW, "verify", "--db", path]
-    with subprocess.Popen(
+    with processes.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as run:
         try:

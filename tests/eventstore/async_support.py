@@ -16,6 +16,7 @@ from eventstore import (
     AsyncEventStore,
     Event,
 )
+from tests import processes
 from tests.effort import effort
 
 MOMENTS: Final = [*range(12), *(round(12 * 1.4**n) for n in range(1, 12))][:: effort(2, 1)]
@@ -56,7 +57,7 @@ def holding(url: str, seconds: float) -> Iterator[None]:
     """Another process (or, on PostgreSQL, session) holds what every writer needs, for a while."""
     if make_url(url).get_backend_name() == "sqlite":
         path = str(make_url(url).database)
-        process = subprocess.Popen(
+        process = processes.Popen(
             [sys.executable, "-c", _HOLD, path, str(seconds)], stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None

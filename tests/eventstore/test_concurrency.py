@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from eventstore import ConcurrencyError, DuplicateKeyError, Event, EventStore, Head
+from tests import processes
 from tests.eventstore.support import check_whole, data_of, fill, numbers
 
 pytestmark = pytest.mark.every_backend
@@ -176,7 +177,7 @@ def test_processes_racing_on_one_log(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     count = 60
     racers = [
-        subprocess.Popen(
+        processes.Popen(
             [sys.executable, "-c", RACER, str(path), name, str(count)],
             cwd=ROOT,
             stdin=subprocess.PIPE,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from eventstore import AsyncEventStore, Event, EventStore, StoreUnavailableError
 from eventstore.db import file_watch
 from graph import START, MemorySaver, SqliteSaver, StateGraph
+from tests import processes
 from tests.awaited import run
 from tests.eventstore.support import fill, numbers
 
@@ -153,7 +153,7 @@ def test_what_is_no_accident(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
                 conn.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
             if target != ":memory:":
                 other = f"from eventstore import EventStore; EventStore({str(path)!r}).head('t')"
-                subprocess.run([sys.executable, "-c", other], check=True)
+                processes.run([sys.executable, "-c", other], check=True)
             monkeypatch.chdir(path.parent.parent)
             store.engine.dispose() if target != ":memory:" else None
             fill(store, "t", 1, start=end + 301)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -32,6 +31,7 @@ from eventstore import (
 )
 from eventstore.concurrency import run_sync
 from eventstore.db import sqlite
+from tests import processes
 from tests.eventstore.support import FINGERPRINT, data_of, fill
 from tests.eventstore.test_append_retry import Lossy
 
@@ -261,9 +261,7 @@ for number in range(8):
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     path = str(tmp_path / "store.db")
     for _ in range(3):
-        with subprocess.Popen(
-            [sys.executable, "-c", KILLED, path], stdout=-1, text=True
-        ) as process:
+        with processes.Popen([sys.executable, "-c", KILLED, path], stdout=-1, text=True) as process:
             assert process.stdout is not None
             lines = [process.stdout.readline() for _ in range(60)]
             process.kill()

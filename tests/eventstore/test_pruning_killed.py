@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 from eventstore import Event, EventStore, NewSnapshot
+from tests import processes
 from tests.awaited import core_of
 from tests.effort import effort
 from tests.eventstore.support import FINGERPRINT, check_whole, orphans
@@ -78,9 +79,7 @@ def _snapshot() -> NewSnapshot:
 def _sweep(url: str, killed_after_s: float | None) -> None:
     """Run a sweeper, to its end or until it is killed."""
     command = [sys.executable, "-c", SWEEPER, url]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
-    ) as sweeper:
+    with processes.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as sweeper:
         assert sweeper.stdout is not None
         sweeper.stdout.readline()
         if killed_after_s is not None:

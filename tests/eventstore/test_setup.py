@@ -27,6 +27,7 @@ from eventstore import (
 )
 from eventstore.db.migrations import MIGRATIONS
 from eventstore.db.sqlite import sqlite_driver
+from tests import processes
 from tests.effort import effort
 from tests.eventstore.support import Copies, Watch, check_whole, data_of, fill, numbers, sql
 
@@ -428,7 +429,7 @@ with EventStore(sys.argv[1]) as store:
 def test_processes_that_open_a_new_file_together(tmp_path: Path, count: int) -> None:
     path = tmp_path / "new.db"
     openers = [
-        subprocess.Popen(
+        processes.Popen(
             [sys.executable, "-c", OPENER, str(path), f"t{number}"],
             cwd=ROOT,
             stdin=subprocess.PIPE,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.effort import effort
 from tests.eventstore import torture
 
@@ -36,7 +36,7 @@ def test_two_processes_write_and_checkpoint_one_file(tmp_path: Path) -> None:
 
 def test_the_long_script_runs(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.eventstore.torture", "--kills", "3"]
-    done = subprocess.run(
+    done = processes.run(
         [*command, "--two-writers", "0", "--folder", str(tmp_path)],
         cwd=Path(__file__).parents[2],
         capture_output=True,

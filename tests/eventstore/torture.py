@@ -37,6 +37,7 @@ from eventstore import (
     Replay,
     ThreadNotFoundError,
 )
+from tests import processes
 
 FINGERPRINT: Final = "torture/1"
 THREADS: Final = 5
@@ -268,7 +269,7 @@ class Killer:
         self.pipe = folder / "pipe"
         os.mkfifo(self.pipe)
         command = [sys.executable, "-m", "tests.eventstore.torture", "--template", str(folder)]
-        self.template = subprocess.Popen(
+        self.template = processes.Popen(
             command,
             cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
@@ -280,7 +281,8 @@ class Killer:
 
     def _answer(self) -> str:
         assert self.template.stdout is not None
-        return self.template.stdout.readline().strip()
+        answer: str = self.template.stdout.readline()
+        return answer.strip()
 
     def close(self) -> None:
         """End the template process."""
@@ -519,7 +521,7 @@ def checkpointing(path: Path, seconds: float) -> tuple[int, int]:
     names = ("one", "two")
     base = [sys.executable, "-m", "tests.eventstore.torture", "--checkpointer", str(path)]
     running = [
-        subprocess.Popen(
+        processes.Popen(
             [*base, name, str(seconds)],
             cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,

@@ -23,6 +23,7 @@ import pytest
 
 from eventstore import ConcurrencyError, EventStore
 from graph import END, START, CompiledGraph, InvalidConfigError, MemorySaver, StateGraph
+from tests import processes
 from tests.awaited import opened, others, run
 from tests.effort import effort
 from tests.graph.kit import Boom, Trail, logs, on, steps
@@ -385,7 +386,7 @@ def test_processes_on_one_thread(store_url: str) -> None:
     if store_url == "sqlite://":
         pytest.skip("no other process can use a database in memory")
     children = [
-        subprocess.Popen(
+        processes.Popen(
             [sys.executable, "-c", CHILD, store_url, kind],
             cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,

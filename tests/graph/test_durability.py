@@ -24,6 +24,7 @@ from graph import (
     interrupt,
 )
 from graph.run.journal import BEHIND_MAX
+from tests import processes
 from tests.effort import effort
 from tests.graph.kit import Boom, Calls, Trail, logs, on, steps
 
@@ -279,7 +280,7 @@ def test_async_waits_when_it_gets_too_far_ahead(tmp_path: Path) -> None:
         assert begun.wait(30)
         # By a process of its own, since two copies of SQLite in one drop each other's locks.
         command = [sys.executable, "-c", HOLD, str(path)]
-        holder = subprocess.Popen(
+        holder = processes.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
         assert holder.stdout is not None
@@ -335,7 +336,7 @@ def killed_after(url: str, durability: str, steps_seen: int) -> int:
     """Kill a process when it has begun so many supersteps; how many it had begun in the end."""
     begun = 0
     command = [sys.executable, "-c", PROGRAM, url, durability]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with processes.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         for line in process.stdout:
             begun = int(line) + 1

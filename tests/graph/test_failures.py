@@ -23,6 +23,7 @@ from graph import (
     SqliteSaver,
     StateGraph,
 )
+from tests import processes
 from tests.graph.kit import Boom, Calls, Trail, logs, on, steps
 
 pytestmark = pytest.mark.every_backend
@@ -339,9 +340,9 @@ def test_killed_in_the_middle_of_a_superstep(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
     env = {**os.environ, "PYTHONPATH": str(root)}
 
-    def start(mode: str) -> subprocess.Popen[str]:
+    def start(mode: str) -> processes.Popen:
         command = [sys.executable, str(script), str(tmp_path), mode]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+        return processes.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
 
     def ran(name: str) -> int:
         file = tmp_path / f"ran {name}"

@@ -15,6 +15,7 @@ from eventstore import EventStore
 from graph import (
     Command,
 )
+from tests import processes
 from tests.graph.interrupt_support import in_line
 from tests.graph.kit import (
     asks,
@@ -107,7 +108,7 @@ with EventStore(url, tenant="test") as store:
 
 
 def in_a_process(url: str, answers: dict[str, Any] | None, after: str) -> tuple[Any, list[str]]:
-    ended = subprocess.run(
+    ended = processes.run(
         [sys.executable, "-c", PROGRAM, url, json.dumps(answers), after],
         stdout=subprocess.PIPE, text=True, cwd=ROOT, timeout=60,
     )  # fmt: skip

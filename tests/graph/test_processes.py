@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 
 from eventstore import EventStore
+from tests import processes
 from tests.effort import effort
 from tests.graph.kit import on, steps
 
@@ -44,7 +45,7 @@ print(json.dumps([done, lost]))
 def run_all(url: str, thread_ids: list[str], on_conflict: str) -> list[tuple[int, int]]:
     """Run the program in one process for each thread id; how often it came through, or lost."""
     running = [
-        subprocess.Popen(
+        processes.Popen(
             [sys.executable, "-c", PROGRAM, url, str(n), thread_id, on_conflict, str(RUNS)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
         )

@@ -23,6 +23,7 @@ import pytest
 from eventstore import ConcurrencyError, ConfigurationError, EventStore
 from eventstore.leases import Owner
 from graph import END, START, CompiledGraph, StateGraph, ThreadBusyError
+from tests import processes
 from tests.effort import effort
 from tests.graph.kit import Trail, on
 
@@ -84,11 +85,11 @@ else:
 @contextmanager
 def child(
     url: str, seconds: float, kind: str = "sync", ahead_s: float = 0
-) -> Iterator[subprocess.Popen[str]]:
+) -> Iterator[processes.Popen]:
     """A process whose run is at work."""
     if url == "sqlite://":
         pytest.skip("no other process can use a database in memory")
-    process = subprocess.Popen(
+    process = processes.Popen(
         [sys.executable, "-c", CHILD, url, kind, str(seconds), str(ahead_s)],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
@@ -207,7 +208,7 @@ _, status = os.wait()
 sys.exit(os.waitstatus_to_exitcode(status))
 """
     root = Path(__file__).parents[2]
-    assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == 0
+    assert processes.run([sys.executable, "-c", script], cwd=root, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("wrong", [0, 1.9, -5, 1e9, float("nan"), True, "10", None])

@@ -16,6 +16,7 @@ from graph import (
     RetryPolicy,
     StateGraph,
 )
+from tests import processes
 from tests.graph.kit import Boom, on
 from tests.graph.nesting import Path, Walk, below, calling, check_whole, child_of
 from tests.graph.subgraph_support import fan_out, per_item
@@ -132,7 +133,7 @@ with SqliteSaver(file) as saver:
 def test_killed_inside_a_child_and_gone_on_in_another_process(tmp_path: FilePath) -> None:
     def run(deadly: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", PROGRAM, str(tmp_path / "runs.db"), deadly]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+        return processes.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
 
     assert run("yes").returncode == -9
     second = run("no")

@@ -12,6 +12,7 @@ from langgraph.checkpoint.base import empty_checkpoint
 
 from eventstore import ConcurrencyError, ConfigurationError
 from graph.langgraph import EventStoreSaver
+from tests import processes
 from tests.effort import effort
 from tests.langgraph.graphs import chat, question
 from tests.langgraph.kit import CONFIG, Driver, driving
@@ -165,7 +166,7 @@ def test_two_processes_on_one_thread(store_url: str, policy: str) -> None:
     with EventStoreSaver(store_url) as saver:
         saver.setup()
         racers = [
-            subprocess.Popen(
+            processes.Popen(
                 [*arguments, name, str(rounds)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import subprocess
 import sys
 import types
 from contextlib import closing
@@ -22,6 +21,7 @@ from eventstore.cli import main
 from graph.langgraph import EventStoreSaver
 from graph.langgraph.export import Export
 from graph.langgraph.transfer import TransferError
+from tests import processes
 from tests.conftest import BACKENDS
 from tests.langgraph.graphs import STORIES, approval, chat, nested, question
 from tests.langgraph.kit import CONFIG, facts
@@ -185,7 +185,7 @@ def test_killed_and_begun_again(target: str, here: str) -> None:
             app.invoke({"items": [str(number)]}, CONFIG)
             app.invoke(Command(resume="x"), CONFIG)
     for puts in (3, 5, 8):
-        done = subprocess.run(
+        done = processes.run(
             [sys.executable, "-c", KILLED, here, target, str(puts)],
             timeout=60,
             check=False,

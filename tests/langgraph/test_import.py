@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ from eventstore import ConfigurationError, EventStore
 from eventstore.cli import main
 from graph.langgraph import EventStoreSaver
 from graph.langgraph.transfer import Import, TransferError
+from tests import processes
 from tests.conftest import BACKENDS
 from tests.langgraph.graphs import STORIES, approval, chat, fan_out, nested, question
 from tests.langgraph.kit import CONFIG, facts
@@ -302,7 +302,7 @@ def test_killed_and_begun_again(source: str, tmp_path: Path) -> None:
         chat().compile(checkpointer=theirs).invoke(question(1), at("short"))
         kept = []
         for reads in (3, 20, 45, 60):
-            done = subprocess.run(
+            done = processes.run(
                 [sys.executable, "-c", KILLED, here, source, str(reads)], timeout=60, check=False
             )
             assert done.returncode == -9

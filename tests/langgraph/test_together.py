@@ -16,6 +16,7 @@ from langgraph.checkpoint.base import empty_checkpoint
 
 from eventstore import Codec, SerializationError
 from graph.langgraph import EventStoreSaver, appending
+from tests import processes
 from tests.effort import effort
 from tests.langgraph.kit import Driver
 
@@ -324,7 +325,7 @@ def test_a_killed_run_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
     path = str(tmp_path / "agents.db")
     config: Any = {"configurable": {"thread_id": "t"}}
     for round_ in range(effort(4, 200)):
-        process = subprocess.Popen(
+        process = processes.Popen(
             [sys.executable, "-c", RUN, path],
             stdout=subprocess.PIPE,
             text=True,

@@ -40,7 +40,7 @@ from retention.archives import (
     restore,
 )
 from retention.erasing import ErasureRefusedError, erase
-from tests import awaited
+from tests import awaited, processes
 from tests.effort import effort
 from tests.eventstore.support import check_whole, fill, numbers, orphans
 from tests.eventstore.test_archiving import all_rows, full_thread
@@ -358,7 +358,7 @@ def test_killed_at_any_moment_it_is_in_one_of_the_two(store_url: str, tmp_path: 
         expected = numbers(store.read("t"))
     for turn in range(effort(2, 5)):
         command = [sys.executable, "-c", MOVER, store_url, url]
-        mover = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path.cwd())
+        mover = processes.Popen(command, stdout=subprocess.PIPE, cwd=Path.cwd())
         assert mover.stdout is not None
         assert mover.stdout.readline() == b"ready\n"
         time.sleep(0.05 + 0.037 * turn)

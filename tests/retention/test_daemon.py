@@ -26,7 +26,7 @@ from retention.__main__ import main
 from retention.daemon import AsyncBackgroundRetention, BackgroundRetention
 from retention.metrics import Metrics
 from retention.sweep.run import Sweep
-from tests import awaited
+from tests import awaited, processes
 from tests.eventstore.support import fill
 from tests.retention.support import DAY, Clock, assert_whole, names, opened
 
@@ -383,8 +383,8 @@ def test_the_wrong_kind_of_store_is_refused_at_once(disk: EventStore, store_url:
 # --- the command ------------------------------------------------------------------------
 
 
-def command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+def command(*arguments: str, **options: Any) -> processes.Popen:
+    return processes.Popen(
         [sys.executable, "-m", "retention", *arguments],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
@@ -449,7 +449,7 @@ def test_someone_at_a_terminal_is_asked(
     try:
         os.write(ours, answer.encode())
         arguments = ["-m", "retention", "sweep", "--db", database, "--ttl", "30d"]
-        run = subprocess.run(
+        run = processes.run(
             [sys.executable, *arguments], cwd=ROOT, stdin=theirs, timeout=SECONDS_MAX
         )
     finally:
@@ -514,7 +514,7 @@ def test_a_signal_amid_a_batch_lets_it_end(
 ) -> None:
     keys = {thread.thread_id: thread.thread_key for thread in disk.threads()}
     arguments = [*mode, "--db", database, "--ttl", "30d", "--json", "--yes"]
-    run = subprocess.run(
+    run = processes.run(
         [sys.executable, "-c", SIGNALLED, *arguments],
         cwd=ROOT,
         capture_output=True,
@@ -548,7 +548,7 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
 def test_a_signal_that_wakes_another_thread_stops_it_too(disk: EventStore, database: str) -> None:
     arguments = ["run", "--every", "1h", "--db", database, "--ttl", "30d", "--json", "--yes"]
-    run = subprocess.Popen(
+    run = processes.Popen(
         [sys.executable, "-c", TAKEN_BY_ANOTHER_THREAD, *arguments],
         cwd=ROOT,
         stdin=subprocess.PIPE,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -11,6 +10,7 @@ from typing import Any, Final
 import pytest
 
 from retention.schedule import LOOK, Crontab, Interval, Schedule, schedule_of
+from tests import processes
 from tests.retention.simulated import Computer, World
 from tests.retention.support import DAY
 
@@ -130,7 +130,7 @@ def test_daylight_saving_changes_nothing() -> None:
         "for _ in range(3): at = s.get_next_fire_time(at, at); print(at)\n"
     )
     shown = {
-        subprocess.run(
+        processes.run(
             [sys.executable, "-c", script], capture_output=True, text=True, env={"TZ": zone}
         ).stdout
         for zone in ("Europe/Berlin", "America/New_York", "UTC")

@@ -23,7 +23,7 @@ from retention import Match, RetentionPolicy, SweepReport
 from retention.archives import Archive, restore
 from retention.daemon import AsyncBackgroundRetention
 from retention.sweep.archiving import LOOK_S, REFUSALS_MAX
-from tests import awaited
+from tests import awaited, processes
 from tests.eventstore.support import fill, numbers
 from tests.retention.support import DAY, Clock, names, opened, planned, stepped, swept
 
@@ -236,7 +236,7 @@ def test_a_signal_ends_a_process_that_waits_for_it(
     policies = tmp_path / "policies.toml"
     policies.write_text('[[policy]]\nname = "a"\nttl = "1d"\narchive = "s3://bucket/threads"\n')
     arguments = ["--db", str(tmp_path / "store.db"), "--policies", str(policies), "--yes", "--json"]
-    run = subprocess.Popen(
+    run = processes.Popen(
         [sys.executable, "-m", "retention", *command, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
@@ -22,6 +21,7 @@ from eventstore.concurrency import Asyncio, Blocking
 from eventstore.core.delete import DELETE_BATCH
 from eventstore.retention_models import Expired
 from retention import Pace, RetentionPolicy, SweepReport, sweep
+from tests import processes
 from tests.eventstore.support import fill, seal_now, sql
 from tests.retention.support import (
     Clock,
@@ -220,7 +220,7 @@ def test_a_sweep_that_was_killed_is_ended_by_the_next_one(
     keys = old(disk, clock, "a", "b", "c")
     fill(disk, "new", 1)
     arguments = [str(tmp_path / "store.db"), clock.now.isoformat(), module, name, str(times)]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, timeout=120)
+    killed = processes.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, timeout=120)
     assert killed.returncode == -signal.SIGKILL
     left = names(disk)
     assert len(left) == 4 - (2 if count == 200 else gone) - finished

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.effort import effort
 from tests.retention import torture
 
@@ -33,7 +33,7 @@ def test_a_sweeper_killed_at_random_leaves_nothing_torn(store_url: str, tmp_path
 
 
 def test_the_long_script_runs() -> None:
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-m", "tests.retention.torture", "--kills", "2"],
         cwd=Path(__file__).parents[2],
         capture_output=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import processes
 from tests.cli.support import process, run, unchanged
 from tests.ui.support import fill
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 @contextmanager
-def explorer(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def explorer(*arguments: str) -> Iterator[tuple[str, processes.Popen]]:
     """A running explorer, and the address that it printed."""
     running = process("ui", "--port", "0", *arguments)
     try:

@@ -21,6 +21,7 @@ from eventstore import (
 )
 from eventstore.db.migrations import MIGRATIONS
 from eventstore.db.schema import metadata
+from tests import processes
 from tests.eventstore.postgresql.support import role
 from tests.eventstore.support import check_whole, data_of, fill, sql
 
@@ -63,7 +64,7 @@ with EventStore(sys.argv[1]) as store:
 
 def test_processes_that_set_up_a_new_database_together(store_url: str) -> None:
     openers = [
-        subprocess.Popen(
+        processes.Popen(
             [sys.executable, "-c", OPENER, store_url, f"t{number}"],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True,
