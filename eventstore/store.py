@@ -48,8 +48,8 @@ class EventStore(Shell, Closing):
             limits.
         pool_timeout: seconds to wait for a connection before ``StoreBusyError``.
         cache_bytes: size of the log cache: stored bytes of the threads used last, so that graphs
-            read only what is new; 0: no cache. A quarter as much again is used for the snapshots
-            that were decoded last.
+            read only what is new; 0: no cache. Half as much again is used for old checkpoints
+            that were read last, and a quarter for snapshots that were decoded last.
         run_lease_s: a run of a graph that shows no sign of life for so many seconds counts as
             dead, and a run that waits for its thread goes on; 2 at least. Living runs show it by
             a row that each process renews four times in that time, while it has long runs.

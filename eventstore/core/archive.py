@@ -130,7 +130,7 @@ class Archiving(Reading):
         codec = self.codec.without_types()
         dump.verify(codec)  # before a transaction opens: a damaged file holds no lock
         placeholder = await self._insert(dump, values)
-        self.cache.forget(header.thread_key)
+        self.forget(header.thread_key)
         if placeholder is not None:
             await self._remove_placeholder(header, placeholder)
         return await self.thread(header.thread_id)

@@ -1,13 +1,15 @@
-"""The log cache and the body cache: bytes of the logs used last, in bounded memory.
+"""The log cache, the past cache and the body cache: bytes of the logs used last, in bounded memory.
 
-The log cache holds what leads to the end of a log; the body cache what snapshots were decoded to.
+The log cache holds what leads to the end of a log; the past cache, to earlier positions that were
+read; the body cache, what snapshots were decoded to.
 
 A thread is usually run again by the process that ran it last. A snapshot and the events after it
 are kept as they are stored. Of a log that is read again, the reader may keep a snapshot of its
 own instead, of what it folded up to the end (:meth:`CachedLog.folded`).
 
-Events are never changed, and readers first read the log's end from the database and verify the
-digests up to it: so nothing stale can be used. Only bytes are kept, and values are decoded anew for
+Events are never changed, and readers first read the log's end, or the event at an earlier position,
+from the database, and compare the digest, which depends on all events before: so nothing stale can
+be used. Only bytes are kept, and values are decoded anew for
 each reader: so nobody sees what another one changed in place.
 """
 
@@ -35,6 +37,9 @@ ENDS: Final = 1_024
 BODIES_SHARE: Final = 4
 """The body cache takes one in so many parts more."""
 
+PAST_SHARE: Final = 2
+"""The past cache takes one in so many parts more."""
+
 _ROW: Final = 200
 _OVERHEAD: Final = 2_000
 
@@ -54,12 +59,13 @@ class Live(NamedTuple):
 
 
 class CachedLog(NamedTuple):
-    """The stored bytes that lead to the end of a log, within that log.
+    """The stored bytes that lead to the end of a log, within that log, or to an earlier position.
 
     Attributes:
         end: the position that they lead to.
         digest: of the event at ``end``.
-        marks: seqs of the log's last fork and of its last snapshot of this fingerprint.
+        marks: up to there, seqs of the log's last fork and of its last snapshot of this
+            fingerprint.
         snapshot: where to start, as it is stored or as a reader made it; ``None``: from nothing.
         link: digest of the event at the snapshot.
         rows: of the events after it, up to ``end``; ``None``: there are too many to cache.
@@ -67,6 +73,7 @@ class CachedLog(NamedTuple):
         was_found: whether this was in the cache when it was looked for.
         is_large: a snapshot that the reader made was too large to keep.
         live: what the reader keeps of the log's end besides.
+        is_past: they lead to a position that was asked for, not to the end of the log.
         size: approximate bytes that all this takes.
     """
 
@@ -81,6 +88,7 @@ class CachedLog(NamedTuple):
     was_found: bool = False
     is_large: bool = False
     live: Live | None = None
+    is_past: bool = False
     size: int = 0
 
     @property
@@ -91,16 +99,17 @@ class CachedLog(NamedTuple):
     @classmethod
     def of(
         cls,
-        head: Head,
+        end: Position,
+        digest: bytes,
         fingerprint: str,
         marks: tuple[int | None, int | None],
         snapshot: Snapshot | None,
         link: bytes | None,
         rows: Sequence[Any] | None,
     ) -> CachedLog:
-        """The bytes that lead to ``head``; ``link`` is the digest of the snapshot's event."""
+        """The bytes that lead to ``end``; ``link`` is the digest of the snapshot's event."""
         size = _OVERHEAD + _size(rows or ()) + _size_of(snapshot)
-        return cls(head.position, head.digest, fingerprint, marks, snapshot, link, rows, size=size)
+        return cls(end, digest, fingerprint, marks, snapshot, link, rows, size=size)
 
     def extended(self, end: Position, digest: bytes, rows: Sequence[Any]) -> CachedLog:
         """With the events of ``rows`` added, which end at ``end``."""
@@ -134,7 +143,7 @@ class LogCache:
     def renew(self) -> None:
         """Begin empty, at first and in a forked process."""
         self._size = 0
-        self._logs: OrderedDict[tuple[int, str], CachedLog] = OrderedDict()
+        self._logs: OrderedDict[tuple[int, str] | Position, CachedLog] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(
@@ -171,7 +180,7 @@ class LogCache:
 
     def put(self, cached: CachedLog) -> bool:
         """Cache a log, and drop those that were used longest ago; false if it is too large."""
-        place = cached.end[:2]
+        place = cached.end if cached.is_past else cached.end[:2]
         fits = cached.rows is not None and cached.size <= self._max // SHARE
         with self._lock:
             self._drop(place)
@@ -219,7 +228,9 @@ class LogCache:
             marks = marks[0], end.seq
         elif found != (end.position, end.digest):
             return
-        here = CachedLog.of(end, snapshot.fingerprint, marks, snapshot, end.digest, [])
+        here = CachedLog.of(
+            end.position, end.digest, snapshot.fingerprint, marks, snapshot, end.digest, []
+        )
         self.put(here._replace(notes=notes))
 
     def keep(self, end: Head, live: Live) -> None:
@@ -232,9 +243,33 @@ class LogCache:
         if size <= self._max // SHARE:
             self.put(cached._replace(live=live, size=size))
 
-    def _drop(self, place: tuple[int, str]) -> None:
+    def _drop(self, place: tuple[int, str] | Position) -> None:
         cached = self._logs.pop(place, None)
         self._size -= cached.size if cached else 0
+
+
+class PastCache(LogCache):
+    """What the past positions read last lead to, each as a snapshot that a reader made.
+
+    People who look at the history of a thread, or go back in it, read the same checkpoints again.
+    """
+
+    def known_at(self, at: Position, fingerprint: str | None) -> tuple[int, int, int] | None:
+        """As :meth:`known`, of a past position: the event at it is to be read."""
+        with self._lock:
+            cached = self._logs.get(at)
+        if cached is None or cached.fingerprint != fingerprint:
+            return None
+        fork, snapshot = cached.marks
+        return fork or 0, snapshot or 0, at.seq - 1
+
+    def get_at(self, at: Position, digest: bytes | None, fingerprint: str) -> CachedLog | None:
+        """What leads to a past position, if the event there has this digest."""
+        with self._lock:
+            cached = self._logs.get(at)
+        if cached is None or (cached.digest, cached.fingerprint) != (digest, fingerprint):
+            return None
+        return cached._replace(was_found=True)
 
 
 class BodyCache:
@@ -289,8 +324,9 @@ def _at_snapshot(cached: CachedLog, new: Head, taken: NewSnapshot) -> CachedLog:
     rests_on = before is not None and taken.rests_on == before.position.seq
     items = (*(before.items if before is not None and rests_on else ()), taken.items)
     snapshot = Snapshot(new.position, taken.fingerprint, False, taken.state, items)
+    marks = cached.marks[0], new.seq
     return CachedLog.of(
-        new, cached.fingerprint, (cached.marks[0], new.seq), snapshot, new.digest, []
+        new.position, new.digest, cached.fingerprint, marks, snapshot, new.digest, []
     )
 
 

@@ -156,7 +156,7 @@ class Deleting(Reading):
                 raise
             end = "marked"  # the commit in doubt went through
         if end != "kept" and begun:
-            self.cache.forget(begun[-1][0])
+            self.forget(begun[-1][0])
         if end == "marked":
             await self._remove(*begun[-1])
         return end != "kept"

@@ -8,7 +8,15 @@ from datetime import UTC, datetime
 from typing import Self
 
 from eventstore.codec.codec import Codec
-from eventstore.core.cache import BODIES_SHARE, BYTES, BodyCache, LogCache, LogEnds
+from eventstore.core.cache import (
+    BODIES_SHARE,
+    BYTES,
+    PAST_SHARE,
+    BodyCache,
+    LogCache,
+    LogEnds,
+    PastCache,
+)
 from eventstore.db import maintenance
 from eventstore.db.transactions import Transactions
 from eventstore.errors import ConfigurationError
@@ -44,6 +52,7 @@ class Part:
             raise ConfigurationError(f"codec must be a Codec, not {shown(codec)}")
         self.codec = codec or Codec()
         self.cache = LogCache(check_number("cache_bytes", cache_bytes, 0))
+        self.past = PastCache(cache_bytes // PAST_SHARE)
         self.ends = LogEnds()
         self.bodies = BodyCache(cache_bytes // BODIES_SHARE)
         self.stored_dictionaries: set[int] = set()
@@ -64,6 +73,11 @@ class Part:
         twin = copy.copy(self)
         twin.should_stop = should_stop
         return twin
+
+    def forget(self, thread_key: int) -> None:
+        """Drop what is cached of a thread's logs."""
+        self.cache.forget(thread_key)
+        self.past.forget(thread_key)
 
     def now_us(self) -> int:
         """The time by the store's clock, in microseconds since 1970 UTC."""

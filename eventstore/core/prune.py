@@ -89,7 +89,7 @@ class Pruning(Part):
         outcomes = await self.transactions.run("background_write", attempt)
         for each, outcome in zip(batch, outcomes, strict=False):
             if outcome == "pruned":
-                self.cache.forget(each.thread_key)
+                self.forget(each.thread_key)
         return outcomes
 
     def _judge_some(

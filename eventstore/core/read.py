@@ -140,7 +140,7 @@ class Reading(Threads):
         """What to fold to get the state of a thread: the nearest snapshot, then the events.
 
         Args:
-            cached: use the log cache, which :meth:`cache_replay` fills.
+            cached: use the log cache or the past cache, which :meth:`cache_replay` fills.
         """
         if upto is not None:
             check_at("upto", upto)
@@ -149,6 +149,7 @@ class Reading(Threads):
 
         def find(conn: Connection) -> _Found:
             chosen = fingerprint if snapshots else None
+            digest_at: bytes | None
             if upto is None:
                 known = partial(self._known, ns, fingerprint) if cached else None
                 generation = self.generations.get(thread_id, 0)
@@ -157,7 +158,7 @@ class Reading(Threads):
                 )
                 self._note_generation(thread_id, loaded.thread)
                 head = records.head(self.tenant, thread_id, ns, loaded.thread)
-                at, marks = head.position, _marks_of(loaded)
+                at, digest_at, marks = head.position, head.digest, _marks_of(loaded)
                 if cached and marks is not None:
                     found = self._find_in_cache(conn, head, fingerprint, marks, loaded.page)
                     if found is not None:
@@ -165,18 +166,28 @@ class Reading(Threads):
                 if loaded.is_continued:  # what is cached cannot be used: it is of another log
                     loaded = queries.loading.load(conn, at, chosen)
             else:
-                loaded = queries.loading.load(conn, upto, chosen)
-                head = self._head_of(conn, thread_id, ns, upto, loaded.thread)
-                at, marks = upto, None
-                if at != head.position and not _is_there(loaded.thread, self.tenant, at.seq):
+                seen = self.past.known_at(upto, fingerprint) if cached else None
+                loaded = queries.loading.load(conn, upto, chosen, seen)
+                at, marks, row = upto, _marks_of(loaded), loaded.thread
+                head = self._head_of(conn, thread_id, ns, upto, row)
+                if at != head.position and not _is_there(row, self.tenant, at.seq):
                     self._check_at(conn, thread_id, at)
+                digest_at = None if row is None else row.digest_at
+                if loaded.is_continued and row is not None:
+                    is_base = row.base == at.seq  # since it was cached: nothing is before it now
+                    kept = None if is_base else self.past.get_at(at, digest_at, fingerprint)
+                    if kept is not None:
+                        here = queries.lineage.Route(at, [])
+                        return _Found(head, at, digest_at, here, (), [], marks, kept)
+                    loaded = queries.loading.load(conn, at, chosen)
             route, chain, pages = queries.loading.trace(conn, at, chosen, loaded)
-            return _Found(head, at, route, chain, pages, marks)
+            return _Found(head, at, digest_at, route, chain, pages, marks)
 
         span = telemetry.replay(self.tenant, thread_id, ns)
         with span.current():
             for _ in range(MOVES_MAX):
-                head, at, route, rows, pages, marks, hit = await self.transactions.run("read", find)
+                found = await self.transactions.run("read", find)
+                head, at, last, route, rows, pages, marks, hit = found
                 if hit is not None:
                     snapshot, digest = hit.snapshot, hit.link
                     break
@@ -190,10 +201,11 @@ class Reading(Threads):
                 raise LineageMovedError(thread_id)
         if snapshot is not None and (hit is None or hit.notes is None):
             await self._load_dictionaries((snapshot.state, *snapshot.items))
-        if cached and hit is None and marks is not None and head.seq:
+        if cached and hit is None and marks is not None and last is not None and head.seq:
             page = pages[-1] if pages else ()
-            whole = list(page) if _is_whole(head, route, page) else None
-            hit = CachedLog.of(head, fingerprint, marks, snapshot, digest, whole)
+            whole = list(page) if upto is None and _is_whole(head, route, page) else None
+            hit = CachedLog.of(at, last, fingerprint, marks, snapshot, digest, whole)
+            hit = hit._replace(is_past=upto is not None)
         if snapshot is not None:
             telemetry.starts_at(span, snapshot)
         events = self._lineage(thread_id, head.thread_key, route, digest, pages, span)
@@ -265,7 +277,7 @@ class Reading(Threads):
         stretch = queries.lineage.Stretch(head.thread_key, head.ns, first, head.seq)
         route = queries.lineage.Route(start, [stretch] if hit.rows else [])
         hit, pages = hit._replace(was_found=True), [hit.rows] if hit.rows else []
-        return _Found(head, head.position, route, (), pages, marks, hit)
+        return _Found(head, head.position, head.digest, route, (), pages, marks, hit)
 
     def cache_replay(
         self, replay: Replay[Pages], snapshot: Snapshot | None = None, notes: Any = None
@@ -282,12 +294,13 @@ class Reading(Threads):
         cached: CachedLog | None = replay.cached
         if cached is None:
             return replay
+        cache = self.past if cached.is_past else self.cache
         if snapshot is not None:
             folded = cached.folded(snapshot, notes)
-            if self.cache.put(folded):
+            if cache.put(folded):
                 return replace(replay, cached=folded)
             cached = cached._replace(is_large=True)
-        self.cache.put(cached)
+        cache.put(cached)
         return replay if cached is replay.cached else replace(replay, cached=cached)
 
     async def _lineage(
@@ -492,10 +505,15 @@ class Reading(Threads):
 
 
 class _Found(NamedTuple):
-    """What a replay begins with, as it was at one moment."""
+    """What a replay begins with, as it was at one moment.
+
+    Attributes:
+        digest: of the event at the position; ``None``: it has no row of its own.
+    """
 
     head: Head
     at: Position
+    digest: bytes | None
     route: queries.lineage.Route
     rows: _Rows
     pages: Sequence[_Rows]

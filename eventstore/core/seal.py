@@ -110,7 +110,7 @@ class Sealing(Reading):
                 thread_id, ns, first
             ) from error
         if done.events and not dry_run:
-            self.cache.forget(key)
+            self.forget(key)
         return done
 
     async def _segment(

@@ -150,7 +150,7 @@ class Trimming(Reading):
                 raise _without_effect(thread_id, cut.seq)
             total = _sum(total, Trimmed(base=base))
             done = await self._step(thread_id, key, cut, keep_if)
-            self.cache.forget(key)
+            self.forget(key)
             if done == "kept":
                 break
             if done == "needed":

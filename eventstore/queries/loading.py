@@ -64,7 +64,11 @@ _EMPTY: Final[dict[str, Any]] = {
 
 
 class ThreadRow(NamedTuple):
-    """A thread, with the end of one of its logs."""
+    """A thread, with the end of one of its logs.
+
+    Attributes:
+        digest_at: of the event at the past position that was loaded; ``None``: it has no row.
+    """
 
     thread_key: int
     generation: int
@@ -80,6 +84,7 @@ class ThreadRow(NamedTuple):
     owner: str | None
     last_digest: bytes | None
     reached: int | None
+    digest_at: bytes | None
 
 
 class SnapshotRow(NamedTuple):
@@ -195,8 +200,10 @@ def _load(*, past: bool) -> Prepared:
         func.coalesce(last_fork, literal_column("0")).label("fork"),
         func.coalesce(last_snapshot, literal_column("0")).label("snapshot"),
     ).cte("marks")
-    base = {"n8": _last(snapshots.c.seq, snapshots.c.is_base)} if past else {}
-    columns = {**_PART, "n6": marks.c.fork, "n7": marks.c.snapshot, **base}
+    columns = {**_PART, "n6": marks.c.fork, "n7": marks.c.snapshot}
+    if past:
+        columns["n8"] = _last(snapshots.c.seq, snapshots.c.is_base)
+        columns["b2"] = _last(events.c.digest, events.c.seq == _upto)
     thread = select(*_row(_THREAD, **columns)).where(threads.c.thread_key == _key)
     is_known = and_(marks.c.fork == _known_fork, marks.c.snapshot == _known_snapshot)
     links = (
@@ -315,7 +322,7 @@ def _loaded(rows: Sequence[Any]) -> Loaded:
         if what == _EVENT:
             page.append(EventRow(n1, n2, t1, n3, b1, b2))
         elif what == _THREAD:
-            thread = ThreadRow(n1, n2, n3, n4, n5, n6, n7, n8, t1, t2, t3, t4, b1, n9)
+            thread = ThreadRow(n1, n2, n3, n4, n5, n6, n7, n8, t1, t2, t3, t4, b1, n9, b2)
         elif what == _SNAPSHOT:
             chain.append(SnapshotRow(n1, n2, n3, t1, b1, b2, b3, b4, b5))
         elif what == _FORK:

@@ -79,7 +79,9 @@ class Loader:
         """The state at an address, and the replay that led to it. Writes nothing."""
         thread_id, at = address.thread_id, address.position
         try:
-            replay, state, _ = await self.load(thread_id, at, address.ns, is_own=True)
+            replay, state, _ = await self.load(
+                thread_id, at, address.ns, is_own=True, keeps_past=True
+            )
         except (_OfAnother, PositionNotFoundError):
             at = await self.resolve(thread_id, at)
             at, replay, state, _ = await self.load_named(address, at)
@@ -138,12 +140,12 @@ class Loader:
         """
         thread_id, ns = address.thread_id, address.ns
         try:
-            return at, *await self.load(thread_id, at, ns)
+            return at, *await self.load(thread_id, at, ns, keeps_past=True)
         except PositionNotFoundError:
             now = await self.resolve(thread_id, address.position)
             if now == at:
                 raise
-            return now, *await self.load(thread_id, now, ns)
+            return now, *await self.load(thread_id, now, ns, keeps_past=True)
 
     async def origin(self, head: Head) -> Position | None:
         """The position in another thread from which a thread was forked at its creation."""
@@ -181,6 +183,7 @@ class Loader:
         is_own: bool = False,
         reuses: bool = False,
         known: Replay[Pages] | None = None,
+        keeps_past: bool = False,
     ) -> tuple[Replay[Pages], State, SnapshotTaker]:
         """The state at a position in a thread's lineage; ``None``: at its current end.
 
@@ -188,6 +191,7 @@ class Loader:
             is_own: raise ``_OfAnother`` if the position is in another thread than this one.
             reuses: the state may be the one that an earlier run had.
             known: a replay to the end, which need not be read again.
+            keeps_past: a state before the end may come from memory, too, and is kept there.
 
         Raises:
             ReducerError: naming the first event that the reducers cannot merge.
@@ -197,7 +201,12 @@ class Loader:
             replay, known = known, None
             if replay is None:
                 replay = await self.core.replay(
-                    thread_id, ns, at, self.fingerprint, snapshots, cached=at is None and snapshots
+                    thread_id,
+                    ns,
+                    at,
+                    self.fingerprint,
+                    snapshots,
+                    cached=snapshots and (at is None or keeps_past),
                 )
             head = replay.head
             if is_own and at is not None and head.exists and at.thread_key != head.thread_key:
@@ -215,7 +224,7 @@ class Loader:
             except CorruptEventError:
                 if replay.cached is None or not replay.cached.was_found:
                     raise
-                self.core.cache.forget(replay.head.thread_key)  # the database was replaced
+                self.core.forget(replay.position.thread_key)  # the database was replaced
                 continue
             except ReducerError as error:
                 if error.seq is not None:
