@@ -35,10 +35,8 @@ help:
 PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # Types and documentation beside the tests: those have a single thread, these wait now and then.
-# Collected once before: else each worker would rewrite the assertions of a new checkout by itself.
 test: lint $(VENV)/ready-docs
 	@{ $(PY) -m mypy --strict && $(PY) docs/build_site.py; } & others=$$!; \
-	$(PY) -m pytest --collect-only -qq > /dev/null; \
 	$(PYTEST) $(ARGS); tests=$$?; \
 	wait $$others && exit $$tests
 

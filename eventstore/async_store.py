@@ -13,10 +13,10 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from eventstore.cache import BYTES
 from eventstore.closing import AsyncClosing
 from eventstore.codec.codec import Codec
 from eventstore.concurrency import iterate
-from eventstore.core.cache import BYTES
 from eventstore.core.core import Core
 from eventstore.core.read import Pages
 from eventstore.db import engines

@@ -274,7 +274,7 @@ class Replay(Generic[E]):
         snapshot: start here; ``None``: start from nothing.
         events: along the lineage, oldest first; an iterator, or an asynchronous one, that can be
             read once.
-        cached: the same as stored bytes, if worth caching: see ``eventstore.core.cache``.
+        cached: the same as stored bytes, if worth caching: see ``eventstore.cache``.
     """
 
     head: Head

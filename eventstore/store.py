@@ -11,10 +11,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from eventstore.cache import BYTES
 from eventstore.closing import Closing
 from eventstore.codec.codec import Codec
 from eventstore.concurrency import Blocking, iterate_sync, run_sync
-from eventstore.core.cache import BYTES
 from eventstore.core.core import Core
 from eventstore.core.read import Pages
 from eventstore.db import engines

@@ -12,11 +12,12 @@ from eventstore.core.append import Appending
 from eventstore.core.archive import Archiving
 from eventstore.core.erase import Erasing
 from eventstore.core.prune import Pruning
+from eventstore.core.replay import Replaying
 from eventstore.core.seal import Sealing
 from eventstore.core.sweeps import Sweeps
 from eventstore.core.trim import Trimming
 from eventstore.core.verify import Verifying
 
 
-class Core(Appending, Erasing, Pruning, Sweeps, Sealing, Trimming, Archiving, Verifying):
+class Core(Appending, Erasing, Pruning, Sweeps, Sealing, Trimming, Archiving, Replaying, Verifying):
     """The operations of an event store, each written once as a coroutine."""

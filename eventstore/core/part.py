@@ -7,8 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Self
 
-from eventstore.codec.codec import Codec
-from eventstore.core.cache import (
+from eventstore.cache import (
     BODIES_SHARE,
     BYTES,
     PAST_SHARE,
@@ -17,6 +16,7 @@ from eventstore.core.cache import (
     LogEnds,
     PastCache,
 )
+from eventstore.codec.codec import Codec
 from eventstore.db import maintenance
 from eventstore.db.transactions import Transactions
 from eventstore.errors import ConfigurationError

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from eventstore import queries
-from eventstore.core.read import MOVES_MAX, Reading, claim, source_of
+from eventstore.core.read import MOVES_MAX, Reading
+from eventstore.core.replay import claim, source_of
 from eventstore.db import maintenance, schema
 from eventstore.errors import CorruptEventError, LineageMovedError, ThreadNotFoundError
 from eventstore.format import checks, digests, records

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from eventstore import Codec, Head, SerializationError, Snapshot
-from eventstore.core.cache import CachedLog, Live
+from eventstore.cache import CachedLog, Live
 from eventstore.core.core import Core
 from graph.build.schema import MISSING, Channel
 from graph.run.snapshots import Chain, SnapshotTaker, begins_with, state_data, state_of

@@ -16,7 +16,7 @@ from eventstore import (
     RecordedEvent,
     Replay,
 )
-from eventstore.core.cache import CachedLog
+from eventstore.cache import CachedLog
 from eventstore.core.read import Pages
 from graph.errors import ReducerError
 from graph.run import recent

@@ -15,7 +15,6 @@ from eventstore import (
     EventStore,
     ThreadNotFoundError,
 )
-from eventstore.core import cache
 from tests.eventstore.support import data_of
 
 
@@ -113,7 +112,7 @@ def test_logs_and_tenants_are_kept_apart(store_url: str) -> None:
 
 
 def test_few_ends_are_remembered(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "ENDS", 3)
+    monkeypatch.setattr("eventstore.cache.ENDS", 3)
     with EventStore(store_url) as store:
         for seq in range(2):
             for number in range(9):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from eventstore import Event, EventStore, Fork, NewSnapshot, queries
+from eventstore.cache import LogCache
 from eventstore.concurrency import iterate_sync, run_sync
-from eventstore.core.cache import LogCache
 from eventstore.core.core import Core
 from eventstore.models import Head
 from tests.eventstore.support import FINGERPRINT, fill, sql

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import EventStore, EventStoreError
-from eventstore.core.cache import PastCache
+from eventstore.cache import PastCache
 from graph import START, CompiledGraph, StateGraph
 from graph.errors import GraphError
 from graph.state.fold import Fold

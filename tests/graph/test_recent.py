@@ -44,7 +44,7 @@ def caching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if request.param == "hit":
         monkeypatch.setattr(graph.run.recent, "is_due", lambda _: True)
     elif request.param == "miss":
-        monkeypatch.setattr("eventstore.core.cache.LogCache.get", lambda *_: None)
+        monkeypatch.setattr("eventstore.cache.LogCache.get", lambda *_: None)
     return str(request.param)
 
 
