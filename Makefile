@@ -6,6 +6,7 @@ PY := $(VENV)/bin/python
 CANDIDATES := python3.13 python3.12 python3.11 python3
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ARGS ?=
+COMMA := ,
 
 # Tests start hundreds of processes: without bytecode each would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -35,7 +36,7 @@ help:
 PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # Types and documentation beside the tests: those have a single thread, these wait now and then.
-test: lint $(VENV)/ready-docs
+test: $(VENV)/ready-test,docs lint
 	@{ $(PY) -m mypy --strict && $(PY) docs/build_site.py; } & others=$$!; \
 	$(PYTEST) $(ARGS); tests=$$?; \
 	wait $$others && exit $$tests
@@ -96,12 +97,13 @@ clean:
 usable := $(shell [ "$$(cat $(VENV)/made-for 2>/dev/null)" = "$(CURDIR)" ] \
 	&& $(PY) -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo yes)
 
-# The name after "ready-" is the extra in pyproject.toml. The install is editable: a change in the
-# code needs no new one. Python compiles a module when it first imports it, and most never are.
+# The name after "ready-" is the extra in pyproject.toml, or several of them: pip takes seconds to
+# begin. The install is editable: a change in the code needs no new one. Python compiles a module
+# when it first imports it, and most never are.
 $(VENV)/ready-%: pyproject.toml $(VENV)/made-for
 	@echo "Installing graph-eventstore[$*] into $(VENV) …"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[$*]'
-	@touch $@
+	@touch $@ $(foreach extra,$(subst $(COMMA), ,$*),$(VENV)/ready-$(extra))
 
 .PRECIOUS: $(VENV)/ready-%
 

@@ -10,8 +10,9 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, Any, Final
@@ -71,12 +72,7 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of this name; ``None``: there is none."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = import_module(f"eventstore.cli.{COMMANDS[cmd_name][0]}")
-        part = typer.Typer(rich_markup_mode=None)
-        module.register(part)
-        return typer.main.get_group(part).commands[cmd_name]
+        return _of_module(COMMANDS[cmd_name][0])[cmd_name] if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that arguments begin with, by one word or by two."""
@@ -95,6 +91,14 @@ class Commands(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()  # what cannot be written must show up here, where it is handled
             return result
+
+
+@cache
+def _of_module(name: str) -> Mapping[str, Any]:
+    """The commands that a module adds."""
+    part = typer.Typer(rich_markup_mode=None)
+    import_module(f"eventstore.cli.{name}").register(part)
+    return typer.main.get_group(part).commands
 
 
 @contextmanager
