@@ -463,7 +463,7 @@ class _Insertion:
         """Add what was stored to the cache of stored bytes."""
         cache, logs = self._core.cache, self.logs
         if any(each.batch.forks for each in logs):
-            self._core.forget(logs[0].new.thread_key)
+            cache.forget(logs[0].new.thread_key)  # only the end: what is before a fork stays
         else:
             for each in logs:
                 cache.appended(each.head, each.new, each.batch.events, each.snapshot)

@@ -95,6 +95,26 @@ def test_going_back_again_folds_nothing(store: EventStore, folded: list[int]) ->
     assert ends[0]["items"] == [*there.values["items"], {"in": "edited"}]
 
 
+def test_going_back_within_a_thread_forgets_no_other_checkpoint(
+    store: EventStore, folded: list[int]
+) -> None:
+    app = noting(store)
+    for number in range(10):
+        app.invoke({"items": [{"in": number}]}, on("t"))
+    read = history(app)[6:12]
+    for there in read:
+        app.get_state(there.config)
+    for number in range(3):
+        app.update_state(read[0].config, {"items": [{"edited": number}]}, as_node="add")
+        items = app.get_state(on("t")).values["items"]
+        assert items == [*read[0].values["items"], {"edited": number}]
+        folded.clear()
+        for there in read:
+            assert app.get_state(there.config) == there
+        assert folded == []
+    assert app.verify(on("t")).ok
+
+
 def test_what_is_gone_is_not_found_in_memory(store: EventStore, store_url: str) -> None:
     app = noting(store)
     for number in range(6):
