@@ -9,8 +9,8 @@ own instead, of what it folded up to the end (:meth:`CachedLog.folded`).
 
 Events are never changed, and readers first read the log's end, or the event at an earlier position,
 from the database, and compare the digest, which depends on all events before: so nothing stale can
-be used. Only bytes are kept, and values are decoded anew for
-each reader: so nobody sees what another one changed in place.
+be used. Only bytes are kept, and values are decoded anew for each reader: so nobody sees what
+another one changed in place.
 """
 
 from __future__ import annotations

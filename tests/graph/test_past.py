@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from typing import Annotated, Any, TypedDict
+from typing import Any, TypedDict
 
 import pytest
 from hypothesis import given
@@ -16,25 +15,13 @@ from graph.errors import GraphError
 from graph.state.fold import Fold
 from graph.types import StateSnapshot
 from tests.effort import effort
+from tests.graph import test_recent
 from tests.graph.kit import on
-from tests.graph.test_recent import spoil
-
-
-class Notes(TypedDict, total=False):
-    items: Annotated[list[dict[str, Any]], operator.add]
-    last: dict[str, Any]
-
-
-def add(state: Notes) -> dict[str, Any]:
-    count = len(state["items"])
-    return {"items": [{"n": count, "deep": {"list": [count]}}], "last": {"n": count}}
+from tests.graph.test_recent import add, spoil
 
 
 def noting(store: Any, **options: Any) -> CompiledGraph:
-    declared = StateGraph(Notes)
-    declared.add_node("add", add)
-    declared.add_edge(START, "add")
-    return declared.compile(store, **options)
+    return test_recent.noting(store, add, **options)
 
 
 def history(app: CompiledGraph, thread_id: str = "t") -> list[StateSnapshot]:
@@ -88,7 +75,7 @@ def test_going_back_again_folds_nothing(store: EventStore, folded: list[int]) ->
     for thread_id in ("a", "b"):
         folded.clear()
         into = on(thread_id, there.config["configurable"]["checkpoint_id"])
-        app.update_state(into, {"items": [{"in": "edited"}]}, as_node="add")
+        app.update_state(into, {"items": [{"in": "edited"}]}, as_node="n0")
         assert not set(folded) & set(range(3, 10))
         ends.append(app.get_state(on(thread_id)).values)
     assert ends[0] == ends[1]
@@ -105,7 +92,7 @@ def test_going_back_within_a_thread_forgets_no_other_checkpoint(
     for there in read:
         app.get_state(there.config)
     for number in range(3):
-        app.update_state(read[0].config, {"items": [{"edited": number}]}, as_node="add")
+        app.update_state(read[0].config, {"items": [{"edited": number}]}, as_node="n0")
         items = app.get_state(on("t")).values["items"]
         assert items == [*read[0].values["items"], {"edited": number}]
         folded.clear()
@@ -199,7 +186,7 @@ def test_memory_changes_no_answer(data: st.DataObject) -> None:
                 case "back":
                     app.invoke({"items": [{"back": step}]}, place)
                 case "edit":
-                    app.update_state(place, {"last": {"edited": step}}, as_node="add")
+                    app.update_state(place, {"last": {"edited": step}}, as_node="n0")
                 case "fork":
                     threads.append(f"t{step}")
                     place = on(threads[-1], place["configurable"]["checkpoint_id"])
