@@ -6,8 +6,8 @@ of it is a process like any other, with its own arguments, environment, folder a
 signal can stop or kill; `Popen` and `run` are called as those of `subprocess`. Only its parent is
 another one: a process that waits for it, and tells us how it ended.
 
-Use `subprocess` for a program that is about starting: what is imported when, options of the
-interpreter, packages that are not there.
+Use `subprocess` for a program that is about starting (what is imported when, options of the
+interpreter, packages that are not there), and where the memory of the process counts.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
@@ -226,6 +227,7 @@ def _become(order: Order) -> None:
     os.chdir(order.folder)
     os.environ.clear()
     os.environ.update(order.environment)
+    time.tzset()
     _open_streams()
     what, *sys.argv = order.arguments
     if what == "-m":

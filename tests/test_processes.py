@@ -34,6 +34,7 @@ PROGRAMS: Final = {
     "its input": "print(sys.stdin.read().upper())",
     "its folder": "print(os.getcwd())",
     "its environment": "print(os.environ['TEST_OF'], 'HOME' in os.environ)",
+    "its time zone": "print(time.tzname, time.localtime(0).tm_hour)",
     "its streams": "print([(s.encoding, s.errors, s.line_buffering, s.isatty()) for s in STREAMS])",
     "what it cannot print": "print('ü')",
     "its signals": "print([signal.getsignal(n) for n in (2, 13, 15, 17)])",
@@ -62,8 +63,12 @@ def both(command: list[str], **options: Any) -> list[tuple[int, str, str]]:
 )
 def test_a_program_ends_as_in_a_new_interpreter(name: str, unbuffered: str, tmp_path: Path) -> None:
     environment = {
-        **os.environ, "PYTHONUNBUFFERED": unbuffered, "PYTHONIOENCODING": "ascii", "TEST_OF": "it",
-    }  # fmt: skip
+        **os.environ,
+        "PYTHONUNBUFFERED": unbuffered,
+        "PYTHONIOENCODING": "ascii",
+        "TEST_OF": "it",
+        "TZ": "Asia/Tokyo",
+    }
     new, forked = both(
         ["-c", IMPORTS + PROGRAMS[name], "a", "-b"],
         input="given",

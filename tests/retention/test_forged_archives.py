@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +39,6 @@ from eventstore.format.archive.rows import (
 )
 from retention.archives import Archive, archive_thread
 from retention.erasing import erase
-from tests import processes
 from tests.cli.support import run
 from tests.effort import effort
 from tests.eventstore.support import FINGERPRINT, seal_now
@@ -245,7 +245,7 @@ def test_memory_follows_bytes(tmp_path: Path) -> None:
     assert len(content) < 200_000
     (tmp_path / "t.thread").write_bytes(content)
     arguments = [str(tmp_path / "t.thread"), str(tmp_path / "store.db")]
-    found = processes.run(
+    found = subprocess.run(
         [sys.executable, "-c", HUNGRY, *arguments],
         cwd=ROOT,
         capture_output=True,
