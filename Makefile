@@ -32,12 +32,16 @@ help:
 	@echo 'make torture   kill -9 a writer thousands of times and check what it left'
 	@echo 'make clean     remove .venv, caches and build results'
 
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
+
 # worksteal: a few tests (kill -9, state machines) take most of the time.
 PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # Types and documentation beside the tests: those have a single thread, these wait now and then.
+# Collected once, all test modules are compiled; else each worker compiles all of them.
 test: $(VENV)/ready-test,docs lint
 	@{ $(PY) -m mypy --strict && $(PY) docs/build_site.py; } & others=$$!; \
+	$(PY) -m pytest --collect-only --quiet >/dev/null; \
 	$(PYTEST) $(ARGS); tests=$$?; \
 	wait $$others && exit $$tests
 
@@ -97,12 +101,14 @@ clean:
 usable := $(shell [ "$$(cat $(VENV)/made-for 2>/dev/null)" = "$(CURDIR)" ] \
 	&& $(PY) -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo yes)
 
-# The name after "ready-" is the extra in pyproject.toml, or several of them: pip takes seconds to
-# begin. The install is editable: a change in the code needs no new one. Python compiles a module
-# when it first imports it, and most never are.
+# The name after "ready-" is the extra in pyproject.toml, or several of them: one install is faster
+# than two. It is editable: a change in the code needs no new one. Python compiles a module when it
+# first imports it, and most never are. uv takes a sixth of pip's time, but does not know the mirrors
+# of pip's configuration, and has no wheel for some machines.
 $(VENV)/ready-%: pyproject.toml $(VENV)/made-for
 	@echo "Installing graph-eventstore[$*] into $(VENV) …"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[$*]'
+	@{ $(PIP) uv && $(VENV)/bin/uv pip install --quiet --python $(PY) --editable '.[$*]'; } || \
+		$(PIP) --editable '.[$*]'
 	@touch $@ $(foreach extra,$(subst $(COMMA), ,$*),$(VENV)/ready-$(extra))
 
 .PRECIOUS: $(VENV)/ready-%
