@@ -21,9 +21,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from eventstore.codec.codec import Codec
-from eventstore.concurrency import renew_in_children
 from eventstore.models import Head, NewSnapshot, Position, Snapshot
 from eventstore.queries.loading import EventRow
+from eventstore.workers import renew_in_children
 
 BYTES: Final = 16 * 2**20
 """Stored bytes kept for one store by default."""

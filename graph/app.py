@@ -351,13 +351,11 @@ class CompiledGraph(DescribedGraph, Composing):
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        reader, thread_id = self._find_thread(config)
-        return self._drive(reader.verify(thread_id))
+        return self._drive(self._verified(config))
 
     async def averify(self, config: RunnableConfig) -> VerifyReport:
         """:meth:`verify` for async code."""
-        reader, thread_id = self._find_thread(config)
-        return await async_concurrency(self._log).run(reader.verify(thread_id))
+        return await async_concurrency(self._log).run(self._verified(config))
 
     def replay(
         self, config: RunnableConfig, *, upto: RunnableConfig | int | None = None
@@ -390,13 +388,11 @@ class CompiledGraph(DescribedGraph, Composing):
         Raises:
             ThreadNotFoundError: no such thread.
         """
-        reader, thread_id = self._find_thread(config)
-        return self._drive(reader.rebuild(thread_id))
+        return self._drive(self._rebuilt(config))
 
     async def arebuild(self, config: RunnableConfig) -> int:
         """:meth:`rebuild` for async code."""
-        reader, thread_id = self._find_thread(config)
-        return await async_concurrency(self._log).run(reader.rebuild(thread_id))
+        return await async_concurrency(self._log).run(self._rebuilt(config))
 
     def check_replay(
         self,

@@ -12,20 +12,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
-from eventstore import telemetry
-from eventstore.concurrency import (
-    Asyncio,
-    Blocking,
-    Concurrency,
-    discard,
-    run_sync,
-)
+from eventstore import VerifyReport, telemetry
+from eventstore.concurrency import Asyncio, Blocking, Concurrency, run_sync
+from eventstore.workers import discard
+from graph.build.channels import Channel
 from graph.build.foreign import TYPES, taken
-from graph.build.schema import ROOT, Channel, own, shown
+from graph.build.schema import ROOT, own, shown
 from graph.configured import ConfiguredGraph, of_caller
 from graph.errors import InvalidConfigError, InvalidUpdateError
 from graph.langchain import MESSAGES, observer_of
-from graph.read import streaming, subgraphs, time_travel
+from graph.read import refolding, streaming, subgraphs, time_travel
 from graph.read.entries import selected
 from graph.read.history import Reader
 from graph.read.replay_check import Check, ReplayReport, Same
@@ -45,7 +41,7 @@ from graph.run.runners import Runner, SyncRunner
 from graph.run.tasks import Options
 from graph.run.thread_log import ThreadLog
 from graph.state import planner
-from graph.state.fold import State
+from graph.state.state import State
 from graph.types import (
     GraphOutput,
     RunnableConfig,
@@ -285,8 +281,16 @@ class RunnableGraph(ConfiguredGraph):
     ) -> Awaitable[StateSnapshot]:
         reader, at = self._find(config)
         if isinstance(upto, int):
-            return reader.replayed(at, upto)
-        return reader.replayed(replace(at, position=position_of(upto)) if upto else at)
+            return refolding.replayed(reader, at, upto)
+        return refolding.replayed(reader, replace(at, position=position_of(upto)) if upto else at)
+
+    def _rebuilt(self, config: Mapping[str, Any]) -> Awaitable[int]:
+        reader, thread_id = self._find_thread(config)
+        return refolding.rebuild(self, reader.log.core, thread_id)
+
+    def _verified(self, config: Mapping[str, Any]) -> Awaitable[VerifyReport]:
+        reader, thread_id = self._find_thread(config)
+        return refolding.verify(self, reader.log.core, thread_id)
 
     def _check_replay(
         self,

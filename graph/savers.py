@@ -22,9 +22,9 @@ from eventstore import (
     store,
 )
 from eventstore.closing import AsyncClosing, Closing
-from eventstore.concurrency import discard
 from eventstore.db.engines import backend_of
 from eventstore.db.options import Backend
+from eventstore.workers import discard
 from graph.build.options import refuse_left_out
 from graph.checkpoints import Checkpoints
 

@@ -27,8 +27,8 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import Connection, Engine, event
 
 from eventstore import EventStore
-from eventstore.concurrency import WORKER_NAME
 from eventstore.leases import Leases
+from eventstore.workers import WORKER_NAME
 from tests import awaited, postgres
 from tests.effort import PROFILE, THOROUGH
 from tests.pairwise import pairwise

@@ -39,7 +39,7 @@ from eventstore.explain.blame import Write, blame
 from eventstore.explain.values import line, safe, text_of
 from eventstore.models import from_micros
 from graph.app import CompiledGraph
-from graph.build.schema import MISSING as NOTHING
+from graph.build.channels import MISSING as NOTHING
 
 
 def register(app: typer.Typer) -> None:

@@ -42,7 +42,7 @@ from graph.app import CompiledGraph
 from graph.read.history import Reader
 from graph.read.subgraphs import graph_of
 from graph.run.address import Address
-from graph.state.fold import checkpoint_id
+from graph.state.state import checkpoint_id
 from graph.types import RunnableConfig
 
 T = TypeVar("T")

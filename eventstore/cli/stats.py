@@ -10,7 +10,6 @@ import typer
 from eventstore import CorruptEventError, EventStore, Stats, VerifyReport
 from eventstore.cli.application import codec_of, load_app
 from eventstore.cli.exits import FOUND, Failed
-from eventstore.cli.history import reader_of
 from eventstore.cli.options import (
     App,
     Db,
@@ -28,6 +27,7 @@ from eventstore.cli.threads import for_each_thread
 from eventstore.concurrency import run_sync
 from eventstore.explain.values import counted, safe
 from eventstore.models import DatabaseReport
+from graph.read import refolding
 
 
 def register(app: typer.Typer) -> None:
@@ -121,7 +121,7 @@ def verify(
                 if graph is None:
                     report = store.verify(thread_id)
                 else:
-                    report = run_sync(reader_of(graph, store, "").verify(thread_id))
+                    report = run_sync(refolding.verify(graph, store.core, thread_id))
             except CorruptEventError as error:
                 report = VerifyReport(thread_id, (), 0, 0, (str(error),))
             checked, events = checked + 1, events + report.events

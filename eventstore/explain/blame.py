@@ -15,9 +15,10 @@ from eventstore.core.core import Core
 from eventstore.explain import describe
 from eventstore.explain.states import is_of_run, keys_of
 from eventstore.explain.trail import trail
-from graph.build.schema import MISSING, Channel
+from graph.build.channels import MISSING, Channel
 from graph.state.events import Data, Kind, unpack, updates_of
-from graph.state.fold import NOWHERE, Fold, Task
+from graph.state.fold import Fold
+from graph.state.state import NOWHERE, Task
 
 PAGE: Final = 200
 """Events read at once, and so at least."""

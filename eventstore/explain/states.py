@@ -17,13 +17,14 @@ from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX
 from eventstore.explain import describe
 from graph.app import CompiledGraph
-from graph.build.schema import Channel
+from graph.build.channels import Channel
 from graph.messages import add_messages
 from graph.read.subgraphs import graph_of
 from graph.run.snapshots import load
 from graph.state import planner
 from graph.state.events import unpack, updates_of
-from graph.state.fold import NOWHERE, State, fold, initial
+from graph.state.fold import fold
+from graph.state.state import NOWHERE, State, initial
 
 ANCESTORS_MAX: Final = 20
 """Logs that are searched for snapshots, from a fork to its source and so on."""

@@ -29,7 +29,7 @@ from eventstore.ui.security import Rules
 from eventstore.ui.source import Source
 from graph import Command
 from graph.app import CompiledGraph
-from graph.state.fold import checkpoint_id
+from graph.state.state import checkpoint_id
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from eventstore.models import from_micros
 from eventstore.ui.pages import Document, NotFound
 from eventstore.ui.source import Source
 from graph.state import planner
-from graph.state.fold import NOWHERE, State, checkpoint_id
+from graph.state.state import NOWHERE, State, checkpoint_id
 
 LOOK_BACK: Final = 200
 """Events of a LangGraph thread in which its last checkpoint is searched."""

@@ -17,9 +17,10 @@ from typing import Any, Final, Protocol, Self
 from eventstore import ConfigurationError
 from eventstore.limits import check_name
 from graph.build import callables
+from graph.build.channels import Channel
 from graph.build.foreign import taken_policy
 from graph.build.options import refuse
-from graph.build.schema import ROOT, Channel, StateSchema, is_schema
+from graph.build.schema import ROOT, StateSchema, is_schema
 from graph.build.topology import Branch, Graph, Join, NodeSpec, Topology, check
 from graph.errors import InvalidGraphError, InvalidTypeError
 from graph.types import END, INTERRUPT, START, RetryPolicy, TimeoutPolicy

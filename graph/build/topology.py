@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graph.build import callables
-from graph.build.schema import Channel, StateSchema, initial_values, to_writes
+from graph.build.channels import Channel, initial_values
+from graph.build.schema import StateSchema, to_writes
 from graph.errors import InvalidGraphError
 from graph.types import END, START, RetryPolicy
 

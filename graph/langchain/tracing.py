@@ -21,7 +21,7 @@ from langchain_core.callbacks import (
 from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
-from eventstore.concurrency import discard
+from eventstore.workers import discard
 from graph.langchain.tokens import TokenHandler
 from graph.run.scope import Scope, current
 

@@ -22,7 +22,8 @@ from eventstore import (
     DuplicateKeyError,
     ThreadNotFoundError,
 )
-from eventstore.concurrency import Asyncio, Concurrency, renew_in_children
+from eventstore.concurrency import Asyncio, Concurrency
+from eventstore.workers import renew_in_children
 from graph.langgraph.finding import NeedsLog
 from graph.langgraph.logs import AS_USUAL, Creation, Logs, Plan, Tip
 from graph.langgraph.state.drafts import Draft, joined

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from eventstore import Position, RecordedEvent
 from eventstore.format.digests import origin
-from graph.build.schema import MISSING
+from graph.build.channels import MISSING
 from graph.state import planner
 from graph.state.events import Data, Kind, updates_of
-from graph.state.fold import State
+from graph.state.state import State
 from graph.types import StateSnapshot
 
 OF_FORK: Final = frozenset({Kind.INPUT, Kind.UPDATE, Kind.RESUME})

@@ -10,7 +10,7 @@ from typing import Any, Final
 from eventstore import RecordedEvent
 from graph.build.schema import ROOT
 from graph.state.events import Data, Kind, by_key, unpack, updates_of
-from graph.state.fold import COMMAND, INTERRUPT, State
+from graph.state.state import COMMAND, INTERRUPT, State
 from graph.types import START, AuditEntry, Interrupt
 
 SHOWN: Final = {

@@ -1,6 +1,6 @@
 """Reads a thread in the form that users see: state snapshots, history, the audit trail.
 
-Never writes, except ``rebuild``. History is lazy and newest first: the log is folded forward a
+Never writes. History is lazy and newest first: the log is folded forward a
 block at a time, each block from the nearest snapshot before it. So a listing of a thousand
 checkpoints costs a few loads, one fold of the log, and the memory of one block.
 """
@@ -17,16 +17,16 @@ from eventstore import (
     LineageMovedError,
     Position,
     PositionNotFoundError,
-    VerifyReport,
 )
 from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX
 from eventstore.format.digests import is_prefix, origin
 from eventstore.format.namespaces import child, token
 from eventstore.models import from_micros
-from graph.build.schema import MISSING, shown
+from graph.build.channels import MISSING
+from graph.build.schema import shown
 from graph.build.topology import Graph
-from graph.errors import InvalidConfigError, ReducerError, SchemaChangedError
+from graph.errors import ReducerError
 from graph.read import subgraphs
 from graph.read.entries import OF_SUPERSTEP, Entry, Span
 from graph.read.form import (
@@ -39,19 +39,11 @@ from graph.read.form import (
     written,
 )
 from graph.run.address import Address
-from graph.run.snapshots import stored_form
 from graph.run.thread_log import ThreadLog
 from graph.state import namespaces, planner
 from graph.state.events import Data
-from graph.state.fold import (
-    COMMAND,
-    Fold,
-    State,
-    Task,
-    checkpoint_id,
-    initial,
-    task_id,
-)
+from graph.state.fold import Fold
+from graph.state.state import COMMAND, State, Task, checkpoint_id, initial, task_id
 from graph.types import START, AuditEntry, RunnableConfig, StateSnapshot, StateTask
 
 NAMES_MAX: Final = 10_000
@@ -497,81 +489,3 @@ class Reader:
             async for page in pages:
                 for event in page:
                     yield audit_entry(event)
-
-    # --- folding again ------------------------------------------------------------------
-
-    async def replayed(self, address: Address, seq: int | None = None) -> StateSnapshot:
-        """The state at an address, or at an event of its log, folded from the first event."""
-        log, thread_id, ns = self.log, address.thread_id, address.ns
-        if seq is None:
-            at = await log.resolve(thread_id, address.position)
-        else:
-            at = (await log.core.head(thread_id, ns)).position._replace(seq=seq)
-        replay, state, _ = await log.load(thread_id, at, ns, snapshots=False)
-        current = replay.position == replay.head.position
-        return await self.snapshot(thread_id, state, ns, current=current)
-
-    async def rebuild(self, thread_id: str) -> int:
-        """Delete every snapshot, and store new ones at the ends of logs where one is due.
-
-        Returns:
-            The number of snapshots deleted.
-        """
-        core = self.log.core
-        dropped = await core.delete_snapshots(thread_id)
-        for ns in await core.namespaces(thread_id):
-            graph = self._graph_of(ns)
-            if graph is not None:
-                replay, state, taker = await graph.reader_on(core).log.load(
-                    thread_id, None, ns, False
-                )
-                snapshot = taker.take(state) if state.settled else None
-                if snapshot is not None:
-                    await core.put_snapshot(replay.head, snapshot)
-        return dropped
-
-    def _graph_of(self, ns: str) -> ReadableGraph | None:
-        """The graph that folds a log; ``None`` if this graph has no such subgraph."""
-        if is_prefix(ns):
-            return None
-        try:
-            return subgraphs.graph_of(self._graph, ns)
-        except InvalidConfigError:
-            return None
-
-    async def verify(self, thread_id: str) -> VerifyReport:
-        """Check the digests as the store does, and that every usable snapshot equals its replay."""
-        report = await self.log.core.verify(thread_id)
-        if not report.ok:
-            return report
-        problems: list[str] = []
-        for ns in report.namespaces:
-            graph = self._graph_of(ns)
-            if graph is not None:
-                problems += await graph.reader_on(self.log.core)._differing(thread_id, ns)
-        return replace(report, problems=tuple(problems))
-
-    async def _differing(self, thread_id: str, ns: str) -> list[str]:
-        log, where = self.log, f" of {ns}" if ns else ""
-        problems = []
-        for at in await log.core.snapshot_positions(thread_id, log.fingerprint, ns):
-            try:
-                quick, whole = [
-                    (await log.load(thread_id, at, ns, snapshots))[1] for snapshots in (True, False)
-                ]
-            except (ReducerError, SchemaChangedError) as error:
-                problems.append(str(error))
-                continue
-            # Compare stored bytes: some values have no reliable equality (NaN, arrays).
-            forms = {stored_form(log.core.codec, _as_before(s)) for s in (quick, whole)}
-            if len(forms) > 1:
-                problems.append(
-                    f"the snapshot at seq {at.seq}{where} differs from the fold of its events"
-                )
-        return problems
-
-
-def _as_before(state: State) -> State:
-    """A state as snapshots of every version hold it: some call a command an input."""
-    source = "input" if state.source == COMMAND else state.source
-    return state._replace(parent=None, stands_on=None, source=source)

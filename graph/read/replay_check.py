@@ -27,7 +27,8 @@ from graph.run.tasks import Done, Options
 from graph.run.thread_log import ThreadLog
 from graph.state import planner
 from graph.state.events import Data, Kind, unpack
-from graph.state.fold import Fold, State, initial
+from graph.state.fold import Fold
+from graph.state.state import State, initial
 
 Same = Callable[[str, Any, Any], bool]
 """Whether a recorded and a new value of a key count as equal."""

@@ -10,14 +10,15 @@ from typing import Any, Final, get_args
 from eventstore.concurrency import Concurrency
 from eventstore.format.namespaces import Level, split
 from eventstore.models import from_micros
-from graph.build.schema import MISSING, ROOT
+from graph.build.channels import MISSING
+from graph.build.schema import ROOT
 from graph.errors import InvalidConfigError
 from graph.read.history import ReadableGraph, Reader
 from graph.run.driver import Run
 from graph.run.journal import LogJournal
 from graph.state.events import Data, Writes, by_key, unpack
-from graph.state.fold import State, task_id
 from graph.state.namespaces import CALL
+from graph.state.state import State, task_id
 from graph.types import INTERRUPT, Interrupt, StateSnapshot, StateTask, StreamMode
 
 _MODES: Final = frozenset(get_args(StreamMode))

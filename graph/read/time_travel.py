@@ -21,8 +21,8 @@ from graph.run.journal import LogJournal, Means
 from graph.run.thread_log import ThreadLog
 from graph.state import planner
 from graph.state.events import Data, Kind, interrupt_data, waiting_data
-from graph.state.fold import State
 from graph.state.namespaces import Caller, beside, home_of, moved
+from graph.state.state import State
 
 
 @dataclass(frozen=True, slots=True)

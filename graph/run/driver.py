@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, Final
 
 from eventstore import EventStoreError, SerializationError
-from graph.build.schema import MISSING
+from graph.build.channels import MISSING
 from graph.build.topology import Topology
 from graph.errors import (
     GraphRecursionError,
@@ -31,7 +31,7 @@ from graph.run.status import Draft
 from graph.run.tasks import Done, Options, Tasks, with_logs
 from graph.state import planner
 from graph.state.events import Data, Kind, error_data, interrupt_data, note, unpack
-from graph.state.fold import Asked, State, Task
+from graph.state.state import Asked, State, Task
 from graph.types import COPY, Command, Interrupt, StateUpdate
 
 log = logging.getLogger(__name__)

@@ -47,9 +47,9 @@ from graph.run.scope import ParentCommand, Scope
 from graph.run.status import status_after
 from graph.run.tasks import Options
 from graph.run.thread_log import ThreadLog
-from graph.state import planner
-from graph.state.fold import State
+from graph.state import planner, results
 from graph.state.namespaces import called, memory
+from graph.state.state import State
 from graph.types import Command
 
 log = logging.getLogger(__name__)
@@ -457,7 +457,7 @@ async def finish_inside(run: Run, scope: Scope) -> None:
         pending = planner.pending_interrupts(state).items()
         raise scope.leave(*({"id": name, "value": each["value"]} for name, each in pending))
     if state.above is not None:
-        raise ParentCommand(planner.command_above(state.above))
+        raise ParentCommand(results.command_above(state.above))
 
 
 # --- waiting for other runs ----------------------------------------------------------------

@@ -30,14 +30,15 @@ from eventstore.format.digests import genesis, origin
 from eventstore.format.namespaces import split
 from eventstore.leases import Lease
 from eventstore.models import Prepared, Status
-from graph.build.schema import Channel
+from graph.build.channels import Channel
 from graph.errors import InvalidGraphError, ReducerError
 from graph.run.recent import Recorded
 from graph.run.snapshots import SnapshotTaker
 from graph.run.status import Draft, Stops, status_of
 from graph.state.events import Data, Kind, note
-from graph.state.fold import NOWHERE, Fold, State, initial, parts
+from graph.state.fold import Fold, parts
 from graph.state.namespaces import beside, lasting, moved
+from graph.state.state import NOWHERE, State, initial
 from graph.types import START, Durability
 
 BEHIND_MAX: Final = 8

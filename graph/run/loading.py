@@ -31,7 +31,7 @@ from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX, Pages
 from eventstore.format.digests import origin, prefix_ns
 from eventstore.models import Prepared
-from graph.build.schema import Channel
+from graph.build.channels import Channel
 from graph.errors import GraphError, InvalidConfigError, ReducerError, SchemaChangedError
 from graph.run import recent
 from graph.run.address import Address
@@ -39,7 +39,8 @@ from graph.run.metadata import RunMetadata
 from graph.run.recent import Decoded, Notes, Packed
 from graph.run.snapshots import Failures, SnapshotTaker, load
 from graph.state.events import Data, Kind
-from graph.state.fold import Fold, State, checkpoint_id, parts
+from graph.state.fold import Fold, parts
+from graph.state.state import State, checkpoint_id
 from graph.types import START
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from graph.build.schema import MISSING
-from graph.state.fold import Asked
+from graph.build.channels import MISSING
+from graph.state.state import Asked
 
 Flow = object
 """What runs user code: a task of an event loop, or a thread."""

@@ -20,9 +20,9 @@ from typing import Any, Final, NamedTuple
 from eventstore import Codec, Head, SerializationError, Snapshot
 from eventstore.cache import CachedLog, Live
 from eventstore.core.core import Core
-from graph.build.schema import MISSING, Channel
+from graph.build.channels import MISSING, Channel
 from graph.run.snapshots import Chain, SnapshotTaker, begins_with, state_data, state_of
-from graph.state.fold import State
+from graph.state.state import State
 
 PART: Final = 16 * 1024
 """Bytes from which a part of a list is left as it is, and further items go into another one."""

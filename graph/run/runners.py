@@ -19,14 +19,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Literal, Self, TypeVar
 
-from eventstore.concurrency import (
-    Asyncio,
-    Blocking,
-    Concurrency,
-    call_on_worker,
-    discard,
-    worker_pool,
-)
+from eventstore.concurrency import Asyncio, Blocking, Concurrency, call_on_worker
+from eventstore.workers import discard, worker_pool
 from graph.errors import InvalidTypeError
 
 T = TypeVar("T")

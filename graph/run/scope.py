@@ -17,10 +17,10 @@ from operator import eq
 from typing import Any, Final
 
 from eventstore.format.namespaces import child
-from graph.build.schema import MISSING
+from graph.build.channels import MISSING
 from graph.errors import GraphBubbleUp, GraphInterrupt, OutsideNodeError
 from graph.run.questions import Flow, MixedUp, Questions, flow
-from graph.state.fold import Asked
+from graph.state.state import Asked
 from graph.types import Command, Runtime
 
 running: Final[contextvars.ContextVar[Scope | None]] = contextvars.ContextVar(

@@ -1,6 +1,6 @@
 """Materialized checkpoints: when to store one, and what it contains.
 
-Owns the encoding of a :class:`~graph.state.fold.State`, and the rule that keeps both storage and
+Owns the encoding of a :class:`~graph.state.state.State`, and the rule that keeps both storage and
 reading linear: a snapshot is stored once replaying the events since the last one costs more than
 the snapshot itself, counted in stored bytes. For append-only lists (a chat's messages) a snapshot
 stores only the items that are new since the snapshot it rests on. So a long conversation is
@@ -16,8 +16,8 @@ from operator import is_
 from typing import Any, Final, NamedTuple
 
 from eventstore import Codec, NewSnapshot, Position, SerializationError, Snapshot, telemetry
-from graph.build.schema import MISSING, Channel
-from graph.state.fold import State, Task
+from graph.build.channels import MISSING, Channel
+from graph.state.state import State, Task
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from eventstore.models import Status
 from graph.state.events import Data, Kind
-from graph.state.fold import State
+from graph.state.state import State
 
 Draft = tuple[Kind, Data]
 """An event to be recorded."""

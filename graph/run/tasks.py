@@ -19,8 +19,9 @@ from typing import Any, Final, Protocol, TypeVar, cast
 from eventstore import telemetry
 from eventstore.concurrency import Concurrency
 from eventstore.format.namespaces import token
+from graph.build.channels import MISSING
 from graph.build.foreign import misplaced
-from graph.build.schema import MISSING, remaining_steps
+from graph.build.schema import remaining_steps
 from graph.build.topology import Branch, NodeSpec, Topology
 from graph.errors import (
     GraphInterrupt,
@@ -35,8 +36,8 @@ from graph.run.runners import Runner, TimeLimitExceeded
 from graph.run.scope import ParentCommand, Scope, current, heartbeat, running
 from graph.state import planner
 from graph.state.events import Data, Writes, named, note, waiting_data
-from graph.state.fold import Asked, State, Task, checkpoint_id, task_id
 from graph.state.namespaces import lasting
+from graph.state.state import Asked, State, Task, checkpoint_id, task_id
 from graph.types import Durability, ExecutionInfo, NodeError, Runtime
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from graph.run.loading import Loader
 from graph.run.recent import Packed, Recorded
 from graph.run.snapshots import SnapshotTaker
 from graph.state.events import Kind
-from graph.state.fold import State
+from graph.state.state import State
 
 
 class ThreadLog(Loader):

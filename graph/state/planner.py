@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from graph.build.foreign import TYPES, refuse_foreign, taken, taken_targets
-from graph.build.schema import MISSING, StateSchema, own
+from graph.build.channels import MISSING
+from graph.build.foreign import taken
+from graph.build.schema import StateSchema, own
 from graph.build.topology import Branch, Graph, Topology
-from graph.errors import AmbiguousResumeError, InvalidUpdateError, UnknownResultError
-from graph.state import events
+from graph.errors import AmbiguousResumeError, InvalidUpdateError
+from graph.state import events, results
 from graph.state.events import Data, Goto, Writes, unpack
-from graph.state.fold import Asked, State, Task
+from graph.state.state import Asked, State, Task
 from graph.types import END, INPUT, START, Command, Overwrite, Send, StateUpdate
 
 NOTHING_ASKED: Final = (
@@ -92,12 +93,12 @@ async def outcome(
     """
     task = state.frontier[index]
     node = task.node
-    given, gotos, above = _read_result(topology, node, result)
+    given, gotos, above = results.read(topology, node, result)
     writes = prepared(topology, given)
     if handler is None:
         goto = await _follow(topology, node, state, writes, gotos, evaluate)
     else:
-        goto = _towards(topology, node, gotos)
+        goto = results.towards(topology, node, gotos)
     data = events.output_data(state.step + 1, index, node, writes, goto, above)
     if handler is not None:
         data["handler"] = handler
@@ -124,7 +125,7 @@ async def begin(
     else:
         writes, gotos = prepared(topology, topology.input.to_writes(given, defaults=True)), []
     if isinstance(given, Command) and state.started:
-        goto = _towards(topology, START, gotos)
+        goto = results.towards(topology, START, gotos)
     else:
         goto = await _follow(topology, START, state, writes, gotos, evaluate)
     data = events.input_data(run, writes, goto, metadata, token)
@@ -143,7 +144,7 @@ def resume(topology: Topology, state: State, given: Command[Any], by: Any = None
     """
     resumed = [] if given.resume is None else _match_resume_values(state, given.resume)
     writes, gotos = _commanded(topology, state, given)
-    goto = _towards(topology, START, gotos)
+    goto = results.towards(topology, START, gotos)
     return events.resume_data(state.step + 1, resumed, writes, goto, by)
 
 
@@ -218,7 +219,7 @@ def _commanded(
     """The writes and targets of a command that is an input."""
     if command.graph is not None:
         raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for inputs")
-    given, gotos, _ = _read_result(topology, START, command)
+    given, gotos, _ = results.read(topology, START, command)
     writes = prepared(topology, given)
     claim(topology, state.step + 1, {}, START, writes)
     return writes, gotos
@@ -258,7 +259,7 @@ async def edit(
             )
         if as_node == INPUT and not isinstance(values, Command):
             values = dict(topology.input.to_writes(values, defaults=True)) or None
-        given, gotos, above = _read_result(topology, node, values)
+        given, gotos, above = results.read(topology, node, values)
         writes = prepared(topology, given)
         if above is not None:
             raise InvalidUpdateError("Command(graph=…) is for nodes of subgraphs, not for edits")
@@ -384,88 +385,6 @@ def claim(
     writers |= dict.fromkeys(keys, node)
 
 
-def _read_result(
-    topology: Topology, node: str, result: Any
-) -> tuple[list[tuple[str, Any]], list[str | Send], Data | None]:
-    """Split a node's result into its writes, its targets, and its command for the graph above."""
-    writes: list[tuple[str, Any]] = []
-    gotos: list[str | Send] = []
-    above: Data | None = None
-    if type(result) is list:
-        result = [taken(each) for each in result]
-    elif type(result).__module__ == TYPES:
-        result = taken(result)
-    parts = result if _is_parts(result) else [result]
-    for part in parts:
-        if isinstance(part, Command):
-            if part.graph is not None:
-                above = _for_above(node, part, above)
-                continue
-            gotos += _gotos(part)
-            updates = _updates(part)
-        else:
-            updates = [part]
-        for update in updates:
-            writes += _to_writes(topology, node, update)
-    return writes, gotos, above
-
-
-def _updates(command: Command[Any]) -> list[Any]:
-    """The updates that a command makes: one, or each of its (key, value) pairs."""
-    update = command.update
-    if isinstance(update, list | tuple) and all(map(_is_pair, update)):
-        return [{key: value} for key, value in update]
-    return [update]
-
-
-def _is_pair(candidate: Any) -> bool:
-    return (
-        isinstance(candidate, list | tuple)
-        and len(candidate) == 2
-        and isinstance(candidate[0], str)
-    )
-
-
-def _gotos(command: Command[Any]) -> list[str | Send]:
-    goto = taken_targets(command.goto)
-    if isinstance(goto, str | Send):
-        return [goto]
-    if not isinstance(goto, Sequence):
-        refuse_foreign(goto)
-    return list(goto)
-
-
-def _for_above(node: str, command: Command[Any], other: Data | None) -> Data:
-    if command.graph != Command.PARENT:
-        raise InvalidUpdateError(
-            f"node {node!r} returned Command(graph={command.graph!r}); graph must be None or "
-            "Command.PARENT"
-        )
-    if other is not None:
-        raise InvalidUpdateError(
-            f"node {node!r} returned two Commands for the parent graph; return one"
-        )
-    gotos = [[t.node, t.arg] if isinstance(t, Send) else t for t in _gotos(command)]
-    return {"update": command.update, "goto": gotos}
-
-
-def command_above(data: Data) -> Command[Any]:
-    """A recorded command for the graph above, as a ``Command``."""
-    gotos = [Send(*target) if isinstance(target, list) else target for target in data["goto"]]
-    return Command(update=data["update"], goto=gotos)
-
-
-def _is_parts(result: Any) -> bool:
-    return isinstance(result, list | tuple) and any(isinstance(p, Command) for p in result)
-
-
-def _to_writes(topology: Topology, node: str, update: Any) -> list[tuple[str, Any]]:
-    try:
-        return topology.to_writes(update)
-    except InvalidUpdateError as error:
-        raise InvalidUpdateError(f"node {node!r}: {error}") from error
-
-
 def _after(topology: Topology, before: Mapping[str, Any], writes: Writes) -> dict[str, Any]:
     """The values after this task's writes alone, which its conditional edges receive."""
     values = dict(before)
@@ -495,55 +414,10 @@ async def _follow(
         values = _after(topology, state.values, writes)
         for branch in branches:
             argument = view(topology, branch.schema or default, values)
-            targets += _targets(branch, await evaluate(branch, argument))
+            targets += results.chosen(branch, await evaluate(branch, argument))
     joins = [
         (join.target, join.sources, topology.nodes[join.target].defer)
         for join in topology.joins
         if node in join.sources and join.target != END
     ]
-    return _towards(topology, node, targets, joins)
-
-
-def _towards(
-    topology: Topology, node: str, targets: Iterable[str | Send], joins: Sequence[Any] = ()
-) -> Goto:
-    """Targets, checked and grouped by kind."""
-    nodes: dict[str, None] = {}
-    later: dict[str, None] = {}
-    sends: list[tuple[str, Any]] = []
-    for target in targets:
-        name = target.node if isinstance(target, Send) else target
-        if not isinstance(name, str):
-            refuse_foreign(name)
-        if name == END and not isinstance(target, Send):
-            continue
-        if name not in topology.nodes:
-            raise InvalidUpdateError(
-                f"node {node!r} leads to {name!r}, which is not a node; the nodes are "
-                f"{', '.join(map(repr, topology.nodes))}"
-            )
-        if isinstance(target, Send):
-            sends.append((name, target.arg))
-        elif topology.nodes[name].defer:
-            later[name] = None
-        else:
-            nodes[name] = None
-    return Goto(tuple(nodes), tuple(later), tuple(sends), tuple(joins))
-
-
-def _targets(branch: Branch, result: Any) -> list[str | Send]:
-    """The nodes and sends that the result of a conditional edge stands for."""
-    several = isinstance(result, Sequence) and not isinstance(result, str)
-    found: list[str | Send] = []
-    for given in result if several else [result]:
-        choice = taken(given) if type(given).__module__ == TYPES else given
-        if isinstance(choice, Send) or branch.ends is None:
-            found.append(choice)
-        elif choice in branch.ends:
-            found.append(branch.ends[choice])
-        else:
-            raise UnknownResultError(
-                f"conditional edge {branch.name!r} returned {choice!r}; expected one of "
-                f"{', '.join(map(repr, branch.ends))}"
-            )
-    return found
+    return results.towards(topology, node, targets, joins)

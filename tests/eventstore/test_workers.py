@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from eventstore.concurrency import Workers
+from eventstore.workers import Workers
 
 T = TypeVar("T")
 

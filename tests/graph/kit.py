@@ -24,7 +24,7 @@ from graph import (
 )
 from graph.run.address import Address
 from graph.run.journal import Means
-from graph.state.fold import State
+from graph.state.state import State
 from tests.awaited import finish
 
 Node = Callable[[Any], Any]

@@ -19,7 +19,7 @@ from eventstore.format.digests import prefix_ns
 from graph.errors import InvalidConfigError
 from graph.run import address
 from graph.run.address import Address
-from graph.state.fold import checkpoint_id
+from graph.state.state import checkpoint_id
 
 AT: Final = Position(2**63 - 1, "", 17)
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 import pytest
 
 import graph.run
-from eventstore import EventStore, ThreadInfo, concurrency
+from eventstore import EventStore, ThreadInfo, workers
 from graph import Command, CompiledGraph
 from graph.types import Durability
 from tests.awaited import opened, run
@@ -57,7 +57,7 @@ class OwnCalls:
     def watched(self) -> Iterator[None]:
         """Watch this thread, and those that begin meanwhile: the workers are new ones."""
         before, of_threads = sys.gettrace(), threading.gettrace()
-        workers, concurrency._pool = concurrency._pool, None
+        pool, workers._pool = workers._pool, None
         threading.settrace(self._trace)
         sys.settrace(self._trace)
         try:
@@ -66,8 +66,8 @@ class OwnCalls:
             self._at = None  # a worker may still be at it
             sys.settrace(before)
             threading.settrace(of_threads)
-            concurrency.worker_pool().shutdown(wait=False)
-            concurrency._pool = workers
+            workers.worker_pool().shutdown(wait=False)
+            workers._pool = pool
 
     def _trace(self, frame: FrameType, event: str, arg: object) -> None:
         code = frame.f_code

@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graph.build.callables import fingerprint
-from graph.build.schema import MISSING, Channel, StateSchema, channel_of, initial_values, to_writes
+from graph.build.channels import MISSING, Channel, channel_of, initial_values
+from graph.build.schema import StateSchema, to_writes
 from graph.errors import InvalidGraphError, InvalidUpdateError
 from graph.messages import add_messages
 

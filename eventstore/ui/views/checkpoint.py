@@ -14,7 +14,7 @@ from eventstore.explain.values import line
 from eventstore.ui import events, states, tree
 from eventstore.ui.pages import Document, NotFound, Query, command
 from eventstore.ui.source import Source
-from graph.build.schema import MISSING
+from graph.build.channels import MISSING
 from graph.errors import GraphError
 
 CHANGES: Final = 100
