@@ -28,6 +28,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, CompletedProcess, TimeoutExpired
@@ -270,7 +271,8 @@ def main() -> None:
     """Import what programs import, and wait for orders."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     for module in WARM:
-        importlib.import_module(module)
+        with suppress(ImportError):  # an extra that is not installed: no program needs it
+            importlib.import_module(module)
     assert threading.active_count() == 1, "a process with threads cannot be forked"
     gc.collect()
     gc.freeze()

@@ -43,6 +43,15 @@ IN_SDIST: Final = (
     "pyproject.toml",
     "tests/release.py",
 )
+COPIED: Final = (
+    "CHANGELOG.md",
+    "README.md",
+    "tests/__init__.py",
+    "tests/processes.py",
+    "tests/test_docs.py",
+)
+"""What the pages are run with, besides the documentation."""
+
 PAGES: Final = "the_code_of_a_page and README or example_runs or commands_of_a_page"
 
 
@@ -105,7 +114,7 @@ def try_out(built: Path) -> None:
         tree = place / "tree"  # has no packages: what runs is what was installed
         shutil.copytree(ROOT / "docs", tree / "docs")
         (tree / "tests").mkdir()
-        for name in ("README.md", "CHANGELOG.md", "tests/__init__.py", "tests/test_docs.py"):
+        for name in COPIED:
             if (ROOT / name).exists():
                 shutil.copy(ROOT / name, tree / name)
         (tree / "pytest.ini").write_text("[pytest]\nmarkers = slow\n", encoding="utf-8")
