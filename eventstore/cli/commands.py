@@ -40,7 +40,7 @@ COMMANDS: Final = {
     "show": ("threads", "Show a thread: its status, its logs, and what it waits for."),
     "events": ("threads", "List the events of a log, oldest first."),
     "transcript": ("transcript", "Show a conversation: who said, called and answered what."),
-    "history": ("history", "Show the history of a thread, newest first."),
+    "history": ("history", "Show the history of a thread, oldest first."),
     "diff": ("history", "Compare the states at two checkpoints."),
     "tenants": ("explore", "List the tenants that have threads."),
     "waiting": ("explore", "List threads that wait for a person, and what they ask."),

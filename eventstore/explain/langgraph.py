@@ -8,8 +8,10 @@ that they are stored as. No type of an application is ever loaded. What is encry
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
@@ -45,6 +47,7 @@ from graph.langgraph.state.sealing import BODY, CIPHER, Seal
 from graph.langgraph.state.values import ARRAY, Value, overlap
 
 INTERRUPT: Final = "__interrupt__"
+_SHOWING: Final = ContextVar("showing", default=False)
 KINDS: Final = {CHECKPOINT: "checkpoint", WRITES: "writes", RESET: "reset"}
 
 
@@ -311,6 +314,7 @@ def _difference(old: Value | None, new: Value) -> Any:
 
 def shown(kind: str, data: bytes) -> Any:
     """A serialized value, as far as it can be read without loading an application's types."""
+    quiet = _SHOWING.set(True)
     try:
         serializer = _serializer()
         if serializer is not None and kind in ("msgpack", "json", "null", "bytes", "bytearray"):
@@ -318,6 +322,8 @@ def shown(kind: str, data: bytes) -> Any:
         return _plain(kind, data)
     except Exception as error:  # whatever the bytes are, the rest of the thread can be shown
         return {"type": kind, "bytes": len(data), "unreadable": type(error).__name__}
+    finally:
+        _SHOWING.reset(quiet)
 
 
 @cache
@@ -327,6 +333,8 @@ def _serializer() -> Any:
         from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
     except ImportError:
         return None
+    # It warns of each type that it does not make. What that was made from is shown instead.
+    logging.getLogger(JsonPlusSerializer.__module__).addFilter(lambda _: not _SHOWING.get())
     return JsonPlusSerializer(allowed_msgpack_modules=None)
 
 

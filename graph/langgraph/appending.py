@@ -272,7 +272,13 @@ class Appending:
         assert request.tip is not None
         return request.tip
 
-    async def write_all(self, thread_id: str, seal: Seal, plans: Sequence[Planning]) -> None:
+    async def write_all(
+        self,
+        thread_id: str,
+        seal: Seal,
+        plans: Sequence[Planning],
+        creation: Creation = AS_USUAL,
+    ) -> None:
         """Append what several plans make of a thread, in their order, as much as can be together.
 
         Raises:
@@ -280,7 +286,7 @@ class Appending:
         """
         for start in range(0, len(plans), TOGETHER_MAX):
             part = plans[start : start + TOGETHER_MAX]
-            requests = [_Request(thread_id, seal, plan, AS_USUAL) for plan in part]
+            requests = [_Request(thread_id, seal, plan, creation) for plan in part]
             try:
                 self._stand_in_line(requests)
                 for request in requests:

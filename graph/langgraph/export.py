@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ import ormsgpack
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from eventstore import ConfigurationError, EventStore
+from eventstore import ConfigurationError, EventStore, EventStoreError
 from eventstore.closing import Closing
 from eventstore.concurrency import run_sync
 from graph.langgraph.finding import History
@@ -72,11 +72,13 @@ class Export(Closing):
             return
         if not dry_run:
             self._opening = _saver(target)
-            self._saver = self._opening.__enter__()
+            with _errors_as(ConfigurationError, "the target cannot be opened"):
+                self._saver = self._opening.__enter__()
         try:
             if not dry_run:
                 self._saver.serde = opener.serde
-                self._saver.setup()  # type: ignore[attr-defined]
+                with _errors_as(ConfigurationError, "the target cannot be set up"):
+                    self._saver.setup()  # type: ignore[attr-defined]
             self._tables, _ = opened(target, serde)
         except BaseException:
             self.close()
@@ -131,7 +133,8 @@ class Export(Closing):
         assert self._tables is not None
         differing = [each for each in block if not self._is_copied(thread_id, *each)]
         for name, saved in differing:
-            self._put(thread_id, name, saved)
+            with _errors_as(TransferError, f"thread {thread_id!r}: the target cannot be written"):
+                self._put(thread_id, name, saved)
             if not self._is_copied(thread_id, name, saved):
                 raise TransferError(
                     f"thread {thread_id!r}: checkpoint {name[1]} differs from its copy after it "
@@ -232,6 +235,20 @@ def _saver(target: str) -> AbstractContextManager[BaseCheckpointSaver[Any]]:
             f"exporting needs LangGraph's own saver; run pip install "
             f"langgraph-checkpoint-{package} ({error})"
         ) from error
+
+
+@contextmanager
+def _errors_as(kind: type[EventStoreError], what: str) -> Iterator[None]:
+    """Errors of the target's database become ours; its saver passes on those of the driver."""
+    drivers: tuple[type[Exception], ...] = (sqlite3.Error,)
+    with suppress(ImportError):
+        import psycopg
+
+        drivers += (psycopg.Error,)
+    try:
+        yield
+    except drivers as error:
+        raise kind(f"{what}: {error}") from error
 
 
 def _has_tables(target: str, serde: SerializerProtocol | None) -> bool:

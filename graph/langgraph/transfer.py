@@ -143,6 +143,9 @@ class Import(Closing):
         history = History(self._logs, await self._logs.tip(thread_id, self._wire.seal))
         refs = {ref.name: ref for ref in await history.all(None)}
         differing = []
+        first = self.source.read(thread_id, names[0]) if not refs and names else None
+        facts = first.metadata if first is not None else {}
+        creation = self._operations.writing.copied_creation(self._wire, facts)
         for start in range(0, len(names), _BLOCK):
             block = names[start : start + _BLOCK]
             saved = await history.load(refs[name] for name in block if name in refs)
@@ -157,7 +160,7 @@ class Import(Closing):
                 plans += self._plans(name, row)
             if plans:
                 appending = self._operations.writing.appending
-                await appending.write_all(thread_id, self._wire.seal, plans)
+                await appending.write_all(thread_id, self._wire.seal, plans, creation)
             advance(equal)
         return differing
 

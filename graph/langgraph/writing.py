@@ -205,14 +205,27 @@ class Writing:
         library can. With a key, nothing of that is stored in the open.
         """
         ttl = _ttl(place.ttl, self.ttl)
-        if wire.seal.cipher is not None or (tip is not None and tip.head.exists):
+        if tip is not None and tip.head.exists:
             return Creation(ttl)
+        return Creation(ttl, self._searchable(wire, place.metadata))
+
+    def copied_creation(self, wire: Wire, metadata: Mapping[str, Any]) -> Creation:
+        """How the copy of a thread of another saver is made, given its first checkpoint's metadata,
+        in which LangGraph keeps that of the config.
+        """
+        own = CheckpointMetadata.__annotations__.keys() - {"run_id"}
+        given = {name: value for name, value in metadata.items() if name not in own}
+        return Creation(metadata=self._searchable(wire, given))
+
+    def _searchable(self, wire: Wire, metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+        if wire.seal.cipher is not None:
+            return METADATA
         given = {
             name: value
-            for name, value in place.metadata.items()
+            for name, value in metadata.items()
             if name not in _NOT_SEARCHED and not str(name).startswith("__")
         }
-        return Creation(ttl, self._metadata.searchable({**METADATA, **given, **METADATA}))
+        return self._metadata.searchable({**METADATA, **given, **METADATA})
 
     def _is_followed(self, tip: Tip | None, place: Place, channels: set[str]) -> bool:
         """Whether a checkpoint probably follows at once after writes to these channels.

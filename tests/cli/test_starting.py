@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -48,7 +49,10 @@ def test_every_command_is_where_the_list_says() -> None:
     for name in COMMANDS:
         command = group.get_command(context, name)  # type: ignore[attr-defined]
         assert command is not None and command.name == name
-        assert run(*name.split(), "--help").code == exits.OK
+        shown = run(*name.split(), "--help")
+        assert shown.code == exits.OK
+        order = re.search("(oldest|newest) first", COMMANDS[name][1])
+        assert order is None or order[0] in " ".join(shown.out.split())
 
 
 def test_a_file_that_hides_the_package_graph_is_named(tmp_path: Path) -> None:

@@ -214,6 +214,19 @@ def test_by_command(target: str, here: str, capsys: pytest.CaptureFixture[str]) 
     assert "was not written by LangGraph" in capsys.readouterr().err
 
 
+def test_a_target_that_takes_no_writes_is_reported(here: str, tmp_path: Path) -> None:
+    target = str(tmp_path / "theirs.db")
+    with EventStore(here) as store:
+        chat().compile(checkpointer=EventStoreSaver(store)).invoke(question(0), CONFIG)
+        with Export(store, target) as work, closing(sqlite3.connect(target)) as other:
+            other.execute(
+                "CREATE TRIGGER full BEFORE INSERT ON checkpoints "
+                "BEGIN SELECT raise(FAIL, 'disk full'); END"
+            )
+            with pytest.raises(TransferError, match="'t': the target cannot be written: disk full"):
+                work.thread("t")
+
+
 def test_what_is_no_target_is_refused(here: str, tmp_path: Path) -> None:
     with EventStore(here) as store, EventStore(str(tmp_path / "other.db")) as other:
         store.setup()
@@ -228,6 +241,9 @@ def test_what_is_no_target_is_refused(here: str, tmp_path: Path) -> None:
             Export(store, str(tmp_path / "text.txt"))
         with pytest.raises(ConfigurationError, match="expected a SQLite file or a postgresql"):
             Export(store, "mysql://localhost/x")
+        for nowhere in (tmp_path, tmp_path / "none" / "x.db", "postgresql://localhost:1/x"):
+            with pytest.raises(ConfigurationError, match="the target cannot be opened"):
+                Export(store, str(nowhere))
     with closing(sqlite3.connect(tmp_path / "other.db")) as found:
         names = {name for (name,) in found.execute("SELECT name FROM sqlite_master")}
     assert "checkpoints" not in names

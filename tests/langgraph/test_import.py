@@ -118,6 +118,24 @@ def test_everything_is_equal(source: str, here: str, tmp_path: Path) -> None:
         assert store.thread("chat").status == "idle"
 
 
+def test_a_copy_is_found_by_the_metadata_of_its_first_run(source: str, tmp_path: Path) -> None:
+    told: Any = {**at("t"), "metadata": {"user": "ann", "vip": True, "list": [1], "run_id": "r"}}
+    found = []
+    with official(source) as theirs, EventStoreSaver(str(tmp_path / "here.db")) as ours:
+        for saver in (theirs, ours):
+            chat().compile(checkpointer=saver).invoke(question(1), told)
+        with official(source, serde=encrypted()) as hidden:
+            chat().compile(checkpointer=hidden).invoke(question(1), {**told, **at("hidden")})
+        found.append(ours.store.thread("t").metadata)
+        ours.delete_thread("t")
+        for thread, serde in (("t", None), ("hidden", encrypted())):
+            with Import(ours.store, source, serde) as work:
+                work.thread(thread)
+            found.append(ours.store.thread(thread).metadata)
+    plain = {"runtime": "langgraph", "user": "ann", "vip": True, "run_id": "r"}
+    assert found == [plain, plain, {"runtime": "langgraph"}]
+
+
 def count(store: EventStore) -> int:
     return sum(store.head(info.thread_id).seq for info in store.threads())
 

@@ -6,10 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.graph import START, StateGraph
 from langgraph.types import Command
 
 from eventstore.cli import main
@@ -17,6 +18,7 @@ from graph.langgraph import EventStoreSaver
 from tests.langgraph.graphs import approval, chat, nested, question
 from tests.langgraph.kit import CONFIG, facts
 from tests.langgraph.test_encryption import Cipher
+from tests.langgraph.test_import import Orders
 
 WITHOUT_LANGGRAPH = """
 import sys
@@ -166,6 +168,24 @@ except ImportError as error:
     print(error)
 """
     assert "pip install 'graph-eventstore[langgraph]'" in without_langgraph(code)
+
+
+class Order(NamedTuple):
+    item: str
+
+
+def test_a_type_of_the_application_is_shown_without_advice_to_allow_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = str(tmp_path / "agents.db")
+    with EventStoreSaver(path) as saver:
+        graph = StateGraph(Orders)
+        graph.add_node("buy", lambda state: {"orders": [Order("tea")]})
+        graph.add_edge(START, "buy")
+        graph.compile(checkpointer=saver).invoke({"orders": []}, CONFIG)
+    caplog.clear()
+    assert '"tea"' in shown(capsys, "events", "t", "--full", "--db", path)
+    assert not caplog.records
 
 
 def test_events_of_others_under_the_same_kinds_are_shown(
