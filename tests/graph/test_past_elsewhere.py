@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from eventstore import EventStore
+from eventstore import EventStore, EventStoreError
+from graph import CompiledGraph
+from graph.errors import GraphError
 from tests.conftest import BACKENDS
-from tests.graph.kit import on
+from tests.graph.kit import id_of, on
 from tests.graph.test_recent import add, noting
 
 _tenants = itertools.count()
@@ -31,6 +34,18 @@ def stores(shared_url: str) -> Iterator[list[EventStore]]:
         yield [one, two]
 
 
+def told(read: Callable[[], Any]) -> Any:
+    """What is answered, or which error it is."""
+    try:
+        return read()
+    except (GraphError, EventStoreError) as error:
+        return type(error)
+
+
+def history(app: CompiledGraph, thread_id: str, every: bool = True) -> Any:
+    return told(lambda: list(app.get_state_history(on(thread_id), every=every)))
+
+
 def test_the_end_of_a_thread_that_was_trimmed_to_it_has_no_parent(stores: list[EventStore]) -> None:
     app, other = [noting(each, add, snapshot_each_run=True) for each in stores]
     app.invoke({"items": [{"in": 1}]}, on("t"))
@@ -41,3 +56,19 @@ def test_the_end_of_a_thread_that_was_trimmed_to_it_has_no_parent(stores: list[E
         assert app.get_state(on("t")) == before._replace(parent_config=None)
     app.invoke({"items": [{"in": 2}]}, on("t"))
     assert app.get_state(on("t")) == other.get_state(on("t"))
+
+
+def test_the_first_checkpoint_that_a_fork_was_given_has_no_parent(
+    stores: list[EventStore],
+) -> None:
+    app = noting(stores[0], add, snapshot_each_run=True)
+    for number in range(2):
+        app.invoke({"items": [{"in": number}]}, on("t"))
+    app.invoke({"items": [{"in": 2}]}, on("fork", id_of(app.get_state(on("t")))))
+    stores[0].trim("t", 2)
+    stores[0].delete_thread("t")
+    found = history(app, "fork")
+    assert found[-1].parent_config is None
+    for newer, older in itertools.pairwise(found):
+        assert newer.parent_config == older.config
+        assert app.get_state(newer.parent_config).values == older.values
