@@ -46,6 +46,15 @@ def history(app: CompiledGraph, thread_id: str, every: bool = True) -> Any:
     return told(lambda: list(app.get_state_history(on(thread_id), every=every)))
 
 
+def without_memory(store: EventStore) -> CompiledGraph:
+    """The graph in a store that remembers nothing."""
+    core = store.core
+    for each in (core.cache, core.past, core.ends, core.bodies):
+        each.renew()
+    core.generations.clear()
+    return noting(store, add)
+
+
 def test_the_end_of_a_thread_that_was_trimmed_to_it_has_no_parent(stores: list[EventStore]) -> None:
     app, other = [noting(each, add, snapshot_each_run=True) for each in stores]
     app.invoke({"items": [{"in": 1}]}, on("t"))
@@ -72,3 +81,18 @@ def test_the_first_checkpoint_that_a_fork_was_given_has_no_parent(
     for newer, older in itertools.pairwise(found):
         assert newer.parent_config == older.config
         assert app.get_state(newer.parent_config).values == older.values
+
+
+def test_a_thread_that_is_gone_is_not_named(stores: list[EventStore]) -> None:
+    app = noting(stores[0], add, snapshot_each_run=True)
+    app.invoke({"items": [{"in": 1}]}, on("t"))
+    there = app.get_state(on("t"))
+    app.invoke(None, on("fork", id_of(there)))
+    app.rebuild(on("fork"))
+    assert stores[0].trim("fork", 1).base == 1
+    assert app.get_state(on("fork")).parent_config == there.config
+    stores[1].delete_thread("t")
+    expected = without_memory(stores[1]).get_state(on("fork"))
+    assert "'t'" not in str(expected)
+    assert app.get_state(on("fork")) == expected
+    assert history(app, "fork") == [expected]
