@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import graph.read.history
+import graph.run.snapshots
 from eventstore import EventStore, EventStoreError
 from graph import CompiledGraph
 from graph.errors import GraphError
+from retention.archives.archive import Archive
+from retention.archives.moving import archive_and_prune, restore
+from retention.erasing import erase
 from tests.conftest import BACKENDS
+from tests.effort import effort
+from tests.eventstore.support import seal_now
 from tests.graph.kit import id_of, on
 from tests.graph.test_recent import add, noting
 
+NAMES: Final = ("a", "b", "c")
+STEPS: Final = (
+    *["read"] * 6,
+    *["run", "run", "run", "back", "edit", "fork"],
+    *["trim", "trim", "seal", "forget", "rebuild", "delete", "erase", "archive", "restore"],
+)
 _tenants = itertools.count()
 
 
@@ -40,6 +57,10 @@ def told(read: Callable[[], Any]) -> Any:
         return read()
     except (GraphError, EventStoreError) as error:
         return type(error)
+
+
+def state(app: CompiledGraph, thread_id: str, checkpoint: str | None) -> Any:
+    return told(lambda: app.get_state(on(thread_id, checkpoint)))
 
 
 def history(app: CompiledGraph, thread_id: str, every: bool = True) -> Any:
@@ -96,3 +117,70 @@ def test_a_thread_that_is_gone_is_not_named(stores: list[EventStore]) -> None:
     assert "'t'" not in str(expected)
     assert app.get_state(on("fork")) == expected
     assert history(app, "fork") == [expected]
+
+
+@pytest.mark.slow
+@settings(max_examples=effort(3, 1_000))
+@given(data=st.data())
+def test_memory_changes_no_answer_whatever_becomes_of_threads(
+    shared_url: str, data: st.DataObject
+) -> None:
+    """Two stores remember what they did and read; a third, without memory, says what is right."""
+    tenant, archive = f"of test {next(_tenants)}", Archive("memory:///")
+    with (
+        EventStore(shared_url, tenant=tenant) as one,
+        EventStore(shared_url, tenant=tenant) as other,
+        EventStore(shared_url, tenant=tenant) as fresh,
+        patch.multiple(graph.run.snapshots, FLOOR=300, EVENT_WEIGHT=60),
+        patch.object(graph.read.history, "BLOCK", 5),
+    ):
+        both = [
+            (each, noting(each, add, snapshot_each_run=often, reuse_state=each is other))
+            for each in (one, other)
+            for often in [data.draw(st.booleans())]
+        ]
+        seen: list[str] = []
+        for step in range(data.draw(st.integers(6, effort(25, 60)))):
+            store, app = data.draw(st.sampled_from(both))
+            name, what = data.draw(st.sampled_from(NAMES)), data.draw(st.sampled_from(STEPS))
+            place = on(name, data.draw(st.sampled_from(seen)) if seen else None)
+            with suppress(GraphError, EventStoreError):
+                match what:
+                    case "run":
+                        app.invoke({"items": [{"in": step}]}, on(name))
+                    case "back":
+                        app.invoke({"items": [{"back": step}]}, place)
+                    case "fork":
+                        app.invoke(None, place)
+                    case "edit":
+                        app.update_state(place, {"last": {"edited": step}}, as_node="n0")
+                    case "trim":
+                        points = store.trim_points(name)
+                        if points:
+                            store.trim(name, data.draw(st.sampled_from(points)).seq)
+                    case "seal":
+                        seal_now(store, name)
+                    case "forget":
+                        store.delete_snapshots(name)
+                    case "rebuild":
+                        app.rebuild(on(name))
+                    case "delete":
+                        store.delete_thread(name)
+                    case "erase":
+                        erase(store, "asked", "him", thread_id=name, forks="keep", vacuum=False)
+                    case "archive":
+                        archive_and_prune(store, archive, name, "old")
+                    case "restore":
+                        restore(store, archive, name)
+            if what == "read":
+                every, at = data.draw(st.booleans()), place["configurable"].get("checkpoint_id")
+                assert history(app, name, every) == history(without_memory(fresh), name, every)
+                for _ in range(2):
+                    assert state(app, name, at) == state(without_memory(fresh), name, at)
+            assert state(app, name, None) == state(without_memory(fresh), name, None)
+            recorded = history(without_memory(fresh), name)
+            if isinstance(recorded, list):
+                seen += [each for each in map(id_of, recorded) if each not in seen]
+        for name, checkpoint in itertools.product(NAMES, [None, *seen]):
+            right = state(without_memory(fresh), name, checkpoint)
+            assert [state(app, name, checkpoint) for _, app in both] == [right, right]
