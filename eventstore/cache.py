@@ -40,6 +40,10 @@ BODIES_SHARE: Final = 4
 PAST_SHARE: Final = 2
 """The past cache takes one in so many parts more."""
 
+Marks = tuple[int | None, int | None, int | None]
+"""Seqs of a log's last fork, of its last usable snapshot, and of that one again if it is the base:
+trimming makes it the base, and then nothing exists before it."""
+
 _ROW: Final = 200
 _OVERHEAD: Final = 2_000
 
@@ -64,8 +68,7 @@ class CachedLog(NamedTuple):
     Attributes:
         end: the position that they lead to.
         digest: of the event at ``end``.
-        marks: up to there, seqs of the log's last fork and of its last snapshot of this
-            fingerprint.
+        marks: of the log up to there, and of this fingerprint.
         snapshot: where to start, as it is stored or as a reader made it; ``None``: from nothing.
         link: digest of the event at the snapshot.
         rows: of the events after it, up to ``end``; ``None``: there are too many to cache.
@@ -80,7 +83,7 @@ class CachedLog(NamedTuple):
     end: Position
     digest: bytes
     fingerprint: str
-    marks: tuple[int | None, int | None]
+    marks: Marks
     snapshot: Snapshot | None
     link: bytes | None
     rows: Sequence[Any] | None
@@ -102,7 +105,7 @@ class CachedLog(NamedTuple):
         end: Position,
         digest: bytes,
         fingerprint: str,
-        marks: tuple[int | None, int | None],
+        marks: Marks,
         snapshot: Snapshot | None,
         link: bytes | None,
         rows: Sequence[Any] | None,
@@ -146,9 +149,7 @@ class LogCache:
         self._logs: OrderedDict[tuple[int, str] | Position, CachedLog] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(
-        self, head: Head, fingerprint: str, marks: tuple[int | None, int | None]
-    ) -> CachedLog | None:
+    def get(self, head: Head, fingerprint: str, marks: Marks) -> CachedLog | None:
         """The cached bytes of a log, if they can lead to this end of it."""
         with self._lock:
             cached = self._logs.get((head.thread_key, head.ns))
@@ -175,7 +176,7 @@ class LogCache:
             cached = self._logs.get((thread_key, ns))
         if cached is None or cached.fingerprint != fingerprint:
             return None
-        fork, snapshot = cached.marks
+        fork, snapshot, _ = cached.marks
         return fork or 0, snapshot or 0, cached.end.seq
 
     def put(self, cached: CachedLog) -> bool:
@@ -225,7 +226,7 @@ class LogCache:
             return
         found, marks = (cached.end, cached.digest), cached.marks
         if is_stored and found == (before.position, before.digest):
-            marks = marks[0], end.seq
+            marks = marks[0], end.seq, None
         elif found != (end.position, end.digest):
             return
         here = CachedLog.of(
@@ -260,7 +261,7 @@ class PastCache(LogCache):
             cached = self._logs.get(at)
         if cached is None or cached.fingerprint != fingerprint:
             return None
-        fork, snapshot = cached.marks
+        fork, snapshot, _ = cached.marks
         return fork or 0, snapshot or 0, at.seq - 1
 
     def get_at(self, at: Position, digest: bytes | None, fingerprint: str) -> CachedLog | None:
@@ -324,7 +325,7 @@ def _at_snapshot(cached: CachedLog, new: Head, taken: NewSnapshot) -> CachedLog:
     rests_on = before is not None and taken.rests_on == before.position.seq
     items = (*(before.items if before is not None and rests_on else ()), taken.items)
     snapshot = Snapshot(new.position, taken.fingerprint, False, taken.state, items)
-    marks = cached.marks[0], new.seq
+    marks = cached.marks[0], new.seq, None
     return CachedLog.of(
         new.position, new.digest, cached.fingerprint, marks, snapshot, new.digest, []
     )

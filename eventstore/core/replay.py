@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from eventstore import queries, telemetry
-from eventstore.cache import CachedLog
+from eventstore.cache import CachedLog, Marks
 from eventstore.core.read import MOVES_MAX, PAGE, Page, Pages, Reading, Rows
 from eventstore.errors import (
     CorruptEventError,
@@ -174,7 +174,7 @@ class Replaying(Reading):
         conn: Connection,
         head: Head,
         fingerprint: str,
-        marks: tuple[int | None, int | None],
+        marks: Marks,
         newer: Rows,
     ) -> _Found | None:
         """What leads to the end of a log, as far as possible from the log cache.
@@ -299,18 +299,19 @@ class _Found(NamedTuple):
     route: queries.lineage.Route
     rows: Rows
     pages: Sequence[Rows]
-    marks: tuple[int | None, int | None] | None
+    marks: Marks | None
     hit: CachedLog | None = None
 
 
-def _marks_of(loaded: queries.loading.Loaded) -> tuple[int | None, int | None] | None:
-    """The last fork and the last snapshot of a log; ``None`` if a row claims a seq that is none."""
+def _marks_of(loaded: queries.loading.Loaded) -> Marks | None:
+    """The marks of a log; ``None`` if a row claims a seq that is none."""
     row = loaded.thread
     if row is None:
-        return None, None
+        return None, None, None
     if type(row.fork) is not int or type(row.snapshot) is not int:
         return None
-    return row.fork or None, row.snapshot or None
+    base = row.snapshot if row.base == row.snapshot else None
+    return row.fork or None, row.snapshot or None, base or None
 
 
 def _is_there(row: queries.loading.ThreadRow | None, tenant: str, seq: int) -> bool:

@@ -193,14 +193,19 @@ def _events(*conditions: Any) -> Any:
 
 @cache
 def _load(*, past: bool) -> Prepared:
-    """The statement; ``past``: with what tells whether a past position is still there."""
+    """The statement; ``past``: with what tells whether a past position is still there.
+
+    The base is the last one of the log then, and else only the snapshot to start at if it is one.
+    """
     last_fork = _last(forks.c.seq, forks.c.seq <= _upto)
     last_snapshot = _last(snapshots.c.seq, snapshots.c.seq <= _upto, USABLE)
     marks = select(
         func.coalesce(last_fork, literal_column("0")).label("fork"),
         func.coalesce(last_snapshot, literal_column("0")).label("snapshot"),
     ).cte("marks")
+    is_start = snapshots.c.seq == marks.c.snapshot
     columns = {**_PART, "n6": marks.c.fork, "n7": marks.c.snapshot}
+    columns["n8"] = _last(snapshots.c.seq, is_start, snapshots.c.is_base)
     if past:
         columns["n8"] = _last(snapshots.c.seq, snapshots.c.is_base)
         columns["b2"] = _last(events.c.digest, events.c.seq == _upto)

@@ -20,7 +20,7 @@ from eventstore import (
 )
 from eventstore.core.core import Core
 from eventstore.core.read import MOVES_MAX
-from eventstore.format.digests import is_prefix, origin
+from eventstore.format.digests import belongs, is_prefix, origin
 from eventstore.format.namespaces import child, token
 from eventstore.models import from_micros
 from graph.build.channels import MISSING
@@ -92,6 +92,7 @@ class Reader:
             inner: include the states of running subgraphs.
         """
         thread_id = address.thread_id
+        self._names.clear()
         if address.before_input and address.position is not None:
             at = await self.log.resolve(thread_id, address.position)
             found = None if at is None else await self._before_input(thread_id, at)
@@ -287,6 +288,7 @@ class Reader:
             if not inner:
                 return {"configurable": place}
             reader = graph.reader_on(self.log.core)
+            reader._names = self._names
             at = None  # the end of its log
             if not current and ns in known:
                 at = namespaces.beside(state.at, ns, known[ns])
@@ -308,7 +310,7 @@ class Reader:
         return (await self.log.core.head(thread_id, ns)).thread_key == at.thread_key
 
     def _note_name(self, thread_key: int, thread_id: str) -> None:
-        """Remember the name of a thread, so that its checkpoints need not look it up."""
+        """Remember the name of a thread for this read: the thread may be gone at the next one."""
         if len(self._names) >= NAMES_MAX and thread_key not in self._names:
             self._names.clear()
         self._names[thread_key] = thread_id
@@ -317,9 +319,11 @@ class Reader:
         self, thread_id: str, at: Position, before_input: bool = False
     ) -> RunnableConfig:
         """The config that reads a position, by the name of its own thread while that exists."""
-        owner = self._names.get(at.thread_key)
+        core, owner = self.log.core, self._names.get(at.thread_key)
+        if owner is None and belongs(at.thread_key, core.tenant, thread_id, 0):
+            owner = thread_id  # whether it exists or not
         if owner is None:
-            found = await self.log.core.thread_at(at.thread_key)
+            found = await core.thread_at(at.thread_key)
             owner = found.thread_id if found else thread_id
             self._note_name(at.thread_key, owner)
         named = f"{checkpoint_id(at, at.seq - 1)}i" if before_input else checkpoint_id(at)
@@ -355,6 +359,7 @@ class Reader:
                 interrupts; and what is recorded with a fork stands for the fork.
         """
         moves = 0
+        self._names.clear()
         if before is not None and not (skips_input or every):
             at = await self.log.resolve(thread_id, before)
             found = None if at is None else await self._before_input(thread_id, at)

@@ -336,7 +336,8 @@ class Loader:
             else:
                 own = partial(self.core.codec.unpack, own=True)
                 start = recent.load(own, replay.snapshot, notes.parts)
-            if replay.snapshot.is_base and start.parent and start.parent[:2] == at[:2]:
+            parent = start.parent
+            if replay.snapshot.is_base and parent and origin(*parent[:2]) == origin(*at[:2]):
                 start = start._replace(parent=None, stands_on=None)  # nothing exists before a base
             if notes is not None:
                 packed = Packed.of(notes.parts, start)

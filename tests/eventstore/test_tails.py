@@ -18,6 +18,8 @@ from eventstore.core.core import Core
 from eventstore.models import Head
 from tests.eventstore.support import FINGERPRINT, fill, sql
 
+NO_MARKS = (None, None, None)
+
 
 def told(core: Core, thread_id: str, cached: bool) -> tuple[Any, ...]:
     """Everything that a replay says; what is cached is remembered, as a graph does it."""
@@ -126,9 +128,9 @@ def test_a_deleted_thread_leaves_memory(store: EventStore) -> None:
     fill(store, "t", 3)
     told(store.core, "t", cached=True)
     head = store.head("t")
-    assert store.core.cache.get(head, FINGERPRINT, (None, None)) is not None
+    assert store.core.cache.get(head, FINGERPRINT, NO_MARKS) is not None
     store.delete_thread("t")
-    assert store.core.cache.get(head, FINGERPRINT, (None, None)) is None
+    assert store.core.cache.get(head, FINGERPRINT, NO_MARKS) is None
 
 
 def test_it_is_bounded_and_lets_go_of_the_oldest() -> None:
@@ -138,14 +140,14 @@ def test_it_is_bounded_and_lets_go_of_the_oldest() -> None:
             told(store.core, f"t{n}", cached=True)
         kept = [
             n for n in range(20)
-            if store.core.cache.get(store.head(f"t{n}"), FINGERPRINT, (None, None)) is not None
+            if store.core.cache.get(store.head(f"t{n}"), FINGERPRINT, NO_MARKS) is not None
         ]  # fmt: skip
         assert kept == list(range(20 - len(kept), 20))
         assert 5 < len(kept) <= 40
         noise = [Event(1, {"n": n, "b": bytes(range(256)) * 10}) for n in range(40)]
         store.append("large", noise, 0)
         told(store.core, "large", cached=True)
-        assert store.core.cache.get(store.head("large"), FINGERPRINT, (None, None)) is None
+        assert store.core.cache.get(store.head("large"), FINGERPRINT, NO_MARKS) is None
 
 
 def test_none_at_all() -> None:
@@ -153,8 +155,8 @@ def test_none_at_all() -> None:
     with EventStore(cache_bytes=0) as store:
         fill(store, "t", 3)
         told(store.core, "t", cached=True)
-        assert store.core.cache.get(store.head("t"), FINGERPRINT, (None, None)) is None
-    assert tails.get(Head("t", 1, "", 1, b"", True), "", (None, None)) is None
+        assert store.core.cache.get(store.head("t"), FINGERPRINT, NO_MARKS) is None
+    assert tails.get(Head("t", 1, "", 1, b"", True), "", NO_MARKS) is None
 
 
 steps = st.lists(
