@@ -125,6 +125,11 @@ def branches(
     out = Output(as_json)
     with reading(Target(db, tenant, schema)) as store:
         found = store.branches(thread_id)
+        if langgraph.is_langgraph(store.thread(thread_id)):
+            out.note(
+                "of a thread of LangGraph only copies are listed; `eventstore history --json` "
+                "names the parent of each checkpoint"
+            )
     if as_json:
         for each in found:
             out.json(

@@ -158,8 +158,9 @@ def _lines(event: RecordedEvent) -> Iterator[Line]:
                     is_added = isinstance(value, dict) and [*value] == ["added"]
                     writes = by_node.setdefault(nodes.get(name, ""), {})
                     writes[name] = value["added"] if is_added else value
+            unnamed = "input" if "nodes" in data else "state"
             for node, writes in by_node.items():
-                yield from _written(place, node, writes, "wrote")
+                yield from _written(place, node, writes, "wrote", unnamed)
         case "writes":
             node = describe.node_of(event)
             for name, value in _pairs(data.get("writes")):
@@ -179,7 +180,9 @@ def _of_langgraph(place: tuple[Position, int], node: str, name: str, value: Any)
             yield Line(place[0], "answer", "user", text, place[1])
 
 
-def _written(place: tuple[Position, int], node: str, writes: Any, kind: str) -> Iterator[Line]:
+def _written(
+    place: tuple[Position, int], node: str, writes: Any, kind: str, unnamed: str = "input"
+) -> Iterator[Line]:
     rest: dict[str, Any] = {}
     for name, value in _pairs(writes):
         items = value if isinstance(value, list | tuple) else [value]
@@ -189,7 +192,7 @@ def _written(place: tuple[Position, int], node: str, writes: Any, kind: str) -> 
             rest[text_of(name)] = value
     if rest:
         shown = line(rest, chars=_BRIEF_CHARS)
-        yield Line(place[0], kind, node or "input", shown, place[1], node=node)
+        yield Line(place[0], kind, node or unnamed, shown, place[1], node=node)
 
 
 def _messages(

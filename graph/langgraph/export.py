@@ -275,6 +275,8 @@ def _refuse_store(path: str, store: EventStore) -> None:
     with closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as found:
         try:
             names = {name for (name,) in found.execute("SELECT name FROM sqlite_master")}
+        except sqlite3.OperationalError as error:
+            raise ConfigurationError(f"the target {path!r} cannot be read: {error}") from error
         except sqlite3.DatabaseError as error:
             raise ConfigurationError(f"the target {path!r} is no database: {error}") from error
     if {"events", "threads"} <= names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
@@ -383,5 +384,6 @@ def _ttl(given: Any, default: timedelta | None) -> timedelta | None:
     if isinstance(given, timedelta):
         return given
     if isinstance(given, int | float) and not isinstance(given, bool) and given >= 0:
-        return timedelta(seconds=given)
+        with suppress(OverflowError):
+            return timedelta(seconds=given)
     raise ConfigurationError(f"ttl must be a timedelta or seconds, not {given!r:.80}")

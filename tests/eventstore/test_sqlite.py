@@ -388,6 +388,17 @@ def test_a_full_disk_loses_nothing() -> None:
         assert store.verify("t").ok
 
 
+def test_a_file_that_may_not_be_written_to_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    with EventStore(path) as store:
+        fill(store, "t", 1)
+    with (
+        EventStore(f"sqlite:///file:{path}?mode=ro&uri=true") as store,
+        pytest.raises(StoreUnavailableError, match=r"readonly database; .* its folder writable"),
+    ):
+        store.append("t", [Event(1, "x")], 1)
+
+
 def test_an_error_in_the_middle_gives_the_connection_back(store: EventStore) -> None:
     fill(store, "t", 3)
     stale = store.head("t")

@@ -241,6 +241,14 @@ def test_what_is_no_target_is_refused(here: str, tmp_path: Path) -> None:
             Export(store, str(tmp_path / "text.txt"))
         with pytest.raises(ConfigurationError, match="expected a SQLite file or a postgresql"):
             Export(store, "mysql://localhost/x")
+        newer = tmp_path / "newer.db"
+        with closing(sqlite3.connect(newer)) as found:
+            found.execute("CREATE TABLE x (y)")
+        with newer.open("r+b") as file:
+            file.seek(47)  # the version of the schema's format
+            file.write(b"\x09")
+        with pytest.raises(ConfigurationError, match="cannot be read: unsupported file format"):
+            Export(store, str(newer))
         for nowhere in (tmp_path, tmp_path / "none" / "x.db", "postgresql://localhost:1/x"):
             with pytest.raises(ConfigurationError, match="the target cannot be opened"):
                 Export(store, str(nowhere))

@@ -276,8 +276,9 @@ def test_threads_live_as_long_as_their_config_says(driver: Driver) -> None:
     put(driver, own, {"x": 1})
     assert driver.store("thread", "t").ttl == 3 * 86_400
     assert driver.store("thread", "own").ttl == 60
-    with pytest.raises(ConfigurationError, match="ttl must be"):
-        put(driver, {"configurable": {**own["configurable"], "ttl": "soon"}}, {"x": 1})
+    for ttl in ("soon", -1, float("nan"), 1e30):
+        with pytest.raises(ConfigurationError, match="ttl must be"):
+            put(driver, {"configurable": {**own["configurable"], "ttl": ttl}}, {"x": 1})
 
 
 def test_threads_are_found_by_what_their_first_config_says(driver: Driver) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
-from langgraph.graph import START, StateGraph
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
 from eventstore.cli import main
@@ -84,6 +84,9 @@ def test_commands_show_threads_with_their_values(
     assert "answer 89" in json.dumps(differences["changes"])
     assert "history begins" not in run("history", "copy", "--limit", "1")
     assert "all sound" in run("verify", "t")
+    assert main(["branches", "t", "--db", database]) == 0
+    listed, note = capsys.readouterr()
+    assert "copy" in listed and "only copies are listed" in note
     assert "events" in run("stats")
 
 
@@ -186,6 +189,28 @@ def test_a_type_of_the_application_is_shown_without_advice_to_allow_it(
     caplog.clear()
     assert '"tea"' in shown(capsys, "events", "t", "--full", "--db", path)
     assert not caplog.records
+
+
+class Noted(MessagesState):
+    note: str
+
+
+def test_what_a_node_wrote_is_not_called_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "agents.db")
+    with EventStoreSaver(path) as saver:
+        graph = StateGraph(Noted)
+        graph.add_node("answer", lambda state: {"messages": [("ai", "Hello")], "note": "polite"})
+        graph.add_edge(START, "answer")
+        said: Any = {"messages": [("user", "Hi")]}
+        graph.compile(checkpointer=saver).invoke(said, CONFIG)
+    events = shown(capsys, "events", "t", "--db", path)
+    assert 'assistant: Hello; wrote state: {"note": "polite"}' in events
+    told = shown(capsys, "transcript", "t", "--json", "--db", path)
+    assert ("wrote", "answer") in [
+        (each["kind"], each["role"]) for each in map(json.loads, told.splitlines())
+    ]
 
 
 def test_events_of_others_under_the_same_kinds_are_shown(
