@@ -76,7 +76,7 @@ class ConfiguredGraph(ReadableGraph):
         self._interrupt_before = frozenset(interrupt_before)
         self._interrupt_after = frozenset(interrupt_after)
         self.inner: dict[str, Mapping[str, Graph]] = {}
-        self._last: Reader | None = None
+        self._last: ThreadLog | None = None
         self._log: ThreadLog | None = None
         self.checkpointer = checkpointer
 
@@ -112,9 +112,9 @@ class ConfiguredGraph(ReadableGraph):
         return self._log.core
 
     def reader_on(self, core: Core) -> Reader:
-        """The reader of this graph's logs in a store. The last one is kept, with its caches."""
-        found = self._last
-        if found is None or found.log.core is not core:
+        """A reader of this graph's logs in a store, whose log is kept, with its caches."""
+        log = self._last
+        if log is None or log.core is not core:
             register_types(core.codec, self.topology)
             log = ThreadLog(
                 core,
@@ -123,9 +123,8 @@ class ConfiguredGraph(ReadableGraph):
                 self._snapshot_each_run,
                 self._reuse_state,
             )
-            found = Reader(log, self)
-            self._last = found
-        return found
+            self._last = log
+        return Reader(log, self)
 
     def _scope(self, config: Mapping[str, Any] | None, is_node: bool = False) -> Scope | None:
         """The task that a run is for, if the run is inside another graph.

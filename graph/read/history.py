@@ -46,9 +46,6 @@ from graph.state.fold import Fold
 from graph.state.state import COMMAND, State, Task, checkpoint_id, initial, task_id
 from graph.types import START, AuditEntry, RunnableConfig, StateSnapshot, StateTask
 
-NAMES_MAX: Final = 10_000
-"""Threads whose names are remembered."""
-
 BLOCK: Final = 128
 """Events per block of history; the states of a block are in memory together."""
 
@@ -67,7 +64,7 @@ class ReadableGraph(Graph):
 
     @abstractmethod
     def reader_on(self, core: Core) -> Reader:
-        """The reader of this graph's logs in a store."""
+        """A reader of this graph's logs in a store."""
 
     @abstractmethod
     def output(self, state: State, keys: Sequence[str] | str | None = None) -> Any:
@@ -75,7 +72,10 @@ class ReadableGraph(Graph):
 
 
 class Reader:
-    """Reads the logs of one graph in one store."""
+    """Reads the logs of one graph in one store.
+
+    Made for each read: it remembers the names of threads, and they may be gone at the next one.
+    """
 
     def __init__(self, log: ThreadLog, graph: ReadableGraph) -> None:
         self.log = log
@@ -92,7 +92,6 @@ class Reader:
             inner: include the states of running subgraphs.
         """
         thread_id = address.thread_id
-        self._names.clear()
         if address.before_input and address.position is not None:
             at = await self.log.resolve(thread_id, address.position)
             found = None if at is None else await self._before_input(thread_id, at)
@@ -107,7 +106,7 @@ class Reader:
         for _ in range(MOVES_MAX):
             state, replay = await self.log.read(address)
             if replay.head.exists:
-                self._note_name(replay.head.thread_key, thread_id)
+                self._names[replay.head.thread_key] = thread_id
             if replay.position == replay.head.position:
                 return await self.snapshot(thread_id, state, address.ns, inner, current=True)
             entry = Entry(state)
@@ -309,12 +308,6 @@ class Reader:
             return False
         return (await self.log.core.head(thread_id, ns)).thread_key == at.thread_key
 
-    def _note_name(self, thread_key: int, thread_id: str) -> None:
-        """Remember the name of a thread for this read: the thread may be gone at the next one."""
-        if len(self._names) >= NAMES_MAX and thread_key not in self._names:
-            self._names.clear()
-        self._names[thread_key] = thread_id
-
     async def _config(
         self, thread_id: str, at: Position, before_input: bool = False
     ) -> RunnableConfig:
@@ -325,7 +318,7 @@ class Reader:
         if owner is None:
             found = await core.thread_at(at.thread_key)
             owner = found.thread_id if found else thread_id
-            self._note_name(at.thread_key, owner)
+            self._names[at.thread_key] = owner
         named = f"{checkpoint_id(at, at.seq - 1)}i" if before_input else checkpoint_id(at)
         return {
             "configurable": {
@@ -359,7 +352,6 @@ class Reader:
                 interrupts; and what is recorded with a fork stands for the fork.
         """
         moves = 0
-        self._names.clear()
         if before is not None and not (skips_input or every):
             at = await self.log.resolve(thread_id, before)
             found = None if at is None else await self._before_input(thread_id, at)
@@ -396,7 +388,7 @@ class Reader:
         core = self.log.core
         head, begins = await core.end(thread_id, ns)
         if head.exists:
-            self._note_name(head.thread_key, thread_id)
+            self._names[head.thread_key] = thread_id
         at: Position | None = head.position
         own = at
         found = before is None

@@ -516,16 +516,13 @@ def test_snapshots_that_were_decoded_are_kept_in_bounded_memory(
         assert not store.core.bodies._bodies
 
 
-def test_the_names_of_threads_are_kept_in_bounded_memory(
-    store: EventStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(graph.read.history, "NAMES_MAX", 3)
+def test_no_names_of_threads_are_kept(store: EventStore) -> None:
     app = noting(store, add)
     for number in range(8):
         run(app, 1, f"t{number}")
         state = app.get_state(on(f"t{number}"))
         assert state.config["configurable"]["thread_id"] == f"t{number}"
-    assert len(app.reader_on(store.core)._names) <= 3
+        assert not app.reader_on(store.core)._names
     branch = app.update_state(app.get_state(on("t0")).config, {"text": "x"})
     assert app.get_state(branch).config == branch
 
