@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from sqlalchemy import URL, make_url, text
@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eventstore import AsyncEventStore, ConcurrencyError, Event, EventStore, NewSnapshot
 from graph import END, START, PostgresSaver, StateGraph
 from tests import postgres
+from tests.effort import effort
 from tests.eventstore.support import check_whole, fill, numbers
 from tests.graph.kit import Trail, logs, on
 from tests.pgbouncer import PROGRAM, pgbouncer
@@ -42,6 +43,9 @@ def proxied(server: postgres.Server, request: pytest.FixtureRequest) -> Iterator
         through = make_url(url).update_query_dict({"host": str(folder)})
         yield through.render_as_string(hide_password=False)
 
+
+EACH: Final = effort(12, 25)
+"""Events that each of sixteen writers appends, to a thread of its own and to one that all share."""
 
 PREPARING = pytest.mark.parametrize("prepare_threshold", ["auto", "0", "2"])
 
@@ -79,7 +83,7 @@ def test_many_threads_share_three_connections(proxied: str, prepare_threshold: s
         store.setup()
 
         def write(writer: int) -> None:
-            for count in range(25):
+            for count in range(EACH):
                 fill(store, f"own {writer}", 1, start=count + 1)
                 while True:
                     try:
@@ -90,14 +94,14 @@ def test_many_threads_share_three_connections(proxied: str, prepare_threshold: s
 
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(write, range(16)))
-        assert store.head("shared").seq == 16 * 25
+        assert store.head("shared").seq == 16 * EACH
         for writer in range(16):
-            assert numbers(store.read(f"own {writer}")) == list(range(1, 26))
-        store.fork("shared", 200, "branch")
+            assert numbers(store.read(f"own {writer}")) == list(range(1, EACH + 1))
+        store.fork("shared", 8 * EACH, "branch")
         store.append_after(store.head("branch"), [Event(1, {"n": 1})],
                            snapshot=NewSnapshot("test/1", b"state", b""))  # fmt: skip
         store.delete_thread("shared")
-        assert len(list(store.replay("branch", fingerprint="none").events)) == 202
+        assert len(list(store.replay("branch", fingerprint="none").events)) == 8 * EACH + 2
         assert check_whole(store) == 17
 
 

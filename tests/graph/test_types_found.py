@@ -14,6 +14,7 @@ from typing import (
     TYPE_CHECKING,
     Annotated,
     Any,
+    Final,
     Generic,
     Literal,
     NewType,
@@ -204,30 +205,38 @@ def test_two_classes_of_one_name_are_still_refused() -> None:
         codec.register(dataclass(other))
 
 
+ANNOTATIONS: Final = ["list", "Any", "Annotated[list, operator.add]"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("annotation", ["list", "Any", "Annotated[list, operator.add]"])
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_langchains_messages_and_documents_are_known(annotation: str, when: str) -> None:
-    """Also when it is loaded after `compile`."""
+@pytest.mark.parametrize(
+    ("annotations", "when"),
+    [(ANNOTATIONS, "before"), *(([each], "after") for each in ANNOTATIONS)],
+    ids=str,
+)
+def test_langchains_messages_and_documents_are_known(annotations: list[str], when: str) -> None:
+    """Also when it is loaded after `compile`, which it is once in a process."""
     program = f"""
 import operator
 from typing import Annotated, Any, TypedDict
 from graph import MemorySaver, START, StateGraph
 if {when == "before"}: from langchain_core.messages import AIMessage
-class S(TypedDict, total=False): x: {annotation}
 def node(state):
     from langchain_core.documents import Document
     from langchain_core.messages import AIMessage
     return {{"x": [AIMessage("hi"), Document(page_content="text")]}}
-app = StateGraph(S).add_node("n", node).add_edge(START, "n").compile(MemorySaver())
-c = {{"configurable": {{"thread_id": "t"}}}}
-app.invoke({{}}, c)
-print([type(each).__name__ for each in app.get_state(c).values["x"]], app.verify(c).ok)
+for annotation in ({", ".join(annotations)},):
+    class S(TypedDict, total=False): x: annotation
+    app = StateGraph(S).add_node("n", node).add_edge(START, "n").compile(MemorySaver())
+    c = {{"configurable": {{"thread_id": "t"}}}}
+    app.invoke({{}}, c)
+    print([type(each).__name__ for each in app.get_state(c).values["x"]], app.verify(c).ok)
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, cwd=ROOT
     )
-    assert done.stdout.strip() == "['AIMessage', 'Document'] True", done.stderr
+    expected = ["['AIMessage', 'Document'] True"] * len(annotations)
+    assert done.stdout.splitlines() == expected, done.stderr
 
 
 class Text(str):

@@ -31,17 +31,20 @@ pytestmark = pytest.mark.slow
 
 HOUR: Final = timedelta(hours=1)
 MINUTE: Final = timedelta(minutes=1)
-LATE_MAX: Final = HOUR + 15 * MINUTE
-"""A sweep each hour, looked for every ten minutes."""
-
 THREADS: Final = effort(60, 120)
 
 
 class Week:
-    """Threads that are due in the course of a week, and the daemons that prune them."""
+    """Threads that are due in the course of a week, and the daemons that prune them.
 
-    def __init__(self, world: World, url: str, archive: Path) -> None:
+    Attributes:
+        every: how often each daemon sweeps.
+        late_max: how long after it is due a thread is pruned; it is looked every ten minutes.
+    """
+
+    def __init__(self, world: World, url: str, archive: Path, every: timedelta = HOUR) -> None:
         self.world, self.url = world, url
+        self.every, self.late_max = every, every + 15 * MINUTE
         self.policies = [
             RetentionPolicy(
                 name="kept",
@@ -112,7 +115,7 @@ class Week:
         """How long after it was due a thread was pruned, outages left out."""
         due, pruned = self.due[name], self.pruned[name]
         for start, end in self.outages:
-            if start - LATE_MAX <= due <= end:
+            if start - self.late_max <= due <= end:
                 due = end
         return pruned - due
 
@@ -129,29 +132,29 @@ class Week:
 
         for hour in range(1, 7 * 24):
             self.world.at(START + hour * HOUR, look)
-        self.world.run(7 * DAY + 2 * LATE_MAX)
+        self.world.run(7 * DAY + 2 * self.late_max)
         assert not wrong
         assert self.pruned.keys() == self.due.keys(), "all that was due, and nothing else"
         assert sum(report.pruned for report in self.reports) == THREADS, "each once"
         assert len(names(self._observer)) == 10
         for name, due in self.due.items():
             assert self.pruned[name] >= due, f"{name} was pruned early"
-            assert self.lateness(name) <= LATE_MAX, f"{name} was pruned late"
+            assert self.lateness(name) <= self.late_max, f"{name} was pruned late"
 
-    @staticmethod
     def expected(
-        away: list[tuple[timedelta, timedelta]], either: list[tuple[timedelta, timedelta]]
+        self, away: list[tuple[timedelta, timedelta]], either: list[tuple[timedelta, timedelta]]
     ) -> Callable[[Computer, datetime], bool | None]:
-        """Whether a daemon is to be unhealthy: after three hours in an outage, and soon not any
+        """Whether a daemon is to be unhealthy: after three turns in an outage, and soon not any
         more after it. ``None``: it may be."""
+        late = self.late_max
 
         def unhealthy(computer: Computer, moment: datetime) -> bool | None:
             passed = moment - START
-            if computer.suspended or any(a < passed < b + LATE_MAX for a, b in either):
+            if computer.suspended or any(a < passed < b + late for a, b in either):
                 return None
             for start, end in away:
-                if start < passed <= end + LATE_MAX:
-                    return start + 3 * HOUR + LATE_MAX < passed < end or None
+                if start < passed <= end + late:
+                    return start + 3 * self.every + late < passed < end or None
             return False
 
         return unhealthy
@@ -173,7 +176,7 @@ def test_on_one_computer(world: World, tmp_path: Path) -> None:
     url, archive = f"sqlite:///{tmp_path}/store.db", tmp_path / "archive"
     with closing(Week(world, url, archive)) as week, EventStore(url) as other:
         computer = Computer(world)
-        week.daemon(computer, every=HOUR)
+        week.daemon(computer, every=week.every)
         behind = [(10 * HOUR, 20 * HOUR), (26 * HOUR, 27 * HOUR)]
         for (start, end), length in zip(behind, (2 * HOUR, 400 * DAY), strict=True):
             week.outage(start, end, partial(computer.jump, -length), partial(computer.jump, length))
@@ -194,16 +197,16 @@ def test_on_four_computers_of_which_one_has_a_wrong_clock(
     world: World, postgresql_url: str, tmp_path: Path
 ) -> None:
     """PostgreSQL tells the time for all of them."""
-    archive = tmp_path / "archive"
+    archive, hours = tmp_path / "archive", effort(2, 1)
     with (
         closing(Server(postgresql_url, world)) as server,
-        closing(Week(world, postgresql_url, archive)) as week,
+        closing(Week(world, postgresql_url, archive, hours * HOUR)) as week,
     ):
         wrong, sleepy, *right = (Computer(world, timedelta(seconds=each)) for each in range(-2, 2))
         wrong.jump(365 * DAY)
         for computer in (wrong, sleepy, right[0]):
-            week.daemon(computer, every=HOUR)
-        week.daemon(right[1], cron="7 * * * *")
+            week.daemon(computer, every=week.every)
+        week.daemon(right[1], cron=f"7 */{hours} * * *")
         for hour, days in ((20, -700), (40, 335), (60, 3), (61, -3), (80, 0.1), (120, -0.1)):
             world.at(START + hour * HOUR, partial(wrong.jump, days * DAY))
         for hour in (30, 50, 130):
