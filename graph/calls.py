@@ -169,10 +169,8 @@ class RunnableGraph(ConfiguredGraph):
         if kind == "inside":
             return [content] if content[1] in call.options.own_modes else []
         found = []
-        reader = None if call.log is None else self.reader_on(call.log.core)
-        for mode, chunk in await streaming.chunks(
-            self, run, reader, call.concurrency, kind, content
-        ):
+        core = None if call.log is None else call.log.core
+        for mode, chunk in await streaming.chunks(self, run, core, call.concurrency, kind, content):
             if mode in call.options.own_modes:
                 found.append((run.ns, mode, chunk))
             if call.options.listener is not None:

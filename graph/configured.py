@@ -19,7 +19,7 @@ from graph.checkpoints import Checkpoints
 from graph.errors import InvalidConfigError, InvalidContextError
 from graph.langchain import register
 from graph.read import streaming
-from graph.read.history import ReadableGraph, Reader
+from graph.read.history import ReadableGraph
 from graph.run.address import (
     as_seen_by_caller,
     merged,
@@ -92,7 +92,7 @@ class ConfiguredGraph(ReadableGraph):
     @checkpointer.setter
     def checkpointer(self, given: Any) -> None:
         keeps_no_log = given is None or isinstance(given, bool)
-        self._log = None if keeps_no_log else self.reader_on(store_of(given).core).log
+        self._log = None if keeps_no_log else self.log_on(store_of(given).core)
         self._checkpointer = given
         if isinstance(given, Checkpoints):
             given.serve(self)
@@ -111,8 +111,8 @@ class ConfiguredGraph(ReadableGraph):
             )
         return self._log.core
 
-    def reader_on(self, core: Core) -> Reader:
-        """A reader of this graph's logs in a store, whose log is kept, with its caches."""
+    def log_on(self, core: Core) -> ThreadLog:
+        """Folds this graph's logs in a store. The last one is kept, with its caches."""
         log = self._last
         if log is None or log.core is not core:
             register_types(core.codec, self.topology)
@@ -124,7 +124,7 @@ class ConfiguredGraph(ReadableGraph):
                 self._reuse_state,
             )
             self._last = log
-        return Reader(log, self)
+        return log
 
     def _scope(self, config: Mapping[str, Any] | None, is_node: bool = False) -> Scope | None:
         """The task that a run is for, if the run is inside another graph.
@@ -152,7 +152,7 @@ class ConfiguredGraph(ReadableGraph):
         above = scope.host.journal
         if self.checkpointer is False or not isinstance(above, LogJournal):
             return None
-        return self.reader_on(above.core).log
+        return self.log_on(above.core)
 
     def _options(
         self,

@@ -230,11 +230,10 @@ def _may_claim_much(body: bytes) -> bool:
     """Whether lists inside one another could make msgpack allocate more than is allowed."""
     if len(body) <= _SMALL_BODY_BYTES:
         return False
+    # Most bodies have few of these bytes: to count them takes fifty times as long.
     left = _CLAIMABLE_MAX // (8 * len(body))
     for header in (0xDC, 0xDD):  # of lists with 16 items or more
-        at = body.find(
-            header
-        )  # most bodies have few of these bytes: to count takes fifty times as long
+        at = body.find(header)
         while at >= 0:
             left -= 1
             if left < 0:

@@ -55,7 +55,7 @@ async def state_at(
     """
     if graph is not None:
         inner = graph_of(graph, at.ns)
-        _, state, _ = await inner.reader_on(core).log.load(thread_id, at, at.ns)
+        _, state, _ = await inner.log_on(core).load(thread_id, at, at.ns)
         return Found(state, planner.shown(inner.topology, state, live=True))
     for _ in range(MOVES_MAX):
         try:

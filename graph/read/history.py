@@ -1,8 +1,8 @@
 """Reads a thread in the form that users see: state snapshots, history, the audit trail.
 
-Never writes. History is lazy and newest first: the log is folded forward a
-block at a time, each block from the nearest snapshot before it. So a listing of a thousand
-checkpoints costs a few loads, one fold of the log, and the memory of one block.
+Never writes. History is lazy and newest first: the log is folded forward a block at a time, each
+block from the nearest snapshot before it. So a listing of a thousand checkpoints costs a few loads,
+one fold of the log, and the memory of one block.
 """
 
 from __future__ import annotations
@@ -63,8 +63,12 @@ class ReadableGraph(Graph):
         """
 
     @abstractmethod
+    def log_on(self, core: Core) -> ThreadLog:
+        """Folds this graph's logs in a store."""
+
     def reader_on(self, core: Core) -> Reader:
         """A reader of this graph's logs in a store."""
+        return Reader(self.log_on(core), self)
 
     @abstractmethod
     def output(self, state: State, keys: Sequence[str] | str | None = None) -> Any:
@@ -77,11 +81,13 @@ class Reader:
     Made for each read: it remembers the names of threads, and they may be gone at the next one.
     """
 
-    def __init__(self, log: ThreadLog, graph: ReadableGraph) -> None:
+    def __init__(
+        self, log: ThreadLog, graph: ReadableGraph, names: dict[int, str] | None = None
+    ) -> None:
         self.log = log
         self._graph = graph
         self._keys = tuple(graph.topology.channels)
-        self._names: dict[int, str] = {}
+        self._names: dict[int, str] = {} if names is None else names
 
     # --- single states ------------------------------------------------------------------
 
@@ -286,8 +292,7 @@ class Reader:
             place: dict[str, Any] = {"thread_id": thread_id, "checkpoint_ns": ns}
             if not inner:
                 return {"configurable": place}
-            reader = graph.reader_on(self.log.core)
-            reader._names = self._names
+            reader = Reader(graph.log_on(self.log.core), graph, self._names)
             at = None  # the end of its log
             if not current and ns in known:
                 at = namespaces.beside(state.at, ns, known[ns])

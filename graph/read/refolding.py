@@ -70,7 +70,7 @@ def _log_of(graph: ReadableGraph, core: Core, ns: str) -> ThreadLog | None:
         inner: ReadableGraph = subgraphs.graph_of(graph, ns)
     except InvalidConfigError:
         return None
-    return inner.reader_on(core).log
+    return inner.log_on(core)
 
 
 async def _differing(log: ThreadLog, thread_id: str, ns: str) -> list[str]:

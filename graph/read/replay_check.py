@@ -127,7 +127,7 @@ class Check:
                 )
             else:
                 _refuse_async(owner, blocking)
-                one = _Log(self, owner, owner.reader_on(log.core).log, thread_id, ns, concurrency)
+                one = _Log(self, owner, owner.log_on(log.core), thread_id, ns, concurrency)
                 found = await one.check()
                 count += one.count
             if found is not None and (first is None or found[0] < first[0]):

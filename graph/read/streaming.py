@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, get_args
 
 from eventstore.concurrency import Concurrency
+from eventstore.core.core import Core
 from eventstore.format.namespaces import Level, split
 from eventstore.models import from_micros
 from graph.build.channels import MISSING
@@ -81,7 +82,7 @@ class Form:
 async def chunks(
     graph: ReadableGraph,
     run: Run,
-    reader: Reader | None,
+    core: Core | None,
     concurrency: Concurrency,
     kind: str,
     content: Any,
@@ -92,8 +93,8 @@ async def chunks(
         found = []
         if "values" in modes and _has_new_values(graph, run):
             found.append(("values", graph.output(content, _streamed_keys(graph, run))))
-        if modes & {"checkpoints", "debug"} and reader is not None:
-            found += await _checkpoint(run, reader, concurrency, content)
+        if modes & {"checkpoints", "debug"} and core is not None:
+            found += await _checkpoint(run, graph.reader_on(core), concurrency, content)
     elif kind == "custom":
         found = [("custom", content)]
     elif kind == "output":

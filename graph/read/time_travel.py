@@ -80,7 +80,7 @@ async def open_inside(
             fork = await _go_back(top, thread_id, path)
             if path.interrupts:
                 await _record_interrupts_above(top, thread_id, path, fork)
-    return await top.reader_on(top.core).log.open_end(thread_id, "", means)
+    return await top.log_on(top.core).open_end(thread_id, "", means)
 
 
 async def _asked_since(log: ThreadLog, thread_id: str, at: Position) -> Position:
@@ -106,9 +106,7 @@ async def edited(top: ReadableGraph, thread_id: str, ns: str, withdrawn: Collect
     for depth in range(len(split(ns)), 0, -1):
         path = split(ns)[:depth]
         _, inner, _ = (
-            await subgraphs.graph_of(top, join(path))
-            .reader_on(core)
-            .log.load(thread_id, None, join(path))
+            await subgraphs.graph_of(top, join(path)).log_on(core).load(thread_id, None, join(path))
         )
         logs[join(path)] = inner.at.seq
         above = _log(top, join(path[:-1]))
@@ -125,7 +123,7 @@ async def edited(top: ReadableGraph, thread_id: str, ns: str, withdrawn: Collect
 
 async def _go_back(top: ReadableGraph, thread_id: str, path: _PathToRoot) -> int:
     """Record the branch; returns the seq of its fork in the log of the root."""
-    log, task = top.reader_on(top.core).log, path.levels[-1].task
+    log, task = top.log_on(top.core), path.levels[-1].task
     journal = await log.open_at(thread_id, path.root, {task: path.logs}, Means())
     await journal.branch(lambda _: True)
     return journal.at.seq
@@ -183,7 +181,7 @@ async def _path_to_root(top: ReadableGraph, thread_id: str, at: Position) -> _Pa
         began, task = _began(path[depth - 1], state, home_of(home, above), end if is_own else None)
         here = beside(at, above, began)
         levels.append(_Above(above, task))
-    root = await top.reader_on(core).log.resolve(thread_id, here) or here
+    root = await top.log_on(core).resolve(thread_id, here) or here
     return _PathToRoot(root, levels, logs, interrupts, current and end.began == here.seq)
 
 
@@ -208,4 +206,4 @@ def _began(level: Level, state: State, home: str, end: State | None) -> tuple[in
 
 def _log(top: ReadableGraph, ns: str) -> ThreadLog:
     """The logs of the graph that folds the log ``ns``."""
-    return subgraphs.graph_of(top, ns).reader_on(top.core).log
+    return subgraphs.graph_of(top, ns).log_on(top.core)

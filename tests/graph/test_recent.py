@@ -522,7 +522,7 @@ def test_no_names_of_threads_are_kept(store: EventStore) -> None:
         run(app, 1, f"t{number}")
         state = app.get_state(on(f"t{number}"))
         assert state.config["configurable"]["thread_id"] == f"t{number}"
-        assert not app.reader_on(store.core)._names
+        assert app.reader_on(store.core) is not app.reader_on(store.core)
     branch = app.update_state(app.get_state(on("t0")).config, {"text": "x"})
     assert app.get_state(branch).config == branch
 

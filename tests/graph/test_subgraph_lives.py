@@ -314,7 +314,7 @@ def told(state: StateSnapshot) -> Any:
 def check_replays(saver: MemorySaver, app: CompiledGraph, thread_id: str) -> None:
     """Every log, folded from its first event, gives the state in which it stands."""
     for ns in ["", *below(app, on(thread_id))]:
-        log = subgraphs.graph_of(app, ns).reader_on(saver.store.core).log
+        log = subgraphs.graph_of(app, ns).log_on(saver.store.core)
         whole, quick = (
             run_sync(log.load(thread_id, None, ns, snapshots))[1] for snapshots in (False, True)
         )
