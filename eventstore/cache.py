@@ -40,10 +40,6 @@ BODIES_SHARE: Final = 4
 PAST_SHARE: Final = 2
 """The past cache takes one in so many parts more."""
 
-Marks = tuple[int | None, int | None, int | None]
-"""Seqs of a log's last fork, of its last usable snapshot, and of that one again if it is the base:
-trimming makes it the base, and then nothing exists before it."""
-
 _ROW: Final = 200
 _OVERHEAD: Final = 2_000
 
@@ -60,6 +56,20 @@ class Live(NamedTuple):
     digest: bytes
     content: Any
     size: int
+
+
+class Marks(NamedTuple):
+    """What tells that a log is as it was, besides the digest of its end.
+
+    Attributes:
+        fork: seq of its last fork.
+        snapshot: seq of its last usable snapshot.
+        is_base: trimming has made that the base, and nothing exists before it.
+    """
+
+    fork: int | None
+    snapshot: int | None
+    is_base: bool = False
 
 
 class CachedLog(NamedTuple):
@@ -176,8 +186,8 @@ class LogCache:
             cached = self._logs.get((thread_key, ns))
         if cached is None or cached.fingerprint != fingerprint:
             return None
-        fork, snapshot, _ = cached.marks
-        return fork or 0, snapshot or 0, cached.end.seq
+        marks = cached.marks
+        return marks.fork or 0, marks.snapshot or 0, cached.end.seq
 
     def put(self, cached: CachedLog) -> bool:
         """Cache a log, and drop those that were used longest ago; false if it is too large."""
@@ -226,7 +236,7 @@ class LogCache:
             return
         found, marks = (cached.end, cached.digest), cached.marks
         if is_stored and found == (before.position, before.digest):
-            marks = marks[0], end.seq, None
+            marks = Marks(marks.fork, end.seq)
         elif found != (end.position, end.digest):
             return
         here = CachedLog.of(
@@ -261,8 +271,8 @@ class PastCache(LogCache):
             cached = self._logs.get(at)
         if cached is None or cached.fingerprint != fingerprint:
             return None
-        fork, snapshot, _ = cached.marks
-        return fork or 0, snapshot or 0, at.seq - 1
+        marks = cached.marks
+        return marks.fork or 0, marks.snapshot or 0, at.seq - 1
 
     def get_at(self, at: Position, digest: bytes | None, fingerprint: str) -> CachedLog | None:
         """What leads to a past position, if the event there has this digest."""
@@ -325,7 +335,7 @@ def _at_snapshot(cached: CachedLog, new: Head, taken: NewSnapshot) -> CachedLog:
     rests_on = before is not None and taken.rests_on == before.position.seq
     items = (*(before.items if before is not None and rests_on else ()), taken.items)
     snapshot = Snapshot(new.position, taken.fingerprint, False, taken.state, items)
-    marks = cached.marks[0], new.seq, None
+    marks = Marks(cached.marks.fork, new.seq)
     return CachedLog.of(
         new.position, new.digest, cached.fingerprint, marks, snapshot, new.digest, []
     )

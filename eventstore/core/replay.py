@@ -307,11 +307,11 @@ def _marks_of(loaded: queries.loading.Loaded) -> Marks | None:
     """The marks of a log; ``None`` if a row claims a seq that is none."""
     row = loaded.thread
     if row is None:
-        return None, None, None
+        return Marks(None, None)
     if type(row.fork) is not int or type(row.snapshot) is not int:
         return None
-    base = row.snapshot if row.base == row.snapshot else None
-    return row.fork or None, row.snapshot or None, base or None
+    is_base = row.base == row.snapshot
+    return Marks(row.fork or None, row.snapshot or None, is_base)
 
 
 def _is_there(row: queries.loading.ThreadRow | None, tenant: str, seq: int) -> bool:

@@ -203,11 +203,10 @@ def _load(*, past: bool) -> Prepared:
         func.coalesce(last_fork, literal_column("0")).label("fork"),
         func.coalesce(last_snapshot, literal_column("0")).label("snapshot"),
     ).cte("marks")
-    is_start = snapshots.c.seq == marks.c.snapshot
+    of_these = () if past else (snapshots.c.seq == marks.c.snapshot,)
     columns = {**_PART, "n6": marks.c.fork, "n7": marks.c.snapshot}
-    columns["n8"] = _last(snapshots.c.seq, is_start, snapshots.c.is_base)
+    columns["n8"] = _last(snapshots.c.seq, *of_these, snapshots.c.is_base)
     if past:
-        columns["n8"] = _last(snapshots.c.seq, snapshots.c.is_base)
         columns["b2"] = _last(events.c.digest, events.c.seq == _upto)
     thread = select(*_row(_THREAD, **columns)).where(threads.c.thread_key == _key)
     is_known = and_(marks.c.fork == _known_fork, marks.c.snapshot == _known_snapshot)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from eventstore import Event, EventStore, Fork, NewSnapshot, queries
-from eventstore.cache import LogCache
+from eventstore.cache import LogCache, Marks
 from eventstore.concurrency import iterate_sync, run_sync
 from eventstore.core.core import Core
 from eventstore.models import Head
 from tests.eventstore.support import FINGERPRINT, fill, sql
 
-NO_MARKS = (None, None, None)
+NO_MARKS = Marks(None, None)
 
 
 def told(core: Core, thread_id: str, cached: bool) -> tuple[Any, ...]:
@@ -151,12 +151,12 @@ def test_it_is_bounded_and_lets_go_of_the_oldest() -> None:
 
 
 def test_none_at_all() -> None:
-    tails = LogCache(0)
+    cache = LogCache(0)
     with EventStore(cache_bytes=0) as store:
         fill(store, "t", 3)
         told(store.core, "t", cached=True)
         assert store.core.cache.get(store.head("t"), FINGERPRINT, NO_MARKS) is None
-    assert tails.get(Head("t", 1, "", 1, b"", True), "", NO_MARKS) is None
+    assert cache.get(Head("t", 1, "", 1, b"", True), "", NO_MARKS) is None
 
 
 steps = st.lists(
@@ -178,7 +178,7 @@ steps = st.lists(
 def test_two_stores_write_and_neither_is_misled(
     tmp_path_factory: pytest.TempPathFactory, life: list[tuple[str, int, int]]
 ) -> None:
-    path: Path = tmp_path_factory.mktemp("tails") / "store.db"
+    path: Path = tmp_path_factory.mktemp("cached") / "store.db"
     with EventStore(path) as one, EventStore(path) as other:
         stores, count = (one, other), 0
         fill(one, "t", 1, start=0)
