@@ -298,6 +298,9 @@ def test_lives_are_the_same(plan: Plan, life: list[Action]) -> None:
                 assume(not plan.deferred)
             if isinstance(action, Input):
                 assume(not state.frontier)
+            if isinstance(action, Travel):
+                # It forgets who arrived at a join when it goes back to where some have.
+                assume(not standing(mine.app, mine.past(action.back)).joins)
             note(f"{action}")
             outcome = mine.act(action)
             expected = theirs.act(action)
@@ -305,9 +308,6 @@ def test_lives_are_the_same(plan: Plan, life: list[Action]) -> None:
             if (outcome, expected) == ("updated", "invalid update"):
                 # It does not note that the task of a `Send` ran: others seem to have run last.
                 assume(not any(route.sends for _, route in (*plan.routes, *plan.commands)))
-            if isinstance(action, Travel) and plan.joins and plan.deferred:
-                # It forgets who arrived at a join when it goes back to before a deferred node.
-                assume(outcome == expected)
             assert outcome == expected
             assume(outcome != "invalid update")  # LangGraph cannot even show the state then
         assert mine.told() == theirs.told()
