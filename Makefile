@@ -38,10 +38,10 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
 PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # Types and documentation beside the tests: those have a single thread, these wait now and then.
-# Collected once, all test modules are compiled; else each worker compiles all of them.
+# In a fresh clone all test modules are collected once, which compiles them; else each worker does.
 test: $(VENV)/ready-test,docs lint
 	@{ $(PY) -m mypy --strict && $(PY) docs/build_site.py; } & others=$$!; \
-	$(PY) -m pytest --collect-only --quiet >/dev/null; \
+	[ -d tests/__pycache__ ] || $(PY) -m pytest --collect-only --quiet >/dev/null; \
 	$(PYTEST) $(ARGS); tests=$$?; \
 	wait $$others && exit $$tests
 

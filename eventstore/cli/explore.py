@@ -127,8 +127,8 @@ def branches(
         found = store.branches(thread_id)
         if langgraph.is_langgraph(store.thread(thread_id)):
             out.note(
-                "of a thread of LangGraph only copies are listed; `eventstore history --json` "
-                "names the parent of each checkpoint"
+                "for a thread of LangGraph only copies are listed; to see where it branched, look "
+                "at the parent of each checkpoint in `eventstore history --json`"
             )
     if as_json:
         for each in found:

@@ -452,5 +452,7 @@ def translate(words: str) -> EventStoreError:
     if "locked" in words or "busy" in words:
         return StoreBusyError(f"the database stayed locked for {BUSY_TIMEOUT_S:.0f} s: {words}")
     if "readonly" in words:
-        words += "; SQLite writes beside a file to read it, too; make its folder writable"
+        words += (
+            "; to read a file, SQLite also writes beside it: make the file and its folder writable"
+        )
     return StoreUnavailableError(f"SQLite failed: {words}")

@@ -19,7 +19,7 @@ from eventstore import EventStore, EventStoreError
 from eventstore.closing import Closing
 from eventstore.concurrency import run_sync
 from graph.langgraph.finding import History
-from graph.langgraph.logs import Plan, Tip
+from graph.langgraph.logs import AS_USUAL, Plan, Tip
 from graph.langgraph.operations import Operations
 from graph.langgraph.source import Name, Row, Source, opened
 from graph.langgraph.state.records import Batch, Saved, Typed, WriteKey
@@ -142,10 +142,8 @@ class Import(Closing):
         """Compare checkpoints with their copies, and append those that differ."""
         history = History(self._logs, await self._logs.tip(thread_id, self._wire.seal))
         refs = {ref.name: ref for ref in await history.all(None)}
-        differing = []
-        first = self.source.read(thread_id, names[0]) if not refs and names else None
-        facts = first.metadata if first is not None else {}
-        creation = self._operations.writing.copied_creation(self._wire, facts)
+        differing: list[Name] = []
+        creation = AS_USUAL
         for start in range(0, len(names), _BLOCK):
             block = names[start : start + _BLOCK]
             saved = await history.load(refs[name] for name in block if name in refs)
@@ -156,6 +154,8 @@ class Import(Closing):
                 if row is None or is_equal(self._wire, row, saved.get(name)):
                     equal += 1
                     continue
+                if not refs and not differing:  # the first of a new thread
+                    creation = self._operations.writing.copied_creation(self._wire, row.metadata)
                 differing.append(name)
                 plans += self._plans(name, row)
             if plans:
