@@ -107,6 +107,7 @@ def test_every_call_of_a_graph_has_its_twin() -> None:
         "check_sync",
         "get_name",
         "history",
+        "log_on",
         "nested",
         "output",
         "reader_on",
